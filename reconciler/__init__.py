@@ -1,0 +1,1 @@
+"""The operator: keeps ksqlDB streams and Swarm services equal to the groups of the UNS map."""

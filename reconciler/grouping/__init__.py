@@ -1,0 +1,1 @@
+"""Grouping strategies: which group an asset belongs to."""

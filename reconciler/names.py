@@ -1,0 +1,94 @@
+"""The names of everything that belongs to a group: pure, deterministic, within the limits of both sides.
+
+A Swarm service name has at most 63 characters, letters, digits, ``_`` and ``-``, and is unique without regard
+to case; a ksqlDB source name has letters, digits, ``_`` and ``-``. A group value is whatever a person typed
+into the UNS, so it is mapped to a *slug* first, and the original value travels in a label.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+SLUG_LIMIT = 40
+_CUT = 30
+_PLAIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?")
+_OTHER = re.compile(r"[^A-Za-z0-9_-]")
+
+STREAM_PREFIX = "ASSET_STREAM_"
+
+
+def slug(group: str) -> str:
+    """Return the part of every name that stands for ``group``.
+
+    A value that is a legal name of at most 40 characters stays itself (``CNC-01``). Any other keeps its first
+    30 characters, with ``_`` for what is not allowed, and ends in 8 hex digits of the value's SHA-256.
+    """
+    if len(group) <= SLUG_LIMIT and _PLAIN.fullmatch(group):
+        return group
+    digest = hashlib.sha256(group.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    kept = _OTHER.sub("_", group)[:_CUT].lstrip("_-")
+    return f"{kept or 'group'}_{digest}"
+
+
+@dataclass(frozen=True, order=True)
+class GroupNames:
+    """All names derived from one group value.
+
+    Attributes:
+        group: the value of the UNS level as it is.
+        slug: its part in names.
+        stream: the ksqlDB source name as stored (upper-case), always sent in backticks.
+        topic: the Kafka topic behind the stream.
+        consumer_group: the Kafka consumer group id for consumers of the topic.
+        service: the Swarm service, which is also its DNS name.
+    """
+
+    group: str
+    slug: str
+    stream: str
+    topic: str
+    consumer_group: str
+    service: str
+
+    def url(self, port: int) -> str:
+        """Return where the group's service serves its events inside the network."""
+        return f"http://{self.service}:{port}/asset_stream"
+
+
+def names_of(group: str, prefix: str = "ofa") -> GroupNames:
+    """Derive all names of ``group``; ``prefix`` starts the names of Swarm objects."""
+    part = slug(group)
+    topic = f"asset_stream_{part}"
+    return GroupNames(
+        group=group,
+        slug=part,
+        stream=topic.upper(),
+        topic=topic,
+        consumer_group=f"{topic}_consumer_group",
+        service=f"{prefix}_group_{part}",
+    )
+
+
+def assign(groups: Iterable[str], prefix: str = "ofa") -> tuple[Mapping[str, GroupNames], Mapping[str, str]]:
+    """Name all groups and find those whose names collide.
+
+    Both ksqlDB's unquoted names and Swarm's names ignore case, so two groups that differ only in case, or whose
+    slugs do, cannot both exist: the first in sorted order wins, whatever the order they came in.
+
+    Returns:
+        The names by group, and by losing group the group that holds its names.
+    """
+    named: dict[str, GroupNames] = {}
+    taken: dict[str, str] = {}
+    losers: dict[str, str] = {}
+    for group in sorted(set(groups)):
+        names = names_of(group, prefix)
+        holder = taken.setdefault(names.slug.casefold(), group)
+        if holder == group:
+            named[group] = names
+        else:
+            losers[group] = holder
+    return named, losers

@@ -1,0 +1,1 @@
+"""Deployment platforms: what runs the group services. Docker Swarm is the default."""

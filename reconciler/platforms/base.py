@@ -1,0 +1,217 @@
+"""What the operator asks of a deployment platform, in the platform's absence.
+
+`ServiceSpec` says what a service should be; a platform turns it into its own words and turns what is live back
+into a `ServiceSpec`, so that drift is the difference of two values and the plan needs to know no engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+
+class Kind(StrEnum):
+    """What a service of ours is for; the value of the label ``org.openfactory.kind``."""
+
+    GROUP = "group"
+    ROUTING_LAYER = "routing-layer"
+    STATE_API = "state-api"
+
+
+class Publish(StrEnum):
+    """How a port is reachable from outside the network."""
+
+    INGRESS = "ingress"
+    HOST = "host"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class Port:
+    """A published port: ``target`` inside the container, ``published`` outside."""
+
+    target: int
+    published: int
+    mode: Publish
+
+
+@dataclass(frozen=True, order=True)
+class ConfigMount:
+    """A config of the platform, by name, as a file in the container."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True)
+class ServiceSpec:
+    """One service as it should be. Engine defaults are spelled out, so equality means "no drift".
+
+    Attributes:
+        name: of the service and in DNS.
+        kind: what it is for.
+        group: the group's original value, None for the services that belong to no group.
+        image: reference with tag; a digest that a platform pinned is not part of it.
+        env: all environment variables.
+        replicas: how many tasks.
+        cpu_limit: cores a task may use, 0 for no limit.
+        cpu_reservation: cores a node must have free for it, 0 for none.
+        network: name of the network it joins.
+        ports: published ports, sorted by target.
+        configs: mounted configs, sorted.
+        start_first: start the new task before the old one stops at an update.
+        stop_grace: seconds between SIGTERM and SIGKILL.
+        unexpected: names of settings that a live service has and that no spec of ours ever sets
+            (``args``, ``mounts``, ...); always empty in a desired spec.
+    """
+
+    name: str
+    kind: Kind
+    group: str | None
+    image: str
+    env: Mapping[str, str]
+    replicas: int
+    cpu_limit: float
+    cpu_reservation: float
+    network: str
+    ports: tuple[Port, ...] = ()
+    configs: tuple[ConfigMount, ...] = ()
+    start_first: bool = True
+    stop_grace: float = 30.0
+    unexpected: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One field that differs: as it is live, as it should be."""
+
+    field: str
+    live: str
+    wanted: str
+
+
+@dataclass(frozen=True)
+class LiveService:
+    """One service as it is.
+
+    Attributes:
+        id: of the platform.
+        version: that a write must carry.
+        name: as it is spelled there.
+        owner: value of ``org.openfactory.owner``, None where the label is missing.
+        spec: read back from the live spec; None where it cannot be (not ours, another mode).
+        running: tasks that run and are healthy.
+        update_state: of a rolling update: ``""``, ``updating``, ``paused``, ``completed``, ...
+        error: why tasks do not run, in the engine's own words; ``""`` where they do.
+    """
+
+    id: str
+    version: int
+    name: str
+    owner: str | None
+    spec: ServiceSpec | None
+    running: int
+    update_state: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class LiveRegistry:
+    """One published registry document of ours.
+
+    Attributes:
+        id: of the platform.
+        version: that a write must carry.
+        name: ``<prefix>_registry-<sha12>``.
+        sequence: which publication this was; the highest is the current one.
+        data: the document.
+        updated_at: when it became current (the engine's clock, with time zone).
+        mounted: a current service spec refers to it.
+    """
+
+    id: str
+    version: int
+    name: str
+    sequence: int
+    data: bytes
+    updated_at: datetime
+    mounted: bool = False
+
+
+@dataclass(frozen=True)
+class PlatformState:
+    """Everything of the platform that a plan depends on, from one set of full reads.
+
+    Attributes:
+        services: every service whose name starts with our prefix, or that carries our owner label, by the
+            name in lower case (names are unique without regard to case).
+        registries: our registry documents, newest publication first.
+    """
+
+    services: Mapping[str, LiveService] = field(default_factory=dict)
+    registries: tuple[LiveRegistry, ...] = ()
+
+
+class Platform(Protocol):
+    """A place where services run.
+
+    Every method raises `reconciler.errors.PlatformError` or a subclass and nothing else on purpose; a read
+    that is not complete raises. No method retries a write: the next cycle looks again.
+    """
+
+    def observe(self) -> PlatformState:
+        """Read everything with a fixed number of calls (Swarm: at most 3), whatever the number of groups."""
+
+    def create_service(self, spec: ServiceSpec) -> None:
+        """Create it; a name that is taken is a `PlatformConflict`."""
+
+    def update_service(self, live: LiveService, spec: ServiceSpec) -> None:
+        """Make ``live`` equal to ``spec``, at the version that was read; otherwise `PlatformConflict`."""
+
+    def remove_service(self, live: LiveService) -> None:
+        """Remove it; one that is already gone is no error."""
+
+    def publish_registry(self, data: bytes, revision: str, sequence: int) -> None:
+        """Make the document current: create it under its content's name, or renew the one that exists."""
+
+    def remove_registry(self, registry: LiveRegistry) -> None:
+        """Remove a document that nothing mounts; one that is already gone is no error."""
+
+    def close(self) -> None:
+        """Release connections."""
+
+
+def drift(live: ServiceSpec, wanted: ServiceSpec) -> tuple[Drift, ...]:
+    """Return what differs between a live and a wanted spec, environment variables one by one."""
+    found = []
+    for item in fields(ServiceSpec):
+        was, want = getattr(live, item.name), getattr(wanted, item.name)
+        if item.name == "env":
+            found += _env_drift(was, want)
+        elif was != want:
+            found.append(Drift(item.name, _show(was), _show(want)))
+    return tuple(found)
+
+
+def _env_drift(live: Mapping[str, str], wanted: Mapping[str, str]) -> list[Drift]:
+    names = sorted(live.keys() | wanted.keys())
+    return [
+        Drift(f"env {name}", _show(live.get(name)), _show(wanted.get(name)))
+        for name in names
+        if live.get(name) != wanted.get(name)
+    ]
+
+
+def _show(value: object) -> str:
+    if value is None:
+        return "(unset)"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_show(item) for item in value) + "]"
+    if isinstance(value, Port):
+        return f"{value.published}->{value.target}/{value.mode}"
+    if isinstance(value, ConfigMount):
+        return value.name
+    return f'"{value}"' if isinstance(value, str) and not isinstance(value, StrEnum) else str(value)
