@@ -1,0 +1,146 @@
+"""What should exist: groups and service specs, from settings and names alone. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from reconciler.names import GroupNames
+from reconciler.platforms.base import ConfigMount, Kind, LiveService, Port, Publish, ServiceSpec
+from reconciler.settings import Environment, Settings
+
+#: Where the routing layer finds the mounted copy of the registry.
+REGISTRY_PATH = "/etc/openfactory/registry.json"
+
+
+def routing_layer_name(settings: Settings) -> str:
+    """Name of the routing layer's service."""
+    return f"{settings.resource_prefix}_routing_layer"
+
+
+def state_api_name(settings: Settings) -> str:
+    """Name of the state API's service."""
+    return f"{settings.resource_prefix}_state_api"
+
+
+def group_spec(names: GroupNames, settings: Settings, host_port: int | None) -> ServiceSpec:
+    """The service of one group; ``host_port`` publishes it on the node (`ENVIRONMENT=local`)."""
+    return ServiceSpec(
+        name=names.service,
+        kind=Kind.GROUP,
+        group=names.group,
+        image=settings.fastapi_group_image,
+        env={
+            "GROUP_NAME": names.group,
+            "KAFKA_BROKER": settings.kafka_broker,
+            "KAFKA_TOPIC": names.topic,
+            "KAFKA_CONSUMER_GROUP_ID": names.consumer_group,
+            "KSQLDB_URL": settings.url_for_services,
+            "KSQLDB_STREAM": names.stream,
+            "LOG_LEVEL": settings.log_level.value,
+        },
+        replicas=settings.fastapi_group_replicas,
+        cpu_limit=settings.fastapi_group_cpu_limit,
+        cpu_reservation=settings.fastapi_group_cpu_reservation,
+        network=settings.docker_network,
+        ports=_host_port(settings.fastapi_group_port, host_port),
+        start_first=host_port is None,
+    )
+
+
+def state_api_spec(settings: Settings, host_port: int | None) -> ServiceSpec:
+    """The service of the asset state API."""
+    return ServiceSpec(
+        name=state_api_name(settings),
+        kind=Kind.STATE_API,
+        group=None,
+        image=settings.state_api_image,
+        env={
+            "KSQLDB_URL": settings.url_for_services,
+            "KSQLDB_ASSETS_TABLE": settings.ksqldb_assets_table,
+            "LOG_LEVEL": settings.log_level.value,
+            "DEPLOYMENT_PLATFORM": settings.deployment_platform,
+        },
+        replicas=settings.state_api_replicas,
+        cpu_limit=settings.state_api_cpu_limit,
+        cpu_reservation=settings.state_api_cpu_reservation,
+        network=settings.docker_network,
+        ports=_host_port(settings.state_api_port, host_port),
+        start_first=host_port is None,
+    )
+
+
+def routing_layer_spec(settings: Settings, registry_name: str) -> ServiceSpec:
+    """The service of the routing layer, with the named registry document mounted as its boot copy.
+
+    A port that is published on the node itself is busy until the old task is gone, so an update has to stop it
+    first (measured: start-first never finishes there).
+    """
+    port = settings.routing_layer_port
+    published = settings.routing_layer_publish
+    return ServiceSpec(
+        name=routing_layer_name(settings),
+        kind=Kind.ROUTING_LAYER,
+        group=None,
+        image=settings.routing_layer_image,
+        env={
+            "ROUTING_LAYER_PORT": str(port),
+            "REGISTRY_FILE": REGISTRY_PATH,
+            "RECONCILER_URL": settings.reconciler_url,
+            "KSQLDB_URL": settings.url_for_services,
+            "LOG_LEVEL": settings.log_level.value,
+        },
+        replicas=settings.routing_layer_replicas,
+        cpu_limit=settings.routing_layer_cpu_limit,
+        cpu_reservation=settings.routing_layer_cpu_reservation,
+        network=settings.docker_network,
+        ports=() if published is Publish.NONE else (Port(port, port, published),),
+        configs=(ConfigMount(registry_name, REGISTRY_PATH),),
+        start_first=published is not Publish.HOST,
+    )
+
+
+def _host_port(target: int, published: int | None) -> tuple[Port, ...]:
+    return () if published is None else (Port(target, published, Publish.HOST),)
+
+
+@dataclass(frozen=True)
+class HostPorts:
+    """Which host port each service has when `ENVIRONMENT=local`; empty in every other environment."""
+
+    by_service: Mapping[str, int]
+
+    def of(self, service: str) -> int | None:
+        """The port of ``service``, None where services are not published."""
+        return self.by_service.get(service.casefold())
+
+
+def assign_ports(wanted: Iterable[str], live: Mapping[str, LiveService], settings: Settings) -> HostPorts:
+    """Give every wanted service a stable host port.
+
+    A live service keeps the port it has; a new one gets the lowest free port from `FASTAPI_GROUP_PORT_BASE` up, in
+    the order of names. So a port never moves while its service exists, and nothing has to be remembered.
+    """
+    if settings.environment is not Environment.LOCAL:
+        return HostPorts({})
+    base = settings.fastapi_group_port_base
+    held = {
+        name: port.published
+        for name, service in live.items()
+        if service.spec is not None
+        for port in service.spec.ports
+        if port.mode is Publish.HOST
+    }
+    ports: dict[str, int] = {}
+    for name in sorted(service.casefold() for service in wanted):
+        own = held.get(name)
+        taken = set(ports.values()) | {port for holder, port in held.items() if holder != name}
+        ports[name] = own if own is not None and own >= base else _lowest_free(base, taken)
+    return HostPorts(ports)
+
+
+def _lowest_free(base: int, taken: set[int]) -> int:
+    port = base
+    while port in taken:
+        port += 1
+    return port
