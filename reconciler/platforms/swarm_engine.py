@@ -1,0 +1,201 @@
+"""HTTP to one Docker engine: one seam for every request, one place where errors are translated.
+
+The Docker SDK's low-level client gives the connection (unix socket, TLS, ssh), the negotiated API version and the
+registry credentials; requests are sent as they stand in the engine's API reference, because the SDK's own methods
+cannot send a whole service spec as it is and lack the update of config labels.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from docker.api.client import APIClient
+from docker.auth import get_config_header, resolve_repository_name
+from docker.errors import DockerException
+from docker.utils import kwargs_from_env
+from requests.exceptions import RequestException
+
+from reconciler.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
+
+#: ``(request, code, seconds)``: the request without ids, the HTTP status or ``"none"`` where no answer came.
+OnRequest = Callable[[str, str, float], None]
+
+#: Every request that is ever sent, for metrics that start at 0.
+REQUESTS = (
+    "GET /version",
+    "GET /services",
+    "GET /services/{}",
+    "POST /services/create",
+    "POST /services/{}/update",
+    "DELETE /services/{}",
+    "GET /tasks",
+    "GET /configs",
+    "POST /configs/create",
+    "POST /configs/{}/update",
+    "DELETE /configs/{}",
+    "GET /networks",
+    "GET /distribution/{}/json",
+)
+
+_NO_ANSWER = "none"
+_RPC = re.compile(r"^rpc error: code = \w+ desc = ")
+_NOT_MANAGER = re.compile(r"not a swarm manager|not part of a swarm", re.IGNORECASE)
+_OUT_OF_SEQUENCE = "update out of sequence"
+_NO_QUORUM = re.compile(r"does not have a leader|no elected cluster leader|deadline exceeded|unavailable|lost leader")
+_LOG = logging.getLogger(__name__)
+
+
+class Gone(PlatformConflict):
+    """The engine knows no object of this id."""
+
+
+class Engine:
+    """A connection that is made at the first request and made anew after a failure."""
+
+    def __init__(self, base_url: str | None, timeout: float, on_request: OnRequest | None) -> None:
+        """Remember where the engine is; nothing is sent yet.
+
+        Args:
+            base_url: of the engine; None for ``DOCKER_HOST``, ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH``.
+            timeout: seconds to wait for a connection, and for each part of an answer.
+            on_request: told about every request.
+        """
+        self._base_url = base_url
+        self._timeout = timeout
+        self._on_request = on_request
+        self._client: APIClient | None = None
+
+    def get(
+        self,
+        path: str,
+        *ids: str,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Read; a ``filters`` parameter may be a mapping."""
+        return self._request("GET", path, *ids, params=_encoded(params), headers=headers)
+
+    def post(
+        self,
+        path: str,
+        *ids: str,
+        body: Mapping[str, Any],
+        version: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Write, at the object's ``version`` where it exists already."""
+        params = {} if version is None else {"version": version}
+        return self._request("POST", path, *ids, params=params, body=body, headers=headers)
+
+    def delete(self, path: str, *ids: str) -> None:
+        """Remove one object; `Gone` where there is none."""
+        self._request("DELETE", path, *ids)
+
+    def credentials(self, image: str) -> dict[str, str]:
+        """Return the header with the registry credentials for ``image``, empty where there are none (best effort)."""
+        try:
+            registry, _ = resolve_repository_name(image)
+            header = get_config_header(self._connected(), registry)
+        except (DockerException, OSError, ValueError, KeyError) as problem:
+            _LOG.warning("registry credentials for %s cannot be read: %s", image, problem)
+            return {}
+        return {"X-Registry-Auth": header.decode() if isinstance(header, bytes) else header} if header else {}
+
+    def close(self) -> None:
+        """Close pooled connections; the next request opens a new one."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *ids: str,
+        params: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        client, label = self._connected(), f"{method} {path}"
+        url = f"{client.base_url}/v{client.api_version}{path.format(*(quote(item, safe='/:') for item in ids))}"
+        code, started = _NO_ANSWER, time.monotonic()
+        try:
+            answer = client.request(method, url, params=params, json=body, headers=headers, timeout=self._timeout)
+            code = str(answer.status_code)
+            if answer.ok:
+                return answer.json() if answer.content else None
+        except (RequestException, OSError) as problem:
+            self.close()
+            raise PlatformUnreachable(f"{label}: the Docker engine did not answer: {problem}") from problem
+        finally:
+            self._tell(label, code, started)
+        raise translated(label, answer.status_code, _message(answer.text))
+
+    def _connected(self) -> APIClient:
+        if self._client is None:
+            code, started = _NO_ANSWER, time.monotonic()
+            try:
+                self._client = self._connect()
+                code = "200"
+            finally:
+                self._tell("GET /version", code, started)
+        return self._client
+
+    def _connect(self) -> APIClient:
+        try:
+            where: dict[str, Any] = {"base_url": self._base_url} if self._base_url else {**kwargs_from_env()}
+            return APIClient(**where, version="auto", timeout=max(1, round(self._timeout)))
+        except (DockerException, RequestException, OSError, ValueError) as problem:
+            if isinstance(problem, RequestException | OSError) or isinstance(problem.__cause__, RequestException):
+                raise PlatformUnreachable(
+                    f"no Docker engine answers: {problem}; is it running, and is DOCKER_HOST right?"
+                ) from problem
+            raise PlatformRefused(
+                f"no Docker engine can be used as configured: {problem}; look at DOCKER_HOST, DOCKER_TLS_VERIFY "
+                "and DOCKER_CERT_PATH"
+            ) from problem
+
+    def _tell(self, label: str, code: str, started: float) -> None:
+        if self._on_request is not None:
+            self._on_request(label, code, time.monotonic() - started)
+
+
+def translated(label: str, status: int, message: str) -> PlatformError:
+    """Return what an answer outside 2xx means.
+
+    Several of the engine's answers have a status that says little (a stale version is a 500), so the text decides
+    first (measured on engine 20.10).
+    """
+    text = f"{label}: {message} (HTTP {status})"
+    if _NOT_MANAGER.search(message):
+        return PlatformRefused(
+            f"{text}. Run `docker swarm init` there, or let DOCKER_HOST point at a manager of the Swarm"
+        )
+    if _OUT_OF_SEQUENCE in message:
+        return PlatformConflict(text)
+    if status == 404:  # noqa: PLR2004 - HTTP's own number
+        return PlatformRefused(text) if message.startswith("network ") else Gone(text)
+    if status == 409:  # noqa: PLR2004 - HTTP's own number
+        return PlatformConflict(text)
+    if status in {502, 503, 504} or (status >= 500 and _NO_QUORUM.search(message.lower())):  # noqa: PLR2004 - HTTP's
+        return PlatformUnreachable(text)
+    return PlatformRefused(text)
+
+
+def _message(body: str) -> str:
+    """Return the engine's own words, without the frame of its internal protocol."""
+    try:
+        said = json.loads(body)["message"]
+    except (ValueError, KeyError, TypeError):
+        said = body
+    return _RPC.sub("", str(said).strip()) or "no reason given"
+
+
+def _encoded(params: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {name: json.dumps(value) if isinstance(value, Mapping) else value for name, value in (params or {}).items()}

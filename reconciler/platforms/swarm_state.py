@@ -1,0 +1,119 @@
+"""From the engine's lists to what the plan reads. Pure."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from reconciler.platforms.base import LiveRegistry, LiveService
+from reconciler.platforms.swarm_spec import OWNER, from_engine
+
+#: Which publication a registry document is.
+SEQUENCE = "org.openfactory.sequence"
+#: The kind of a config that holds a registry document.
+REGISTRY_KIND = "registry"
+
+Raw = Mapping[str, Any]
+
+_UNFINISHED = frozenset({"updating", "paused", "rollback_started", "rollback_paused"})
+_FRACTION = re.compile(r"(\.\d{1,6})\d*")
+
+
+def is_relevant(raw: Raw, owner: str, prefix: str) -> bool:
+    """Tell whether a service has our label, or a name that is reserved for us."""
+    return bool(_labels(raw).get(OWNER) == owner or raw["Spec"]["Name"].lower().startswith(f"{prefix.lower()}_"))
+
+
+def live_service(raw: Raw, owner: str, networks: Mapping[str, str], tasks: Sequence[Raw]) -> LiveService:
+    """Read one service of a list with status; only our own have a spec."""
+    holder = _labels(raw).get(OWNER)
+    return LiveService(
+        id=raw["ID"],
+        version=raw["Version"]["Index"],
+        name=raw["Spec"]["Name"],
+        owner=holder,
+        spec=from_engine(raw["Spec"], networks) if holder == owner else None,
+        running=_running(raw),
+        update_state=_update(raw).get("State", ""),
+        error=trouble(raw, tasks) if in_trouble(raw) else "",
+    )
+
+
+def in_trouble(raw: Raw) -> bool:
+    """Tell whether tasks are missing or an update is not through, so that its tasks are worth a look."""
+    return _running(raw) < _wanted(raw) or _update(raw).get("State", "") in _UNFINISHED
+
+
+def trouble(raw: Raw, tasks: Iterable[Raw]) -> str:
+    """Return why tasks of the service do not run, in the engine's own words.
+
+    The newest error of a task with the present template counts, whatever became of the tasks before it; a paused
+    update says so in front.
+    """
+    own = [task for task in tasks if task["ServiceID"] == raw["ID"]]
+    present = [task for task in own if task["Spec"] == raw["Spec"]["TaskTemplate"]] or own
+    failed = [task for task in present if task["Status"].get("Err")]
+    words = str(max(failed, key=_created)["Status"]["Err"]) if failed else ""
+    update = _update(raw)
+    if "paused" not in update.get("State", ""):
+        return words
+    return f"update paused: {words or update.get('Message', 'no reason given')}"
+
+
+def live_registry(raw: Raw, mounted: frozenset[str]) -> LiveRegistry:
+    """Read one of our configs; ``mounted`` has the ids that current service specs refer to."""
+    return LiveRegistry(
+        id=raw["ID"],
+        version=raw["Version"]["Index"],
+        name=raw["Spec"]["Name"],
+        sequence=sequence_of(raw),
+        data=base64.b64decode(raw["Spec"].get("Data") or "", validate=True),
+        updated_at=moment(raw["UpdatedAt"]),
+        mounted=raw["ID"] in mounted,
+    )
+
+
+def newest_first(registries: Iterable[LiveRegistry]) -> tuple[LiveRegistry, ...]:
+    """Sort by publication; the time decides where two carry the same number."""
+    return tuple(sorted(registries, key=lambda item: (item.sequence, item.updated_at, item.name), reverse=True))
+
+
+def mounted_configs(services: Iterable[Raw]) -> frozenset[str]:
+    """Return the ids of all configs that a current spec of any service refers to."""
+    containers = (raw["Spec"]["TaskTemplate"].get("ContainerSpec") or {} for raw in services)
+    return frozenset(config["ConfigID"] for item in containers for config in item.get("Configs") or ())
+
+
+def sequence_of(raw: Raw) -> int:
+    """Return the publication number of a config, 0 where its label is missing or no number."""
+    text = _labels(raw).get(SEQUENCE, "")
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
+def moment(text: str) -> datetime:
+    """Parse a time of the engine (``2026-01-02T03:04:05.123456789Z``: up to nanoseconds, zeros cut off)."""
+    parsed = datetime.fromisoformat(_FRACTION.sub(lambda found: found[1].ljust(7, "0"), text))
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def _created(task: Raw) -> datetime:
+    return moment(task["CreatedAt"])
+
+
+def _labels(raw: Raw) -> Mapping[str, str]:
+    return raw["Spec"].get("Labels") or {}
+
+
+def _update(raw: Raw) -> Mapping[str, str]:
+    return raw.get("UpdateStatus") or {}
+
+
+def _running(raw: Raw) -> int:
+    return int((raw.get("ServiceStatus") or {}).get("RunningTasks", 0))
+
+
+def _wanted(raw: Raw) -> int:
+    return int(((raw["Spec"].get("Mode") or {}).get("Replicated") or {}).get("Replicas", 0))
