@@ -1,0 +1,234 @@
+"""`ServiceSpec` to the engine's words and back."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.platforms.base import ConfigMount, Kind, Port, Publish, ServiceSpec, drift
+from reconciler.platforms.swarm_spec import from_engine, live_image, repaired, to_engine
+
+DIGEST = "sha256:" + "a" * 64
+NETWORK_ID = "n3tw0rk"
+_WORD = st.text("abcXYZ019_", min_size=1, max_size=12)
+
+
+def stored(sent: Mapping[str, Any]) -> dict[str, Any]:
+    """What the engine keeps of a spec: ids for network names, zeros left out, empty structures filled in.
+
+    Read from engine 20.10; `tests/swarm/test_platform_drift.py` holds the same property against a real one.
+    """
+    spec = copy.deepcopy(dict(sent))
+    task = spec["TaskTemplate"]
+    task["Networks"] = [{"Target": NETWORK_ID} for _ in task["Networks"]]
+    task["Placement"], task["ForceUpdate"], task["Runtime"] = {}, 0, "container"
+    task["RestartPolicy"] = {name: value for name, value in task["RestartPolicy"].items() if value}
+    container = task["ContainerSpec"]
+    container |= {"Isolation": "default", "DNSConfig": {}, "Init": False, "Privileges": {"CredentialSpec": None}}
+    for optional in ("Configs", "Env"):
+        if not container[optional]:
+            del container[optional]
+    spec["UpdateConfig"] = {name: value for name, value in spec["UpdateConfig"].items() if value or name != "Delay"}
+    if not spec["EndpointSpec"]["Ports"]:
+        del spec["EndpointSpec"]["Ports"]
+    return spec
+
+
+def read(raw: Mapping[str, Any]) -> ServiceSpec:
+    """Read a stored spec back, in the one network that there is."""
+    spec = from_engine(raw, {NETWORK_ID: "factory-net"})
+    assert spec is not None
+    return spec
+
+
+def group_spec(**changes: Any) -> ServiceSpec:
+    """Return the service of a group like one in use, with some fields changed."""
+    spec = ServiceSpec(
+        name="ofa_group_Weld",
+        kind=Kind.GROUP,
+        group="Weld",
+        image="ghcr.io/acme/group:1.2",
+        env={"GROUP_NAME": "Weld", "LOG_LEVEL": "info"},
+        replicas=1,
+        cpu_limit=1.0,
+        cpu_reservation=0.5,
+        network="factory-net",
+    )
+    return dataclasses.replace(spec, **changes)
+
+
+def engine_spec(spec: ServiceSpec, image: str | None = None) -> dict[str, Any]:
+    """Return how the engine answers ``spec`` after it was created."""
+    return stored(to_engine(spec, "ofa", {mount.name: f"id-{mount.name}" for mount in spec.configs}, image))
+
+
+_PORTS = st.lists(
+    st.builds(Port, st.integers(1, 65535), st.integers(1, 65535), st.sampled_from([Publish.INGRESS, Publish.HOST])),
+    max_size=3,
+    unique_by=lambda port: port.target,
+).map(lambda ports: tuple(sorted(ports, key=lambda port: port.target)))
+SPECS = st.builds(
+    ServiceSpec,
+    name=_WORD,
+    kind=st.sampled_from(Kind),
+    group=st.none() | st.text(min_size=1, max_size=20),
+    image=st.sampled_from(["group:1", "localhost:5000/a/group", "ghcr.io/a/group:2", f"group:1@{DIGEST}"]),
+    env=st.dictionaries(_WORD, st.text(max_size=20), max_size=5),
+    replicas=st.integers(0, 9),
+    cpu_limit=st.integers(0, 8000).map(lambda milli: milli / 1000),
+    cpu_reservation=st.integers(0, 8000).map(lambda milli: milli / 1000),
+    network=st.just("factory-net"),
+    ports=_PORTS,
+    configs=st.lists(st.builds(ConfigMount, _WORD, _WORD), max_size=3, unique_by=lambda mount: mount.name).map(
+        lambda mounts: tuple(sorted(mounts))
+    ),
+    start_first=st.booleans(),
+    stop_grace=st.integers(0, 120_000).map(lambda milli: milli / 1000),
+)
+
+
+@given(spec=SPECS, pinned=st.booleans())
+def test_what_is_written_is_read_back_without_drift(spec: ServiceSpec, pinned: bool) -> None:
+    """Whatever a spec says, once the engine has stored it there is nothing to repair, pinned or not."""
+    image = f"{spec.image}@{DIGEST}" if pinned and "@" not in spec.image else None
+    assert drift(read(engine_spec(spec, image)), spec) == ()
+
+
+@given(spec=SPECS)
+def test_the_bytes_do_not_depend_on_the_order_of_variables(spec: ServiceSpec) -> None:
+    """The environment is sorted, so that no difference in order ever replaces a task."""
+    turned = dataclasses.replace(spec, env=dict(reversed(list(spec.env.items()))))
+    assert engine_spec(turned) == engine_spec(spec)
+
+
+def _in_container(**settings: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda raw: raw["TaskTemplate"]["ContainerSpec"].update(settings)
+
+
+def _in_task(**settings: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda raw: raw["TaskTemplate"].update(settings)
+
+
+def _in_spec(**settings: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda raw: raw.update(settings)
+
+
+UNEXPECTED = {
+    "args": _in_container(Args=["-v"]),
+    "command": _in_container(Command=["sh"]),
+    "mounts": _in_container(Mounts=[{"Type": "bind", "Source": "/", "Target": "/host"}]),
+    "user": _in_container(User="root"),
+    "dir": _in_container(Dir="/tmp"),  # noqa: S108 - a working directory in a spec, nothing is written
+    "hostname": _in_container(Hostname="h"),
+    "secrets": _in_container(Secrets=[{"SecretID": "s"}]),
+    "healthcheck": _in_container(Healthcheck={"Test": ["NONE"]}),
+    "container_labels": _in_container(Labels={"a": "b"}),
+    "privileges": _in_container(Privileges={"SELinuxContext": {"Disable": True}}),
+    "dns_config": _in_container(DNSConfig={"Nameservers": ["1.1.1.1"]}),
+    "read_only": _in_container(ReadOnly=True),
+    "env": _in_container(Env=["GROUP_NAME=Weld", "LOG_LEVEL"]),
+    "constraints": _in_task(Placement={"Constraints": ["node.role==worker"]}),
+    "log_driver": _in_task(LogDriver={"Name": "none"}),
+    "limit_memory_bytes": _in_task(Resources={"Limits": {"NanoCPUs": 10**9, "MemoryBytes": 1}}),
+    "restart_policy": _in_task(RestartPolicy={"Condition": "none"}),
+    "network_aliases": _in_task(Networks=[{"Target": NETWORK_ID, "Aliases": ["x"]}]),
+    "mode": _in_spec(Mode={"Global": {}}),
+    "update_config": _in_spec(UpdateConfig={"Parallelism": 1, "FailureAction": "rollback", "Order": "start-first"}),
+    "rollback_config": _in_spec(RollbackConfig={"Parallelism": 1, "Order": "stop-first"}),
+    "endpoint_mode": _in_spec(EndpointSpec={"Mode": "vip"}),
+    "brand_new": _in_container(BrandNew=1),
+}
+
+
+@pytest.mark.parametrize("name", UNEXPECTED)
+def test_a_setting_that_we_never_set_is_named(name: str) -> None:
+    """Anything that somebody set outside shows as drift under its own name."""
+    raw = engine_spec(group_spec())
+    UNEXPECTED[name](raw)
+    assert name in read(raw).unexpected
+
+
+@pytest.mark.parametrize(
+    "addition",
+    [
+        _in_task(ForceUpdate=3),
+        _in_task(Placement={"Platforms": [{"Architecture": "amd64", "OS": "linux"}]}),
+        _in_container(Init=True),
+        _in_container(Isolation="default", DNSConfig={}, OomScoreAdj=0, Hosts=[]),
+        _in_spec(RollbackConfig={}),
+    ],
+)
+def test_what_the_engine_and_its_clients_add_is_no_drift(addition: Callable[[dict[str, Any]], None]) -> None:
+    """Defaults, empty structures and the counter of forced updates are nobody's wish."""
+    raw = engine_spec(group_spec())
+    addition(raw)
+    assert drift(read(raw), group_spec()) == ()
+
+
+def test_a_digest_changed_by_hand_under_a_wanted_digest_is_drift() -> None:
+    """Where the wanted image names a digest itself, another digest of the same tag is not the same image."""
+    spec = group_spec(image=f"group:1@{DIGEST}")
+    raw = engine_spec(spec)
+    raw["TaskTemplate"]["ContainerSpec"]["Image"] = "group:1@sha256:" + "b" * 64
+    assert [item.field for item in drift(read(raw), spec)] == ["image"]
+
+
+def test_a_service_without_our_kind_has_no_spec() -> None:
+    """What cannot be ours is not read as if it were."""
+    raw = engine_spec(group_spec())
+    del raw["Labels"]["org.openfactory.kind"]
+    assert from_engine(raw, {}) is None
+
+
+def test_a_second_network_is_drift() -> None:
+    """All networks are shown, also one that is not known by name."""
+    raw = engine_spec(group_spec())
+    raw["TaskTemplate"]["Networks"].append({"Target": "other"})
+    assert read(raw).network == "factory-net,other"
+
+
+def _repair(raw: Mapping[str, Any], spec: ServiceSpec) -> dict[str, Any]:
+    fresh = to_engine(spec, "ofa", {}, live_image(raw, spec))
+    return repaired(raw, spec, fresh, {NETWORK_ID: "factory-net"})
+
+
+def test_a_repair_of_labels_and_replicas_leaves_the_task_template_untouched() -> None:
+    """Any difference in the template replaces tasks, so it goes back as it came, order and additions included."""
+    raw = engine_spec(group_spec(replicas=3, group="Wrong"))
+    raw["TaskTemplate"]["ContainerSpec"]["Env"].reverse()
+    raw["TaskTemplate"]["ForceUpdate"] = 2
+    body = _repair(raw, group_spec())
+    assert body["TaskTemplate"] == raw["TaskTemplate"]
+    assert body["Mode"]["Replicated"]["Replicas"] == 1
+
+
+def test_a_repair_keeps_labels_of_others_and_removes_stale_ones_of_ours() -> None:
+    """Foreign labels stay; a pinned image's label goes when the wanted image has no digest any more."""
+    raw = engine_spec(group_spec(), f"ghcr.io/acme/group:1.2@{DIGEST}")
+    raw["Labels"]["traefik.enable"] = "true"
+    body = _repair(raw, group_spec(image="group:2"))
+    assert body["Labels"]["traefik.enable"] == "true"
+    assert "org.openfactory.image" not in body["Labels"]
+
+
+def test_a_repair_of_the_template_keeps_the_digest_and_the_counter_of_forced_updates() -> None:
+    """What stands in the template beside the repaired field stays what it is."""
+    raw = engine_spec(group_spec(env={}), f"ghcr.io/acme/group:1.2@{DIGEST}")
+    raw["TaskTemplate"]["ForceUpdate"] = 7
+    task = _repair(raw, group_spec())["TaskTemplate"]
+    assert (task["ForceUpdate"], task["ContainerSpec"]["Image"]) == (7, f"ghcr.io/acme/group:1.2@{DIGEST}")
+
+
+def test_a_port_through_ingress_needs_a_virtual_ip() -> None:
+    """Every other service resolves to the addresses of its tasks."""
+    modes = {
+        publish: engine_spec(group_spec(ports=(Port(80, 80, publish),)))["EndpointSpec"]["Mode"]
+        for publish in (Publish.INGRESS, Publish.HOST)
+    }
+    assert modes == {Publish.INGRESS: "vip", Publish.HOST: "dnsrr"}
