@@ -1,0 +1,210 @@
+"""What each way of not answering becomes, against a real HTTP server that answers as told."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from reconciler.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
+from reconciler.platforms.base import LiveService
+from reconciler.platforms.swarm import SwarmPlatform
+from reconciler.platforms.swarm_state import moment
+
+NOT_A_MANAGER = 'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join"'
+SERVICE = LiveService("id1", 7, "t_group_Weld", "t", None, 1)
+
+
+class ScriptedEngine(ThreadingHTTPServer):
+    """Answers the version, and everything else with one status and body; a status of 0 hangs up half-way."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        """Listen on a free port."""
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.status, self.body = 200, b"[]"
+        self.silent = threading.Event()
+        self.resumed = threading.Event()
+        self.seen: list[str] = []
+
+    def says(self, status: int, answer: Any) -> None:
+        """Answer with ``status`` from now on; bytes go out as they are."""
+        self.status = status
+        self.body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: ScriptedEngine
+
+    def do_GET(self) -> None:
+        if self.path == "/version":
+            self._answer(200, b'{"ApiVersion": "1.41"}')
+            return
+        self.server.seen.append(f"{self.command} {self.path}")
+        if self.server.silent.is_set():
+            self.server.resumed.wait(20)
+            return
+        self._answer(self.server.status, self.server.body)
+
+    do_POST = do_GET  # noqa: N815 - the name that http.server asks for
+    do_DELETE = do_GET  # noqa: N815 - the name that http.server asks for
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(status or 200)
+        self.send_header("Content-Length", str(len(body) if status else len(body) + 100))
+        self.end_headers()
+        self.wfile.write(body)
+        self.close_connection = True
+
+    def log_message(self, *_args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def engine() -> Iterator[ScriptedEngine]:
+    """A server on a free port."""
+    server = ScriptedEngine()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    yield server
+    server.resumed.set()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def platform(engine: ScriptedEngine) -> Iterator[SwarmPlatform]:
+    """A platform that asks the scripted engine."""
+    made = SwarmPlatform("t", "t", pin_digests=False, base_url=f"http://127.0.0.1:{engine.server_port}", timeout=1)
+    yield made
+    made.close()
+
+
+ANSWERS = [
+    (503, {"message": NOT_A_MANAGER}, PlatformRefused, "docker swarm init"),
+    (
+        500,
+        {"message": "rpc error: code = Unknown desc = The swarm does not have a leader"},
+        PlatformUnreachable,
+        "leader",
+    ),
+    (
+        500,
+        {"message": "rpc error: code = DeadlineExceeded desc = context deadline exceeded"},
+        PlatformUnreachable,
+        "deadline exceeded",
+    ),
+    (502, b"<html>bad gateway</html>", PlatformUnreachable, "bad gateway"),
+    (400, {"message": "client version 1.41 is too old"}, PlatformRefused, "too old"),
+    (403, {"message": "authorization denied by plugin"}, PlatformRefused, "denied"),
+    (500, {"message": "something else"}, PlatformRefused, "something else"),
+    (0, b'[{"ID": "x"', PlatformUnreachable, "did not answer"),
+    (200, b'[{"ID": "x"', PlatformUnreachable, "did not answer"),
+    (200, b"", PlatformError, "incomplete"),
+    (200, {"message": "not a list"}, PlatformError, "incomplete"),
+    (200, [{"ID": "x"}], PlatformError, "incomplete"),
+    (200, [None], PlatformError, "incomplete"),
+]
+
+
+@pytest.mark.parametrize(("status", "answer", "error", "words"), ANSWERS)
+def test_a_read_that_is_not_complete_raises(
+    engine: ScriptedEngine,
+    platform: SwarmPlatform,
+    status: int,
+    answer: Any,
+    error: type[PlatformError],
+    words: str,
+) -> None:
+    """No answer but a complete one becomes a state; the engine's own words are in the error, its cause behind it."""
+    engine.says(status, answer)
+    with pytest.raises(error, match=words) as caught:
+        platform.observe()
+    assert type(caught.value) is error
+
+
+def test_an_engine_that_is_silent_is_unreachable(engine: ScriptedEngine, platform: SwarmPlatform) -> None:
+    """The time limit ends a request that is never answered, with the library's own error as the cause."""
+    engine.silent.set()
+    with pytest.raises(PlatformUnreachable) as caught:
+        platform.observe()
+    assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:{port}", "unix:///nowhere/docker.sock"])
+def test_no_engine_at_all_is_unreachable(url: str) -> None:
+    """A refused connection and a missing socket say what to look at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        platform = SwarmPlatform("t", "t", pin_digests=False, base_url=url.format(port=free.getsockname()[1]))
+        with pytest.raises(PlatformUnreachable, match="DOCKER_HOST"):
+            platform.observe()
+
+
+def test_a_url_that_is_none_is_refused() -> None:
+    """A wrong setting is not something to wait for."""
+    platform = SwarmPlatform("t", "t", pin_digests=False, base_url="gopher://engine")
+    with pytest.raises(PlatformRefused, match="DOCKER_HOST"):
+        platform.observe()
+
+
+def test_an_engine_that_comes_back_is_used_again(engine: ScriptedEngine, platform: SwarmPlatform) -> None:
+    """One lost answer does not spoil the connections after it."""
+    engine.says(0, b"[")
+    with pytest.raises(PlatformUnreachable):
+        platform.observe()
+    engine.says(200, [])
+    assert platform.observe().services == {}
+
+
+def test_a_removal_of_what_is_gone_is_no_error(engine: ScriptedEngine, platform: SwarmPlatform) -> None:
+    """Somebody else was faster: the end is the same."""
+    engine.says(404, {"message": "service id1 not found"})
+    platform.remove_service(SERVICE)
+    assert engine.seen == ["DELETE /v1.41/services/id1"]
+
+
+def test_an_update_of_what_is_gone_is_a_conflict(engine: ScriptedEngine, platform: SwarmPlatform) -> None:
+    """The service went since it was read: look again, do not repeat."""
+    engine.says(404, {"message": "service id1 not found"})
+    with pytest.raises(PlatformConflict, match="not found"):
+        platform.update_service(SERVICE, None)  # type: ignore[arg-type]  # the spec is never reached
+
+
+def test_every_request_is_told_with_its_code(engine: ScriptedEngine) -> None:
+    """Metrics see the request without ids, the status, or that no answer came."""
+    told: list[tuple[str, str]] = []
+    platform = SwarmPlatform(
+        "t",
+        "t",
+        pin_digests=False,
+        base_url=f"http://127.0.0.1:{engine.server_port}",
+        on_request=lambda request, code, _seconds: told.append((request, code)),
+    )
+    platform.observe()
+    engine.says(0, b"[")
+    with pytest.raises(PlatformUnreachable):
+        platform.remove_service(SERVICE)
+    platform.close()
+    assert told[:3] == [("GET /version", "200"), ("GET /services", "200"), ("GET /configs", "200")]
+    assert told[3][0] == "DELETE /services/{}"
+
+
+@pytest.mark.parametrize(
+    ("text", "microsecond"),
+    [
+        ("2026-01-02T03:04:05.123456789Z", 123456),
+        ("2026-01-02T03:04:05.1Z", 100000),
+        ("2026-01-02T03:04:05Z", 0),
+    ],
+)
+def test_times_of_the_engine_are_parsed(text: str, microsecond: int) -> None:
+    """The engine writes up to nine digits and cuts off zeros."""
+    assert moment(text) == datetime(2026, 1, 2, 3, 4, 5, microsecond, UTC)
