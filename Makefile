@@ -1,0 +1,75 @@
+# Every target does its own set-up and can be run again.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.installed-$(shell cat requirements.lock pyproject.toml 2>/dev/null | sha256sum | cut -c1-12)
+WHEELS := build/wheels/.complete-$(shell cat requirements-demo.lock requirements-runtime.lock 2>/dev/null | sha256sum | cut -c1-12)
+ARGS ?= status
+FAST := tests/unit tests/property tests/contract tests/loop tests/routing
+ENGINE := tests/swarm tests/e2e
+
+.PHONY: help demo demo-down test test-fast test-engine lint bench cli images engine venv wheels lock clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: engine ## bring up everything on a one-node Swarm and show five live events
+	@scripts/images.sh >build/images.env.new && mv build/images.env.new build/images.env
+	@$(PYTHON) scripts/demo.py up
+
+demo-down: ## remove everything that make demo made
+	@$(PYTHON) scripts/demo.py down
+
+cli: ## run the operator's command line in the demo, e.g. make cli ARGS="plan"
+	@$(PYTHON) scripts/demo.py cli -- $(ARGS)
+
+test: lint test-fast test-engine ## lint, then all tests, the fast ones first
+
+test-fast: venv ## the tests that need no engine
+	$(BIN)/pytest -q $(wildcard $(FAST))
+
+test-engine: venv engine ## the tests on a real Swarm
+	@scripts/images.sh >build/images.env.new && mv build/images.env.new build/images.env
+	$(BIN)/pytest -q $(wildcard $(ENGINE))
+
+lint: venv ## ruff, mypy --strict and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: venv ## measurements, as ratios within one run (results in bench/results)
+	@for script in $(wildcard bench/*.py bench/*/run.py); do $(BIN)/python $$script; done
+
+images: engine ## build the images that are not there yet
+	@scripts/images.sh
+
+engine: ## a Docker engine in Swarm mode, installed and started if none answers
+	@mkdir -p build
+	@scripts/engine.sh
+
+venv: $(STAMP) ## the development environment in .venv
+$(STAMP):
+	@scripts/venv.sh $(PYTHON) .venv
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@echo "$(CURDIR)" >"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/openfactory-routing-layer.pth"
+	@touch $@
+
+wheels: $(WHEELS) ## the images' libraries, with hashes, into build/wheels
+$(WHEELS):
+	@rm -rf build/wheels && mkdir -p build/wheels
+	@test -x build/pip/bin/pip || scripts/venv.sh $(PYTHON) build/pip
+	@echo "  fetching the libraries of the images" >&2
+	@build/pip/bin/pip wheel -q --disable-pip-version-check --require-hashes -r requirements-demo.lock -w build/wheels
+	@touch $@
+
+lock: ## renew the lock files from pyproject.toml
+	scripts/venv.sh $(PYTHON) build/lock && build/lock/bin/pip install -q uv
+	for part in "requirements.lock --extra dev --extra demo" "requirements-runtime.lock" "requirements-demo.lock --extra demo"; do \
+	  set -- $$part; out=$$1; shift; build/lock/bin/uv pip compile pyproject.toml "$$@" --upgrade -q --universal \
+	    --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -o $$out; done
+
+clean: ## remove what the targets built here (not the engine's images)
+	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Build the images that are not there yet and print a line NAME=image for each.
+#
+# A tag is a hash of what goes into the image, so an unchanged tree builds nothing, and a service whose image changed
+# is a service whose spec changed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '  %s\n' "$*" >&2; }
+hash_of() { find "$@" -type f ! -name '*.pyc' ! -path '*/__pycache__/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum; }
+
+base=$(scripts/base_image.sh)
+base_id=$(docker image inspect -f '{{.Id}}' "$base" 2>/dev/null || echo "$base")
+
+build() { # variable, target, sources...
+  local variable=$1 target=$2 tag image
+  shift 2
+  tag=$( { echo "$base_id"; hash_of Dockerfile "$@"; } | sha256sum | cut -c1-12)
+  image="openfactory/$target:$tag"
+  if ! docker image inspect "$image" >/dev/null 2>&1; then
+    make --no-print-directory wheels >&2
+    say "building $image"
+    DOCKER_BUILDKIT=0 docker build -q --build-arg BASE="$base" --target "$target" -t "$image" . >build/docker.log 2>&1 \
+      || { tail -n 30 build/docker.log >&2; exit 1; }
+  fi
+  echo "$variable=$image"
+}
+
+program=(requirements-runtime.lock reconciler routing_layer)
+demo=(requirements-demo.lock reconciler demo)
+mkdir -p build
+build RECONCILER_IMAGE reconciler "${program[@]}"
+build ROUTING_LAYER_IMAGE routing-layer "${program[@]}"
+build KSQLDB_IMAGE demo-ksqldb "${demo[@]}"
+build FASTAPI_GROUP_IMAGE demo-group-service "${demo[@]}"
+build STATE_API_IMAGE demo-state-api "${demo[@]}"
+build FACTORY_IMAGE demo-factory "${demo[@]}"
