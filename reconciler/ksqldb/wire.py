@@ -63,6 +63,13 @@ def identifier(name: str) -> str:
     return f"`{name}`"
 
 
+def stored(name: str) -> str:
+    """Return a name that a person wrote as ksqlDB stores it: in upper case, unless it is in quotes."""
+    if len(name) > 1 and name[0] == name[-1] and name[0] in '`"':
+        return name[1:-1].replace(name[0] * 2, name[0])
+    return name.upper()
+
+
 def column(name: str) -> str:
     """Return a column name in backticks; any character is allowed, a backtick is doubled.
 
@@ -358,4 +365,5 @@ __all__ = [
     "literal",
     "no_answer",
     "parse_rows",
+    "stored",
 ]

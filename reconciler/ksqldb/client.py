@@ -1,0 +1,337 @@
+"""The operator's client of ksqlDB: typed questions, one statement at a time.
+
+Reads are believed only as a whole (see ``wire``) and retried briefly: enough for a connection that the server closed
+in the same moment, not enough to hide a server that fails. Statements are never repeated here: a statement whose
+answer was lost may still be executed, so its fate is looked up, and where it cannot be told the caller looks at the
+world again.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
+
+from reconciler.errors import (
+    KsqlBadStatement,
+    KsqlConflict,
+    KsqlError,
+    KsqlInBandFailure,
+    KsqlNotReady,
+    KsqlUnknownOutcome,
+    KsqlWrongShape,
+    Retry,
+)
+from reconciler.ksqldb.entities import (
+    Command,
+    CommandStatus,
+    Description,
+    Descriptions,
+    Entity,
+    Health,
+    Queries,
+    QueryInfo,
+    ServerInfo,
+    Sources,
+    StreamInfo,
+    Topics,
+    Warned,
+)
+from reconciler.ksqldb.exchange import Ask, Exchange, Limits, OnRequest
+from reconciler.ksqldb.failures import DEGRADED, NOT_QUERYABLE, missing_source
+from reconciler.ksqldb.replies import parse_entities, parse_health, parse_info, parse_status
+from reconciler.ksqldb.statement import Statement
+from reconciler.ksqldb.wire import PULL_ACCEPT, Column, PullReader, column, identifier, literal, stored
+
+T = TypeVar("T")
+E = TypeVar("E", bound=Entity)
+
+READ_ATTEMPTS = 3
+READ_SECONDS = 2.0
+_POLL_FIRST, _POLL_LONGEST = 0.1, 1.0
+_QUERYABLE = re.compile(r"\bCREATE (OR REPLACE )?(SOURCE )?TABLE\b.*\bAS\s+SELECT\b", re.IGNORECASE | re.DOTALL)
+_NAMED_TABLE = re.compile(r"The `((?:[^`]|``)*)` table isn't queryable")
+_NOT_FOUND = 40400
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A statement that was executed: the server's word about it, the started query's id, its warnings."""
+
+    message: str
+    query_id: str | None
+    warnings: tuple[str, ...] = ()
+
+
+class KsqlClient:
+    """Speaks with one ksqlDB server.
+
+    May be used by several threads; statements are sent one at a time, because of parallel ones the server executes
+    exactly one and fails the others.
+
+    Attributes:
+        failures: attempts that failed since the start, also those which a retry made good: who counts agreeing reads
+            has to start again when this has moved.
+        degraded: the server's own text when its command runner has given up (only a restart of the server helps),
+            as of the last reply; None while it has not said so.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        limits: Limits | None = None,
+        *,
+        ca: str | None = None,
+        auth: tuple[str, str] | None = None,
+        on_request: OnRequest | None = None,
+    ) -> None:
+        """Prepare a connection pool; nothing is sent yet.
+
+        Args:
+            url: where the server listens, e.g. ``http://ksqldb-server:8088``.
+            limits: time limits in seconds.
+            ca: file with the certificate authority of an https server, None for the system's.
+            auth: user and password for basic authentication.
+            on_request: called after every attempt with its label, status (or failure) and seconds.
+        """
+        self.failures = 0
+        self.degraded: str | None = None
+        self._limits = limits or Limits()
+        self._exchange = Exchange(url, self._limits, ca=ca, auth=auth, on_request=on_request)
+        self._one_statement = threading.Lock()
+        self._closing = threading.Event()
+
+    def close(self) -> None:
+        """Stop waiting for any statement and close all connections."""
+        self._closing.set()
+        self._exchange.close()
+
+    def info(self) -> ServerInfo:
+        """Return who answers (GET /info)."""
+        return self._read(lambda: parse_info(self._exchange.body(Ask("info", "GET", "/info"))))
+
+    def health(self) -> Health:
+        """Return how the server judges itself (GET /healthcheck); its judgement is up to 5 s old."""
+        return self._read(lambda: parse_health(self._exchange.body(Ask("health", "GET", "/healthcheck"))))
+
+    def streams(self) -> tuple[StreamInfo, ...]:
+        """Return all streams: the safe source of what exists, complete even while the server stops."""
+        return self._one("list_streams", "LIST STREAMS;", Sources).sources
+
+    def tables(self) -> tuple[StreamInfo, ...]:
+        """Return all tables, complete even while the server stops."""
+        return self._one("list_tables", "LIST TABLES;", Sources).sources
+
+    def queries(self) -> tuple[QueryInfo, ...]:
+        """Return the queries; while the server stops the list shrinks with status 200, so absence proves nothing."""
+        return self._one("list_queries", "LIST QUERIES;", Queries).queries
+
+    def topics(self) -> frozenset[str]:
+        """Return the names of the Kafka topics; needs a living Kafka."""
+        return self._one("list_topics", "LIST TOPICS;", Topics).names
+
+    def describe(self, name: str) -> Description:
+        """Return the definition of a source.
+
+        Args:
+            name: as stored, in its own case.
+
+        Raises:
+            KsqlBadStatement: there is no such source (code 40001).
+        """
+        found = self._one("describe", f"DESCRIBE {identifier(name)};", Descriptions).sources
+        if len(found) != 1 or found[0].name != name:
+            raise KsqlWrongShape(f"DESCRIBE of {name} answered {[one.name for one in found]}", status=200)
+        return found[0]
+
+    def describe_or_none(self, name: str) -> Description | None:
+        """Return the definition of a source, None when the server says that it does not exist."""
+        try:
+            return self.describe(name)
+        except KsqlBadStatement as error:
+            if missing_source(error):
+                return None
+            raise
+
+    def pull(self, sql: str, expected: Sequence[Column]) -> list[tuple[Any, ...]]:
+        """Return the rows of a pull query, all of them or an error.
+
+        An empty result of a complete answer may still be a lie: for 0.3 s after each restart of the server a table
+        answers with no rows at all.
+
+        Args:
+            sql: one SELECT with its semicolon.
+            expected: the columns as the server's header must show them.
+        """
+        try:
+            return self._read(lambda: self._pull_once(sql, tuple(expected)))
+        except KsqlBadStatement as error:
+            raise self._explained(error) from error
+
+    def members(self, table: str, key: str, level: str) -> tuple[tuple[str, str | None], ...]:
+        """Return every asset with its group at ``level``, None for one without.
+
+        Args:
+            table: the UNS map, as a person writes it (upper-case unless in backticks).
+            key: its key column, likewise.
+            level: the key in its ``uns_levels``.
+
+        Raises:
+            KsqlWrongShape: an asset came twice or without a key, so the answer is not the table's content.
+        """
+        sql = f"SELECT {column(stored(key))}, {_group_at(level)} AS UNS_GROUP FROM {identifier(stored(table))};"  # noqa: S608 - quoted
+        rows = self.pull(sql, (Column(stored(key), "STRING", key=True), Column("UNS_GROUP", "STRING")))
+        if len({asset for asset, _ in rows}) != len(rows) or any(asset is None for asset, _ in rows):
+            raise KsqlWrongShape(f"the keys of {table} are not unique in its answer", status=200)
+        shared: dict[str | None, str | None] = {}  # one object per group name, not one per asset
+        return tuple((asset, shared.setdefault(group, group)) for asset, group in rows)
+
+    def group_has_members(self, table: str, key: str, level: str, group: str) -> bool:
+        """Ask directly whether any asset belongs to ``group``: the last question before a deletion."""
+        where = f"{_group_at(level)} = {literal(group)}"
+        sql = f"SELECT {column(stored(key))} FROM {identifier(stored(table))} WHERE {where};"  # noqa: S608 - quoted
+        return bool(self.pull(sql, (Column(stored(key), "STRING", key=True),)))
+
+    def execute(self, statement: Statement) -> Outcome:
+        """Have one statement executed and return when it is final.
+
+        Raises:
+            KsqlUnknownOutcome: it may have been executed, may be later, or never: look before repeating.
+            KsqlConflict: another writer was first.
+            KsqlInBandFailure: the server took it and failed to execute it.
+            KsqlError: any other class; then it was not executed.
+        """
+        with self._one_statement:
+            try:
+                entities = self._statement(statement)
+            except KsqlUnknownOutcome:
+                return self._overtaken(statement)
+            except KsqlError:
+                self.failures += 1
+                raise
+            return self._concluded(statement, entities)
+
+    def _statement(self, statement: Statement) -> tuple[Entity, ...]:
+        payload = {"ksql": statement.sql, "streamsProperties": dict(statement.properties)}
+        body = self._exchange.body(Ask(statement.verb, "POST", "/ksql", payload, writes=True))
+        try:
+            return self._noted(parse_entities(body))
+        except (KsqlWrongShape, KsqlInBandFailure) as error:
+            raise KsqlUnknownOutcome(f"{statement.summary}: {error}", code=error.code, status=200) from error
+
+    def _concluded(self, statement: Statement, entities: tuple[Entity, ...]) -> Outcome:
+        if len(entities) == 1 and isinstance(entities[0], Warned):
+            raise KsqlConflict(f"{statement.summary}: {entities[0].message}", status=200)
+        if len(entities) != 1 or not isinstance(entities[0], Command):
+            raise KsqlUnknownOutcome(f"{statement.summary}: the answer names no command", status=200)
+        command = entities[0]
+        status = command.status if command.status.final else self._awaited(command.command_id, statement)
+        if status.status != "SUCCESS":
+            raise KsqlInBandFailure(f"{statement.summary}: {status.status}: {status.message[:400]}", status=200)
+        return Outcome(status.message, status.query_id, command.warnings)
+
+    def _overtaken(self, statement: Statement) -> Outcome:
+        """Look what became of a statement whose answer was lost.
+
+        Only a command seen in progress is ours for certain: a final status under the same id may be that of an
+        earlier statement about the same name.
+        """
+        command_id = statement.command_id
+        try:
+            begun = self._status(command_id)
+        except KsqlError as error:
+            raise KsqlUnknownOutcome(f"{statement.summary}: no answer, no status ({error})") from error
+        if begun.final:
+            raise KsqlUnknownOutcome(f"{statement.summary}: no answer, and the status may be an earlier one's")
+        return self._concluded(statement, (Command(command_id, begun, -1),))
+
+    def _awaited(self, command_id: str, statement: Statement) -> CommandStatus:
+        """Poll until the command is final.
+
+        Raises:
+            KsqlUnknownOutcome: the limit is over (a dead command runner leaves statements QUEUED until the server
+                is restarted, and executes them then), or the server has forgotten the command.
+        """
+        limit, pause = time.monotonic() + self._limits.outcome, _POLL_FIRST
+        while time.monotonic() < limit and not self._closing.wait(pause):
+            pause = min(pause * 1.5, _POLL_LONGEST)
+            try:
+                status = self._status(command_id)
+            except KsqlError as error:
+                if error.code == _NOT_FOUND:
+                    break
+                continue
+            if status.final:
+                return status
+        raise KsqlUnknownOutcome(f"{statement.summary}: not final after {self._limits.outcome:g} s ({command_id})")
+
+    def _status(self, command_id: str) -> CommandStatus:
+        path = "/".join(quote(part, safe="") for part in command_id.split("/"))
+        return parse_status(self._exchange.body(Ask("status", "GET", f"/status/{path}")))
+
+    def _pull_once(self, sql: str, expected: tuple[Column, ...]) -> list[tuple[Any, ...]]:
+        reader = PullReader(expected)
+        rows: list[tuple[Any, ...]] = []
+        with self._exchange.chunks(Ask("pull", "POST", "/query", {"ksql": sql}, accept=PULL_ACCEPT)) as chunks:
+            for chunk in chunks:
+                rows.extend(reader.feed(chunk))
+            reader.close()
+        return rows
+
+    def _explained(self, error: KsqlBadStatement) -> KsqlError:
+        """Tell a table that cannot be queried from one whose query the stopping server has ended: the same text."""
+        named = _NAMED_TABLE.search(str(error))
+        if named is None or NOT_QUERYABLE not in str(error):
+            return error
+        try:
+            statement = self.describe(named[1]).statement
+        except KsqlError:
+            return error
+        if _QUERYABLE.search(statement):
+            return KsqlNotReady(f"the server is stopping or starting: {error}", code=error.code, status=error.status)
+        return error
+
+    def _one(self, label: str, sql: str, kind: type[E]) -> E:
+        """Ask a question of /ksql that has one entity of ``kind`` as its answer."""
+        entities = self._read(lambda: self._asked(label, sql))
+        if len(entities) != 1 or not isinstance(entities[0], kind):
+            raise KsqlWrongShape(f"{sql} answered {[type(entity).__name__ for entity in entities]}", status=200)
+        return entities[0]
+
+    def _asked(self, label: str, sql: str) -> tuple[Entity, ...]:
+        return self._noted(parse_entities(self._exchange.body(Ask(label, "POST", "/ksql", {"ksql": sql}))))
+
+    def _noted(self, entities: tuple[Entity, ...]) -> tuple[Entity, ...]:
+        warnings = (warning for entity in entities for warning in entity.warnings)
+        self.degraded = next((warning for warning in warnings if DEGRADED in warning), None)
+        return entities
+
+    def _read(self, ask: Callable[[], T]) -> T:
+        """Run a read with the one retry policy: transient classes, full jitter, few attempts, two seconds in all."""
+        for attempt in _read_policy():
+            with attempt:
+                try:
+                    return ask()
+                except KsqlError:
+                    self.failures += 1
+                    raise
+        raise AssertionError("the policy returns or re-raises")
+
+
+def _read_policy() -> Retrying:
+    return Retrying(
+        retry=retry_if_exception(lambda error: isinstance(error, KsqlError) and error.retry is Retry.TRANSIENT),
+        wait=wait_random_exponential(multiplier=0.1, max=0.8),
+        stop=stop_after_attempt(READ_ATTEMPTS) | stop_after_delay(READ_SECONDS),
+        reraise=True,
+    )
+
+
+def _group_at(level: str) -> str:
+    return f"UNS_LEVELS[{literal(level)}]"
