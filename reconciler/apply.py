@@ -1,0 +1,175 @@
+"""Doing what was planned, in order: every write of the operator happens here.
+
+Each action looks before it leaps where the plan's observation cannot be enough: whether a topic exists, whether
+a stream without a query is ours, whether somebody reads what is to be dropped. One group's failure skips the rest of
+that group's actions and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from reconciler.errors import KsqlConflict, KsqlRefused, ReconcilerError
+from reconciler.ksqldb.entities import Description
+from reconciler.ksqldb.topology import Topology
+from reconciler.model import (
+    Action,
+    CreateService,
+    CreateSharedStream,
+    CreateStream,
+    DropStream,
+    PublishRegistry,
+    RecreateStream,
+    RemoveRegistry,
+    RemoveService,
+    ReplaceStream,
+    ResumeStream,
+    UpdateService,
+)
+from reconciler.names import GroupNames
+from reconciler.platforms.base import Platform
+from reconciler.ports import Ksqldb
+from reconciler.survey import is_shared_name
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of an action: done, failed with an error, or skipped because something before it failed."""
+
+    action: Action
+    error: ReconcilerError | None = None
+    skipped: bool = False
+
+    @property
+    def outcome(self) -> str:
+        """The value of the metric's label ``result``."""
+        if self.skipped:
+            return "skipped"
+        return "ok" if self.error is None else "error"
+
+
+class Executor:
+    """Applies the actions of one cycle."""
+
+    def __init__(self, ksqldb: Ksqldb, platform: Platform, topology: Topology) -> None:
+        """Write to ``ksqldb`` and ``platform``; an executor serves one cycle (it remembers the list of topics)."""
+        self._ksqldb = ksqldb
+        self._platform = platform
+        self._topology = topology
+        self._write: dict[type[Action], Callable[..., None]] = {
+            CreateSharedStream: self._create_shared,
+            CreateStream: self._create_stream,
+            ReplaceStream: self._replace_stream,
+            RecreateStream: self._recreate_stream,
+            ResumeStream: self._resume_stream,
+            DropStream: self._drop_stream,
+            CreateService: lambda action: platform.create_service(action.spec),
+            UpdateService: lambda action: platform.update_service(action.live, action.spec),
+            RemoveService: lambda action: platform.remove_service(action.live),
+            PublishRegistry: self._publish,
+            RemoveRegistry: lambda action: platform.remove_registry(action.registry),
+        }
+
+    def apply(self, actions: Iterable[Action], held: Callable[[Action], bool]) -> Iterator[Result]:
+        """Do ``actions`` one after the other and yield what became of each.
+
+        Args:
+            actions: in the order of the plan.
+            held: whether an action must wait (back-off); it and what follows from it is skipped.
+
+        Raises:
+            Exception: anything but a `ReconcilerError` is a bug and is not hidden.
+        """
+        broken: set[str | None] = set()
+        shared_broken = False
+        for action in actions:
+            blocked = action.group in broken if action.group is not None else False
+            if blocked or (shared_broken and isinstance(action, CreateStream)) or held(action):
+                result = Result(action, skipped=True)
+            else:
+                result = self._one(action)
+            if result.outcome != "ok":
+                broken.add(action.group)
+                shared_broken = shared_broken or isinstance(action, CreateSharedStream)
+            yield result
+
+    def _one(self, action: Action) -> Result:
+        try:
+            self._write[type(action)](action)
+        except ReconcilerError as error:
+            return Result(action, error)
+        return Result(action)
+
+    @cached_property
+    def _topics(self) -> frozenset[str]:
+        return self._ksqldb.topics()
+
+    def _create_shared(self, _: CreateSharedStream) -> None:
+        self._ksqldb.execute(self._topology.create_shared())
+
+    def _create_stream(self, action: CreateStream) -> None:
+        """Start at the beginning, unless the topic is already there.
+
+        With ``earliest`` nothing is lost between an asset's mapping and the creation of its stream; over an existing
+        topic it would write everything that the shared topic still holds a second time, into live clients.
+        """
+        self._ksqldb.execute(self._topology.create_group(action.names, self._offset(action.names)))
+
+    def _offset(self, names: GroupNames) -> str:
+        return "latest" if names.topic in self._topics else "earliest"
+
+    def _replace_stream(self, action: ReplaceStream) -> None:
+        if action.prove:
+            self._prove_silent(action.names)
+        self._ksqldb.execute(self._topology.replace_group(action.names))
+
+    def _prove_silent(self, names: GroupNames) -> None:
+        """Ask ksqlDB directly whether the stream is ours and has lost its query."""
+        description = self._describe(names.stream)
+        if description.write_queries:
+            raise KsqlConflict(f"stream {names.stream} has its query after all")
+        if not self._reads_shared(description):
+            raise KsqlRefused(f"stream {names.stream} exists and is not ours, not touched")
+
+    def _recreate_stream(self, action: RecreateStream) -> None:
+        self._drop(action.names.stream, delete_topic=False)
+        self._ksqldb.execute(self._topology.create_group(action.names, "latest"))
+
+    def _resume_stream(self, action: ResumeStream) -> None:
+        self._ksqldb.execute(self._topology.resume(action.query_id))
+
+    def _drop_stream(self, action: DropStream) -> None:
+        self._drop(action.name, delete_topic=action.delete_topic)
+
+    def _drop(self, name: str, *, delete_topic: bool) -> None:
+        """Drop a stream of ours that nobody reads.
+
+        ``DROP ... DELETE TOPIC`` of a stream with readers is refused by the server and deletes the topic all the same
+        (measured), so its readers are asked for first.
+        """
+        description = self._ksqldb.describe_or_none(name)
+        if description is None:
+            return
+        if not is_shared_name(name, self._topology) and not self._reads_shared(description):
+            raise KsqlRefused(f"stream {name} is not ours, not touched")
+        readers = (*description.constraints, *(query.id for query in description.read_queries))
+        if readers:
+            raise KsqlRefused(f"stream {name} is read by {', '.join(readers)}: drop those first")
+        self._ksqldb.execute(self._topology.drop(name, delete_topic=delete_topic))
+
+    def _describe(self, name: str) -> Description:
+        description = self._ksqldb.describe_or_none(name)
+        if description is None:
+            raise KsqlConflict(f"stream {name} is gone")
+        return description
+
+    def _reads_shared(self, description: Description) -> bool:
+        """Whether the stream's own definition reads from a shared stream of ours: lineage, not the name."""
+        definition = self._topology.definition_of(description.statement)
+        return definition is not None and is_shared_name(definition.source, self._topology)
+
+    def _publish(self, action: PublishRegistry) -> None:
+        document = action.document
+        self._platform.publish_registry(document.canonical(), document.revision, action.sequence)

@@ -1,0 +1,220 @@
+"""The loop: observe, plan, guard, apply, sleep.
+
+Level-triggered: every cycle starts from full reads and decides from what it sees. An event only shortens the sleep.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from reconciler import guards
+from reconciler.apply import Executor, Result
+from reconciler.backoff import Backoff
+from reconciler.errors import ReconcilerError
+from reconciler.grouping.base import GroupingStrategy
+from reconciler.guards import Memory, Overrides, Verdict
+from reconciler.ksqldb.topology import Topology
+from reconciler.metrics import Metrics
+from reconciler.model import Condition, Observed, Plan, PublishRegistry
+from reconciler.observe import look_at_source
+from reconciler.plan import Facts, make_plan
+from reconciler.platforms.base import Platform, PlatformState
+from reconciler.ports import Ksqldb
+from reconciler.settings import Settings
+from reconciler.survey import Survey, survey
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class World:
+    """What the operator works with: the two sides, how assets are grouped, and what streams should be."""
+
+    settings: Settings
+    ksqldb: Ksqldb
+    platform: Platform
+    strategy: GroupingStrategy
+    topology: Topology
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """Where time comes from: ``monotonic`` for grace times, ``wall`` to compare with the engine's time stamps."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one cycle saw and did.
+
+    Attributes:
+        result: the value of the metric's label ``result``.
+        sentence: what happened, for a person.
+        plan: None where a read failed.
+        survey: None where a read failed.
+        results: of the writes.
+        error: the failed read.
+    """
+
+    result: str
+    sentence: str
+    plan: Plan | None = None
+    survey: Survey | None = None
+    results: tuple[Result, ...] = ()
+    error: ReconcilerError | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Something is on its way: look again soon."""
+        if self.plan is None:
+            return False
+        return bool(self.results) or not self.plan.settled
+
+
+@dataclass
+class Controller:
+    """One operator. All that changes is counters, back-off and what is shown to others."""
+
+    world: World
+    metrics: Metrics
+    overrides: Overrides = field(default_factory=Overrides)
+    clocks: Clocks = field(default_factory=Clocks)
+    on_registry: Callable[[bytes, str], None] = lambda _data, _revision: None
+    memory: Memory = field(default_factory=Memory)
+    backoff: Backoff = field(default_factory=Backoff)
+
+    def cycle(self, *, paused: bool = False) -> Outcome:
+        """Look at everything, decide, act (unless paused), and say so in one sentence."""
+        with bound_contextvars(reconcile_id=uuid.uuid4().hex[:8]), self.metrics.seconds.time():
+            try:
+                outcome = self._cycle(paused=paused)
+            except ReconcilerError as error:
+                self.memory = self.memory.distrust()
+                self.metrics.read_failed(error)
+                outcome = Outcome("read_error", f"nothing changed, a read failed: {error}", error=error)
+            except Exception as error:
+                self.memory = self.memory.distrust()
+                log.exception("bug", error=str(error))
+                outcome = Outcome("bug", f"cycle ended by a bug: {type(error).__name__}: {error}")
+            self._record(outcome)
+            return outcome
+
+    def _cycle(self, *, paused: bool) -> Outcome:
+        seen, verdict = self.look()
+        plan = self.plan(seen, verdict)
+        self.metrics.surveyed(seen, plan)
+        if paused:
+            return Outcome(
+                "paused", f"paused, {len(plan.actions)} writes wait; {_sentence(plan, seen, ())}", plan, seen
+            )
+        results = tuple(self._apply(plan))
+        return _outcome(plan, seen, results)
+
+    def look(self) -> tuple[Survey, Verdict]:
+        """Read everything, count what is missing, and let the guards decide.
+
+        Raises:
+            ReconcilerError: a read failed or was not complete; nothing may be concluded.
+        """
+        platform = self.world.platform.observe()
+        self._show(platform)
+        failures = self.world.ksqldb.failures
+        source, membership = look_at_source(self.world.ksqldb, self.world.strategy)
+        if self.world.ksqldb.failures != failures:
+            self.memory = self.memory.distrust()  # a retry made a failed read good: not a healthy, agreeing read
+        seen = survey(Observed(source, platform, membership), self.world.topology, self.world.settings)
+        now = self.clocks.monotonic()
+        settings = self.world.settings
+        self.memory = guards.remember(self.memory, seen, self.world.topology, settings, now)
+        self.memory = guards.approve(self.memory, seen, self.overrides)
+        verdict = guards.judge(self.memory, seen, settings, self.overrides, now)
+        for group in sorted(verdict.retire):
+            if self.world.strategy.has_members(group):
+                log.warning("group has members after all", group=group)
+                self.memory = self.memory.forget(group)
+        return seen, guards.judge(self.memory, seen, settings, self.overrides, now)
+
+    def plan(self, seen: Survey, verdict: Verdict) -> Plan:
+        """Plan one cycle from what was seen."""
+        facts = Facts(
+            settings=self.world.settings,
+            topology=self.world.topology,
+            lookup=self.world.strategy.lookup(),
+            now=self.clocks.wall(),
+            failures=self.backoff.texts(),
+        )
+        return make_plan(seen, verdict, facts)
+
+    def _apply(self, plan: Plan) -> Iterator[Result]:
+        self.backoff = self.backoff.only({action.key for action in plan.actions})
+        executor = Executor(self.world.ksqldb, self.world.platform, self.world.topology)
+        now = self.clocks.monotonic()
+        for result in executor.apply(plan.actions, lambda action: self.backoff.waits(action.key, now)):
+            self._note(result)
+            yield result
+
+    def _note(self, result: Result) -> None:
+        action, error = result.action, result.error
+        self.metrics.applied(result)
+        if error is not None:
+            self.backoff = self.backoff.failed(action.key, error, self.clocks.monotonic())
+            log.warning("write failed", action=action.verb, object=action.key, group=action.group, error=str(error))
+        elif not result.skipped:
+            self.backoff = self.backoff.succeeded(action.key)
+            log.info("write done", action=action.verb, object=action.key, group=action.group)
+            if isinstance(action, PublishRegistry):
+                document = action.document
+                self._publish(document.canonical(), document.revision)
+
+    def _show(self, platform: PlatformState) -> None:
+        """Hand the current registry to those who follow it, also while ksqlDB is away."""
+        for live in platform.registries[:1]:
+            self._publish(live.data, live.name.rsplit("-", 1)[-1])
+
+    def _publish(self, data: bytes, revision: str) -> None:
+        self.metrics.registry(revision, len(data))
+        self.on_registry(data, revision)
+
+    def _record(self, outcome: Outcome) -> None:
+        self.metrics.reconciles.labels(outcome.result).inc()
+        if outcome.error is None and outcome.result != "bug":
+            self.metrics.last_success.set(time.time())
+        level = "warning" if outcome.result in ("read_error", "refused", "write_error", "bug") else "info"
+        getattr(log, level)(outcome.sentence, result=outcome.result)
+
+
+def _outcome(plan: Plan, seen: Survey, results: tuple[Result, ...]) -> Outcome:
+    failed = [result for result in results if result.error is not None]
+    stops = [refusal for refusal in plan.refusals if refusal.stops]
+    if stops:
+        return Outcome("refused", f"nothing changed, refused: {stops[0].text}", plan, seen, results)
+    sentence = _sentence(plan, seen, results)
+    if failed:
+        return Outcome("write_error", sentence, plan, seen, results)
+    if plan.refusals:
+        return Outcome("refused", f"{sentence}; refused: {plan.refusals[0].text}", plan, seen, results)
+    if any(result.outcome == "ok" for result in results):
+        return Outcome("changed", sentence, plan, seen, results)
+    return Outcome("in_sync" if plan.in_sync else "progressing", sentence, plan, seen, results)
+
+
+def _sentence(plan: Plan, seen: Survey, results: tuple[Result, ...]) -> str:
+    groups = [item for item in plan.items if item.group is not None]
+    ready = sum(item.condition is Condition.READY for item in groups)
+    text = f"{ready} of {len(groups)} groups ready, {seen.observed.membership.assets} assets"
+    done = sum(result.outcome == "ok" for result in results)
+    failed = [result for result in results if result.error is not None]
+    if done:
+        text += f", {done} writes done"
+    if failed:
+        text += f", {len(failed)} failed (first: {failed[0].action.key}: {failed[0].error})"
+    return text + ("" if results or not plan.in_sync else ", in sync")

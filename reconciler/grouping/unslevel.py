@@ -1,0 +1,56 @@
+"""Groups are the values of one UNS level, e.g. the workcenters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Protocol
+
+from reconciler.ksqldb.wire import literal
+from reconciler.model import Membership
+from reconciler.registry import Membership as Lookup
+from reconciler.settings import Settings
+
+#: Key column of the UNS map (upstream's schema).
+KEY = "ASSET_UUID"
+
+
+class UnsMap(Protocol):
+    """What this strategy asks of ksqlDB."""
+
+    def members(self, table: str, key: str, level: str) -> tuple[tuple[str, str | None], ...]:
+        """Every asset with its value at ``level``; complete or an error."""
+
+    def group_has_members(self, table: str, key: str, level: str, group: str) -> bool:
+        """Whether any asset has the value ``group`` at ``level``; complete or an error."""
+
+
+class UNSLevelGroupingStrategy:
+    """Groups assets by the value of the UNS level named by `UNS_FASTAPI_GROUP_GROUPING_LEVEL`."""
+
+    def __init__(self, settings: Settings, ksqldb: UnsMap) -> None:
+        """Read from ``ksqldb``, with table and level from ``settings``."""
+        self._table = settings.ksqldb_uns_map.upper()
+        self._level = settings.uns_fastapi_group_grouping_level
+        self._ksqldb = ksqldb
+
+    def read(self) -> Membership:
+        """Read all assets and their groups.
+
+        Raises:
+            reconciler.errors.KsqlError: the read was not complete.
+        """
+        rows = self._ksqldb.members(self._table, KEY, self._level)
+        groups = Counter(group for _, group in rows if group is not None)
+        return Membership(assets=len(rows), groups=dict(sorted(groups.items())))
+
+    def has_members(self, group: str) -> bool:
+        """Ask directly whether any asset belongs to ``group``.
+
+        Raises:
+            reconciler.errors.KsqlError: the read was not complete.
+        """
+        return self._ksqldb.group_has_members(self._table, KEY, self._level, group)
+
+    def lookup(self) -> Lookup:
+        """Say how the proxy finds the group of one asset."""
+        return Lookup(table=self._table, key=KEY, group=f"UNS_LEVELS[{literal(self._level)}]")

@@ -1,0 +1,153 @@
+"""Prometheus metrics. Every label value that is known beforehand exists from the start, at 0.
+
+There is no label per group: a fleet's groups come and go, and each would stay as a series for ever.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from itertools import product
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import REGISTRY
+
+from reconciler.apply import Result
+from reconciler.errors import KsqlError, ReconcilerError
+from reconciler.model import Action, Condition, Plan, UpdateService
+from reconciler.survey import Survey
+
+RESULTS = ("in_sync", "changed", "progressing", "refused", "read_error", "write_error", "paused", "bug")
+GUARDS = ("identity", "empty", "budget", "health")
+KINDS = (
+    "unreachable",
+    "not_ready",
+    "transient",
+    "bad_statement",
+    "refused",
+    "conflict",
+    "in_band",
+    "truncated",
+    "wrong_shape",
+    "other",
+)
+_TIMES = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_KIND_OF = {
+    "KsqlUnreachable": "unreachable",
+    "KsqlNotReady": "not_ready",
+    "KsqlTransient": "transient",
+    "KsqlBadStatement": "bad_statement",
+    "KsqlRefused": "refused",
+    "KsqlConflict": "conflict",
+    "KsqlInBandFailure": "in_band",
+    "KsqlTruncated": "truncated",
+    "KsqlWrongShape": "wrong_shape",
+    "PlatformUnreachable": "unreachable",
+    "PlatformConflict": "conflict",
+    "PlatformRefused": "refused",
+}
+
+
+class Metrics:
+    """All metrics of one operator."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        """Register with ``registry`` and create every known label value."""
+        r = registry
+        self.reconciles = Counter("reconciler_reconcile", "Cycles by result", ["result"], registry=r)
+        self.seconds = Histogram("reconciler_reconcile_time_seconds", "Duration of a cycle", buckets=_TIMES, registry=r)
+        self.last_success = Gauge(
+            "reconciler_last_success_timestamp_seconds", "When a cycle last ended without an error", registry=r
+        )
+        self.read_errors = Counter(
+            "reconciler_source_read_errors", "Reads that failed or were not complete", ["source", "kind"], registry=r
+        )
+        self.desired = Gauge("reconciler_desired_groups", "Groups named by the UNS map", registry=r)
+        self.assets = Gauge("reconciler_assets", "Assets in the UNS map", registry=r)
+        self.live = Gauge("reconciler_live_groups", "Groups that exist, by what exists of them", ["kind"], registry=r)
+        self.groups = Gauge("reconciler_groups", "Groups by condition", ["condition"], registry=r)
+        self.actions = Counter("reconciler_actions", "Writes by action and result", ["action", "result"], registry=r)
+        self.blocked = Counter(
+            "reconciler_deletes_blocked", "Cycles in which removals were held back", ["reason"], registry=r
+        )
+        self.guard = Gauge("reconciler_guard_active", "1 while a safety rule refuses", ["guard"], registry=r)
+        self.drift = Counter("reconciler_drift", "Fields found different on a live service", ["field"], registry=r)
+        self.conflicts = Counter("reconciler_conflicts", "Writes lost to another writer", registry=r)
+        self.registry_info = Gauge("reconciler_registry_info", "The current registry", ["revision"], registry=r)
+        self.registry_bytes = Gauge("reconciler_registry_bytes", "Size of the current registry", registry=r)
+        self.requests = Counter(
+            "reconciler_api_requests", "Requests to ksqlDB and the engine", ["target", "method", "code"], registry=r
+        )
+        self.request_seconds = Histogram(
+            "reconciler_api_request_duration_seconds", "Their duration", ["target"], buckets=_TIMES, registry=r
+        )
+        self.paused = Gauge("reconciler_paused", "1 while the loop is paused", registry=r)
+        self._create_labels()
+
+    def _create_labels(self) -> None:
+        for result in RESULTS:
+            self.reconciles.labels(result)
+        for source, kind in product(("ksqldb", "platform"), KINDS):
+            self.read_errors.labels(source, kind)
+        for kind in ("stream", "service", "registry"):
+            self.live.labels(kind)
+        for condition in Condition:
+            self.groups.labels(condition.value)
+        for action, result in product(_verbs(Action), ("ok", "error", "skipped")):
+            self.actions.labels(action, result)
+        for guard in GUARDS:
+            self.guard.labels(guard)
+            self.blocked.labels(guard)
+        self.blocked.labels("grace")
+        for target in ("ksqldb", "platform"):
+            self.request_seconds.labels(target)
+
+    def request(self, target: str, method: str, code: str, seconds: float) -> None:
+        """Count one request of an adapter."""
+        self.requests.labels(target, method, code).inc()
+        self.request_seconds.labels(target).observe(seconds)
+
+    def read_failed(self, error: ReconcilerError) -> None:
+        """Count a read that ended a cycle."""
+        source = "ksqldb" if isinstance(error, KsqlError) else "platform"
+        self.read_errors.labels(source, _KIND_OF.get(type(error).__name__, "other")).inc()
+
+    def surveyed(self, survey: Survey, plan: Plan) -> None:
+        """Show what was seen and planned."""
+        self.desired.set(len(survey.observed.membership.groups))
+        self.assets.set(survey.observed.membership.assets)
+        owned = survey.owned.values()
+        self.live.labels("stream").set(sum(item.stream is not None for item in owned))
+        self.live.labels("service").set(sum(item.service is not None for item in owned))
+        self.live.labels("registry").set(sum(item.url is not None for item in owned))
+        tally = Tally(item.condition for item in plan.items if item.group is not None)
+        for condition in Condition:
+            self.groups.labels(condition.value).set(tally[condition])
+        active = {refusal.guard for refusal in plan.refusals}
+        for guard in GUARDS:
+            self.guard.labels(guard).set(guard in active)
+        if survey.missing:
+            for reason in active or {"grace"}:
+                self.blocked.labels(reason).inc()
+
+    def registry(self, revision: str, size: int) -> None:
+        """Show which registry document is current."""
+        self.registry_info.clear()
+        self.registry_info.labels(revision).set(1)
+        self.registry_bytes.set(size)
+
+    def applied(self, result: Result) -> None:
+        """Count one write."""
+        self.actions.labels(result.action.verb, result.outcome).inc()
+        if isinstance(result.action, UpdateService):
+            for difference in result.action.drift:
+                self.drift.labels(difference.field.split(" ")[0]).inc()
+        if result.error is not None and type(result.error).__name__.endswith("Conflict"):
+            self.conflicts.inc()
+
+
+def _verbs(kind: type[Action]) -> list[str]:
+    own = [kind.verb] if "verb" in vars(kind) else []
+    return own + [verb for sub in kind.__subclasses__() for verb in _verbs(sub)]
+
+
+__all__ = ["GUARDS", "KINDS", "RESULTS", "Metrics"]

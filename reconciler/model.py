@@ -1,0 +1,369 @@
+"""The values that the operator thinks in: what was observed, what is to be done, how each group fares. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import ClassVar
+
+from reconciler.names import GroupNames
+from reconciler.platforms.base import Drift, LiveRegistry, LiveService, PlatformState, ServiceSpec
+from reconciler.registry import Identity, Registry
+
+
+@dataclass(frozen=True)
+class Membership:
+    """One complete read of the UNS map.
+
+    Attributes:
+        assets: how many assets the map has.
+        groups: members by group; only groups with at least one.
+    """
+
+    assets: int
+    groups: Mapping[str, int]
+
+    @property
+    def ungrouped(self) -> int:
+        """Assets that have no value at the grouping level."""
+        return self.assets - sum(self.groups.values())
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A ksqlDB stream as LIST STREAMS shows it."""
+
+    name: str
+    topic: str
+
+
+@dataclass(frozen=True)
+class Query:
+    """The persistent query that writes a stream, as LIST QUERIES shows it."""
+
+    id: str
+    text: str
+    paused: bool = False
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class SourceState:
+    """Everything of ksqlDB that a plan depends on, from one set of full reads.
+
+    Attributes:
+        identity: the Kafka cluster and the ksqlDB service that answered.
+        version: of the server.
+        trouble: why the server must not be given DDL now, nor believed about an absence; ``""`` when healthy.
+        streams: by exact name.
+        queries: persistent queries by the name of the stream or table they write.
+    """
+
+    identity: Identity
+    version: str
+    trouble: str
+    streams: Mapping[str, Stream]
+    queries: Mapping[str, Query]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One full look at the world."""
+
+    source: SourceState
+    platform: PlatformState
+    membership: Membership
+
+
+class Effect(Enum):
+    """What an action does to the world; policies and guards choose by it."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    PUBLISH = "publish"
+    REMOVE = "remove"
+
+
+@dataclass(frozen=True)
+class Action:
+    """One write. ``key`` names its object, for back-off and messages; ``group`` is None where it serves all."""
+
+    verb: ClassVar[str]
+    effect: ClassVar[Effect]
+    on_ksqldb: ClassVar[bool] = False
+
+    @property
+    def key(self) -> str:
+        """The object that is written."""
+        raise NotImplementedError
+
+    @property
+    def group(self) -> str | None:
+        """The group it belongs to."""
+        return None
+
+
+@dataclass(frozen=True)
+class CreateSharedStream(Action):
+    """Create the pre-join stream that all group streams read."""
+
+    name: str
+    verb: ClassVar[str] = "create_shared_stream"
+    effect: ClassVar[Effect] = Effect.CREATE
+    on_ksqldb: ClassVar[bool] = True
+
+    @property
+    def key(self) -> str:
+        """The stream."""
+        return f"stream {self.name}"
+
+
+@dataclass(frozen=True)
+class StreamAction(Action):
+    """A write to one group's stream."""
+
+    names: GroupNames
+    on_ksqldb: ClassVar[bool] = True
+
+    @property
+    def key(self) -> str:
+        """The stream."""
+        return f"stream {self.names.stream}"
+
+    @property
+    def group(self) -> str:
+        """The group."""
+        return self.names.group
+
+
+@dataclass(frozen=True)
+class CreateStream(StreamAction):
+    """Create a group's filter stream."""
+
+    verb: ClassVar[str] = "create_stream"
+    effect: ClassVar[Effect] = Effect.CREATE
+
+
+@dataclass(frozen=True)
+class ReplaceStream(StreamAction):
+    """Replace a group's filter in place, keeping its offsets; ``prove`` asks for lineage and silence first."""
+
+    why: str
+    prove: bool = False
+    verb: ClassVar[str] = "replace_stream"
+    effect: ClassVar[Effect] = Effect.UPDATE
+
+
+@dataclass(frozen=True)
+class RecreateStream(StreamAction):
+    """Drop a group's stream and create it again over its topic, where replacing in place is impossible."""
+
+    why: str
+    verb: ClassVar[str] = "recreate_stream"
+    effect: ClassVar[Effect] = Effect.UPDATE
+
+
+@dataclass(frozen=True)
+class ResumeStream(StreamAction):
+    """Resume a group's paused query."""
+
+    query_id: str
+    verb: ClassVar[str] = "resume_stream"
+    effect: ClassVar[Effect] = Effect.UPDATE
+
+
+@dataclass(frozen=True)
+class DropStream(Action):
+    """Drop a stream of ours that nothing needs any more."""
+
+    name: str
+    of_group: str | None
+    delete_topic: bool = False
+    verb: ClassVar[str] = "drop_stream"
+    effect: ClassVar[Effect] = Effect.REMOVE
+    on_ksqldb: ClassVar[bool] = True
+
+    @property
+    def key(self) -> str:
+        """The stream."""
+        return f"stream {self.name}"
+
+    @property
+    def group(self) -> str | None:
+        """The group it served, None for a shared stream."""
+        return self.of_group
+
+
+@dataclass(frozen=True)
+class CreateService(Action):
+    """Create a service."""
+
+    spec: ServiceSpec
+    verb: ClassVar[str] = "create_service"
+    effect: ClassVar[Effect] = Effect.CREATE
+
+    @property
+    def key(self) -> str:
+        """The service."""
+        return f"service {self.spec.name}"
+
+    @property
+    def group(self) -> str | None:
+        """The group it serves."""
+        return self.spec.group
+
+
+@dataclass(frozen=True)
+class UpdateService(Action):
+    """Make a live service equal to its spec again."""
+
+    live: LiveService
+    spec: ServiceSpec
+    drift: tuple[Drift, ...]
+    verb: ClassVar[str] = "update_service"
+    effect: ClassVar[Effect] = Effect.UPDATE
+
+    @property
+    def key(self) -> str:
+        """The service."""
+        return f"service {self.spec.name}"
+
+    @property
+    def group(self) -> str | None:
+        """The group it serves."""
+        return self.spec.group
+
+
+@dataclass(frozen=True)
+class RemoveService(Action):
+    """Remove a service of ours."""
+
+    live: LiveService
+    of_group: str | None
+    verb: ClassVar[str] = "remove_service"
+    effect: ClassVar[Effect] = Effect.REMOVE
+
+    @property
+    def key(self) -> str:
+        """The service."""
+        return f"service {self.live.name}"
+
+    @property
+    def group(self) -> str | None:
+        """The group it served."""
+        return self.of_group
+
+
+@dataclass(frozen=True)
+class PublishRegistry(Action):
+    """Make a registry document the current one."""
+
+    document: Registry
+    sequence: int
+    verb: ClassVar[str] = "publish_registry"
+    effect: ClassVar[Effect] = Effect.PUBLISH
+
+    @property
+    def key(self) -> str:
+        """The registry."""
+        return "registry"
+
+
+@dataclass(frozen=True)
+class RemoveRegistry(Action):
+    """Remove a registry document that is neither among the newest nor mounted."""
+
+    registry: LiveRegistry
+    verb: ClassVar[str] = "remove_registry"
+    effect: ClassVar[Effect] = Effect.REMOVE
+
+    @property
+    def key(self) -> str:
+        """The document."""
+        return f"config {self.registry.name}"
+
+
+class Condition(StrEnum):
+    """How a group, or a service that belongs to no group, fares."""
+
+    READY = "Ready"
+    PROGRESSING = "Progressing"
+    DEGRADED = "Degraded"
+    CONFLICT = "Conflict"
+    LEAVING = "Leaving"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line of a plan or status: a group, or one of the two services that belong to none.
+
+    Attributes:
+        title: ``group Weld``, ``service ofa_state_api``.
+        condition: how it fares.
+        mark: ``+ ~ ! - ? x`` or blank, as plans show it.
+        detail: what is done about it, or why nothing is.
+        group: the group's value, None for a service of none.
+        names: the group's names, None for a service of none.
+        members: assets in the group.
+        running: healthy tasks.
+        wanted: tasks asked for.
+        url: where it is served, as registered; None where it is not.
+    """
+
+    title: str
+    condition: Condition
+    mark: str = " "
+    detail: str = ""
+    group: str | None = None
+    names: GroupNames | None = None
+    members: int = 0
+    running: int = 0
+    wanted: int = 0
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A guard's no: which rule, what it saw and how to go on. ``stops`` means that nothing at all is written."""
+
+    guard: str
+    text: str
+    stops: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a cycle will do, in order, and what it thinks of every group.
+
+    Attributes:
+        actions: in the order in which they are to be done.
+        items: one a group, then the services of none.
+        registry: the document that should be current after it; None while there is nothing to publish.
+        registry_before: revision that is current now, None before the first.
+        added: groups that enter the registry.
+        removed: groups that leave it.
+        refusals: what guards said no to.
+        approval: id by which exactly the refused deletes can be approved; ``""`` where none are refused.
+    """
+
+    actions: tuple[Action, ...] = ()
+    items: tuple[Item, ...] = ()
+    registry: Registry | None = None
+    registry_before: str | None = None
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    approval: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def settled(self) -> bool:
+        """Nothing to do and nothing on its way."""
+        busy = (Condition.PROGRESSING, Condition.LEAVING)
+        return not self.actions and not any(item.condition in busy for item in self.items)
+
+    @property
+    def in_sync(self) -> bool:
+        """The world is as it should be."""
+        return self.settled and not self.refusals and all(item.condition is Condition.READY for item in self.items)

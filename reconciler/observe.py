@@ -1,0 +1,52 @@
+"""One full look at ksqlDB: a fixed number of reads (5), each complete or an error."""
+
+from __future__ import annotations
+
+from reconciler.grouping.base import GroupingStrategy
+from reconciler.ksqldb.entities import ERROR, Health, QueryInfo, ServerInfo
+from reconciler.model import Membership, Query, SourceState, Stream
+from reconciler.ports import Ksqldb
+from reconciler.registry import Identity
+
+RUNNING = "RUNNING"
+
+
+def look_at_source(ksqldb: Ksqldb, strategy: GroupingStrategy) -> tuple[SourceState, Membership]:
+    """Read identity, health, streams, queries and the UNS map.
+
+    The map is read before the streams: an asset that is mapped in between is found at the next look, while a stream
+    that is found without its group would look like one to remove.
+
+    Raises:
+        reconciler.errors.KsqlError: any read failed or was not complete.
+    """
+    info = ksqldb.info()
+    health = ksqldb.health()
+    membership = strategy.read()
+    streams = {stream.name: Stream(stream.name, stream.topic) for stream in ksqldb.streams()}
+    queries = {sink: _query(query) for query in ksqldb.queries() for sink in query.sinks}
+    state = SourceState(
+        identity=Identity(kafka=info.kafka_cluster_id, ksqldb=info.ksql_service_id),
+        version=info.version,
+        trouble=trouble(info, health),
+        streams=streams,
+        queries=queries,
+    )
+    return state, membership
+
+
+def trouble(info: ServerInfo, health: Health) -> str:
+    """Return why the server must not be trusted with statements or absences now; ``""`` when it is well."""
+    if not health.command_runner:
+        return "its command runner is dead or blocked; if this lasts, only a restart of the ksqlDB server cures it"
+    if not health.kafka:
+        return "it cannot reach Kafka"
+    if not health.ready:
+        return f"its health check fails (state {health.server_state or 'unknown'})"
+    if info.status != RUNNING:
+        return f"its status is {info.status}"
+    return ""
+
+
+def _query(query: QueryInfo) -> Query:
+    return Query(query.id, query.text, paused=query.paused, failed=query.status_count.get(ERROR, 0) > 0)

@@ -1,0 +1,425 @@
+"""From what is and what should be to what is to be done: one pure function.
+
+The order of effects is the order of the actions. A group is created as stream -> service -> running task -> registry,
+and removed as registry -> drain time -> service -> stream; each step is decided from what is observed, so an
+interruption anywhere is continued by the next cycle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from reconciler.desired import (
+    HostPorts,
+    assign_ports,
+    group_spec,
+    routing_layer_name,
+    routing_layer_spec,
+    state_api_name,
+    state_api_spec,
+)
+from reconciler.guards import Verdict
+from reconciler.ksqldb.topology import Topology
+from reconciler.model import (
+    Action,
+    Condition,
+    CreateService,
+    CreateSharedStream,
+    CreateStream,
+    DropStream,
+    Effect,
+    Item,
+    Plan,
+    PublishRegistry,
+    RecreateStream,
+    RemoveRegistry,
+    RemoveService,
+    ReplaceStream,
+    ResumeStream,
+    UpdateService,
+)
+from reconciler.names import GroupNames
+from reconciler.platforms.base import LiveService, ServiceSpec, drift
+from reconciler.registry import Membership as Lookup
+from reconciler.registry import Registry
+from reconciler.settings import Environment, Policy, Settings
+from reconciler.survey import StreamCheck, StreamVerdict, Survey, check_shared, check_stream, is_shared_name
+
+_ALLOWED = {
+    Policy.SYNC: frozenset(Effect),
+    Policy.UPSERT_ONLY: frozenset({Effect.CREATE, Effect.UPDATE, Effect.PUBLISH}),
+    Policy.CREATE_ONLY: frozenset({Effect.CREATE, Effect.PUBLISH}),
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a plan depends on besides the survey and the verdict.
+
+    Attributes:
+        settings: of the operator.
+        topology: the SQL side's names and definitions.
+        lookup: how the proxy finds an asset's group.
+        now: wall-clock time, to compare with the engine's.
+        failures: the last error of every object whose write failed and is waited for.
+    """
+
+    settings: Settings
+    topology: Topology
+    lookup: Lookup
+    now: datetime
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What one object needs: actions, and how it fares meanwhile."""
+
+    item: Item
+    actions: tuple[Action, ...] = ()
+
+
+def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
+    """Plan one cycle."""
+    ports = assign_ports(_published_services(survey, facts), survey.observed.platform.services, facts.settings)
+    shared = check_shared(survey.observed.source, facts.topology)
+    steps = [_group_step(survey, verdict, facts, ports, shared, names) for names in survey.wanted.values()]
+    steps += [_conflict(group, f"its names are held by group {holder}") for group, holder in survey.losers.items()]
+    leaving = [_leaving_step(survey, verdict, facts, group) for group in sorted(survey.missing)]
+    registry = _registry(survey, verdict, facts, ports, steps)
+    state_api = _service_step(survey, facts, state_api_spec(facts.settings, ports.of(state_api_name(facts.settings))))
+    routing = _routing_step(survey, facts, registry)
+    actions = [
+        *_shared_actions(shared, facts),
+        *_all(steps),
+        *state_api.actions,
+        *_publish(survey, registry),
+        *routing.actions,
+        *_all(leaving),
+        *_old_shared(survey, facts, shared),
+        *_old_registries(survey, facts),
+    ]
+    items = [step.item for step in (*steps, *leaving)]
+    items.sort(key=lambda item: item.group or "")
+    before = survey.published.document.groups if survey.published else {}
+    after = registry.groups if registry else before
+    return Plan(
+        actions=() if verdict.stopped else _permitted(actions, verdict, facts.settings),
+        items=(*items, state_api.item, *([] if routing.item.detail == "-" else [routing.item])),
+        registry=registry,
+        registry_before=survey.published.document.revision if survey.published else None,
+        added=tuple(sorted(after.keys() - before.keys())),
+        removed=tuple(sorted(before.keys() - after.keys())),
+        refusals=verdict.refusals,
+        approval=verdict.approval,
+        notes=tuple(f"{name}: {why}" for name, why in survey.unreadable.items()),
+    )
+
+
+def _all(steps: Iterable[_Step]) -> list[Action]:
+    return [action for step in steps for action in step.actions]
+
+
+def _permitted(actions: Iterable[Action], verdict: Verdict, settings: Settings) -> tuple[Action, ...]:
+    """Leave out what the policy or the health of ksqlDB forbids, and what would follow from it for that group."""
+    effects = _ALLOWED[settings.reconcile_policy]
+    kept: list[Action] = []
+    blocked: set[str] = set()
+    for action in actions:
+        if action.effect not in effects or (action.on_ksqldb and not verdict.ddl) or action.group in blocked:
+            if action.group is not None:
+                blocked.add(action.group)
+        else:
+            kept.append(action)
+    return tuple(kept)
+
+
+# ---- groups that should exist
+
+
+def _group_step(
+    survey: Survey, verdict: Verdict, facts: Facts, ports: HostPorts, shared: StreamCheck, names: GroupNames
+) -> _Step:
+    stream = _stream_step(survey, verdict, facts, shared, names)
+    service = _service_step(survey, facts, group_spec(names, facts.settings, ports.of(names.service)))
+    if stream.item.condition is Condition.CONFLICT or service.item.condition is Condition.CONFLICT:
+        worst = stream.item if stream.item.condition is Condition.CONFLICT else service.item
+        return _Step(_described(worst, survey, names))
+    actions = stream.actions + _after_stream(stream, service)
+    if stream.item.condition is Condition.DEGRADED and not stream.actions:
+        item = replace(stream.item, running=service.item.running, wanted=service.item.wanted)
+    elif stream.actions:
+        item = replace(service.item, condition=Condition.PROGRESSING, mark=stream.item.mark)
+        item = replace(item, detail=_joined(stream.item.detail, service.item.detail))
+    else:
+        item = service.item
+    failure = facts.failures.get(f"stream {names.stream}") or facts.failures.get(f"service {names.service}")
+    if failure:
+        item = replace(item, condition=Condition.DEGRADED, detail=failure)
+    return _Step(_described(item, survey, names), actions)
+
+
+def _after_stream(stream: _Step, service: _Step) -> tuple[Action, ...]:
+    """A service is created only once its stream exists or is created just before it."""
+    if stream.item.condition is Condition.DEGRADED and not stream.actions:
+        return tuple(action for action in service.actions if action.effect is not Effect.CREATE)
+    return service.actions
+
+
+def _described(item: Item, survey: Survey, names: GroupNames) -> Item:
+    owned = survey.owned.get(names.group)
+    return replace(
+        item,
+        title=f"group {names.group}",
+        group=names.group,
+        names=names,
+        members=survey.observed.membership.groups.get(names.group, 0),
+        url=owned.url if owned else None,
+    )
+
+
+def _stream_step(survey: Survey, verdict: Verdict, facts: Facts, shared: StreamCheck, names: GroupNames) -> _Step:
+    """What the group's stream needs."""
+    check = check_stream(names, survey.observed.source, facts.topology)
+    if check.verdict is StreamVerdict.FOREIGN:
+        return _conflict(names.group, f"{check.detail}, not touched")
+    blocked = _shared_trouble(shared)
+    if blocked and check.verdict is not StreamVerdict.IN_SYNC:
+        return _Step(Item("", Condition.DEGRADED, "!", blocked))
+    match check.verdict:
+        case StreamVerdict.ABSENT:
+            return _Step(_busy("+", f"create stream {names.topic}"), (CreateStream(names),))
+        case StreamVerdict.CHANGED:
+            return _Step(_busy("~", f"replace stream: {check.detail}"), (ReplaceStream(names, check.detail),))
+        case StreamVerdict.MOVED:
+            return _Step(_busy("~", f"move stream: {check.detail}"), (RecreateStream(names, check.detail),))
+        case StreamVerdict.PAUSED:
+            return _Step(_busy("!", "resume its paused query"), (ResumeStream(names, check.query_id),))
+        case StreamVerdict.SILENT if names.stream in verdict.silent:
+            again = ReplaceStream(names, check.detail, prove=True)
+            return _Step(_busy("!", f"replace stream: {check.detail}"), (again,))
+        case StreamVerdict.SILENT:
+            return _Step(Item("", Condition.DEGRADED, "?", "its query is not listed; waiting to be sure"))
+        case _ if check.detail or blocked:
+            return _Step(Item("", Condition.DEGRADED, "!", check.detail or blocked))
+    return _Step(Item("", Condition.READY))
+
+
+def _busy(mark: str, detail: str) -> Item:
+    return Item("", Condition.PROGRESSING, mark, detail)
+
+
+def _conflict(group: str, detail: str) -> _Step:
+    return _Step(Item(f"group {group}", Condition.CONFLICT, "x", detail, group=group))
+
+
+def _shared_trouble(shared: StreamCheck) -> str:
+    if shared.verdict in (StreamVerdict.FOREIGN, StreamVerdict.SILENT):
+        return f"the shared stream: {shared.detail}"
+    return ""
+
+
+def _joined(*details: str) -> str:
+    return ", ".join(detail for detail in details if detail)
+
+
+# ---- services
+
+
+def _service_step(survey: Survey, facts: Facts, spec: ServiceSpec) -> _Step:
+    """What a service needs: to be created, to be repaired, or to be left alone."""
+    live = survey.observed.platform.services.get(spec.name.casefold())
+    item = Item(f"service {spec.name}", Condition.READY, wanted=spec.replicas)
+    if live is None:
+        busy = replace(item, condition=Condition.PROGRESSING, mark="+", detail=f"create service {spec.name}")
+        return _Step(busy, (CreateService(spec),))
+    conflict = _foreign(live, spec, facts.settings)
+    if conflict:
+        return _Step(replace(item, condition=Condition.CONFLICT, mark="x", detail=conflict))
+    differences = drift(live.spec, spec) if live.spec else ()
+    item = replace(item, running=live.running)
+    if differences:
+        text = "; ".join(f"{d.field} {d.live} -> {d.wanted}" for d in differences)
+        busy = replace(item, condition=Condition.PROGRESSING, mark="~", detail=f"update service: {text}")
+        return _Step(busy, (UpdateService(live, spec, differences),))
+    return _Step(_health(item, live, facts.failures.get(f"service {spec.name}", "")))
+
+
+def _foreign(live: LiveService, spec: ServiceSpec, settings: Settings) -> str:
+    if live.owner is None:
+        return f"service {live.name} exists without our label, not touched"
+    if live.owner != settings.reconciler_owner:
+        return f"service {live.name} belongs to owner {live.owner}, not touched"
+    if live.spec is None:
+        return f"service {live.name} is not a replicated service, not touched"
+    if live.spec.kind is not spec.kind or live.spec.group != spec.group:
+        holder = f"group {live.spec.group}" if live.spec.group is not None else live.spec.kind.value
+        return f"service {live.name} still serves {holder}"
+    return ""
+
+
+def _health(item: Item, live: LiveService, failure: str) -> Item:
+    """Say how a service without drift fares, in the engine's own words where it does not run."""
+    if failure:
+        return replace(item, condition=Condition.DEGRADED, mark="!", detail=failure)
+    if live.update_state in ("paused", "rollback_paused", "rollback_completed"):
+        detail = f"update {live.update_state}: {live.error or 'see docker service ps'}"
+        return replace(item, condition=Condition.DEGRADED, mark="!", detail=detail)
+    if live.running < item.wanted:
+        condition = Condition.DEGRADED if live.error else Condition.PROGRESSING
+        waits = live.error or f"{live.running} of {item.wanted} tasks are running and healthy"
+        return replace(item, condition=condition, mark="!" if live.error else " ", detail=waits)
+    return item
+
+
+def _published_services(survey: Survey, facts: Facts) -> list[str]:
+    services = [names.service for names in survey.wanted.values()]
+    services += [owned.service.name for owned in survey.owned.values() if owned.service]
+    return [*services, state_api_name(facts.settings)]
+
+
+def _routing_step(survey: Survey, facts: Facts, registry: Registry | None) -> _Step:
+    """What the routing layer needs.
+
+    Its mounted registry is only a copy to start from: a mounted config cannot change without a new task, and a new
+    task cuts every stream, so the copy is renewed only with another change, or when it is old.
+    """
+    settings = facts.settings
+    hidden = _Step(Item(f"service {routing_layer_name(settings)}", Condition.READY, detail="-"))
+    if settings.environment is Environment.LOCAL or registry is None:
+        return hidden
+    current = f"{settings.resource_prefix}_registry-{registry.revision}"
+    spec = routing_layer_spec(settings, current)
+    live = survey.observed.platform.services.get(spec.name.casefold())
+    mounted = live.spec.configs if live and live.spec else ()
+    if mounted and mounted != spec.configs and not _stale(survey, facts, mounted[0].name):
+        patient = replace(spec, configs=mounted)
+        if live and live.spec and not drift(live.spec, patient):
+            spec = patient
+    return _service_step(survey, facts, spec)
+
+
+def _stale(survey: Survey, facts: Facts, mounted: str) -> bool:
+    """Whether the mounted document is unknown, or has been out of date for `REGISTRY_ROLL_AFTER`."""
+    known = {live.name for live in survey.observed.platform.registries}
+    if mounted not in known or survey.published is None:
+        return True
+    if survey.published.live.name == mounted:
+        return False
+    age = (facts.now - survey.published.live.updated_at).total_seconds()
+    return age >= facts.settings.registry_roll_after
+
+
+# ---- groups that should go
+
+
+def _leaving_step(survey: Survey, verdict: Verdict, facts: Facts, group: str) -> _Step:
+    """What is left of a group without assets, one step a cycle: registry, drain time, service, stream."""
+    owned = survey.owned[group]
+    item = Item(
+        f"group {group}",
+        Condition.LEAVING,
+        "?",
+        verdict.waiting.get(group, ""),
+        group=group,
+        url=owned.url,
+        running=owned.service.running if owned.service else 0,
+    )
+    if group not in verdict.retire:
+        return _Step(item)
+    if owned.url is not None:
+        return _Step(replace(item, mark="-", detail="leaves the registry"))
+    if owned.service is not None:
+        if group not in verdict.drained:
+            return _Step(replace(item, mark="-", detail="is being drained"))
+        gone = RemoveService(owned.service, group)
+        return _Step(replace(item, mark="-", detail=f"remove service {owned.service.name}"), (gone,))
+    if owned.stream is None:
+        return _Step(item)
+    failure = facts.failures.get(f"stream {owned.stream}")
+    drop = DropStream(owned.stream, group, facts.settings.delete_topics)
+    return _Step(replace(item, mark="-", detail=failure or f"drop stream {owned.stream}"), (drop,))
+
+
+# ---- what all groups share
+
+
+def _shared_actions(shared: StreamCheck, facts: Facts) -> list[Action]:
+    if shared.verdict is StreamVerdict.ABSENT:
+        return [CreateSharedStream(facts.topology.shared_name)]
+    return []
+
+
+def _old_shared(survey: Survey, facts: Facts, shared: StreamCheck) -> list[Action]:
+    """Drop the shared streams of earlier definitions that nothing reads any more; their topics run dry."""
+    source, topology = survey.observed.source, facts.topology
+    if shared.verdict is not StreamVerdict.IN_SYNC:
+        return []
+    read = set()
+    for query in source.queries.values():
+        definition = topology.definition_of(query.text)
+        if definition is not None:
+            read.add(definition.source)
+    return [
+        DropStream(name, None)
+        for name in sorted(source.streams)
+        if is_shared_name(name, topology)
+        and name != topology.shared_name
+        and name not in read
+        and name in source.queries
+    ]
+
+
+def _registry(
+    survey: Survey, verdict: Verdict, facts: Facts, ports: HostPorts, steps: Iterable[_Step]
+) -> Registry | None:
+    """The document that should be current: what was published and may stay, and what has become ready.
+
+    A ready group stays while its service restarts, so no client is sent away for a moment's unreadiness.
+    """
+    published = survey.published.document.groups if survey.published else {}
+    urls = {group: url for group, url in published.items() if group in survey.missing and group not in verdict.retire}
+    for step in steps:
+        names = step.item.names
+        if names is None:
+            continue
+        ready = step.item.condition is Condition.READY and step.item.running > 0
+        if ready or names.group in published:
+            urls[names.group] = _url(names, facts.settings, ports)
+    if not urls and survey.published is None:
+        return None
+    return Registry(
+        identity=survey.identity,
+        groups=urls,
+        state_api=_state_url(facts.settings, ports),
+        membership=facts.lookup,
+    )
+
+
+def _url(names: GroupNames, settings: Settings, ports: HostPorts) -> str:
+    port = ports.of(names.service)
+    if port is None:
+        return names.url(settings.fastapi_group_port)
+    return f"http://{settings.swarm_node_host}:{port}/asset_stream"
+
+
+def _state_url(settings: Settings, ports: HostPorts) -> str:
+    name = state_api_name(settings)
+    port = ports.of(name)
+    host = f"{name}:{settings.state_api_port}" if port is None else f"{settings.swarm_node_host}:{port}"
+    return f"http://{host}/asset_state"
+
+
+def _publish(survey: Survey, registry: Registry | None) -> list[Action]:
+    if registry is None or (survey.published and survey.published.document == registry):
+        return []
+    newest = max((live.sequence for live in survey.observed.platform.registries), default=0)
+    return [PublishRegistry(registry, newest + 1)]
+
+
+def _old_registries(survey: Survey, facts: Facts) -> list[Action]:
+    """Forget all but the newest documents; never one that a service mounts."""
+    stale = survey.observed.platform.registries[facts.settings.registry_keep :]
+    return [RemoveRegistry(live) for live in stale if not live.mounted]

@@ -1,0 +1,166 @@
+"""The operator's own HTTP server, in a thread beside the loop.
+
+``/registry`` is polled every second by each routing layer, so it is answered from memory with an ETag. ``/healthz``
+says whether the loop turns, not whether what it depends on is well: a dead ksqlDB is no reason to kill the operator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import REGISTRY
+
+from reconciler.errors import ConfigurationError
+from reconciler.loop import Loop
+
+#: Seconds without a tick of the loop after which it is taken for dead: longer than the longest bounded cycle.
+DEAD_AFTER = 300.0
+#: Longest pause that can be asked for, in seconds: a pause that nobody ends must end by itself.
+LONGEST_PAUSE = 24 * 3600.0
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Board:
+    """What the server shows: the current registry document, replaced by the loop as a whole."""
+
+    def __init__(self) -> None:
+        """Show nothing yet."""
+        self._current: tuple[bytes, str] | None = None
+
+    def put(self, data: bytes, revision: str) -> None:
+        """Show this document from now on."""
+        self._current = (data, revision)
+
+    def get(self) -> tuple[bytes, str] | None:
+        """Return document and revision, None before the first."""
+        return self._current
+
+
+class Server:
+    """Serves one loop; `start` returns when the port is open."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        board: Board,
+        port: int,
+        *,
+        host: str = "0.0.0.0",  # noqa: S104 - it is followed from other containers
+        registry: CollectorRegistry = REGISTRY,
+    ) -> None:
+        """Serve on ``host:port``; port 0 takes any free one."""
+        self.port = port
+        self._loop = loop
+        self._board = board
+        self._host = host
+        self._registry = registry
+        self._events: asyncio.AbstractEventLoop | None = None
+        self._done: asyncio.Event | None = None
+        self._started = threading.Event()
+        self._error: OSError | None = None
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="server", daemon=True)
+
+    def start(self) -> None:
+        """Open the port.
+
+        Raises:
+            ConfigurationError: the port cannot be opened; names `RECONCILER_PORT`.
+        """
+        self._thread.start()
+        self._started.wait()
+        if self._error is not None:
+            raise ConfigurationError(f"RECONCILER_PORT={self.port} cannot be opened: {self._error.strerror}")
+
+    def stop(self) -> None:
+        """Close the port and all connections."""
+        if self._events is not None and self._done is not None:
+            with contextlib.suppress(RuntimeError):  # the event loop has ended by itself
+                self._events.call_soon_threadsafe(self._done.set)
+        self._thread.join(timeout=5)
+
+    async def _serve(self) -> None:
+        self._events, self._done = asyncio.get_running_loop(), asyncio.Event()
+        runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=1)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, self._host, self.port, reuse_address=True)
+            await site.start()
+            self.port = runner.addresses[0][1]
+        except OSError as error:
+            self._error = error
+            self._done.set()
+        self._started.set()
+        await self._done.wait()
+        await runner.cleanup()
+
+    def _app(self) -> web.Application:
+        app = web.Application()
+        app.add_routes(
+            [
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._metrics),
+                web.get("/registry", self._get_registry),
+                web.post("/reconcile", self._reconcile),
+                web.post("/pause", self._pause),
+                web.post("/resume", self._resume),
+            ]
+        )
+        return app
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        age = time.monotonic() - self._loop.ticked
+        alive = age < DEAD_AFTER
+        return web.json_response({"alive": alive, "tick_age_seconds": round(age, 1)}, status=200 if alive else 503)
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        outcome = self._loop.outcome
+        reads_well = outcome is not None and outcome.survey is not None
+        ready = reads_well and self._board.get() is not None
+        said = outcome.sentence if outcome is not None else "the first cycle has not ended"
+        return web.json_response({"ready": ready, "last": said}, status=200 if ready else 503)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _get_registry(self, request: web.Request) -> web.Response:
+        current = self._board.get()
+        if current is None:
+            return web.json_response(
+                {"title": "no registry yet", "detail": "no group has become ready"},
+                status=503,
+                headers={"Retry-After": "1"},
+            )
+        data, revision = current
+        headers = {"ETag": f'"{revision}"', "Cache-Control": "no-cache"}
+        if revision in {tag.value for tag in request.if_none_match or ()}:
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=data, content_type="application/json", headers=headers)
+
+    async def _reconcile(self, _: web.Request) -> web.Response:
+        self._loop.nudge()
+        return web.json_response({"nudged": True}, status=202)
+
+    async def _pause(self, request: web.Request) -> web.Response:
+        try:
+            seconds = float(request.query["seconds"])
+        except (KeyError, ValueError):
+            seconds = -1.0
+        if not 0 < seconds <= LONGEST_PAUSE:
+            return web.json_response(
+                {"title": "bad pause", "detail": f"?seconds=N with 0 < N <= {LONGEST_PAUSE:.0f} is required"},
+                status=400,
+            )
+        await asyncio.to_thread(self._loop.pause, seconds)
+        return web.json_response({"paused_seconds": seconds})
+
+    async def _resume(self, _: web.Request) -> web.Response:
+        self._loop.resume()
+        return web.json_response({"paused_seconds": 0})

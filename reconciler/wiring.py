@@ -1,0 +1,88 @@
+"""Putting the parts together: settings in, a world out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any
+
+from reconciler.controller import World
+from reconciler.errors import ConfigurationError
+from reconciler.grouping.base import GroupingStrategy
+from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
+from reconciler.ksqldb.client import KsqlClient
+from reconciler.ksqldb.topology import Topology
+from reconciler.metrics import Metrics
+from reconciler.platforms.base import Platform
+from reconciler.platforms.swarm import SwarmPlatform
+from reconciler.ports import Ksqldb
+from reconciler.readonly import ReadOnlyKsqldb, ReadOnlyPlatform, Withheld
+from reconciler.settings import Environment, Settings
+
+OnRequest = Callable[[str, str, float], None]
+
+
+def swarm(settings: Settings, on_request: OnRequest) -> Platform:
+    """Make the Docker Swarm platform."""
+    return SwarmPlatform(
+        settings.reconciler_owner,
+        settings.resource_prefix,
+        pin_digests=settings.environment is Environment.PRODUCTION,
+        on_request=on_request,
+    )
+
+
+# Built-in ones are named here and not only in the package's metadata, so that a plain copy of the source works too.
+_STRATEGIES: dict[str, Callable[[Settings, Ksqldb], GroupingStrategy]] = {"workcenter": UNSLevelGroupingStrategy}
+_PLATFORMS: dict[str, Callable[[Settings, OnRequest], Platform]] = {"swarm": swarm}
+
+
+def build_world(settings: Settings, metrics: Metrics, withheld: Withheld | None = None) -> World:
+    """Make everything that the controller works with; with ``withheld``, nothing can be written.
+
+    Raises:
+        ConfigurationError: `GROUPING_STRATEGY` or `DEPLOYMENT_PLATFORM` names nothing that is installed.
+    """
+    ksqldb = _ksqldb(settings, metrics)
+    make_platform = _plugin("DEPLOYMENT_PLATFORM", "deployment_platforms", settings.deployment_platform, _PLATFORMS)
+    make_strategy = _plugin("GROUPING_STRATEGY", "grouping_strategies", settings.grouping_strategy, _STRATEGIES)
+    platform: Platform = make_platform(settings, lambda *request: metrics.request("platform", *request))
+    return World(
+        settings=settings,
+        ksqldb=ksqldb if withheld is None else ReadOnlyKsqldb(ksqldb, withheld),
+        platform=platform if withheld is None else ReadOnlyPlatform(platform, withheld),
+        strategy=make_strategy(settings, ksqldb),
+        topology=topology_of(settings),
+    )
+
+
+def topology_of(settings: Settings) -> Topology:
+    """Make the SQL side's definitions from the settings."""
+    return Topology(
+        assets_stream=settings.ksqldb_assets_stream,
+        join_table=settings.join_table,
+        level=settings.uns_fastapi_group_grouping_level,
+        shared_retention_ms=int(settings.shared_retention * 1000),
+        group_retention_ms=int(settings.group_retention * 1000),
+        owner=settings.reconciler_owner,
+    )
+
+
+def _ksqldb(settings: Settings, metrics: Metrics) -> KsqlClient:
+    password = settings.ksqldb_password.get_secret_value()
+    return KsqlClient(
+        settings.ksqldb_url,
+        ca=str(settings.ksqldb_ca_file) if settings.ksqldb_ca_file else None,
+        auth=(settings.ksqldb_username, password) if settings.ksqldb_username else None,
+        on_request=lambda *request: metrics.request("ksqldb", *request),
+    )
+
+
+def _plugin(variable: str, group: str, name: str, built_in: dict[str, Any]) -> Any:
+    if name in built_in:
+        return built_in[name]
+    found = {point.name: point for point in entry_points(group=f"openfactory_routing_layer.{group}")}
+    if name not in found:
+        known = ", ".join(sorted(built_in.keys() | found.keys()))
+        raise ConfigurationError(f"{variable}={name!r}: not installed; installed are: {known}")
+    return found[name].load()
