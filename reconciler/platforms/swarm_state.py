@@ -54,7 +54,7 @@ def trouble(raw: Raw, tasks: Iterable[Raw]) -> str:
     update says so in front.
     """
     own = [task for task in tasks if task["ServiceID"] == raw["ID"]]
-    present = [task for task in own if task["Spec"] == raw["Spec"]["TaskTemplate"]] or own
+    present = [task for task in own if _template(task["Spec"]) == _template(raw["Spec"]["TaskTemplate"])] or own
     failed = [task for task in present if task["Status"].get("Err")]
     words = str(max(failed, key=_created)["Status"]["Err"]) if failed else ""
     update = _update(raw)
@@ -97,6 +97,11 @@ def moment(text: str) -> datetime:
     """Parse a time of the engine (``2026-01-02T03:04:05.123456789Z``: up to nanoseconds, zeros cut off)."""
     parsed = datetime.fromisoformat(_FRACTION.sub(lambda found: found[1].ljust(7, "0"), text))
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def _template(spec: Raw) -> Raw:
+    """Return what tasks and services show alike (measured: a task's spec lacks ``Runtime``)."""
+    return {name: value for name, value in spec.items() if name != "Runtime"}
 
 
 def _created(task: Raw) -> datetime:

@@ -150,6 +150,17 @@ def test_a_paused_update_goes_on_with_a_good_spec(sandbox: Sandbox) -> None:
     assert (live.running, live.error) == (1, "")
 
 
+def test_an_update_that_is_under_way_shows_no_error_of_the_spec_before(sandbox: Sandbox, unhealthy_image: str) -> None:
+    """Only what happens to the present spec counts, also while it is not through yet."""
+    spec = sandbox.create_running(sandbox.spec())
+    sandbox.repair(dataclasses.replace(spec, image="localhost:1/openfactory/absent:1"))
+    sandbox.wait(spec, lambda live: "No such image" in live.error)
+    waiting = dataclasses.replace(spec, image=unhealthy_image)
+    sandbox.repair(waiting)
+    live = sandbox.wait(waiting, lambda live: live.error == "")
+    assert (live.update_state, live.running) == ("updating", 1)
+
+
 def test_a_task_that_fits_nowhere_says_so(sandbox: Sandbox) -> None:
     """The scheduler's reason is shown as it is."""
     spec = sandbox.create(sandbox.spec(cpu_limit=0.0, cpu_reservation=500.0))
