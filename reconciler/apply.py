@@ -13,7 +13,7 @@ from functools import cached_property
 
 from reconciler.errors import KsqlConflict, KsqlRefused, ReconcilerError
 from reconciler.ksqldb.entities import Description
-from reconciler.ksqldb.topology import Topology
+from reconciler.ksqldb.topology import Offset, Topology
 from reconciler.model import (
     Action,
     CreateService,
@@ -117,7 +117,7 @@ class Executor:
         """
         self._ksqldb.execute(self._topology.create_group(action.names, self._offset(action.names)))
 
-    def _offset(self, names: GroupNames) -> str:
+    def _offset(self, names: GroupNames) -> Offset:
         return "latest" if names.topic in self._topics else "earliest"
 
     def _replace_stream(self, action: ReplaceStream) -> None:

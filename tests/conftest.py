@@ -1,0 +1,23 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import structlog
+
+from reconciler.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _quiet_logs() -> None:
+    """Keep the operator's log lines out of test output; tests that look at them capture them."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no variable of the caller's environment reach the settings under test."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)

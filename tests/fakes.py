@@ -1,0 +1,286 @@
+"""The two sides of the operator in memory: a platform and a ksqlDB that do what they are told, at once.
+
+They keep the rules that the real ones keep (versions, unique names, lineage, refusals), and count every call, so that
+a test can say how many reads and writes something took. The real engine and the recorded traffic have their own tests.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from prometheus_client import CollectorRegistry
+
+from reconciler.controller import Clocks, Controller, World
+from reconciler.errors import KsqlError, PlatformConflict, PlatformRefused
+from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
+from reconciler.guards import Overrides
+from reconciler.ksqldb.entities import Description, Health, QueryInfo, ServerInfo, StreamInfo
+from reconciler.ksqldb.statement import Statement
+from reconciler.metrics import Metrics
+from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, ServiceSpec
+from reconciler.settings import Settings
+from reconciler.wiring import topology_of
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+WELL = Health(healthy=True, kafka=True, metastore=True, command_runner=True, server_state="READY")
+
+
+@dataclass
+class FakePlatform:
+    """A platform in memory.
+
+    Attributes:
+        owner: whose platform this is.
+        calls: how often each method was called.
+        healthy: whether tasks of a service come up; by service name, default yes.
+        fault: called with the name of each method before it acts; may raise.
+    """
+
+    owner: str = "ofa"
+    prefix: str = "ofa"
+    services: dict[str, LiveService] = field(default_factory=dict)
+    registries: dict[str, LiveRegistry] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)
+    healthy: Callable[[str], bool] = lambda _name: True
+    fault: Callable[[str], None] = lambda _call: None
+    clock: Callable[[], datetime] = lambda: NOW
+    _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    @property
+    def writes(self) -> int:
+        """How many writes were asked for."""
+        return sum(count for call, count in self.calls.items() if call != "observe")
+
+    def observe(self) -> PlatformState:
+        """Read everything; a task that can run does."""
+        self._call("observe")
+        mounted = {mount.name for live in self.services.values() if live.spec for mount in live.spec.configs}
+        live = {
+            name: replace(service, running=service.spec.replicas if self.healthy(service.name) else 0)
+            if service.spec
+            else service
+            for name, service in self.services.items()
+        }
+        documents = [replace(one, mounted=one.name in mounted) for one in self.registries.values()]
+        documents.sort(key=lambda one: -one.sequence)
+        return PlatformState(live, tuple(documents))
+
+    def create_service(self, spec: ServiceSpec) -> None:
+        """Create it; a taken name is a conflict."""
+        self._call("create_service")
+        if spec.name.casefold() in self.services:
+            raise PlatformConflict(f"service {spec.name} exists")
+        self._need_configs(spec)
+        number = next(self._ids)
+        self.services[spec.name.casefold()] = LiveService(f"id{number}", number, spec.name, self.owner, spec, 0)
+
+    def update_service(self, live: LiveService, spec: ServiceSpec) -> None:
+        """Replace the spec, at the version that was read."""
+        self._call("update_service")
+        current = self.services.get(live.name.casefold())
+        if current is None or current.version != live.version:
+            raise PlatformConflict(f"service {live.name}: update out of sequence")
+        self._need_configs(spec)
+        self.services[live.name.casefold()] = replace(current, version=next(self._ids), spec=spec)
+
+    def remove_service(self, live: LiveService) -> None:
+        """Remove it by id."""
+        self._call("remove_service")
+        for name, service in list(self.services.items()):
+            if service.id == live.id:
+                del self.services[name]
+
+    def publish_registry(self, data: bytes, revision: str, sequence: int) -> None:
+        """Create or renew a document."""
+        self._call("publish_registry")
+        name = f"{self.prefix}_registry-{revision}"
+        self.registries[name] = LiveRegistry(name, sequence, name, sequence, data, self.clock())
+
+    def remove_registry(self, registry: LiveRegistry) -> None:
+        """Remove a document that nothing mounts."""
+        self._call("remove_registry")
+        if registry.mounted:
+            raise PlatformRefused(f"config {registry.name} is in use")
+        self.registries.pop(registry.name, None)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def touch(self, name: str, **changes: object) -> None:
+        """Change a live spec by hand, as somebody with the engine's own command would."""
+        live = self.services[name.casefold()]
+        assert live.spec is not None
+        self.services[name.casefold()] = replace(live, version=next(self._ids), spec=replace(live.spec, **changes))  # type: ignore[arg-type]
+
+    def _need_configs(self, spec: ServiceSpec) -> None:
+        for mount in spec.configs:
+            if mount.name not in self.registries:
+                raise PlatformConflict(f"config {mount.name} is not there")
+
+    def _call(self, name: str) -> None:
+        self.calls[name] += 1
+        self.fault(name)
+
+
+@dataclass
+class FakeKsqldb:
+    """A ksqlDB in memory: a map of assets, and streams that remember the statement that made them."""
+
+    assets: dict[str, str | None] = field(default_factory=dict)
+    identity: tuple[str, str] = ("kafka-1", "default_")
+    status: str = "RUNNING"
+    well: Health = WELL
+    made: dict[str, tuple[str, str]] = field(default_factory=dict)
+    paused: set[str] = field(default_factory=set)
+    terminated: set[str] = field(default_factory=set)
+    kept_topics: set[str] = field(default_factory=set)
+    readers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    statements: list[Statement] = field(default_factory=list)
+    calls: Counter[str] = field(default_factory=Counter)
+    fault: Callable[[str], None] = lambda _call: None
+    failures: int = 0
+
+    @property
+    def writes(self) -> int:
+        """How many statements were sent."""
+        return len(self.statements)
+
+    def info(self) -> ServerInfo:
+        """Who answers."""
+        self._call("info")
+        return ServerInfo("7.7.0", *self.identity, self.status)
+
+    def health(self) -> Health:
+        """How it judges itself."""
+        self._call("health")
+        return self.well
+
+    def streams(self) -> tuple[StreamInfo, ...]:
+        """All streams."""
+        self._call("streams")
+        return tuple(StreamInfo(name, topic, "KAFKA", "JSON") for name, (topic, _) in self.made.items())
+
+    def queries(self) -> tuple[QueryInfo, ...]:
+        """All queries."""
+        self._call("queries")
+        return tuple(
+            QueryInfo(f"CSAS_{name}", text, (name,), "PERSISTENT", {"PAUSED" if name in self.paused else "RUNNING": 1})
+            for name, (_, text) in self.made.items()
+            if name not in self.terminated
+        )
+
+    def describe_or_none(self, name: str) -> Description | None:
+        """One source."""
+        self._call("describe")
+        if name not in self.made:
+            return None
+        topic, text = self.made[name]
+        query = QueryInfo(f"CSAS_{name}", text, (name,), "PERSISTENT", {"RUNNING": 1})
+        readers = self.readers.get(name, ())
+        readers += tuple(one for one, (_, sql) in self.made.items() if f"FROM `{name}`" in sql or f"FROM {name}" in sql)
+        return Description(
+            name=name,
+            kind="STREAM",
+            topic=topic,
+            statement=text,
+            write_queries=() if name in self.terminated else (query,),
+            read_queries=(),
+            constraints=readers,
+            fields=(),
+            partitions=1,
+        )
+
+    def topics(self) -> frozenset[str]:
+        """All topics."""
+        self._call("topics")
+        return frozenset(self.kept_topics | {topic for topic, _ in self.made.values()})
+
+    def execute(self, statement: Statement) -> object:
+        """Do what the statement says."""
+        self._call("execute")
+        self.statements.append(statement)
+        match statement.verb:
+            case "create" | "replace":
+                topic = statement.sql.split("KAFKA_TOPIC")[1].split("'")[1]
+                self.made[statement.target] = (topic, statement.sql)
+                self.kept_topics.add(topic)
+                self.terminated.discard(statement.target)
+                self.paused.discard(statement.target)
+            case "drop":
+                topic, _ = self.made.pop(statement.target)
+                if "DELETE TOPIC" in statement.sql:
+                    self.kept_topics.discard(topic)
+            case "resume":
+                self.paused.discard(statement.target.removeprefix("CSAS_"))
+        return None
+
+    def members(self, table: str, key: str, level: str) -> tuple[tuple[str, str | None], ...]:
+        """Every asset with its group."""
+        self._call("members")
+        assert (table, key, level) == ("ASSET_TO_UNS_MAP", "ASSET_UUID", "workcenter")
+        return tuple(self.assets.items())
+
+    def group_has_members(self, table: str, key: str, level: str, group: str) -> bool:
+        """Whether any asset is in the group."""
+        self._call("group_has_members")
+        assert (table, key, level) == ("ASSET_TO_UNS_MAP", "ASSET_UUID", "workcenter")
+        return group in self.assets.values()
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _call(self, name: str) -> None:
+        self.calls[name] += 1
+        self.fault(name)
+
+
+@dataclass
+class Stage:
+    """An operator between two fakes, with a clock that a test moves."""
+
+    platform: FakePlatform = field(default_factory=FakePlatform)
+    ksqldb: FakeKsqldb = field(default_factory=FakeKsqldb)
+    options: dict[str, object] = field(default_factory=dict)
+    now: float = 1000.0
+
+    @property
+    def settings(self) -> Settings:
+        """Settings with short, whole numbers."""
+        given: dict[str, object] = {"kafka_broker": "k:9092", "ksqldb_url": "http://k:8088", "environment": "devswarm"}
+        return Settings(_env_file=None, **{**given, **self.options})  # type: ignore[arg-type]
+
+    def controller(self, overrides: Overrides | None = None) -> Controller:
+        """Start an operator: what one remembered is lost."""
+        settings = self.settings
+        strategy = UNSLevelGroupingStrategy(settings, self.ksqldb)
+        world = World(settings, self.ksqldb, self.platform, strategy, topology_of(settings))
+        clocks = Clocks(monotonic=lambda: self.now, wall=lambda: NOW)
+        return Controller(world, Metrics(CollectorRegistry()), overrides or Overrides(), clocks)
+
+    def settle(self, controller: Controller, cycles: int = 40, step: float = 5.0) -> None:
+        """Run cycles until one of them writes nothing and nothing is on its way."""
+        for _ in range(cycles):
+            outcome = controller.cycle()
+            if outcome.plan is not None and outcome.plan.settled and not outcome.results:
+                return
+            self.now += step
+        raise AssertionError(f"not settled after {cycles} cycles: {outcome.sentence}")
+
+    @property
+    def writes(self) -> int:
+        """Writes on both sides."""
+        return self.platform.writes + self.ksqldb.writes
+
+
+def unreachable(call: str) -> Callable[[str], None]:
+    """Make the fault that one call is not answered."""
+
+    def fault(name: str) -> None:
+        if name == call:
+            raise KsqlError(f"{call} was not answered")
+
+    return fault
