@@ -75,12 +75,13 @@ def from_engine(raw: Raw, networks: Mapping[str, str]) -> ServiceSpec | None:
         networks: network names by id.
 
     Returns:
-        The spec, or None where it is none of ours: no label that says what it is for, or not a container.
+        The spec, or None where it is none of ours: no label that says what it is for, not a container, or
+        another mode than replicated (which the engine never changes).
     """
     labels = raw.get("Labels") or {}
     task = raw["TaskTemplate"]
     container = task.get("ContainerSpec")
-    if labels.get(KIND) not in set(Kind) or not container:
+    if labels.get(KIND) not in set(Kind) or not container or "Replicated" not in raw["Mode"]:
         return None
     ports = _ports(raw)
     resources = task.get("Resources") or {}
@@ -178,7 +179,7 @@ def _cpus(resources: Raw | None) -> float:
 
 
 def _replicas(raw: Raw) -> int:
-    return int(((raw.get("Mode") or {}).get("Replicated") or {}).get("Replicas", 0))
+    return int(raw["Mode"]["Replicated"].get("Replicas", 0))
 
 
 def _published(port: Port) -> dict[str, Any]:

@@ -51,16 +51,15 @@ def trouble(raw: Raw, tasks: Iterable[Raw]) -> str:
     """Return why tasks of the service do not run, in the engine's own words.
 
     The newest error of a task with the present template counts, whatever became of the tasks before it; a paused
-    update says so in front.
+    update without one says itself why.
     """
     own = [task for task in tasks if task["ServiceID"] == raw["ID"]]
     present = [task for task in own if _template(task["Spec"]) == _template(raw["Spec"]["TaskTemplate"])] or own
     failed = [task for task in present if task["Status"].get("Err")]
-    words = str(max(failed, key=_created)["Status"]["Err"]) if failed else ""
+    if failed:
+        return str(max(failed, key=_created)["Status"]["Err"])
     update = _update(raw)
-    if "paused" not in update.get("State", ""):
-        return words
-    return f"update paused: {words or update.get('Message', 'no reason given')}"
+    return update.get("Message", "") if "paused" in update.get("State", "") else ""
 
 
 def live_registry(raw: Raw, mounted: frozenset[str]) -> LiveRegistry:

@@ -38,8 +38,6 @@ def unexpected(raw: Raw, endpoint_mode: str, update_policy: Raw, restart_policy:
     found.update(_endpoint(raw.get("EndpointSpec") or {}, endpoint_mode))
     for network in task.get("Networks") or raw.get("Networks") or ():
         found.update(_extra(network, _NETWORK, "network_"))
-    if "Replicated" not in (raw.get("Mode") or {}):
-        found.add("mode")
     if _differs(raw.get("UpdateConfig"), update_policy):
         found.add("update_config")
     if _differs(task.get("RestartPolicy"), restart_policy):

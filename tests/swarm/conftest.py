@@ -29,7 +29,7 @@ def swarm() -> None:
     answer = subprocess.run(asked, capture_output=True, text=True, check=False) if shutil.which("docker") else None
     if answer is not None and answer.returncode == 0 and answer.stdout.strip() == "true":
         return
-    reason = "no Docker engine answers that is a Swarm manager (`make engine`, or `docker swarm init`)"
+    reason = "no Docker engine answers that is a Swarm manager (`scripts/engine.sh` starts one)"
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)

@@ -105,6 +105,28 @@ def test_a_service_of_somebody_else_with_our_prefix_is_seen(sandbox: Sandbox, im
     assert (live.name, live.owner, live.spec) == (f"{sandbox.owner}_GROUP_x", "other", None)
 
 
+def test_a_global_service_with_our_labels_is_seen_without_a_spec(sandbox: Sandbox, image: str) -> None:
+    """It is ours by its label, but of a mode that no update of ours can change."""
+    labels = ("--label", f"org.openfactory.owner={sandbox.owner}", "--label", "org.openfactory.kind=group")
+    constraint = ("--constraint", "node.hostname==nowhere")
+    name = f"{sandbox.owner}_group_G"
+    docker(
+        "service",
+        "create",
+        "--detach",
+        "--mode",
+        "global",
+        "--no-resolve-image",
+        *labels,
+        *constraint,
+        "--name",
+        name,
+        image,
+    )
+    live = sandbox.platform.observe().services[name.lower()]
+    assert (live.owner, live.spec, live.running) == (sandbox.owner, None, 0)
+
+
 def test_a_repair_keeps_labels_of_others_and_restarts_no_task(sandbox: Sandbox) -> None:
     """Labels and update policy are repaired around the running task; a foreign label stays where it is."""
     spec = sandbox.create_running(sandbox.spec())

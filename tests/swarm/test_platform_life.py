@@ -135,7 +135,7 @@ def test_a_bad_image_pauses_the_update_and_the_old_task_stays(sandbox: Sandbox) 
     sandbox.repair(bad)
     live = sandbox.wait(bad, lambda live: live.update_state == "paused")
     assert live.running == 1
-    assert live.error.startswith("update paused: No such image: localhost:1/openfactory/absent:1")
+    assert live.error.startswith("No such image: localhost:1/openfactory/absent:1")
     assert sandbox.drift(bad) == ()
 
 

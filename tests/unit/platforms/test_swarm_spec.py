@@ -138,7 +138,6 @@ UNEXPECTED = {
     "limit_memory_bytes": _in_task(Resources={"Limits": {"NanoCPUs": 10**9, "MemoryBytes": 1}}),
     "restart_policy": _in_task(RestartPolicy={"Condition": "none"}),
     "network_aliases": _in_task(Networks=[{"Target": NETWORK_ID, "Aliases": ["x"]}]),
-    "mode": _in_spec(Mode={"Global": {}}),
     "update_config": _in_spec(UpdateConfig={"Parallelism": 1, "FailureAction": "rollback", "Order": "start-first"}),
     "rollback_config": _in_spec(RollbackConfig={"Parallelism": 1, "Order": "stop-first"}),
     "endpoint_mode": _in_spec(EndpointSpec={"Mode": "vip"}),
@@ -183,6 +182,13 @@ def test_a_service_without_our_kind_has_no_spec() -> None:
     """What cannot be ours is not read as if it were."""
     raw = engine_spec(group_spec())
     del raw["Labels"]["org.openfactory.kind"]
+    assert from_engine(raw, {}) is None
+
+
+def test_a_service_of_another_mode_has_no_spec() -> None:
+    """The engine refuses to change a mode, so there is nothing that an update could repair."""
+    raw = engine_spec(group_spec())
+    raw["Mode"] = {"Global": {}}
     assert from_engine(raw, {}) is None
 
 
