@@ -12,13 +12,15 @@ FROM ${BASE} AS libraries
 COPY build/wheels /wheels
 COPY requirements-runtime.lock /wheels/
 RUN python3 -m pip install --no-cache-dir --no-index --find-links /wheels --require-hashes --no-compile \
-      --target /opt/openfactory/lib -r /wheels/requirements-runtime.lock
+      --target /opt/openfactory/lib -r /wheels/requirements-runtime.lock \
+ && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/openfactory/lib
 
 FROM ${BASE} AS demo-libraries
 COPY build/wheels /wheels
 COPY requirements-demo.lock /wheels/
 RUN python3 -m pip install --no-cache-dir --no-index --find-links /wheels --require-hashes --no-compile \
-      --target /opt/openfactory/lib -r /wheels/requirements-demo.lock
+      --target /opt/openfactory/lib -r /wheels/requirements-demo.lock \
+ && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/openfactory/lib
 
 FROM ${BASE} AS runtime
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/opt/openfactory/lib:/opt/openfactory/app
@@ -30,7 +32,7 @@ FROM runtime AS reconciler
 COPY --from=libraries /opt/openfactory/lib /opt/openfactory/lib
 COPY reconciler ./reconciler
 COPY routing_layer ./routing_layer
-RUN python3 -m compileall -q -j 0 /opt/openfactory \
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash . \
  && printf '#!/bin/sh\nexec python3 -m reconciler "$@"\n' >/usr/local/bin/reconciler && chmod 755 /usr/local/bin/reconciler
 USER openfactory
 EXPOSE 8080
@@ -43,7 +45,7 @@ FROM runtime AS routing-layer
 COPY --from=libraries /opt/openfactory/lib /opt/openfactory/lib
 COPY reconciler ./reconciler
 COPY routing_layer ./routing_layer
-RUN python3 -m compileall -q -j 0 /opt/openfactory
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash .
 USER openfactory
 EXPOSE 5555
 HEALTHCHECK --interval=3s --timeout=3s --start-period=10s --retries=5 \
@@ -55,7 +57,7 @@ FROM runtime AS demo
 COPY --from=demo-libraries /opt/openfactory/lib /opt/openfactory/lib
 COPY reconciler ./reconciler
 COPY demo ./demo
-RUN python3 -m compileall -q -j 0 /opt/openfactory && install -d -o openfactory /data
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash . && install -d -o openfactory /data
 USER openfactory
 
 FROM demo AS demo-ksqldb

@@ -7,6 +7,7 @@ set -euo pipefail
 
 OFFICIAL=python:3.11-slim
 OWN=openfactory/base:bookworm-py311-1
+PACKAGES=python3-minimal,python3-pip,ca-certificates
 
 say() { printf '  %s\n' "$*" >&2; }
 have() { docker image inspect "$1" >/dev/null 2>&1; }
@@ -26,11 +27,16 @@ if ! command -v debootstrap >/dev/null; then
 fi
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
-# The mirror is the one that this machine's own apt uses.
-mirror=$(awk '/^URIs:/{print $2; exit} /^deb /{for(i=2;i<=NF;i++) if($i~/^https?:/){print $i; exit}}' \
-  /etc/apt/sources.list.d/*.sources /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null | head -n 1)
-debootstrap --variant=minbase --include=python3-minimal,python3-pip,ca-certificates \
-  bookworm "$root/fs" ${mirror:+"$mirror"} >"$root/log" 2>&1 || { tail -n 20 "$root/log" >&2; exit 1; }
+
+bootstrap() { # [mirror]
+  rm -rf "$root/fs"
+  debootstrap --variant=minbase --include="$PACKAGES" bookworm "$root/fs" "$@" >"$root/log" 2>&1
+}
+
+# The mirror that this machine's own apt uses (the nearest, and in a closed network the only one), else the default.
+mirror=$(cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null \
+  | grep -v '^#' | grep -oE 'https?://[^ ]+/debian/?( |$)' | head -n 1 | tr -d ' ' || true)
+bootstrap ${mirror:+"$mirror"} || bootstrap || { tail -n 20 "$root/log" >&2; exit 1; }
 rm -rf "$root/fs/var/cache/apt/archives/"*.deb "$root/fs/var/lib/apt/lists/"*
 tar -C "$root/fs" -c . | docker import - "$OWN" >/dev/null
 echo "$OWN"

@@ -3,48 +3,76 @@
 set -euo pipefail
 
 STATE=${OFA_STATE_DIR:-/var/lib/openfactory-dev}
+RUN=/var/run
 
 say() { printf '  %s\n' "$*" >&2; }
 die() { printf 'engine: %s\n' "$*" >&2; exit 1; }
 
-answers() { timeout 20 docker info --format '{{.ServerVersion}}' >/dev/null 2>&1; }
+answers() { command -v docker >/dev/null && timeout 20 docker info --format '{{.ServerVersion}}' >/dev/null 2>&1; }
+
+require_root() { [ "$(id -u)" = 0 ] || die "no Docker engine answers (or this user may not use it): start it, join the group 'docker', or run as root"; }
 
 install_engine() {
   if command -v dockerd >/dev/null && command -v docker >/dev/null && command -v iptables >/dev/null; then return; fi
-  [ "$(id -u)" = 0 ] || die "no Docker engine answers and none is installed: run as root, or start one yourself"
-  command -v apt-get >/dev/null || die "no Docker engine answers: install one (this script knows only Debian's packages)"
+  require_root
+  command -v apt-get >/dev/null || die "no Docker engine is installed, and this script knows only Debian's packages: install one"
   say "installing the Docker engine (docker.io, iptables)"
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends docker.io iptables >/dev/null
+  apt-get update -qq || say "the package lists could not be renewed; trying with those that are there"
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends docker.io iptables >/dev/null \
+    || die "apt-get could not install docker.io and iptables"
+}
+
+# A pid file that an engine left behind stops the next one, also when its number now belongs to another program.
+drop_stale_pid() { # file, program
+  local pid
+  [ -s "$1" ] || return 0
+  pid=$(cat "$1")
+  if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" != "$2" ]; then rm -f "$1"; fi
 }
 
 start_engine() {
-  [ "$(id -u)" = 0 ] || die "no Docker engine answers: start it, or run as root so that this script can"
+  require_root
   mkdir -p "$STATE"
-  # A pid file whose process is gone stops dockerd from starting; one whose process lives is left alone.
-  local pid_file=/var/run/docker.pid
-  if [ -s "$pid_file" ] && ! kill -0 "$(cat "$pid_file")" 2>/dev/null; then rm -f "$pid_file"; fi
-  say "starting dockerd (log: $STATE/dockerd.log)"
-  setsid nohup dockerd >"$STATE/dockerd.log" 2>&1 </dev/null &
-  for _ in $(seq 60); do
+  drop_stale_pid "$RUN/docker.pid" dockerd
+  drop_stale_pid "$RUN/docker/containerd/containerd.pid" containerd
+  if [ -s "$RUN/docker.pid" ]; then
+    say "dockerd runs already and does not answer yet"
+  else
+    say "starting dockerd (log: $STATE/dockerd.log)"
+    setsid nohup dockerd >"$STATE/dockerd.log" 2>&1 </dev/null &
+  fi
+  # With the services of an old Swarm to take up again, a first answer can take much longer than the usual 2 s.
+  for _ in $(seq 120); do
     if answers; then return; fi
     sleep 0.5
   done
-  tail -n 5 "$STATE/dockerd.log" >&2
-  die "dockerd did not answer within 30 s; its log is $STATE/dockerd.log"
+  tail -n 5 "$STATE/dockerd.log" >&2 || true
+  die "dockerd did not answer within 60 s; its log is $STATE/dockerd.log"
 }
 
+swarm_state() { docker info --format '{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}}'; }
+
 join_swarm() {
-  local state
-  state=$(docker info --format '{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}}')
-  case "$state" in
+  # An engine that was just started may still be taking up the Swarm that it knew.
+  for _ in $(seq 60); do
+    case "$(swarm_state)" in pending*) sleep 0.5 ;; *) break ;; esac
+  done
+  case "$(swarm_state)" in
     "active true") ;;
     "active false") die "this engine is a Swarm worker: run this on a manager node" ;;
     inactive*)
       say "making this engine a Swarm of one node"
       docker swarm init --advertise-addr "${OFA_ADVERTISE_ADDR:-127.0.0.1}" >/dev/null ;;
-    *) die "the engine's Swarm state is '$state': repair it, or leave it with 'docker swarm leave --force'" ;;
+    *) die "the engine's Swarm state is '$(swarm_state)': repair it, or give it up with 'docker swarm leave --force'" ;;
   esac
+}
+
+await_leader() { # the calls that need a leader fail for some seconds after a start
+  for _ in $(seq 60); do
+    if docker node ls -q >/dev/null 2>&1; then return; fi
+    sleep 0.5
+  done
+  die "the Swarm has no leader: $(docker node ls 2>&1 | head -n 1)"
 }
 
 if ! answers; then
@@ -52,4 +80,5 @@ if ! answers; then
   answers || start_engine
 fi
 join_swarm
+await_leader
 say "engine $(docker info --format '{{.ServerVersion}}'), Swarm of $(docker info --format '{{.Swarm.Nodes}}') node(s)"
