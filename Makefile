@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cat requirements.lock pyproject.toml 2>/dev/null | sha256sum | cut -c1-12)
 WHEELS := build/wheels/.complete-$(shell cat requirements-demo.lock requirements-runtime.lock 2>/dev/null | sha256sum | cut -c1-12)
 ARGS ?= status
-FAST := tests/unit tests/property tests/contract tests/loop tests/routing
+FAST := tests/unit tests/property tests/loop tests/faults tests/contract tests/routing
 ENGINE := tests/swarm tests/e2e
 
 .PHONY: help demo demo-down test test-fast test-engine lint bench cli images engine venv wheels lock clean

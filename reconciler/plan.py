@@ -155,10 +155,15 @@ def _group_step(
         item = replace(item, detail=_joined(stream.item.detail, service.item.detail))
     else:
         item = service.item
-    failure = facts.failures.get(f"stream {names.stream}") or facts.failures.get(f"service {names.service}")
-    if failure:
-        item = replace(item, condition=Condition.DEGRADED, detail=failure)
-    return _Step(_described(item, survey, names), actions)
+    return _Step(_described(_failing(item, actions, facts), survey, names), actions)
+
+
+def _failing(item: Item, actions: Iterable[Action], facts: Facts) -> Item:
+    """Say why a write that is still wanted failed the last time; a failure of what is done meanwhile is history."""
+    for action in actions:
+        if action.key in facts.failures:
+            return replace(item, condition=Condition.DEGRADED, detail=facts.failures[action.key])
+    return item
 
 
 def _after_stream(stream: _Step, service: _Step) -> tuple[Action, ...]:
@@ -234,7 +239,8 @@ def _service_step(survey: Survey, facts: Facts, spec: ServiceSpec) -> _Step:
     item = Item(f"service {spec.name}", Condition.READY, wanted=spec.replicas)
     if live is None:
         busy = replace(item, condition=Condition.PROGRESSING, mark="+", detail=f"create service {spec.name}")
-        return _Step(busy, (CreateService(spec),))
+        create = (CreateService(spec),)
+        return _Step(_failing(busy, create, facts), create)
     conflict = _foreign(live, spec, facts.settings)
     if conflict:
         return _Step(replace(item, condition=Condition.CONFLICT, mark="x", detail=conflict))
@@ -243,8 +249,9 @@ def _service_step(survey: Survey, facts: Facts, spec: ServiceSpec) -> _Step:
     if differences:
         text = "; ".join(f"{d.field} {d.live} -> {d.wanted}" for d in differences)
         busy = replace(item, condition=Condition.PROGRESSING, mark="~", detail=f"update service: {text}")
-        return _Step(busy, (UpdateService(live, spec, differences),))
-    return _Step(_health(item, live, facts.failures.get(f"service {spec.name}", "")))
+        update = (UpdateService(live, spec, differences),)
+        return _Step(_failing(busy, update, facts), update)
+    return _Step(_health(item, live))
 
 
 def _foreign(live: LiveService, spec: ServiceSpec, settings: Settings) -> str:
@@ -260,10 +267,8 @@ def _foreign(live: LiveService, spec: ServiceSpec, settings: Settings) -> str:
     return ""
 
 
-def _health(item: Item, live: LiveService, failure: str) -> Item:
+def _health(item: Item, live: LiveService) -> Item:
     """Say how a service without drift fares, in the engine's own words where it does not run."""
-    if failure:
-        return replace(item, condition=Condition.DEGRADED, mark="!", detail=failure)
     if live.update_state in ("paused", "rollback_paused", "rollback_completed"):
         detail = f"update {live.update_state}: {live.error or 'see docker service ps'}"
         return replace(item, condition=Condition.DEGRADED, mark="!", detail=detail)
