@@ -62,12 +62,10 @@ def _rule(status: int | None, code: int | None, pattern: str | None, kind: type[
     return _Rule(status, code, re.compile(pattern) if pattern else None, kind)
 
 
-# A statement that quotes itself looks like: Could not write the statement '...' into the command topic. Caused by: ...
-_NOT_WRITTEN = (
-    r"^Could not write the statement '.*' into the command topic\. Caused by: "
-    r"Timeout while waiting for command topic consumer to process command topic$"
-)
-_SAME_COMMAND = r"^Could not write the statement '.*' Caused by: Another command with the same id "
+# The server quotes the statement: Could not write the statement '...' into the command topic. Caused by: ...
+_COULD_NOT_WRITE = r"^Could not write the statement '.*' into the command topic\. Caused by: "
+_NOT_WRITTEN = _COULD_NOT_WRITE + r"Timeout while waiting for command topic consumer to process command topic$"
+_SAME_COMMAND = _COULD_NOT_WRITE + r"Another command with the same id "
 
 _TABLE = (
     # Who may: credentials, roles, Kafka's access lists.
@@ -106,7 +104,7 @@ _TABLE = (
     _rule(429, None, None, KsqlTransient),
     # Two writers: exactly one wins, the others were not executed (measured 10 of 10).
     _rule(500, None, r"^Producer with transactionalId '.*' .*has been fenced by another producer", KsqlConflict),
-    _rule(500, None, r"^Could not write the statement '.* has been fenced by another producer", KsqlConflict),
+    _rule(500, None, _COULD_NOT_WRITE + r".*has been fenced by another producer", KsqlConflict),
     _rule(500, None, _SAME_COMMAND, KsqlConflict),
     # The one text of this family that says that nothing was written; any other may have been.
     _rule(500, None, _NOT_WRITTEN, KsqlTransient),

@@ -83,7 +83,7 @@ class Topology:
             f"H.UNS_LEVELS[{literal(self.level)}] AS {GROUP_COLUMN}",
         ]
         sides = f"FROM {identifier(stored(self.assets_stream))} S JOIN {identifier(stored(self.join_table))} H"
-        return f"SELECT {', '.join(columns)} {sides} ON S.ASSET_UUID = H.ASSET_UUID EMIT CHANGES"  # noqa: S608 - quoted
+        return f"SELECT {', '.join(columns)} {sides} ON S.ASSET_UUID = H.ASSET_UUID EMIT CHANGES"
 
     def create_shared(self) -> Statement:
         """Return the statement that creates the shared stream, from the first event that its source still has."""

@@ -1,0 +1,1 @@
+"""Tests: unit, property, contract, faults, swarm, end to end."""
