@@ -260,10 +260,11 @@ def _foreign(live: LiveService, spec: ServiceSpec, settings: Settings) -> str:
     if live.owner != settings.reconciler_owner:
         return f"service {live.name} belongs to owner {live.owner}, not touched"
     if live.spec is None:
-        return f"service {live.name} is not a replicated service, not touched"
-    if live.spec.kind is not spec.kind or live.spec.group != spec.group:
-        holder = f"group {live.spec.group}" if live.spec.group is not None else live.spec.kind.value
-        return f"service {live.name} still serves {holder}"
+        return f"service {live.name} is not a replicated service, or lost its label org.openfactory.kind; not touched"
+    if live.spec.kind is not spec.kind:
+        return f"service {live.name} is a {live.spec.kind}"
+    if live.spec.group not in (None, spec.group):
+        return f"service {live.name} still serves group {live.spec.group}"
     return ""
 
 

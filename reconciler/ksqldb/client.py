@@ -76,8 +76,8 @@ class KsqlClient:
     exactly one and fails the others.
 
     Attributes:
-        failures: attempts that failed since the start, also those which a retry made good: who counts agreeing reads
-            has to start again when this has moved.
+        failures: reads that failed since the start, also those which a retry made good: who counts agreeing reads has
+            to start again when this has moved.
         degraded: the server's own text when its command runner has given up (only a restart of the server helps),
             as of the last reply; None while it has not said so.
     """
@@ -212,9 +212,6 @@ class KsqlClient:
                 entities = self._statement(statement)
             except KsqlUnknownOutcome:
                 return self._overtaken(statement)
-            except KsqlError:
-                self.failures += 1
-                raise
             return self._concluded(statement, entities)
 
     def _statement(self, statement: Statement) -> tuple[Entity, ...]:

@@ -103,8 +103,7 @@ class Exchange:
             with time_limit(self._limits.ddl if ask.writes else self._limits.read), self._opened(ask) as response:
                 code = str(response.status_code)
                 if response.status_code != httpx.codes.OK:
-                    content_type = response.headers.get("content-type", "")
-                    raise error_of(response.status_code, response.read(), content_type)
+                    raise _refusal(response, ask)
                 yield response.iter_bytes()
         except httpx.RequestError as error:
             failure = _failure(error, ask, begun=code != "")
@@ -127,6 +126,14 @@ class Exchange:
             headers={"accept": ask.accept, "content-type": JSON_ACCEPT},
             timeout=httpx.Timeout(limit, connect=self._limits.connect, pool=self._limits.connect),
         )
+
+
+def _refusal(response: httpx.Response, ask: Ask) -> KsqlError:
+    """Return the error of an answer other than 200; a gateway that lost its server does not know the outcome either."""
+    error = error_of(response.status_code, response.read(), response.headers.get("content-type", ""))
+    if ask.writes and isinstance(error, KsqlUnreachable):
+        return no_answer(str(error), writes=True)
+    return error
 
 
 def _failure(error: httpx.RequestError, ask: Ask, *, begun: bool) -> KsqlError:

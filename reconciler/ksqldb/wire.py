@@ -138,6 +138,8 @@ class RowFeed:
             KsqlWrongShape: the body is not an array of StreamedRow items.
         """
         data = self._rest + chunk
+        if self._state == "start" and data.strip()[:1] not in (b"", b"["):
+            raise KsqlWrongShape(f"not an array of rows: {data[:80]!r}", status=200)
         # Only JSON's own ASCII marks can end an item, so cutting there never cuts a character.
         end = max(data.rfind(b"}"), data.rfind(b"]"), data.rfind(b","), data.rfind(b"\n"), data.rfind(b"[")) + 1
         if end == 0:
