@@ -1,0 +1,57 @@
+"""Write the settings table of the README from the code, between its two marks; ``--check`` only compares."""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+from pydantic_core import PydanticUndefined
+
+from reconciler.settings import Settings
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+BEGIN, END = "<!-- settings: scripts/settings_table.py -->", "<!-- end of settings -->"
+
+
+def table() -> str:
+    """Return the table, one row a variable."""
+    rows = ["| Variable | Default | What it does |", "|---|---|---|"]
+    for name, info in Settings.model_fields.items():
+        text = " ".join((info.description or "").split()).replace("|", "\\|")
+        rows.append(f"| `{name.upper()}` | {_default(info.default)} | {text} |")
+    return "\n".join(rows)
+
+
+def _default(value: Any) -> str:
+    if value is PydanticUndefined:
+        return "**required**"
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, bool):
+        value = str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return f"`{value}`" if value not in (None, "") else ""
+
+
+def main() -> int:
+    """Renew or check the table."""
+    text = README.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    fresh = f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    if "--check" in sys.argv[1:]:
+        if fresh != text:
+            print("README.md: the settings table is out of date; run: make docs", file=sys.stderr)
+        return int(fresh != text)
+    README.write_text(fresh, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
