@@ -1,0 +1,276 @@
+"""The proxy's resources, and what each request goes through."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from urllib.parse import parse_qsl, quote, unquote
+
+import aiohttp
+import structlog
+from aiohttp import web
+
+from reconciler.registry import Membership as Source
+from reconciler.registry import Registry
+from routing_layer import metrics as exposition
+from routing_layer import problems
+from routing_layer.dial import Dialer, Target
+from routing_layer.forward import Forwarder, StreamAborted
+from routing_layer.ksql import Ksql, open_session
+from routing_layer.lookup import Lookup
+from routing_layer.membership import Membership, NegativeCache
+from routing_layer.metrics import Ended, Metrics
+from routing_layer.registry_follower import RegistryFollower
+from routing_layer.settings import RoutingMode, Settings
+from routing_layer.streams import Stream, Streams
+from routing_layer.watch import Follower
+
+_log = structlog.get_logger(__name__)
+_STREAM = "/asset_stream"
+_GROUP = "/group/"
+#: How often a request follows an asset that moves while its stream is being opened.
+_MOVES = 3
+
+_Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class Proxy:
+    """Everything of one process, and its request handler.
+
+    Attributes:
+        draining: no more streams are taken, and ``/readyz`` says so.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Put the parts together; nothing is opened yet but the client sessions."""
+        self.settings = settings
+        self.draining = False
+        self.metrics = Metrics()
+        self.streams = Streams(self.metrics)
+        self.members = Membership(self.streams.moved)
+        self._ksql_session = open_session(settings)
+        self._operator_session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        ksql = Ksql(self._ksql_session, settings.ksqldb_url)
+        self.follower = Follower(ksql, self.members, self.metrics, settings.membership_resync)
+        negative = NegativeCache(settings.negative_cache_size, settings.negative_cache_seconds)
+        self.lookup = Lookup(self.members, self.follower, ksql, negative, self.metrics, self._source)
+        url = settings.reconciler_url
+        self.registry = RegistryFollower(self._operator_session, url, self.metrics, self._registry_changed)
+        self.forwarder = Forwarder(Dialer(settings.connect_timeout), settings.head_timeout, settings.idle_timeout)
+        self._watch: asyncio.Task[None] | None = None
+        self._follow: asyncio.Task[None] | None = None
+        self._routes: dict[str, tuple[str, _Handler]] = {
+            _STREAM: ("asset_stream", self._asset_stream),
+            "/asset_state": ("asset_state", self._asset_state),
+            "/healthz": ("healthz", self._healthz),
+            "/readyz": ("readyz", self._readyz),
+            "/metrics": ("metrics", self._metrics),
+        }
+        self._observe()
+
+    def start(self) -> None:
+        """Read the boot copy and begin to follow."""
+        self.registry.boot(self.settings.registry_file)
+        self._follow = asyncio.create_task(self.registry.run(self.settings.registry_poll))
+
+    async def close(self) -> None:
+        """End everything that runs in the background."""
+        tasks = [task for task in (self._follow, self._watch) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.forwarder.close()
+        await self._ksql_session.close()
+        await self._operator_session.close()
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
+        path = request.raw_path.partition("?")[0]
+        route, handler = self._route(path)
+        try:
+            if request.method not in ("GET", "HEAD"):
+                raise problems.wrong_method(request.method)
+            response = await handler(request)
+        except problems.Problem as problem:
+            response = self._problem(request, problem)
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:
+            _log.exception("a bug: %s %s", request.method, path)
+            response = self._problem(request, problems.internal())
+        self.metrics.request(route, response.status)
+        return response
+
+    def _route(self, path: str) -> tuple[str, _Handler]:
+        known = self._routes.get(path)
+        if known is not None:
+            return known
+        if path.startswith(_GROUP) and path.endswith(_STREAM) and len(path) > len(_GROUP) + len(_STREAM):
+            return "group_stream", self._group_stream
+        return "other", self._nothing
+
+    def _problem(self, request: web.BaseRequest, problem: problems.Problem) -> web.Response:
+        response = problem.response()
+        if self.draining or request.method not in ("GET", "HEAD"):
+            response.force_close()
+        return response
+
+    async def _nothing(self, request: web.BaseRequest) -> web.StreamResponse:
+        raise problems.unknown_path(request.path)
+
+    async def _asset_stream(self, request: web.BaseRequest) -> web.StreamResponse:
+        asset = _asset_of(request)
+        if asset is None:
+            raise problems.bad_request("the query needs asset_uuid")
+        if self.settings.routing_mode is RoutingMode.REDIRECT:
+            return await self._redirect(request, asset)
+        for _ in range(_MOVES):
+            group = await self.lookup.group_of(asset)
+            target = await self._target_of(group)
+            if self.members.group_of(asset) == group:
+                try:
+                    return await self._stream(request, asset, group, target)
+                except StreamAborted:
+                    continue
+        raise problems.not_ready(f"asset {asset!r} is moving")
+
+    async def _redirect(self, request: web.BaseRequest, asset: str) -> web.StreamResponse:
+        group = await self.lookup.group_of(asset)
+        query = request.raw_path.partition("?")[2]
+        location = f"{_GROUP}{quote(group, safe='')}{_STREAM}?{query}"
+        return web.Response(status=HTTPStatus.TEMPORARY_REDIRECT, headers={"Location": location})
+
+    async def _group_stream(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.raw_path.partition("?")[0]
+        group = unquote(path[len(_GROUP) : -len(_STREAM)], errors="replace")
+        asset = _asset_of(request)
+        if asset is not None:
+            actual = await self.lookup.group_of(asset)
+            if actual != group:
+                raise problems.asset_elsewhere(asset, group, actual)
+        elif not self.members.has_group(group) and not self._serves(group):
+            raise problems.unknown_group(group)
+        target = await self._target_of(group)
+        try:
+            return await self._stream(request, asset or "", group, target)
+        except StreamAborted as error:
+            raise problems.not_ready(f"group {group!r} or its asset is changing") from error
+
+    async def _stream(self, request: web.BaseRequest, asset: str, group: str, target: Target) -> web.StreamResponse:
+        if self.draining:
+            raise problems.draining()
+        stream = Stream(asset, group, self.settings.idle_timeout)
+        self.streams.add(stream)
+        _log.debug("stream starts", asset=asset, group=group, client=request.remote)
+        try:
+            response = await self.forwarder.stream(request, target, stream)
+        except asyncio.CancelledError:
+            stream.close(Ended.CLIENT_LEFT)
+            raise
+        finally:
+            stream.close(Ended.UPSTREAM_BROKE)
+            self.streams.remove(stream)
+            if stream.ended is not None:
+                self.streams.count_end(stream.ended)
+            _log.debug("stream ends", asset=asset, group=group, reason=stream.ended)
+        return response
+
+    async def _asset_state(self, request: web.BaseRequest) -> web.StreamResponse:
+        registry = self.registry.current
+        if registry is None:
+            raise problems.not_ready("no registry has been read yet")
+        if registry.state_api is None:
+            raise problems.not_ready("no asset state service is deployed")
+        return await self.forwarder.answer(request, _target(registry.state_api))
+
+    async def _healthz(self, request: web.BaseRequest) -> web.StreamResponse:
+        # Whoever can answer this has a running loop; ksqlDB or the operator being away is not death.
+        return _document({"status": "alive", "draining": self.draining, "streams": len(self.streams)})
+
+    async def _readyz(self, request: web.BaseRequest) -> web.StreamResponse:
+        lacks = self.lacks()
+        status = HTTPStatus.SERVICE_UNAVAILABLE if lacks else HTTPStatus.OK
+        document = {"status": "not ready" if lacks else "ready", "lacks": lacks, "assets": len(self.members)}
+        return _document(document, status)
+
+    async def _metrics(self, request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(body=self.metrics.exposition(), headers={"Content-Type": exposition.CONTENT_TYPE})
+
+    def lacks(self) -> list[str]:
+        """Return what is missing before clients can be served."""
+        lacks = ["draining"] if self.draining else []
+        if self.registry.current is None:
+            lacks.append("registry")
+        if not self.members.complete:
+            lacks.append("membership")
+        return lacks
+
+    async def _target_of(self, group: str) -> Target:
+        """Return where the group is served; a group that is new is waited for.
+
+        Raises:
+            Problem: 503, it is still not served.
+        """
+        url = await self.registry.url_of(group, self.settings.lazy_deploy_wait)
+        if url is None:
+            raise problems.not_deployed(group, self.settings.lazy_deploy_wait)
+        return _target(url)
+
+    def _serves(self, group: str) -> bool:
+        return self.registry.current is not None and group in self.registry.current.groups
+
+    def _source(self) -> Source | None:
+        return self.registry.current.membership if self.registry.current else None
+
+    def _registry_changed(self, before: Registry | None, now: Registry) -> None:
+        if before is not None:
+            self.streams.groups_removed(frozenset(before.groups.keys() - now.groups.keys()))
+        if before is None or before.membership != now.membership:
+            if self._watch is not None:
+                self._watch.cancel()
+            self._watch = asyncio.create_task(self.follower.run(now.membership))
+
+    def _observe(self) -> None:
+        observe = self.metrics.observe
+        observe("streams", "Streams that are open now.", lambda: len(self.streams))
+        observe("membership_assets", "Assets whose group is known.", lambda: len(self.members))
+        observe("membership_age_seconds", "Seconds since the membership was current.", lambda: self.follower.age)
+        observe("registry_age_seconds", "Seconds since the operator confirmed the registry.", lambda: self.registry.age)
+        observe("ready", "1 when clients can be served.", lambda: float(not self.lacks()))
+
+
+def _asset_of(request: web.BaseRequest) -> str | None:
+    """Return the one asset that the query names, None if it names none.
+
+    Raises:
+        Problem: 400, it names several (the service might choose another one than we), or bytes that are no text.
+    """
+    query = request.raw_path.partition("?")[2].partition("#")[0]
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, errors="strict")
+    except ValueError as error:
+        raise problems.bad_request("the query is not UTF-8") from error
+    named = {value for key, value in pairs if key == "asset_uuid"}
+    if len(named) > 1:
+        raise problems.bad_request("the query names more than one asset_uuid")
+    return (named.pop() or None) if named else None
+
+
+_targets: dict[str, Target] = {}
+
+
+def _target(url: str) -> Target:
+    """Take a URL apart once (URLs come from the registry and are few)."""
+    target = _targets.get(url)
+    if target is None:
+        target = _targets[url] = Target.of(url)
+    return target
+
+
+def _document(document: object, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
+    body = json.dumps(document).encode()
+    return web.Response(
+        status=status, body=body, headers={"Content-Type": "application/json", "Cache-Control": "no-store"}
+    )

@@ -1,0 +1,125 @@
+"""What a client is told when it cannot be served: one JSON shape for every failure (RFC 9457)."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+
+from aiohttp import web
+
+CONTENT_TYPE = "application/problem+json"
+
+
+class Problem(Exception):
+    """A request that cannot be served, as the client will see it.
+
+    Attributes:
+        status: the HTTP status of the answer.
+        kind: last part of the ``type`` URN, stable, for programs.
+        detail: what happened to this request, for people.
+        retry_after: seconds after which trying again can help; None where it cannot.
+        allow: the methods that the resource has, for 405.
+    """
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        kind: str,
+        detail: str,
+        *,
+        retry_after: int | None = None,
+        allow: str | None = None,
+    ) -> None:
+        """Keep what the answer needs."""
+        super().__init__(detail)
+        self.status = status
+        self.kind = kind
+        self.detail = detail
+        self.retry_after = retry_after
+        self.allow = allow
+
+    def response(self) -> web.Response:
+        """Return the answer."""
+        document = {
+            "type": f"urn:openfactory:routing-layer:{self.kind}",
+            "title": self.status.phrase,
+            "status": int(self.status),
+            "detail": self.detail,
+        }
+        headers = {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}
+        if self.retry_after is not None:
+            headers["Retry-After"] = str(self.retry_after)
+        if self.allow is not None:
+            headers["Allow"] = self.allow
+        body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+        return web.Response(status=int(self.status), body=body, headers=headers)
+
+
+def bad_request(detail: str) -> Problem:
+    """The request itself is wrong."""
+    return Problem(HTTPStatus.BAD_REQUEST, "bad-request", detail)
+
+
+def unknown_path(path: str) -> Problem:
+    """There is no such resource."""
+    return Problem(HTTPStatus.NOT_FOUND, "unknown-path", f"nothing is served at {path}")
+
+
+def wrong_method(method: str) -> Problem:
+    """The resources of the proxy are read-only."""
+    detail = f"{method} is not supported here, GET and HEAD are"
+    return Problem(HTTPStatus.METHOD_NOT_ALLOWED, "wrong-method", detail, allow="GET, HEAD")
+
+
+def unknown_asset(asset: str) -> Problem:
+    """KsqlDB has no such asset."""
+    return Problem(HTTPStatus.NOT_FOUND, "unknown-asset", f"asset {asset!r} is not in the UNS map")
+
+
+def asset_without_level(asset: str, expression: str) -> Problem:
+    """The asset is mapped, but not below the level that makes the groups."""
+    detail = f"asset {asset!r} is in the UNS map, but has no {expression}, so it belongs to no group"
+    return Problem(HTTPStatus.NOT_FOUND, "asset-without-level", detail)
+
+
+def asset_elsewhere(asset: str, group: str, actual: str) -> Problem:
+    """A group was asked for an asset of another group."""
+    detail = f"asset {asset!r} is in group {actual!r}, not in {group!r}"
+    return Problem(HTTPStatus.NOT_FOUND, "asset-elsewhere", detail)
+
+
+def unknown_group(group: str) -> Problem:
+    """No asset is in the group, and nothing serves it."""
+    return Problem(HTTPStatus.NOT_FOUND, "unknown-group", f"there is no group {group!r}")
+
+
+def not_deployed(group: str, waited: float) -> Problem:
+    """The group exists, its service does not serve yet."""
+    detail = f"group {group!r} has no service yet (waited {waited:g} s); the operator has been told"
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "group-not-deployed", detail, retry_after=5)
+
+
+def not_ready(detail: str) -> Problem:
+    """The proxy lacks what it needs to answer."""
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", detail, retry_after=2)
+
+
+def draining() -> Problem:
+    """The proxy is going away."""
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "draining", "this instance is stopping", retry_after=1)
+
+
+def unreachable(upstream: str, why: str) -> Problem:
+    """The service behind could not be connected to, or broke before it answered."""
+    return Problem(HTTPStatus.BAD_GATEWAY, "upstream-unreachable", f"{upstream}: {why}", retry_after=2)
+
+
+def late(upstream: str, seconds: float) -> Problem:
+    """The service behind accepted the request and did not answer in time."""
+    detail = f"{upstream} did not answer within {seconds:g} s"
+    return Problem(HTTPStatus.GATEWAY_TIMEOUT, "upstream-late", detail, retry_after=2)
+
+
+def internal() -> Problem:
+    """A bug of ours."""
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "an unexpected error; it has been logged")

@@ -1,0 +1,141 @@
+"""Where each group is served: the boot copy first, then hot from the operator, always the last good document."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from pathlib import Path
+
+import aiohttp
+import structlog
+
+from reconciler.errors import RegistryError
+from reconciler.registry import Registry, parse
+from routing_layer.metrics import Metrics
+
+_log = structlog.get_logger(__name__)
+
+_TIMEOUT = aiohttp.ClientTimeout(total=5, sock_connect=2)
+#: At most one nudge in this many seconds, however many clients wait.
+_NUDGE_GAP = 1.0
+
+#: Told after another document came into use: the one before (None: none) and the new one.
+OnChange = Callable[[Registry | None, Registry], None]
+
+
+class RegistryFollower:
+    """Keeps the newest registry document that can be believed.
+
+    Attributes:
+        current: the document in use, None before the first.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, metrics: Metrics, on_change: OnChange) -> None:
+        """Follow the operator at ``url``; an empty one: only what ``boot`` reads."""
+        self._session = session
+        self._url = url
+        self._metrics = metrics
+        self._on_change = on_change
+        self.current: Registry | None = None
+        self._etag: str | None = None
+        self._complaint = ""
+        self._confirmed = time.monotonic()
+        self._nudged = float("-inf")
+        self._changed = asyncio.Event()
+
+    @property
+    def age(self) -> float:
+        """Seconds since the document in use was last confirmed by the operator."""
+        return time.monotonic() - self._confirmed
+
+    def boot(self, path: Path) -> None:
+        """Use the file if it is there and good; the operator may be down for long."""
+        try:
+            self._use(path.read_bytes())
+        except OSError as error:
+            _log.info("registry: no boot copy at %s (%s)", path, error.strerror)
+        except RegistryError as error:
+            self._complain("corrupt", f"{path}: {error}")
+
+    async def run(self, every: float) -> None:
+        """Look at the operator's document each ``every`` seconds until cancelled."""
+        while True:
+            if self._url:
+                await self.look()
+            await asyncio.sleep(every)
+
+    async def look(self) -> None:
+        """Ask the operator once; whatever it answers, the last good document stays in use."""
+        headers = {"If-None-Match": self._etag} if self._etag else {}
+        try:
+            async with self._session.get(f"{self._url}/registry", headers=headers, timeout=_TIMEOUT) as response:
+                body = await response.read()
+                await self._answered(response.status, response.headers.get("ETag"), body)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._complain("unreachable", f"the operator does not answer: {type(error).__name__}: {error}")
+
+    async def _answered(self, status: int, etag: str | None, body: bytes) -> None:
+        if status == HTTPStatus.OK:
+            try:
+                self._use(body)
+            except RegistryError as error:
+                self._complain("identity" if "cluster" in str(error) else "corrupt", str(error))
+                return
+            self._etag = etag
+        elif status != HTTPStatus.NOT_MODIFIED:
+            self._complain("unreachable", f"the operator has no registry: HTTP {status}")
+            return
+        self._confirmed = time.monotonic()
+        self._complaint = ""
+
+    async def nudge(self) -> None:
+        """Tell the operator that something is missing; a failure is only logged."""
+        if not self._url or time.monotonic() - self._nudged < _NUDGE_GAP:
+            return
+        self._nudged = time.monotonic()
+        self._metrics.nudges.inc()
+        try:
+            async with self._session.post(f"{self._url}/reconcile", timeout=_TIMEOUT) as response:
+                await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            _log.info("registry: the operator could not be told: %s", error)
+
+    async def url_of(self, group: str, patience: float) -> str | None:
+        """Return where the group is served, waiting up to ``patience`` seconds for it to appear; None if it did not."""
+        if (url := self._url_now(group)) is not None or patience <= 0:
+            return url
+        nudge = asyncio.create_task(self.nudge())
+        try:
+            async with asyncio.timeout(patience):
+                while (url := self._url_now(group)) is None:
+                    await self._changed.wait()
+        except TimeoutError:
+            return None
+        finally:
+            await asyncio.shield(nudge)
+        return url
+
+    def _url_now(self, group: str) -> str | None:
+        return self.current.groups.get(group) if self.current else None
+
+    def _use(self, data: bytes) -> None:
+        before = self.current
+        registry = parse(data, expect=before.identity if before else None)
+        if registry == before:
+            return
+        self.current = registry
+        self._metrics.registry_in_use(registry.revision)
+        _log.info("registry: revision %s with %d groups", registry.revision, len(registry.groups))
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        self._on_change(before, registry)
+
+    def _complain(self, reason: str, text: str) -> None:
+        """Count a document that is not used, and log it once, not each second."""
+        self._metrics.registry_refused[reason].inc()
+        if text != self._complaint:
+            self._complaint = text
+            kept = f"; revision {self.current.revision} stays in use" if self.current else ""
+            _log.warning("registry: %s%s", text, kept)

@@ -1,0 +1,77 @@
+"""One process of the proxy, from its socket to its last stream."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import socket
+
+import structlog
+from aiohttp import web
+
+from routing_layer.app import Proxy
+from routing_layer.metrics import Ended
+from routing_layer.settings import Settings
+
+_log = structlog.get_logger(__name__)
+_BACKLOG = 8192
+#: Time for a load balancer to see that we are not ready before the door is closed.
+_NOTICE_SECONDS = 0.5
+#: Clients of an ended stream come back after a random time from this range, so that they do not come together.
+_RETRY_MILLISECONDS = (200, 3000)
+
+
+def listen(port: int, *, shared: bool) -> socket.socket:
+    """Return a listening socket on every address, IPv4 and IPv6; ``shared`` lets several processes have one each."""
+    dual = socket.has_dualstack_ipv6()
+    family, host = (socket.AF_INET6, "::") if dual else (socket.AF_INET, "0.0.0.0")  # noqa: S104 - a proxy's purpose
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG, reuse_port=shared, dualstack_ipv6=dual)
+
+
+async def serve(settings: Settings, sock: socket.socket) -> None:
+    """Serve on ``sock`` until SIGTERM or SIGINT, then drain."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    proxy = Proxy(settings)
+    # The handler must be cancelled when its client leaves: without it every silent stream stays open (measured).
+    server = web.Server(proxy.handle, handler_cancellation=True, access_log=None, auto_decompress=False)
+    runner = web.ServerRunner(server, shutdown_timeout=1.0)
+    await runner.setup()
+    site = web.SockSite(runner, sock, backlog=_BACKLOG)
+    proxy.start()
+    await site.start()
+    _log.info("serving on port %d", sock.getsockname()[1])
+    try:
+        await stop.wait()
+        await drain(proxy, site, settings.drain_seconds)
+    finally:
+        await runner.cleanup()
+        await proxy.close()
+
+
+async def drain(proxy: Proxy, site: web.SockSite, seconds: float) -> None:
+    """Take no more clients and end the streams, spread over ``seconds``."""
+    proxy.draining = True
+    started = asyncio.get_running_loop().time()
+    streams = list(proxy.streams)
+    _log.info("stopping: %d streams end within %g s", len(streams), seconds)
+    await asyncio.sleep(min(_NOTICE_SECONDS, seconds / 4))
+    await site.stop()
+    streams = list(proxy.streams)
+    random.shuffle(streams)
+    # A tenth is kept for the last ones to be flushed.
+    ends = started + seconds * 0.9
+    for index, stream in enumerate(streams):
+        left = ends - asyncio.get_running_loop().time()
+        stream.end(Ended.DRAINED, hint())
+        await asyncio.sleep(max(0.0, left / (len(streams) - index)) if index + 1 < len(streams) else 0)
+    while len(proxy.streams) and asyncio.get_running_loop().time() < started + seconds:
+        await asyncio.sleep(0.05)
+
+
+def hint() -> bytes:
+    """Return the SSE field that tells one client when to come back."""
+    return b"retry: %d\n\n" % random.randint(*_RETRY_MILLISECONDS)  # noqa: S311 - spreads clients, no secret

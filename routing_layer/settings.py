@@ -1,0 +1,169 @@
+"""Every setting of the proxy, its variable, its default and what it does."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from reconciler.errors import ConfigurationError
+
+_UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)\s*")
+_URL = r"^https?://[^/\s]+"
+
+
+def _seconds(value: Any) -> Any:
+    """Read ``45``, ``45s``, ``500ms`` or ``1.5m`` as seconds."""
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value)
+    if match is None:
+        raise ValueError(f"{value!r} is not a duration: use seconds, or a number with ms, s, m, h or d")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0)]
+Limit = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+
+
+class RoutingMode(StrEnum):
+    """What becomes of a request for an asset's stream."""
+
+    PROXY = "proxy"
+    REDIRECT = "redirect"
+
+
+class LogLevel(StrEnum):
+    """How much is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    CRITICAL = "critical"
+
+
+class Settings(BaseSettings):
+    """The proxy's settings. The name of a variable is the field's name in upper case."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, use_attribute_docstrings=True)
+
+    routing_layer_port: int = Field(5555, ge=0, le=65535)
+    """Port that is listened on, on every address (0: any free one, written to the log)."""
+    routing_layer_workers: int = Field(1, ge=1, le=64)
+    """Processes that share the port; each keeps its own copy of the membership."""
+    routing_mode: RoutingMode = RoutingMode.PROXY
+    """`proxy`, or `redirect`: /asset_stream answers 307 to /group/<Group>/asset_stream."""
+    registry_file: Path = Path("/etc/openfactory/registry.json")
+    """The registry's boot copy: used until the operator answers; it may be missing."""
+    reconciler_url: str = Field("", pattern=r"^$|" + _URL)
+    """The operator, where the registry is followed and nudges go; empty: only the file is used."""
+    ksqldb_url: str = Field(pattern=_URL)
+    """The ksqlDB server (`http://host:8088`)."""
+    ksqldb_username: str = ""
+    """User name for HTTP basic authentication; empty: none is sent."""
+    ksqldb_password: SecretStr = SecretStr("")
+    """Password for HTTP basic authentication."""
+    ksqldb_username_file: Path | None = None
+    """A file that holds `KSQLDB_USERNAME` (a Swarm secret)."""
+    ksqldb_password_file: Path | None = None
+    """A file that holds `KSQLDB_PASSWORD` (a Swarm secret)."""
+    ksqldb_ca_file: Path | None = None
+    """CA certificates (PEM) to verify an `https` ksqlDB with; empty: the system's."""
+    log_level: LogLevel = LogLevel.INFO
+    """Least severe level that is logged; `debug` has a line for each start and end of a stream."""
+
+    connect_timeout: Limit = 2.0
+    """Seconds to reach a service, its name lookup included."""
+    head_timeout: Limit = 10.0
+    """Seconds from the request to the head of a service's response."""
+    idle_timeout: Limit = 45.0
+    """Seconds of silence after which a stream is cut (group services ping every 15 s), and seconds for which a
+    client may refuse to take what is pending."""
+    lazy_deploy_wait: Seconds = 10.0
+    """Seconds that a request waits for the service of a group that ksqlDB knows and the registry does not."""
+    drain_seconds: Seconds = 10.0
+    """Seconds over which SIGTERM spreads the ends of the streams."""
+    registry_poll: Limit = 1.0
+    """Seconds between two looks at the operator's registry."""
+    negative_cache_seconds: Seconds = 2.0
+    """Seconds for which an asset that ksqlDB did not know is not asked for again."""
+    negative_cache_size: int = Field(10_000, ge=1)
+    """Unknown assets that are remembered at most."""
+    membership_resync: Limit = 300.0
+    """Seconds between two comparisons of the watched membership with a full read."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_unset(cls, data: Any) -> Any:
+        """Treat ``VAR=`` as unset, as compose files with ``${VAR:-}`` produce it."""
+        return {key: value for key, value in data.items() if value != ""} if isinstance(data, dict) else data
+
+    @field_validator("log_level", "routing_mode", mode="before")
+    @classmethod
+    def _any_case(cls, value: Any) -> Any:
+        return value.strip().lower() if isinstance(value, str) else value
+
+    @field_validator("reconciler_url", "ksqldb_url")
+    @classmethod
+    def _no_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _read_secrets(self) -> Settings:
+        if self.ksqldb_username_file is not None:
+            object.__setattr__(self, "ksqldb_username", _secret("KSQLDB_USERNAME_FILE", self.ksqldb_username_file))
+        if self.ksqldb_password_file is not None:
+            secret = _secret("KSQLDB_PASSWORD_FILE", self.ksqldb_password_file)
+            object.__setattr__(self, "ksqldb_password", SecretStr(secret))
+        return self
+
+
+def _secret(variable: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ValueError(f"{variable}: {error.strerror}: {path}") from error
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the settings from the environment and ``.env``.
+
+    Raises:
+        ConfigurationError: one line a problem, each naming the variable and what it must be.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_explain(dict(item)) for item in error.errors())) from error
+
+
+def describe() -> str:
+    """Return every variable with its default and meaning, one paragraph each, for ``--help``."""
+    return "\n".join(_entry(name) for name in Settings.model_fields)
+
+
+def _entry(name: str) -> str:
+    info = Settings.model_fields[name]
+    default = "required" if info.is_required() else str(getattr(info.default, "value", info.default))
+    shown = "" if default in ("", "None", "**********") else f" [{default}]"
+    text = " ".join((info.description or "").split())
+    return f"  {name.upper()}{shown}\n      {text}"
+
+
+def _explain(item: dict[str, Any]) -> str:
+    name = "_".join(str(part) for part in item["loc"]).upper()
+    if item["type"] == "missing":
+        return f"{name} is required and not set: {_doc(name)}"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return f"{name}={item['input']!r}: {message} ({_doc(name)})" if name else message
+
+
+def _doc(variable: str) -> str:
+    info = Settings.model_fields.get(variable.lower())
+    return (info.description or "").split("\n")[0] if info else "unknown"

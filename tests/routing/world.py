@@ -1,0 +1,505 @@
+"""The world around the proxy: a service, an operator, a ksqlDB and clients, each a real server or socket of its own.
+
+The ksqlDB here answers only the three questions of the proxy, in the recorded shapes, and can lie the way the real
+one does. The proxy itself runs as a process, started the way a container starts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from tests.routing.sse import Event, EventParser
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+PATIENCE = 20.0
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+    return port
+
+
+async def until(condition: Callable[[], bool], what: str = "") -> None:
+    """Wait for a condition; fail if it does not come true."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"never came true: {what or condition}") from None
+
+
+def chunk(data: bytes) -> bytes:
+    """Return one chunk of a chunked body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+@dataclass(eq=False)
+class Connection:
+    """One connection that a service accepted, and the head of its request."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    request: bytes
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def target(self) -> str:
+        """The request target."""
+        return self.request.split(b" ")[1].decode()
+
+    def header(self, name: str) -> list[str]:
+        """Return the values of a header, in order."""
+        lines = self.request.decode("latin-1").split("\r\n")[1:]
+        pairs = [line.partition(":") for line in lines if ":" in line]
+        return [value.strip() for key, _, value in pairs if key.lower() == name.lower()]
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def event(self, text: str) -> None:
+        """Send one event as one chunk."""
+        await self.send(chunk(f"data: {text}\n\n".encode()))
+
+
+class Service:
+    """A service whose every byte a test decides: it accepts, reads the head and does what ``answer`` says."""
+
+    def __init__(self, answer: Callable[[Connection], Any] | None = None) -> None:
+        """Answer each request with ``answer``; by default with the head of an event stream."""
+        self.port = free_port()
+        self.connections: list[Connection] = []
+        self.answer = answer
+        self._server: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the registry says it is."""
+        return f"http://127.0.0.1:{self.port}/asset_stream"
+
+    @property
+    def open(self) -> list[Connection]:
+        """The connections whose client is still there."""
+        return [connection for connection in self.connections if not connection.left.is_set()]
+
+    async def start(self) -> Service:
+        """Listen."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, backlog=4096)
+        return self
+
+    async def stop(self) -> None:
+        """Stop listening; connections stay."""
+        if self._server is not None:
+            self._server.close()
+
+    async def cut(self) -> None:
+        """Break every connection."""
+        for connection in self.open:
+            connection.writer.transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                connection = Connection(reader, writer, await reader.readuntil(b"\r\n\r\n"))
+                self.connections.append(connection)
+                if self.answer is None:
+                    await connection.send(HEAD)
+                else:
+                    await self.answer(connection)
+                if b"asset_state" not in connection.request:
+                    await reader.read()
+                    connection.left.set()
+                    return
+        for connection in self.connections:
+            if connection.writer is writer:
+                connection.left.set()
+
+
+class Ksql:
+    """A table of assets and groups behind the three statements of the proxy.
+
+    Attributes:
+        lies: pulls answer no rows, as a server does for a moment after its restart.
+        refuses: every request is answered with 503.
+        questions: the statements of all pulls.
+    """
+
+    def __init__(self) -> None:
+        """Start with an empty table."""
+        self.port = free_port()
+        self.table: dict[str, str | None] = {}
+        self.history: list[tuple[str, str | None, bool]] = []
+        self.lies = False
+        self.refuses = False
+        self.questions: list[str] = []
+        self._watchers: set[web.StreamResponse] = set()
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        """The server's URL."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def watchers(self) -> int:
+        """Open push queries."""
+        return len(self._watchers)
+
+    async def start(self) -> Ksql:
+        """Listen."""
+        app = web.Application()
+        app.router.add_post("/query", self._query)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
+        return self
+
+    async def stop(self) -> None:
+        """Go away, with every open query."""
+        if self._runner is not None:
+            for response in list(self._watchers):
+                response._req.transport.abort()
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def put(self, asset: str, group: str | None) -> None:
+        """Map an asset, as a record of the table's topic."""
+        self.table[asset] = group
+        await self._record(asset, group, gone=False)
+
+    async def drop(self, asset: str) -> None:
+        """Remove an asset: a tombstone."""
+        self.table.pop(asset, None)
+        await self._record(asset, None, gone=True)
+
+    async def end_watches(self) -> None:
+        """End every push query the way a dropped table does."""
+        for response in list(self._watchers):
+            await response.write(b'{"finalMessage":"Query Completed"}]')
+            response._req.transport.close()
+
+    async def _record(self, asset: str, group: str | None, *, gone: bool) -> None:
+        self.history.append((asset, group, gone))
+        for response in list(self._watchers):
+            await response.write(self._row(asset, group, gone=gone) + b",\n")
+
+    async def _query(self, request: web.Request) -> web.StreamResponse:
+        if self.refuses:
+            return web.Response(status=503, text='{"@type":"generic_error","error_code":50302,"message":"starting"}')
+        statement = (await request.json())["ksql"]
+        if "EMIT CHANGES" in statement:
+            return await self._push(request)
+        self.questions.append(statement)
+        rows = {} if self.lies else self.table
+        where = re.search(r"WHERE \w+ = '((?:[^']|'')*)';$", statement)
+        if where is not None:
+            asset = where[1].replace("''", "'")
+            rows = {asset: rows[asset]} if asset in rows else {}
+        lines = [self._header(key=True), *(self._row(asset, group, gone=False) for asset, group in rows.items())]
+        return web.Response(body=b"[" + b",\n".join(lines) + b"]", content_type="application/vnd.ksql.v1+json")
+
+    async def _push(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/vnd.ksql.v1+json"})
+        await response.prepare(request)
+        past = b"".join(self._row(asset, group, gone=gone) + b",\n" for asset, group, gone in self.history)
+        await response.write(b"[" + self._header(key=False) + b",\n" + past)
+        self._watchers.add(response)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._watchers.discard(response)
+        return response
+
+    @staticmethod
+    def _header(*, key: bool) -> bytes:
+        schema = "`ASSET_UUID` STRING KEY, `UNS_GROUP` STRING" if key else "`ASSET_UUID` STRING, `UNS_GROUP` STRING"
+        return json.dumps({"header": {"queryId": "q", "schema": schema}}).encode()
+
+    @staticmethod
+    def _row(asset: str, group: str | None, *, gone: bool) -> bytes:
+        row: dict[str, Any] = {"columns": [asset, group]}
+        if gone:
+            row["tombstone"] = True
+        return json.dumps({"row": row}).encode()
+
+
+class Operator:
+    """Serves the registry with an ETag and counts nudges.
+
+    Attributes:
+        document: the bytes that are served; None: 503.
+        nudged: how often ``POST /reconcile`` came.
+        on_nudge: what a nudge makes happen.
+    """
+
+    def __init__(self) -> None:
+        """Start with no document."""
+        self.port = free_port()
+        self.document: bytes | None = None
+        self.nudged = 0
+        self.on_nudge: Callable[[], None] = lambda: None
+        self.not_modified = 0
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        """The operator's URL."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self) -> Operator:
+        """Listen."""
+        app = web.Application()
+        app.router.add_get("/registry", self._registry)
+        app.router.add_post("/reconcile", self._reconcile)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+        return self
+
+    async def stop(self) -> None:
+        """Go away."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _registry(self, request: web.Request) -> web.Response:
+        if self.document is None:
+            return web.Response(status=503)
+        etag = '"' + hashlib.sha256(self.document).hexdigest()[:12] + '"'
+        if request.headers.get("If-None-Match") == etag:
+            self.not_modified += 1
+            return web.Response(status=304, headers={"ETag": etag})
+        return web.Response(body=self.document, headers={"ETag": etag})
+
+    async def _reconcile(self, _request: web.Request) -> web.Response:
+        self.nudged += 1
+        self.on_nudge()
+        return web.Response(status=202)
+
+
+def registry(groups: dict[str, str], state_api: str | None = None, **changes: Any) -> bytes:
+    """Return a registry document."""
+    document: dict[str, Any] = {
+        "version": 1,
+        "identity": {"kafka": "k1", "ksqldb": "default_"},
+        "groups": groups,
+        "state_api": state_api,
+        "membership": {"table": "asset_to_uns_map", "key": "ASSET_UUID", "group": "UNS_LEVELS['workcenter']"},
+    }
+    return json.dumps({**document, **changes}, sort_keys=True).encode()
+
+
+class Response:
+    """A response as it comes in: the head at once, the body as it is asked for."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes) -> None:
+        """Read the head."""
+        self.reader = reader
+        self.writer = writer
+        lines = head.decode("latin-1").split("\r\n")
+        self.status = int(lines[0].split(" ")[1])
+        self.lines = [line for line in lines[1:] if line]
+        self._events = EventParser()
+        self._pending: list[Event] = []
+        self.complete = False
+
+    def header(self, name: str) -> str | None:
+        """Return a header's value."""
+        for line in self.lines:
+            key, _, value = line.partition(":")
+            if key.lower() == name.lower():
+                return value.strip()
+        return None
+
+    @property
+    def retry(self) -> int | None:
+        """The reconnection time that the stream asked for."""
+        return self._events.retry
+
+    async def piece(self) -> bytes:
+        """Return the next chunk; empty at the proper end.
+
+        Raises:
+            asyncio.IncompleteReadError: the connection was cut.
+        """
+        size = int((await self.reader.readuntil(b"\r\n"))[:-2], 16)
+        data = await self.reader.readexactly(size + 2)
+        assert data.endswith(b"\r\n")
+        self.complete = size == 0
+        return data[:-2]
+
+    async def event(self) -> Event:
+        """Return the next event."""
+        while not self._pending:
+            data = await self.piece()
+            assert data, "the stream ended"
+            self._pending += self._events.feed(data)
+        return self._pending.pop(0)
+
+    async def rest(self) -> bytes:
+        """Return the body to its end."""
+        length = self.header("Content-Length")
+        if length is not None:
+            return await self.reader.readexactly(int(length))
+        pieces = []
+        while piece := await self.piece():
+            self._pending += self._events.feed(piece)
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def problem(self) -> dict[str, Any]:
+        """Return the problem document."""
+        assert self.header("Content-Type") == "application/problem+json"
+        document: dict[str, Any] = json.loads(await self.rest())
+        assert document["status"] == self.status
+        return document
+
+    def leave(self) -> None:
+        """Close the connection without a word."""
+        self.writer.transport.abort()
+
+
+class Proxy:
+    """The proxy as a process."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        """Prepare one with these variables."""
+        self.port = free_port()
+        base = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+        self.environment = {**base, "ROUTING_LAYER_PORT": str(self.port), "LOG_LEVEL": "warning", **environment}
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> Proxy:
+        """Start it and wait until it listens."""
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "routing_layer", env=self.environment, cwd=ROOT
+        )
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                with contextlib.suppress(ConnectionError):
+                    (await self.get("/healthz")).leave()
+                    return self
+                assert self.process.returncode is None, "the proxy did not start"
+                await asyncio.sleep(0.05)
+
+    async def stop(self) -> None:
+        """End it at once."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+    def terminate(self) -> None:
+        """Ask it to stop."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+
+    async def exit_code(self) -> int:
+        """Wait for its end."""
+        assert self.process is not None
+        async with asyncio.timeout(PATIENCE):
+            return await self.process.wait()
+
+    async def get(self, target: str, *headers: str, method: str = "GET", version: str = "1.1") -> Response:
+        """Send a request and return its response as soon as the head is there."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=4 * 1024 * 1024)
+        lines = [f"{method} {target} HTTP/{version}", "Host: proxy.test:5555", *headers, "", ""]
+        writer.write("\r\n".join(lines).encode("latin-1"))
+        async with asyncio.timeout(PATIENCE):
+            return Response(reader, writer, await reader.readuntil(b"\r\n\r\n"))
+
+    async def metric(self, name: str) -> float:
+        """Return the value of one series."""
+        response = await self.get("/metrics")
+        text = (await response.rest()).decode()
+        response.leave()
+        found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+        assert found is not None, f"no series {name}"
+        return float(found[1])
+
+    async def ready(self) -> bool:
+        """Whether it is ready."""
+        response = await self.get("/readyz")
+        response.leave()
+        return response.status == 200
+
+    async def wait_ready(self) -> None:
+        """Wait until it is ready."""
+        async with asyncio.timeout(PATIENCE):
+            while not await self.ready():
+                await asyncio.sleep(0.05)
+
+
+@dataclass
+class World:
+    """All of it: two group services, Weld with asset A1 and Paint with asset A2."""
+
+    proxy: Proxy
+    ksql: Ksql
+    operator: Operator
+    weld: Service
+    paint: Service
+    state: Service
+
+    def publish(self, groups: dict[str, str] | None = None, **changes: Any) -> None:
+        """Publish a registry; by default the usual two groups."""
+        usual = {"Weld": self.weld.url, "Paint": self.paint.url}
+        state = f"http://127.0.0.1:{self.state.port}/asset_state"
+        self.operator.document = registry(usual if groups is None else groups, state, **changes)
+
+    async def stream(self, asset: str, *headers: str) -> Response:
+        """Open an asset's stream, which must succeed."""
+        response = await self.proxy.get(f"/asset_stream?asset_uuid={asset}", *headers)
+        assert response.status == 200, await response.rest()
+        return response
+
+
+@contextlib.asynccontextmanager
+async def world(
+    *, ready: bool = True, state: Callable[[Connection], Any] | None = None, **env: str
+) -> AsyncIterator[World]:
+    """Start everything, and end it."""
+    ksql, operator = await Ksql().start(), await Operator().start()
+    weld, paint = await Service().start(), await Service().start()
+    state_api = await Service(state).start()
+    await ksql.put("A1", "Weld")
+    await ksql.put("A2", "Paint")
+    base = {
+        "KSQLDB_URL": ksql.url,
+        "RECONCILER_URL": operator.url,
+        "REGISTRY_FILE": "/nonexistent",
+        "REGISTRY_POLL": "0.1",
+    }
+    proxy = Proxy({**base, **env})
+    around = World(proxy, ksql, operator, weld, paint, state_api)
+    around.publish()
+    try:
+        await proxy.start()
+        if ready:
+            await proxy.wait_ready()
+        yield around
+    finally:
+        await proxy.stop()
+        await ksql.stop()
+        await operator.stop()
+        for service in (weld, paint, state_api):
+            await service.cut()
+            await service.stop()
