@@ -55,6 +55,7 @@ class Site:
 
     url: str = ""
     requests: list[Request] = field(default_factory=list)
+    connections: int = 0
     over: threading.Event = field(default_factory=threading.Event)
 
     def count(self, path: str) -> int:
@@ -89,6 +90,10 @@ def in_turn(*replies: Reply) -> Answer:
 def _handler(site: Site, answer: Answer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            site.connections += 1
+            super().setup()
 
         def do_GET(self) -> None:
             self._serve()

@@ -1,0 +1,187 @@
+"""Every way in which a read can fail, over real sockets: never an empty set, always an error of the right class."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from reconciler.errors import (
+    KsqlError,
+    KsqlInBandFailure,
+    KsqlNotReady,
+    KsqlRefused,
+    KsqlTruncated,
+    KsqlUnreachable,
+    KsqlWrongShape,
+)
+from reconciler.ksqldb.client import READ_ATTEMPTS, KsqlClient
+from reconciler.ksqldb.exchange import Limits
+from tests.contract.bodies import MEMBERS_SCHEMA, error, error_row, header, listed, row, rows
+from tests.contract.server import Manner, Reply, in_turn, serve
+
+ROWS = "application/vnd.ksql.v1+json"
+SHORT = Limits(connect=0.5, read=0.4, ddl=0.4, outcome=0.4)
+GOOD = rows(header(), row("A1", "Weld"), row("A2", None))
+
+
+def of_rows(*items: str, manner: Manner = Manner.CHUNKED) -> Reply:
+    """Return an answer to a pull query."""
+    return Reply(rows(*items), content_type=ROWS, manner=manner)
+
+
+FAULTS = {
+    "reset mid-body": (Reply(GOOD, content_type=ROWS, manner=Manner.RESET), KsqlTruncated),
+    "cut between rows": (Reply(GOOD, content_type=ROWS, manner=Manner.CUT), KsqlTruncated),
+    "slow drip": (Reply(manner=Manner.DRIP), KsqlUnreachable),
+    "slow drip of the head": (Reply(manner=Manner.DRIP_HEAD), KsqlUnreachable),
+    "no answer": (Reply(manner=Manner.SILENT), KsqlUnreachable),
+    "401": (Reply(error(40100, "Unauthorized"), 401), KsqlRefused),
+    "503 while starting": (Reply(error(50302, "KSQL is not yet ready to serve requests."), 503, ""), KsqlNotReady),
+    "503 of a proxy": (Reply(b"<html>no server</html>", 503, "text/html"), KsqlNotReady),
+    "502 of a proxy": (Reply(b"<html>bad gateway</html>", 502, "text/html"), KsqlUnreachable),
+    "an error row after 10,000 good rows": (
+        of_rows(header(), *(row(f"A{n}", "Weld") for n in range(10_000)), error_row()),
+        KsqlInBandFailure,
+    ),
+    "an error object instead of rows": (Reply(error(50000, "failed"), content_type=ROWS), KsqlWrongShape),
+    "an error object as an element": (
+        Reply(b"[" + error(50000, "failed") + b"]", content_type=ROWS),
+        KsqlInBandFailure,
+    ),
+    "missing bracket": (Reply(GOOD[:-1], content_type=ROWS), KsqlTruncated),
+    "half a row": (Reply(GOOD[:-9], content_type=ROWS), KsqlTruncated),
+    "empty body": (Reply(b"", content_type=ROWS), KsqlTruncated),
+    "header only, unclosed": (Reply(("[" + header()).encode(), content_type=ROWS), KsqlTruncated),
+    "an empty array": (Reply(b"[]", content_type=ROWS), KsqlWrongShape),
+    "rows without a header": (of_rows(row("A1", "Weld")), KsqlWrongShape),
+    "two headers": (of_rows(header(), header()), KsqlWrongShape),
+    "another column": (of_rows(header("`ASSET_UUID` STRING KEY, `UNS_ID` STRING")), KsqlWrongShape),
+    "another type": (of_rows(header("`ASSET_UUID` STRING KEY, `UNS_GROUP` BIGINT")), KsqlWrongShape),
+    "another key": (of_rows(header("`ASSET_UUID` STRING, `UNS_GROUP` STRING")), KsqlWrongShape),
+    "a column more": (of_rows(header(MEMBERS_SCHEMA + ", `X` STRING")), KsqlWrongShape),
+    "a narrow row": (of_rows(header(), row("A1")), KsqlWrongShape),
+    "duplicate keys": (of_rows(header(), row("A1", "Weld"), row("A1", "Paint")), KsqlWrongShape),
+    "a row without its key": (of_rows(header(), row(None, "Weld")), KsqlWrongShape),
+    "more after the end": (Reply(GOOD + b"[]", content_type=ROWS), KsqlWrongShape),
+    "not JSON": (Reply(b"<html>hello</html>", content_type="text/html"), KsqlWrongShape),
+    "not UTF-8": (Reply(b'[{"header":"\xff"}]', content_type=ROWS), KsqlWrongShape),
+    "a redirect": (Reply(b"", 307, ""), KsqlWrongShape),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_failed_read_of_the_members_is_an_error(fault: str) -> None:
+    """Whatever breaks, no partial result comes out."""
+    reply, kind = FAULTS[fault]
+    with serve(in_turn(reply)) as site, closing(KsqlClient(site.url, SHORT)) as client:
+        with pytest.raises(KsqlError) as caught:
+            client.members("asset_to_uns_map", "asset_uuid", "workcenter")
+        assert type(caught.value) is kind
+        assert client.failures >= 1 or kind is KsqlWrongShape
+
+
+def test_a_refused_connection_is_an_error() -> None:
+    """Nobody listens on the port."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    with closing(KsqlClient(f"http://127.0.0.1:{port}", SHORT)) as client, pytest.raises(KsqlUnreachable):
+        client.members("asset_to_uns_map", "asset_uuid", "workcenter")
+
+
+def test_a_complete_answer_is_read_whole() -> None:
+    """The same request, answered well: assets with their groups, and those without."""
+    with serve(in_turn(of_rows(header(), row("A1", "Weld"), row("A2", None)))) as site:
+        with closing(KsqlClient(site.url, SHORT)) as client:
+            assert client.members("asset_to_uns_map", "asset_uuid", "workcenter") == (("A1", "Weld"), ("A2", None))
+            assert client.failures == 0
+        (request,) = site.requests
+        assert request.headers["accept"] == ROWS
+        assert b"sessionVariables" not in request.body
+
+
+def test_the_last_question_before_a_deletion_needs_a_complete_answer() -> None:
+    """Only a complete and empty answer says that a group has no member."""
+    schema = "`ASSET_UUID` STRING KEY"
+    empty, one = of_rows(header(schema)), of_rows(header(schema), row("A1"))
+    unclosed = Reply(("[" + header(schema)).encode(), content_type=ROWS)
+    for reply, expected in ((empty, False), (one, True), (unclosed, None)):
+        with serve(in_turn(reply)) as site, closing(KsqlClient(site.url, SHORT)) as client:
+            if expected is None:
+                with pytest.raises(KsqlTruncated):
+                    client.group_has_members("asset_to_uns_map", "asset_uuid", "workcenter", "Old")
+            else:
+                assert client.group_has_members("asset_to_uns_map", "asset_uuid", "workcenter", "Old") is expected
+
+
+def test_a_brief_failure_is_read_again_and_counted() -> None:
+    """A read survives one broken answer, and still shows that it happened."""
+    seen: list[tuple[str, str]] = []
+    answers = in_turn(Reply(GOOD[:-1], content_type=ROWS), of_rows(header(), row("A1", "Weld")))
+    with serve(answers) as site:
+        client = KsqlClient(site.url, SHORT, on_request=lambda label, code, _: seen.append((label, code)))
+        with closing(client):
+            assert len(client.members("asset_to_uns_map", "asset_uuid", "workcenter")) == 1
+            assert client.failures == 1
+    assert seen == [("pull", "200 KsqlTruncated"), ("pull", "200")]
+
+
+def test_a_lasting_failure_is_not_hidden_by_retries() -> None:
+    """A few attempts, then the error; what will never be accepted is asked once."""
+    for reply, attempts in ((Reply(status=503), READ_ATTEMPTS), (Reply(error(40001, "line 1:1: Syntax"), 400), 1)):
+        with serve(in_turn(reply)) as site, closing(KsqlClient(site.url, SHORT)) as client:
+            with pytest.raises(KsqlError):
+                client.streams()
+            assert len(site.requests) == attempts
+            assert client.failures == attempts
+
+
+@pytest.fixture
+def stopping() -> Iterator[str]:
+    """A server that ends its queries one by one: tables are listed, and are "not queryable" all the same."""
+    refused = error(40001, "The `M` table isn't queryable. To derive a queryable table, you can do 'CREATE TABLE ...'")
+    statement = "CREATE TABLE M WITH (KAFKA_TOPIC='M') AS SELECT *\nFROM R R\nEMIT CHANGES;"
+    source = {
+        "name": "M",
+        "type": "TABLE",
+        "topic": "M",
+        "statement": statement,
+        "writeQueries": [],
+        "readQueries": [],
+        "sourceConstraints": [],
+        "fields": [],
+        "partitions": 1,
+    }
+    described = listed("sourceDescription", source)
+    with serve(lambda ask: Reply(refused, 400, "") if ask.path == "/query" else Reply(described)) as site:
+        yield site.url
+
+
+def test_a_table_that_stops_being_queryable_is_a_server_that_stops(stopping: str) -> None:
+    """The text is the one for a plain table; the definition tells that it was made by a query."""
+    with closing(KsqlClient(stopping, SHORT)) as client, pytest.raises(KsqlNotReady):
+        client.members("m", "asset_uuid", "workcenter")
+
+
+def test_the_warning_of_a_degraded_server_surfaces() -> None:
+    """A list that comes with the server's confession is still a list, and the confession is kept."""
+    text = "The server has detected corruption in the command topic due to modifications performed on it. \nDDL ..."
+    answers = in_turn(Reply(listed("streams", [], (text,))), Reply(listed("streams", [])))
+    with serve(answers) as site, closing(KsqlClient(site.url, SHORT)) as client:
+        assert client.streams() == ()
+        assert client.degraded == text
+        assert client.streams() == ()
+        assert client.degraded is None
+
+
+def test_connections_are_reused_and_credentials_are_sent() -> None:
+    """One connection serves many requests, each with the credentials."""
+    with serve(in_turn(Reply(listed("streams", [])))) as site:
+        with closing(KsqlClient(site.url + "/", SHORT, auth=("reader", "secret"))) as client:
+            for _ in range(5):
+                client.streams()
+        assert site.connections == 1
+        assert {request.headers["authorization"] for request in site.requests} == {"Basic cmVhZGVyOnNlY3JldA=="}
