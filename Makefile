@@ -4,19 +4,19 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3.11
 BIN := .venv/bin
-STAMP := .venv/.installed-$(shell cat requirements.lock pyproject.toml 2>/dev/null | sha256sum | cut -c1-12)
+STAMP := .venv/.installed-$(shell cat requirements.lock 2>/dev/null | sha256sum | cut -c1-12)
 WHEELS := build/wheels/.complete-$(shell cat requirements-demo.lock requirements-runtime.lock 2>/dev/null | sha256sum | cut -c1-12)
 ARGS ?= status
-FAST := tests/unit tests/property tests/loop tests/faults tests/contract tests/routing
-ENGINE := tests/swarm tests/e2e
+IMAGES := scripts/images.sh >build/images.env.new && mv build/images.env.new build/images.env
 
+.NOTPARALLEL:
 .PHONY: help demo demo-down test test-fast test-engine lint bench cli images engine venv wheels lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: engine ## bring up everything on a one-node Swarm and show five live events
-	@scripts/images.sh >build/images.env.new && mv build/images.env.new build/images.env
+	@$(IMAGES)
 	@$(PYTHON) scripts/demo.py up
 
 demo-down: ## remove everything that make demo made
@@ -28,16 +28,17 @@ cli: ## run the operator's command line in the demo, e.g. make cli ARGS="plan"
 test: lint test-fast test-engine ## lint, then all tests, the fast ones first
 
 test-fast: venv ## the tests that need no engine
-	$(BIN)/pytest -q $(wildcard $(FAST))
+	$(BIN)/pytest -q -m "not engine"
 
 test-engine: venv engine ## the tests on a real Swarm
-	@scripts/images.sh >build/images.env.new && mv build/images.env.new build/images.env
-	$(BIN)/pytest -q $(wildcard $(ENGINE))
+	@$(IMAGES)
+	$(BIN)/pytest -q -m engine
 
 lint: venv ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy scripts
 	$(BIN)/lint-imports --no-cache
 
 bench: venv ## measurements, as ratios within one run (results in bench/results)

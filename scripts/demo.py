@@ -14,14 +14,19 @@ import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE = 420.0
+GONE_WITHIN = 90.0
 EVENTS = 5
+#: Label of the network that `up` creates; its value is the stack's name.
+MARK = "org.openfactory.demo"
 
 
 def settings() -> dict[str, str]:
     """Return the environment of the deployment: the caller's, the images', and defaults."""
+    socket = Path("/var/run/docker.sock")
     env = {
         "STACK": "ofa",
         "RESOURCE_PREFIX": "ofa",
@@ -31,7 +36,7 @@ def settings() -> dict[str, str]:
         "KSQLDB_PORT": "8088",
         "RECONCILER_PORT": "8080",
         "WORKCENTERS": "Weld,Paint,Assembly",
-        "DOCKER_SOCK_GID": str(Path("/var/run/docker.sock").stat().st_gid),
+        "DOCKER_SOCK_GID": str(socket.stat().st_gid) if socket.exists() else "0",
     }
     images = ROOT / "build" / "images.env"
     if images.exists():
@@ -55,9 +60,7 @@ def say(text: str) -> None:
 def up(env: dict[str, str]) -> None:
     """Deploy, wait, and show the system at work."""
     started = time.monotonic()
-    network = env["DOCKER_NETWORK"]
-    if not docker("network", "ls", "-q", "--filter", f"name=^{network}$"):
-        docker("network", "create", "--driver", "overlay", "--attachable", "--label", "org.openfactory.demo=1", network)
+    make_network(env)
     say(f"deploying stack {env['STACK']}")
     manifest = str(ROOT / "manifests" / "demo.yml")
     docker("stack", "deploy", "--resolve-image", "never", "--prune", "-c", manifest, env["STACK"], env=env)
@@ -65,42 +68,67 @@ def up(env: dict[str, str]) -> None:
     print()
     print(operator(env, "status"))
     print(f"\nFive live events of asset {asset}, through {stream_url(env, asset)}\n")
-    for event in events(env, asset, EVENTS):
+    received = events(env, asset, EVENTS)
+    for event in received:
         print(event)
-    print(f"\nUp after {time.monotonic() - started:.0f} s, and it stays up.\n")
+    if len(received) < EVENTS:
+        sys.exit(f"demo: the stream of {asset} ended or was silent after {len(received)} events")
+    print(f"Up after {time.monotonic() - started:.0f} s, and it stays up.\n")
     print(next_steps(env, asset))
+
+
+def make_network(env: dict[str, str]) -> None:
+    """Create the overlay network that everything is attached to; one that is there is used as it is."""
+    name = env["DOCKER_NETWORK"]
+    scope = docker("network", "ls", "--filter", f"name=^{name}$", "--format", "{{.Scope}}")
+    if scope not in ("", "swarm"):
+        sys.exit(f"demo: network {name} exists and is no overlay network; set DOCKER_NETWORK to another name")
+    if not scope:
+        docker("network", "create", "--driver", "overlay", "--attachable", "--label", f"{MARK}={env['STACK']}", name)
 
 
 def wait_until_served(env: dict[str, str]) -> str:
     """Wait until every workcenter is ready and registered and an asset's stream delivers; return that asset."""
-    wanted = set(env["WORKCENTERS"].split(","))
-    deadline = time.monotonic() + DEADLINE
+    started = time.monotonic()
     said = ""
-    while time.monotonic() < deadline:
-        missing, said_now = progress(env, wanted)
-        if said_now != said:
-            say(said_now)
-            said = said_now
-        if not missing:
-            asset = any_asset(env)
-            if asset and next(iter(events(env, asset, 1)), None):
-                return asset
-        time.sleep(1)
-    print(docker("service", "ls"), file=sys.stderr)
-    sys.exit(f"demo: not ready after {DEADLINE:.0f} s ({said}); look at: docker service logs {env['STACK']}_reconciler")
+    while time.monotonic() < started + DEADLINE:
+        missing, asset = progress(env)
+        if missing != said:
+            say(f"{time.monotonic() - started:3.0f} s  {missing}")
+            said = missing
+        if asset and events(env, asset, 1):
+            return asset
+        time.sleep(0.5)
+    sys.exit(f"demo: not up after {DEADLINE:.0f} s ({said})\n{troubles(env)}")
 
 
-def progress(env: dict[str, str], wanted: set[str]) -> tuple[set[str], str]:
-    """Return the groups that are not registered yet, and the state in words."""
+def progress(env: dict[str, str]) -> tuple[str, str | None]:
+    """Return what is waited for, and an asset to try once only its events are missing."""
     registry = get_json(f"http://127.0.0.1:{env['RECONCILER_PORT']}/registry")
     if registry is None:
-        return wanted, "waiting for the operator's first registry"
-    missing = wanted - registry["groups"].keys()
-    if missing:
-        return missing, f"waiting for groups {', '.join(sorted(missing))}"
+        return "waiting for the operator to register a first group", None
+    if missing := sorted(set(env["WORKCENTERS"].split(",")) - registry["groups"].keys()):
+        return f"waiting for groups {', '.join(missing)}", None
     if get_json(f"http://127.0.0.1:{env['ROUTING_LAYER_PORT']}/readyz") is None:
-        return wanted, "waiting for the routing layer"
-    return set(), "waiting for the first event"
+        return "waiting for the routing layer", None
+    return "waiting for the first event", any_asset(env)
+
+
+def troubles(env: dict[str, str]) -> str:
+    """Say which tasks do not run and why, and where to look."""
+    template = "  {{.Name}}: {{.CurrentState}} {{.Error}}"
+    lines = [
+        line
+        for service in docker("service", "ls", "-q", *of_demo(env)).split()
+        for line in docker("service", "ps", service, "--no-trunc", "--format", template).splitlines()[:2]
+        if "Running" not in line
+    ]
+    return "\n".join([*lines, f"  see also: docker service logs {env['STACK']}_reconciler"])
+
+
+def of_demo(env: dict[str, str]) -> tuple[str, str]:
+    """Return the filter for services that this stack lists; the operator's own have its owner label."""
+    return "--filter", f"label=com.docker.stack.namespace={env['STACK']}"
 
 
 def get_json(url: str) -> dict[str, dict[str, str]] | None:
@@ -114,20 +142,21 @@ def get_json(url: str) -> dict[str, dict[str, str]] | None:
 
 
 def any_asset(env: dict[str, str]) -> str | None:
-    """Ask ksqlDB for one mapped asset."""
-    body = {"sql": "SELECT ASSET_UUID FROM ASSET_TO_UNS_MAP LIMIT 1;"}
+    """Ask ksqlDB for one asset of the groups that are waited for."""
+    body = {"sql": "SELECT ASSET_UUID, UNS_LEVELS FROM ASSET_TO_UNS_MAP;"}
     rows = post(f"http://127.0.0.1:{env['KSQLDB_PORT']}/query-stream", body, "application/json")
-    return str(rows[1][0]) if len(rows) > 1 else None
+    groups = env["WORKCENTERS"].split(",")
+    return min((asset for asset, levels in rows[1:] if levels.get("workcenter") in groups), default=None)
 
 
-def post(url: str, body: object, accept: str) -> list[list[str]]:
+def post(url: str, body: object, accept: str) -> list[Any]:
     """POST JSON and return the JSON answer."""
     request = urllib.request.Request(  # noqa: S310 - http on this host
         url, json.dumps(body).encode(), {"Content-Type": "application/json", "Accept": accept}
     )
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - http on this host
-            rows: list[list[str]] = json.load(answer)
+            rows: list[Any] = json.load(answer)
             return rows
     except (OSError, ValueError):
         return []
@@ -158,12 +187,17 @@ def events(env: dict[str, str], asset: str, count: int) -> list[str]:
     return found
 
 
+def operators_container(env: dict[str, str]) -> str:
+    """Return the id of the operator's container, empty if it does not run."""
+    service = f"label=com.docker.swarm.service.name={env['STACK']}_reconciler"
+    return docker("ps", "-q", "--filter", service).partition("\n")[0]
+
+
 def operator(env: dict[str, str], *arguments: str, check: bool = True) -> str:
-    """Run the operator's command line in the operator's container."""
-    container = docker("ps", "-q", "-f", f"label=com.docker.swarm.service.name={env['STACK']}_reconciler").split()
-    if not container:
-        return "the operator does not run" if check else ""
-    return docker("exec", container[0], "reconciler", *arguments, check=check)
+    """Run the operator's command line in the operator's container and return what it printed."""
+    if container := operators_container(env):
+        return docker("exec", container, "reconciler", *arguments, check=check)
+    return "the operator does not run" if check else ""
 
 
 def next_steps(env: dict[str, str], asset: str) -> str:
@@ -195,36 +229,38 @@ def next_steps(env: dict[str, str], asset: str) -> str:
 
 
 def down(env: dict[str, str]) -> None:
-    """Remove what the operator made, then the stack, the volume and the network."""
-    stack = env["STACK"]
-    said = operator(env, "teardown", "--yes", check=False)
-    print(said)
-    sweep(env)
-    docker("stack", "rm", stack, check=False)
-    until_gone("service", "ls", "-q", "--filter", f"label=com.docker.stack.namespace={stack}")
-    until_gone("ps", "-aq", "--filter", f"label=com.docker.stack.namespace={stack}")
-    until_gone("ps", "-aq", "--filter", f"name=^{env['RESOURCE_PREFIX']}_(group_|routing_layer|state_api)")
-    for volume in docker("volume", "ls", "-q", "--filter", f"label=com.docker.stack.namespace={stack}").split():
-        docker("volume", "rm", volume, check=False)
-    labelled = ("network", "ls", "-q", "--filter", "label=org.openfactory.demo=1")
-    for network in docker(*labelled, "--filter", f"name=^{env['DOCKER_NETWORK']}$").split():
-        docker("network", "rm", network, check=False)
-    say("nothing of the demo is left (images are kept for the next time)")
-
-
-def sweep(env: dict[str, str]) -> None:
-    """Remove what carries the demo's owner label, also where the operator could not (it was not running)."""
+    """Remove what the operator made, then the stack, its volume and the network, and make sure that nothing stays."""
+    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:  # noqa: S607 - found on PATH
+        say("no Docker engine answers, so nothing of the demo runs")
+        return
+    if said := operator(env, "teardown", "--yes", check=False):
+        print(said)
+    docker("stack", "rm", env["STACK"], check=False)
     owner = f"label=org.openfactory.owner={env['RECONCILER_OWNER']}"
-    for kind in ("service", "config"):
-        for found in docker(kind, "ls", "-q", "--filter", owner).split():
-            docker(kind, "rm", found, check=False)
+    # The operator goes first: a loop that still runs would make again what is removed here.
+    listings = [
+        (("service", "ls", "-q", *of_demo(env)), ("service", "rm")),
+        (("ps", "-aq", *of_demo(env)), ()),
+        (("service", "ls", "-q", "--filter", owner), ("service", "rm")),
+        (("ps", "-aq", "--filter", f"name=^{env['RESOURCE_PREFIX']}_(group_|routing_layer|state_api)"), ()),
+        (("config", "ls", "-q", "--filter", owner), ("config", "rm")),
+        (("volume", "ls", "-q", *of_demo(env)), ("volume", "rm")),
+        (("network", "ls", "-q", "--filter", f"label={MARK}={env['STACK']}"), ("network", "rm")),
+    ]
+    for listing, remove in listings:
+        until_gone(listing, remove)
+    say("nothing of the demo is left (its images are kept for the next time)")
 
 
-def until_gone(*listing: str) -> None:
-    """Wait until a listing is empty, for at most a minute."""
-    deadline = time.monotonic() + 60
-    while docker(*listing) and time.monotonic() < deadline:
-        time.sleep(0.5)
+def until_gone(listing: tuple[str, ...], remove: tuple[str, ...]) -> None:
+    """Remove what a listing shows until it is empty; without a command, wait for it to go by itself."""
+    deadline = time.monotonic() + GONE_WITHIN
+    while found := docker(*listing).split():
+        if time.monotonic() > deadline:
+            sys.exit(f"demo: still there after {GONE_WITHIN:.0f} s: docker {' '.join(listing)}")
+        if remove:
+            docker(*remove, *found, check=False)
+        time.sleep(0.3)
 
 
 def main() -> int:
@@ -236,11 +272,10 @@ def main() -> int:
         case ["down"]:
             down(env)
         case ["cli", "--", *arguments]:
-            container = docker("ps", "-q", "-f", f"label=com.docker.swarm.service.name={env['STACK']}_reconciler")
-            if not container:
+            if not (container := operators_container(env)):
                 sys.exit("demo: the operator does not run; start it with: make demo")
             tty = ["-t"] if sys.stdout.isatty() else []
-            command = ["docker", "exec", *tty, container.split()[0], "reconciler", *arguments]
+            command = ["docker", "exec", *tty, container, "reconciler", *arguments]
             return subprocess.run(command, check=False).returncode  # noqa: S603
         case _:
             sys.exit(__doc__)
