@@ -82,13 +82,27 @@ class Outcome:
 
 @dataclass
 class Controller:
-    """One operator. All that changes is counters, back-off and what is shown to others."""
+    """One operator. All that changes is counters, back-off and what is shown to others.
+
+    Attributes:
+        world: what it works with.
+        metrics: what it counts.
+        overrides: what a person allowed for this run.
+        clocks: where time comes from.
+        on_registry: told the current registry document and its revision.
+        on_step: called after each write, as a sign of life in a long cycle.
+        stopping: asked before each write; once true, the rest of the cycle is left to the next one.
+        memory: counters of the guards.
+        backoff: objects that wait after a failed write.
+    """
 
     world: World
     metrics: Metrics
     overrides: Overrides = field(default_factory=Overrides)
     clocks: Clocks = field(default_factory=Clocks)
     on_registry: Callable[[bytes, str], None] = lambda _data, _revision: None
+    on_step: Callable[[], None] = lambda: None
+    stopping: Callable[[], bool] = lambda: False
     memory: Memory = field(default_factory=Memory)
     backoff: Backoff = field(default_factory=Backoff)
 
@@ -158,8 +172,9 @@ class Controller:
         self.backoff = self.backoff.only({action.key for action in plan.actions})
         executor = Executor(self.world.ksqldb, self.world.platform, self.world.topology)
         now = self.clocks.monotonic()
-        for result in executor.apply(plan.actions, lambda action: self.backoff.waits(action.key, now)):
+        for result in executor.apply(plan.actions, lambda one: self.stopping() or self.backoff.waits(one.key, now)):
             self._note(result)
+            self.on_step()
             yield result
 
     def _note(self, result: Result) -> None:

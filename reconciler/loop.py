@@ -28,6 +28,8 @@ class Loop:
         self._stopped = threading.Event()
         self._paused_until = 0.0
         self._cycling = threading.Lock()
+        controller.on_step = self._tick
+        controller.stopping = self._stopped.is_set
 
     @property
     def paused(self) -> bool:
@@ -58,11 +60,14 @@ class Loop:
         """Run until `stop`."""
         while not self._stopped.is_set():
             started = self._monotonic()
-            self.ticked = started
+            self._tick()
             with self._cycling:
                 self.outcome = self._once()
-            self.ticked = self._monotonic()
+            self._tick()
             self._sleep(started)
+
+    def _tick(self) -> None:
+        self.ticked = self._monotonic()
 
     def _once(self) -> Outcome:
         controller = self.controller
@@ -76,7 +81,7 @@ class Loop:
         busy = self.outcome is not None and self.outcome.busy
         until = started + (MIN_GAP if busy else self.interval)
         while not self._stopped.is_set() and self._monotonic() < until:
-            self.ticked = self._monotonic()
+            self._tick()
             if self._wake.wait(min(1.0, max(0.0, until - self._monotonic()))):
                 break
         self._wake.clear()

@@ -165,12 +165,25 @@ class RecreateStream(StreamAction):
 
 
 @dataclass(frozen=True)
-class ResumeStream(StreamAction):
-    """Resume a group's paused query."""
+class ResumeStream(Action):
+    """Resume the paused query of a group's stream, or of the shared one."""
 
+    name: str
     query_id: str
+    of_group: str | None
     verb: ClassVar[str] = "resume_stream"
     effect: ClassVar[Effect] = Effect.UPDATE
+    on_ksqldb: ClassVar[bool] = True
+
+    @property
+    def key(self) -> str:
+        """The stream."""
+        return f"stream {self.name}"
+
+    @property
+    def group(self) -> str | None:
+        """The group it serves, None for a shared stream."""
+        return self.of_group
 
 
 @dataclass(frozen=True)

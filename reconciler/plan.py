@@ -201,7 +201,8 @@ def _stream_step(survey: Survey, verdict: Verdict, facts: Facts, shared: StreamC
         case StreamVerdict.MOVED:
             return _Step(_busy("~", f"move stream: {check.detail}"), (RecreateStream(names, check.detail),))
         case StreamVerdict.PAUSED:
-            return _Step(_busy("!", "resume its paused query"), (ResumeStream(names, check.query_id),))
+            resume = ResumeStream(names.stream, check.query_id, names.group)
+            return _Step(_busy("!", "resume its paused query"), (resume,))
         case StreamVerdict.SILENT if names.stream in verdict.silent:
             again = ReplaceStream(names, check.detail, prove=True)
             return _Step(_busy("!", f"replace stream: {check.detail}"), (again,))
@@ -355,6 +356,8 @@ def _leaving_step(survey: Survey, verdict: Verdict, facts: Facts, group: str) ->
 def _shared_actions(shared: StreamCheck, facts: Facts) -> list[Action]:
     if shared.verdict is StreamVerdict.ABSENT:
         return [CreateSharedStream(facts.topology.shared_name)]
+    if shared.verdict is StreamVerdict.PAUSED:
+        return [ResumeStream(facts.topology.shared_name, shared.query_id, None)]
     return []
 
 
