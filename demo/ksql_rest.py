@@ -12,7 +12,7 @@ import codecs
 import json
 import re
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
@@ -255,11 +255,16 @@ def _raise_in_band(item: Mapping[str, Any]) -> None:
         raise KsqlAway(str(said.get("message") if isinstance(said, dict) else said))
 
 
-def _row(columns: Iterable[str], item: Mapping[str, Any]) -> Row | None:
+def _row(columns: Sequence[str], item: Mapping[str, Any]) -> Row | None:
     """Return the item's row, or nothing for final messages, tokens and tombstones."""
     _raise_in_band(item)
     row = item.get("row")
-    return None if row is None or row.get("tombstone") else dict(zip(columns, row["columns"], strict=True))
+    if row is None or row.get("tombstone"):
+        return None
+    values = row["columns"]
+    if len(values) != len(columns):
+        raise KsqlAway(f"a row has {len(values)} values for {len(columns)} columns")
+    return dict(zip(columns, values, strict=True))
 
 
 def _rows(items: Iterator[Any]) -> Iterator[Row]:

@@ -36,6 +36,9 @@ class StreamFollower:
                 self.trouble = "ksqlDB completed the push query"
             except KsqlError as error:
                 self.trouble = str(error)
+            except Exception as error:  # noqa: BLE001 - a bug must not leave a live service deaf for ever: say it, go on
+                self.trouble = f"bug: {error!r}"
+                self._log.exception("following failed")
             pause = self._pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, so that groups do not come at once
             self._log.warning("push query lost", reason=self.trouble, again_in=round(pause, 1))
             await asyncio.sleep(pause)
