@@ -16,8 +16,9 @@ _TOKEN = re.compile(
     r"(?P<blank>\s+|--[^\n]*|/\*.*?\*/)"
     r"|(?P<text>'(?:[^']|'')*')"
     r"|(?P<quoted>`(?:[^`]|``)*`|\"(?:[^\"]|\"\")*\")"
-    r"|(?P<word>[A-Za-z_][A-Za-z0-9_@]*)"
-    r"|(?P<number>[0-9]+(?:\.[0-9]+)?)"
+    r"|(?P<number>[0-9]+(?:\.[0-9]+)?(?![A-Za-z0-9_@]))"
+    # The server shows a name that begins with a digit without quotes, although it would not read it back.
+    r"|(?P<word>[A-Za-z0-9_][A-Za-z0-9_@]*)"
     r"|(?P<mark><>|!=|<=|>=|:=|->|=>|.)",
     re.DOTALL,
 )

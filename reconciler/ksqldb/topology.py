@@ -91,19 +91,28 @@ class Topology:
         text = f"CREATE STREAM {identifier(name)} {self._with(name.lower(), self.shared_retention_ms)}"
         return _query(f"{text} AS {self._shared_select};", "create", name, "earliest")
 
-    def create_group(self, names: GroupNames, offset: Offset) -> Statement:
+    def create_group(self, names: GroupNames, offset: Offset, retention_ms: int | None = None) -> Statement:
         """Return the statement that creates a group's stream.
 
         Args:
             names: the group's names.
             offset: ``earliest`` for a new one (nothing between mapping and creation is lost), ``latest`` over a topic
                 that exists already (no replay into live clients).
+            retention_ms: that of a topic that exists, where it is known; None for the configured one.
         """
-        return _query(f"CREATE STREAM {self._group(names)}", "create", names.stream, offset)
+        text = f"CREATE STREAM {self._group(names, retention_ms)}"
+        return _query(text, "create", names.stream, offset)
 
-    def replace_group(self, names: GroupNames) -> Statement:
-        """Return the statement that gives a group's stream our definition; it goes on where it was."""
-        return _query(f"CREATE OR REPLACE STREAM {self._group(names)}", "replace", names.stream, "latest")
+    def replace_group(self, names: GroupNames, retention_ms: int | None = None) -> Statement:
+        """Return the statement that gives a group's stream our definition; it goes on where it was.
+
+        Args:
+            names: the group's names.
+            retention_ms: as in the stream's present definition: the server refuses any other; None for the
+                configured one.
+        """
+        text = f"CREATE OR REPLACE STREAM {self._group(names, retention_ms)}"
+        return _query(text, "replace", names.stream, "latest")
 
     def drop(self, stream: str, *, delete_topic: bool = False) -> Statement:
         """Return the statement that drops a stream together with the query that writes it.
@@ -124,13 +133,17 @@ class Topology:
         return definition_of(text)
 
     def group_differences(self, definition: Definition, names: GroupNames) -> tuple[str, ...]:
-        """Return in what a group's stream differs from ours: source, filter, columns, topic, retention.
+        """Return in what a group's stream differs from ours: source, filter, columns, topic.
 
-        The retention is that of the topic when it was created; ksqlDB cannot change it and refuses a statement that
-        says another one than the topic has.
+        Not the retention: a stream keeps that with which its topic was made, because ksqlDB cannot change it and
+        refuses (500) every statement that names another; see ``retention_differs``.
         """
         wanted = definition_of(self.create_group(names, "latest").sql)
         return _differences(definition, wanted) if wanted else ()
+
+    def retention_differs(self, definition: Definition) -> bool:
+        """Whether a group's topic was made with another retention than the configured one; only Kafka can change it."""
+        return definition.retention_ms not in (None, self.group_retention_ms)
 
     def group_matches(self, definition: Definition, names: GroupNames) -> bool:
         """Whether a group's stream is defined as ours."""
@@ -145,9 +158,10 @@ class Topology:
         """Whether the shared stream is defined as ours."""
         return not self.shared_differences(definition)
 
-    def _group(self, names: GroupNames) -> str:
+    def _group(self, names: GroupNames, retention_ms: int | None) -> str:
         columns = ", ".join((KEY_COLUMN, "`asset_uuid`", *(f"`{name}`" for name in VALUE_COLUMNS)))
-        head = f"{identifier(names.stream)} {self._with(names.topic, self.group_retention_ms)} AS SELECT {columns}"
+        retention = self.group_retention_ms if retention_ms is None else retention_ms
+        head = f"{identifier(names.stream)} {self._with(names.topic, retention)} AS SELECT {columns}"
         where = f"{GROUP_COLUMN} = {literal(names.group)}"
         return f"{head} FROM {identifier(self.shared_name)} WHERE {where} EMIT CHANGES;"
 
@@ -171,6 +185,5 @@ def _differences(found: Definition, wanted: Definition) -> tuple[str, ...]:
             (wanted.columns, wanted.join, wanted.rest, "JSON"),
         ),
         "topic": (found.topic, wanted.topic),
-        "retention": (found.retention_ms, wanted.retention_ms),
     }
     return tuple(what for what, (one, other) in pairs.items() if one != other)

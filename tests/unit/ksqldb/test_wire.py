@@ -1,0 +1,193 @@
+"""Bytes to rows, wherever the bytes are cut, and values to SQL text, whatever the values are."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.errors import KsqlBadStatement, KsqlInBandFailure, KsqlTruncated, KsqlWrongShape
+from reconciler.ksqldb.wire import (
+    Column,
+    Final,
+    Header,
+    Item,
+    Row,
+    RowFeed,
+    column,
+    columns_of,
+    identifier,
+    literal,
+    parse_rows,
+    stored,
+)
+
+SCHEMA = "`A` STRING KEY, `M` MAP<STRING, STRING>"
+COLUMNS = (Column("A", "STRING", key=True), Column("M", "MAP<STRING, STRING>"))
+HEADER = {"header": {"queryId": "q", "schema": SCHEMA}}
+ITEMS = [
+    HEADER,
+    {"row": {"columns": ["ä}],[€", {"k": 'quote " and \\'}]}},
+    {"row": {"columns": ["gone", None], "tombstone": True}},
+    {"sourceHost": "here"},
+    {"finalMessage": "Query Completed"},
+]
+EXPECTED: list[Item] = [
+    Header("q", COLUMNS),
+    Row(["ä}],[€", {"k": 'quote " and \\'}]),
+    Row(["gone", None], tombstone=True),
+    Final("Query Completed"),
+]
+
+
+def body(separator: str = ",\n", *, ascii_only: bool = False) -> bytes:
+    """Return the items as one array."""
+    return ("[" + separator.join(json.dumps(item, ensure_ascii=ascii_only) for item in ITEMS) + "]").encode()
+
+
+LAYOUTS = [
+    body(),
+    body(","),
+    body(" , "),
+    body(",\n\n\n"),
+    body("\n,"),
+    b"\n\n" + body() + b"\n",
+    body(ascii_only=True),
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_body_reads_the_same_in_every_layout(layout: bytes) -> None:
+    """One line or many, with empty lines between them or not."""
+    feed = RowFeed()
+    assert feed.feed(layout) == EXPECTED
+    feed.close()
+
+
+@given(st.sampled_from(LAYOUTS), st.lists(st.integers(0, 400), max_size=30))
+def test_a_body_reads_the_same_wherever_it_is_cut(layout: bytes, cuts: list[int]) -> None:
+    """Chunks end within names, numbers and characters; items come out once each and in order."""
+    feed, items, start = RowFeed(), [], 0
+    for cut in sorted({min(cut, len(layout)) for cut in cuts} | {len(layout)}):
+        items += feed.feed(layout[start:cut])
+        start = cut
+    feed.close()
+    assert items == EXPECTED
+
+
+def test_an_item_comes_out_as_soon_as_it_is_complete() -> None:
+    """A push query never ends: its rows must not wait for the next one."""
+    feed = RowFeed()
+    assert len(feed.feed(b"[" + json.dumps(HEADER).encode())) == 1
+    assert feed.feed(b",\n") == []
+    assert feed.feed(b'{"row":{"columns":["a",null]}}') == [Row(["a", None])]
+    assert not feed.closed
+
+
+@given(st.integers(0, len(body()) - 1))
+def test_no_beginning_of_a_body_passes_for_the_whole(length: int) -> None:
+    """Wherever a connection breaks, the body is known to be incomplete."""
+    feed = RowFeed()
+    feed.feed(body()[:length])
+    with pytest.raises(KsqlTruncated):
+        feed.close()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"{}",
+        b"<html>",
+        b"null",
+        b"[1]",
+        b"[{}]",
+        b'["row"]',
+        b'[{"row":{}}]',
+        b'[{"row":{"columns":"AB"}}]',
+        b'[{"row":{"protobufBytes":"CgJB"}}]',
+        b'[{"header":{"schema":1}}]',
+        b'[{"header":{"schema":"A STRING"}}]',
+        b'[{"header":\n{"schema":',
+        b'[{"finalMessage":"x"},]',
+        b'[{"finalMessage":"x"}{"finalMessage":"y"}]',
+        b'[{"finalMessage":"x"}]]',
+        b"[,]",
+        b'[{"finalMessage":"\xff"}]',
+    ],
+)
+def test_what_is_no_row_stream_is_refused(broken: bytes) -> None:
+    """Another shape is an error at once, not an empty result."""
+    with pytest.raises(KsqlWrongShape):
+        RowFeed().feed(broken)
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_an_error_object_ends_the_feed(wrapped: bool) -> None:
+    """The server failed after it had begun: its code and its words are kept."""
+    error = {"@type": "generic_error", "error_code": 50000, "message": "the\n\tstore is closed"}
+    item = {"errorMessage": error} if wrapped else error
+    with pytest.raises(KsqlInBandFailure, match="the store is closed") as caught:
+        RowFeed().feed(("[" + json.dumps(HEADER) + ",\n" + json.dumps(item)).encode())
+    assert caught.value.code == 50000
+
+
+def test_parse_rows_wants_the_expected_columns() -> None:
+    """Names, types and keys are compared; the rows come as tuples."""
+    text = ("[" + json.dumps(HEADER) + ',{"row":{"columns":["a",{"k":"v"}]}}]').encode()
+    assert parse_rows(text, COLUMNS) == [("a", {"k": "v"})]
+    with pytest.raises(KsqlWrongShape):
+        parse_rows(text, COLUMNS[:1])
+    assert parse_rows(("[" + json.dumps(HEADER) + "]").encode(), COLUMNS) == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        ("", ()),
+        ("`A` STRING", (Column("A", "STRING"),)),
+        ("`A``B` DECIMAL(4, 2) KEY, `C` INTEGER", (Column("A`B", "DECIMAL(4, 2)", key=True), Column("C", "INTEGER"))),
+        ("`S` STRUCT<`X, Y` INTEGER, `Z` ARRAY<STRING>>", (Column("S", "STRUCT<`X, Y` INTEGER, `Z` ARRAY<STRING>>"),)),
+    ],
+)
+def test_schema_texts(schema: str, expected: tuple[Column, ...]) -> None:
+    """Commas within types do not split columns; a doubled backtick is one."""
+    assert columns_of(schema) == expected
+
+
+@given(st.text(max_size=300))
+def test_a_literal_is_one_token_with_the_value_intact(value: str) -> None:
+    """A literal of ksqlDB goes from a quote to the next one that is not doubled."""
+    text = literal(value)
+    match = re.match(r"'((?:[^']|'')*)'", text)
+    assert match is not None
+    assert match.end() == len(text)
+    assert match[1].replace("''", "'") == value
+
+
+@given(st.text(max_size=40))
+def test_an_identifier_is_whitelisted(name: str) -> None:
+    """Whatever is not made of letters, digits, _ and - never reaches the server as a name."""
+    if re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        assert identifier(name) == f"`{name}`"
+    else:
+        with pytest.raises(KsqlBadStatement):
+            identifier(name)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a`; DROP STREAM x; --", "a.b", "ä", "a\n", "x" * 10 + "'"])
+def test_hostile_names_are_refused(name: str) -> None:
+    """The names that a person could try."""
+    with pytest.raises(KsqlBadStatement):
+        identifier(name)
+
+
+def test_columns_and_stored_names() -> None:
+    """Columns may hold anything but blanks around; names are folded unless in quotes."""
+    assert column("a`b;") == "`a``b;`"
+    for name in ("", " a", "a "):
+        with pytest.raises(KsqlBadStatement):
+            column(name)
+    assert [stored(name) for name in ("Asset_Map", "`Asset_Map`", '"x""y"')] == ["ASSET_MAP", "Asset_Map", 'x"y']
