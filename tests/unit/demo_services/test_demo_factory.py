@@ -11,12 +11,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ksql_standin import RESTORING, KsqlStandIn, refusal, running_ksql, until
-from sse_client import program
-
 from demo.factory.settings import FactorySettings
 from demo.factory.simulation import Factory
 from demo.ksql_rest import KsqlRest, client_session
+
+from .ksql_standin import RESTORING, KsqlStandIn, refusal, running_ksql, until
+from .sse_client import program
 
 NAMES = ["ENRICHED_ASSETS_STREAM", "ASSET_TO_UNS_MAP_RAW", "ASSET_TO_UNS_MAP", "ASSETS"]
 MAPPING = re.compile(r"INSERT INTO asset_to_uns_map_raw .* VALUES \('([^']*)'.*'workcenter':='([^']*)'")
@@ -33,7 +33,7 @@ class Plant:
 
     def mappings(self) -> dict[str, str]:
         """Return the workcenter by asset as inserted, the last one counts."""
-        return dict(found.groups() for sql in self.ksql.statements if (found := MAPPING.match(sql)))
+        return {found[1]: found[2] for sql in self.ksql.statements if (found := MAPPING.match(sql))}
 
     def events_of(self) -> list[str]:
         """Return the assets of all events inserted, in order."""

@@ -12,13 +12,14 @@ from typing import Any
 
 import aiohttp
 import pytest
-from ksql_standin import KsqlStandIn, running_ksql, serving, until, until_status
-from sse_client import program, sse, status_of
 
 from demo.group_service.app import FANOUT, make_app
 from demo.group_service.fanout import Fanout
 from demo.group_service.settings import GroupServiceSettings
 from demo.service import load
+
+from .ksql_standin import KsqlStandIn, running_ksql, serving, until, until_status
+from .sse_client import program, sse, status_of
 
 
 @dataclass(frozen=True)

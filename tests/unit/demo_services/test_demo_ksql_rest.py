@@ -9,9 +9,10 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ksql_standin import KsqlStandIn, refusal, running_ksql, streamed, until
 
 from demo.ksql_rest import KsqlAway, KsqlRefused, KsqlRest, Row, StreamedItems, client_session, column_names, literal
+
+from .ksql_standin import KsqlStandIn, refusal, running_ksql, streamed, until
 
 ITEMS = st.lists(st.dictionaries(st.text(), st.one_of(st.none(), st.text(), st.lists(st.text()))), max_size=5)
 

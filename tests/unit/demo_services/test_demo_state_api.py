@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
-from ksql_standin import RESTORING, KsqlStandIn, refusal, running_ksql, serving, streamed
-from sse_client import status_of
 
 from demo.state_api.app import StateApiSettings, make_app
+
+from .ksql_standin import RESTORING, KsqlStandIn, refusal, running_ksql, serving, streamed
+from .sse_client import status_of
 
 COLUMNS = ("ASSET_UUID", "ID", "VALUE", "TYPE", "TAG", "TIMESTAMP")
 TEMPERATURE = ["A1", "temp", "1E3", "Samples", "Temperature", "2025-01-01T00:00:00Z"]

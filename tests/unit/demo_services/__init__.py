@@ -1,0 +1,1 @@
+"""Tests of the demonstration services, and the server they run against."""
