@@ -47,7 +47,7 @@ class Sandbox:
         """Choose an owner; nothing is created."""
         self.owner = f"t{uuid.uuid4().hex[:8]}"
         self.platform = SwarmPlatform(self.owner, self.owner, pin_digests=False)
-        self._image = image
+        self.image = image
         self.network = network
 
     def spec(self, group: str = "Weld", **changes: Any) -> ServiceSpec:
@@ -56,7 +56,7 @@ class Sandbox:
             name=f"{self.owner}_group_{group}",
             kind=Kind.GROUP,
             group=group,
-            image=self._image,
+            image=self.image,
             env={"GROUP_NAME": group, "LOG_LEVEL": "info"},
             replicas=1,
             cpu_limit=0.5,
