@@ -1,0 +1,1 @@
+"""Embedded parts for development and the demonstration: no part of a production installation."""

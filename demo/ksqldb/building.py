@@ -1,0 +1,473 @@
+"""Grammar rules to syntax tree nodes. One method per rule of `ksql.lark`; lark calls them while it parses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lark import Token, Transformer, v_args
+
+from demo.ksqldb import ast
+from demo.ksqldb.errors import StatementFault
+from demo.ksqldb.words import RESERVED
+
+TYPE_NAMES = {"VARCHAR": "STRING", "INT": "INTEGER", "DEC": "DECIMAL", "NUMERIC": "DECIMAL"}
+
+
+@dataclass(frozen=True)
+class Identifier:
+    """A name as ksqlDB stores it, and where it stood."""
+
+    text: str
+    position: ast.Position
+
+
+class ReservedWord(Exception):
+    """A reserved word where an identifier is wanted."""
+
+    def __init__(self, token: Token) -> None:
+        """Keep the word and its place."""
+        super().__init__(str(token))
+        self.word = str(token)
+        self.line = token.line or 0
+        self.column = token.column or 0
+
+
+def _unquoted(token: Token) -> str:
+    quote = token[0]
+    return str(token[1:-1]).replace(quote * 2, quote)
+
+
+class ExpressionBuilder(Transformer[Token, Any]):
+    """The rules of expressions and literals."""
+
+    @v_args(inline=True)
+    def name(self, token: Token) -> Identifier:
+        """Fold or keep the case; ksqlDB folds what is not quoted."""
+        quoted = token.type != "IDENTIFIER"
+        text = _unquoted(token) if quoted else str(token).upper()
+        if not quoted and text in RESERVED:
+            raise ReservedWord(token)
+        if not text:
+            raise StatementFault("name is empty")
+        return Identifier(text, ast.Position(token.line or 0, token.column or 0))
+
+    @v_args(inline=True)
+    def string(self, token: Token) -> ast.Literal:
+        """The text between the quotes; two quotes stand for one."""
+        return ast.Literal(_unquoted(token))
+
+    @v_args(inline=True)
+    def integer(self, token: Token) -> ast.Literal:
+        """A whole number."""
+        return ast.Literal(int(token))
+
+    @v_args(inline=True)
+    def decimal(self, token: Token) -> ast.Literal:
+        """A number with a fraction or an exponent."""
+        return ast.Literal(float(token))
+
+    def true(self, _: list[Any]) -> ast.Literal:
+        """TRUE."""
+        return ast.Literal(value=True)
+
+    def false(self, _: list[Any]) -> ast.Literal:
+        """FALSE."""
+        return ast.Literal(value=False)
+
+    def null(self, _: list[Any]) -> ast.Literal:
+        """NULL."""
+        return ast.Literal(None)
+
+    @v_args(inline=True)
+    def literal(self, value: ast.Literal) -> ast.Literal:
+        """Any literal (rule alternatives are named; nothing to do)."""
+        return value
+
+    @v_args(inline=True)
+    def column(self, name: Identifier) -> ast.Column:
+        """A bare column name."""
+        return ast.Column(name.text, None, name.position)
+
+    @v_args(inline=True)
+    def qualified_column(self, source: Identifier, name: Identifier) -> ast.Column:
+        """`source.column`."""
+        return ast.Column(name.text, source.text, source.position)
+
+    @v_args(inline=True)
+    def pair(self, key: ast.Expression, value: ast.Expression) -> tuple[ast.Expression, ast.Expression]:
+        """`key := value` of a map."""
+        return key, value
+
+    def arguments(self, parts: list[Any]) -> list[Any]:
+        """The arguments of a call."""
+        return parts
+
+    @v_args(inline=True)
+    def call(self, name: Identifier, arguments: list[Any] | None) -> ast.Expression:
+        """A function call, or the map constructor."""
+        parts = arguments or []
+        if name.text == "MAP" and all(isinstance(each, tuple) for each in parts):
+            return ast.MapConstructor(tuple(parts))
+        if any(isinstance(each, tuple) for each in parts):
+            raise StatementFault(f"':=' is not allowed in {name.text}")
+        return ast.Call(name.text, tuple(parts))
+
+    @v_args(inline=True)
+    def call_star(self, name: Identifier, _: Token) -> ast.Call:
+        """`COUNT(*)`."""
+        return ast.Call(name.text, star=True)
+
+    @v_args(inline=True)
+    def cast(self, value: ast.Expression, type_: ast.SqlType) -> ast.Cast:
+        """CAST."""
+        return ast.Cast(value, type_)
+
+    @v_args(inline=True)
+    def subscript(self, base: ast.Expression, index: ast.Expression) -> ast.Subscript:
+        """`base[index]`."""
+        return ast.Subscript(base, index)
+
+    @v_args(inline=True)
+    def parenthesised(self, value: ast.Expression) -> ast.Expression:
+        """The tree already holds the grouping."""
+        return value
+
+    @v_args(inline=True)
+    def signed(self, sign: Token, value: ast.Expression) -> ast.Expression:
+        """A leading sign, folded into a number where there is one."""
+        if sign == "+":
+            return value
+        if isinstance(value, ast.Literal) and isinstance(value.value, (int, float)):
+            return ast.Literal(-value.value)
+        return ast.Arithmetic("-", ast.Literal(0), value)
+
+    @v_args(inline=True)
+    def arithmetic(self, left: ast.Expression, operator: Token, right: ast.Expression) -> ast.Arithmetic:
+        """+ - * / %."""
+        return ast.Arithmetic(str(operator), left, right)
+
+    @v_args(inline=True)
+    def comparator(self, token: Token) -> str:
+        """`!=` is another spelling of `<>`."""
+        return "<>" if token == "!=" else str(token)
+
+    @v_args(inline=True)
+    def compare(self, left: ast.Expression, operator: str, right: ast.Expression) -> ast.Comparison:
+        """An ordering or an inequality."""
+        return ast.Comparison(operator, left, right)
+
+    @v_args(inline=True)
+    def equal(self, left: ast.Expression, right: ast.Expression) -> ast.Comparison:
+        """`=`."""
+        return ast.Comparison("=", left, right)
+
+    @v_args(inline=True)
+    def in_list(self, value: ast.Expression, negated: Token | None, *items: ast.Expression) -> ast.Expression:
+        """IN, NOT IN."""
+        found = ast.InList(value, items)
+        return ast.Negation(found) if negated else found
+
+    @v_args(inline=True)
+    def like(self, value: ast.Expression, negated: Token | None, pattern: ast.Expression) -> ast.Expression:
+        """LIKE, NOT LIKE."""
+        found = ast.Like(value, pattern)
+        return ast.Negation(found) if negated else found
+
+    @v_args(inline=True)
+    def between(
+        self, value: ast.Expression, negated: Token | None, lower: ast.Expression, upper: ast.Expression
+    ) -> ast.Expression:
+        """BETWEEN, NOT BETWEEN."""
+        found = ast.Between(value, lower, upper)
+        return ast.Negation(found) if negated else found
+
+    @v_args(inline=True)
+    def is_null(self, value: ast.Expression, negated: Token | None) -> ast.IsNull:
+        """IS NULL, IS NOT NULL."""
+        return ast.IsNull(value, negated is not None)
+
+    @v_args(inline=True)
+    def and_(self, left: ast.Expression, right: ast.Expression) -> ast.Logical:
+        """AND."""
+        return ast.Logical("AND", left, right)
+
+    @v_args(inline=True)
+    def or_(self, left: ast.Expression, right: ast.Expression) -> ast.Logical:
+        """OR."""
+        return ast.Logical("OR", left, right)
+
+    @v_args(inline=True)
+    def not_(self, operand: ast.Expression) -> ast.Negation:
+        """NOT."""
+        return ast.Negation(operand)
+
+
+class QueryBuilder(ExpressionBuilder):
+    """The rules of SELECT."""
+
+    def all_columns(self, _: list[Any]) -> ast.AllColumns:
+        """`*`."""
+        return ast.AllColumns()
+
+    @v_args(inline=True)
+    def source_columns(self, source: Identifier) -> ast.AllColumns:
+        """`S.*`."""
+        return ast.AllColumns(source.text)
+
+    @v_args(inline=True)
+    def single_column(self, expression: ast.Expression, alias: Identifier | None) -> ast.SingleColumn:
+        """An expression and its alias."""
+        return ast.SingleColumn(expression, alias.text if alias else None)
+
+    @v_args(inline=True)
+    def alias(self, name: Identifier) -> Identifier:
+        """An alias, with or without AS."""
+        return name
+
+    def select_items(self, items: list[ast.SelectItem]) -> tuple[ast.SelectItem, ...]:
+        """The projection."""
+        return tuple(items)
+
+    @v_args(inline=True)
+    def relation(self, name: Identifier, alias: Identifier | None) -> ast.Relation:
+        """A source in FROM or JOIN."""
+        return ast.Relation(name.text, alias.text if alias else name.text)
+
+    @v_args(inline=True)
+    def join_kind(self, word: Token, *_: Any) -> str:
+        """LEFT [OUTER] and its like."""
+        return "INNER" if word.type == "INNER" else f"{word.type} OUTER"
+
+    def within(self, _: list[Any]) -> bool:
+        """WITHIN, which makes a stream-stream join."""
+        return True
+
+    @v_args(inline=True)
+    def join(self, kind: str | None, relation: ast.Relation, within: bool | None, criteria: ast.Expression) -> ast.Join:
+        """One JOIN."""
+        return ast.Join(kind or "INNER", relation, criteria, bool(within))
+
+    @v_args(inline=True)
+    def where(self, expression: ast.Expression) -> tuple[str, Any]:
+        """WHERE."""
+        return "where", expression
+
+    def group_by(self, expressions: list[ast.Expression]) -> tuple[str, Any]:
+        """GROUP BY."""
+        return "group_by", tuple(expressions)
+
+    def partition_by(self, expressions: list[ast.Expression]) -> tuple[str, Any]:
+        """PARTITION BY."""
+        return "partition_by", tuple(expressions)
+
+    @v_args(inline=True)
+    def having(self, expression: ast.Expression) -> tuple[str, Any]:
+        """HAVING."""
+        return "having", expression
+
+    @v_args(inline=True)
+    def emit(self, how: Token) -> tuple[str, Any]:
+        """EMIT CHANGES, EMIT FINAL."""
+        return "emit", how.type
+
+    @v_args(inline=True)
+    def limit(self, count: Token) -> tuple[str, Any]:
+        """LIMIT."""
+        return "limit", int(count)
+
+    def query(self, parts: list[Any]) -> ast.Query:
+        """SELECT with the clauses that were given."""
+        items, relation, *rest = parts
+        joins = tuple(each for each in rest if isinstance(each, ast.Join))
+        clauses = dict(each for each in rest if isinstance(each, tuple))
+        return ast.Query(items, relation, joins, **clauses)
+
+
+class Builder(QueryBuilder):
+    """The rules of statements."""
+
+    def start(self, parts: list[Any]) -> list[tuple[ast.Statement, int]]:
+        """Each statement with the position right after its semicolon."""
+        return parts
+
+    @v_args(inline=True)
+    def terminated(self, statement: ast.Statement, semicolon: Token) -> tuple[ast.Statement, int]:
+        """A statement and where it ends."""
+        return statement, int(semicolon.end_pos or 0)
+
+    def _flag(self, _: list[Any]) -> bool:
+        return True
+
+    or_replace = source_marker = if_not_exists = if_exists = delete_topic = extended = all_marker = _flag
+    from_beginning = assert_absent = assert_timeout = _flag
+
+    @v_args(inline=True)
+    def kind(self, token: Token) -> str:
+        """STREAM or TABLE."""
+        return str(token.type)
+
+    @v_args(inline=True)
+    def kinds(self, token: Token) -> str:
+        """STREAMS or TABLES, as the singular."""
+        return str(token.type[:-1])
+
+    def primary_key(self, _: list[Any]) -> str:
+        """PRIMARY KEY."""
+        return "PRIMARY KEY"
+
+    def stream_key(self, _: list[Any]) -> str:
+        """KEY."""
+        return "KEY"
+
+    def type(self, parts: list[Any]) -> ast.SqlType:
+        """A type; VARCHAR is STRING and INT is INTEGER in every answer."""
+        name, *members = (each for each in parts if each is not None)
+        types = tuple(each for each in members if isinstance(each, ast.SqlType))
+        return ast.SqlType(TYPE_NAMES.get(name.text, name.text), types)
+
+    def precision(self, parts: list[Any]) -> str:
+        """(4, 2) of a decimal: accepted, not kept."""
+        return ", ".join(str(each) for each in parts if each is not None)
+
+    @v_args(inline=True)
+    def column_def(self, name: Identifier, type_: ast.SqlType, key: str | None) -> ast.ColumnDefinition:
+        """A declared column."""
+        return ast.ColumnDefinition(name.text, type_, key or "")
+
+    def elements(self, parts: list[Any]) -> tuple[ast.ColumnDefinition, ...]:
+        """All declared columns."""
+        return tuple(parts)
+
+    @v_args(inline=True)
+    def property(self, name: Identifier, value: ast.Literal) -> tuple[str, ast.PropertyValue]:
+        """One entry of WITH."""
+        return name.text, value.value
+
+    def with_clause(self, parts: list[Any]) -> tuple[tuple[str, ast.PropertyValue], ...]:
+        """WITH (…)."""
+        return tuple(parts)
+
+    @v_args(inline=True)
+    def create(self, *parts: Any) -> ast.Create:
+        """CREATE … (columns) WITH (…), or CREATE … AS SELECT."""
+        replace, read_only, kind, absent, name, columns, properties, query = parts
+        return ast.Create(
+            kind, name.text, columns or (), properties or (), query, bool(replace), bool(absent), bool(read_only),
+            name.position,
+        )  # fmt: skip
+
+    def column_names(self, parts: list[Identifier]) -> tuple[str, ...]:
+        """The column list of INSERT."""
+        return tuple(each.text for each in parts)
+
+    @v_args(inline=True)
+    def insert_values(
+        self, name: Identifier, columns: tuple[str, ...] | None, *values: ast.Expression
+    ) -> ast.InsertValues:
+        """INSERT INTO … VALUES."""
+        return ast.InsertValues(name.text, columns or (), values)
+
+    @v_args(inline=True)
+    def insert_select(self, name: Identifier, query: ast.Query) -> ast.InsertSelect:
+        """INSERT INTO … SELECT."""
+        return ast.InsertSelect(name.text, query)
+
+    @v_args(inline=True)
+    def drop(self, kind: str, if_exists: bool | None, name: Identifier, delete: bool | None) -> ast.Drop:
+        """DROP."""
+        return ast.Drop(kind, name.text, bool(if_exists), bool(delete))
+
+    @v_args(inline=True)
+    def alter(self, kind: str, name: Identifier, *columns: Any) -> ast.Alter:
+        """ALTER … ADD COLUMN."""
+        names, types = columns[0::2], columns[1::2]
+        added = (ast.ColumnDefinition(each.text, type_) for each, type_ in zip(names, types, strict=True))
+        return ast.Alter(kind, name.text, tuple(added))
+
+    @v_args(inline=True)
+    def assert_topic(self, absent: bool | None, topic: Token | Identifier, *_: Any) -> ast.AssertTopic:
+        """ASSERT TOPIC."""
+        return ast.AssertTopic(_topic(topic), not absent)
+
+    @v_args(inline=True)
+    def list_sources(self, kind: str, extended: bool | None) -> ast.ListSources:
+        """LIST STREAMS, LIST TABLES."""
+        return ast.ListSources(kind, bool(extended))
+
+    @v_args(inline=True)
+    def list_queries(self, extended: bool | None) -> ast.ListQueries:
+        """LIST QUERIES."""
+        return ast.ListQueries(bool(extended))
+
+    @v_args(inline=True)
+    def list_topics(self, everything: bool | None, extended: bool | None) -> ast.ListTopics:
+        """LIST TOPICS."""
+        return ast.ListTopics(bool(everything), bool(extended))
+
+    @v_args(inline=True)
+    def list_other(self, name: Identifier) -> ast.ListOther:
+        """LIST of something else."""
+        return ast.ListOther(name.text)
+
+    @v_args(inline=True)
+    def describe(self, name: Identifier, extended: bool | None) -> ast.Describe:
+        """DESCRIBE one source."""
+        return ast.Describe(name.text, bool(extended))
+
+    @v_args(inline=True)
+    def describe_sources(self, kind: str, extended: bool | None) -> ast.DescribeSources:
+        """DESCRIBE STREAMS, DESCRIBE TABLES."""
+        return ast.DescribeSources(kind, bool(extended))
+
+    @v_args(inline=True)
+    def explain(self, name: Identifier) -> ast.Explain:
+        """EXPLAIN a query id."""
+        return ast.Explain(name.text.upper())
+
+    @v_args(inline=True)
+    def query_id(self, name: Identifier) -> str:
+        """A query id; ids are case-insensitive."""
+        return name.text.upper()
+
+    def every_query(self, _: list[Any]) -> None:
+        """ALL."""
+
+    @v_args(inline=True)
+    def terminate(self, query_id: str | None) -> ast.QueryCommand:
+        """TERMINATE."""
+        return ast.QueryCommand("TERMINATE", query_id)
+
+    @v_args(inline=True)
+    def pause(self, query_id: str | None) -> ast.QueryCommand:
+        """PAUSE."""
+        return ast.QueryCommand("PAUSE", query_id)
+
+    @v_args(inline=True)
+    def resume(self, query_id: str | None) -> ast.QueryCommand:
+        """RESUME."""
+        return ast.QueryCommand("RESUME", query_id)
+
+    @v_args(inline=True)
+    def set_property(self, name: Token, value: Token) -> ast.SetProperty:
+        """SET."""
+        return ast.SetProperty(_unquoted(name), _unquoted(value))
+
+    @v_args(inline=True)
+    def unset_property(self, name: Token) -> ast.SetProperty:
+        """UNSET."""
+        return ast.SetProperty(_unquoted(name), None)
+
+    @v_args(inline=True)
+    def define(self, name: Identifier, value: Token) -> ast.Define:
+        """DEFINE."""
+        return ast.Define(name.text, _unquoted(value))
+
+    @v_args(inline=True)
+    def print_topic(self, topic: Token | Identifier, beginning: bool | None, limit: Token | None) -> ast.PrintTopic:
+        """PRINT."""
+        return ast.PrintTopic(_topic(topic), bool(beginning), int(limit) if limit else None)
+
+
+def _topic(found: Token | Identifier) -> str:
+    return found.text if isinstance(found, Identifier) else _unquoted(found)
