@@ -38,6 +38,7 @@ from reconciler.ksqldb.entities import (
     Queries,
     QueryInfo,
     ServerInfo,
+    Settings,
     Sources,
     StreamInfo,
     Topics,
@@ -52,6 +53,7 @@ from reconciler.ksqldb.wire import PULL_ACCEPT, Column, PullReader, column, iden
 T = TypeVar("T")
 E = TypeVar("E", bound=Entity)
 
+QUERY_LIMIT = "ksql.query.persistent.active.limit"
 READ_ATTEMPTS = 3
 READ_SECONDS = 2.0
 _POLL_FIRST, _POLL_LONGEST = 0.1, 1.0
@@ -135,6 +137,11 @@ class KsqlClient:
     def topics(self) -> frozenset[str]:
         """Return the names of the Kafka topics; needs a living Kafka."""
         return self._one("list_topics", "LIST TOPICS;", Topics).names
+
+    def query_limit(self) -> int | None:
+        """Return how many persistent queries the server allows, None where it does not say."""
+        value = self._one("list_properties", "LIST PROPERTIES;", Settings).values.get(QUERY_LIMIT, "")
+        return int(value) if value.isdecimal() else None
 
     def describe(self, name: str) -> Description:
         """Return the definition of a source.
@@ -315,6 +322,8 @@ class KsqlClient:
             with attempt:
                 try:
                     return ask()
+                except KsqlBadStatement:
+                    raise  # an answer too: asking for what does not exist is no failed read
                 except KsqlError:
                     self.failures += 1
                     raise

@@ -16,9 +16,10 @@ _TOKEN = re.compile(
     r"(?P<blank>\s+|--[^\n]*|/\*.*?\*/)"
     r"|(?P<text>'(?:[^']|'')*')"
     r"|(?P<quoted>`(?:[^`]|``)*`|\"(?:[^\"]|\"\")*\")"
-    r"|(?P<number>[0-9]+(?:\.[0-9]+)?(?![A-Za-z0-9_@]))"
-    # The server shows a name that begins with a digit without quotes, although it would not read it back.
-    r"|(?P<word>[A-Za-z0-9_][A-Za-z0-9_@]*)"
+    r"|(?P<number>[0-9]+(?:\.[0-9]+)?(?![A-Za-z0-9_@-]))"
+    # The server shows some names without the quotes that it would need itself to read them back: those that begin
+    # with a digit, and those with two dashes, which then look like a comment.
+    r"|(?P<word>[A-Za-z0-9_][A-Za-z0-9_@-]*)"
     r"|(?P<mark><>|!=|<=|>=|:=|->|=>|.)",
     re.DOTALL,
 )

@@ -190,7 +190,14 @@ class QueryDescription(Entity):
 
 
 @dataclass(frozen=True)
+class Settings(Entity):
+    """The answer to LIST PROPERTIES: the server's settings by name; one without a value is left out."""
+
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Remark(Entity):
-    """An entity that carries nothing for us, by its ``@type`` (assert_topic, variables, properties, ...)."""
+    """An entity that carries nothing for us, by its ``@type`` (assert_topic, variables, ...)."""
 
     kind: str

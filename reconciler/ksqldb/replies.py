@@ -26,6 +26,7 @@ from reconciler.ksqldb.entities import (
     QueryInfo,
     Remark,
     ServerInfo,
+    Settings,
     Sources,
     StreamInfo,
     Terminated,
@@ -179,6 +180,11 @@ def _explained(document: Mapping[str, Any]) -> QueryDescription:
     return QueryDescription(ids=(_text(_member(document, "queryDescription", dict), "id"),))
 
 
+def _settings(document: Mapping[str, Any]) -> Settings:
+    lines = _member(document, "properties", list)
+    return Settings({_text(line, "name"): str(line["value"]) for line in lines if line.get("value") is not None})
+
+
 def _all_explained(document: Mapping[str, Any]) -> QueryDescription:
     return QueryDescription(ids=tuple(_text(one, "id") for one in _member(document, "queryDescriptions", list)))
 
@@ -193,6 +199,7 @@ _PARSERS: Mapping[str, Callable[[Mapping[str, Any]], Entity]] = {
     "sourceDescription": _description,
     "source_descriptions": _descriptions,
     "kafka_topics": _topics,
+    "properties": _settings,
     "terminate_query": _terminated,
     "warning_entity": _warned,
 }
