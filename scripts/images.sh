@@ -18,7 +18,7 @@ build() { # variable, target, sources...
   tag=$( { echo "$base_id"; hash_of Dockerfile "$@"; } | sha256sum | cut -c1-12)
   image="openfactory/$target:$tag"
   if ! docker image inspect "$image" >/dev/null 2>&1; then
-    make --no-print-directory wheels >&2
+    make -s wheels >&2
     say "building $image"
     DOCKER_BUILDKIT=0 docker build -q --build-arg BASE="$base" --target "$target" -t "$image" . >build/docker.log 2>&1 \
       || { tail -n 30 build/docker.log >&2; exit 1; }

@@ -1,0 +1,33 @@
+"""The system under test, brought up once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.system import ROOT, System
+
+
+@pytest.fixture(scope="session")
+def images() -> None:
+    """An engine in Swarm mode and the images of this tree; in CI a machine without them fails the tests."""
+    for script in ("engine.sh", "images.sh"):
+        done = subprocess.run([ROOT / "scripts" / script], capture_output=True, text=True, check=False)
+        if done.returncode and os.environ.get("CI") != "true":
+            pytest.skip(f"scripts/{script}: {done.stderr}")
+        assert done.returncode == 0, done.stderr
+        (ROOT / "build" / "images.env").write_text(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def system(images: None) -> Iterator[System]:  # noqa: ARG001 - only that they are there
+    """The demo, up under its own names; removed afterwards, whatever happened."""
+    deployed = System()
+    try:
+        deployed.shown = deployed.demo("up")
+        yield deployed
+    finally:
+        deployed.demo("down")

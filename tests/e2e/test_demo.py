@@ -1,0 +1,177 @@
+"""What `make demo` shows, and what somebody who follows its hints sees.
+
+The tests share one deployment and leave it as they found it: three groups, in sync.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+
+import pytest
+
+from tests.e2e.system import WORKCENTERS, Client, Host, System
+from tests.swarm.sandbox import docker, eventually
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+
+#: Calls that one complete observation may cost, whatever the number of groups.
+OBSERVE_CALLS = 8
+
+
+def test_bringing_it_up_shows_three_ready_groups_and_five_events_of_one_asset(system: System) -> None:
+    """The status has a row for each group, and five events of the asset in the title arrive through the router."""
+    for group in WORKCENTERS:
+        row = next(line for line in system.shown.splitlines() if re.match(rf"\s*{group}\b", line))
+        assert re.search(rf"Ready\s+4\s+asset_stream_{group}\b", row, re.IGNORECASE)
+        assert f"http://{system.group(group)}:8000/asset_stream" in row
+    [asset] = re.findall(r"live events of asset (\S+),", system.shown)
+    received = [json.loads(data) for data in re.findall(r"^data: (.*)$", system.shown, re.MULTILINE)]
+    assert [event["asset_uuid"] for event in received] == [asset] * 5
+    assert "What to try next" in system.shown
+
+
+def test_bringing_it_up_again_changes_nothing(system: System) -> None:
+    """A second `make demo` finds everything as it should be: every service keeps its id and its version."""
+    before = system.services(), system.versions()
+    system.demo("up")
+    assert (system.services(), system.versions()) == before
+
+
+def test_an_asset_in_a_new_workcenter_is_served_and_an_emptied_one_goes_in_order(system: System) -> None:
+    """A mapping inserted at ksqlDB is enough for both.
+
+    The new group's asset is served with nobody touching anything. When it moves away again, its group leaves the
+    registry while the service is there, and the service goes while the stream is there.
+    """
+    system.place("LASER-01", "Laser")
+    eventually(lambda: system.receives("LASER-01"), bool)
+
+    system.place("LASER-01", "Weld")
+    seen = []
+
+    def left() -> tuple[bool, bool, bool]:
+        # Read from the last to go to the first: nothing can slip between two reads and look out of order.
+        stream = "ASSET_STREAM_LASER" in system.streams()
+        service = system.group("Laser") in system.services()
+        found = ("Laser" in system.registry(), service, stream)
+        seen.append(found)
+        return found
+
+    eventually(left, lambda found: not any(found))
+    steps = [now for before, now in zip([None, *seen], seen, strict=False) if now != before]
+    assert steps[0] == (True, True, True)
+    assert all(registered <= served <= streamed for registered, served, streamed in steps)
+    assert (False, True, True) in steps
+    assert set(system.registry()) == set(WORKCENTERS)
+    eventually(lambda: system.receives("LASER-01"), bool)
+
+
+def test_a_removed_service_comes_back(system: System) -> None:
+    """`docker service rm` of a group's service is repaired, and its group never left the registry."""
+    service = system.group("Paint")
+    before = system.services()[service]
+    docker("service", "rm", service)
+    eventually(lambda: system.services().get(service, before), lambda found: found != before)
+    assert "Paint" in system.registry()
+    eventually(lambda: system.healthy(service), bool)
+    eventually(lambda: system.receives("PAINT-BOOTH-01"), bool)
+
+
+def test_a_changed_service_is_set_back(system: System) -> None:
+    """`docker service update --env-add X=1` is undone on the same service; what we set is as before."""
+    service = system.group("Weld")
+    before = system.services()[service], system.environment(service)
+    docker("service", "update", "--detach", "--env-add", "X=1", service)
+    eventually(lambda: (system.services()[service], system.environment(service)), lambda found: found == before)
+    eventually(lambda: system.healthy(service), bool)
+    eventually(lambda: system.receives("WELD-ROBOT-01"), bool)
+
+
+def test_nothing_is_deleted_while_ksqldb_is_away(system: System) -> None:
+    """With ksqlDB stopped for longer than the grace time nothing changes, and everything goes on afterwards.
+
+    The operator stays alive, every service stays as it is, and a client keeps its connection, on which events arrive
+    again when ksqlDB is back.
+    """
+    client = Client(system.stream_url("ASSEMBLY-PRESS-01"))
+    eventually(lambda: client.events, bool)
+    before = system.services(), system.versions(), system.registry()
+    system.scale("ksqldb", 0)
+    failed = system.failed_reads()
+    # Each failed cycle is a chance to do harm; these take longer than the grace time of a removal.
+    eventually(system.failed_reads, lambda count: count >= failed + 4)
+    assert system.alive()
+    assert (system.services(), system.versions(), system.registry()) == before
+    system.scale("ksqldb", 1)
+    counted = client.events
+    eventually(lambda: client.events, lambda count: count > counted + 2)
+    assert client.connected
+    eventually(lambda: system.cli("status"), lambda status: "in sync" in status)
+    assert (system.services(), system.versions(), system.registry()) == before
+
+
+def test_a_second_once_writes_nothing_and_plan_tells_changes_by_its_exit_code(system: System) -> None:
+    """Writes are counted between the operator and both servers.
+
+    The second `--once` in a row sends none and exits 0; then `plan --detailed-exitcode` exits 0, costs at most 8
+    calls, and exits 3 after somebody changed a service by hand, which the next `--once` repairs.
+    """
+    with system.on_this_host() as host:
+        assert host.run("--once")[0] == 0
+        code, said = host.run("--once")
+        assert (code, host.engine.writes, host.ksqldb.writes) == (0, [], []), said
+        code, said = host.run("plan", "--detailed-exitcode")
+        assert code == 0, said
+        assert 0 < calls(host) <= OBSERVE_CALLS
+
+        docker("service", "update", "--detach", "--env-add", "X=1", system.group("Weld"))
+        code, said = host.run("plan", "--detailed-exitcode")
+        assert code == 3, said
+        assert "X" in said
+        code, said = host.run("--once")
+        assert code == 0, said
+        assert host.engine.writes
+
+
+def test_a_killed_first_convergence_ends_where_an_undisturbed_one_does(system: System) -> None:
+    """SIGKILL after any write of a first convergence, then `--once`: the same services, streams and registry."""
+    with system.on_this_host() as host:
+        before = end_state(system, host)
+        for write in (1, 3, 5, 7):
+            assert host.run("teardown", "--yes")[0] == 0
+            assert (system.services(), system.streams()) == ({}, set())
+            kill_after_writes(host, write)
+            code, said = host.run("--once")
+            assert code == 0, said
+            assert end_state(system, host) == before
+    eventually(lambda: system.receives("WELD-ROBOT-01"), bool)
+
+
+def test_taking_it_down_leaves_nothing_and_can_be_repeated(system: System) -> None:
+    """`make demo-down` leaves no service, config, container, volume or network; the second time it finds nothing."""
+    system.demo("down")
+    assert system.leftovers() == {}
+    assert "nothing of the demo is left" in system.demo("down")
+
+
+def calls(host: Host) -> int:
+    """Return how many requests one look cost, without the first connection's question for the API version."""
+    return len(host.ksqldb.requests) + sum(not request.path.endswith("/version") for request in host.engine.requests)
+
+
+def kill_after_writes(host: Host, count: int) -> None:
+    """Start a convergence and kill it as soon as it has sent some writes."""
+    process = host.start("--once")
+    eventually(lambda: len(host.engine.writes) + len(host.ksqldb.writes), lambda writes: writes >= count)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def end_state(system: System, host: Host) -> tuple[set[str], set[str], str]:
+    """Return everything that a convergence makes, by name; the registry's name is a hash of its content."""
+    registries = docker("config", "ls", "--filter", f"name={system.name}_registry-", "--format", "{{.Name}}")
+    code, said = host.run("plan", "--detailed-exitcode")
+    assert code == 0, said
+    return set(system.services()), system.streams(), registries.splitlines()[0]
