@@ -39,7 +39,7 @@ class Passed(web.StreamResponse):
         """Whether the client may use its connection again."""
         return self._reuse
 
-    async def prepare(self, request: web.BaseRequest) -> None:  # type: ignore[override]  # nothing is left to write
+    async def prepare(self, request: web.BaseRequest) -> None:
         """Do nothing: the head has been sent."""
 
     async def write_eof(self, data: bytes = b"") -> None:

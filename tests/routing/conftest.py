@@ -7,7 +7,7 @@ import inspect
 
 import pytest
 
-_DEADLINE_SECONDS = 90
+_DEADLINE_SECONDS = 30
 
 
 @pytest.hookimpl(tryfirst=True)

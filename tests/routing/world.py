@@ -177,7 +177,7 @@ class Ksql:
         """Go away, with every open query."""
         if self._runner is not None:
             for response in list(self._watchers):
-                response._req.transport.abort()
+                _cut(response)
             await self._runner.cleanup()
             self._runner = None
 
@@ -195,7 +195,7 @@ class Ksql:
         """End every push query the way a dropped table does."""
         for response in list(self._watchers):
             await response.write(b'{"finalMessage":"Query Completed"}]')
-            response._req.transport.close()
+            _cut(response)
 
     async def _record(self, asset: str, group: str | None, *, gone: bool) -> None:
         self.history.append((asset, group, gone))
@@ -242,6 +242,12 @@ class Ksql:
         return json.dumps({"row": row}).encode()
 
 
+def _cut(response: web.StreamResponse) -> None:
+    """Close the connection of a response that is being sent."""
+    if response.task is not None:
+        response.task.cancel()
+
+
 class Operator:
     """Serves the registry with an ETag and counts nudges.
 
@@ -258,6 +264,7 @@ class Operator:
         self.nudged = 0
         self.on_nudge: Callable[[], None] = lambda: None
         self.not_modified = 0
+        self.asked = 0
         self._runner: web.AppRunner | None = None
 
     @property
@@ -282,6 +289,7 @@ class Operator:
             self._runner = None
 
     async def _registry(self, request: web.Request) -> web.Response:
+        self.asked += 1
         if self.document is None:
             return web.Response(status=503)
         etag = '"' + hashlib.sha256(self.document).hexdigest()[:12] + '"'
@@ -385,14 +393,17 @@ class Proxy:
         """Prepare one with these variables."""
         self.port = free_port()
         base = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
-        self.environment = {**base, "ROUTING_LAYER_PORT": str(self.port), "LOG_LEVEL": "warning", **environment}
+        self.environment = {
+            **base,
+            "ROUTING_LAYER_PORT": str(self.port),
+            "LOG_LEVEL": os.environ.get("PROXY_LOG_LEVEL", "critical"),
+            **environment,
+        }
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> Proxy:
         """Start it and wait until it listens."""
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "routing_layer", env=self.environment, cwd=ROOT
-        )
+        self.process = await self.spawn()
         async with asyncio.timeout(PATIENCE):
             while True:
                 with contextlib.suppress(ConnectionError):
@@ -400,6 +411,12 @@ class Proxy:
                     return self
                 assert self.process.returncode is None, "the proxy did not start"
                 await asyncio.sleep(0.05)
+
+    async def spawn(self, *arguments: str, capture: bool = False) -> asyncio.subprocess.Process:
+        """Start the program."""
+        pipe = asyncio.subprocess.PIPE if capture else None
+        command = (sys.executable, "-m", "routing_layer", *arguments)
+        return await asyncio.create_subprocess_exec(*command, env=self.environment, cwd=ROOT, stdout=pipe, stderr=pipe)
 
     async def stop(self) -> None:
         """End it at once."""
@@ -440,6 +457,12 @@ class Proxy:
         response = await self.get("/readyz")
         response.leave()
         return response.status == 200
+
+    async def wait_current(self) -> None:
+        """Wait until it follows changes: what the table holds by now is known."""
+        async with asyncio.timeout(PATIENCE):
+            while await self.metric("routing_layer_membership_age_seconds") != 0:
+                await asyncio.sleep(0.05)
 
     async def wait_ready(self) -> None:
         """Wait until it is ready."""

@@ -1,0 +1,128 @@
+"""Where each group is served, while that changes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from tests.routing.world import Operator, Proxy, World, registry, until, world
+
+
+async def _seen(around: World) -> None:
+    """Wait until the proxy has looked at what is published now, twice (the first look may have begun before)."""
+    before = around.operator.asked
+    await until(lambda: around.operator.asked >= before + 2, "the operator is asked")
+
+
+async def test_a_hundred_revisions_end_no_stream() -> None:
+    """Groups come and go beside it: the stream of an unchanged group lives through all of them (T24)."""
+    async with world(REGISTRY_POLL="10ms") as around:
+        client = await around.stream("A1")
+        usual = {"Weld": around.weld.url, "Paint": around.paint.url}
+        for number in range(100):
+            around.publish({**usual, f"G{number}": around.paint.url})
+            await _seen(around)
+        await around.weld.open[0].event("untouched")
+        assert (await client.event()).data == "untouched"
+        assert len(around.weld.connections) == 1
+        assert around.operator.not_modified > 0
+
+
+async def test_the_streams_of_a_removed_group_end() -> None:
+    """Cleanly, and nobody else's."""
+    async with world() as around:
+        client, other = await around.stream("A1"), await around.stream("A2")
+        around.publish({"Paint": around.paint.url})
+        assert await client.rest() == b""
+        await around.paint.open[0].event("alive")
+        assert (await other.event()).data == "alive"
+
+
+async def test_documents_that_must_not_be_used_leave_the_last_good_one() -> None:
+    """Corrupt, of another version, of another cluster: refused and counted; clients notice nothing (T25)."""
+    async with world() as around:
+        client = await around.stream("A1")
+        groups = {"Weld": around.paint.url}
+        offers = {
+            b'{"version": 1': "corrupt",
+            registry(groups, version=0): "corrupt",
+            registry(groups, identity={"kafka": "other", "ksqldb": "default_"}): "identity",
+        }
+        for offer, reason in offers.items():
+            before = await around.proxy.metric(f'routing_layer_registry_refused_total{{reason="{reason}"}}')
+            around.operator.document = offer
+            await _seen(around)
+            await around.stream("A2")
+            after = await around.proxy.metric(f'routing_layer_registry_refused_total{{reason="{reason}"}}')
+            assert after > before
+        await around.weld.open[0].event("alive")
+        assert (await client.event()).data == "alive"
+        around.publish()
+        await _seen(around)
+        await around.stream("A1")
+
+
+async def test_it_starts_from_the_boot_copy_while_the_operator_is_down(tmp_path: Path) -> None:
+    """The mounted file is enough to serve; the operator's newer document is used once it is back (T26)."""
+    copy = tmp_path / "registry.json"
+    async with world(ready=False, REGISTRY_FILE=str(copy)) as around:
+        await around.proxy.stop()
+        await around.operator.stop()
+        copy.write_bytes(registry({"Weld": around.weld.url}))
+        await around.proxy.start()
+        await around.proxy.wait_ready()
+        await around.stream("A1")
+        await around.operator.start()
+        await around.stream("A2")
+
+
+async def test_without_any_registry_it_is_alive_and_not_ready() -> None:
+    """A corrupt boot copy and no operator: 503 for clients, 200 for the platform."""
+    async with world(ready=False, REGISTRY_FILE=__file__) as around:
+        await around.proxy.stop()
+        await around.operator.stop()
+        await around.proxy.start()
+        assert not await around.proxy.ready()
+        assert (await around.proxy.get("/healthz")).status == 200
+        assert (await around.proxy.get("/asset_stream?asset_uuid=A1")).status == 503
+        assert (await around.proxy.get("/asset_state?asset_uuid=A1")).status == 503
+
+
+async def test_another_membership_source_is_listed_anew() -> None:
+    """When the operator names another table, the watch moves there and the served map stays meanwhile."""
+    async with world() as around:
+        client = await around.stream("A1")
+        around.publish(membership={"table": "other_map", "key": "ASSET_UUID", "group": "UNS_LEVELS['line']"})
+        await until(lambda: any("other_map" in question for question in around.ksql.questions))
+        await around.stream("A2")
+        await around.weld.open[0].event("alive")
+        assert (await client.event()).data == "alive"
+
+
+async def test_settings_that_cannot_be_used_name_their_variable() -> None:
+    """One line, exit code 2; --help tells every variable."""
+    proxy = Proxy({"KSQLDB_URL": "http://127.0.0.1:1", "IDLE_TIMEOUT": "soon"})
+    process = await proxy.spawn(capture=True)
+    output, errors = await process.communicate()
+    assert process.returncode == 2
+    assert errors.decode().startswith("IDLE_TIMEOUT='soon': ")
+    assert len(errors.splitlines()) == 1
+    process = await proxy.spawn("--help", capture=True)
+    output, errors = await process.communicate()
+    assert process.returncode == 0
+    assert b"LAZY_DEPLOY_WAIT [10.0]" in output
+
+
+async def test_the_operator_is_asked_for_changes_only() -> None:
+    """An unchanged document costs a 304."""
+    operator = await Operator().start()
+    operator.document = registry({})
+    proxy = Proxy({"KSQLDB_URL": "http://127.0.0.1:1", "RECONCILER_URL": operator.url, "REGISTRY_POLL": "10ms"})
+    try:
+        await proxy.start()
+        await until(lambda: operator.not_modified >= 3)
+        assert operator.asked == operator.not_modified + 1
+    finally:
+        await proxy.stop()
+        await operator.stop()
+        await asyncio.sleep(0)
