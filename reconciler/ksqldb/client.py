@@ -35,10 +35,10 @@ from reconciler.ksqldb.entities import (
     Descriptions,
     Entity,
     Health,
+    Properties,
     Queries,
     QueryInfo,
     ServerInfo,
-    Settings,
     Sources,
     StreamInfo,
     Topics,
@@ -140,7 +140,7 @@ class KsqlClient:
 
     def query_limit(self) -> int | None:
         """Return how many persistent queries the server allows, None where it does not say."""
-        value = self._one("list_properties", "LIST PROPERTIES;", Settings).values.get(QUERY_LIMIT, "")
+        value = self._one("list_properties", "LIST PROPERTIES;", Properties).values.get(QUERY_LIMIT, "")
         return int(value) if value.isdecimal() else None
 
     def describe(self, name: str) -> Description:

@@ -190,7 +190,7 @@ class QueryDescription(Entity):
 
 
 @dataclass(frozen=True)
-class Settings(Entity):
+class Properties(Entity):
     """The answer to LIST PROPERTIES: the server's settings by name; one without a value is left out."""
 
     values: Mapping[str, str]

@@ -21,12 +21,12 @@ from reconciler.ksqldb.entities import (
     Entity,
     Field,
     Health,
+    Properties,
     Queries,
     QueryDescription,
     QueryInfo,
     Remark,
     ServerInfo,
-    Settings,
     Sources,
     StreamInfo,
     Terminated,
@@ -180,9 +180,9 @@ def _explained(document: Mapping[str, Any]) -> QueryDescription:
     return QueryDescription(ids=(_text(_member(document, "queryDescription", dict), "id"),))
 
 
-def _settings(document: Mapping[str, Any]) -> Settings:
+def _server_properties(document: Mapping[str, Any]) -> Properties:
     lines = _member(document, "properties", list)
-    return Settings({_text(line, "name"): str(line["value"]) for line in lines if line.get("value") is not None})
+    return Properties({_text(line, "name"): str(line["value"]) for line in lines if line.get("value") is not None})
 
 
 def _all_explained(document: Mapping[str, Any]) -> QueryDescription:
@@ -199,7 +199,7 @@ _PARSERS: Mapping[str, Callable[[Mapping[str, Any]], Entity]] = {
     "sourceDescription": _description,
     "source_descriptions": _descriptions,
     "kafka_topics": _topics,
-    "properties": _settings,
+    "properties": _server_properties,
     "terminate_query": _terminated,
     "warning_entity": _warned,
 }
