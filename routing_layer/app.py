@@ -89,15 +89,15 @@ class Proxy:
         """Answer one request."""
         path = request.raw_path.partition("?")[0]
         route, handler = self._route(path)
+        if request.method not in ("GET", "HEAD"):
+            handler = self._wrong_method
         try:
-            if request.method not in ("GET", "HEAD"):
-                raise problems.wrong_method(request.method)
             response = await handler(request)
         except problems.Problem as problem:
             response = self._problem(request, problem)
         except (ConnectionError, asyncio.CancelledError):
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001 - a bug in one request must not be more than one request's 500
             _log.exception("a bug: %s %s", request.method, path)
             response = self._problem(request, problems.internal())
         self.metrics.request(route, response.status)
@@ -116,6 +116,9 @@ class Proxy:
         if self.draining or request.method not in ("GET", "HEAD"):
             response.force_close()
         return response
+
+    async def _wrong_method(self, request: web.BaseRequest) -> web.StreamResponse:
+        raise problems.wrong_method(request.method)
 
     async def _nothing(self, request: web.BaseRequest) -> web.StreamResponse:
         raise problems.unknown_path(request.path)
@@ -185,17 +188,17 @@ class Proxy:
             raise problems.not_ready("no asset state service is deployed")
         return await self.forwarder.answer(request, _target(registry.state_api))
 
-    async def _healthz(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _healthz(self, _request: web.BaseRequest) -> web.StreamResponse:
         # Whoever can answer this has a running loop; ksqlDB or the operator being away is not death.
         return _document({"status": "alive", "draining": self.draining, "streams": len(self.streams)})
 
-    async def _readyz(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _readyz(self, _request: web.BaseRequest) -> web.StreamResponse:
         lacks = self.lacks()
         status = HTTPStatus.SERVICE_UNAVAILABLE if lacks else HTTPStatus.OK
         document = {"status": "not ready" if lacks else "ready", "lacks": lacks, "assets": len(self.members)}
         return _document(document, status)
 
-    async def _metrics(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _metrics(self, _request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(body=self.metrics.exposition(), headers={"Content-Type": exposition.CONTENT_TYPE})
 
     def lacks(self) -> list[str]:

@@ -90,10 +90,7 @@ class ChunkedBody:
         pieces: list[bytes] = []
         position, size = 0, len(data)
         while position < size and not self.done:
-            if self._left:
-                position = self._content(data, position, pieces)
-            else:
-                position = self._line(data, position)
+            position = self._content(data, position, pieces) if self._left else self._line(data, position)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def ends_with_connection(self) -> bool:
@@ -110,7 +107,7 @@ class ChunkedBody:
         else:
             mark = data[max(position, end - 2) :]
             end = len(data)
-        expected = b"\r\n"[2 - self._left :] if self._left < 2 else b"\r\n"
+        expected = b"\n" if self._left == 1 else b"\r\n"
         if mark != expected[: len(mark)]:
             raise BrokenBody("a chunk is longer than it says")
         self._left -= end - position

@@ -33,6 +33,7 @@ class Target:
         return cls(parts.hostname or "", parts.port or (443 if tls else 80), parts.path or "/", tls)
 
     def __str__(self) -> str:
+        """Name it as people do: host and port."""
         return f"{self.host}:{self.port}"
 
     @property

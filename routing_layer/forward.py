@@ -113,7 +113,7 @@ class Forwarder:
         self, exchange: Exchange, request: web.BaseRequest, target: Target, *, collect: bool
     ) -> tuple[Head, bytes | None]:
         try:
-            return await exchange.ask(_request(request, target), timeout=self._head_timeout, collect=collect)
+            return await exchange.ask(_request(request, target), limit=self._head_timeout, collect=collect)
         except UpstreamLate as error:
             exchange.abort()
             raise problems.late(str(target), self._head_timeout) from error

@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +31,19 @@ _CHUNK = 64 * 1024
 
 def list_statement(source: Source) -> str:
     """The pull query that answers the whole membership."""
-    return f"SELECT {source.key}, {source.group} AS UNS_GROUP FROM {source.table};"
+    return f"SELECT {source.key}, {source.group} AS UNS_GROUP FROM {source.table};"  # noqa: S608 - the operator's words
 
 
 def watch_statement(source: Source) -> str:
     """The push query that answers the whole membership and then its changes."""
-    return f"SELECT {source.key}, {source.group} AS UNS_GROUP FROM {source.table} EMIT CHANGES;"
+    return f"SELECT {source.key}, {source.group} AS UNS_GROUP FROM {source.table} EMIT CHANGES;"  # noqa: S608 - the operator's words
 
 
 def one_statement(source: Source, asset: str) -> str:
     """The pull query for one asset; its name comes from a client and is escaped."""
     where = f"{source.key} = {literal(asset)}"
-    return f"SELECT {source.key}, {source.group} AS UNS_GROUP FROM {source.table} WHERE {where};"
+    rows = f"{source.key}, {source.group} AS UNS_GROUP FROM {source.table}"
+    return f"SELECT {rows} WHERE {where};"
 
 
 class Ksql:
@@ -98,13 +100,13 @@ class Ksql:
 
     @asynccontextmanager
     async def _asked(
-        self, statement: str, properties: dict[str, Any], timeout: aiohttp.ClientTimeout
+        self, statement: str, properties: dict[str, Any], limits: aiohttp.ClientTimeout
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         body = {"ksql": statement, "streamsProperties": properties}
         headers = {"Accept": ROWS_ACCEPT, "Accept-Encoding": "identity"}
         try:
-            async with self._session.post(self._url, json=body, headers=headers, timeout=timeout) as response:
-                if response.status != 200:
+            async with self._session.post(self._url, json=body, headers=headers, timeout=limits) as response:
+                if response.status != HTTPStatus.OK:
                     raise error_of(response.status, await response.read(), response.headers.get("Content-Type", ""))
                 yield response
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -135,9 +137,11 @@ def _pair(row: Row) -> tuple[str, str | None]:
     Raises:
         KsqlWrongShape: it is not two columns of text.
     """
-    if len(row.values) != 2 or not isinstance(row.values[0], str) or not isinstance(row.values[1], str | None):
-        raise KsqlWrongShape(f"not an asset and its group: {row.values!r:.120}", status=200)
-    return row.values[0], row.values[1]
+    match row.values:
+        case [str() as asset, str() | None as group]:
+            return asset, group
+        case _:
+            raise KsqlWrongShape(f"not an asset and its group: {row.values!r:.120}", status=HTTPStatus.OK)
 
 
 def pair(row: Row) -> tuple[str, str | None]:
@@ -146,7 +150,7 @@ def pair(row: Row) -> tuple[str, str | None]:
 
 
 def _keepalive_socket(address: Any) -> socket.socket:
-    """Make a socket that notices within half a minute that the other machine is gone: a watch may be silent for hours."""
+    """Make a socket that notices within half a minute that the other machine is gone (watches may be silent)."""
     sock = socket.socket(address[0], address[1], address[2])
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)

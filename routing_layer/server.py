@@ -68,7 +68,7 @@ async def drain(proxy: Proxy, site: web.SockSite, seconds: float) -> None:
         left = ends - asyncio.get_running_loop().time()
         stream.end(Ended.DRAINED, hint())
         await asyncio.sleep(max(0.0, left / (len(streams) - index)) if index + 1 < len(streams) else 0)
-    while len(proxy.streams) and asyncio.get_running_loop().time() < started + seconds:
+    while len(proxy.streams) and asyncio.get_running_loop().time() < started + seconds:  # noqa: ASYNC110 - once in a life
         await asyncio.sleep(0.05)
 
 

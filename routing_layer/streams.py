@@ -14,6 +14,7 @@ from routing_layer.upstream import Exchange, Head, body_of
 _HIGH_WATER = 64 * 1024
 #: How long an end waits for the event that is being sent to be whole.
 _WHOLE_EVENT_SECONDS = 1.0
+_TAIL = 4
 _BOUNDARIES = (b"\n\n", b"\r\n\r\n", b"\r\r")
 #: Ends that the client sees as clean: the response is complete and it reconnects at once.
 CLEAN = frozenset((Ended.MOVED, Ended.GROUP_REMOVED, Ended.DRAINED, Ended.UPSTREAM_ENDED))
@@ -115,7 +116,7 @@ class Stream:
         if client is None or client.is_closing():
             return
         client.write(b"%x\r\n%b\r\n" % (len(payload), payload) if self._framed else payload)
-        self._tail = payload[-4:] if len(payload) > 3 else (self._tail + payload)[-4:]
+        self._tail = payload[-_TAIL:] if len(payload) >= _TAIL else (self._tail + payload)[-_TAIL:]
         self._last = self._loop.time()
         if self._ending is not None and self._tail.endswith(_BOUNDARIES):
             reason, hint = self._ending

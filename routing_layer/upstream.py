@@ -7,6 +7,7 @@ whoever takes it, in the same call. The head is read here, the body's framing in
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -17,6 +18,8 @@ _LONGEST_HEAD = 64 * 1024
 #: Answers up to this size are taken as a whole, so that a failure in their middle is still a 502.
 COLLECT = 1024 * 1024
 
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: (.*))?")
+_FIRST_FINAL = 200
 _HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
 )
@@ -65,8 +68,8 @@ def parse_head(data: bytes) -> Head:
         UpstreamBroke: it is not HTTP/1.x, or its framing is ambiguous.
     """
     line, *rest = data.split(b"\r\n")
-    parts = line.split(b" ", 2)
-    if len(parts) < 2 or not parts[0].startswith(b"HTTP/1.") or len(parts[1]) != 3 or not parts[1].isdigit():
+    status = _STATUS_LINE.fullmatch(line)
+    if status is None:
         raise UpstreamBroke(f"not an HTTP/1.1 response: {line[:60]!r}")
     fields = [
         (name.strip().lower(), value.strip(), whole) for whole in rest for name, _, value in [whole.partition(b":")]
@@ -74,10 +77,10 @@ def parse_head(data: bytes) -> Head:
     named = dict[bytes, bytes]()
     for name, value, _ in fields:
         named[name] = named[name] + b"," + value if name in named else value
-    return _head(parts, fields, named)
+    return _head(status, fields, named)
 
 
-def _head(parts: list[bytes], fields: list[tuple[bytes, bytes, bytes]], named: dict[bytes, bytes]) -> Head:
+def _head(status: re.Match[bytes], fields: list[tuple[bytes, bytes, bytes]], named: dict[bytes, bytes]) -> Head:
     connection = {token.strip().lower() for token in named.get(b"connection", b"").split(b",")}
     dropped = _HOP_BY_HOP | connection | {b"x-accel-buffering", b"content-length"}
     coding = named.get(b"transfer-encoding", b"").lower()
@@ -86,12 +89,12 @@ def _head(parts: list[bytes], fields: list[tuple[bytes, bytes, bytes]], named: d
     length = None if coding else _length(named.get(b"content-length"))
     plain = named.get(b"content-encoding", b"identity").lower() == b"identity"
     return Head(
-        status=int(parts[1]),
-        reason=parts[2] if len(parts) > 2 else b"",
+        status=int(status[2]),
+        reason=status[3] or b"",
         fields=tuple(whole for name, _, whole in fields if name not in dropped),
         length=length,
         chunked=bool(coding),
-        reusable=parts[0] == b"HTTP/1.1" and b"close" not in connection,
+        reusable=status[1] == b"1" and b"close" not in connection,
         event_stream=plain and named.get(b"content-type", b"").lower().startswith(b"text/event-stream"),
     )
 
@@ -140,12 +143,12 @@ class Exchange(asyncio.Protocol):
         """Keep the transport."""
         self.transport = cast("asyncio.Transport", transport)
 
-    async def ask(self, request: bytes, *, timeout: float, collect: bool) -> tuple[Head, bytes | None]:
+    async def ask(self, request: bytes, *, limit: float, collect: bool) -> tuple[Head, bytes | None]:
         """Send a request and return the head; with ``collect`` the body too, if it is announced and small.
 
         Raises:
             UpstreamBroke: the connection ended, or what came is not HTTP.
-            UpstreamLate: nothing within ``timeout`` seconds.
+            UpstreamLate: nothing within ``limit`` seconds.
         """
         if self.transport is None or self._lost is not None:
             raise UpstreamBroke("the connection was closed")
@@ -154,7 +157,7 @@ class Exchange(asyncio.Protocol):
         self._head = None
         self.body = None
         self.transport.write(request)
-        self._timer = self._loop.call_later(timeout, self._late)
+        self._timer = self._loop.call_later(limit, self._late)
         try:
             return await self._answer
         finally:
@@ -224,9 +227,9 @@ class Exchange(asyncio.Protocol):
             while self._head is None and (end := self._buffer.find(b"\r\n\r\n")) >= 0:
                 head = parse_head(self._buffer[:end])
                 self._buffer = self._buffer[end + 4 :]
-                if head.status == 101:
-                    raise UpstreamBroke("it switches protocols, which was not asked for")
-                self._head = None if head.status < 200 else head
+                # What comes before the final response is not for the client. Switching protocols was not asked for:
+                # nothing final will follow it.
+                self._head = None if head.status < _FIRST_FINAL else head
         except UpstreamBroke as error:
             self._fail(error)
             return

@@ -135,7 +135,7 @@ class Follower:
         for asset, group in listed.items():
             self._members.put(asset, group)
         self._members.complete = True
-        while not stage.caught_up(listed):
+        while not stage.caught_up(listed):  # noqa: ASYNC110 - it waits for time to pass without rows
             await asyncio.sleep(0.1)
         self._settle(stage, listed)
 

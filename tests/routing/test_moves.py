@@ -134,9 +134,7 @@ async def test_what_changed_while_ksqldb_was_away_is_made_up_for() -> None:
         around.ksql.table.pop("gone", None)
         await around.ksql.start()
         assert await moved.rest() == b""
-        relists = "routing_layer_membership_relists_total"
-        while await around.proxy.metric(relists) < 2:
-            await asyncio.sleep(0.05)
+        await around.proxy.wait_metric("routing_layer_membership_relists_total", 2)
         await around.paint.open[0].event("untouched")
         assert (await stays.event()).data == "untouched"
 
@@ -152,8 +150,7 @@ async def test_an_empty_list_after_a_restart_drops_nobody() -> None:
         await asyncio.sleep(0.5)
         await around.stream("A2")
         around.ksql.lies = False
-        while await around.proxy.metric("routing_layer_membership_relists_total") < 2:
-            await asyncio.sleep(0.05)
+        await around.proxy.wait_metric("routing_layer_membership_relists_total", 2)
         await around.weld.open[0].event("alive")
         assert (await client.event()).data == "alive"
 
