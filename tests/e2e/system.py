@@ -103,9 +103,13 @@ class System:
         return dict(line.split() for line in lines)
 
     def versions(self) -> dict[str, int]:
-        """Return the version of each such service's spec: any write changes it."""
-        found = [json.loads(docker("service", "inspect", service))[0] for service in self.services().values()]
+        """Return the version of each such service, which any write changes, once no update is under way."""
+        found = eventually(self._inspected, lambda services: not any(map(_rolling, services)))
         return {service["Spec"]["Name"]: service["Version"]["Index"] for service in found}
+
+    def _inspected(self) -> list[Any]:
+        found: list[Any] = json.loads(docker("service", "inspect", *self.services().values()))
+        return found
 
     def environment(self, service: str) -> dict[str, str]:
         """Return a service's environment variables."""
@@ -249,6 +253,11 @@ def events(url: str, silence: float) -> Iterator[dict[str, Any]]:
         for line in answer.iter_lines():
             if line.startswith("data:"):
                 yield json.loads(line[5:])
+
+
+def _rolling(service: Any) -> bool:
+    """Whether the engine is still carrying out an update, at whose end it writes the service itself."""
+    return bool(service.get("UpdateStatus", {}).get("State") == "updating")
 
 
 def free_ports(count: int) -> list[int]:
