@@ -21,6 +21,7 @@ from reconciler.model import (
     CreateStream,
     DropStream,
     PublishRegistry,
+    RebuildSharedStream,
     RecreateStream,
     RemoveRegistry,
     RemoveService,
@@ -28,7 +29,6 @@ from reconciler.model import (
     ResumeStream,
     UpdateService,
 )
-from reconciler.names import GroupNames
 from reconciler.platforms.base import Platform
 from reconciler.ports import Ksqldb
 from reconciler.survey import is_shared_name
@@ -60,6 +60,7 @@ class Executor:
         self._topology = topology
         self._write: dict[type[Action], Callable[..., None]] = {
             CreateSharedStream: self._create_shared,
+            RebuildSharedStream: self._rebuild_shared,
             CreateStream: self._create_stream,
             ReplaceStream: self._replace_stream,
             RecreateStream: self._recreate_stream,
@@ -107,7 +108,13 @@ class Executor:
         return self._ksqldb.topics()
 
     def _create_shared(self, _: CreateSharedStream) -> None:
-        self._ksqldb.execute(self._topology.create_shared())
+        self._ksqldb.execute(self._topology.create_shared(self._offset(self._topology.shared_name.lower())))
+
+    def _rebuild_shared(self, action: RebuildSharedStream) -> None:
+        self._prove_silent(action.name)
+        for reader in action.readers:
+            self._drop(reader, delete_topic=False)
+        self._drop(action.name, delete_topic=False)
 
     def _create_stream(self, action: CreateStream) -> None:
         """Start at the beginning, unless the topic is already there.
@@ -115,27 +122,31 @@ class Executor:
         With ``earliest`` nothing is lost between an asset's mapping and the creation of its stream; over an existing
         topic it would write everything that the shared topic still holds a second time, into live clients.
         """
-        self._ksqldb.execute(self._topology.create_group(action.names, self._offset(action.names)))
+        self._ksqldb.execute(self._topology.create_group(action.names, self._offset(action.names.topic)))
 
-    def _offset(self, names: GroupNames) -> Offset:
-        return "latest" if names.topic in self._topics else "earliest"
+    def _offset(self, topic: str) -> Offset:
+        return "latest" if topic in self._topics else "earliest"
 
     def _replace_stream(self, action: ReplaceStream) -> None:
+        retention = action.retention_ms
         if action.prove:
-            self._prove_silent(action.names)
-        self._ksqldb.execute(self._topology.replace_group(action.names))
+            description = self._prove_silent(action.names.stream)
+            if not self._reads_shared(description):
+                raise KsqlRefused(f"stream {action.names.stream} exists and is not ours, not touched")
+            definition = self._topology.definition_of(description.statement)
+            retention = definition.retention_ms if definition else None
+        self._ksqldb.execute(self._topology.replace_group(action.names, retention))
 
-    def _prove_silent(self, names: GroupNames) -> None:
-        """Ask ksqlDB directly whether the stream is ours and has lost its query."""
-        description = self._describe(names.stream)
+    def _prove_silent(self, name: str) -> Description:
+        """Ask ksqlDB directly whether the stream has lost its query."""
+        description = self._describe(name)
         if description.write_queries:
-            raise KsqlConflict(f"stream {names.stream} has its query after all")
-        if not self._reads_shared(description):
-            raise KsqlRefused(f"stream {names.stream} exists and is not ours, not touched")
+            raise KsqlConflict(f"stream {name} has its query after all")
+        return description
 
     def _recreate_stream(self, action: RecreateStream) -> None:
         self._drop(action.names.stream, delete_topic=False)
-        self._ksqldb.execute(self._topology.create_group(action.names, "latest"))
+        self._ksqldb.execute(self._topology.create_group(action.names, "latest", action.retention_ms))
 
     def _resume_stream(self, action: ResumeStream) -> None:
         self._ksqldb.execute(self._topology.resume(action.query_id))

@@ -22,7 +22,7 @@ from reconciler.grouping.base import GroupingStrategy
 from reconciler.guards import Memory, Overrides, Verdict
 from reconciler.ksqldb.topology import Topology
 from reconciler.metrics import Metrics
-from reconciler.model import Condition, Observed, Plan, PublishRegistry
+from reconciler.model import Condition, CreateSharedStream, CreateStream, Observed, Plan, PublishRegistry
 from reconciler.observe import look_at_source
 from reconciler.plan import Facts, make_plan
 from reconciler.platforms.base import Platform, PlatformState
@@ -158,15 +158,25 @@ class Controller:
         return seen, guards.judge(self.memory, seen, settings, self.overrides, now)
 
     def plan(self, seen: Survey, verdict: Verdict) -> Plan:
-        """Plan one cycle from what was seen."""
-        facts = Facts(
+        """Plan one cycle from what was seen; before streams are made, ask how many the server allows.
+
+        Raises:
+            ReconcilerError: that could not be read.
+        """
+        plan = make_plan(seen, verdict, self._facts(None))
+        if any(isinstance(action, (CreateSharedStream, CreateStream)) for action in plan.actions):
+            plan = make_plan(seen, verdict, self._facts(self.world.ksqldb.query_limit()))
+        return plan
+
+    def _facts(self, query_limit: int | None) -> Facts:
+        return Facts(
             settings=self.world.settings,
             topology=self.world.topology,
             lookup=self.world.strategy.lookup(),
             now=self.clocks.wall(),
             failures=self.backoff.texts(),
+            query_limit=query_limit,
         )
-        return make_plan(seen, verdict, facts)
 
     def _apply(self, plan: Plan) -> Iterator[Result]:
         self.backoff = self.backoff.only({action.key for action in plan.actions})

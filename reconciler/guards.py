@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from reconciler.ksqldb.topology import Topology
 from reconciler.model import Refusal
 from reconciler.settings import Policy, Settings
-from reconciler.survey import StreamVerdict, Survey, check_stream
+from reconciler.survey import StreamVerdict, Survey, check_shared, check_stream
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,14 @@ def remember(memory: Memory, survey: Survey, topology: Topology, settings: Setti
     assets = survey.observed.membership.assets
     if survey.observed.source.trouble or _collapsed(memory.assets, assets, settings):
         return replace(memory.distrust(), assets=assets)
+    source = survey.observed.source
     silent = {
         names.stream
         for names in survey.wanted.values()
-        if check_stream(names, survey.observed.source, topology).verdict is StreamVerdict.SILENT
+        if check_stream(names, source, topology).verdict is StreamVerdict.SILENT
     }
+    if check_shared(source, topology).verdict is StreamVerdict.SILENT:
+        silent.add(topology.shared_name)
     out = {group for group in survey.missing if survey.owned[group].url is None}
     return replace(
         memory,

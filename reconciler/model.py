@@ -120,6 +120,25 @@ class CreateSharedStream(Action):
 
 
 @dataclass(frozen=True)
+class RebuildSharedStream(Action):
+    """Drop a shared stream that has lost its query, and the group streams that read it: the next cycle makes all anew.
+
+    A join cannot be replaced in place, and a source cannot be dropped before its readers.
+    """
+
+    name: str
+    readers: tuple[str, ...]
+    verb: ClassVar[str] = "rebuild_shared_stream"
+    effect: ClassVar[Effect] = Effect.UPDATE
+    on_ksqldb: ClassVar[bool] = True
+
+    @property
+    def key(self) -> str:
+        """The stream."""
+        return f"stream {self.name}"
+
+
+@dataclass(frozen=True)
 class StreamAction(Action):
     """A write to one group's stream."""
 
@@ -151,6 +170,7 @@ class ReplaceStream(StreamAction):
 
     why: str
     prove: bool = False
+    retention_ms: int | None = None
     verb: ClassVar[str] = "replace_stream"
     effect: ClassVar[Effect] = Effect.UPDATE
 
@@ -160,6 +180,7 @@ class RecreateStream(StreamAction):
     """Drop a group's stream and create it again over its topic, where replacing in place is impossible."""
 
     why: str
+    retention_ms: int | None = None
     verb: ClassVar[str] = "recreate_stream"
     effect: ClassVar[Effect] = Effect.UPDATE
 

@@ -33,14 +33,16 @@ from reconciler.model import (
     Item,
     Plan,
     PublishRegistry,
+    RebuildSharedStream,
     RecreateStream,
+    Refusal,
     RemoveRegistry,
     RemoveService,
     ReplaceStream,
     ResumeStream,
     UpdateService,
 )
-from reconciler.names import GroupNames
+from reconciler.names import STREAM_PREFIX, GroupNames
 from reconciler.platforms.base import LiveService, ServiceSpec, drift
 from reconciler.registry import Membership as Lookup
 from reconciler.registry import Registry
@@ -64,6 +66,7 @@ class Facts:
         lookup: how the proxy finds an asset's group.
         now: wall-clock time, to compare with the engine's.
         failures: the last error of every object whose write failed and is waited for.
+        query_limit: how many persistent queries ksqlDB allows; None where it was not asked or does not say.
     """
 
     settings: Settings
@@ -71,6 +74,7 @@ class Facts:
     lookup: Lookup
     now: datetime
     failures: Mapping[str, str] = field(default_factory=dict)
+    query_limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
     state_api = _service_step(survey, facts, state_api_spec(facts.settings, ports.of(state_api_name(facts.settings))))
     routing = _routing_step(survey, facts, registry)
     actions = [
-        *_shared_actions(shared, facts),
+        *_shared_actions(survey, verdict, shared, facts),
         *_all(steps),
         *state_api.actions,
         *_publish(survey, registry),
@@ -101,18 +105,21 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
         *_old_shared(survey, facts, shared),
         *_old_registries(survey, facts),
     ]
+    full = _no_room(actions, survey, facts)
+    if full:
+        actions = [action for action in actions if not isinstance(action, (CreateSharedStream, CreateStream))]
     items = [step.item for step in (*steps, *leaving)]
     items.sort(key=lambda item: item.group or "")
     before = survey.published.document.groups if survey.published else {}
     after = registry.groups if registry else before
     return Plan(
-        actions=() if verdict.stopped else _permitted(actions, verdict, facts.settings),
+        actions=() if verdict.stopped else _permitted(actions, verdict, facts.settings, _waiting(full, steps)),
         items=(*items, state_api.item, *([] if routing.item.detail == "-" else [routing.item])),
         registry=registry,
         registry_before=survey.published.document.revision if survey.published else None,
         added=tuple(sorted(after.keys() - before.keys())),
         removed=tuple(sorted(before.keys() - after.keys())),
-        refusals=verdict.refusals,
+        refusals=(*verdict.refusals, *full),
         approval=verdict.approval,
         notes=tuple(f"{name}: {why}" for name, why in survey.unreadable.items()),
     )
@@ -122,11 +129,35 @@ def _all(steps: Iterable[_Step]) -> list[Action]:
     return [action for step in steps for action in step.actions]
 
 
-def _permitted(actions: Iterable[Action], verdict: Verdict, settings: Settings) -> tuple[Action, ...]:
+def _no_room(actions: Iterable[Action], survey: Survey, facts: Facts) -> tuple[Refusal, ...]:
+    """Refuse all new streams before the first of them when ksqlDB's limit on queries would be passed."""
+    if facts.query_limit is None:
+        return ()
+    new = sum(isinstance(action, (CreateSharedStream, CreateStream)) for action in actions)
+    there = len(survey.observed.source.queries)
+    if there + new <= facts.query_limit:
+        return ()
+    text = (
+        f"{new} streams are to be created, but ksqlDB has {there} of {facts.query_limit} persistent queries: raise "
+        "ksql.query.persistent.active.limit, or group by a coarser level"
+    )
+    return (Refusal("limit", text),)
+
+
+def _waiting(full: tuple[Refusal, ...], steps: Iterable[_Step]) -> frozenset[str]:
+    """Groups whose stream may not be created now: nothing else is made for them either."""
+    if not full:
+        return frozenset()
+    return frozenset(a.group for step in steps for a in step.actions if isinstance(a, CreateStream))
+
+
+def _permitted(
+    actions: Iterable[Action], verdict: Verdict, settings: Settings, waiting: frozenset[str]
+) -> tuple[Action, ...]:
     """Leave out what the policy or the health of ksqlDB forbids, and what would follow from it for that group."""
     effects = _ALLOWED[settings.reconcile_policy]
     kept: list[Action] = []
-    blocked: set[str] = set()
+    blocked: set[str] = set(waiting)
     for action in actions:
         if action.effect not in effects or (action.on_ksqldb and not verdict.ddl) or action.group in blocked:
             if action.group is not None:
@@ -197,9 +228,14 @@ def _stream_step(survey: Survey, verdict: Verdict, facts: Facts, shared: StreamC
         case StreamVerdict.ABSENT:
             return _Step(_busy("+", f"create stream {names.topic}"), (CreateStream(names),))
         case StreamVerdict.CHANGED:
-            return _Step(_busy("~", f"replace stream: {check.detail}"), (ReplaceStream(names, check.detail),))
+            return _Step(
+                _busy("~", f"replace stream: {check.detail}"),
+                (ReplaceStream(names, check.detail, retention_ms=check.retention_ms),),
+            )
         case StreamVerdict.MOVED:
-            return _Step(_busy("~", f"move stream: {check.detail}"), (RecreateStream(names, check.detail),))
+            return _Step(
+                _busy("~", f"move stream: {check.detail}"), (RecreateStream(names, check.detail, check.retention_ms),)
+            )
         case StreamVerdict.PAUSED:
             resume = ResumeStream(names.stream, check.query_id, names.group)
             return _Step(_busy("!", "resume its paused query"), (resume,))
@@ -353,12 +389,25 @@ def _leaving_step(survey: Survey, verdict: Verdict, facts: Facts, group: str) ->
 # ---- what all groups share
 
 
-def _shared_actions(shared: StreamCheck, facts: Facts) -> list[Action]:
+def _shared_actions(survey: Survey, verdict: Verdict, shared: StreamCheck, facts: Facts) -> list[Action]:
+    name = facts.topology.shared_name
+    if shared.verdict is StreamVerdict.SILENT and name in verdict.silent:
+        return [RebuildSharedStream(name, _readers(survey, facts))]
     if shared.verdict is StreamVerdict.ABSENT:
         return [CreateSharedStream(facts.topology.shared_name)]
     if shared.verdict is StreamVerdict.PAUSED:
         return [ResumeStream(facts.topology.shared_name, shared.query_id, None)]
     return []
+
+
+def _readers(survey: Survey, facts: Facts) -> tuple[str, ...]:
+    """Our group streams that read the current shared stream."""
+    found = []
+    for name, query in survey.observed.source.queries.items():
+        definition = facts.topology.definition_of(query.text)
+        if name.startswith(STREAM_PREFIX) and definition and definition.source == facts.topology.shared_name:
+            found.append(name)
+    return tuple(sorted(found))
 
 
 def _old_shared(survey: Survey, facts: Facts, shared: StreamCheck) -> list[Action]:

@@ -32,6 +32,9 @@ class Ksqldb(Protocol):
     def queries(self) -> tuple[QueryInfo, ...]:
         """All queries; shrinks while the server stops."""
 
+    def query_limit(self) -> int | None:
+        """How many persistent queries the server allows, None where it does not say."""
+
     def describe_or_none(self, name: str) -> Description | None:
         """One source, None where it does not exist."""
 

@@ -33,11 +33,12 @@ class StreamVerdict(Enum):
 
 @dataclass(frozen=True)
 class StreamCheck:
-    """A verdict on one stream, what it rests on, and the query's id where one is needed."""
+    """A verdict on one stream, what it rests on, the query's id, and the retention that its topic was made with."""
 
     verdict: StreamVerdict
     detail: str = ""
     query_id: str = ""
+    retention_ms: int | None = None
 
 
 @dataclass(frozen=True)
@@ -116,13 +117,13 @@ def check_stream(names: GroupNames, source: SourceState, topology: Topology) -> 
     definition = topology.definition_of(query.text)
     if definition is None or not is_shared_name(definition.source, topology):
         return StreamCheck(StreamVerdict.FOREIGN, f"stream {names.stream} does not read from our shared stream")
-    # A topic keeps the retention it was created with, and ksqlDB refuses a statement that says another: no reason to
-    # touch a stream that serves.
-    differences = tuple(one for one in topology.group_differences(definition, names) if one != "retention")
-    if {"source", "topic"} & set(differences):
-        return StreamCheck(StreamVerdict.MOVED, _list(differences))
+    differences = topology.group_differences(definition, names)
+    retention = None if "topic" in differences else definition.retention_ms
+    # Only another filter can be replaced in place: another source, topic or column list is refused (measured).
+    if set(differences) - {"filter"}:
+        return StreamCheck(StreamVerdict.MOVED, _list(differences), query.id, retention)
     if differences:
-        return StreamCheck(StreamVerdict.CHANGED, _list(differences))
+        return StreamCheck(StreamVerdict.CHANGED, _list(differences), query.id, retention)
     if query.paused:
         return StreamCheck(StreamVerdict.PAUSED, "its query is paused", query.id)
     return StreamCheck(StreamVerdict.IN_SYNC, "its query failed" if query.failed else "", query.id)

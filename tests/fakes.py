@@ -143,6 +143,7 @@ class FakeKsqldb:
     calls: Counter[str] = field(default_factory=Counter)
     fault: Callable[[str], None] = lambda _call: None
     failures: int = 0
+    limit: int | None = None
 
     @property
     def writes(self) -> int:
@@ -172,6 +173,11 @@ class FakeKsqldb:
             for name, (_, text) in self.made.items()
             if name not in self.terminated
         )
+
+    def query_limit(self) -> int | None:
+        """How many queries may be."""
+        self._call("query_limit")
+        return self.limit
 
     def describe_or_none(self, name: str) -> Description | None:
         """One source."""

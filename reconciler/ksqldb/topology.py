@@ -85,11 +85,16 @@ class Topology:
         sides = f"FROM {identifier(stored(self.assets_stream))} S JOIN {identifier(stored(self.join_table))} H"
         return f"SELECT {', '.join(columns)} {sides} ON S.ASSET_UUID = H.ASSET_UUID EMIT CHANGES"
 
-    def create_shared(self) -> Statement:
-        """Return the statement that creates the shared stream, from the first event that its source still has."""
+    def create_shared(self, offset: Offset = "earliest") -> Statement:
+        """Return the statement that creates the shared stream.
+
+        Args:
+            offset: ``earliest`` for a new one (the first event that its source still has), ``latest`` over a topic
+                that exists already (no replay into the groups' streams).
+        """
         name = self.shared_name
         text = f"CREATE STREAM {identifier(name)} {self._with(name.lower(), self.shared_retention_ms)}"
-        return _query(f"{text} AS {self._shared_select};", "create", name, "earliest")
+        return _query(f"{text} AS {self._shared_select};", "create", name, offset)
 
     def create_group(self, names: GroupNames, offset: Offset, retention_ms: int | None = None) -> Statement:
         """Return the statement that creates a group's stream.

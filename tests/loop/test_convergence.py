@@ -296,3 +296,36 @@ def test_a_registry_change_does_not_restart_the_proxy(stage: Stage) -> None:
     stage.ksqldb.assets["L1"] = "Laser"
     stage.settle(controller)
     assert stage.platform.services["ofa_routing_layer"].version == version
+
+
+def test_a_shared_stream_without_a_query_is_rebuilt_after_patience(stage: Stage) -> None:
+    """A join cannot be replaced: its readers are dropped, then it, and all are made anew without a replay."""
+    controller = stage.controller()
+    stage.settle(controller)
+    shared = next(name for name in stage.ksqldb.made if not name.startswith("ASSET_STREAM_"))
+    stage.ksqldb.terminated.add(shared)
+    stage.ksqldb.statements.clear()
+    controller.cycle()
+    assert stage.ksqldb.statements == []
+    for _ in range(12):
+        stage.now += 10
+        controller.cycle()
+    verbs = [one.verb for one in stage.ksqldb.statements]
+    assert verbs == ["drop"] * 4 + ["create"] * 4
+    assert stage.ksqldb.statements[3].target == shared
+    assert {one.properties["ksql.streams.auto.offset.reset"] for one in stage.ksqldb.statements[4:]} == {"latest"}
+    assert len(registered(stage)) == 3
+
+
+def test_a_changed_retention_does_not_touch_what_runs(stage: Stage) -> None:
+    """The server refuses another retention than the topic has, so a repair names the one that it was made with."""
+    stage.settle(stage.controller())
+    stage.options["group_retention"] = 60.0
+    stage.ksqldb.statements.clear()
+    controller = stage.controller()
+    stage.settle(controller)
+    assert stage.ksqldb.statements == []
+    topic, text = stage.ksqldb.made["ASSET_STREAM_WELD"]
+    stage.ksqldb.made["ASSET_STREAM_WELD"] = (topic, text.replace("'Weld'", "'Paint'"))
+    stage.settle(controller)
+    assert "RETENTION_MS=604800000" in stage.ksqldb.made["ASSET_STREAM_WELD"][1]

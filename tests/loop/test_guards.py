@@ -217,3 +217,19 @@ def test_a_policy_without_removal_removes_nothing(stage: Stage, policy: str) -> 
     spec = stage.platform.services["ofa_group_g3"].spec
     assert spec is not None
     assert spec.replicas == (7 if policy == "create-only" else 1)
+
+
+def test_the_servers_query_limit_is_refused_before_the_first_write() -> None:
+    """T21: eleven queries are needed and ten allowed: none is made, and both numbers are named."""
+    stage = Stage()
+    stage.ksqldb.assets = dict(TEN)
+    stage.ksqldb.limit = 10
+    code, outcome = converge(stage.controller(), 30, sleep=lambda _: None)
+    assert code is Exit.REFUSED
+    assert stage.ksqldb.statements == []
+    assert [name for name in stage.platform.services if "_group_" in name] == []
+    assert outcome.plan is not None
+    assert "11 streams are to be created, but ksqlDB has 0 of 10" in outcome.plan.refusals[0].text
+    stage.ksqldb.limit = 11
+    stage.settle(stage.controller())
+    assert len(stage.ksqldb.made) == 11
