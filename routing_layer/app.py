@@ -57,7 +57,9 @@ class Proxy:
         negative = NegativeCache(settings.negative_cache_size, settings.negative_cache_seconds)
         self.lookup = Lookup(self.members, self.follower, ksql, negative, self.metrics, self._source)
         url = settings.reconciler_url
-        self.registry = RegistryFollower(self._operator_session, url, self.metrics, self._registry_changed)
+        self.registry = RegistryFollower(
+            self._operator_session, url, settings.registry_file, self.metrics, self._registry_changed
+        )
         self.forwarder = Forwarder(Dialer(settings.connect_timeout), settings.head_timeout, settings.idle_timeout)
         self._watch: asyncio.Task[None] | None = None
         self._follow: asyncio.Task[None] | None = None
@@ -72,7 +74,7 @@ class Proxy:
 
     def start(self) -> None:
         """Read the boot copy and begin to follow."""
-        self.registry.boot(self.settings.registry_file)
+        self.registry.boot()
         self._follow = asyncio.create_task(self.registry.run(self.settings.registry_poll))
 
     async def close(self) -> None:
@@ -175,7 +177,7 @@ class Proxy:
         finally:
             stream.close(Ended.UPSTREAM_BROKE)
             self.streams.remove(stream)
-            if stream.ended is not None:
+            if stream.started and stream.ended is not None:
                 self.streams.count_end(stream.ended)
             _log.debug("stream ends", asset=asset, group=group, reason=stream.ended)
         return response

@@ -130,8 +130,10 @@ class Forwarder:
             return Passed(head.status, keep_alive=reuse)
         ended = await stream.run(head, request, client, framed=framed)
         if ended not in CLEAN or (ended is not Ended.UPSTREAM_ENDED and not framed):
-            # No last chunk: the client must see that it did not get everything.
+            # No last chunk: the client must see that it did not get everything. What is pending is still sent, but a
+            # client that takes nothing does not keep its connection.
             client.close()
+            asyncio.get_running_loop().call_later(self._idle_timeout, client.abort)
             return Passed(head.status, keep_alive=False)
         return Passed(head.status, keep_alive=reuse)
 

@@ -32,8 +32,11 @@ class RegistryFollower:
         current: the document in use, None before the first.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, metrics: Metrics, on_change: OnChange) -> None:
-        """Follow the operator at ``url``; an empty one: only what ``boot`` reads."""
+    def __init__(
+        self, session: aiohttp.ClientSession, url: str, file: Path, metrics: Metrics, on_change: OnChange
+    ) -> None:
+        """Follow the operator at ``url``, or without one the ``file`` itself."""
+        self._file = file
         self._session = session
         self._url = url
         self._metrics = metrics
@@ -44,26 +47,29 @@ class RegistryFollower:
         self._confirmed = time.monotonic()
         self._nudged = float("-inf")
         self._changed = asyncio.Event()
+        self._nudges: set[asyncio.Task[None]] = set()
 
     @property
     def age(self) -> float:
         """Seconds since the document in use was last confirmed by the operator."""
         return time.monotonic() - self._confirmed
 
-    def boot(self, path: Path) -> None:
+    def boot(self) -> None:
         """Use the file if it is there and good; the operator may be down for long."""
         try:
-            self._use(path.read_bytes())
+            self._use(self._file.read_bytes())
         except OSError as error:
-            _log.info("registry: no boot copy at %s (%s)", path, error.strerror)
+            self._complain("unreachable", f"no boot copy at {self._file} ({error.strerror})")
         except RegistryError as error:
-            self._complain("corrupt", f"{path}: {error}")
+            self._complain(_reason(error), f"{self._file}: {error}")
 
     async def run(self, every: float) -> None:
         """Look at the operator's document each ``every`` seconds until cancelled."""
         while True:
             if self._url:
                 await self.look()
+            else:
+                self.boot()
             await asyncio.sleep(every)
 
     async def look(self) -> None:
@@ -81,7 +87,7 @@ class RegistryFollower:
             try:
                 self._use(body)
             except RegistryError as error:
-                self._complain("identity" if "cluster" in str(error) else "corrupt", str(error))
+                self._complain(_reason(error), str(error))
                 return
             self._etag = etag
         elif status != HTTPStatus.NOT_MODIFIED:
@@ -107,14 +113,14 @@ class RegistryFollower:
         if (url := self._url_now(group)) is not None or patience <= 0:
             return url
         nudge = asyncio.create_task(self.nudge())
+        self._nudges.add(nudge)
+        nudge.add_done_callback(self._nudges.discard)
         try:
             async with asyncio.timeout(patience):
                 while (url := self._url_now(group)) is None:
                     await self._changed.wait()
         except TimeoutError:
             return None
-        finally:
-            await asyncio.shield(nudge)
         return url
 
     def _url_now(self, group: str) -> str | None:
@@ -139,3 +145,8 @@ class RegistryFollower:
             self._complaint = text
             kept = f"; revision {self.current.revision} stays in use" if self.current else ""
             _log.warning("registry: %s%s", text, kept)
+
+
+def _reason(error: RegistryError) -> str:
+    """Tell a document of another cluster from one that is no registry at all."""
+    return "identity" if "cluster" in str(error) else "corrupt"

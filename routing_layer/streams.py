@@ -67,6 +67,11 @@ class Stream:
         self._silence: asyncio.TimerHandle | None = None
         self._stalled: asyncio.Task[None] | None = None
 
+    @property
+    def started(self) -> bool:
+        """Whether the service has answered, so that its body was passed on."""
+        return self._outcome is not None
+
     def opening(self, exchange: Exchange) -> None:
         """The service is being asked through ``exchange``; an end now aborts it."""
         self._exchange = exchange

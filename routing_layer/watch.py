@@ -17,7 +17,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -42,6 +42,8 @@ _RESTLESS = 5.0
 #: A watch that shows nothing for this long shows nothing more of the past.
 _SILENT = 20.0
 _BACKOFF = (0.2, 5.0)
+_SLICE = 5000
+_V = TypeVar("_V")
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Stage:
     def caught_up(self, listed: Mapping[str, str | None]) -> bool:
         """Whether the history is over: everything listed was seen, and the watch rests."""
         now = time.monotonic()
-        if self._all_seen is None and listed.keys() <= self.seen.keys():
+        if self._all_seen is None and len(self.seen) >= len(listed) and listed.keys() <= self.seen.keys():
             self._all_seen = now
         if self._all_seen is None:
             return now - self._last > _SILENT
@@ -132,12 +134,12 @@ class Follower:
 
     async def _relist(self, source: Source, stage: Stage) -> None:
         listed = await self._believed(source, stage)
-        for asset, group in listed.items():
+        async for asset, group in _in_slices(listed):
             self._members.put(asset, group)
         self._members.complete = True
         while not stage.caught_up(listed):  # noqa: ASYNC110 - it waits for time to pass without rows
             await asyncio.sleep(0.1)
-        self._settle(stage, listed)
+        await self._settle(stage, listed)
 
     async def _believed(self, source: Source, stage: Stage) -> dict[str, str | None]:
         """Return a full list that can be believed; ask again until there is one."""
@@ -163,12 +165,14 @@ class Follower:
     def _doubtful(listed: Mapping[str, str | None], known: int, *, empty: bool = True) -> bool:
         return (empty and not listed) or len(listed) < known * _COLLAPSE
 
-    def _settle(self, stage: Stage, listed: Mapping[str, str | None]) -> None:
-        """Make the stage the truth and go live."""
+    async def _settle(self, stage: Stage, listed: Mapping[str, str | None]) -> None:
+        """Make the stage the truth and go live; rows that come meanwhile are staged again and follow."""
         for asset in self._members.assets() - listed.keys() - stage.seen.keys() - self._found:
             self._members.remove(asset)
-        for asset, state in stage.seen.items():
-            self._apply(asset, state)
+        while stage.seen:
+            seen, stage.seen = stage.seen, {}
+            async for asset, state in _in_slices(seen):
+                self._apply(asset, state)
         self._stage = None
         self._found.clear()
         self._current = True
@@ -225,6 +229,14 @@ class Follower:
         if self._current:
             self._current = False
             self._last_current = time.monotonic()
+
+
+async def _in_slices(mapping: Mapping[str, _V]) -> AsyncIterator[tuple[str, _V]]:
+    """Go through a mapping, giving way to the streams now and then: a million entries take a second."""
+    for number, item in enumerate(mapping.items()):
+        yield item
+        if number % _SLICE == _SLICE - 1:
+            await asyncio.sleep(0)
 
 
 async def _first_failure(*coroutines: Coroutine[Any, Any, None]) -> None:

@@ -76,6 +76,15 @@ async def test_it_starts_from_the_boot_copy_while_the_operator_is_down(tmp_path:
         await around.stream("A2")
 
 
+async def test_without_an_operator_the_file_is_followed(tmp_path: Path) -> None:
+    """Where no operator is named, a changed file is used as it is found."""
+    copy = tmp_path / "registry.json"
+    copy.write_bytes(registry({}))
+    async with world(REGISTRY_FILE=str(copy), RECONCILER_URL="") as around:
+        copy.write_bytes(registry({"Weld": around.weld.url}))
+        await around.stream("A1")
+
+
 async def test_without_any_registry_it_is_alive_and_not_ready() -> None:
     """A corrupt boot copy and no operator: 503 for clients, 200 for the platform."""
     async with world(ready=False, REGISTRY_FILE=__file__) as around:

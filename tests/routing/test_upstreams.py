@@ -110,3 +110,13 @@ async def test_what_is_not_http() -> None:
         async with world() as around:
             around.weld.answer = answer
             assert (await around.proxy.get("/asset_stream?asset_uuid=A1")).status == 502
+
+
+async def test_a_name_with_several_addresses() -> None:
+    """Where one address refuses, another is tried: localhost is ::1 and 127.0.0.1, and only one of them listens."""
+    async with world() as around:
+        around.publish({"Weld": f"http://localhost:{around.weld.port}/asset_stream"})
+        await until(lambda: around.operator.not_modified > 0)
+        await asyncio.sleep(0.3)
+        clients = [await around.stream("A1") for _ in range(6)]
+        assert len(clients) == len(around.weld.open) == 6
