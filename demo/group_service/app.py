@@ -95,5 +95,5 @@ def _cutter(request: web.Request) -> Callable[[], None]:
 async def _send(response: web.StreamResponse, subscription: Subscription, silence: float) -> None:
     while not (subscription.ended or subscription.was_cut):
         frames = await subscription.next_frames(silence)
-        if not subscription.was_cut:
+        if frames or not (subscription.ended or subscription.was_cut):
             await response.write(frames or PING)

@@ -63,8 +63,13 @@ async def status_of(url: str) -> int:
 
 
 @asynccontextmanager
-async def program(module: str, *arguments: str, **environment: str) -> AsyncIterator[Process]:
-    """Run ``python -m module`` from the project's root; kill it if the test leaves it running."""
+async def program(
+    module: str, *arguments: str, output: int = asyncio.subprocess.PIPE, **environment: str
+) -> AsyncIterator[Process]:
+    """Run ``python -m module`` from the project's root; kill it if the test leaves it running.
+
+    One that runs for long and that nobody reads gets ``output=DEVNULL``: a full pipe would stop it.
+    """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -72,8 +77,8 @@ async def program(module: str, *arguments: str, **environment: str) -> AsyncIter
         *arguments,
         cwd=ROOT,
         env={**os.environ, "HOST": "127.0.0.1", **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stdout=output,
+        stderr=output,
     )
     try:
         yield process
