@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -59,6 +60,9 @@ def main() -> int:
 def _run(settings: Settings, sock: socket.socket) -> int:
     # Thousands of long-lived objects a stream: the default threshold walks them all for every few hundred requests.
     gc.set_threshold(20_000, 20, 50)
+    # A stream is two descriptors; the usual soft limit of 1024 is there for programs that use select().
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, sock))
     return 0

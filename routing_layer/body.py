@@ -25,6 +25,14 @@ class Body(Protocol):
         """Whether the end of the connection is a proper end of the body."""
 
 
+def _hexadecimal(digits: bytes) -> int:
+    """Return the number, -1 for what is none."""
+    try:
+        return int(digits, 16)
+    except ValueError:
+        return -1
+
+
 class FixedBody:
     """A body of announced length (``Content-Length``); a length of 0 for responses without a body."""
 
@@ -85,6 +93,12 @@ class ChunkedBody:
         Raises:
             BrokenBody: a chunk's size or end is not what it must be.
         """
+        if not (self._left or self._rest or self._in_trailer):
+            end = data.find(b"\r\n")
+            digits = data[:end]
+            # An event is nearly always one whole chunk in one read: no loop, one slice.
+            if digits.isalnum() and data.endswith(b"\r\n") and _hexadecimal(digits) == len(data) - end - 4 > 0:
+                return data[end + 2 : -2]
         if self._rest:
             data, self._rest = self._rest + data, b""
         pieces: list[bytes] = []
@@ -128,10 +142,7 @@ class ChunkedBody:
 
     def _size(self, line: bytes) -> None:
         digits = line.split(b";", 1)[0].strip()
-        try:
-            size = int(digits, 16) if digits.isalnum() else -1
-        except ValueError:
-            size = -1
+        size = _hexadecimal(digits) if digits.isalnum() else -1
         if size < 0:
             raise BrokenBody(f"not the size of a chunk: {line[:40]!r}")
         if size == 0:

@@ -443,6 +443,16 @@ class Proxy:
         async with asyncio.timeout(PATIENCE):
             return Response(reader, writer, await reader.readuntil(b"\r\n\r\n"))
 
+    def descriptors(self) -> int:
+        """How many descriptors the process has open."""
+        assert self.process is not None
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    def memory(self) -> float:
+        """Its resident memory in pages."""
+        assert self.process is not None
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+
     async def metric(self, name: str) -> float:
         """Return the value of one series."""
         response = await self.get("/metrics")
