@@ -9,9 +9,10 @@ from aiohttp import web
 
 from demo.ksqldb import ast
 from demo.ksqldb.catalog import Properties
-from demo.ksqldb.errors import KsqlRefusal
+from demo.ksqldb.errors import KsqlRefusal, StatementFault
 from demo.ksqldb.formats import STREAMED, Writer, push_piece
 from demo.ksqldb.queries import Cells, Push, Snapshot, not_queryable, print_lines, pull
+from demo.ksqldb.responses import Bare
 from demo.ksqldb.server import DevServer, OpenPush
 from demo.ksqldb.values import Schema
 
@@ -20,6 +21,7 @@ NOT_READY = (
     "\nThe underlying persistent query may be restarting (e.g. as a result of ALTER SYSTEM) view the status of your "
     "by issuing <DESCRIBE foo>."
 )
+SHUTDOWN = "Error starting pull query: KafkaStreams is not running. State is PENDING_SHUTDOWN."
 IN_BAND = "The query failed after it had begun to answer."
 
 
@@ -40,10 +42,17 @@ async def answer(server: DevServer, request: web.Request, asked: Asked) -> web.S
         KsqlRefusal: before anything was sent.
     """
     if isinstance(asked.statement, ast.PrintTopic):
-        return web.Response(body="".join(print_lines(asked.statement, server.catalog)).encode())
+        return Bare(body="".join(_printed(server, asked.statement, asked.text)).encode())
     if asked.statement.emit is not None:
         return await _push(server, request, asked, asked.statement)
     return await _pull(server, request, asked, asked.statement)
+
+
+def _printed(server: DevServer, statement: ast.PrintTopic, text: str) -> list[str]:
+    try:
+        return print_lines(statement, server.catalog)
+    except StatementFault as fault:
+        raise KsqlRefusal(str(fault), statement=text) from None
 
 
 async def _pull(server: DevServer, request: web.Request, asked: Asked, query: ast.Query) -> web.StreamResponse:
@@ -60,6 +69,8 @@ async def _pull(server: DevServer, request: web.Request, asked: Asked, query: as
 
 
 def _refuse_by_fault(server: DevServer, text: str, query: ast.Query) -> None:
+    if server.faults.use("pull_shutdown", text):
+        raise KsqlRefusal(SHUTDOWN, statement=text)
     if server.faults.use("pull_not_ready", text):
         raise KsqlRefusal(NOT_READY, statement=text)
     if server.faults.use("not_queryable", text):

@@ -13,9 +13,11 @@ from demo.ksqldb import ast, development, properties
 from demo.ksqldb.answering import Asked, answer
 from demo.ksqldb.commands import Session, parsed
 from demo.ksqldb.errors import BAD_REQUEST, NOT_FOUND, SERVER_ERROR, KsqlRefusal
-from demo.ksqldb.formats import DELIMITED, accepts_json, encoded, negotiate
+from demo.ksqldb.formats import DELIMITED, accepts_json, negotiate
 from demo.ksqldb.queries import parsed_query
-from demo.ksqldb.requests import BareRefusal, body_of, properties_of, sql_of
+from demo.ksqldb.requests import body_of, properties_of, sql_of
+from demo.ksqldb.responses import bare, json_response, refused, strip_content_type
+from demo.ksqldb.runner import health
 from demo.ksqldb.server import VERSION, DevServer
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -25,30 +27,6 @@ QUERY_FAILED = (
 )
 _NO_PAGE = "<html><body><h1>Resource not found</h1></body></html>"
 _MAX_BODY = 64 * 1024 * 1024
-
-
-def json_response(body: Any, status: int = 200) -> web.Response:
-    """A JSON body with ksqlDB's content-type."""
-    return web.Response(body=encoded(body).encode(), status=status, headers={"Content-Type": "application/json"})
-
-
-def bare(body: Any = None, status: int = 200) -> web.Response:
-    """A body without a content-type: what ksqlDB's failure handler writes."""
-    response = web.Response(body=b"" if body is None else encoded(body).encode(), status=status)
-    response["bare"] = True
-    return response
-
-
-def refused(refusal: KsqlRefusal, *, typed: bool) -> web.Response:
-    """The answer to a refusal; `typed` gives it a content-type."""
-    if typed and not isinstance(refusal, BareRefusal):
-        return json_response(refusal.body(), refusal.status)
-    return bare(refusal.body(), refusal.status)
-
-
-async def _strip_content_type(_: web.Request, response: web.StreamResponse) -> None:
-    if response.get("bare"):
-        response.headers.popall("Content-Type", None)
 
 
 class Api:
@@ -77,7 +55,7 @@ class Api:
         """The aiohttp application: one handler, because ksqlDB's order of checks is its own."""
         application = web.Application(client_max_size=_MAX_BODY)
         application.router.add_route("*", "/{path:.*}", self.handle)
-        application.on_response_prepare.append(_strip_content_type)
+        application.on_response_prepare.append(strip_content_type)
         return application
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -133,16 +111,12 @@ class Api:
 
     async def _info(self, _: web.Request) -> web.Response:
         cluster, service = self._server.identity()
-        status = "ERROR" if self._dead() else "RUNNING"
+        _, _, status = health(self._server.faults)
         info = {"version": VERSION, "kafkaClusterId": cluster, "ksqlServiceId": service, "serverStatus": status}
         return json_response({"KsqlServerInfo": info})
 
-    def _dead(self) -> bool:
-        return "dead_runner" in self._server.faults.active
-
     async def _health(self, _: web.Request) -> web.Response:
-        runner = not self._dead()
-        kafka = "kafka_down" not in self._server.faults.active
+        kafka, runner, _ = health(self._server.faults)
         details = {
             "metastore": {"isHealthy": True},
             "kafka": {"isHealthy": kafka},

@@ -131,6 +131,7 @@ class Runnable(Protocol):
     text: str
     sink: Source
     source_names: tuple[str, ...]
+    internal_topics: tuple[str, ...]
     paused: bool
     properties: Properties
 
@@ -182,7 +183,7 @@ class Catalog:
         return self.sources[name]
 
     def case_hint(self, name: str) -> str:
-        """ksqlDB's hint where a source differs in case only; empty otherwise."""
+        """The hint where a source differs in case only; empty otherwise."""
         twin = next((each for each in self.sources if each.upper() == name.upper() and each != name), None)
         if twin is None:
             return ""
@@ -225,8 +226,3 @@ class Catalog:
         if plan:
             self.last_plan = sequence
         return sequence
-
-
-def key_format(statement: ast.Create) -> str:
-    """The key format of a declared source."""
-    return str(dict(statement.properties).get("KEY_FORMAT", "KAFKA"))

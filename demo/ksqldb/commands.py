@@ -121,11 +121,19 @@ class Commands:
             KsqlRefusal: the first refusal; nothing has run when it comes from the validation.
         """
         if len(statements) > 1:
-            sandbox = Commands(_sandbox(self._catalog), Server(self._server.service_id, self._server.query_limit))
-            trial = replace(session, properties=dict(session.properties), variables=dict(session.variables))
-            for each in statements:
-                sandbox.run_one(each, trial)
+            self.rehearse(statements, session)
         return [entity for each in statements if (entity := self.run_one(each, session)) is not None]
+
+    def rehearse(self, statements: list[ast.Prepared], session: Session) -> tuple[list[Entity], Catalog]:
+        """Run every statement against a copy without data: its entities, and the copy.
+
+        Raises:
+            KsqlRefusal: the first refusal.
+        """
+        copy = _sandbox(self._catalog)
+        sandbox = Commands(copy, Server(self._server.service_id, self._server.query_limit))
+        trial = replace(session, properties=dict(session.properties), variables=dict(session.variables))
+        return [entity for each in statements if (entity := sandbox.run_one(each, trial)) is not None], copy
 
     def run_one(self, prepared: ast.Prepared, session: Session) -> Entity | None:
         """Run one statement; None where ksqlDB answers with no entity (INSERT VALUES, SET)."""
@@ -280,6 +288,8 @@ class Commands:
 
     def _apply(self, verb: str, query_id: str) -> None:
         query = self._catalog.queries[query_id]
+        if query.sink.read_only:
+            raise StatementFault(f"Cannot {verb.lower()} query '{query_id}' because it is linked to a source table.")
         if verb == "PAUSE":
             query.pause()
         elif verb == "RESUME":
@@ -323,6 +333,7 @@ class _Frozen:
         """Copy what the checks look at."""
         self.id, self.text, self.sink = query.id, query.text, sink
         self.source_names, self.paused, self.properties = query.source_names, query.paused, query.properties
+        self.internal_topics = query.internal_topics
 
     def stop(self) -> None:
         """Nothing runs."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from demo.ksqldb import ast, rendering
 from demo.ksqldb.catalog import Catalog, Properties, Source
-from demo.ksqldb.engine import PersistentQuery
+from demo.ksqldb.engine import PersistentQuery, SourceTableQuery
 from demo.ksqldb.errors import BAD_REQUEST, KsqlRefusal, PlanFault, ServerFault, StatementFault
 from demo.ksqldb.planning import Plan, check_key, plan, prepare
 from demo.ksqldb.topics import WEEK_MS, Topic
@@ -69,18 +69,23 @@ class Creator:
         if existing is None and settings.partitions is None:
             raise KsqlRefusal(_missing_topic(statement, settings.name), code=BAD_REQUEST)
         self._refuse_existing(statement)
-        compacted = statement.kind == "TABLE"
-        made = None if existing is not None else self._make_topic(settings, settings, compacted=compacted)
+        made = None if existing is not None else self._make_topic(settings, compacted=statement.kind == "TABLE")
         rendered = replace(statement, properties=tuple(_declared_properties(statement, given).items()))
         shown = rendering.create(rendered)
         try:
             self._check_free(statement)
-            source = _declared_source(statement, made or existing, shown, given)  # type: ignore[arg-type]  # one is set
+            source = _declared_source(statement, self._catalog.topics[settings.name], shown, given)
             self._put(statement, source)
         except StatementFault as fault:
             self._forget_topic(made)
             raise KsqlRefusal(str(fault), statement=shown) from None
-        return Created(shown, f"{statement.kind.capitalize()} created")
+        return self._materialised(source) if source.read_only else Created(shown, f"{source.kind.capitalize()} created")
+
+    def _materialised(self, source: Source) -> Created:
+        """CREATE SOURCE TABLE: listed as a query of its own, which lives as long as the table."""
+        query = SourceTableQuery(f"CST_{source.name.upper()}_{self._catalog.peek_query_number()}", source)
+        self._catalog.queries[query.id] = query
+        return Created(source.statement, f"Created query with ID {query.id}", query.id)
 
     def _refuse_existing(self, statement: ast.Create) -> None:
         if statement.if_not_exists and statement.name in self._catalog.sources:
@@ -199,11 +204,11 @@ class Creator:
         )
         existing = self._catalog.topics.get(settings.name)
         if existing is None:
-            return self._make_topic(wanted, settings, compacted=compacted)
+            return self._make_topic(wanted, compacted=compacted)
         _check_same(existing, wanted)
         return None
 
-    def _make_topic(self, wanted: TopicSettings, _: TopicSettings, *, compacted: bool) -> Topic:
+    def _make_topic(self, wanted: TopicSettings, *, compacted: bool) -> Topic:
         folded = wanted.name.replace(".", "_")
         twin = next((each for each in self._catalog.topics if each.replace(".", "_") == folded), None)
         if twin is not None:
@@ -259,8 +264,7 @@ def _missing_topic(statement: ast.Create, topic: str) -> str:
 
 def _declared_properties(statement: ast.Create, given: dict[str, Any]) -> dict[str, Any]:
     policy = "compact" if statement.kind == "TABLE" else "delete"
-    defaults = {} if statement.read_only else {"CLEANUP_POLICY": policy}
-    return {**defaults, "KAFKA_TOPIC": statement.name, "KEY_FORMAT": "KAFKA", **given}
+    return {"CLEANUP_POLICY": policy, "KAFKA_TOPIC": statement.name, "KEY_FORMAT": "KAFKA", **given}
 
 
 def _derived_properties(
@@ -286,7 +290,7 @@ def _declared_source(statement: ast.Create, topic: Topic, text: str, given: dict
 
 
 def _key_first(schema: Schema) -> Schema:
-    """ksqlDB keeps key columns in front of value columns, wherever they were named."""
+    """Key columns stand in front of value columns, wherever they were named."""
     return Schema(tuple(sorted(schema.columns, key=lambda each: not each.key)))
 
 

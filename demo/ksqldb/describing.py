@@ -26,8 +26,8 @@ def query_entry(query: Runnable) -> Entity:
     """A persistent query. `state` says RUNNING even for a paused one: statusCount is what counts."""
     return {
         "queryString": query.text,
-        "sinks": [query.sink.name],
-        "sinkKafkaTopics": [query.sink.topic.name],
+        "sinks": [] if query.sink.read_only else [query.sink.name],
+        "sinkKafkaTopics": [] if query.sink.read_only else [query.sink.topic.name],
         "id": query.id,
         "statusCount": {status_of(query): 1},
         "queryType": "PERSISTENT",
@@ -92,7 +92,7 @@ class Describer:
         names = dict(self._catalog.topics)
         if statement.everything:
             names |= {each: Topic(each) for each in self._internal_topics()}
-        listed = [
+        listed: list[Entity] = [
             {"name": name, "replicaInfo": [names[name].replicas] * names[name].partitions} for name in sorted(names)
         ]
         if statement.extended:
@@ -103,7 +103,7 @@ class Describer:
         prefix = f"_confluent-ksql-{self._service_id}"
         found = [f"{prefix}_command_topic"]
         for query in self._catalog.queries.values():
-            found += [f"{prefix}query_{query.id}-{suffix}" for suffix in _internal_suffixes(query)]
+            found += [f"{prefix}query_{query.id}-{suffix}" for suffix in query.internal_topics]
         return found
 
     def describe(self, statement: ast.Describe, text: str) -> Entity:
@@ -212,16 +212,6 @@ _NO_CONNECT = (
     "Caused by: Could not connect to the server. Please check the server details are\n"
     "\tcorrect and that the server is running."
 )
-
-
-def _internal_suffixes(query: Runnable) -> list[str]:
-    text = query.text
-    if " JOIN " in text:
-        return ["Join-repartition", "KafkaTopic_Right-Reduce-changelog"]
-    if "\nGROUP BY " in text:
-        over_table = not text.startswith("CREATE TABLE ASSETS ")
-        return ["Aggregate-Aggregate-Materialize-changelog"] + (["Aggregate-GroupBy-repartition"] if over_table else [])
-    return ["KsqlTopic-Reduce-changelog"] if query.sink.is_table else []
 
 
 def _listed(source: Source) -> Entity:

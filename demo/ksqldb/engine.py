@@ -85,12 +85,13 @@ class Accumulator:
             self.result += 1
         elif self._name == "SUM":
             self.result = (self.result or 0) + value
-        elif self._name == "LATEST_BY_OFFSET":
-            self.result = value
-        elif self.result is None:
-            self.result = value
-        elif self._name in {"MIN", "MAX"}:
-            self.result = (min if self._name == "MIN" else max)(self.result, value)
+        else:
+            first = self.result is None or self._name == "LATEST_BY_OFFSET"
+            self.result = value if first else self._better(value)
+
+    def _better(self, value: Any) -> Any:
+        choose = {"MIN": min, "MAX": max}.get(self._name)
+        return choose(self.result, value) if choose else self.result  # EARLIEST_BY_OFFSET keeps the first
 
     def remove(self, row: Row) -> None:
         """Count a row of a table out again (ksqlDB allows only COUNT and SUM over tables)."""
@@ -158,6 +159,7 @@ class PersistentQuery:
         """Describe the query; `start` sets it going."""
         self.id, self.text, self.plan, self.sink, self.properties = query_id, text, plan, sink, properties
         self.source_names = plan.sources
+        self.internal_topics = _internal_topics(plan)
         self.paused = False
         self.position = 0
         self._cells = [(index, each.name) for index, each in enumerate(plan.schema.columns) if not each.key]
@@ -205,6 +207,33 @@ class PersistentQuery:
     def _write(self, key: Key, row: Row | None, record: Record) -> None:
         value = None if row is None else {name: row[index] for index, name in self._cells}
         self.sink.topic.append(key, value, record.timestamp)
+
+
+class SourceTableQuery:
+    """What LIST QUERIES shows of a source table: it has no sink and cannot be stopped on its own."""
+
+    def __init__(self, query_id: str, source: Source) -> None:
+        """Describe the query; the table keeps itself up to date."""
+        self.id, self.text, self.sink = query_id, source.statement, source
+        self.source_names: tuple[str, ...] = ()
+        self.internal_topics = ("KsqlTopic-Reduce-changelog",)
+        self.properties: Properties = {}
+        self.paused = False
+
+    def stop(self) -> None:
+        """Nothing to end: the table goes with it."""
+
+    pause = resume = stop
+
+
+def _internal_topics(plan: Plan) -> tuple[str, ...]:
+    """The suffixes of the topics that Kafka Streams would make for this plan."""
+    if plan.lookup is not None:
+        return "Join-repartition", "KafkaTopic_Right-Reduce-changelog"
+    if plan.group is None:
+        return ("KsqlTopic-Reduce-changelog",) if plan.driving.is_table else ()
+    own = ("Aggregate-Aggregate-Materialize-changelog",)
+    return (*own, "Aggregate-GroupBy-repartition", "KsqlTopic-Reduce-changelog") if plan.driving.is_table else own
 
 
 def wants_earliest(properties: Properties) -> bool:

@@ -121,7 +121,7 @@ class DevServer:
                 self._written, self._executed,
             ),
         )  # fmt: skip
-        self.runner = Runner(self.catalog, self.faults, self.commands.run)
+        self.runner = Runner(self.catalog, self.faults, self.commands)
         self._shrinking = 0
         self._replay()
 
