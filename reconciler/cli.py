@@ -18,7 +18,7 @@ import structlog
 from rich.console import Console
 
 from reconciler import logs, render
-from reconciler.controller import Controller, Outcome
+from reconciler.controller import Controller, Outcome, explained
 from reconciler.converge import Exit, converge
 from reconciler.errors import ConfigurationError, PlatformError, ReconcilerError
 from reconciler.guards import Overrides
@@ -58,6 +58,7 @@ README lists all.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = _parser().parse_args(arguments)
+    settings: Settings
     try:
         overridden = {"reconcile_policy": "upsert-only"} if options.no_prune else {}
         settings = load(**overridden)
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"reconciler: {error}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
         return Exit.USAGE
     except ReconcilerError as error:
-        print(f"reconciler: {error}", file=sys.stderr)  # noqa: T201 - the one-line summary
+        print(f"reconciler: {explained(error, settings)}", file=sys.stderr)  # noqa: T201 - the one-line summary
         return Exit.ERROR
     except KeyboardInterrupt:
         return Exit.ERROR

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -17,7 +18,7 @@ from structlog.contextvars import bound_contextvars
 from reconciler import guards
 from reconciler.apply import Executor, Result
 from reconciler.backoff import Backoff
-from reconciler.errors import ReconcilerError
+from reconciler.errors import KsqlUnreachable, ReconcilerError
 from reconciler.grouping.base import GroupingStrategy
 from reconciler.guards import Memory, Overrides, Verdict
 from reconciler.ksqldb.topology import Topology
@@ -114,7 +115,8 @@ class Controller:
             except ReconcilerError as error:
                 self.memory = self.memory.distrust()
                 self.metrics.read_failed(error)
-                outcome = Outcome("read_error", f"nothing changed, a read failed: {error}", error=error)
+                said = explained(error, self.world.settings)
+                outcome = Outcome("read_error", f"nothing changed, a read failed: {said}", error=error)
             except Exception as error:
                 self.memory = self.memory.distrust()
                 log.exception("bug", error=str(error))
@@ -215,6 +217,14 @@ class Controller:
             self.metrics.last_success.set(time.time())
         level = "warning" if outcome.result in ("read_error", "refused", "write_error", "bug") else "info"
         getattr(log, level)(outcome.sentence, result=outcome.result)
+
+
+def explained(error: ReconcilerError, settings: Settings) -> str:
+    """Add where ksqlDB was looked for to an error that says it was not there (without credentials in the URL)."""
+    if not isinstance(error, KsqlUnreachable):
+        return str(error)
+    parts = urlsplit(settings.ksqldb_url)
+    return f"{error} (KSQLDB_URL is {parts.scheme}://{parts.netloc.rpartition('@')[2]})"
 
 
 def _outcome(plan: Plan, seen: Survey, results: tuple[Result, ...]) -> Outcome:
