@@ -13,9 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from reconciler.ksqldb.wire import Row, RowFeed  # noqa: E402 - the path is set above
-from routing_layer.ksql import pair  # noqa: E402 - the path is set above
-from routing_layer.membership import Membership  # noqa: E402 - the path is set above
+from reconciler.ksqldb.wire import Row, RowFeed
+from routing_layer.ksql import pair
+from routing_layer.membership import Membership
 
 
 def resident() -> float:

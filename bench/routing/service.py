@@ -12,8 +12,10 @@ from typing import cast
 
 import uvloop
 
-_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
     b"cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
+)
 _STATE = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 60\r\n\r\n"
     b'{"asset_uuid":"A1","id":"temperature","value":1E3,"tag":"x"}'
