@@ -177,5 +177,5 @@ async def _feed(response: web.StreamResponse, asked: Asked, push: Push, queue: O
     await response.write((writer.final(final).removeprefix(",\n") + writer.end()).encode())
 
 
-def _piece(writer: Writer, cells: Cells, tombstone: bool) -> str:  # noqa: FBT001 - unpacked from the queue
+def _piece(writer: Writer, cells: Cells, tombstone: bool) -> str:
     return push_piece(writer.form, writer.tombstone(cells) if tombstone else writer.row(cells))

@@ -111,12 +111,12 @@ class Api:
 
     async def _info(self, _: web.Request) -> web.Response:
         cluster, service = self._server.identity()
-        _, _, status = health(self._server.faults)
+        status = health(self._server.faults)[2]
         info = {"version": VERSION, "kafkaClusterId": cluster, "ksqlServiceId": service, "serverStatus": status}
         return json_response({"KsqlServerInfo": info})
 
     async def _health(self, _: web.Request) -> web.Response:
-        kafka, runner, _ = health(self._server.faults)
+        kafka, runner = health(self._server.faults)[:2]
         details = {
             "metastore": {"isHealthy": True},
             "kafka": {"isHealthy": kafka},

@@ -372,25 +372,9 @@ class PrintTopic:
 
 
 Statement = (
-    Create
-    | InsertValues
-    | InsertSelect
-    | Drop
-    | Alter
-    | AssertTopic
-    | ListSources
-    | ListQueries
-    | ListTopics
-    | ListOther
-    | Describe
-    | DescribeSources
-    | Explain
-    | QueryCommand
-    | SetProperty
-    | Define
-    | PrintTopic
-    | Query
-)
+    Create | InsertValues | InsertSelect | Drop | Alter | AssertTopic | ListSources | ListQueries | ListTopics
+    | ListOther | Describe | DescribeSources | Explain | QueryCommand | SetProperty | Define | PrintTopic | Query
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

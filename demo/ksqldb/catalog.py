@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from demo.ksqldb import ast
 from demo.ksqldb.errors import ServerFault, StatementFault
 from demo.ksqldb.topics import Record, Topic
 from demo.ksqldb.values import BadValue, Key, Row, Schema, decoder

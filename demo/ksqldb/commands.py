@@ -144,13 +144,13 @@ class Commands:
             raise KsqlRefusal(SELECT_ELSEWHERE, code=QUERY_ENDPOINT, statement=text)
         try:
             entity = handler(statement, text, session)
-            if entity is None or entity["@type"] == "currentStatus":
-                self._server.executed(prepared, session)
-            return entity
         except ServerFault as fault:
             raise KsqlRefusal(str(fault), code=SERVER_ERROR, statement=session.request) from None
         except StatementFault as fault:
             raise KsqlRefusal(str(fault), statement=text) from None
+        if entity is None or entity["@type"] == "currentStatus":
+            self._server.executed(prepared, session)
+        return entity
 
     def _status(self, command: str, text: str, status: CommandStatus, *, changes: bool = True) -> Entity:
         self._catalog.statuses[command] = status
@@ -195,7 +195,7 @@ class Commands:
         self._server.written(source, key, value)
         source.topic.append(key, value)
 
-    def _drop(self, statement: ast.Drop, text: str, session: Session) -> Entity:
+    def _drop(self, statement: ast.Drop, text: str, _: Session) -> Entity:
         source = self._catalog.sources.get(statement.name)
         if statement.delete_topic:
             self._delete_topic(statement, source, text)

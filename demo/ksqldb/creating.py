@@ -58,10 +58,10 @@ class Creator:
             KsqlRefusal: everything that ksqlDB refuses, with its text.
         """
         if statement.query is None:
-            return self._declare(statement, text)
+            return self._declare(statement)
         return self._derive(statement, statement.query, text, properties)
 
-    def _declare(self, statement: ast.Create, text: str) -> Created:
+    def _declare(self, statement: ast.Create) -> Created:
         given = dict(statement.properties)
         _check_formats(statement, given)
         settings = _settings(statement, given)

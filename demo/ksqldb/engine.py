@@ -39,7 +39,7 @@ class Projection:
             found = self._lookup.get(self._join_key(row), self._outer)
             if found is None:
                 return
-            row = row[: self._width] + found
+            row = (*row[: self._width], *found)
         if not self._where(row):
             return
         result = self._project(row)
@@ -78,7 +78,7 @@ class Accumulator:
 
     def add(self, row: Row) -> None:
         """Count a row in."""
-        value = self._value(row) if self._value is not None else row
+        value: Any = self._value(row) if self._value is not None else row
         if value is None:
             return
         if self._name == "COUNT":
@@ -216,7 +216,7 @@ class SourceTableQuery:
         """Describe the query; the table keeps itself up to date."""
         self.id, self.text, self.sink = query_id, source.statement, source
         self.source_names: tuple[str, ...] = ()
-        self.internal_topics = ("KsqlTopic-Reduce-changelog",)
+        self.internal_topics: tuple[str, ...] = ("KsqlTopic-Reduce-changelog",)
         self.properties: Properties = {}
         self.paused = False
 

@@ -188,7 +188,7 @@ def _logical(node: ast.Logical, scope: Scope, clause: str) -> Compiled:
     right = compile_expression(node.right, scope, clause).function
     decisive = node.operator == "OR"
 
-    def read(row: Row) -> bool | None:
+    def read(row: Row) -> Any:
         one = left(row)
         if one is decisive:
             return decisive

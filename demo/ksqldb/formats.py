@@ -1,6 +1,7 @@
 """The three forms of a query's answer, and which of them a request gets.
 
-StreamedRow: `[{"header":…},\n{"row":…}]`. JSON array: `[{…},[…]]`. Delimited: one line each.
+StreamedRow: an array of `{"header":…}` and `{"row":…}` objects, one a line. JSON array: `[{…},[…]]`. Delimited: JSON
+values, one a line.
 """
 
 from __future__ import annotations

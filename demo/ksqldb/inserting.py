@@ -66,7 +66,7 @@ def _record(source: Source, names: tuple[str, ...], statement: ast.InsertValues)
 
 def _coerced(column: SchemaColumn, compiled: Compiled) -> Any:
     value, wanted, given = compiled.function(()), column.type, compiled.type
-    if given == NULL_TYPE or given == wanted or {wanted.name, given.name} <= NUMBERS:
+    if given in (NULL_TYPE, wanted) or {wanted.name, given.name} <= NUMBERS:
         return value
     if wanted.name == "TIMESTAMP" and isinstance(value, (str, int)):
         return _timestamp(value, column)

@@ -1,8 +1,8 @@
 """The optional journal: what a restarted development server needs to be the same again.
 
-One JSON object a line: an executed statement (`ksql`, `properties`) or a record of a table's topic (`topic`, `key`,
-`value`). Records of streams are not kept: they are events, and a demonstration that was down missed them. At start
-the file is read, replayed and rewritten with the newest record of every key alone.
+One JSON object a line: the Kafka cluster id (`cluster`), an executed statement (`ksql`, `properties`) or a record of a
+table's topic (`topic`, `key`, `value`). Records of streams are not kept: they are events, and a demonstration that was
+down missed them. At start the file is read, replayed and rewritten with the newest record of every key alone.
 """
 
 from __future__ import annotations

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources import files
+from typing import Any
 
 from lark import Lark
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from demo.ksqldb import ast
-from demo.ksqldb.building import Builder, ReservedWord
+from demo.ksqldb.building import Builder
+from demo.ksqldb.building_expressions import ReservedWord
 from demo.ksqldb.errors import KsqlRefusal, StatementFault
 from demo.ksqldb.words import RESERVED, STATEMENTS
 
@@ -55,7 +57,7 @@ def parse(text: str) -> Script:
         KsqlRefusal: an empty identifier, a LIMIT in CREATE … AS SELECT.
     """
     try:
-        parts = _grammar().parse(text)
+        parts: Any = _grammar().parse(text)
     except UnexpectedInput as error:
         raise SyntaxFault(_syntax_message(error, text)) from None
     except ReservedWord as error:

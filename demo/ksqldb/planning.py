@@ -333,9 +333,7 @@ def key_expressions(query: ast.Query, scope: Relations) -> list[ast.Expression]:
 def _with_key(query: ast.Query, scope: Relations, outputs: tuple[Output, ...]) -> tuple[SchemaColumn, ...]:
     keys = key_expressions(query, scope)
     chosen = next((each for key in keys for each in outputs if each.expression == key), None)
-    columns = tuple(replace(each.column, key=True) if each is chosen else each.column for each in outputs)
-    # ksqlDB stores and lists the key column first, wherever it was projected.
-    return columns
+    return tuple(replace(each.column, key=True) if each is chosen else each.column for each in outputs)
 
 
 def check_key(plan_: Plan, target: str, catalog: Catalog) -> None:

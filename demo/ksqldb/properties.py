@@ -68,7 +68,8 @@ def _malformed(name: str, value: Any) -> str | None:
     if name == "bootstrap.servers":
         return "Cannot override property 'bootstrap.servers'"
     if short == "auto.offset.reset" and value not in ("latest", "earliest", "none"):
-        return f"Invalid value {value} for configuration auto.offset.reset: String must\n\tbe one of: latest, earliest, none"
+        rule = "String must\n\tbe one of: latest, earliest, none"
+        return f"Invalid value {value} for configuration auto.offset.reset: {rule}"
     if short in _WHOLE and not str(value).lstrip("-").isdigit():
         return f"Invalid value {value} for configuration {short}: Not a number\n\tof type INT"
     return None

@@ -99,10 +99,8 @@ def _pulled(query: ast.Query, catalog: Catalog, properties: Properties) -> Snaps
 
 def not_queryable(name: str) -> str:
     """The refusal of a pull on a table that is not materialised (or whose server is shutting down)."""
-    return (
-        f"The `{name}` table isn't queryable. To derive a queryable table, you can do 'CREATE TABLE QUERYABLE_{name} "
-        f"AS SELECT * FROM {name}'. {MORE}"
-    )
+    hint = f"To derive a queryable table, you can do 'CREATE TABLE QUERYABLE_{name} AS SELECT * FROM {name}'."  # noqa: S608 - a text
+    return f"The `{name}` table isn't queryable. {hint} {MORE}"
 
 
 def _check_pull(query: ast.Query) -> None:
@@ -258,12 +256,12 @@ class Push:
 
     def _result(self, key: Key, row: Row | None, _: Record) -> None:
         if row is not None:
-            self._emit(self._show(row), False)  # noqa: FBT003 - the listener's signature is (cells, tombstone)
+            self._emit(self._show(row), False)
             return
         cells: Cells = [None] * len(self.schema.columns)
         if self._key is not None:
             cells[self._key] = key
-        self._emit(cells, True)  # noqa: FBT003 - as above
+        self._emit(cells, True)
 
     def close(self) -> None:
         """Stop following."""

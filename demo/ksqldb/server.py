@@ -25,7 +25,7 @@ from demo.ksqldb.values import Key
 
 VERSION = "7.7.0"
 BACKLOG = 50_000
-OBJECTS = frozenset("STREAM TABLE STREAMS TABLES QUERIES TOPICS INTO OR".split())
+OBJECTS = frozenset({"STREAM", "TABLE", "STREAMS", "TABLES", "QUERIES", "TOPICS", "INTO", "OR"})
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class OpenPush:
         self._ready = asyncio.Event()
         self.ended = False
 
-    def put(self, cells: Cells, tombstone: bool) -> None:  # noqa: FBT001 - the listener's signature
+    def put(self, cells: Cells, tombstone: bool) -> None:
         """Add a row."""
         if len(self._rows) >= BACKLOG:
             self.ended = True
@@ -106,7 +106,7 @@ class DevServer:
     def __init__(self, config: Config) -> None:
         """Build an empty server and replay its journal, if it has one."""
         self.config = config
-        self.cluster_id = config.cluster_id or secrets.token_urlsafe(16)
+        self.cluster_id = config.cluster_id
         self.catalog = Catalog()
         self.faults = Faults()
         self.journal = Journal(config.data_file)
@@ -126,13 +126,17 @@ class DevServer:
         self._replay()
 
     def _replay(self) -> None:
-        entries, self.journal = self.journal.load(), self.journal
-        journal, self.journal = self.journal, Journal(None)
+        journal, self.journal = self.journal, Journal(None)  # a replay is not written down again
+        entries = journal.load()
+        known = next((each["cluster"] for each in entries if "cluster" in each), None)
+        self.cluster_id = self.cluster_id or known or secrets.token_urlsafe(16)
+        if known is None:
+            journal.append({"cluster": self.cluster_id})
         for entry in entries:
             if "ksql" in entry:
                 session = Session(entry["ksql"], dict(entry.get("properties", {})))
                 self.commands.run(parsed(entry["ksql"]), session)
-            elif entry["topic"] in self.catalog.topics:
+            elif entry.get("topic") in self.catalog.topics:
                 self.catalog.topics[entry["topic"]].append(entry["key"], entry["value"])
         self.journal = journal
 

@@ -45,6 +45,10 @@ CHAINS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
 
 # A command that changes nothing but the sequence number, where the recorded server had run one that is no case.
 COMMAND = "DROP STREAM IF EXISTS nothing_there;"
+SOURCE_TABLE = (
+    "CREATE SOURCE TABLE src_map (asset_uuid VARCHAR PRIMARY KEY, uns_id VARCHAR) "
+    "WITH (KAFKA_TOPIC='asset_to_uns_map_topic', VALUE_FORMAT='JSON');"
+)
 MEMBERS = {
     "G0000": 2, "G0001": 2, "G0002": 2, "SG0": 0, "SG1": 1, "SG2": 1, "SG3": 1, "SG4": 1, "SG5": 1, "SG6": 1,
     "SG7": 1, "SG8": 1, "SG9": 1,
@@ -63,8 +67,7 @@ BETWEEN: dict[str, tuple[str, ...]] = {
     "names/source-table-insert": (
         COMMAND,
         group_stream("asset_stream_csv", "x").replace("'asset_stream_csv'", "'csv'").replace("JSON", "DELIMITED"),
-        "CREATE SOURCE TABLE src_map (asset_uuid VARCHAR PRIMARY KEY, uns_id VARCHAR) "
-        "WITH (KAFKA_TOPIC='asset_to_uns_map_topic', VALUE_FORMAT='JSON');",
+        SOURCE_TABLE,
     ),
     "kafka-down/kdead-health": ("DROP STREAM `same` DELETE TOPIC;",),
     "kafka-down/kdown-before": (mapping("A", "GA"), mapping("B", "GB")),
