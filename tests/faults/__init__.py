@@ -1,0 +1,1 @@
+"""What goes wrong: crashes, failed reads, reads that lie."""
