@@ -11,13 +11,16 @@ import shlex
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-DEADLINE = 420.0
+#: Seconds after which bringing it up is given up.
+DEADLINE = float(os.environ.get("DEMO_TIMEOUT", "420"))
 GONE_WITHIN = 90.0
 EVENTS = 5
 #: Label of the network that `up` creates; its value is the stack's name.
@@ -106,7 +109,8 @@ def progress(env: dict[str, str]) -> tuple[str, str | None]:
     """Return what is waited for, and an asset to try once only its events are missing."""
     registry = get_json(f"http://127.0.0.1:{env['RECONCILER_PORT']}/registry")
     if registry is None:
-        return "waiting for the operator to register a first group", None
+        said = get_json(f"http://127.0.0.1:{env['RECONCILER_PORT']}/readyz", also=HTTPStatus.SERVICE_UNAVAILABLE)
+        return "waiting for a first group; the operator " + (f"says: {said['last']}" if said else "starts"), None
     if missing := sorted(set(env["WORKCENTERS"].split(",")) - registry["groups"].keys()):
         return f"waiting for groups {', '.join(missing)}", None
     if get_json(f"http://127.0.0.1:{env['ROUTING_LAYER_PORT']}/readyz") is None:
@@ -131,12 +135,13 @@ def of_demo(env: dict[str, str]) -> tuple[str, str]:
     return "--filter", f"label=com.docker.stack.namespace={env['STACK']}"
 
 
-def get_json(url: str) -> dict[str, dict[str, str]] | None:
-    """GET a JSON document; None where there is none yet."""
+def get_json(url: str, also: HTTPStatus = HTTPStatus.OK) -> Any:
+    """GET a JSON document; None where there is none yet. ``also`` is a status that is as good as 200."""
     try:
         with urllib.request.urlopen(url, timeout=3) as answer:  # noqa: S310 - http on this host
-            document: dict[str, dict[str, str]] = json.load(answer)
-            return document
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        return json.load(error) if error.code == also else None
     except (OSError, ValueError):
         return None
 

@@ -52,6 +52,7 @@ class System:
             "RECONCILE_INTERVAL": "2s",
             "PRUNE_GRACE": "6s",
             "DRAIN_SECONDS": "3s",
+            "DEMO_TIMEOUT": "150",
         }
 
     def demo(self, *command: str) -> str:
