@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
@@ -99,6 +100,10 @@ class Api:
             return await run(request)
         except KsqlRefusal as refusal:
             return refused(refusal, typed=not querying)
+        except (ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
+            # A request must not end in a page of the web framework: clients parse every body as ksqlDB's.
+            sys.stderr.write(f"{request.method} {path}: {error!r}\n")
+            return refused(KsqlRefusal(QUERY_FAILED, code=SERVER_ERROR), typed=not querying)
 
     def _handler(self, path: str) -> tuple[str, Handler] | None:
         if path in self._post:

@@ -7,6 +7,7 @@ insert -> topic -> source (decode, materialise) -> persistent query (join, filte
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from demo.ksqldb.catalog import Properties, Source
@@ -14,6 +15,8 @@ from demo.ksqldb.planning import Output, Plan
 from demo.ksqldb.topics import Record
 from demo.ksqldb.values import BadValue, Key, Row
 
+# A row that an expression cannot work on is skipped, as in ksqlDB, which writes a line to its processing log.
+ROW_FAILURES = (ArithmeticError, TypeError, ValueError, LookupError, AttributeError)
 Emit = Callable[[Key, Row | None, Record], None]
 
 
@@ -176,7 +179,8 @@ class PersistentQuery:
     def change(self, key: Key, row: Row | None, record: Record) -> None:
         """Take one change of the driving source."""
         self.position = record.offset + 1
-        self._operator.change(key, row, record)
+        with suppress(*ROW_FAILURES):
+            self._operator.change(key, row, record)
 
     def stop(self) -> None:
         """End for good."""

@@ -179,3 +179,16 @@ def test_a_client_that_leaves_takes_its_push_query_with_it(server: Running) -> N
         if not any(each["queryType"] == "PUSH" for each in server.ksql("LIST QUERIES;").json[0]["queries"]):
             return
     pytest.fail("the push query is still listed")
+
+
+def test_a_row_that_an_expression_cannot_work_on_is_skipped(server: Running) -> None:
+    """A division by zero in one query costs that row there, and nothing anywhere else."""
+    server.setup(
+        "CREATE STREAM numbers (k VARCHAR KEY, n INT) WITH (KAFKA_TOPIC='numbers', VALUE_FORMAT='JSON', PARTITIONS=1);",
+        "CREATE STREAM inverse AS SELECT k, 100 / n AS i FROM numbers;",
+        "INSERT INTO numbers (k, n) VALUES ('a', 0);",
+        "INSERT INTO numbers (k, n) VALUES ('b', 4);",
+    )
+    assert server.pull("SELECT k, i FROM inverse;").rows == [["b", 25]]
+    failed = server.pull("SELECT 100 / n AS i FROM numbers;")
+    assert (failed.status, failed.json["error_code"]) == (500, 50000)
