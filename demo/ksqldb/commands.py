@@ -33,6 +33,7 @@ from demo.ksqldb.variables import substitute
 SELECT_ELSEWHERE = (
     "The following statement types should be issued to the websocket endpoint '/query':\n\t* PRINT\n\t* SELECT"
 )
+NO_LIMIT = 2**31 - 1  # ksqlDB's default for the number of persistent queries
 WRITES = (ast.Create, ast.Drop, ast.InsertSelect, ast.QueryCommand, ast.Alter)
 
 
@@ -71,6 +72,12 @@ class Server:
     written: Callable[[Source, Key, dict[str, Any]], None] = lambda _, __, ___: None
     executed: Callable[[ast.Prepared, Session], None] = lambda _, __: None
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings that LIST PROPERTIES gives: those that matter to who creates queries."""
+        limit = NO_LIMIT if self.query_limit is None else self.query_limit
+        return {"ksql.service.id": self.service_id, "ksql.query.persistent.active.limit": str(limit)}
+
 
 def parsed(request: str) -> list[ast.Prepared]:
     """The statements of a request to /ksql.
@@ -94,7 +101,7 @@ class Commands:
         self._catalog = catalog
         self._server = server
         self._creator = Creator(catalog, server.query_limit)
-        self._describer = Describer(catalog, server.service_id)
+        self._describer = Describer(catalog, server.service_id, server.settings)
         self._handlers: dict[type, Callable[[Any, str, Session], Entity | None]] = {
             ast.Create: self._create,
             ast.InsertSelect: self._insert_select,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,10 +64,11 @@ def fields(schema: Schema) -> list[Entity]:
 class Describer:
     """Answers questions about a catalogue."""
 
-    def __init__(self, catalog: Catalog, service_id: str) -> None:
-        """The service id is part of every consumer group's name."""
+    def __init__(self, catalog: Catalog, service_id: str, settings: Mapping[str, str]) -> None:
+        """The service id is part of every consumer group's name; the settings are what LIST PROPERTIES gives."""
         self._catalog = catalog
         self._service_id = service_id
+        self._settings = settings
 
     def sources(self, statement: ast.ListSources | ast.DescribeSources, text: str) -> Entity:
         """LIST STREAMS, LIST TABLES, and their long forms."""
@@ -191,8 +193,15 @@ class Describer:
             return None
         return _entity("assert_topic", text, topicName=statement.topic, exists=statement.exists)
 
+    def _properties(self) -> Entity:
+        listed = [
+            {"name": name, "scope": "KSQL", "value": value, "editable": False, "level": "SERVER"}
+            for name, value in self._settings.items()
+        ]
+        return {"properties": listed, "overwrittenProperties": [], "defaultProperties": []}
+
     def other(self, what: str, text: str, variables: dict[str, str]) -> Entity:
-        """LIST VARIABLES; everything else is not there.
+        """LIST VARIABLES, LIST PROPERTIES; everything else is not there.
 
         Raises:
             ServerFault: LIST CONNECTORS, as without a Connect cluster.
@@ -201,6 +210,8 @@ class Describer:
         if what == "VARIABLES":
             listed = [{"name": name, "value": value} for name, value in variables.items()]
             return _entity("variables", text, variables=listed)
+        if what == "PROPERTIES":
+            return _entity("properties", text, **self._properties())
         if what == "CONNECTORS":
             raise ServerFault(_NO_CONNECT)
         raise PlanFault(f"The development server does not support LIST {what}.")

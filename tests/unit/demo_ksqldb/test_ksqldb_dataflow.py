@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from demo.ksqldb.server import Config
 from tests.unit.demo_ksqldb.running import TOPOLOGY, Running, event, group_stream, mapping, running
 
 EARLIEST = {"auto.offset.reset": "earliest"}
@@ -192,3 +193,13 @@ def test_a_row_that_an_expression_cannot_work_on_is_skipped(server: Running) -> 
     assert server.pull("SELECT k, i FROM inverse;").rows == [["b", 25]]
     failed = server.pull("SELECT 100 / n AS i FROM numbers;")
     assert (failed.status, failed.json["error_code"]) == (500, 50000)
+
+
+def test_the_query_limit_is_told_and_kept() -> None:
+    """LIST PROPERTIES gives the limit; the query beyond it is refused and its topic is not left behind."""
+    with running(Config(host="127.0.0.1", port=0, query_limit=4)) as server:
+        server.setup(*TOPOLOGY, group_stream("s1", "Weld"))
+        listed = server.ksql("LIST PROPERTIES;").json[0]["properties"]
+        assert [each["value"] for each in listed if each["name"] == "ksql.query.persistent.active.limit"] == ["4"]
+        assert server.ksql(group_stream("s2", "Paint")).json["error_code"] == 40000
+        assert "s2" not in [each["name"] for each in server.ksql("LIST TOPICS;").json[0]["topics"]]
