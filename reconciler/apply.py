@@ -16,9 +16,11 @@ from reconciler.ksqldb.entities import Description
 from reconciler.ksqldb.topology import Offset, Topology
 from reconciler.model import (
     Action,
+    CreateGroupsTable,
     CreateService,
     CreateSharedStream,
     CreateStream,
+    DropGroupsTable,
     DropStream,
     PublishRegistry,
     RebuildSharedStream,
@@ -58,9 +60,11 @@ class Executor:
         self._ksqldb = ksqldb
         self._platform = platform
         self._topology = topology
-        self._write: dict[type[Action], Callable[..., None]] = {
+        self._write: dict[type[Action], Callable[..., object]] = {
             CreateSharedStream: self._create_shared,
             RebuildSharedStream: self._rebuild_shared,
+            CreateGroupsTable: lambda _: ksqldb.execute(topology.create_groups_table()),
+            DropGroupsTable: self._drop_groups_table,
             CreateStream: self._create_stream,
             ReplaceStream: self._replace_stream,
             RecreateStream: self._recreate_stream,
@@ -115,6 +119,16 @@ class Executor:
         for reader in action.readers:
             self._drop(reader, delete_topic=False)
         self._drop(action.name, delete_topic=False)
+
+    def _drop_groups_table(self, action: DropGroupsTable) -> None:
+        """Drop a table of counts that nobody else reads (its topic would be deleted even where DROP is refused)."""
+        description = self._ksqldb.describe_or_none(action.name)
+        if description is None:
+            return
+        readers = (*description.constraints, *(query.id for query in description.read_queries))
+        if readers:
+            raise KsqlRefused(f"table {action.name} is read by {', '.join(readers)}: drop those first")
+        self._ksqldb.execute(self._topology.drop_table(action.name))
 
     def _create_stream(self, action: CreateStream) -> None:
         """Start at the beginning, unless the topic is already there.

@@ -36,7 +36,7 @@ class Backoff:
         if isinstance(error, KsqlUnknownOutcome):
             delay = max(delay, UNKNOWN)
         elif error.retry is Retry.LOOK_FIRST:
-            delay = 0.0
+            delay = 0.0 if times == 1 else delay / 2  # once at once: the next look tells; then like any failure
         return Backoff({**self.failures, key: Failure(times, now + delay, str(error))})
 
     def succeeded(self, key: str) -> Backoff:

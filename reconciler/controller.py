@@ -19,11 +19,20 @@ from reconciler import guards
 from reconciler.apply import Executor, Result
 from reconciler.backoff import Backoff
 from reconciler.errors import KsqlUnreachable, ReconcilerError
+from reconciler.fastpath import FastPath
 from reconciler.grouping.base import GroupingStrategy
 from reconciler.guards import Memory, Overrides, Verdict
 from reconciler.ksqldb.topology import Topology
 from reconciler.metrics import Metrics
-from reconciler.model import Condition, CreateSharedStream, CreateStream, Observed, Plan, PublishRegistry
+from reconciler.model import (
+    Condition,
+    CreateSharedStream,
+    CreateStream,
+    DropGroupsTable,
+    Observed,
+    Plan,
+    PublishRegistry,
+)
 from reconciler.observe import look_at_source
 from reconciler.plan import Facts, make_plan
 from reconciler.platforms.base import Platform, PlatformState
@@ -107,6 +116,11 @@ class Controller:
     memory: Memory = field(default_factory=Memory)
     backoff: Backoff = field(default_factory=Backoff)
 
+    def __post_init__(self) -> None:
+        """Prepare the reader of groups."""
+        world = self.world
+        self.groups = FastPath(world.strategy, world.settings, world.topology.select_groups(), self.clocks.monotonic)
+
     def cycle(self, *, paused: bool = False) -> Outcome:
         """Look at everything, decide, act (unless paused), and say so in one sentence."""
         with bound_contextvars(reconcile_id=uuid.uuid4().hex[:8]), self.metrics.seconds.time():
@@ -144,10 +158,12 @@ class Controller:
         platform = self.world.platform.observe()
         self._show(platform)
         failures = self.world.ksqldb.failures
-        source, membership = look_at_source(self.world.ksqldb, self.world.strategy)
+        source, membership = look_at_source(self.world.ksqldb, self.groups.read)
         if self.world.ksqldb.failures != failures:
             self.memory = self.memory.distrust()  # a retry made a failed read good: not a healthy, agreeing read
         seen = survey(Observed(source, platform, membership), self.world.topology, self.world.settings)
+        self.groups.known = frozenset(seen.owned) - seen.losers.keys()
+        self.groups.present = self.world.topology.groups_table in source.queries
         now = self.clocks.monotonic()
         settings = self.world.settings
         self.memory = guards.remember(self.memory, seen, self.world.topology, settings, now)
@@ -178,6 +194,8 @@ class Controller:
             now=self.clocks.wall(),
             failures=self.backoff.texts(),
             query_limit=query_limit,
+            groups_table=self.groups.wanted,
+            groups_lie=self.groups.lying,
         )
 
     def _apply(self, plan: Plan) -> Iterator[Result]:
@@ -198,6 +216,9 @@ class Controller:
         elif not result.skipped:
             self.backoff = self.backoff.succeeded(action.key)
             log.info("write done", action=action.verb, object=action.key, group=action.group)
+            if isinstance(action, DropGroupsTable):
+                self.metrics.lies.inc(self.groups.lying)
+                self.groups.rebuilt()
             if isinstance(action, PublishRegistry):
                 document = action.document
                 self._publish(document.canonical(), document.revision)

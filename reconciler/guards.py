@@ -102,8 +102,24 @@ def remember(memory: Memory, survey: Survey, topology: Topology, settings: Setti
         now: monotonic seconds, so that a change of the wall clock ends no grace time.
     """
     assets = survey.observed.membership.assets
+    if not survey.observed.membership.full and not survey.observed.source.trouble:
+        return replace(
+            memory, missing=_still(memory.missing, survey.missing), silent=_silent(memory, survey, topology, now)
+        )
     if survey.observed.source.trouble or _collapsed(memory.assets, assets, settings):
         return replace(memory.distrust(), assets=assets)
+    out = {group for group in survey.missing if survey.owned[group].url is None}
+    return replace(
+        memory,
+        missing=_counted(memory.missing, survey.missing, now),
+        silent=_silent(memory, survey, topology, now),
+        unregistered={group: memory.unregistered.get(group, now) for group in sorted(out)},
+        assets=assets,
+        approved=memory.approved & survey.missing,
+    )
+
+
+def _silent(memory: Memory, survey: Survey, topology: Topology, now: float) -> Mapping[str, Absence]:
     source = survey.observed.source
     silent = {
         names.stream
@@ -112,15 +128,12 @@ def remember(memory: Memory, survey: Survey, topology: Topology, settings: Setti
     }
     if check_shared(source, topology).verdict is StreamVerdict.SILENT:
         silent.add(topology.shared_name)
-    out = {group for group in survey.missing if survey.owned[group].url is None}
-    return replace(
-        memory,
-        missing=_counted(memory.missing, survey.missing, now),
-        silent=_counted(memory.silent, silent, now),
-        unregistered={group: memory.unregistered.get(group, now) for group in sorted(out)},
-        assets=assets,
-        approved=memory.approved & survey.missing,
-    )
+    return _counted(memory.silent, silent, now)
+
+
+def _still(before: Mapping[str, Absence], missing: Collection[str]) -> Mapping[str, Absence]:
+    """Forget groups that are back; a count of members proves no absence, so it adds nothing."""
+    return {group: seen for group, seen in before.items() if group in missing}
 
 
 def judge(memory: Memory, survey: Survey, settings: Settings, overrides: Overrides, now: float) -> Verdict:
@@ -135,7 +148,9 @@ def judge(memory: Memory, survey: Survey, settings: Settings, overrides: Overrid
     if over:
         refusals.append(Refusal("budget", f"{over}; approve exactly this with --approve {approval}"))
     ripe = frozenset(group for group in survey.missing if _ripe(memory.missing.get(group), settings, now))
-    free = not (over or trouble or stops or settings.reconcile_policy is not Policy.SYNC)
+    free = survey.observed.membership.full and not (
+        over or trouble or stops or settings.reconcile_policy is not Policy.SYNC
+    )
     retire = ripe if free else frozenset()
     return Verdict(
         refusals=tuple(refusals),

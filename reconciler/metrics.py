@@ -80,6 +80,9 @@ class Metrics:
         self.request_seconds = Histogram(
             "reconciler_api_request_duration_seconds", "Their duration", ["target"], buckets=_TIMES, registry=r
         )
+        self.lies = Counter(
+            "reconciler_groups_table_rebuilds", "Tables of counts that differed from the map for good", registry=r
+        )
         self.paused = Gauge("reconciler_paused", "1 while the loop is paused", registry=r)
         self._create_labels()
 

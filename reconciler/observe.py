@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from reconciler.grouping.base import GroupingStrategy
+from collections.abc import Callable
+
 from reconciler.ksqldb.entities import ERROR, Health, QueryInfo, ServerInfo
 from reconciler.model import Membership, Query, SourceState, Stream
 from reconciler.ports import Ksqldb
@@ -11,7 +12,7 @@ from reconciler.registry import Identity
 RUNNING = "RUNNING"
 
 
-def look_at_source(ksqldb: Ksqldb, strategy: GroupingStrategy) -> tuple[SourceState, Membership]:
+def look_at_source(ksqldb: Ksqldb, read: Callable[[], Membership]) -> tuple[SourceState, Membership]:
     """Read identity, health, streams, queries and the UNS map.
 
     The map is read before the streams: an asset that is mapped in between is found at the next look, while a stream
@@ -22,7 +23,7 @@ def look_at_source(ksqldb: Ksqldb, strategy: GroupingStrategy) -> tuple[SourceSt
     """
     info = ksqldb.info()
     health = ksqldb.health()
-    membership = strategy.read()
+    membership = read()
     streams = {stream.name: Stream(stream.name, stream.topic) for stream in ksqldb.streams()}
     queries = {sink: _query(query) for query in ksqldb.queries() for sink in query.sinks}
     state = SourceState(

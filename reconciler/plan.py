@@ -25,9 +25,11 @@ from reconciler.ksqldb.topology import Topology
 from reconciler.model import (
     Action,
     Condition,
+    CreateGroupsTable,
     CreateService,
     CreateSharedStream,
     CreateStream,
+    DropGroupsTable,
     DropStream,
     Effect,
     Item,
@@ -67,6 +69,8 @@ class Facts:
         now: wall-clock time, to compare with the engine's.
         failures: the last error of every object whose write failed and is waited for.
         query_limit: how many persistent queries ksqlDB allows; None where it was not asked or does not say.
+        groups_table: the table of counts should exist.
+        groups_lie: it differs from the map for good and has to be made anew.
     """
 
     settings: Settings
@@ -75,6 +79,8 @@ class Facts:
     now: datetime
     failures: Mapping[str, str] = field(default_factory=dict)
     query_limit: int | None = None
+    groups_table: bool = False
+    groups_lie: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,7 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
         *_publish(survey, registry),
         *routing.actions,
         *_all(leaving),
+        *_groups_tables(survey, facts),
         *_old_shared(survey, facts, shared),
         *_old_registries(survey, facts),
     ]
@@ -475,6 +482,17 @@ def _publish(survey: Survey, registry: Registry | None) -> list[Action]:
         return []
     newest = max((live.sequence for live in survey.observed.platform.registries), default=0)
     return [PublishRegistry(registry, newest + 1)]
+
+
+def _groups_tables(survey: Survey, facts: Facts) -> list[Action]:
+    """Keep the table of counts: one where it is wanted, none of another definition, and none that lies."""
+    topology, queries = facts.topology, survey.observed.source.queries
+    ours = sorted(name for name in queries if name.startswith(topology.groups_prefix))
+    drop = [name for name in ours if name != topology.groups_table or facts.groups_lie]
+    actions: list[Action] = [DropGroupsTable(name) for name in drop]
+    if facts.groups_table and topology.groups_table not in queries:
+        actions.append(CreateGroupsTable(topology.groups_table))
+    return actions
 
 
 def _old_registries(survey: Survey, facts: Facts) -> list[Action]:

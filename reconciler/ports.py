@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from reconciler.ksqldb.entities import Description, Health, QueryInfo, ServerInfo, StreamInfo
 from reconciler.ksqldb.statement import Statement
+from reconciler.ksqldb.wire import Column
 
 
 class Ksqldb(Protocol):
@@ -46,6 +48,9 @@ class Ksqldb(Protocol):
 
     def members(self, table: str, key: str, level: str) -> tuple[tuple[str, str | None], ...]:
         """Every asset with its value at ``level``."""
+
+    def pull(self, sql: str, expected: Sequence[Column]) -> list[tuple[Any, ...]]:
+        """The rows of a pull query with exactly these columns."""
 
     def group_has_members(self, table: str, key: str, level: str, group: str) -> bool:
         """Whether any asset has the value ``group`` at ``level``."""

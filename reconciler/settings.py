@@ -53,6 +53,14 @@ class LogLevel(StrEnum):
     CRITICAL = "critical"
 
 
+class GroupsTable(StrEnum):
+    """When the table that counts each group's members is used between two full scans."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
 class Policy(StrEnum):
     """What the loop may do: everything, everything but removing, or only creating."""
 
@@ -150,7 +158,10 @@ class Settings(BaseSettings):
     reconcile_interval: Seconds = 10.0
     """Seconds between two cycles when nothing happens."""
     resync_interval: Seconds = 300.0
-    """Seconds between two full comparisons of what is otherwise read through a fast path."""
+    """Seconds between two full scans of the UNS map where groups are otherwise read from a table of counts."""
+    groups_table: GroupsTable = GroupsTable.AUTO
+    """Read groups from a table that ksqlDB keeps, with a full scan every `RESYNC_INTERVAL` and before anything is
+    removed: `on`, `off`, or `auto` (from 10,000 assets on)."""
     reconcile_policy: Policy = Policy.SYNC
     """`sync`, `upsert-only` (never removes) or `create-only` (never changes either)."""
     reconciler_port: int = Field(8080, ge=1, le=65535)
@@ -182,7 +193,9 @@ class Settings(BaseSettings):
         """Treat ``VAR=`` as unset, as compose files with ``${VAR:-}`` produce it."""
         return {key: value for key, value in data.items() if value != ""} if isinstance(data, dict) else data
 
-    @field_validator("log_level", "environment", "reconcile_policy", "routing_layer_publish", mode="before")
+    @field_validator(
+        "log_level", "environment", "reconcile_policy", "routing_layer_publish", "groups_table", mode="before"
+    )
     @classmethod
     def _any_case(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from reconciler.apply import Executor, Result
 from reconciler.controller import World
 from reconciler.errors import KsqlError
-from reconciler.model import Action, DropStream, RemoveRegistry, RemoveService
+from reconciler.model import Action, DropGroupsTable, DropStream, RemoveRegistry, RemoveService
 from reconciler.names import STREAM_PREFIX
 from reconciler.platforms.base import Kind
 from reconciler.survey import is_shared_name
@@ -47,7 +47,8 @@ def _drop_streams(world: World, executor: Executor) -> Iterator[Result]:
     except KsqlError as error:
         yield Result(DropStream("(all)", None), error)
         return
-    groups: list[Action] = []
+    tables = sorted(name for name in queries if name.startswith(world.topology.groups_prefix))
+    groups: list[Action] = [DropGroupsTable(name) for name in tables]
     shared: list[Action] = []
     for stream in streams:
         query = queries.get(stream.name)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
@@ -20,6 +21,7 @@ from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.guards import Overrides
 from reconciler.ksqldb.entities import Description, Health, QueryInfo, ServerInfo, StreamInfo
 from reconciler.ksqldb.statement import Statement
+from reconciler.ksqldb.wire import Column
 from reconciler.metrics import Metrics
 from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, ServiceSpec
 from reconciler.settings import Settings
@@ -144,6 +146,8 @@ class FakeKsqldb:
     fault: Callable[[str], None] = lambda _call: None
     failures: int = 0
     limit: int | None = None
+    tables: dict[str, str] = field(default_factory=dict)
+    forgotten: set[str] = field(default_factory=set)
 
     @property
     def writes(self) -> int:
@@ -172,7 +176,7 @@ class FakeKsqldb:
             QueryInfo(f"CSAS_{name}", text, (name,), "PERSISTENT", {"PAUSED" if name in self.paused else "RUNNING": 1})
             for name, (_, text) in self.made.items()
             if name not in self.terminated
-        )
+        ) + tuple(QueryInfo(f"CTAS_{n}", sql, (n,), "PERSISTENT", {"RUNNING": 1}) for n, sql in self.tables.items())
 
     def query_limit(self) -> int | None:
         """How many queries may be."""
@@ -182,9 +186,12 @@ class FakeKsqldb:
     def describe_or_none(self, name: str) -> Description | None:
         """One source."""
         self._call("describe")
-        if name not in self.made:
+        if name in self.tables:
+            topic, text = name.lower(), self.tables[name]
+        elif name in self.made:
+            topic, text = self.made[name]
+        else:
             return None
-        topic, text = self.made[name]
         query = QueryInfo(f"CSAS_{name}", text, (name,), "PERSISTENT", {"RUNNING": 1})
         readers = self.readers.get(name, ())
         readers += tuple(one for one, (_, sql) in self.made.items() if f"FROM `{name}`" in sql or f"FROM {name}" in sql)
@@ -216,6 +223,10 @@ class FakeKsqldb:
                 self.kept_topics.add(topic)
                 self.terminated.discard(statement.target)
                 self.paused.discard(statement.target)
+            case "create_table":
+                self.tables[statement.target] = statement.sql
+            case "drop_table":
+                del self.tables[statement.target]
             case "drop":
                 topic, _ = self.made.pop(statement.target)
                 if "DELETE TOPIC" in statement.sql:
@@ -229,6 +240,14 @@ class FakeKsqldb:
         self._call("members")
         assert (table, key, level) == ("ASSET_TO_UNS_MAP", "ASSET_UUID", "workcenter")
         return tuple(self.assets.items())
+
+    def pull(self, sql: str, expected: Sequence[Column]) -> list[tuple[Any, ...]]:
+        """The counts of the groups table; a row can be lost for good."""
+        self._call("pull")
+        assert [column.name for column in expected] == ["UNS_GROUP", "MEMBERS"]
+        assert any(f"`{name}`" in sql for name in self.tables)
+        counts = Counter(group for group in self.assets.values() if group is not None)
+        return [(group, members) for group, members in counts.items() if group not in self.forgotten]
 
     def group_has_members(self, table: str, key: str, level: str, group: str) -> bool:
         """Whether any asset is in the group."""

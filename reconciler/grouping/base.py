@@ -23,3 +23,10 @@ class GroupingStrategy(Protocol):
 
     def lookup(self) -> Lookup:
         """Say how the proxy finds the group of one asset."""
+
+
+class CountingStrategy(GroupingStrategy, Protocol):
+    """A strategy whose groups ksqlDB can count in a table, which is read between two full scans."""
+
+    def read_counts(self, sql: str) -> Membership:
+        """Read each group's number of members with the given pull query (columns UNS_GROUP, MEMBERS)."""
