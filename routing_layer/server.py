@@ -62,8 +62,8 @@ async def drain(proxy: Proxy, site: web.SockSite, seconds: float) -> None:
     await site.stop()
     streams = list(proxy.streams)
     random.shuffle(streams)
-    # A tenth is kept for the last ones to be flushed.
-    ends = started + seconds * 0.9
+    # The last fifth is kept for flushing: platforms kill after the same ten seconds by default.
+    ends = started + seconds * 0.8
     for index, stream in enumerate(streams):
         left = ends - asyncio.get_running_loop().time()
         stream.end(Ended.DRAINED, hint())
