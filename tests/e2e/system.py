@@ -226,6 +226,12 @@ class Host:
         out, err = process.communicate(timeout=240)
         return process.returncode, out + err
 
+    def registry(self) -> str:
+        """Return the revision that is published: a hash of the registry's content."""
+        out, err = self.start("status", "-o", "json").communicate(timeout=60)
+        assert out, err
+        return str(json.loads(out)["registry"])
+
 
 class Client:
     """Somebody who follows an asset's stream for a while, on one connection."""
