@@ -23,7 +23,7 @@ say "no image can be pulled: building a minimal Debian 12 with Python 3.11 (abou
 [ "$(id -u)" = 0 ] || { echo "base image: debootstrap needs root; set BASE=<image with Python 3.11> instead" >&2; exit 1; }
 if ! command -v debootstrap >/dev/null; then
   apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
+  DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
 fi
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT

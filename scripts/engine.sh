@@ -18,7 +18,7 @@ install_engine() {
   command -v apt-get >/dev/null || die "no Docker engine is installed, and this script knows only Debian's packages: install one"
   say "installing the Docker engine (docker.io, iptables)"
   apt-get update -qq || say "the package lists could not be renewed; trying with those that are there"
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends docker.io iptables >/dev/null \
+  DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes apt-get install -y -qq --no-install-recommends docker.io iptables >/dev/null \
     || die "apt-get could not install docker.io and iptables"
 }
 

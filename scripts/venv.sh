@@ -9,6 +9,6 @@ if ! "$python" -c 'import ensurepip' 2>/dev/null; then
     || { echo "make: $python has no venv module: install python3-venv" >&2; exit 1; }
   echo "  installing python3-venv" >&2
   apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >/dev/null
+  DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes apt-get install -y -qq --no-install-recommends python3-venv >/dev/null
 fi
 "$python" -m venv --clear "$directory"
