@@ -37,7 +37,7 @@ RUN python3 -m compileall -q --invalidation-mode unchecked-hash . \
 USER openfactory
 EXPOSE 8080
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=6 \
-  CMD ["python3", "-I", "-S", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8080, timeout=2); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]
+  CMD ["python3", "-I", "-S", "-c", "import http.client as h, os; c = h.HTTPConnection('127.0.0.1', int(os.environ.get('RECONCILER_PORT') or 8080), timeout=2); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]
 ENTRYPOINT ["python3", "-m", "reconciler"]
 
 # ---- the routing layer

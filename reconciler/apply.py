@@ -7,11 +7,12 @@ that group's actions and nothing else.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from reconciler.errors import KsqlConflict, KsqlRefused, ReconcilerError
+from reconciler.errors import KsqlConflict, KsqlError, KsqlRefused, ReconcilerError
 from reconciler.ksqldb.entities import Description
 from reconciler.ksqldb.topology import Offset, Topology
 from reconciler.model import (
@@ -31,9 +32,13 @@ from reconciler.model import (
     ResumeStream,
     UpdateService,
 )
+from reconciler.names import STREAM_PREFIX, GroupNames
 from reconciler.platforms.base import Platform
 from reconciler.ports import Ksqldb
 from reconciler.survey import is_shared_name
+
+#: How ksqlDB says which retention an existing topic has.
+_KEPT_RETENTION = re.compile(r"retention \(topic has (-?\d+)\)")
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Executor:
         self._write: dict[type[Action], Callable[..., object]] = {
             CreateSharedStream: self._create_shared,
             RebuildSharedStream: self._rebuild_shared,
-            CreateGroupsTable: lambda _: ksqldb.execute(topology.create_groups_table()),
+            CreateGroupsTable: self._create_groups_table,
             DropGroupsTable: self._drop_groups_table,
             CreateStream: self._create_stream,
             ReplaceStream: self._replace_stream,
@@ -91,7 +96,7 @@ class Executor:
         shared_broken = False
         for action in actions:
             blocked = action.group in broken if action.group is not None else False
-            if blocked or (shared_broken and isinstance(action, CreateStream)) or held(action):
+            if blocked or (shared_broken and isinstance(action, (CreateStream, RecreateStream))) or held(action):
                 result = Result(action, skipped=True)
             else:
                 result = self._one(action)
@@ -115,17 +120,35 @@ class Executor:
         self._ksqldb.execute(self._topology.create_shared(self._offset(self._topology.shared_name.lower())))
 
     def _rebuild_shared(self, action: RebuildSharedStream) -> None:
-        self._prove_silent(action.name)
-        for reader in action.readers:
+        """Drop the readers, then the stream; nothing is dropped unless everything that reads it is ours."""
+        readers = self._prove_silent(action.name).constraints
+        for reader in readers:
+            found = self._describe(reader)
+            if not reader.startswith(STREAM_PREFIX) or not self._reads_shared(found) or _readers(found):
+                raise KsqlRefused(
+                    f"stream {action.name} has lost its query, and {reader}, which reads it, is in the way"
+                )
+        for reader in readers:
             self._drop(reader, delete_topic=False)
         self._drop(action.name, delete_topic=False)
+
+    def _create_groups_table(self, action: CreateGroupsTable) -> None:
+        """Create the table; one that is there and was only not listed is left, one without its query made anew."""
+        description = self._ksqldb.describe_or_none(action.name)
+        if description is not None and description.write_queries:
+            return
+        if description is not None:
+            self._drop_groups_table(DropGroupsTable(action.name))
+        self._ksqldb.execute(self._topology.create_groups_table())
 
     def _drop_groups_table(self, action: DropGroupsTable) -> None:
         """Drop a table of counts that nobody else reads (its topic would be deleted even where DROP is refused)."""
         description = self._ksqldb.describe_or_none(action.name)
         if description is None:
             return
-        readers = (*description.constraints, *(query.id for query in description.read_queries))
+        if not self._topology.is_groups_form(description.statement):
+            raise KsqlRefused(f"table {action.name} is not ours, not touched")
+        readers = _readers(description)
         if readers:
             raise KsqlRefused(f"table {action.name} is read by {', '.join(readers)}: drop those first")
         self._ksqldb.execute(self._topology.drop_table(action.name))
@@ -136,7 +159,17 @@ class Executor:
         With ``earliest`` nothing is lost between an asset's mapping and the creation of its stream; over an existing
         topic it would write everything that the shared topic still holds a second time, into live clients.
         """
-        self._ksqldb.execute(self._topology.create_group(action.names, self._offset(action.names.topic)))
+        self._create(action.names, self._offset(action.names.topic), None)
+
+    def _create(self, names: GroupNames, offset: Offset, retention_ms: int | None) -> None:
+        """Create the stream, over a topic of another retention with that one: only Kafka can change it."""
+        try:
+            self._ksqldb.execute(self._topology.create_group(names, offset, retention_ms))
+        except KsqlError as error:
+            kept = _KEPT_RETENTION.search(" ".join(str(error).split()))
+            if kept is None or int(kept[1]) == retention_ms:
+                raise
+            self._ksqldb.execute(self._topology.create_group(names, offset, int(kept[1])))
 
     def _offset(self, topic: str) -> Offset:
         return "latest" if topic in self._topics else "earliest"
@@ -149,6 +182,9 @@ class Executor:
                 raise KsqlRefused(f"stream {action.names.stream} exists and is not ours, not touched")
             definition = self._topology.definition_of(description.statement)
             retention = definition.retention_ms if definition else None
+            if definition and set(self._topology.group_differences(definition, action.names)) - {"filter"}:
+                self._recreate_stream(RecreateStream(action.names, action.why, retention))
+                return
         self._ksqldb.execute(self._topology.replace_group(action.names, retention))
 
     def _prove_silent(self, name: str) -> Description:
@@ -160,7 +196,7 @@ class Executor:
 
     def _recreate_stream(self, action: RecreateStream) -> None:
         self._drop(action.names.stream, delete_topic=False)
-        self._ksqldb.execute(self._topology.create_group(action.names, "latest", action.retention_ms))
+        self._create(action.names, "latest", action.retention_ms)
 
     def _resume_stream(self, action: ResumeStream) -> None:
         self._ksqldb.execute(self._topology.resume(action.query_id))
@@ -177,9 +213,9 @@ class Executor:
         description = self._ksqldb.describe_or_none(name)
         if description is None:
             return
-        if not is_shared_name(name, self._topology) and not self._reads_shared(description):
+        if not (self._is_shared(description) or self._reads_shared(description)):
             raise KsqlRefused(f"stream {name} is not ours, not touched")
-        readers = (*description.constraints, *(query.id for query in description.read_queries))
+        readers = _readers(description)
         if readers:
             raise KsqlRefused(f"stream {name} is read by {', '.join(readers)}: drop those first")
         self._ksqldb.execute(self._topology.drop(name, delete_topic=delete_topic))
@@ -190,6 +226,10 @@ class Executor:
             raise KsqlConflict(f"stream {name} is gone")
         return description
 
+    def _is_shared(self, description: Description) -> bool:
+        """Whether this is a shared stream of ours: by its name and by its form."""
+        return self._topology.is_shared(description.name) and self._topology.is_shared_form(description.statement)
+
     def _reads_shared(self, description: Description) -> bool:
         """Whether the stream's own definition reads from a shared stream of ours: lineage, not the name."""
         definition = self._topology.definition_of(description.statement)
@@ -198,3 +238,8 @@ class Executor:
     def _publish(self, action: PublishRegistry) -> None:
         document = action.document
         self._platform.publish_registry(document.canonical(), document.revision, action.sequence)
+
+
+def _readers(description: Description) -> tuple[str, ...]:
+    """What keeps a source from being dropped: sources made from it, and queries that read it."""
+    return (*description.constraints, *(query.id for query in description.read_queries))

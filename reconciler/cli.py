@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from prometheus_client import CollectorRegistry
 from rich.console import Console
 
 from reconciler import logs, render
-from reconciler.controller import Controller, Outcome, explained
+from reconciler.controller import Controller, Outcome, World, explained, without_user
 from reconciler.converge import Exit, converge
 from reconciler.errors import ConfigurationError, PlatformError, ReconcilerError
 from reconciler.guards import Overrides
@@ -28,7 +29,7 @@ from reconciler.model import Plan
 from reconciler.progress import progress, status_table
 from reconciler.readonly import Withheld
 from reconciler.server import Board, Server
-from reconciler.settings import Settings, load
+from reconciler.settings import Policy, Settings, load
 from reconciler.survey import Survey
 from reconciler.teardown import teardown
 from reconciler.wiring import build_world
@@ -55,14 +56,26 @@ README lists all.
 """
 
 
+_DEFAULTS = {
+    "timeout": 300.0,
+    "approve": "",
+    "output": "text",
+    "detailed_exitcode": False,
+    "keep_streams": False,
+    "yes": False,
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = _parser().parse_args(arguments)
     settings: Settings
     try:
-        overridden = {"reconcile_policy": "upsert-only"} if options.no_prune else {}
-        settings = load(**overridden)
+        settings = load()
+        if options.no_prune and settings.reconcile_policy is Policy.SYNC:
+            settings = load(reconcile_policy=Policy.UPSERT_ONLY)
         logs.configure(settings.log_level)
+        _check(options)
         return int(options.run(options, settings))
     except ConfigurationError as error:
         print(f"reconciler: {error}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
@@ -82,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=_run, no_prune=False, timeout=300.0)
+    parser.set_defaults(run=_run, **_DEFAULTS)
     parser.add_argument("--once", action="store_true", help="converge, then exit")
     parser.add_argument("--dry-run", action="store_true", help="with --once or alone: one cycle that writes nothing")
     _once_options(parser)
@@ -101,32 +114,50 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(commands: Any, name: str, text: str, run: Callable[..., int]) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser: argparse.ArgumentParser = commands.add_parser(
+        # Without defaults of its own: an option that stands before the command must not be undone by it.
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        argument_default=argparse.SUPPRESS,
+    )
     parser.set_defaults(run=run)
     return parser
 
 
 def _output_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", choices=("text", "json", "markdown"), default="text", help="format (text)")
+    parser.add_argument("-o", "--output", choices=("text", "json", "markdown"), help="format (text)")
 
 
 def _once_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--timeout", type=float, default=300.0, metavar="S", help="seconds to converge in (300)")
+    parser.add_argument("--timeout", type=float, metavar="S", help="seconds to converge in (300)")
     parser.add_argument("--no-prune", action="store_true", help="leave groups without assets alone")
     parser.add_argument("--allow-empty", action="store_true", help="with --once: a map without groups is meant")
-    parser.add_argument("--accept-identity", action="store_true", help="another Kafka cluster or ksqlDB is meant")
+    parser.add_argument("--accept-identity", action="store_true", help="with --once: another Kafka or ksqlDB is meant")
     parser.add_argument(
-        "--approve", default="", metavar="ID", help="let exactly the refused removals with this id through"
+        "--approve", metavar="ID", help="with --once: let exactly the refused removals with this id through"
     )
     _output_option(parser)
 
 
+def _check(options: argparse.Namespace) -> None:
+    """Refuse options that make no sense together.
+
+    Raises:
+        ConfigurationError: with what goes with what.
+    """
+    if options.dry_run and options.run not in (_run, _once):
+        raise ConfigurationError("--dry-run goes with --once, deploy, or no command; plan shows what would be done")
+    loops = options.run is _run and not options.once and not options.dry_run
+    if loops and (options.allow_empty or options.accept_identity or options.approve):
+        raise ConfigurationError(
+            "--allow-empty, --accept-identity and --approve go with --once: a loop would say yes to everything that "
+            "comes later, too"
+        )
+
+
 def _run(options: argparse.Namespace, settings: Settings) -> int:
-    if options.allow_empty and not options.once:
-        raise ConfigurationError("--allow-empty goes with --once: a loop would remove everything at any bad moment")
-    if options.dry_run:
-        return _dry_run(options, settings)
-    return _once(options, settings) if options.once else _loop(options, settings)
+    return _once(options, settings) if options.once or options.dry_run else _loop(options, settings)
 
 
 def _overrides(options: argparse.Namespace) -> Overrides:
@@ -140,8 +171,10 @@ def _loop(options: argparse.Namespace, settings: Settings) -> int:
     server = Server(loop, board, settings.reconciler_port)
     server.start()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: loop.stop())
-    log.info("operator started", owner=settings.reconciler_owner, ksqldb=settings.ksqldb_url, port=server.port)
+        signal.signal(number, lambda *_: _stop(loop, world))
+    log.info(
+        "operator started", owner=settings.reconciler_owner, ksqldb=without_user(settings.ksqldb_url), port=server.port
+    )
     loop.run()
     server.stop()
     world.platform.close()
@@ -150,8 +183,15 @@ def _loop(options: argparse.Namespace, settings: Settings) -> int:
     return Exit.OK
 
 
+def _stop(loop: Loop, world: World) -> None:
+    loop.stop()
+    world.ksqldb.stop_waiting()
+
+
 def _once(options: argparse.Namespace, settings: Settings) -> int:
-    metrics = Metrics()
+    if options.dry_run:
+        return _dry_run(options, settings)
+    metrics = Metrics(CollectorRegistry())
     controller = Controller(build_world(settings, metrics), metrics, _overrides(options))
     with progress() as show:
         code, outcome = converge(controller, options.timeout, prune=not options.no_prune, show=show)
@@ -161,7 +201,7 @@ def _once(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _dry_run(options: argparse.Namespace, settings: Settings) -> int:
-    metrics, withheld = Metrics(), Withheld()
+    metrics, withheld = Metrics(CollectorRegistry()), Withheld()
     controller = Controller(build_world(settings, metrics, withheld), metrics, _overrides(options))
     outcome = controller.cycle()
     if options.output == "json":
@@ -174,7 +214,7 @@ def _dry_run(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _look(settings: Settings) -> tuple[Plan, Survey]:
-    metrics = Metrics()
+    metrics = Metrics(CollectorRegistry())
     controller = Controller(build_world(settings, metrics, Withheld()), metrics)
     survey, verdict = controller.look()
     return controller.plan(survey, verdict), survey
@@ -216,7 +256,7 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
         return Exit.OK
     _pause_running_operator(settings)
     failed = 0
-    for result in teardown(build_world(settings, Metrics()), keep_streams=options.keep_streams):
+    for result in teardown(build_world(settings, Metrics(CollectorRegistry())), keep_streams=options.keep_streams):
         failed += result.outcome != "ok"
         _out(f"{'removed' if result.outcome == 'ok' else 'kept'} {result.action.key}" + _reason(result.error))
     return Exit.ERROR if failed else Exit.OK
@@ -251,7 +291,7 @@ def _runserver(_: argparse.Namespace, settings: Settings) -> int:
 def _boot_copy(settings: Settings) -> str:
     path = Path(tempfile.mkdtemp(prefix="openfactory-")) / "registry.json"
     try:
-        for live in build_world(settings, Metrics()).platform.observe().registries[:1]:
+        for live in build_world(settings, Metrics(CollectorRegistry())).platform.observe().registries[:1]:
             path.write_bytes(live.data)
     except PlatformError as error:
         log.warning("no boot copy of the registry", error=str(error))

@@ -38,7 +38,7 @@ from reconciler.plan import Facts, make_plan
 from reconciler.platforms.base import Platform, PlatformState
 from reconciler.ports import Ksqldb
 from reconciler.settings import Settings
-from reconciler.survey import Survey, survey
+from reconciler.survey import Survey, current_registry, survey
 
 log = structlog.get_logger()
 
@@ -170,6 +170,8 @@ class Controller:
         self.memory = guards.approve(self.memory, seen, self.overrides)
         verdict = guards.judge(self.memory, seen, settings, self.overrides, now)
         for group in sorted(verdict.retire):
+            if self.stopping():
+                break
             if self.world.strategy.has_members(group):
                 log.warning("group has members after all", group=group)
                 self.memory = self.memory.forget(group)
@@ -225,8 +227,9 @@ class Controller:
 
     def _show(self, platform: PlatformState) -> None:
         """Hand the current registry to those who follow it, also while ksqlDB is away."""
-        for live in platform.registries[:1]:
-            self._publish(live.data, live.name.rsplit("-", 1)[-1])
+        published, _ = current_registry(platform.registries)
+        if published is not None:
+            self._publish(published.live.data, published.document.revision)
 
     def _publish(self, data: bytes, revision: str) -> None:
         self.metrics.registry(revision, len(data))
@@ -244,8 +247,13 @@ def explained(error: ReconcilerError, settings: Settings) -> str:
     """Add where ksqlDB was looked for to an error that says it was not there (without credentials in the URL)."""
     if not isinstance(error, KsqlUnreachable):
         return str(error)
-    parts = urlsplit(settings.ksqldb_url)
-    return f"{error} (KSQLDB_URL is {parts.scheme}://{parts.netloc.rpartition('@')[2]})"
+    return f"{error} (KSQLDB_URL is {without_user(settings.ksqldb_url)})"
+
+
+def without_user(url: str) -> str:
+    """Return a URL without the user and password that may be in it."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _outcome(plan: Plan, seen: Survey, results: tuple[Result, ...]) -> Outcome:

@@ -65,7 +65,7 @@ def _end(outcome: Outcome, *, prune: bool) -> Exit | None:
     if any(refusal.stops for refusal in plan.refusals):
         return Exit.REFUSED
     over_budget = any(refusal.guard == "budget" for refusal in plan.refusals)
-    if not plan.actions and any(refusal.guard == "limit" for refusal in plan.refusals):
+    if not plan.actions and any(refusal.guard in ("limit", "size") for refusal in plan.refusals):
         return Exit.REFUSED
     conditions = {item.condition for item in plan.items}
     if not prune or over_budget:

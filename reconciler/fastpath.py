@@ -47,6 +47,7 @@ class FastPath:
     _last: Membership = field(default_factory=lambda: Membership(0, {}))
     _counted: Membership | None = None
     _doubt: bool = False
+    _difference: frozenset[str] = frozenset()
     _differed: int = 0
 
     @property
@@ -100,7 +101,10 @@ class FastPath:
         """Compare a full scan with the count of the cycle before it; several in a row that differ are a lie."""
         if self._counted is None:
             return
-        differs = dict(self._counted.groups) != dict(scanned.groups)
-        self._differed = self._differed + 1 if differs else 0
+        # Groups, not numbers: those change between two cycles with every asset that moves.
+        difference = frozenset(self._counted.groups.keys() ^ scanned.groups.keys())
+        same = bool(difference) and (difference == self._difference or not self._difference)
+        self._differed = self._differed + 1 if same else int(bool(difference))
+        self._difference = difference
         self._counted = None
         self.lying = self._differed >= PATIENCE

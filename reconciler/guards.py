@@ -36,6 +36,7 @@ class Memory:
         silent: streams whose query was not listed.
         unregistered: when each missing group was first seen out of the registry (monotonic seconds).
         assets: rows of the last good read, None before the first.
+        queries: queries that were listed at the last look; while a server stops, there are fewer each time.
         approved: the missing groups of an approved plan.
     """
 
@@ -43,6 +44,7 @@ class Memory:
     silent: Mapping[str, Absence] = field(default_factory=dict)
     unregistered: Mapping[str, float] = field(default_factory=dict)
     assets: int | None = None
+    queries: int = 0
     approved: frozenset[str] = frozenset()
 
     def distrust(self) -> Memory:
@@ -74,6 +76,7 @@ class Verdict:
         silent: streams whose missing query may be believed.
         ddl: statements may be sent.
         waiting: for every missing group that may not be removed yet, why.
+        held: missing groups wait for a person, not for time.
         approval: id that approves the refused removals; ``""`` where none are refused.
     """
 
@@ -83,6 +86,7 @@ class Verdict:
     silent: frozenset[str] = frozenset()
     ddl: bool = True
     waiting: Mapping[str, str] = field(default_factory=dict)
+    held: bool = False
     approval: str = ""
 
     @property
@@ -107,7 +111,7 @@ def remember(memory: Memory, survey: Survey, topology: Topology, settings: Setti
             memory, missing=_still(memory.missing, survey.missing), silent=_silent(memory, survey, topology, now)
         )
     if survey.observed.source.trouble or _collapsed(memory.assets, assets, settings):
-        return replace(memory.distrust(), assets=assets)
+        return replace(memory.distrust(), assets=assets, queries=len(survey.observed.source.queries))
     out = {group for group in survey.missing if survey.owned[group].url is None}
     return replace(
         memory,
@@ -115,6 +119,7 @@ def remember(memory: Memory, survey: Survey, topology: Topology, settings: Setti
         silent=_silent(memory, survey, topology, now),
         unregistered={group: memory.unregistered.get(group, now) for group in sorted(out)},
         assets=assets,
+        queries=len(survey.observed.source.queries),
         approved=memory.approved & survey.missing,
     )
 
@@ -128,7 +133,8 @@ def _silent(memory: Memory, survey: Survey, topology: Topology, now: float) -> M
     }
     if check_shared(source, topology).verdict is StreamVerdict.SILENT:
         silent.add(topology.shared_name)
-    return _counted(memory.silent, silent, now)
+    shrinks = len(source.queries) < memory.queries
+    return _counted({} if shrinks else memory.silent, silent, now)
 
 
 def _still(before: Mapping[str, Absence], missing: Collection[str]) -> Mapping[str, Absence]:
@@ -159,6 +165,7 @@ def judge(memory: Memory, survey: Survey, settings: Settings, overrides: Overrid
         silent=frozenset(name for name, seen in memory.silent.items() if _ripe(seen, settings, now)),
         ddl=not trouble,
         waiting={group: _why_waiting(memory, group, settings, now, over) for group in survey.missing - retire},
+        held=bool(over) or settings.reconcile_policy is not Policy.SYNC,
         approval=approval,
     )
 

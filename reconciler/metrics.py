@@ -17,7 +17,7 @@ from reconciler.model import Action, Condition, Plan, UpdateService
 from reconciler.survey import Survey
 
 RESULTS = ("in_sync", "changed", "progressing", "refused", "read_error", "write_error", "paused", "bug")
-GUARDS = ("identity", "empty", "budget", "health", "limit")
+GUARDS = ("identity", "empty", "budget", "health", "limit", "size")
 KINDS = (
     "unreachable",
     "not_ready",

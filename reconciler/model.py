@@ -129,7 +129,6 @@ class RebuildSharedStream(Action):
     """
 
     name: str
-    readers: tuple[str, ...]
     verb: ClassVar[str] = "rebuild_shared_stream"
     effect: ClassVar[Effect] = Effect.UPDATE
     on_ksqldb: ClassVar[bool] = True
@@ -142,7 +141,7 @@ class RebuildSharedStream(Action):
 
 @dataclass(frozen=True)
 class CreateGroupsTable(Action):
-    """Create the table that counts each group's members."""
+    """Create the table that counts each group's members; one without its query is dropped first."""
 
     name: str
     verb: ClassVar[str] = "create_groups_table"
@@ -358,6 +357,7 @@ class Condition(StrEnum):
     DEGRADED = "Degraded"
     CONFLICT = "Conflict"
     LEAVING = "Leaving"
+    HELD = "Held"
 
 
 @dataclass(frozen=True)
@@ -431,5 +431,6 @@ class Plan:
 
     @property
     def in_sync(self) -> bool:
-        """The world is as it should be."""
-        return self.settled and not self.refusals and all(item.condition is Condition.READY for item in self.items)
+        """The world is as it should be, as far as the policy lets it."""
+        good = (Condition.READY, Condition.HELD)
+        return self.settled and not self.refusals and all(item.condition in good for item in self.items)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 SLUG_LIMIT = 40
@@ -72,11 +72,19 @@ def names_of(group: str, prefix: str = "ofa") -> GroupNames:
     )
 
 
-def assign(groups: Iterable[str], prefix: str = "ofa") -> tuple[Mapping[str, GroupNames], Mapping[str, str]]:
+def assign(
+    groups: Iterable[str], prefix: str = "ofa", there: Collection[str] = ()
+) -> tuple[Mapping[str, GroupNames], Mapping[str, str]]:
     """Name all groups and find those whose names collide.
 
     Both ksqlDB's unquoted names and Swarm's names ignore case, so two groups that differ only in case, or whose
-    slugs do, cannot both exist: the first in sorted order wins, whatever the order they came in.
+    slugs do, cannot both exist: one that is served already wins, then the first in sorted order, whatever the order
+    they came in.
+
+    Args:
+        groups: all group values.
+        prefix: start of the names of Swarm objects.
+        there: groups that exist already; a newcomer never takes their names.
 
     Returns:
         The names by group, and by losing group the group that holds its names.
@@ -84,7 +92,7 @@ def assign(groups: Iterable[str], prefix: str = "ofa") -> tuple[Mapping[str, Gro
     named: dict[str, GroupNames] = {}
     taken: dict[str, str] = {}
     losers: dict[str, str] = {}
-    for group in sorted(set(groups)):
+    for group in sorted(set(groups), key=lambda value: (value not in there, value)):
         names = names_of(group, prefix)
         holder = taken.setdefault(names.slug.casefold(), group)
         if holder == group:

@@ -25,7 +25,7 @@ def look_at_source(ksqldb: Ksqldb, read: Callable[[], Membership]) -> tuple[Sour
     health = ksqldb.health()
     membership = read()
     streams = {stream.name: Stream(stream.name, stream.topic) for stream in ksqldb.streams()}
-    queries = {sink: _query(query) for query in ksqldb.queries() for sink in query.sinks}
+    queries = _writers(ksqldb.queries())
     state = SourceState(
         identity=Identity(kafka=info.kafka_cluster_id, ksqldb=info.ksql_service_id),
         version=info.version,
@@ -47,6 +47,12 @@ def trouble(info: ServerInfo, health: Health) -> str:
     if info.status != RUNNING:
         return f"its status is {info.status}"
     return ""
+
+
+def _writers(listed: tuple[QueryInfo, ...]) -> dict[str, Query]:
+    """The query that made each stream or table; another one that writes into it as well (INSERT INTO) is not it."""
+    made = [query for query in listed if query.text.lstrip()[:6].upper() == "CREATE"]
+    return {sink: _query(query) for query in made for sink in query.sinks}
 
 
 def _query(query: QueryInfo) -> Query:

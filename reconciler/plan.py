@@ -7,9 +7,10 @@ interruption anywhere is continued by the next cycle.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import pairwise
 
 from reconciler.desired import (
     HostPorts,
@@ -20,6 +21,7 @@ from reconciler.desired import (
     state_api_name,
     state_api_spec,
 )
+from reconciler.errors import RegistryError
 from reconciler.guards import Verdict
 from reconciler.ksqldb.topology import Topology
 from reconciler.model import (
@@ -44,8 +46,8 @@ from reconciler.model import (
     ResumeStream,
     UpdateService,
 )
-from reconciler.names import STREAM_PREFIX, GroupNames
-from reconciler.platforms.base import LiveService, ServiceSpec, drift
+from reconciler.names import GroupNames
+from reconciler.platforms.base import LiveRegistry, LiveService, ServiceSpec, drift
 from reconciler.registry import Membership as Lookup
 from reconciler.registry import Registry
 from reconciler.settings import Environment, Policy, Settings
@@ -96,13 +98,13 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
     ports = assign_ports(_published_services(survey, facts), survey.observed.platform.services, facts.settings)
     shared = check_shared(survey.observed.source, facts.topology)
     steps = [_group_step(survey, verdict, facts, ports, shared, names) for names in survey.wanted.values()]
-    steps += [_conflict(group, f"its names are held by group {holder}") for group, holder in survey.losers.items()]
+    steps += [_conflict(group, reason) for group, reason in survey.losers.items()]
     leaving = [_leaving_step(survey, verdict, facts, group) for group in sorted(survey.missing)]
-    registry = _registry(survey, verdict, facts, ports, steps)
+    registry, too_large = _fitting(_registry(survey, verdict, facts, ports, steps), survey)
     state_api = _service_step(survey, facts, state_api_spec(facts.settings, ports.of(state_api_name(facts.settings))))
     routing = _routing_step(survey, facts, registry)
     actions = [
-        *_shared_actions(survey, verdict, shared, facts),
+        *_shared_actions(verdict, shared, facts),
         *_all(steps),
         *state_api.actions,
         *_publish(survey, registry),
@@ -115,21 +117,30 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
     full = _no_room(actions, survey, facts)
     if full:
         actions = [action for action in actions if not isinstance(action, (CreateSharedStream, CreateStream))]
-    items = [step.item for step in (*steps, *leaving)]
+    kept = () if verdict.stopped else _permitted(actions, verdict, facts.settings, _waiting(full, steps))
+    items = [_held(step, kept, facts.settings) for step in (*steps, *leaving)]
     items.sort(key=lambda item: item.group or "")
     before = survey.published.document.groups if survey.published else {}
     after = registry.groups if registry else before
     return Plan(
-        actions=() if verdict.stopped else _permitted(actions, verdict, facts.settings, _waiting(full, steps)),
-        items=(*items, state_api.item, *([] if routing.item.detail == "-" else [routing.item])),
+        actions=kept,
+        items=(*items, _held(state_api, kept, facts.settings), *([] if routing.item.detail == "-" else [routing.item])),
         registry=registry,
         registry_before=survey.published.document.revision if survey.published else None,
         added=tuple(sorted(after.keys() - before.keys())),
         removed=tuple(sorted(before.keys() - after.keys())),
-        refusals=(*verdict.refusals, *full),
+        refusals=(*verdict.refusals, *full, *too_large),
         approval=verdict.approval,
         notes=tuple(f"{name}: {why}" for name, why in survey.unreadable.items()),
     )
+
+
+def _held(step: _Step, kept: Collection[Action], settings: Settings) -> Item:
+    """Say of an object whose writes the policy forbids that it is held, not on its way."""
+    if settings.reconcile_policy is Policy.SYNC or not step.actions or any(action in kept for action in step.actions):
+        return step.item
+    text = f"held by RECONCILE_POLICY={settings.reconcile_policy}: {step.item.detail}"
+    return replace(step.item, condition=Condition.HELD, detail=text)
 
 
 def _all(steps: Iterable[_Step]) -> list[Action]:
@@ -185,7 +196,7 @@ def _group_step(
     if stream.item.condition is Condition.CONFLICT or service.item.condition is Condition.CONFLICT:
         worst = stream.item if stream.item.condition is Condition.CONFLICT else service.item
         return _Step(_described(worst, survey, names))
-    actions = stream.actions + _after_stream(stream, service)
+    actions = stream.actions + _after_stream(stream, service, absent=names.stream not in survey.observed.source.streams)
     if stream.item.condition is Condition.DEGRADED and not stream.actions:
         item = replace(stream.item, running=service.item.running, wanted=service.item.wanted)
     elif stream.actions:
@@ -204,9 +215,9 @@ def _failing(item: Item, actions: Iterable[Action], facts: Facts) -> Item:
     return item
 
 
-def _after_stream(stream: _Step, service: _Step) -> tuple[Action, ...]:
+def _after_stream(stream: _Step, service: _Step, *, absent: bool) -> tuple[Action, ...]:
     """A service is created only once its stream exists or is created just before it."""
-    if stream.item.condition is Condition.DEGRADED and not stream.actions:
+    if absent and not stream.actions:
         return tuple(action for action in service.actions if action.effect is not Effect.CREATE)
     return service.actions
 
@@ -231,29 +242,37 @@ def _stream_step(survey: Survey, verdict: Verdict, facts: Facts, shared: StreamC
     blocked = _shared_trouble(shared)
     if blocked and check.verdict is not StreamVerdict.IN_SYNC:
         return _Step(Item("", Condition.DEGRADED, "!", blocked))
+    if check.verdict in (StreamVerdict.MOVED, StreamVerdict.SILENT) and shared.verdict is not StreamVerdict.IN_SYNC:
+        # A stream is dropped only when what it is to be made from anew is seen to be there.
+        return _Step(_busy("~", f"waits for the shared stream: {check.detail}"))
+    if check.verdict is StreamVerdict.SILENT and names.stream not in verdict.silent:
+        return _Step(Item("", Condition.DEGRADED, "?", "its query is not listed; waiting to be sure"))
+    repair = _stream_repair(check, names)
+    if repair is not None:
+        return repair
+    if check.detail or blocked:
+        return _Step(Item("", Condition.DEGRADED, "!", check.detail or blocked))
+    return _Step(Item("", Condition.READY))
+
+
+def _stream_repair(check: StreamCheck, names: GroupNames) -> _Step | None:
+    """What puts a stream in order; None where it is in order already."""
     match check.verdict:
         case StreamVerdict.ABSENT:
             return _Step(_busy("+", f"create stream {names.topic}"), (CreateStream(names),))
         case StreamVerdict.CHANGED:
-            return _Step(
-                _busy("~", f"replace stream: {check.detail}"),
-                (ReplaceStream(names, check.detail, retention_ms=check.retention_ms),),
-            )
+            replacement = ReplaceStream(names, check.detail, retention_ms=check.retention_ms)
+            return _Step(_busy("~", f"replace stream: {check.detail}"), (replacement,))
         case StreamVerdict.MOVED:
-            return _Step(
-                _busy("~", f"move stream: {check.detail}"), (RecreateStream(names, check.detail, check.retention_ms),)
-            )
+            move = RecreateStream(names, check.detail, check.retention_ms)
+            return _Step(_busy("~", f"move stream: {check.detail}"), (move,))
         case StreamVerdict.PAUSED:
             resume = ResumeStream(names.stream, check.query_id, names.group)
             return _Step(_busy("!", "resume its paused query"), (resume,))
-        case StreamVerdict.SILENT if names.stream in verdict.silent:
+        case StreamVerdict.SILENT:
             again = ReplaceStream(names, check.detail, prove=True)
             return _Step(_busy("!", f"replace stream: {check.detail}"), (again,))
-        case StreamVerdict.SILENT:
-            return _Step(Item("", Condition.DEGRADED, "?", "its query is not listed; waiting to be sure"))
-        case _ if check.detail or blocked:
-            return _Step(Item("", Condition.DEGRADED, "!", check.detail or blocked))
-    return _Step(Item("", Condition.READY))
+    return None
 
 
 def _busy(mark: str, detail: str) -> Item:
@@ -265,7 +284,8 @@ def _conflict(group: str, detail: str) -> _Step:
 
 
 def _shared_trouble(shared: StreamCheck) -> str:
-    if shared.verdict in (StreamVerdict.FOREIGN, StreamVerdict.SILENT):
+    failed = shared.verdict is StreamVerdict.IN_SYNC and shared.detail
+    if failed or shared.verdict in (StreamVerdict.FOREIGN, StreamVerdict.SILENT):
         return f"the shared stream: {shared.detail}"
     return ""
 
@@ -358,8 +378,15 @@ def _stale(survey: Survey, facts: Facts, mounted: str) -> bool:
         return True
     if survey.published.live.name == mounted:
         return False
-    age = (facts.now - survey.published.live.updated_at).total_seconds()
+    age = (facts.now - _successor(survey, mounted).updated_at).total_seconds()
     return age >= facts.settings.registry_roll_after
+
+
+def _successor(survey: Survey, mounted: str) -> LiveRegistry:
+    """The document that made the mounted one out of date."""
+    registries = survey.observed.platform.registries
+    (sequence,) = (live.sequence for live in registries if live.name == mounted)
+    return min((live for live in registries if live.sequence > sequence), key=lambda live: live.sequence)
 
 
 # ---- groups that should go
@@ -378,7 +405,7 @@ def _leaving_step(survey: Survey, verdict: Verdict, facts: Facts, group: str) ->
         running=owned.service.running if owned.service else 0,
     )
     if group not in verdict.retire:
-        return _Step(item)
+        return _Step(replace(item, condition=Condition.HELD) if verdict.held else item)
     if owned.url is not None:
         return _Step(replace(item, mark="-", detail="leaves the registry"))
     if owned.service is not None:
@@ -396,25 +423,15 @@ def _leaving_step(survey: Survey, verdict: Verdict, facts: Facts, group: str) ->
 # ---- what all groups share
 
 
-def _shared_actions(survey: Survey, verdict: Verdict, shared: StreamCheck, facts: Facts) -> list[Action]:
+def _shared_actions(verdict: Verdict, shared: StreamCheck, facts: Facts) -> list[Action]:
     name = facts.topology.shared_name
     if shared.verdict is StreamVerdict.SILENT and name in verdict.silent:
-        return [RebuildSharedStream(name, _readers(survey, facts))]
+        return [RebuildSharedStream(name)]
     if shared.verdict is StreamVerdict.ABSENT:
         return [CreateSharedStream(facts.topology.shared_name)]
     if shared.verdict is StreamVerdict.PAUSED:
         return [ResumeStream(facts.topology.shared_name, shared.query_id, None)]
     return []
-
-
-def _readers(survey: Survey, facts: Facts) -> tuple[str, ...]:
-    """Our group streams that read the current shared stream."""
-    found = []
-    for name, query in survey.observed.source.queries.items():
-        definition = facts.topology.definition_of(query.text)
-        if name.startswith(STREAM_PREFIX) and definition and definition.source == facts.topology.shared_name:
-            found.append(name)
-    return tuple(sorted(found))
 
 
 def _old_shared(survey: Survey, facts: Facts, shared: StreamCheck) -> list[Action]:
@@ -429,11 +446,12 @@ def _old_shared(survey: Survey, facts: Facts, shared: StreamCheck) -> list[Actio
             read.add(definition.source)
     return [
         DropStream(name, None)
-        for name in sorted(source.streams)
+        for name, query in sorted(source.queries.items())
         if is_shared_name(name, topology)
+        and name in source.streams
         and name != topology.shared_name
         and name not in read
-        and name in source.queries
+        and topology.is_shared_form(query.text)
     ]
 
 
@@ -463,6 +481,16 @@ def _registry(
     )
 
 
+def _fitting(registry: Registry | None, survey: Survey) -> tuple[Registry | None, tuple[Refusal, ...]]:
+    """Keep the published document where the next one would be larger than any config can be."""
+    try:
+        if registry is not None:
+            registry.canonical()
+    except RegistryError as error:
+        return (survey.published.document if survey.published else None), (Refusal("size", str(error)),)
+    return registry, ()
+
+
 def _url(names: GroupNames, settings: Settings, ports: HostPorts) -> str:
     port = ports.of(names.service)
     if port is None:
@@ -478,7 +506,9 @@ def _state_url(settings: Settings, ports: HostPorts) -> str:
 
 
 def _publish(survey: Survey, registry: Registry | None) -> list[Action]:
-    if registry is None or (survey.published and survey.published.document == registry):
+    if registry is None:
+        return []
+    if survey.published and survey.published.document == registry and not survey.unreadable:
         return []
     newest = max((live.sequence for live in survey.observed.platform.registries), default=0)
     return [PublishRegistry(registry, newest + 1)]
@@ -487,7 +517,7 @@ def _publish(survey: Survey, registry: Registry | None) -> list[Action]:
 def _groups_tables(survey: Survey, facts: Facts) -> list[Action]:
     """Keep the table of counts: one where it is wanted, none of another definition, and none that lies."""
     topology, queries = facts.topology, survey.observed.source.queries
-    ours = sorted(name for name in queries if name.startswith(topology.groups_prefix))
+    ours = sorted(name for name, query in queries.items() if _counts_groups(name, query.text, topology))
     drop = [name for name in ours if name != topology.groups_table or facts.groups_lie]
     actions: list[Action] = [DropGroupsTable(name) for name in drop]
     if facts.groups_table and topology.groups_table not in queries:
@@ -495,7 +525,13 @@ def _groups_tables(survey: Survey, facts: Facts) -> list[Action]:
     return actions
 
 
+def _counts_groups(name: str, text: str, topology: Topology) -> bool:
+    return topology.is_groups_table(name) and topology.is_groups_form(text)
+
+
 def _old_registries(survey: Survey, facts: Facts) -> list[Action]:
-    """Forget all but the newest documents; never one that a service mounts."""
-    stale = survey.observed.platform.registries[facts.settings.registry_keep :]
-    return [RemoveRegistry(live) for live in stale if not live.mounted]
+    """Forget all but the newest documents; never one that a service mounts, nor the one that made it out of date."""
+    registries = survey.observed.platform.registries
+    successors = {newer.name for newer, older in pairwise(registries) if older.mounted}
+    stale = registries[facts.settings.registry_keep :]
+    return [RemoveRegistry(live) for live in stale if not live.mounted and live.name not in successors]

@@ -55,5 +55,8 @@ class Ksqldb(Protocol):
     def group_has_members(self, table: str, key: str, level: str, group: str) -> bool:
         """Whether any asset has the value ``group`` at ``level``."""
 
+    def stop_waiting(self) -> None:
+        """End all waiting for a statement's outcome now; safe in a signal handler."""
+
     def close(self) -> None:
         """Release connections."""

@@ -20,6 +20,7 @@ _COLOUR = {
     Condition.DEGRADED: "red",
     Condition.CONFLICT: "magenta",
     Condition.LEAVING: "yellow",
+    Condition.HELD: "yellow",
 }
 
 

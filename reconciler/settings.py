@@ -10,6 +10,7 @@ import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -199,6 +200,20 @@ class Settings(BaseSettings):
     @classmethod
     def _any_case(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value
+
+    @field_validator("ksqldb_url", "ksqldb_service_url", "reconciler_url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        if value and urlsplit(value).port == 0:  # urlsplit itself raises for brackets and ports that are none
+            raise ValueError("port 0 is no port")
+        return value
+
+    @field_validator("ksqldb_ca_file")
+    @classmethod
+    def _is_file(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError("there is no such file")
+        return value
 
     @model_validator(mode="after")
     def _read_password_file(self) -> Settings:

@@ -65,7 +65,7 @@ class Survey:
     Attributes:
         observed: what it is of.
         wanted: names of every group that should exist.
-        losers: groups that should exist but whose names another group holds.
+        losers: groups that should exist and cannot, with the reason: another group holds their names.
         owned: what exists of ours, by group.
         published: the current registry, None before the first.
         unreadable: registry documents that were passed over, with the reason.
@@ -91,13 +91,18 @@ class Survey:
 
 def survey(observed: Observed, topology: Topology, settings: Settings) -> Survey:
     """Understand an observation."""
-    wanted, losers = assign(observed.membership.groups, settings.resource_prefix)
-    published, unreadable = _current(observed.platform.registries)
+    published, unreadable = current_registry(observed.platform.registries)
+    services = _services(observed, settings)
+    there = services.keys() | (published.document.groups.keys() if published else set())
+    usable = {group for group in observed.membership.groups if _is_text(group)}
+    wanted, held = assign(usable, settings.resource_prefix, there)
+    losers = {group: f"its names are held by group {holder}" for group, holder in held.items()}
+    losers |= dict.fromkeys(observed.membership.groups.keys() - usable, "its name is not valid text")
     return Survey(
         observed=observed,
         wanted=wanted,
         losers=losers,
-        owned=_owned(observed, topology, settings, published, wanted),
+        owned=_owned(observed, topology, services, published, wanted),
         published=published,
         unreadable=unreadable,
     )
@@ -142,19 +147,19 @@ def check_shared(source: SourceState, topology: Topology) -> StreamCheck:
         return StreamCheck(StreamVerdict.FOREIGN, f"stream {name} exists with another definition than ours")
     if query.paused:
         return StreamCheck(StreamVerdict.PAUSED, "its query is paused", query.id)
-    return StreamCheck(StreamVerdict.IN_SYNC)
+    return StreamCheck(StreamVerdict.IN_SYNC, "its query failed" if query.failed else "")
 
 
 def is_shared_name(name: str, topology: Topology) -> bool:
     """Whether ``name`` is that of a shared stream of ours, of this or an earlier definition."""
-    return name.upper().startswith(topology.shared_prefix)
+    return topology.is_shared(name)
 
 
 def _list(differences: tuple[str, ...]) -> str:
     return "its " + " and ".join(differences) + (" differs" if len(differences) == 1 else " differ")
 
 
-def _current(registries: tuple[LiveRegistry, ...]) -> tuple[Published | None, Mapping[str, str]]:
+def current_registry(registries: tuple[LiveRegistry, ...]) -> tuple[Published | None, Mapping[str, str]]:
     """Return the newest document that can be read, and those that were passed over."""
     unreadable: dict[str, str] = {}
     for live in registries:
@@ -165,14 +170,9 @@ def _current(registries: tuple[LiveRegistry, ...]) -> tuple[Published | None, Ma
     return None, unreadable
 
 
-def _owned(
-    observed: Observed,
-    topology: Topology,
-    settings: Settings,
-    published: Published | None,
-    wanted: Mapping[str, GroupNames],
-) -> Mapping[str, Owned]:
-    services = {
+def _services(observed: Observed, settings: Settings) -> Mapping[str, LiveService]:
+    """Our group services, by group."""
+    return {
         live.spec.group: live
         for live in observed.platform.services.values()
         if live.owner == settings.reconciler_owner
@@ -180,6 +180,24 @@ def _owned(
         and live.spec.kind is Kind.GROUP
         and live.spec.group is not None
     }
+
+
+def _is_text(group: str) -> bool:
+    """Whether a group's value can be written at all; half of a surrogate pair cannot."""
+    try:
+        group.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _owned(
+    observed: Observed,
+    topology: Topology,
+    services: Mapping[str, LiveService],
+    published: Published | None,
+    wanted: Mapping[str, GroupNames],
+) -> Mapping[str, Owned]:
     urls = published.document.groups if published else {}
     known = {names_of(group).stream: group for group in (*wanted, *services, *urls)}
     streams = _owned_streams(observed.source, topology, known)

@@ -47,7 +47,7 @@ def _drop_streams(world: World, executor: Executor) -> Iterator[Result]:
     except KsqlError as error:
         yield Result(DropStream("(all)", None), error)
         return
-    tables = sorted(name for name in queries if name.startswith(world.topology.groups_prefix))
+    tables = sorted(name for name in queries if world.topology.is_groups_table(name))
     groups: list[Action] = [DropGroupsTable(name) for name in tables]
     shared: list[Action] = []
     for stream in streams:

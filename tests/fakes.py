@@ -255,6 +255,9 @@ class FakeKsqldb:
         assert (table, key, level) == ("ASSET_TO_UNS_MAP", "ASSET_UUID", "workcenter")
         return group in self.assets.values()
 
+    def stop_waiting(self) -> None:
+        """Nothing is waited for."""
+
     def close(self) -> None:
         """Nothing to release."""
 

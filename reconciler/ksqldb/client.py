@@ -109,6 +109,10 @@ class KsqlClient:
         self._one_statement = threading.Lock()
         self._closing = threading.Event()
 
+    def stop_waiting(self) -> None:
+        """End all waiting for a statement's outcome now; safe in a signal handler."""
+        self._closing.set()
+
     def close(self) -> None:
         """Stop waiting for any statement and close all connections."""
         self._closing.set()
@@ -124,11 +128,18 @@ class KsqlClient:
 
     def streams(self) -> tuple[StreamInfo, ...]:
         """Return all streams: the safe source of what exists, complete even while the server stops."""
-        return self._one("list_streams", "LIST STREAMS;", Sources).sources
+        return self._sources("list_streams", "LIST STREAMS;", "STREAM")
 
     def tables(self) -> tuple[StreamInfo, ...]:
         """Return all tables, complete even while the server stops."""
-        return self._one("list_tables", "LIST TABLES;", Sources).sources
+        return self._sources("list_tables", "LIST TABLES;", "TABLE")
+
+    def _sources(self, label: str, sql: str, kind: str) -> tuple[StreamInfo, ...]:
+        """The list of one kind; the answer to the question for the other kind is not an empty list of this one."""
+        answer = self._one(label, sql, Sources)
+        if answer.kind != kind:
+            raise KsqlWrongShape(f"{sql} was answered with a list of {answer.kind}", status=200)
+        return answer.sources
 
     def queries(self) -> tuple[QueryInfo, ...]:
         """Return the queries; while the server stops the list shrinks with status 200, so absence proves nothing."""

@@ -34,6 +34,9 @@ VALUE_COLUMNS = ("id", "value", "type", "tag", "timestamp")
 """The columns of the assets' stream that events carry, besides ``asset_uuid``; the JSON keys of a record."""
 
 GROUP_COLUMN = "UNS_GROUP"
+_COUNTS = re.compile(
+    r"CREATE (OR REPLACE )?TABLE .* AS SELECT .* `?UNS_GROUP`?, COUNT\(\*\) .* GROUP BY ", re.IGNORECASE
+)
 KEY_COLUMN = "ASSET_KEY"
 
 
@@ -95,6 +98,23 @@ class Topology:
         name = self.shared_name
         text = f"CREATE STREAM {identifier(name)} {self._with(name.lower(), self.shared_retention_ms)}"
         return _query(f"{text} AS {self._shared_select};", "create", name, offset)
+
+    def is_shared(self, name: str) -> bool:
+        """Whether this is the name of a shared stream of ours, of this or an earlier definition."""
+        return re.fullmatch(re.escape(self.shared_prefix) + "[0-9A-F]{8}", name) is not None
+
+    def is_shared_form(self, text: str) -> bool:
+        """Whether a statement joins as our shared streams do: with one table, and carrying the group."""
+        definition = definition_of(text)
+        return definition is not None and definition.join is not None and GROUP_COLUMN in text.upper()
+
+    def is_groups_table(self, name: str) -> bool:
+        """Whether this is the name of a groups table of ours, of this or an earlier definition."""
+        return re.fullmatch(re.escape(self.groups_prefix) + "[0-9A-F]{8}", name) is not None
+
+    def is_groups_form(self, text: str) -> bool:
+        """Whether a statement counts members as our groups tables do."""
+        return _COUNTS.match(" ".join(text.split())) is not None
 
     @cached_property
     def groups_prefix(self) -> str:

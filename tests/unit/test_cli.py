@@ -1,0 +1,89 @@
+"""The command line: what goes with what, exit codes, and messages that name the variable."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from reconciler import cli
+
+
+@pytest.fixture(autouse=True)
+def _required(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Settings of an installation that is not there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KAFKA_BROKER", "broker:9092")
+    monkeypatch.setenv("KSQLDB_URL", "http://user:secret@127.0.0.1:1")
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+
+
+def parsed(*arguments: str) -> argparse.Namespace:
+    """Return the options of a command line."""
+    return cli._parser().parse_args(arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--dry-run", "teardown"),
+        ("--dry-run", "runserver"),
+        ("--allow-empty",),
+        ("--accept-identity",),
+        ("--approve", "abc"),
+        ("bogus",),
+        ("plan", "-o", "xml"),
+    ],
+    ids=" ".join,
+)
+def test_what_makes_no_sense_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+    """A dry run never writes, and a yes of a person is for one run."""
+    try:
+        code = cli.main(arguments)
+    except SystemExit as exit_:  # argparse's own way out
+        code = int(exit_.code or 0)
+    assert code == 2
+
+
+def test_an_option_before_the_command_is_kept() -> None:
+    """--no-prune deploy does not prune, and the command's own value wins where both are given."""
+    assert parsed("--no-prune", "--timeout", "9", "deploy").no_prune
+    assert parsed("--no-prune", "--timeout", "9", "deploy").timeout == 9
+    assert parsed("--timeout", "9", "deploy", "--timeout", "8").timeout == 8
+    assert parsed("plan").detailed_exitcode is False
+    assert parsed("-o", "json", "status").output == "json"
+
+
+@pytest.mark.parametrize("command", ["plan", "status"])
+def test_nobody_there_is_a_runtime_error(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 1, one line, nothing on standard output, no password."""
+    assert cli.main([command]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "secret" not in printed.err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("KSQLDB_URL", "http://[bad"),
+        ("KSQLDB_CA_FILE", "/nonexistent"),
+        ("GROUPING_STRATEGY", "x"),
+        ("KAFKA_BROKER", ""),
+    ],
+)
+def test_a_bad_setting_is_exit_2_with_its_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    """One line that names the variable, no traceback."""
+    monkeypatch.setenv(name, value)
+    assert cli.main(["plan"]) == 2
+    assert name in capsys.readouterr().err
+
+
+def test_help_names_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    """--help teaches."""
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert "3  changes are pending" in capsys.readouterr().out
