@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from reconciler.ksqldb.topology import Topology
 from reconciler.model import Refusal
 from reconciler.settings import Policy, Settings
-from reconciler.survey import StreamVerdict, Survey, check_shared, check_stream
+from reconciler.survey import StreamVerdict, Survey
 
 
 @dataclass(frozen=True)
@@ -125,15 +125,12 @@ def remember(memory: Memory, survey: Survey, topology: Topology, settings: Setti
 
 
 def _silent(memory: Memory, survey: Survey, topology: Topology, now: float) -> Mapping[str, Absence]:
-    source = survey.observed.source
     silent = {
-        names.stream
-        for names in survey.wanted.values()
-        if check_stream(names, source, topology).verdict is StreamVerdict.SILENT
+        survey.wanted[group].stream for group, check in survey.streams.items() if check.verdict is StreamVerdict.SILENT
     }
-    if check_shared(source, topology).verdict is StreamVerdict.SILENT:
+    if survey.shared.verdict is StreamVerdict.SILENT:
         silent.add(topology.shared_name)
-    shrinks = len(source.queries) < memory.queries
+    shrinks = len(survey.observed.source.queries) < memory.queries
     return _counted({} if shrinks else memory.silent, silent, now)
 
 

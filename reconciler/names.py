@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 SLUG_LIMIT = 40
 _CUT = 30
@@ -58,6 +59,7 @@ class GroupNames:
         return f"http://{self.service}:{port}/asset_stream"
 
 
+@lru_cache(maxsize=4096)  # every cycle asks for every group's names again
 def names_of(group: str, prefix: str = "ofa") -> GroupNames:
     """Derive all names of ``group``; ``prefix`` starts the names of Swarm objects."""
     part = slug(group)

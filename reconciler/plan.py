@@ -51,7 +51,7 @@ from reconciler.platforms.base import LiveRegistry, LiveService, ServiceSpec, dr
 from reconciler.registry import Membership as Lookup
 from reconciler.registry import Registry
 from reconciler.settings import Environment, Policy, Settings
-from reconciler.survey import StreamCheck, StreamVerdict, Survey, check_shared, check_stream, is_shared_name
+from reconciler.survey import StreamCheck, StreamVerdict, Survey, is_shared_name
 
 _ALLOWED = {
     Policy.SYNC: frozenset(Effect),
@@ -96,7 +96,7 @@ class _Step:
 def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
     """Plan one cycle."""
     ports = assign_ports(_published_services(survey, facts), survey.observed.platform.services, facts.settings)
-    shared = check_shared(survey.observed.source, facts.topology)
+    shared = survey.shared
     steps = [_group_step(survey, verdict, facts, ports, shared, names) for names in survey.wanted.values()]
     steps += [_conflict(group, reason) for group, reason in survey.losers.items()]
     leaving = [_leaving_step(survey, verdict, facts, group) for group in sorted(survey.missing)]
@@ -191,7 +191,7 @@ def _permitted(
 def _group_step(
     survey: Survey, verdict: Verdict, facts: Facts, ports: HostPorts, shared: StreamCheck, names: GroupNames
 ) -> _Step:
-    stream = _stream_step(survey, verdict, facts, shared, names)
+    stream = _stream_step(survey, verdict, shared, names)
     service = _service_step(survey, facts, group_spec(names, facts.settings, ports.of(names.service)))
     if stream.item.condition is Condition.CONFLICT or service.item.condition is Condition.CONFLICT:
         worst = stream.item if stream.item.condition is Condition.CONFLICT else service.item
@@ -234,9 +234,9 @@ def _described(item: Item, survey: Survey, names: GroupNames) -> Item:
     )
 
 
-def _stream_step(survey: Survey, verdict: Verdict, facts: Facts, shared: StreamCheck, names: GroupNames) -> _Step:
+def _stream_step(survey: Survey, verdict: Verdict, shared: StreamCheck, names: GroupNames) -> _Step:
     """What the group's stream needs."""
-    check = check_stream(names, survey.observed.source, facts.topology)
+    check = survey.streams[names.group]
     if check.verdict is StreamVerdict.FOREIGN:
         return _conflict(names.group, f"{check.detail}, not touched")
     blocked = _shared_trouble(shared)

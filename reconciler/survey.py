@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 from reconciler.errors import RegistryError
 from reconciler.ksqldb.topology import Topology
@@ -69,6 +70,8 @@ class Survey:
         owned: what exists of ours, by group.
         published: the current registry, None before the first.
         unreadable: registry documents that were passed over, with the reason.
+        streams: what every wanted group's stream needs, by group.
+        shared: what the shared stream needs.
     """
 
     observed: Observed
@@ -77,13 +80,15 @@ class Survey:
     owned: Mapping[str, Owned]
     published: Published | None
     unreadable: Mapping[str, str]
+    streams: Mapping[str, StreamCheck]
+    shared: StreamCheck
 
     @property
     def identity(self) -> Identity:
         """The cluster that answered."""
         return self.observed.source.identity
 
-    @property
+    @cached_property
     def missing(self) -> frozenset[str]:
         """Groups of which something of ours exists and which no asset belongs to any more."""
         return frozenset(self.owned.keys() - self.wanted.keys() - self.losers.keys())
@@ -105,6 +110,8 @@ def survey(observed: Observed, topology: Topology, settings: Settings) -> Survey
         owned=_owned(observed, topology, services, published, wanted),
         published=published,
         unreadable=unreadable,
+        streams={group: check_stream(names, observed.source, topology) for group, names in wanted.items()},
+        shared=check_shared(observed.source, topology),
     )
 
 

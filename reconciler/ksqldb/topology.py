@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from reconciler.ksqldb.definition import Definition, definition_of
@@ -101,7 +101,11 @@ class Topology:
 
     def is_shared(self, name: str) -> bool:
         """Whether this is the name of a shared stream of ours, of this or an earlier definition."""
-        return re.fullmatch(re.escape(self.shared_prefix) + "[0-9A-F]{8}", name) is not None
+        return self._shared_names.fullmatch(name) is not None
+
+    @cached_property
+    def _shared_names(self) -> re.Pattern[str]:
+        return re.compile(re.escape(self.shared_prefix) + "[0-9A-F]{8}")
 
     def is_shared_form(self, text: str) -> bool:
         """Whether a statement joins as our shared streams do: with one table, and carrying the group."""
@@ -199,7 +203,7 @@ class Topology:
         Not the retention: a stream keeps that with which its topic was made, because ksqlDB cannot change it and
         refuses (500) every statement that names another; see ``retention_differs``.
         """
-        wanted = definition_of(self.create_group(names, "latest").sql)
+        wanted = _wanted(self, names)
         return _differences(definition, wanted) if wanted else ()
 
     def retention_differs(self, definition: Definition) -> bool:
@@ -230,6 +234,12 @@ class Topology:
     def _with(topic: str, retention_ms: int) -> str:
         # Explicit, because a derived topic otherwise inherits the retention of its source.
         return f"WITH (KAFKA_TOPIC={literal(topic)}, VALUE_FORMAT='JSON', RETENTION_MS={retention_ms})"
+
+
+@lru_cache(maxsize=4096)
+def _wanted(topology: Topology, names: GroupNames) -> Definition | None:
+    """Our own definition of a group's stream: the same in every cycle."""
+    return definition_of(topology.create_group(names, "latest").sql)
 
 
 def _query(text: str, verb: str, name: str, offset: Offset) -> Statement:

@@ -186,6 +186,8 @@ class Platform(Protocol):
 
 def drift(live: ServiceSpec, wanted: ServiceSpec) -> tuple[Drift, ...]:
     """Return what differs between a live and a wanted spec, environment variables one by one."""
+    if live == wanted:  # the usual case, and the cheapest question
+        return ()
     found = []
     for item in fields(ServiceSpec):
         was, want = getattr(live, item.name), getattr(wanted, item.name)
