@@ -49,7 +49,7 @@ def quoted(value: str) -> str:
 
 def group_stream(name: str, group: str) -> str:
     """The filter stream of a group."""
-    select = f"SELECT {COLUMNS} FROM ofa_assets_with_uns WHERE uns_group = {quoted(group)} EMIT CHANGES;"  # noqa: S608 - quoted
+    select = f"SELECT {COLUMNS} FROM ofa_assets_with_uns WHERE uns_group = {quoted(group)} EMIT CHANGES;"
     return f"CREATE STREAM `{name}` WITH (KAFKA_TOPIC='{name}', VALUE_FORMAT='JSON') AS {select}"
 
 
@@ -57,13 +57,13 @@ def mapping(asset: str, group: str | None) -> str:
     """The statement that maps an asset to a work centre, or to none."""
     levels = f"MAP('workcenter' := {quoted(group)})" if group is not None else "MAP('enterprise' := 'acme')"
     values = f"{quoted(asset)}, {quoted(f'plant/{asset}')}, {levels}"
-    return f"INSERT INTO asset_to_uns_map_raw (asset_uuid, uns_id, uns_levels) VALUES ({values});"  # noqa: S608 - quoted
+    return f"INSERT INTO asset_to_uns_map_raw (asset_uuid, uns_id, uns_levels) VALUES ({values});"
 
 
 def event(asset: str, value: str, item: str = "temp") -> str:
     """The statement that inserts an asset event."""
     values = ", ".join(quoted(each) for each in (f"{asset}|{item}", asset, item, value))
-    return f"INSERT INTO enriched_assets_stream (key, asset_uuid, id, value) VALUES ({values});"  # noqa: S608 - quoted
+    return f"INSERT INTO enriched_assets_stream (key, asset_uuid, id, value) VALUES ({values});"
 
 
 @dataclass(frozen=True)

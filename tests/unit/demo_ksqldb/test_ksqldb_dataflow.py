@@ -42,7 +42,7 @@ def test_an_event_reaches_the_stream_of_its_group_alone(server: Running) -> None
         answer = server.ask(
             "POST",
             "/query",
-            {"ksql": f"SELECT `value` FROM `asset_stream_{name}`;"},  # noqa: S608 - a constant
+            {"ksql": f"SELECT `value` FROM `asset_stream_{name}`;"},
             {"Accept": "application/vnd.ksql.v1+json"},
         )
         assert answer.rows == [[value]]

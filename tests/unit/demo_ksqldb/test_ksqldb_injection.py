@@ -82,7 +82,7 @@ def test_a_group_survives_the_filter_and_its_rendering(group: str) -> None:
 @given(st.text(min_size=1, max_size=60).filter(lambda text: text.strip() == text))
 def test_a_quoted_name_survives(name: str) -> None:
     """A column name in backticks is that name."""
-    statement = _only(f"SELECT {rendering.quoted(name)} FROM t;")  # noqa: S608 - quoted
+    statement = _only(f"SELECT {rendering.quoted(name)} FROM t;")
     assert isinstance(statement, ast.Query)
     item = statement.items[0]
     assert isinstance(item, ast.SingleColumn)
