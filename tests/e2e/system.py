@@ -88,7 +88,7 @@ class System:
     def place(self, asset: str, workcenter: str) -> None:
         """Map an asset to a workcenter, or move it there."""
         values = f"('{asset}', 'acme/{workcenter}/{asset}', MAP('workcenter' := '{workcenter}'))"
-        self.ksql(f"INSERT INTO asset_to_uns_map_raw (asset_uuid, uns_id, uns_levels) VALUES {values};")  # noqa: S608 - the tests' own names
+        self.ksql(f"INSERT INTO asset_to_uns_map_raw (asset_uuid, uns_id, uns_levels) VALUES {values};")
 
     def streams(self) -> set[str]:
         """Return the names of the group streams that exist."""

@@ -130,7 +130,7 @@ def test_2_a_table_of_counts_that_lies_and_has_readers_is_kept(counted: Plant) -
     """Points 2 and 4 together: it would be made anew, but somebody reads it, so its topic must not be deleted."""
     operator = counted.operator()
     table = operator.world.topology.groups_table
-    counted.ksqldb.sql(f"CREATE TABLE theirs AS SELECT * FROM {table} EMIT CHANGES;")  # noqa: S608 - our own name
+    counted.ksqldb.sql(f"CREATE TABLE theirs AS SELECT * FROM {table} EMIT CHANGES;")
     counted.run(operator, 3)
     counted.ksqldb.switch(lost_row={"table": table, "key": "g3"})
     counted.run(operator, 60)

@@ -41,7 +41,7 @@ class Embedded:
         """Map an asset to a workcenter."""
         values = f"{literal(asset)}, {literal(f'plant/{group}')}, MAP('workcenter' := {literal(group)})"
         columns = "asset_to_uns_map_raw (asset_uuid, uns_id, uns_levels)"
-        await self.statement(f"INSERT INTO {columns} VALUES ({values});")  # noqa: S608 - the values are literals
+        await self.statement(f"INSERT INTO {columns} VALUES ({values});")
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
