@@ -1,6 +1,6 @@
 """An idle cycle beside the raw calls that it makes, and the operator's memory.
 
-``python bench/observe.py [--groups 1000] [--rounds 9]`` prints a table and writes ``bench/results/observe.json``.
+``python bench/observe.py [--groups 100 1000] [--rounds 9]`` prints a table and writes ``bench/results/observe.json``.
 
 ksqlDB is a process with prepared answers (see ``canned/server.py``): once at the pace of a real server, once with no
 time of its own at all, so that every microsecond of the operator shows. With 100,000 assets the operator reads a table
@@ -143,33 +143,30 @@ def in_a_process(what: str, url: str, reads: str, rounds: int) -> dict[str, floa
     return answer
 
 
-def run(groups: int, rounds: int) -> dict[str, Any]:
-    """Measure everything."""
-    results: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "groups": groups, "runs": []}
-    for paced in (True, False):
-        for assets, reads in CASES:
-            run: dict[str, Any] = {"paced": paced, "assets": assets, "reads": reads}
-            with canned(groups, assets, paced=paced) as url:
-                run |= in_a_process("measure", url, reads, rounds)
-                if not paced:
-                    run |= in_a_process("footprint", url, reads, rounds)
-            run["cycle/raw"] = run["cycle ms"] / run["raw ms"]
-            results["runs"].append(run)
-        few, *many = results["runs"][-len(CASES) :]
-        for one in many:
-            one["100,000/1,000 assets"] = one["cycle ms"] / few["cycle ms"]
-    results["targets"] = TARGETS
-    return results
+def run(groups: int, rounds: int, *, paced: bool) -> list[dict[str, Any]]:
+    """Measure every case with one number of groups at one pace."""
+    runs: list[dict[str, Any]] = []
+    for assets, reads in CASES:
+        one: dict[str, Any] = {"groups": groups, "paced": paced, "assets": assets, "reads": reads}
+        with canned(groups, assets, paced=paced) as url:
+            one |= in_a_process("measure", url, reads, rounds)
+            if not paced:
+                one |= in_a_process("footprint", url, reads, rounds)
+        one["cycle/raw"] = one["cycle ms"] / one["raw ms"]
+        if runs:
+            one["100,000/1,000 assets"] = one["cycle ms"] / runs[0]["cycle ms"]
+        runs.append(one)
+    return runs
 
 
-def show(results: dict[str, Any]) -> None:
+def show(runs: list[dict[str, Any]]) -> None:
     """Print the table."""
-    print(f"One idle cycle, {results['groups']} groups (targets: {TARGETS})")
-    titles = f"{'ksqlDB':<22}{'assets':>8}{'reads':>8}{'raw ms':>9}{'cycle ms':>10}{'ratio':>7}"
+    print(f"One idle cycle (targets: {TARGETS})")
+    titles = f"{'ksqlDB':<22}{'groups':>7}{'assets':>8}{'reads':>8}{'raw ms':>9}{'cycle ms':>10}{'ratio':>7}"
     print(f"{titles}{'100k/1k':>9}{'memory MB':>11}")
-    for one in results["runs"]:
+    for one in runs:
         pace = "at a real one's pace" if one["paced"] else "with no time at all"
-        line = f"{pace:<22}{one['assets']:>8}{one['reads']:>8}"
+        line = f"{pace:<22}{one['groups']:>7}{one['assets']:>8}{one['reads']:>8}"
         line += f"{one['raw ms']:>9.1f}{one['cycle ms']:>10.1f}{one['cycle/raw']:>7.2f}"
         growth, memory = one.get("100,000/1,000 assets"), one.get("memory MB")
         print(line + (f"{growth:>9.2f}" if growth else " " * 9) + (f"{memory:>11.1f}" if memory else ""))
@@ -178,7 +175,7 @@ def show(results: dict[str, Any]) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--groups", type=int, default=1000)
+    parser.add_argument("--groups", type=int, nargs="+", default=[100, 1000])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--worker", choices=("measure", "footprint"), help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
@@ -189,10 +186,11 @@ def main(arguments: Sequence[str]) -> None:
         work = measure if given.worker == "measure" else footprint
         print(json.dumps(work(given.url, given.reads, given.rounds)))
         return
-    results = run(given.groups, given.rounds)
+    runs = [one for paced in (True, False) for groups in given.groups for one in run(groups, given.rounds, paced=paced)]
+    document = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "targets": TARGETS, "runs": runs}
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    show(results)
+    RESULTS.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    show(runs)
 
 
 if __name__ == "__main__":
