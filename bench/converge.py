@@ -2,7 +2,7 @@
 
 ``python bench/converge.py [--groups 200]`` prints a table and writes ``bench/results/converge.json``.
 
-Both run against the embedded ksqlDB, each against a fresh process of it: once as fast as it is (some three hundred times
+Both run against the embedded ksqlDB, each against a fresh process of it: once as fast as it is (some 300 times
 faster than a real one), and once with 50 ms a statement, a sixth of what a real ksqlDB 7.7 takes (measured: 320 to
 470 ms). Bare are the same statements, sent one after the other with nothing but httpx. The platform is in memory, and
 the pauses between two cycles of `--once` (1 s each) are left out; the number of cycles is shown.
