@@ -9,6 +9,10 @@ cd "$(dirname "$0")/.."
 say() { printf '  %s\n' "$*" >&2; }
 hash_of() { find "$@" -type f ! -name '*.pyc' ! -path '*/__pycache__/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum; }
 
+# BuildKit where it is there (newer engines drop the classic builder), by the engine's own builder, which sees its images.
+kit=0
+if docker buildx version >/dev/null 2>&1; then kit=1; fi
+
 base=$(scripts/base_image.sh)
 base_id=$(docker image inspect -f '{{.Id}}' "$base" 2>/dev/null || echo "$base")
 
@@ -20,7 +24,7 @@ build() { # variable, target, sources...
   if ! docker image inspect "$image" >/dev/null 2>&1; then
     make -s wheels >&2
     say "building $image"
-    DOCKER_BUILDKIT=0 docker build -q --build-arg BASE="$base" --target "$target" -t "$image" . >build/docker.log 2>&1 \
+    DOCKER_BUILDKIT=$kit BUILDX_BUILDER=default docker build -q --build-arg BASE="$base" --target "$target" -t "$image" . >build/docker.log 2>&1 \
       || { tail -n 30 build/docker.log >&2; exit 1; }
   fi
   echo "$variable=$image"

@@ -14,12 +14,16 @@ from tests.e2e.system import ROOT, System
 @pytest.fixture(scope="session")
 def images() -> None:
     """An engine in Swarm mode and the images of this tree; in CI a machine without them fails the tests."""
-    for script in ("engine.sh", "images.sh"):
-        done = subprocess.run([ROOT / "scripts" / script], capture_output=True, text=True, check=False)
-        if done.returncode and os.environ.get("CI") != "true":
-            pytest.skip(f"scripts/{script}: {done.stderr}")
-        assert done.returncode == 0, done.stderr
-        (ROOT / "build" / "images.env").write_text(done.stdout)
+    made = [_run(script) for script in ("engine.sh", "images.sh")]
+    (ROOT / "build" / "images.env").write_text(made[-1])
+
+
+def _run(script: str) -> str:
+    done = subprocess.run([ROOT / "scripts" / script], capture_output=True, text=True, check=False)
+    if done.returncode and os.environ.get("CI") != "true":
+        pytest.skip(f"scripts/{script}: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from tests.e2e.recorder import Recorder, UnixConnection
 from tests.swarm.sandbox import docker, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
+IMAGE = "{{.Spec.TaskTemplate.ContainerSpec.Image}}"
 SOCKET = "/var/run/docker.sock"
 WORKCENTERS = ("Weld", "Paint", "Assembly")
 
@@ -190,6 +191,34 @@ class System:
                 )
                 yield Host(environment, engine, ksqldb)
         finally:
+            self.scale("reconciler", 1)
+
+    @contextmanager
+    def stack_file_instead(self) -> Iterator[str]:
+        """Replace the deployed operator by one from `stack.yml` with the same settings; give its address."""
+        stack, [port] = f"{self.name}s", free_ports(1)
+        environment = self.environment(f"{self.name}_reconciler")
+        more = {"RECONCILER_PORT": str(port), "DOCKER_SOCK_GID": str(Path(SOCKET).stat().st_gid)}
+        image = docker("service", "inspect", f"{self.name}_reconciler", "--format", IMAGE)
+        variables = os.environ | environment | more | {"RECONCILER_IMAGE": image}
+        self.scale("reconciler", 0)
+        deploy = [
+            "docker",
+            "stack",
+            "deploy",
+            "--resolve-image",
+            "never",
+            "-c",
+            ROOT / "manifests" / "stack.yml",
+            stack,
+        ]
+        try:
+            subprocess.run(deploy, env=variables, capture_output=True, check=True)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            docker("stack", "rm", stack)
+            label = f"label=com.docker.stack.namespace={stack}"
+            eventually(lambda: docker("ps", "-aq", "--filter", label), lambda ids: not ids)
             self.scale("reconciler", 1)
 
 

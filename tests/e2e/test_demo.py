@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import re
 import signal
+from contextlib import suppress
 
+import httpx
 import pytest
 
 from tests.e2e.system import WORKCENTERS, Client, Host, System
@@ -149,11 +151,34 @@ def test_a_killed_first_convergence_ends_where_an_undisturbed_one_does(system: S
     eventually(lambda: system.receives("WELD-ROBOT-01"), bool)
 
 
+def test_an_operator_from_the_stack_file_takes_over(system: System) -> None:
+    """Given the same settings through `stack.yml`, it finds everything as it should be and keeps it that way."""
+    before = system.services(), system.versions(), system.registry()
+    with system.stack_file_instead() as operator:
+        eventually(lambda: ready(operator), bool)
+        service = system.group("Assembly")
+        docker("service", "rm", service)
+        eventually(
+            lambda: system.services().get(service, before[0][service]), lambda found: found != before[0][service]
+        )
+        eventually(lambda: system.healthy(service), bool)
+        unharmed = {name: version for name, version in before[1].items() if name != service}
+        assert unharmed.items() <= system.versions().items()
+        assert httpx.get(f"{operator}/registry").json()["groups"] == before[2]
+
+
 def test_taking_it_down_leaves_nothing_and_can_be_repeated(system: System) -> None:
     """`make demo-down` leaves no service, config, container, volume or network; the second time it finds nothing."""
     system.demo("down")
     assert system.leftovers() == {}
     assert "nothing of the demo is left" in system.demo("down")
+
+
+def ready(operator: str) -> bool:
+    """Whether an operator has read everything and published a registry."""
+    with suppress(httpx.TransportError):
+        return httpx.get(f"{operator}/readyz").is_success
+    return False
 
 
 def calls(host: Host) -> int:
