@@ -34,10 +34,11 @@ from reconciler.model import (
     PublishRegistry,
 )
 from reconciler.observe import look_at_source
-from reconciler.plan import Facts, make_plan
+from reconciler.plan import make_plan
 from reconciler.platforms.base import Platform, PlatformState
 from reconciler.ports import Ksqldb
 from reconciler.settings import Settings
+from reconciler.steps import Facts
 from reconciler.survey import Survey, current_registry, survey
 
 log = structlog.get_logger()

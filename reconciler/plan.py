@@ -7,51 +7,36 @@ interruption anywhere is continued by the next cycle.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from itertools import pairwise
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 from reconciler.desired import (
     HostPorts,
     assign_ports,
     group_spec,
-    routing_layer_name,
-    routing_layer_spec,
     state_api_name,
     state_api_spec,
 )
-from reconciler.errors import RegistryError
 from reconciler.guards import Verdict
-from reconciler.ksqldb.topology import Topology
 from reconciler.model import (
     Action,
     Condition,
-    CreateGroupsTable,
-    CreateService,
     CreateSharedStream,
     CreateStream,
-    DropGroupsTable,
     DropStream,
     Effect,
     Item,
     Plan,
-    PublishRegistry,
-    RebuildSharedStream,
-    RecreateStream,
     Refusal,
-    RemoveRegistry,
     RemoveService,
-    ReplaceStream,
-    ResumeStream,
-    UpdateService,
 )
 from reconciler.names import GroupNames
-from reconciler.platforms.base import LiveRegistry, LiveService, ServiceSpec, drift
-from reconciler.registry import Membership as Lookup
-from reconciler.registry import Registry
-from reconciler.settings import Environment, Policy, Settings
-from reconciler.survey import StreamCheck, StreamVerdict, Survey, is_shared_name
+from reconciler.plan_registry import fitting, next_registry, old_registries, publish
+from reconciler.plan_services import routing_step, service_step
+from reconciler.plan_streams import groups_tables, old_shared, shared_actions, stream_step
+from reconciler.settings import Policy, Settings
+from reconciler.steps import Facts, Step, conflict, failing
+from reconciler.survey import StreamCheck, Survey
 
 _ALLOWED = {
     Policy.SYNC: frozenset(Effect),
@@ -60,59 +45,26 @@ _ALLOWED = {
 }
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What a plan depends on besides the survey and the verdict.
-
-    Attributes:
-        settings: of the operator.
-        topology: the SQL side's names and definitions.
-        lookup: how the proxy finds an asset's group.
-        now: wall-clock time, to compare with the engine's.
-        failures: the last error of every object whose write failed and is waited for.
-        query_limit: how many persistent queries ksqlDB allows; None where it was not asked or does not say.
-        groups_table: the table of counts should exist.
-        groups_lie: it differs from the map for good and has to be made anew.
-    """
-
-    settings: Settings
-    topology: Topology
-    lookup: Lookup
-    now: datetime
-    failures: Mapping[str, str] = field(default_factory=dict)
-    query_limit: int | None = None
-    groups_table: bool = False
-    groups_lie: bool = False
-
-
-@dataclass(frozen=True)
-class _Step:
-    """What one object needs: actions, and how it fares meanwhile."""
-
-    item: Item
-    actions: tuple[Action, ...] = ()
-
-
 def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
     """Plan one cycle."""
     ports = assign_ports(_published_services(survey, facts), survey.observed.platform.services, facts.settings)
     shared = survey.shared
     steps = [_group_step(survey, verdict, facts, ports, shared, names) for names in survey.wanted.values()]
-    steps += [_conflict(group, reason) for group, reason in survey.losers.items()]
+    steps += [conflict(group, reason) for group, reason in survey.losers.items()]
     leaving = [_leaving_step(survey, verdict, facts, group) for group in sorted(survey.missing)]
-    registry, too_large = _fitting(_registry(survey, verdict, facts, ports, steps), survey)
-    state_api = _service_step(survey, facts, state_api_spec(facts.settings, ports.of(state_api_name(facts.settings))))
-    routing = _routing_step(survey, facts, registry)
+    registry, too_large = fitting(next_registry(survey, verdict, facts, ports, steps), survey)
+    state_api = service_step(survey, facts, state_api_spec(facts.settings, ports.of(state_api_name(facts.settings))))
+    routing = routing_step(survey, facts, registry)
     actions = [
-        *_shared_actions(verdict, shared, facts),
+        *shared_actions(verdict, shared, facts),
         *_all(steps),
         *state_api.actions,
-        *_publish(survey, registry),
+        *publish(survey, registry),
         *routing.actions,
         *_all(leaving),
-        *_groups_tables(survey, facts),
-        *_old_shared(survey, facts, shared),
-        *_old_registries(survey, facts),
+        *groups_tables(survey, facts),
+        *old_shared(survey, facts, shared),
+        *old_registries(survey, facts),
     ]
     full = _no_room(actions, survey, facts)
     if full:
@@ -135,7 +87,7 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
     )
 
 
-def _held(step: _Step, kept: Collection[Action], settings: Settings) -> Item:
+def _held(step: Step, kept: Collection[Action], settings: Settings) -> Item:
     """Say of an object whose writes the policy forbids that it is held, not on its way."""
     if settings.reconcile_policy is Policy.SYNC or not step.actions or any(action in kept for action in step.actions):
         return step.item
@@ -143,7 +95,7 @@ def _held(step: _Step, kept: Collection[Action], settings: Settings) -> Item:
     return replace(step.item, condition=Condition.HELD, detail=text)
 
 
-def _all(steps: Iterable[_Step]) -> list[Action]:
+def _all(steps: Iterable[Step]) -> list[Action]:
     return [action for step in steps for action in step.actions]
 
 
@@ -162,7 +114,7 @@ def _no_room(actions: Iterable[Action], survey: Survey, facts: Facts) -> tuple[R
     return (Refusal("limit", text),)
 
 
-def _waiting(full: tuple[Refusal, ...], steps: Iterable[_Step]) -> frozenset[str]:
+def _waiting(full: tuple[Refusal, ...], steps: Iterable[Step]) -> frozenset[str]:
     """Groups whose stream may not be created now: nothing else is made for them either."""
     if not full:
         return frozenset()
@@ -185,17 +137,14 @@ def _permitted(
     return tuple(kept)
 
 
-# ---- groups that should exist
-
-
 def _group_step(
     survey: Survey, verdict: Verdict, facts: Facts, ports: HostPorts, shared: StreamCheck, names: GroupNames
-) -> _Step:
-    stream = _stream_step(survey, verdict, shared, names)
-    service = _service_step(survey, facts, group_spec(names, facts.settings, ports.of(names.service)))
+) -> Step:
+    stream = stream_step(survey, verdict, shared, names)
+    service = service_step(survey, facts, group_spec(names, facts.settings, ports.of(names.service)))
     if stream.item.condition is Condition.CONFLICT or service.item.condition is Condition.CONFLICT:
         worst = stream.item if stream.item.condition is Condition.CONFLICT else service.item
-        return _Step(_described(worst, survey, names))
+        return Step(_described(worst, survey, names))
     actions = stream.actions + _after_stream(stream, service, absent=names.stream not in survey.observed.source.streams)
     if stream.item.condition is Condition.DEGRADED and not stream.actions:
         item = replace(stream.item, running=service.item.running, wanted=service.item.wanted)
@@ -204,18 +153,10 @@ def _group_step(
         item = replace(item, detail=_joined(stream.item.detail, service.item.detail))
     else:
         item = service.item
-    return _Step(_described(_failing(item, actions, facts), survey, names), actions)
+    return Step(_described(failing(item, actions, facts), survey, names), actions)
 
 
-def _failing(item: Item, actions: Iterable[Action], facts: Facts) -> Item:
-    """Say why a write that is still wanted failed the last time; a failure of what is done meanwhile is history."""
-    for action in actions:
-        if action.key in facts.failures:
-            return replace(item, condition=Condition.DEGRADED, detail=facts.failures[action.key])
-    return item
-
-
-def _after_stream(stream: _Step, service: _Step, *, absent: bool) -> tuple[Action, ...]:
+def _after_stream(stream: Step, service: Step, *, absent: bool) -> tuple[Action, ...]:
     """A service is created only once its stream exists or is created just before it."""
     if absent and not stream.actions:
         return tuple(action for action in service.actions if action.effect is not Effect.CREATE)
@@ -234,114 +175,8 @@ def _described(item: Item, survey: Survey, names: GroupNames) -> Item:
     )
 
 
-def _stream_step(survey: Survey, verdict: Verdict, shared: StreamCheck, names: GroupNames) -> _Step:
-    """What the group's stream needs."""
-    check = survey.streams[names.group]
-    if check.verdict is StreamVerdict.FOREIGN:
-        return _conflict(names.group, f"{check.detail}, not touched")
-    blocked = _shared_trouble(shared)
-    if blocked and check.verdict is not StreamVerdict.IN_SYNC:
-        return _Step(Item("", Condition.DEGRADED, "!", blocked))
-    if check.verdict in (StreamVerdict.MOVED, StreamVerdict.SILENT) and shared.verdict is not StreamVerdict.IN_SYNC:
-        # A stream is dropped only when what it is to be made from anew is seen to be there.
-        return _Step(_busy("~", f"waits for the shared stream: {check.detail}"))
-    if check.verdict is StreamVerdict.SILENT and names.stream not in verdict.silent:
-        return _Step(Item("", Condition.DEGRADED, "?", "its query is not listed; waiting to be sure"))
-    repair = _stream_repair(check, names)
-    if repair is not None:
-        return repair
-    if check.detail or blocked:
-        return _Step(Item("", Condition.DEGRADED, "!", check.detail or blocked))
-    return _Step(Item("", Condition.READY))
-
-
-def _stream_repair(check: StreamCheck, names: GroupNames) -> _Step | None:
-    """What puts a stream in order; None where it is in order already."""
-    match check.verdict:
-        case StreamVerdict.ABSENT:
-            return _Step(_busy("+", f"create stream {names.topic}"), (CreateStream(names),))
-        case StreamVerdict.CHANGED:
-            replacement = ReplaceStream(names, check.detail, retention_ms=check.retention_ms)
-            return _Step(_busy("~", f"replace stream: {check.detail}"), (replacement,))
-        case StreamVerdict.MOVED:
-            move = RecreateStream(names, check.detail, check.retention_ms)
-            return _Step(_busy("~", f"move stream: {check.detail}"), (move,))
-        case StreamVerdict.PAUSED:
-            resume = ResumeStream(names.stream, check.query_id, names.group)
-            return _Step(_busy("!", "resume its paused query"), (resume,))
-        case StreamVerdict.SILENT:
-            again = ReplaceStream(names, check.detail, prove=True)
-            return _Step(_busy("!", f"replace stream: {check.detail}"), (again,))
-    return None
-
-
-def _busy(mark: str, detail: str) -> Item:
-    return Item("", Condition.PROGRESSING, mark, detail)
-
-
-def _conflict(group: str, detail: str) -> _Step:
-    return _Step(Item(f"group {group}", Condition.CONFLICT, "x", detail, group=group))
-
-
-def _shared_trouble(shared: StreamCheck) -> str:
-    failed = shared.verdict is StreamVerdict.IN_SYNC and shared.detail
-    if failed or shared.verdict in (StreamVerdict.FOREIGN, StreamVerdict.SILENT):
-        return f"the shared stream: {shared.detail}"
-    return ""
-
-
 def _joined(*details: str) -> str:
     return ", ".join(detail for detail in details if detail)
-
-
-# ---- services
-
-
-def _service_step(survey: Survey, facts: Facts, spec: ServiceSpec) -> _Step:
-    """What a service needs: to be created, to be repaired, or to be left alone."""
-    live = survey.observed.platform.services.get(spec.name.casefold())
-    item = Item(f"service {spec.name}", Condition.READY, wanted=spec.replicas)
-    if live is None:
-        busy = replace(item, condition=Condition.PROGRESSING, mark="+", detail=f"create service {spec.name}")
-        create = (CreateService(spec),)
-        return _Step(_failing(busy, create, facts), create)
-    conflict = _foreign(live, spec, facts.settings)
-    if conflict:
-        return _Step(replace(item, condition=Condition.CONFLICT, mark="x", detail=conflict))
-    differences = drift(live.spec, spec) if live.spec else ()
-    item = replace(item, running=live.running)
-    if differences:
-        text = "; ".join(f"{d.field} {d.live} -> {d.wanted}" for d in differences)
-        busy = replace(item, condition=Condition.PROGRESSING, mark="~", detail=f"update service: {text}")
-        update = (UpdateService(live, spec, differences),)
-        return _Step(_failing(busy, update, facts), update)
-    return _Step(_health(item, live))
-
-
-def _foreign(live: LiveService, spec: ServiceSpec, settings: Settings) -> str:
-    if live.owner is None:
-        return f"service {live.name} exists without our label, not touched"
-    if live.owner != settings.reconciler_owner:
-        return f"service {live.name} belongs to owner {live.owner}, not touched"
-    if live.spec is None:
-        return f"service {live.name} is not a replicated service, or lost its label org.openfactory.kind; not touched"
-    if live.spec.kind is not spec.kind:
-        return f"service {live.name} is a {live.spec.kind}"
-    if live.spec.group not in (None, spec.group):
-        return f"service {live.name} still serves group {live.spec.group}"
-    return ""
-
-
-def _health(item: Item, live: LiveService) -> Item:
-    """Say how a service without drift fares, in the engine's own words where it does not run."""
-    if live.update_state in ("paused", "rollback_paused", "rollback_completed"):
-        detail = f"update {live.update_state}: {live.error or 'see docker service ps'}"
-        return replace(item, condition=Condition.DEGRADED, mark="!", detail=detail)
-    if live.running < item.wanted:
-        condition = Condition.DEGRADED if live.error else Condition.PROGRESSING
-        waits = live.error or f"{live.running} of {item.wanted} tasks are running and healthy"
-        return replace(item, condition=condition, mark="!" if live.error else " ", detail=waits)
-    return item
 
 
 def _published_services(survey: Survey, facts: Facts) -> list[str]:
@@ -350,49 +185,7 @@ def _published_services(survey: Survey, facts: Facts) -> list[str]:
     return [*services, state_api_name(facts.settings)]
 
 
-def _routing_step(survey: Survey, facts: Facts, registry: Registry | None) -> _Step:
-    """What the routing layer needs.
-
-    Its mounted registry is only a copy to start from: a mounted config cannot change without a new task, and a new
-    task cuts every stream, so the copy is renewed only with another change, or when it is old.
-    """
-    settings = facts.settings
-    hidden = _Step(Item(f"service {routing_layer_name(settings)}", Condition.READY, detail="-"))
-    if settings.environment is Environment.LOCAL or registry is None:
-        return hidden
-    current = f"{settings.resource_prefix}_registry-{registry.revision}"
-    spec = routing_layer_spec(settings, current)
-    live = survey.observed.platform.services.get(spec.name.casefold())
-    mounted = live.spec.configs if live and live.spec else ()
-    if mounted and mounted != spec.configs and not _stale(survey, facts, mounted[0].name):
-        patient = replace(spec, configs=mounted)
-        if live and live.spec and not drift(live.spec, patient):
-            spec = patient
-    return _service_step(survey, facts, spec)
-
-
-def _stale(survey: Survey, facts: Facts, mounted: str) -> bool:
-    """Whether the mounted document is unknown, or has been out of date for `REGISTRY_ROLL_AFTER`."""
-    known = {live.name for live in survey.observed.platform.registries}
-    if mounted not in known or survey.published is None:
-        return True
-    if survey.published.live.name == mounted:
-        return False
-    age = (facts.now - _successor(survey, mounted).updated_at).total_seconds()
-    return age >= facts.settings.registry_roll_after
-
-
-def _successor(survey: Survey, mounted: str) -> LiveRegistry:
-    """The document that made the mounted one out of date."""
-    registries = survey.observed.platform.registries
-    (sequence,) = (live.sequence for live in registries if live.name == mounted)
-    return min((live for live in registries if live.sequence > sequence), key=lambda live: live.sequence)
-
-
-# ---- groups that should go
-
-
-def _leaving_step(survey: Survey, verdict: Verdict, facts: Facts, group: str) -> _Step:
+def _leaving_step(survey: Survey, verdict: Verdict, facts: Facts, group: str) -> Step:
     """What is left of a group without assets, one step a cycle: registry, drain time, service, stream."""
     owned = survey.owned[group]
     item = Item(
@@ -405,133 +198,16 @@ def _leaving_step(survey: Survey, verdict: Verdict, facts: Facts, group: str) ->
         running=owned.service.running if owned.service else 0,
     )
     if group not in verdict.retire:
-        return _Step(replace(item, condition=Condition.HELD) if verdict.held else item)
+        return Step(replace(item, condition=Condition.HELD) if verdict.held else item)
     if owned.url is not None:
-        return _Step(replace(item, mark="-", detail="leaves the registry"))
+        return Step(replace(item, mark="-", detail="leaves the registry"))
     if owned.service is not None:
         if group not in verdict.drained:
-            return _Step(replace(item, mark="-", detail="is being drained"))
+            return Step(replace(item, mark="-", detail="is being drained"))
         gone = RemoveService(owned.service, group)
-        return _Step(replace(item, mark="-", detail=f"remove service {owned.service.name}"), (gone,))
+        return Step(replace(item, mark="-", detail=f"remove service {owned.service.name}"), (gone,))
     if owned.stream is None:
-        return _Step(item)
+        return Step(item)
     failure = facts.failures.get(f"stream {owned.stream}")
     drop = DropStream(owned.stream, group, facts.settings.delete_topics)
-    return _Step(replace(item, mark="-", detail=failure or f"drop stream {owned.stream}"), (drop,))
-
-
-# ---- what all groups share
-
-
-def _shared_actions(verdict: Verdict, shared: StreamCheck, facts: Facts) -> list[Action]:
-    name = facts.topology.shared_name
-    if shared.verdict is StreamVerdict.SILENT and name in verdict.silent:
-        return [RebuildSharedStream(name)]
-    if shared.verdict is StreamVerdict.ABSENT:
-        return [CreateSharedStream(facts.topology.shared_name)]
-    if shared.verdict is StreamVerdict.PAUSED:
-        return [ResumeStream(facts.topology.shared_name, shared.query_id, None)]
-    return []
-
-
-def _old_shared(survey: Survey, facts: Facts, shared: StreamCheck) -> list[Action]:
-    """Drop the shared streams of earlier definitions that nothing reads any more; their topics run dry."""
-    source, topology = survey.observed.source, facts.topology
-    if shared.verdict is not StreamVerdict.IN_SYNC:
-        return []
-    read = set()
-    for query in source.queries.values():
-        definition = topology.definition_of(query.text)
-        if definition is not None:
-            read.add(definition.source)
-    return [
-        DropStream(name, None)
-        for name, query in sorted(source.queries.items())
-        if is_shared_name(name, topology)
-        and name in source.streams
-        and name != topology.shared_name
-        and name not in read
-        and topology.is_shared_form(query.text)
-    ]
-
-
-def _registry(
-    survey: Survey, verdict: Verdict, facts: Facts, ports: HostPorts, steps: Iterable[_Step]
-) -> Registry | None:
-    """The document that should be current: what was published and may stay, and what has become ready.
-
-    A ready group stays while its service restarts, so no client is sent away for a moment's unreadiness.
-    """
-    published = survey.published.document.groups if survey.published else {}
-    urls = {group: url for group, url in published.items() if group in survey.missing and group not in verdict.retire}
-    for step in steps:
-        names = step.item.names
-        if names is None:
-            continue
-        ready = step.item.condition is Condition.READY and step.item.running > 0
-        if ready or names.group in published:
-            urls[names.group] = _url(names, facts.settings, ports)
-    if not urls and survey.published is None:
-        return None
-    return Registry(
-        identity=survey.identity,
-        groups=urls,
-        state_api=_state_url(facts.settings, ports),
-        membership=facts.lookup,
-    )
-
-
-def _fitting(registry: Registry | None, survey: Survey) -> tuple[Registry | None, tuple[Refusal, ...]]:
-    """Keep the published document where the next one would be larger than any config can be."""
-    try:
-        if registry is not None:
-            registry.canonical()
-    except RegistryError as error:
-        return (survey.published.document if survey.published else None), (Refusal("size", str(error)),)
-    return registry, ()
-
-
-def _url(names: GroupNames, settings: Settings, ports: HostPorts) -> str:
-    port = ports.of(names.service)
-    if port is None:
-        return names.url(settings.fastapi_group_port)
-    return f"http://{settings.swarm_node_host}:{port}/asset_stream"
-
-
-def _state_url(settings: Settings, ports: HostPorts) -> str:
-    name = state_api_name(settings)
-    port = ports.of(name)
-    host = f"{name}:{settings.state_api_port}" if port is None else f"{settings.swarm_node_host}:{port}"
-    return f"http://{host}/asset_state"
-
-
-def _publish(survey: Survey, registry: Registry | None) -> list[Action]:
-    if registry is None:
-        return []
-    if survey.published and survey.published.document == registry and not survey.unreadable:
-        return []
-    newest = max((live.sequence for live in survey.observed.platform.registries), default=0)
-    return [PublishRegistry(registry, newest + 1)]
-
-
-def _groups_tables(survey: Survey, facts: Facts) -> list[Action]:
-    """Keep the table of counts: one where it is wanted, none of another definition, and none that lies."""
-    topology, queries = facts.topology, survey.observed.source.queries
-    ours = sorted(name for name, query in queries.items() if _counts_groups(name, query.text, topology))
-    drop = [name for name in ours if name != topology.groups_table or facts.groups_lie]
-    actions: list[Action] = [DropGroupsTable(name) for name in drop]
-    if facts.groups_table and topology.groups_table not in queries:
-        actions.append(CreateGroupsTable(topology.groups_table))
-    return actions
-
-
-def _counts_groups(name: str, text: str, topology: Topology) -> bool:
-    return topology.is_groups_table(name) and topology.is_groups_form(text)
-
-
-def _old_registries(survey: Survey, facts: Facts) -> list[Action]:
-    """Forget all but the newest documents; never one that a service mounts, nor the one that made it out of date."""
-    registries = survey.observed.platform.registries
-    successors = {newer.name for newer, older in pairwise(registries) if older.mounted}
-    stale = registries[facts.settings.registry_keep :]
-    return [RemoveRegistry(live) for live in stale if not live.mounted and live.name not in successors]
+    return Step(replace(item, mark="-", detail=failure or f"drop stream {owned.stream}"), (drop,))

@@ -1,0 +1,99 @@
+"""What services need: to be created, put right, or left alone. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from reconciler.desired import routing_layer_name, routing_layer_spec
+from reconciler.model import Condition, CreateService, Item, UpdateService
+from reconciler.platforms.base import LiveRegistry, LiveService, ServiceSpec, drift
+from reconciler.registry import Registry
+from reconciler.settings import Environment, Settings
+from reconciler.steps import Facts, Step, failing
+from reconciler.survey import Survey
+
+
+def service_step(survey: Survey, facts: Facts, spec: ServiceSpec) -> Step:
+    """What a service needs: to be created, to be repaired, or to be left alone."""
+    live = survey.observed.platform.services.get(spec.name.casefold())
+    item = Item(f"service {spec.name}", Condition.READY, wanted=spec.replicas)
+    if live is None:
+        busy = replace(item, condition=Condition.PROGRESSING, mark="+", detail=f"create service {spec.name}")
+        create = (CreateService(spec),)
+        return Step(failing(busy, create, facts), create)
+    conflict = _foreign(live, spec, facts.settings)
+    if conflict:
+        return Step(replace(item, condition=Condition.CONFLICT, mark="x", detail=conflict))
+    differences = drift(live.spec, spec) if live.spec else ()
+    item = replace(item, running=live.running)
+    if differences:
+        text = "; ".join(f"{d.field} {d.live} -> {d.wanted}" for d in differences)
+        busy = replace(item, condition=Condition.PROGRESSING, mark="~", detail=f"update service: {text}")
+        update = (UpdateService(live, spec, differences),)
+        return Step(failing(busy, update, facts), update)
+    return Step(_health(item, live))
+
+
+def _foreign(live: LiveService, spec: ServiceSpec, settings: Settings) -> str:
+    if live.owner is None:
+        return f"service {live.name} exists without our label, not touched"
+    if live.owner != settings.reconciler_owner:
+        return f"service {live.name} belongs to owner {live.owner}, not touched"
+    if live.spec is None:
+        return f"service {live.name} is not a replicated service, or lost its label org.openfactory.kind; not touched"
+    if live.spec.kind is not spec.kind:
+        return f"service {live.name} is a {live.spec.kind}"
+    if live.spec.group not in (None, spec.group):
+        return f"service {live.name} still serves group {live.spec.group}"
+    return ""
+
+
+def _health(item: Item, live: LiveService) -> Item:
+    """Say how a service without drift fares, in the engine's own words where it does not run."""
+    if live.update_state in ("paused", "rollback_paused", "rollback_completed"):
+        detail = f"update {live.update_state}: {live.error or 'see docker service ps'}"
+        return replace(item, condition=Condition.DEGRADED, mark="!", detail=detail)
+    if live.running < item.wanted:
+        condition = Condition.DEGRADED if live.error else Condition.PROGRESSING
+        waits = live.error or f"{live.running} of {item.wanted} tasks are running and healthy"
+        return replace(item, condition=condition, mark="!" if live.error else " ", detail=waits)
+    return item
+
+
+def routing_step(survey: Survey, facts: Facts, registry: Registry | None) -> Step:
+    """What the routing layer needs.
+
+    Its mounted registry is only a copy to start from: a mounted config cannot change without a new task, and a new
+    task cuts every stream, so the copy is renewed only with another change, or when it is old.
+    """
+    settings = facts.settings
+    hidden = Step(Item(f"service {routing_layer_name(settings)}", Condition.READY, detail="-"))
+    if settings.environment is Environment.LOCAL or registry is None:
+        return hidden
+    current = f"{settings.resource_prefix}_registry-{registry.revision}"
+    spec = routing_layer_spec(settings, current)
+    live = survey.observed.platform.services.get(spec.name.casefold())
+    mounted = live.spec.configs if live and live.spec else ()
+    if mounted and mounted != spec.configs and not _stale(survey, facts, mounted[0].name):
+        patient = replace(spec, configs=mounted)
+        if live and live.spec and not drift(live.spec, patient):
+            spec = patient
+    return service_step(survey, facts, spec)
+
+
+def _stale(survey: Survey, facts: Facts, mounted: str) -> bool:
+    """Whether the mounted document is unknown, or has been out of date for `REGISTRY_ROLL_AFTER`."""
+    known = {live.name for live in survey.observed.platform.registries}
+    if mounted not in known or survey.published is None:
+        return True
+    if survey.published.live.name == mounted:
+        return False
+    age = (facts.now - _successor(survey, mounted).updated_at).total_seconds()
+    return age >= facts.settings.registry_roll_after
+
+
+def _successor(survey: Survey, mounted: str) -> LiveRegistry:
+    """The document that made the mounted one out of date."""
+    registries = survey.observed.platform.registries
+    (sequence,) = (live.sequence for live in registries if live.name == mounted)
+    return min((live for live in registries if live.sequence > sequence), key=lambda live: live.sequence)

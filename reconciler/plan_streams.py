@@ -1,0 +1,119 @@
+"""What streams and the table of counts need. Pure."""
+
+from __future__ import annotations
+
+from reconciler.guards import Verdict
+from reconciler.ksqldb.topology import Topology
+from reconciler.model import (
+    Action,
+    Condition,
+    CreateGroupsTable,
+    CreateSharedStream,
+    CreateStream,
+    DropGroupsTable,
+    DropStream,
+    Item,
+    RebuildSharedStream,
+    RecreateStream,
+    ReplaceStream,
+    ResumeStream,
+)
+from reconciler.names import GroupNames
+from reconciler.steps import Facts, Step, busy, conflict
+from reconciler.survey import StreamCheck, StreamVerdict, Survey, is_shared_name
+
+
+def stream_step(survey: Survey, verdict: Verdict, shared: StreamCheck, names: GroupNames) -> Step:
+    """What the group's stream needs."""
+    check = survey.streams[names.group]
+    if check.verdict is StreamVerdict.FOREIGN:
+        return conflict(names.group, f"{check.detail}, not touched")
+    blocked = _shared_trouble(shared)
+    if blocked and check.verdict is not StreamVerdict.IN_SYNC:
+        return Step(Item("", Condition.DEGRADED, "!", blocked))
+    if check.verdict in (StreamVerdict.MOVED, StreamVerdict.SILENT) and shared.verdict is not StreamVerdict.IN_SYNC:
+        # A stream is dropped only when what it is to be made from anew is seen to be there.
+        return Step(busy("~", f"waits for the shared stream: {check.detail}"))
+    if check.verdict is StreamVerdict.SILENT and names.stream not in verdict.silent:
+        return Step(Item("", Condition.DEGRADED, "?", "its query is not listed; waiting to be sure"))
+    repair = _stream_repair(check, names)
+    if repair is not None:
+        return repair
+    if check.detail or blocked:
+        return Step(Item("", Condition.DEGRADED, "!", check.detail or blocked))
+    return Step(Item("", Condition.READY))
+
+
+def _stream_repair(check: StreamCheck, names: GroupNames) -> Step | None:
+    """What puts a stream in order; None where it is in order already."""
+    match check.verdict:
+        case StreamVerdict.ABSENT:
+            return Step(busy("+", f"create stream {names.topic}"), (CreateStream(names),))
+        case StreamVerdict.CHANGED:
+            replacement = ReplaceStream(names, check.detail, retention_ms=check.retention_ms)
+            return Step(busy("~", f"replace stream: {check.detail}"), (replacement,))
+        case StreamVerdict.MOVED:
+            move = RecreateStream(names, check.detail, check.retention_ms)
+            return Step(busy("~", f"move stream: {check.detail}"), (move,))
+        case StreamVerdict.PAUSED:
+            resume = ResumeStream(names.stream, check.query_id, names.group)
+            return Step(busy("!", "resume its paused query"), (resume,))
+        case StreamVerdict.SILENT:
+            again = ReplaceStream(names, check.detail, prove=True)
+            return Step(busy("!", f"replace stream: {check.detail}"), (again,))
+    return None
+
+
+def _shared_trouble(shared: StreamCheck) -> str:
+    failed = shared.verdict is StreamVerdict.IN_SYNC and shared.detail
+    if failed or shared.verdict in (StreamVerdict.FOREIGN, StreamVerdict.SILENT):
+        return f"the shared stream: {shared.detail}"
+    return ""
+
+
+def shared_actions(verdict: Verdict, shared: StreamCheck, facts: Facts) -> list[Action]:
+    """What the shared stream needs before any group's stream does."""
+    name = facts.topology.shared_name
+    if shared.verdict is StreamVerdict.SILENT and name in verdict.silent:
+        return [RebuildSharedStream(name)]
+    if shared.verdict is StreamVerdict.ABSENT:
+        return [CreateSharedStream(facts.topology.shared_name)]
+    if shared.verdict is StreamVerdict.PAUSED:
+        return [ResumeStream(facts.topology.shared_name, shared.query_id, None)]
+    return []
+
+
+def old_shared(survey: Survey, facts: Facts, shared: StreamCheck) -> list[Action]:
+    """Drop the shared streams of earlier definitions that nothing reads any more; their topics run dry."""
+    source, topology = survey.observed.source, facts.topology
+    if shared.verdict is not StreamVerdict.IN_SYNC:
+        return []
+    read = set()
+    for query in source.queries.values():
+        definition = topology.definition_of(query.text)
+        if definition is not None:
+            read.add(definition.source)
+    return [
+        DropStream(name, None)
+        for name, query in sorted(source.queries.items())
+        if is_shared_name(name, topology)
+        and name in source.streams
+        and name != topology.shared_name
+        and name not in read
+        and topology.is_shared_form(query.text)
+    ]
+
+
+def groups_tables(survey: Survey, facts: Facts) -> list[Action]:
+    """Keep the table of counts: one where it is wanted, none of another definition, and none that lies."""
+    topology, queries = facts.topology, survey.observed.source.queries
+    ours = sorted(name for name, query in queries.items() if _counts_groups(name, query.text, topology))
+    drop = [name for name in ours if name != topology.groups_table or facts.groups_lie]
+    actions: list[Action] = [DropGroupsTable(name) for name in drop]
+    if facts.groups_table and topology.groups_table not in queries:
+        actions.append(CreateGroupsTable(topology.groups_table))
+    return actions
+
+
+def _counts_groups(name: str, text: str, topology: Topology) -> bool:
+    return topology.is_groups_table(name) and topology.is_groups_form(text)
