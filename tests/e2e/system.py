@@ -202,16 +202,8 @@ class System:
         image = docker("service", "inspect", f"{self.name}_reconciler", "--format", IMAGE)
         variables = os.environ | environment | more | {"RECONCILER_IMAGE": image}
         self.scale("reconciler", 0)
-        deploy = [
-            "docker",
-            "stack",
-            "deploy",
-            "--resolve-image",
-            "never",
-            "-c",
-            ROOT / "manifests" / "stack.yml",
-            stack,
-        ]
+        manifest = str(ROOT / "manifests" / "stack.yml")
+        deploy = ["docker", "stack", "deploy", "--resolve-image", "never", "-c", manifest, stack]
         try:
             subprocess.run(deploy, env=variables, capture_output=True, check=True)
             yield f"http://127.0.0.1:{port}"
