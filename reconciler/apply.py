@@ -195,6 +195,8 @@ class Executor:
         return description
 
     def _recreate_stream(self, action: RecreateStream) -> None:
+        if action.topic_gone and action.names.topic in self._topics:
+            raise KsqlConflict(f"topic {action.names.topic} is there after all")
         self._drop(action.names.stream, delete_topic=False)
         self._create(action.names, "latest", action.retention_ms)
 

@@ -120,6 +120,7 @@ class Controller:
     def __post_init__(self) -> None:
         """Prepare the reader of groups."""
         world = self.world
+        self._resynced = self.clocks.monotonic()
         self.groups = FastPath(world.strategy, world.settings, world.topology.select_groups(), self.clocks.monotonic)
 
     def cycle(self, *, paused: bool = False) -> Outcome:
@@ -159,7 +160,10 @@ class Controller:
         platform = self.world.platform.observe()
         self._show(platform)
         failures = self.world.ksqldb.failures
-        source, membership = look_at_source(self.world.ksqldb, self.groups.read)
+        resync = self._resync_is_due()
+        source, membership = look_at_source(self.world.ksqldb, self.groups.read, topics=resync)
+        if resync:
+            self._resynced = self.clocks.monotonic()
         if self.world.ksqldb.failures != failures:
             self.memory = self.memory.distrust()  # a retry made a failed read good: not a healthy, agreeing read
         seen = survey(Observed(source, platform, membership), self.world.topology, self.world.settings)
@@ -177,6 +181,10 @@ class Controller:
                 log.warning("group has members after all", group=group)
                 self.memory = self.memory.forget(group)
         return seen, guards.judge(self.memory, seen, settings, self.overrides, now)
+
+    def _resync_is_due(self) -> bool:
+        """Whether this look lists the topics too, which no other read tells: every `RESYNC_INTERVAL`."""
+        return self.clocks.monotonic() - self._resynced >= self.world.settings.resync_interval
 
     def plan(self, seen: Survey, verdict: Verdict) -> Plan:
         """Plan one cycle from what was seen; before streams are made, ask how many the server allows.

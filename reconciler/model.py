@@ -60,6 +60,7 @@ class SourceState:
         trouble: why the server must not be given DDL now, nor believed about an absence; ``""`` when healthy.
         streams: by exact name.
         queries: persistent queries by the name of the stream or table they write.
+        topics: names of all Kafka topics; None where they were not read at this look.
     """
 
     identity: Identity
@@ -67,6 +68,7 @@ class SourceState:
     trouble: str
     streams: Mapping[str, Stream]
     queries: Mapping[str, Query]
+    topics: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -208,10 +210,14 @@ class ReplaceStream(StreamAction):
 
 @dataclass(frozen=True)
 class RecreateStream(StreamAction):
-    """Drop a group's stream and create it again over its topic, where replacing in place is impossible."""
+    """Drop a group's stream and create it again over its topic, where replacing in place is impossible.
+
+    With ``topic_gone`` the reason is that its topic was not listed, which is asked again first.
+    """
 
     why: str
     retention_ms: int | None = None
+    topic_gone: bool = False
     verb: ClassVar[str] = "recreate_stream"
     effect: ClassVar[Effect] = Effect.UPDATE
 

@@ -12,11 +12,18 @@ from reconciler.registry import Identity
 RUNNING = "RUNNING"
 
 
-def look_at_source(ksqldb: Ksqldb, read: Callable[[], Membership]) -> tuple[SourceState, Membership]:
+def look_at_source(
+    ksqldb: Ksqldb, read: Callable[[], Membership], *, topics: bool = False
+) -> tuple[SourceState, Membership]:
     """Read identity, health, streams, queries and the UNS map.
 
     The map is read before the streams: an asset that is mapped in between is found at the next look, while a stream
     that is found without its group would look like one to remove.
+
+    Args:
+        ksqldb: the server.
+        read: reads the UNS map.
+        topics: list the Kafka topics too, to find streams whose topic somebody deleted.
 
     Raises:
         reconciler.errors.KsqlError: any read failed or was not complete.
@@ -32,6 +39,7 @@ def look_at_source(ksqldb: Ksqldb, read: Callable[[], Membership]) -> tuple[Sour
         trouble=trouble(info, health),
         streams=streams,
         queries=queries,
+        topics=ksqldb.topics() if topics else None,
     )
     return state, membership
 

@@ -22,6 +22,9 @@ from reconciler.names import GroupNames
 from reconciler.steps import Facts, Step, busy, conflict
 from reconciler.survey import StreamCheck, StreamVerdict, Survey, is_shared_name
 
+#: What can be put right only when the shared stream is seen to be there.
+_NEED_SHARED = (StreamVerdict.MOVED, StreamVerdict.SILENT, StreamVerdict.TOPICLESS)
+
 
 def stream_step(survey: Survey, verdict: Verdict, shared: StreamCheck, names: GroupNames) -> Step:
     """What the group's stream needs."""
@@ -31,7 +34,7 @@ def stream_step(survey: Survey, verdict: Verdict, shared: StreamCheck, names: Gr
     blocked = _shared_trouble(shared)
     if blocked and check.verdict is not StreamVerdict.IN_SYNC:
         return Step(Item("", Condition.DEGRADED, "!", blocked))
-    if check.verdict in (StreamVerdict.MOVED, StreamVerdict.SILENT) and shared.verdict is not StreamVerdict.IN_SYNC:
+    if check.verdict in _NEED_SHARED and shared.verdict is not StreamVerdict.IN_SYNC:
         # A stream is dropped only when what it is to be made from anew is seen to be there.
         return Step(busy("~", f"waits for the shared stream: {check.detail}"))
     if check.verdict is StreamVerdict.SILENT and names.stream not in verdict.silent:
@@ -55,12 +58,15 @@ def _stream_repair(check: StreamCheck, names: GroupNames) -> Step | None:
         case StreamVerdict.MOVED:
             move = RecreateStream(names, check.detail, check.retention_ms)
             return Step(busy("~", f"move stream: {check.detail}"), (move,))
+        case StreamVerdict.TOPICLESS:
+            again = RecreateStream(names, check.detail, check.retention_ms, topic_gone=True)
+            return Step(busy("!", f"make stream anew: {check.detail}"), (again,))
         case StreamVerdict.PAUSED:
             resume = ResumeStream(names.stream, check.query_id, names.group)
             return Step(busy("!", "resume its paused query"), (resume,))
         case StreamVerdict.SILENT:
-            again = ReplaceStream(names, check.detail, prove=True)
-            return Step(busy("!", f"replace stream: {check.detail}"), (again,))
+            silent = ReplaceStream(names, check.detail, prove=True)
+            return Step(busy("!", f"replace stream: {check.detail}"), (silent,))
     return None
 
 

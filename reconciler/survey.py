@@ -29,6 +29,7 @@ class StreamVerdict(Enum):
     CHANGED = "changed"
     MOVED = "moved"
     SILENT = "silent"
+    TOPICLESS = "topicless"
     FOREIGN = "foreign"
 
 
@@ -136,6 +137,8 @@ def check_stream(names: GroupNames, source: SourceState, topology: Topology) -> 
         return StreamCheck(StreamVerdict.MOVED, _list(differences), query.id, retention)
     if differences:
         return StreamCheck(StreamVerdict.CHANGED, _list(differences), query.id, retention)
+    if source.topics is not None and source.streams[names.stream].topic not in source.topics:
+        return StreamCheck(StreamVerdict.TOPICLESS, "its topic is gone", query.id, retention)
     if query.paused:
         return StreamCheck(StreamVerdict.PAUSED, "its query is paused", query.id)
     return StreamCheck(StreamVerdict.IN_SYNC, "its query failed" if query.failed else "", query.id)

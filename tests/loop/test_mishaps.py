@@ -249,3 +249,21 @@ def test_ksqldb_that_is_not_well_holds_a_removal_back(stage: Stage) -> None:
     stage.ksqldb.well = WELL
     stage.ksqldb.fault = unreachable("topics")
     assert "ofa_group_paint" in stage.platform.services
+
+
+def test_a_stream_whose_topic_somebody_deleted_is_made_anew(stage: Stage) -> None:
+    """Found when topics are listed, every RESYNC_INTERVAL; asked again before the stream is dropped."""
+    controller = stage.controller()
+    controller.cycle()
+    topic, text = stage.ksqldb.made["ASSET_STREAM_WELD"]
+    listed = stage.ksqldb.topics
+    gone = {topic}
+    stage.ksqldb.topics = lambda: listed() - gone  # type: ignore[method-assign]
+    stage.ksqldb.statements.clear()
+    stage.now += 100
+    controller.cycle()
+    assert stage.ksqldb.statements == []
+    stage.now += 300
+    controller.cycle()
+    assert [one.verb for one in stage.ksqldb.statements] == ["drop", "create"]
+    assert stage.ksqldb.made["ASSET_STREAM_WELD"] == (topic, text)
