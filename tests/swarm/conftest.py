@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from requests.adapters import HTTPAdapter
 
 from .sandbox import Sandbox, docker, eventually
 
@@ -62,6 +63,20 @@ def sandbox(image: str, network: str) -> Iterator[Sandbox]:
     made = Sandbox(image, network)
     yield made
     made.clean_up()
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Every request to the engine as it leaves through the HTTP library, whoever sends it."""
+    requests: list[str] = []
+    send = HTTPAdapter.send
+
+    def counted(self: HTTPAdapter, request: object, *args: object, **kwargs: object) -> object:
+        requests.append(f"{request.method} {request.path_url.partition('?')[0]}")  # type: ignore[attr-defined]
+        return send(self, request, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(HTTPAdapter, "send", counted)
+    yield requests  # noqa: PT022 - the list is read after the requests were sent
 
 
 def _network_is_removed(name: str) -> bool:

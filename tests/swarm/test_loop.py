@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 import pytest
 from fakes import FakeKsqldb
 from prometheus_client import CollectorRegistry
-from requests.adapters import HTTPAdapter
 
 from reconciler.apply import Result
 from reconciler.controller import Controller, World
@@ -90,20 +89,6 @@ def scene(sandbox: Sandbox) -> Iterator[Scene]:
     yield made
     for platform in made.platforms:
         platform.close()
-
-
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Every request to the engine as it leaves through the HTTP library."""
-    requests: list[str] = []
-    send = HTTPAdapter.send
-
-    def counted(self: HTTPAdapter, request: object, *args: object, **kwargs: object) -> object:
-        requests.append(f"{request.method} {request.path_url.partition('?')[0]}")  # type: ignore[attr-defined]
-        return send(self, request, *args, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(HTTPAdapter, "send", counted)
-    yield requests  # noqa: PT022 - the list is read after the requests were sent
 
 
 def test_once_twice(scene: Scene, sent: list[str]) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
 import pytest
-from requests.adapters import HTTPAdapter
 
 from reconciler.errors import PlatformConflict, PlatformRefused
 from reconciler.platforms.base import LiveService, Port, Publish
@@ -15,20 +13,6 @@ from reconciler.platforms.swarm import SwarmPlatform
 from .sandbox import Sandbox, docker
 
 pytestmark = pytest.mark.engine
-
-
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Every request as it leaves through the HTTP library, whoever sends it."""
-    requests: list[str] = []
-    send = HTTPAdapter.send
-
-    def counted(self: HTTPAdapter, request: object, *args: object, **kwargs: object) -> object:
-        requests.append(f"{request.method} {request.path_url.partition('?')[0]}")  # type: ignore[attr-defined]
-        return send(self, request, *args, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(HTTPAdapter, "send", counted)
-    yield requests  # noqa: PT022 - the list is read after the requests were sent
 
 
 @pytest.mark.parametrize("services", [1, 20])
