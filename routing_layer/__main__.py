@@ -10,6 +10,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 
 import uvloop
 
@@ -70,7 +71,8 @@ def _run(settings: Settings, sock: socket.socket) -> int:
 
 def _workers(settings: Settings, sock: socket.socket) -> int:
     """Run processes that accept from one socket; if one dies, end the others, so that the platform starts anew."""
-    children = {_fork(settings, sock) for _ in range(settings.routing_layer_workers)}
+    alive = os.pipe()
+    children = {_fork(settings, sock, alive) for _ in range(settings.routing_layer_workers)}
     sock.close()
 
     def pass_on(number: int, _frame: object) -> None:
@@ -89,11 +91,20 @@ def _workers(settings: Settings, sock: socket.socket) -> int:
     return abs(code)
 
 
-def _fork(settings: Settings, sock: socket.socket) -> int:
+def _fork(settings: Settings, sock: socket.socket, alive: tuple[int, int]) -> int:
+    """Start a worker; ``alive`` is a pipe whose writing end only the parent keeps open."""
     child = os.fork()
     if child == 0:
+        os.close(alive[1])
+        threading.Thread(target=_end_with_parent, args=(alive[0],), daemon=True).start()
         os._exit(_run(settings, sock))
     return child
+
+
+def _end_with_parent(reading: int) -> None:
+    """Drain and end once the parent is gone, however it went: an orphan would keep the port for ever."""
+    os.read(reading, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+"""Several processes on one port: they end with the one that started them, however that goes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def accepts(port: int) -> bool:
+    """Whether anybody listens."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def until(port: int, *, open_: bool) -> None:
+    """Wait until the port is open, or closed."""
+    deadline = time.monotonic() + 30
+    while accepts(port) is not open_:
+        assert time.monotonic() < deadline, f"port {port} should be {'open' if open_ else 'closed'}"
+        time.sleep(0.05)
+
+
+def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    """SIGKILL of the parent cannot be caught; its workers notice, drain and give the port back."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        "ROUTING_LAYER_PORT": str(port),
+        "ROUTING_LAYER_WORKERS": "2",
+        "KSQLDB_URL": "http://127.0.0.1:1",
+        "REGISTRY_FILE": str(tmp_path / "none.json"),
+        "RECONCILER_URL": "http://127.0.0.1:1",
+        "DRAIN_SECONDS": "1",
+        "LOG_LEVEL": "critical",
+    }
+    parent = subprocess.Popen([sys.executable, "-m", "routing_layer"], env=environment, cwd=Path(__file__).parents[2])
+    try:
+        until(port, open_=True)
+        parent.send_signal(signal.SIGKILL)
+        parent.wait(timeout=10)
+        until(port, open_=False)
+    finally:
+        parent.kill()
