@@ -35,7 +35,6 @@ from reconciler.model import (
 from reconciler.names import STREAM_PREFIX, GroupNames
 from reconciler.platforms.base import Platform
 from reconciler.ports import Ksqldb
-from reconciler.survey import is_shared_name
 
 #: How ksqlDB says which retention an existing topic has.
 _KEPT_RETENTION = re.compile(r"retention \(topic has (-?\d+)\)")
@@ -235,7 +234,7 @@ class Executor:
     def _reads_shared(self, description: Description) -> bool:
         """Whether the stream's own definition reads from a shared stream of ours: lineage, not the name."""
         definition = self._topology.definition_of(description.statement)
-        return definition is not None and is_shared_name(definition.source, self._topology)
+        return definition is not None and self._topology.is_shared(definition.source)
 
     def _publish(self, action: PublishRegistry) -> None:
         document = action.document

@@ -105,21 +105,20 @@ def remember(memory: Memory, survey: Survey, topology: Topology, settings: Setti
         settings: `PRUNE_MAX_FRACTION` says which loss of rows is a collapse.
         now: monotonic seconds, so that a change of the wall clock ends no grace time.
     """
-    assets = survey.observed.membership.assets
+    assets, queries = survey.observed.membership.assets, len(survey.observed.source.queries)
+    silent = _silent(memory, survey, topology, now)
     if not survey.observed.membership.full and not survey.observed.source.trouble:
-        return replace(
-            memory, missing=_still(memory.missing, survey.missing), silent=_silent(memory, survey, topology, now)
-        )
+        return replace(memory, missing=_still(memory.missing, survey.missing), silent=silent, queries=queries)
     if survey.observed.source.trouble or _collapsed(memory.assets, assets, settings):
-        return replace(memory.distrust(), assets=assets, queries=len(survey.observed.source.queries))
+        return replace(memory.distrust(), assets=assets, queries=queries)
     out = {group for group in survey.missing if survey.owned[group].url is None}
     return replace(
         memory,
         missing=_counted(memory.missing, survey.missing, now),
-        silent=_silent(memory, survey, topology, now),
+        silent=silent,
         unregistered={group: memory.unregistered.get(group, now) for group in sorted(out)},
         assets=assets,
-        queries=len(survey.observed.source.queries),
+        queries=queries,
         approved=memory.approved & survey.missing,
     )
 
@@ -146,7 +145,7 @@ def judge(memory: Memory, survey: Survey, settings: Settings, overrides: Overrid
     refusals = [*stops]
     if trouble:
         refusals.append(Refusal("health", f"ksqlDB is not well: {trouble}; no statements, no removals until it is"))
-    over = _over_budget(memory, survey, settings, overrides)
+    over = _over_budget(memory, survey, settings)
     approval = approval_id(survey) if over else ""
     if over:
         refusals.append(Refusal("budget", f"{over}; approve exactly this with --approve {approval}"))
@@ -210,12 +209,9 @@ def _stops(survey: Survey, overrides: Overrides) -> tuple[Refusal, ...]:
     return tuple(refusals)
 
 
-def _over_budget(memory: Memory, survey: Survey, settings: Settings, overrides: Overrides) -> str:
+def _over_budget(memory: Memory, survey: Survey, settings: Settings) -> str:
     """Return both numbers in words when too many groups are missing at once."""
-    approved = memory.approved
-    if overrides.approve and overrides.approve == approval_id(survey):
-        approved = survey.missing
-    missing = survey.missing - approved
+    missing = survey.missing - memory.approved
     allowed = allowed_removals(len(survey.owned), settings.prune_max_fraction)
     if len(missing) <= allowed:
         return ""

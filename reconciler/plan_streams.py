@@ -20,7 +20,7 @@ from reconciler.model import (
 )
 from reconciler.names import GroupNames
 from reconciler.steps import Facts, Step, busy, conflict
-from reconciler.survey import StreamCheck, StreamVerdict, Survey, is_shared_name
+from reconciler.survey import StreamCheck, StreamVerdict, Survey
 
 #: What can be put right only when the shared stream is seen to be there.
 _NEED_SHARED = (StreamVerdict.MOVED, StreamVerdict.SILENT, StreamVerdict.TOPICLESS)
@@ -102,7 +102,7 @@ def old_shared(survey: Survey, facts: Facts, shared: StreamCheck) -> list[Action
     return [
         DropStream(name, None)
         for name, query in sorted(source.queries.items())
-        if is_shared_name(name, topology)
+        if topology.is_shared(name)
         and name in source.streams
         and name != topology.shared_name
         and name not in read

@@ -128,7 +128,7 @@ def check_stream(names: GroupNames, source: SourceState, topology: Topology) -> 
     if query is None:
         return StreamCheck(StreamVerdict.SILENT, "no query writes it")
     definition = topology.definition_of(query.text)
-    if definition is None or not is_shared_name(definition.source, topology):
+    if definition is None or not topology.is_shared(definition.source):
         return StreamCheck(StreamVerdict.FOREIGN, f"stream {names.stream} does not read from our shared stream")
     differences = topology.group_differences(definition, names)
     retention = None if "topic" in differences else definition.retention_ms
@@ -158,11 +158,6 @@ def check_shared(source: SourceState, topology: Topology) -> StreamCheck:
     if query.paused:
         return StreamCheck(StreamVerdict.PAUSED, "its query is paused", query.id)
     return StreamCheck(StreamVerdict.IN_SYNC, "its query failed" if query.failed else "")
-
-
-def is_shared_name(name: str, topology: Topology) -> bool:
-    """Whether ``name`` is that of a shared stream of ours, of this or an earlier definition."""
-    return topology.is_shared(name)
 
 
 def _list(differences: tuple[str, ...]) -> str:
@@ -227,7 +222,7 @@ def _owned_streams(source: SourceState, topology: Topology, known: Mapping[str, 
             continue
         query = source.queries.get(name)
         definition = topology.definition_of(query.text) if query else None
-        if definition is not None and is_shared_name(definition.source, topology):
+        if definition is not None and topology.is_shared(definition.source):
             found.setdefault(known.get(name) or definition.filter_literal or name, name)
         elif query is None and name in known:
             found.setdefault(known[name], name)

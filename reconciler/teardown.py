@@ -13,7 +13,6 @@ from reconciler.errors import KsqlError
 from reconciler.model import Action, DropGroupsTable, DropStream, RemoveRegistry, RemoveService
 from reconciler.names import STREAM_PREFIX
 from reconciler.platforms.base import Kind
-from reconciler.survey import is_shared_name
 
 _ORDER = {Kind.ROUTING_LAYER: 0, Kind.STATE_API: 1, Kind.GROUP: 2}
 
@@ -53,8 +52,8 @@ def _drop_streams(world: World, executor: Executor) -> Iterator[Result]:
     for stream in streams:
         query = queries.get(stream.name)
         definition = world.topology.definition_of(query.text) if query else None
-        if is_shared_name(stream.name, world.topology):
+        if world.topology.is_shared(stream.name):
             shared.append(DropStream(stream.name, None))
-        elif stream.name.startswith(STREAM_PREFIX) and definition and is_shared_name(definition.source, world.topology):
+        elif stream.name.startswith(STREAM_PREFIX) and definition and world.topology.is_shared(definition.source):
             groups.append(DropStream(stream.name, stream.name, world.settings.delete_topics))
     yield from executor.apply([*groups, *shared], lambda _action: False)

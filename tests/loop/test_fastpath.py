@@ -116,3 +116,15 @@ def test_another_definition_replaces_the_table(stage: Stage) -> None:
     stage.settle(stage.controller())
     (new,) = stage.ksqldb.tables
     assert new != old
+
+
+def test_a_terminated_query_is_replaced_between_full_scans_too(stage: Stage) -> None:
+    """Patience with a query that is not listed does not start again at each look that only counts."""
+    controller = stage.controller()
+    stage.settle(controller)
+    run(stage, controller, 2)
+    stage.ksqldb.calls.clear()
+    stage.ksqldb.terminated.add("ASSET_STREAM_G1")
+    run(stage, controller, 12)
+    assert stage.ksqldb.calls["members"] == 0
+    assert stage.ksqldb.terminated == set()
