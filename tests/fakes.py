@@ -6,9 +6,11 @@ a test can say how many reads and writes something took. The real engine and the
 
 from __future__ import annotations
 
+import copy
 import itertools
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +18,14 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from reconciler.controller import Clocks, Controller, World
-from reconciler.errors import KsqlError, PlatformConflict, PlatformRefused
+from reconciler.errors import (
+    KsqlBadStatement,
+    KsqlConflict,
+    KsqlError,
+    KsqlRefused,
+    PlatformConflict,
+    PlatformRefused,
+)
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.guards import Overrides
 from reconciler.ksqldb.entities import Description, Health, QueryInfo, ServerInfo, StreamInfo
@@ -24,6 +33,7 @@ from reconciler.ksqldb.statement import Statement
 from reconciler.ksqldb.wire import Column
 from reconciler.metrics import Metrics
 from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, ServiceSpec
+from reconciler.registry import LIMIT_BYTES
 from reconciler.settings import Settings
 from reconciler.wiring import topology_of
 
@@ -40,12 +50,14 @@ class FakePlatform:
         calls: how often each method was called.
         healthy: whether tasks of a service come up; by service name, default yes.
         fault: called with the name of each method before it acts; may raise.
+        strangers: names of configs that somebody else made.
     """
 
     owner: str = "ofa"
     prefix: str = "ofa"
     services: dict[str, LiveService] = field(default_factory=dict)
     registries: dict[str, LiveRegistry] = field(default_factory=dict)
+    strangers: frozenset[str] = frozenset()
     calls: Counter[str] = field(default_factory=Counter)
     healthy: Callable[[str], bool] = lambda _name: True
     fault: Callable[[str], None] = lambda _call: None
@@ -57,15 +69,26 @@ class FakePlatform:
         """How many writes were asked for."""
         return sum(count for call, count in self.calls.items() if call != "observe")
 
+    def clone(self) -> FakePlatform:
+        """Return one that goes its own way from here; what it holds are values."""
+        return replace(
+            self,
+            services=dict(self.services),
+            registries=dict(self.registries),
+            calls=Counter(self.calls),
+            _ids=copy.copy(self._ids),
+        )
+
     def observe(self) -> PlatformState:
         """Read everything; a task that can run does."""
         self._call("observe")
-        mounted = {mount.name for live in self.services.values() if live.spec for mount in live.spec.configs}
+        mounted = self._mounted()
         live = {
             name: replace(service, running=service.spec.replicas if self.healthy(service.name) else 0)
             if service.spec
             else service
             for name, service in self.services.items()
+            if service.owner == self.owner or name.startswith(f"{self.prefix}_")
         }
         documents = [replace(one, mounted=one.name in mounted) for one in self.registries.values()]
         documents.sort(key=lambda one: -one.sequence)
@@ -97,15 +120,23 @@ class FakePlatform:
                 del self.services[name]
 
     def publish_registry(self, data: bytes, revision: str, sequence: int) -> None:
-        """Create or renew a document."""
+        """Create or renew a document; a name stands for its content."""
         self._call("publish_registry")
         name = f"{self.prefix}_registry-{revision}"
-        self.registries[name] = LiveRegistry(name, sequence, name, sequence, data, self.clock())
+        if name in self.strangers:
+            raise PlatformRefused(f"config {name} exists without our labels, not touched")
+        if len(data) > LIMIT_BYTES:
+            raise PlatformRefused(f"config {name} is too large")
+        there = self.registries.get(name)
+        if there is not None and there.data != data:
+            raise PlatformRefused(f"config {name} exists with other content, not touched")
+        if there is None or there.sequence != sequence:
+            self.registries[name] = LiveRegistry(name, next(self._ids), name, sequence, data, self.clock())
 
     def remove_registry(self, registry: LiveRegistry) -> None:
         """Remove a document that nothing mounts."""
         self._call("remove_registry")
-        if registry.mounted:
+        if registry.name in self._mounted():
             raise PlatformRefused(f"config {registry.name} is in use")
         self.registries.pop(registry.name, None)
 
@@ -117,6 +148,9 @@ class FakePlatform:
         live = self.services[name.casefold()]
         assert live.spec is not None
         self.services[name.casefold()] = replace(live, version=next(self._ids), spec=replace(live.spec, **changes))  # type: ignore[arg-type]
+
+    def _mounted(self) -> set[str]:
+        return {mount.name for live in self.services.values() if live.spec for mount in live.spec.configs}
 
     def _need_configs(self, spec: ServiceSpec) -> None:
         for mount in spec.configs:
@@ -130,9 +164,15 @@ class FakePlatform:
 
 @dataclass
 class FakeKsqldb:
-    """A ksqlDB in memory: a map of assets, and streams that remember the statement that made them."""
+    """A ksqlDB in memory: a map of assets, and streams that remember the statement that made them.
+
+    Attributes:
+        assets: the group of each asset at the level `workcenter`.
+        levels: the same at other levels.
+    """
 
     assets: dict[str, str | None] = field(default_factory=dict)
+    levels: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
     identity: tuple[str, str] = ("kafka-1", "default_")
     status: str = "RUNNING"
     well: Health = WELL
@@ -153,6 +193,14 @@ class FakeKsqldb:
     def writes(self) -> int:
         """How many statements were sent."""
         return len(self.statements)
+
+    def clone(self) -> FakeKsqldb:
+        """Return one that goes its own way from here; what it holds are values."""
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, dict | set | list):
+                setattr(other, name, copy.copy(value))
+        return other
 
     def info(self) -> ServerInfo:
         """Who answers."""
@@ -193,8 +241,7 @@ class FakeKsqldb:
         else:
             return None
         query = QueryInfo(f"CSAS_{name}", text, (name,), "PERSISTENT", {"RUNNING": 1})
-        readers = self.readers.get(name, ())
-        readers += tuple(one for one, (_, sql) in self.made.items() if f"FROM `{name}`" in sql or f"FROM {name}" in sql)
+        readers = self._readers_of(name)
         return Description(
             name=name,
             kind="STREAM",
@@ -210,7 +257,7 @@ class FakeKsqldb:
     def topics(self) -> frozenset[str]:
         """All topics."""
         self._call("topics")
-        return frozenset(self.kept_topics | {topic for topic, _ in self.made.values()})
+        return frozenset(self.kept_topics)
 
     def execute(self, statement: Statement) -> object:
         """Do what the statement says."""
@@ -218,28 +265,61 @@ class FakeKsqldb:
         self.statements.append(statement)
         match statement.verb:
             case "create" | "replace":
-                topic = statement.sql.split("KAFKA_TOPIC")[1].split("'")[1]
-                self.made[statement.target] = (topic, statement.sql)
-                self.kept_topics.add(topic)
-                self.terminated.discard(statement.target)
-                self.paused.discard(statement.target)
+                self._create(statement)
             case "create_table":
+                if statement.target in self.tables:
+                    raise KsqlConflict(f"{statement.target}: a table with the same name already exists")
                 self.tables[statement.target] = statement.sql
             case "drop_table":
-                del self.tables[statement.target]
+                if self.tables.pop(statement.target, None) is None:
+                    raise KsqlBadStatement(f"Could not find source {statement.target}")
             case "drop":
-                topic, _ = self.made.pop(statement.target)
-                if "DELETE TOPIC" in statement.sql:
-                    self.kept_topics.discard(topic)
+                self._drop(statement)
             case "resume":
-                self.paused.discard(statement.target.removeprefix("CSAS_"))
+                self._resume(statement.target.removeprefix("CSAS_"))
         return None
+
+    def _create(self, statement: Statement) -> None:
+        name, sql = statement.target, statement.sql
+        if statement.verb == "create" and name in self.made:
+            raise KsqlConflict(f"{name}: a stream with the same name already exists")
+        source = re.search(r"FROM `([^`]*)` WHERE", sql)
+        if source is not None and source[1] not in self.made:
+            raise KsqlBadStatement(f"{source[1]} does not exist.")
+        if name not in self.made and self.limit is not None and len(self.made) + len(self.tables) >= self.limit:
+            raise KsqlRefused("it would cause the number of active, persistent queries to exceed the limit")
+        topic = sql.split("KAFKA_TOPIC")[1].split("'")[1]
+        self.made[name] = (topic, sql)
+        self.kept_topics.add(topic)
+        self.terminated.discard(name)
+        self.paused.discard(name)
+
+    def _drop(self, statement: Statement) -> None:
+        """Drop it; one with readers is refused, and its topic is gone all the same (measured)."""
+        name = statement.target
+        if name not in self.made:
+            raise KsqlBadStatement(f"Stream {name} does not exist.")
+        topic, _ = self.made[name]
+        if "DELETE TOPIC" in statement.sql:
+            self.kept_topics.discard(topic)
+        if self._readers_of(name):
+            raise KsqlRefused(f"Cannot drop {name}: {self._readers_of(name)} read from it")
+        del self.made[name]
+        self.terminated.discard(name)
+
+    def _resume(self, name: str) -> None:
+        if name not in self.made or name in self.terminated:
+            raise KsqlBadStatement(f"Unknown queryId: CSAS_{name}")
+        self.paused.discard(name)
+
+    def _readers_of(self, name: str) -> tuple[str, ...]:
+        found = (one for one, (_, sql) in self.made.items() if f"FROM `{name}`" in sql or f"FROM {name}" in sql)
+        return (*self.readers.get(name, ()), *found)
 
     def members(self, table: str, key: str, level: str) -> tuple[tuple[str, str | None], ...]:
         """Every asset with its group."""
         self._call("members")
-        assert (table, key, level) == ("ASSET_TO_UNS_MAP", "ASSET_UUID", "workcenter")
-        return tuple(self.assets.items())
+        return tuple(self._at(table, key, level).items())
 
     def pull(self, sql: str, expected: Sequence[Column]) -> list[tuple[Any, ...]]:
         """The counts of the groups table; a row can be lost for good."""
@@ -252,8 +332,11 @@ class FakeKsqldb:
     def group_has_members(self, table: str, key: str, level: str, group: str) -> bool:
         """Whether any asset is in the group."""
         self._call("group_has_members")
-        assert (table, key, level) == ("ASSET_TO_UNS_MAP", "ASSET_UUID", "workcenter")
-        return group in self.assets.values()
+        return group in self._at(table, key, level).values()
+
+    def _at(self, table: str, key: str, level: str) -> Mapping[str, str | None]:
+        assert (table.upper(), key.upper()) == ("ASSET_TO_UNS_MAP", "ASSET_UUID")
+        return self.assets if level == "workcenter" else self.levels.get(level, dict.fromkeys(self.assets))
 
     def stop_waiting(self) -> None:
         """Nothing is waited for."""
@@ -268,25 +351,26 @@ class FakeKsqldb:
 
 @dataclass
 class Stage:
-    """An operator between two fakes, with a clock that a test moves."""
+    """An operator between two fakes, with clocks that a test moves: ``now`` in seconds, ``wall`` for time stamps."""
 
     platform: FakePlatform = field(default_factory=FakePlatform)
     ksqldb: FakeKsqldb = field(default_factory=FakeKsqldb)
     options: dict[str, object] = field(default_factory=dict)
     now: float = 1000.0
+    wall: datetime = NOW
 
     @property
     def settings(self) -> Settings:
         """Settings with short, whole numbers."""
         given: dict[str, object] = {"kafka_broker": "k:9092", "ksqldb_url": "http://k:8088", "environment": "devswarm"}
-        return Settings(_env_file=None, **{**given, **self.options})  # type: ignore[arg-type]
+        return Settings(_env_file=None, **{**given, **self.options})  # type: ignore[call-arg, arg-type]
 
     def controller(self, overrides: Overrides | None = None) -> Controller:
         """Start an operator: what one remembered is lost."""
         settings = self.settings
         strategy = UNSLevelGroupingStrategy(settings, self.ksqldb)
         world = World(settings, self.ksqldb, self.platform, strategy, topology_of(settings))
-        clocks = Clocks(monotonic=lambda: self.now, wall=lambda: NOW)
+        clocks = Clocks(monotonic=lambda: self.now, wall=lambda: self.wall)
         return Controller(world, Metrics(CollectorRegistry()), overrides or Overrides(), clocks)
 
     def settle(self, controller: Controller, cycles: int = 40, step: float = 5.0) -> None:
