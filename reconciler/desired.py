@@ -86,7 +86,7 @@ def routing_layer_spec(settings: Settings, registry_name: str) -> ServiceSpec:
         env={
             "ROUTING_LAYER_PORT": str(port),
             "REGISTRY_FILE": REGISTRY_PATH,
-            "RECONCILER_URL": settings.reconciler_url,
+            "RECONCILER_URL": settings.followed_url,
             "KSQLDB_URL": settings.url_for_services,
             "LOG_LEVEL": settings.log_level.value,
         },

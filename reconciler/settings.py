@@ -187,6 +187,9 @@ class Settings(BaseSettings):
     """Registry documents that are kept (two before the current one make a rollback possible)."""
     registry_roll_after: Seconds = 3600.0
     """Age at which the routing layer's mounted copy of the registry is renewed."""
+    registry_dir: Path | None = None
+    """Directory of the registry's files when `DEPLOYMENT_PLATFORM=docker`, under the same path for the engine; empty:
+    `openfactory` in `XDG_STATE_HOME` or `~/.local/state`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -229,6 +232,12 @@ class Settings(BaseSettings):
     def join_table(self) -> str:
         """The table that events are joined with."""
         return self.ksqldb_uns_join_table or self.ksqldb_uns_map
+
+    @property
+    def followed_url(self) -> str:
+        """Where the routing layer follows the registry; a plain container reads the file unless told otherwise."""
+        told = "reconciler_url" in self.model_fields_set
+        return self.reconciler_url if told or self.deployment_platform != "docker" else ""
 
     @property
     def url_for_services(self) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from reconciler.controller import World
@@ -14,6 +16,7 @@ from reconciler.ksqldb.client import KsqlClient
 from reconciler.ksqldb.topology import Topology
 from reconciler.metrics import Metrics
 from reconciler.platforms.base import Platform
+from reconciler.platforms.docker import DockerPlatform
 from reconciler.platforms.swarm import SwarmPlatform
 from reconciler.ports import Ksqldb
 from reconciler.readonly import ReadOnlyKsqldb, ReadOnlyPlatform, Withheld
@@ -32,9 +35,33 @@ def swarm(settings: Settings, on_request: OnRequest) -> Platform:
     )
 
 
+def docker(settings: Settings, on_request: OnRequest) -> Platform:
+    """Make the platform of plain containers.
+
+    Raises:
+        ConfigurationError: a service is to have another number of tasks than one.
+    """
+    counts = ("routing_layer_replicas", "fastapi_group_replicas", "state_api_replicas")
+    wrong = [f"{name.upper()}={getattr(settings, name)}" for name in counts if getattr(settings, name) != 1]
+    if wrong:
+        raise ConfigurationError(
+            f"{', '.join(wrong)}: with DEPLOYMENT_PLATFORM=docker every service is one container: set 1, or use swarm"
+        )
+    return DockerPlatform(
+        settings.reconciler_owner,
+        settings.resource_prefix,
+        settings.registry_dir or _state_home() / "openfactory",
+        on_request=on_request,
+    )
+
+
+def _state_home() -> Path:
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+
+
 # Built-in ones are named here and not only in the package's metadata, so that a plain copy of the source works too.
 _STRATEGIES: dict[str, Callable[[Settings, Ksqldb], GroupingStrategy]] = {"workcenter": UNSLevelGroupingStrategy}
-_PLATFORMS: dict[str, Callable[[Settings, OnRequest], Platform]] = {"swarm": swarm}
+_PLATFORMS: dict[str, Callable[[Settings, OnRequest], Platform]] = {"swarm": swarm, "docker": docker}
 
 
 def build_world(settings: Settings, metrics: Metrics, withheld: Withheld | None = None) -> World:

@@ -40,6 +40,18 @@ REQUESTS = (
     "POST /configs/{}/update",
     "DELETE /configs/{}",
     "GET /networks",
+    "GET /containers/json",
+    "GET /containers/{}/json",
+    "POST /containers/create",
+    "POST /containers/{}/start",
+    "POST /containers/{}/stop",
+    "POST /containers/{}/unpause",
+    "POST /containers/{}/rename",
+    "DELETE /containers/{}",
+    "GET /images/{}/json",
+    "POST /images/create",
+    "POST /networks/create",
+    "DELETE /networks/{}",
     "GET /distribution/{}/json",
 )
 
@@ -85,17 +97,36 @@ class Engine:
         self,
         path: str,
         *ids: str,
-        body: Mapping[str, Any],
+        body: Mapping[str, Any] | None = None,
         version: int | None = None,
+        params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
     ) -> Any:
-        """Write, at the object's ``version`` where it exists already."""
-        params = {} if version is None else {"version": version}
-        return self._request("POST", path, *ids, params=params, body=body, headers=headers)
+        """Write, at the object's ``version`` where it exists already; ``timeout`` is for what takes long by nature."""
+        given = {**(params or {}), **({} if version is None else {"version": version})}
+        return self._request("POST", path, *ids, params=given, body=body, headers=headers, timeout=timeout)
 
-    def delete(self, path: str, *ids: str) -> None:
+    def delete(self, path: str, *ids: str, params: Mapping[str, Any] | None = None) -> None:
         """Remove one object; `Gone` where there is none."""
-        self._request("DELETE", path, *ids)
+        self._request("DELETE", path, *ids, params=params)
+
+    def pull(self, image: str, silence: float) -> None:
+        """Have the engine fetch an image; ``silence`` is how many seconds it may show no progress.
+
+        Raises:
+            PlatformRefused: it cannot be fetched; the engine's own words say why.
+        """
+        headers, given = self.credentials(image), {"fromImage": image, "tag": "" if _has_version(image) else "latest"}
+        try:
+            lines = self._request(
+                "POST", "/images/create", params=given, headers=headers, timeout=silence, in_lines=True
+            )
+        except (PlatformRefused, Gone) as problem:
+            raise PlatformRefused(f"image {image} is not here and cannot be pulled: {problem}") from problem
+        for line in lines or ():  # the answer is a 200 before the first byte is fetched
+            if "error" in line:
+                raise PlatformRefused(f"image {image} is not here and cannot be pulled: {line['error']}")
 
     def credentials(self, image: str) -> dict[str, str]:
         """Return the header with the registry credentials for ``image``, empty where there are none (best effort)."""
@@ -121,15 +152,18 @@ class Engine:
         params: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        in_lines: bool = False,
     ) -> Any:
         client, label = self._connected(), f"{method} {path}"
         url = f"{client.base_url}/v{client.api_version}{path.format(*(quote(item, safe='/:') for item in ids))}"
         code, started = _NO_ANSWER, time.monotonic()
         try:
-            answer = client.request(method, url, params=params, json=body, headers=headers, timeout=self._timeout)
+            limit = timeout or self._timeout
+            answer = client.request(method, url, params=params, json=body, headers=headers, timeout=limit)
             code = str(answer.status_code)
             if answer.ok:
-                return answer.json() if answer.content else None
+                return (_lines(answer.content) if in_lines else answer.json()) if answer.content else None
         except (RequestException, OSError) as problem:
             self.close()
             raise PlatformUnreachable(f"{label}: the Docker engine did not answer: {problem}") from problem
@@ -195,6 +229,16 @@ def _message(body: str) -> str:
     except (ValueError, KeyError, TypeError):
         said = body
     return _RPC.sub("", str(said).strip()) or "no reason given"
+
+
+def _lines(body: bytes) -> list[Any]:
+    """Return the JSON documents of a report of progress, one a line."""
+    return [json.loads(line) for line in body.splitlines() if line.strip()]
+
+
+def _has_version(image: str) -> bool:
+    """Whether a reference has a tag or a digest."""
+    return "@" in image or ":" in image.rpartition("/")[2]
 
 
 def _encoded(params: Mapping[str, Any] | None) -> dict[str, Any]:

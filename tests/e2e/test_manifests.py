@@ -17,6 +17,7 @@ _ELSEWHERE = {
     "RECONCILER_PORT",
     "SWARM_NODE_HOST",
     "FASTAPI_GROUP_PORT_BASE",
+    "REGISTRY_DIR",
 }
 _SETTINGS = {name.upper() for name in Settings.model_fields}
 

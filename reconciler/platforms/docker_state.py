@@ -1,0 +1,176 @@
+"""From the containers of one service to what the plan reads. Pure.
+
+A service has one container, and while it is being replaced two. The newest is the service as it was last asked for;
+the older one serves until the newest is well. What is left to be done shows as a difference from the wanted spec
+(``unexpected``), so that the plan asks for an update for as long as anything is left: nothing has to be remembered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from reconciler.platforms.base import LiveService, ServiceSpec
+from reconciler.platforms.docker_spec import SERVICE, Shelf, from_engine, side_by_side
+from reconciler.platforms.swarm_spec import OWNER
+from reconciler.platforms.swarm_state import moment
+
+#: Seconds that a container without a healthcheck has to run before an older one is removed for it.
+MONITOR = 5.0
+#: What joins the ids of a service's containers in the id of the service.
+AND = "+"
+
+Raw = Mapping[str, Any]
+
+
+class Fault(StrEnum):
+    """What an update repairs without a new container."""
+
+    STOPPED = "stopped"
+    PAUSED = "paused"
+    RENAMED = "renamed"
+    REPLACED = "replaced"
+
+
+@dataclass(frozen=True)
+class Containers:
+    """The containers of one service of ours, oldest first; never empty."""
+
+    all: tuple[Raw, ...]
+
+    @property
+    def newest(self) -> Raw:
+        """The service as it was last asked for."""
+        return self.all[-1]
+
+    @property
+    def older(self) -> tuple[Raw, ...]:
+        """What serves until the newest is well."""
+        return self.all[:-1]
+
+    @property
+    def service(self) -> str:
+        """The service's name."""
+        return str(self.newest["Config"]["Labels"][SERVICE])
+
+    @property
+    def id(self) -> str:
+        """The ids of all of them."""
+        return AND.join(raw["Id"] for raw in self.all)
+
+    @property
+    def version(self) -> int:
+        """A number that is another one as soon as anything is that an update depends on."""
+        said = [
+            [raw["Id"], raw["Name"], raw["State"]["Status"], raw["HostConfig"], raw["NetworkSettings"]["Networks"]]
+            for raw in self.all
+        ]  # fmt: skip - one container a line
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+        return int.from_bytes(digest.digest()[:6])
+
+
+def by_service(raws: Iterable[Raw]) -> Mapping[str, Containers]:
+    """Sort containers of ours into services, by the services' names; one that is on its way out is none any more."""
+    found: dict[str, list[Raw]] = {}
+    for raw in sorted(raws, key=lambda one: moment(one["Created"])):
+        if raw["State"]["Status"] != "removing":
+            found.setdefault(raw["Config"]["Labels"][SERVICE], []).append(raw)
+    return {name: Containers(tuple(group)) for name, group in found.items()}
+
+
+def live_service(containers: Containers, images: Mapping[str, Raw | None], shelf: Shelf, now: datetime) -> LiveService:
+    """Read one service of ours.
+
+    Args:
+        containers: all that the service has.
+        images: every image that they were made from, by id; None for one that is gone.
+        shelf: where the registry is, and which document is current.
+        now: the present time, to tell how long a container has run.
+    """
+    newest = containers.newest
+    running = is_well(newest)
+    return LiveService(
+        id=containers.id,
+        version=containers.version,
+        name=containers.service,
+        owner=newest["Config"]["Labels"].get(OWNER),
+        spec=spec_of(containers, images, shelf, now),
+        running=int(running),
+        update_state="updating" if containers.older else "",
+        error="" if running else trouble(newest),
+    )
+
+
+def spec_of(
+    containers: Containers, images: Mapping[str, Raw | None], shelf: Shelf, now: datetime
+) -> ServiceSpec | None:
+    """Read the spec of the newest container, with what is left to be done about it."""
+    newest = containers.newest
+    spec = from_engine(newest, images[newest["Image"]], shelf)
+    if spec is None:
+        return None
+    found = faults(containers, now, beside=side_by_side(spec))
+    return replace(spec, unexpected=tuple(sorted({*spec.unexpected, *found})))
+
+
+def faults(containers: Containers, now: datetime, *, beside: bool) -> frozenset[Fault]:
+    """Return what an update has to repair; ``beside`` says whether an older container serves meanwhile."""
+    newest, status = containers.newest, containers.newest["State"]["Status"]
+    found = set()
+    if status in ("created", "exited", "dead"):
+        found.add(Fault.STOPPED)
+    if status == "paused":
+        found.add(Fault.PAUSED)
+    if not containers.older:
+        return frozenset(found | ({Fault.RENAMED} if name_of(newest) != containers.service else set()))
+    served = any(is_well(raw) for raw in containers.older)
+    if not (served and beside) or (is_well(newest) and _has_proved_itself(newest, now)):
+        found.add(Fault.REPLACED)
+    return frozenset(found)
+
+
+def is_well(raw: Raw) -> bool:
+    """Whether a container runs, and is healthy where it can tell."""
+    state = raw["State"]
+    if state["Status"] != "running":
+        return False
+    health = (state.get("Health") or {}).get("Status", "none")
+    return health in ("none", "healthy")
+
+
+def trouble(raw: Raw) -> str:
+    """Return why a container does not run, in its own words where there are any."""
+    state = raw["State"]
+    health = state.get("Health") or {}
+    if state.get("Error"):
+        return str(state["Error"])
+    if state["Status"] in ("restarting", "exited") and state.get("ExitCode"):
+        return f"exited with code {state['ExitCode']}, started again {raw.get('RestartCount', 0)} times"
+    if health.get("Status") == "unhealthy":
+        said: Sequence[Raw] = health.get("Log") or ({},)
+        return f"unhealthy: {str(said[-1].get('Output', '')).strip() or 'the healthcheck fails'}"
+    return ""
+
+
+def name_of(raw: Raw) -> str:
+    """Return a container's name, without the slash that the engine puts before it."""
+    return str(raw["Name"]).removeprefix("/")
+
+
+def foreign(raw: Raw) -> LiveService:
+    """Read a container of somebody else (a row of the list) whose name is one that is reserved for us."""
+    name = str(raw["Names"][0]).removeprefix("/")
+    return LiveService(raw["Id"], 0, name, (raw.get("Labels") or {}).get(OWNER), None, 0)
+
+
+def _has_proved_itself(raw: Raw, now: datetime) -> bool:
+    """Whether a container is healthy by its own word, or has run for a while; a clock that differs proves nothing."""
+    if "Health" in raw["State"]:
+        return True
+    ran = (now - moment(raw["State"]["StartedAt"]).astimezone(UTC)).total_seconds()
+    return ran >= MONITOR or ran < 0
