@@ -42,6 +42,8 @@ ENTRYPOINT ["python3", "-m", "reconciler"]
 
 # ---- the routing layer
 FROM runtime AS routing-layer
+# Memory of a crowd of clients that has left goes back to the system (see routing_layer/memory.py).
+ENV PYTHONMALLOC=malloc
 COPY --from=libraries /opt/openfactory/lib /opt/openfactory/lib
 COPY reconciler ./reconciler
 COPY routing_layer ./routing_layer

@@ -53,6 +53,8 @@ def main() -> int:
     except OSError as error:
         print(f"ROUTING_LAYER_PORT={settings.routing_layer_port}: {error.strerror}", file=sys.stderr)  # noqa: T201
         return 1
+    # Collections leave alone what has been loaded by now: they are shorter, and workers go on sharing it.
+    gc.freeze()
     if settings.routing_layer_workers > 1:
         return _workers(settings, sock)
     return _run(settings, sock)

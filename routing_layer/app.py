@@ -21,6 +21,7 @@ from routing_layer.forward import Forwarder, StreamAborted
 from routing_layer.ksql import Ksql, open_session
 from routing_layer.lookup import Lookup
 from routing_layer.membership import Membership, NegativeCache
+from routing_layer.memory import give_back
 from routing_layer.metrics import Ended, Metrics
 from routing_layer.registry_follower import RegistryFollower
 from routing_layer.settings import RoutingMode, Settings
@@ -63,6 +64,7 @@ class Proxy:
         self.forwarder = Forwarder(Dialer(settings.connect_timeout), settings.head_timeout, settings.idle_timeout)
         self._watch: asyncio.Task[None] | None = None
         self._follow: asyncio.Task[None] | None = None
+        self._give_back: asyncio.Task[None] | None = None
         self._routes: dict[str, tuple[str, _Handler]] = {
             _STREAM: ("asset_stream", self._asset_stream),
             "/asset_state": ("asset_state", self._asset_state),
@@ -76,10 +78,11 @@ class Proxy:
         """Read the boot copy and begin to follow."""
         self.registry.boot()
         self._follow = asyncio.create_task(self.registry.run(self.settings.registry_poll))
+        self._give_back = asyncio.create_task(give_back(self.streams))
 
     async def close(self) -> None:
         """End everything that runs in the background."""
-        tasks = [task for task in (self._follow, self._watch) if task is not None]
+        tasks = [task for task in (self._follow, self._watch, self._give_back) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -186,24 +186,3 @@ async def test_an_old_client_without_chunks() -> None:
         assert client.header("Transfer-Encoding") is None
         await around.weld.connections[0].send(chunk(b"data: one\n\n") + b"0\r\n\r\n")
         assert await client.reader.read() == b"data: one\n\n"
-
-
-async def test_thousands_of_idle_streams_opened_and_left() -> None:
-    """Descriptors return to what they were, and a second wave needs no more memory than the first."""
-    async with world(IDLE_TIMEOUT="60") as around:
-
-        async def wave(count: int) -> float:
-            clients = await asyncio.gather(*(around.stream("A1") for _ in range(count)))
-            memory = around.proxy.memory()
-            for client in clients:
-                client.leave()
-            await until(lambda: not around.weld.open, "every service is free")
-            await until(lambda: around.proxy.descriptors() <= before + 5, "every descriptor is free")
-            around.weld.connections.clear()
-            return memory
-
-        before = around.proxy.descriptors()
-        first = await wave(2000)
-        for _ in range(2):
-            assert await wave(2000) < first * 1.15
-        assert await around.proxy.metric("routing_layer_streams") == 0

@@ -395,6 +395,7 @@ class Proxy:
         base = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
         self.environment = {
             **base,
+            "PYTHONMALLOC": "malloc",  # as in the image
             "ROUTING_LAYER_PORT": str(self.port),
             "LOG_LEVEL": os.environ.get("PROXY_LOG_LEVEL", "critical"),
             **environment,
@@ -443,15 +444,21 @@ class Proxy:
         async with asyncio.timeout(PATIENCE):
             return Response(reader, writer, await reader.readuntil(b"\r\n\r\n"))
 
-    def descriptors(self) -> int:
-        """How many descriptors the process has open."""
+    def _processes(self) -> list[Path]:
+        """The process and, if it has workers, those."""
         assert self.process is not None
-        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+        own = Path(f"/proc/{self.process.pid}")
+        children = (own / "task" / own.name / "children").read_text().split()
+        return [own, *(Path("/proc", child) for child in children)]
 
-    def memory(self) -> float:
-        """Its resident memory in pages."""
-        assert self.process is not None
-        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+    def descriptors(self) -> int:
+        """How many descriptors its processes have open."""
+        return sum(len(list((process / "fd").iterdir())) for process in self._processes())
+
+    def memory(self) -> int:
+        """Resident memory of its processes in KiB, what they share counted once."""
+        rollups = [(process / "smaps_rollup").read_text() for process in self._processes()]
+        return sum(int(kib) for rollup in rollups for kib in re.findall(r"^Pss:\s+(\d+) kB$", rollup, re.MULTILINE))
 
     async def metric(self, name: str) -> float:
         """Return the value of one series."""

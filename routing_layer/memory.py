@@ -1,0 +1,43 @@
+"""Gives memory back to the system after a crowd of streams has left.
+
+glibc keeps freed memory below the top of its heap: after 10,000 streams had come and gone, all of their 130 MB stayed
+resident. ``malloc_trim`` returns every free page, in 10-30 ms. It reaches Python's own objects only where they are
+glibc's, too: with ``PYTHONMALLOC=malloc``, as the image sets it (for some 7 % of CPU time). Python's own arenas go
+back only when all of a megabyte is free, and one long-lived object of the crowd's time is enough to prevent that:
+half of the memory stayed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+from collections.abc import Callable
+
+from routing_layer.streams import Streams
+
+#: Fewer streams than this are not worth a trim.
+_CROWD = 500
+#: A crowd has left when this part of it is left, or less.
+_LEFT = 0.25
+_EVERY_SECONDS = 1.0
+
+
+async def give_back(streams: Streams) -> None:
+    """Look once a second whether a crowd has left, until cancelled; does nothing without glibc."""
+    trim = _trimmer()
+    while trim is not None:
+        await asyncio.sleep(_EVERY_SECONDS)
+        if streams.most >= _CROWD and len(streams) <= streams.most * _LEFT:
+            await asyncio.sleep(_EVERY_SECONDS)  # their connections are closed a moment after they
+            streams.most = len(streams)
+            gc.collect()  # empties the interpreter's lists of objects to be used again
+            trim(0)
+
+
+def _trimmer() -> Callable[[int], int] | None:
+    try:
+        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return None
+    return trim
