@@ -1,0 +1,59 @@
+"""What commands share: how a parser is made, and where output goes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+
+from reconciler import render
+from reconciler.controller import Outcome
+from reconciler.converge import Exit
+from reconciler.progress import status_table
+
+
+def command(commands: Any, name: str, text: str, run: Callable[..., int]) -> argparse.ArgumentParser:
+    """Register the command ``name``, which ``run(options, settings)`` carries out and returns the exit code of."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        # Without defaults of its own: an option that stands before the command must not be undone by it.
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def output_option(parser: argparse.ArgumentParser) -> None:
+    """Give a command ``-o``."""
+    parser.add_argument("-o", "--output", choices=("text", "json", "markdown"), help="format (text)")
+
+
+def out(text: str) -> None:
+    """Write to standard output, which is for what was asked for and nothing else."""
+    print(text)  # noqa: T201 - this is the output
+
+
+def summary(code: Exit, outcome: Outcome) -> None:
+    """Say in one line on standard error how it ended."""
+    print(f"reconciler: {outcome.sentence} (exit {code})", file=sys.stderr)  # noqa: T201 - the one-line summary
+
+
+def show_status(output: str, outcome: Outcome) -> None:
+    """Show every group as it is, in the format that ``-o`` asked for."""
+    if outcome.plan is None or outcome.survey is None:
+        return
+    if output == "json":
+        out(render.status_json(outcome.plan, outcome.survey))
+    elif output == "markdown":
+        out(render.status_markdown(outcome.plan, outcome.survey))
+    elif sys.stdout.isatty():
+        console = Console()
+        console.print(status_table(outcome.plan))
+        out("\n".join(render.status_notes(outcome.plan, outcome.survey)))
+    else:
+        out(render.status_text(outcome.plan, outcome.survey))

@@ -1,0 +1,117 @@
+"""The loop, ``--once``, ``deploy`` and ``--dry-run``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from reconciler.commands.output import command, out, output_option, show_status, summary
+from reconciler.controller import Controller, World, without_user
+from reconciler.converge import Exit, converge
+from reconciler.errors import ConfigurationError
+from reconciler.guards import Overrides
+from reconciler.loop import Loop
+from reconciler.metrics import Metrics
+from reconciler.progress import progress
+from reconciler.readonly import Withheld
+from reconciler.server import Board, Server
+from reconciler.settings import Settings
+from reconciler.wiring import build_world
+
+log = structlog.get_logger()
+
+
+def add(commands: Any) -> None:
+    """Register ``deploy``."""
+    once_options(command(commands, "deploy", "the same as --once", _once))
+
+
+def once_options(parser: argparse.ArgumentParser) -> None:
+    """Give a parser what goes with ``--once``."""
+    parser.add_argument("--timeout", type=float, metavar="S", help="seconds to converge in (300)")
+    parser.add_argument("--no-prune", action="store_true", help="leave groups without assets alone")
+    parser.add_argument("--allow-empty", action="store_true", help="with --once: a map without groups is meant")
+    parser.add_argument("--accept-identity", action="store_true", help="with --once: another Kafka or ksqlDB is meant")
+    parser.add_argument(
+        "--approve", metavar="ID", help="with --once: let exactly the refused removals with this id through"
+    )
+    output_option(parser)
+
+
+def check(options: argparse.Namespace) -> None:
+    """Refuse options that make no sense together.
+
+    Raises:
+        ConfigurationError: with what goes with what.
+    """
+    if options.dry_run and options.run not in (run, _once):
+        raise ConfigurationError("--dry-run goes with --once, deploy, or no command; plan shows what would be done")
+    loops = options.run is run and not options.once and not options.dry_run
+    if loops and (options.allow_empty or options.accept_identity or options.approve):
+        raise ConfigurationError(
+            "--allow-empty, --accept-identity and --approve go with --once: a loop would say yes to everything that "
+            "comes later, too"
+        )
+
+
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Run the loop, or what ``--once`` or ``--dry-run`` make of it."""
+    return _once(options, settings) if options.once or options.dry_run else _loop(options, settings)
+
+
+def _overrides(options: argparse.Namespace) -> Overrides:
+    return Overrides(options.allow_empty, options.accept_identity, options.approve)
+
+
+def _loop(options: argparse.Namespace, settings: Settings) -> int:
+    metrics, board = Metrics(), Board()
+    world = build_world(settings, metrics)
+    loop = Loop(Controller(world, metrics, _overrides(options), on_registry=board.put), settings.reconcile_interval)
+    server = Server(loop, board, settings.reconciler_port)
+    server.start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: _stop(loop, world))
+    log.info(
+        "operator started", owner=settings.reconciler_owner, ksqldb=without_user(settings.ksqldb_url), port=server.port
+    )
+    loop.run()
+    server.stop()
+    world.platform.close()
+    world.ksqldb.close()
+    log.info("operator stopped")
+    return Exit.OK
+
+
+def _stop(loop: Loop, world: World) -> None:
+    loop.stop()
+    world.ksqldb.stop_waiting()
+
+
+def _once(options: argparse.Namespace, settings: Settings) -> int:
+    if options.dry_run:
+        return _dry_run(options, settings)
+    metrics = Metrics(CollectorRegistry())
+    controller = Controller(build_world(settings, metrics), metrics, _overrides(options))
+    with progress() as show:
+        code, outcome = converge(controller, options.timeout, prune=not options.no_prune, show=show)
+    show_status(options.output, outcome)
+    summary(code, outcome)
+    return code
+
+
+def _dry_run(options: argparse.Namespace, settings: Settings) -> int:
+    metrics, withheld = Metrics(CollectorRegistry()), Withheld()
+    controller = Controller(build_world(settings, metrics, withheld), metrics, _overrides(options))
+    outcome = controller.cycle()
+    if options.output == "json":
+        out(json.dumps({"would": withheld.writes}, indent=2, ensure_ascii=False))
+    else:
+        out("\n".join(f"would {write}" for write in withheld.writes) or "would write nothing")
+    code = Exit.ERROR if outcome.plan is None else Exit.REFUSED if outcome.plan.refusals else Exit.OK
+    summary(code, outcome)
+    return code

@@ -1,0 +1,48 @@
+"""``runserver``: the routing layer, here."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from reconciler.commands.output import command
+from reconciler.errors import PlatformError
+from reconciler.metrics import Metrics
+from reconciler.settings import Settings
+from reconciler.wiring import build_world
+
+log = structlog.get_logger()
+
+
+def add(commands: Any) -> None:
+    """Register ``runserver``."""
+    command(commands, "runserver", "run the routing layer here, on ROUTING_LAYER_PORT", _runserver)
+
+
+def _runserver(_: argparse.Namespace, settings: Settings) -> int:
+    """Replace this process by the routing layer, with the published registry as its boot copy."""
+    environment = {
+        "KSQLDB_URL": settings.ksqldb_url,
+        "ROUTING_LAYER_PORT": str(settings.routing_layer_port),
+        "LOG_LEVEL": settings.log_level.value,
+        "RECONCILER_URL": os.environ.get("RECONCILER_URL", f"http://127.0.0.1:{settings.reconciler_port}"),
+        "REGISTRY_FILE": os.environ.get("REGISTRY_FILE") or _boot_copy(settings),
+    }
+    os.execve(sys.executable, [sys.executable, "-m", "routing_layer"], {**os.environ, **environment})  # noqa: S606 - no shell is meant
+
+
+def _boot_copy(settings: Settings) -> str:
+    path = Path(tempfile.mkdtemp(prefix="openfactory-")) / "registry.json"
+    try:
+        for live in build_world(settings, Metrics(CollectorRegistry())).platform.observe().registries[:1]:
+            path.write_bytes(live.data)
+    except PlatformError as error:
+        log.warning("no boot copy of the registry", error=str(error))
+    return str(path)

@@ -1,0 +1,50 @@
+"""``plan`` and ``status``: look, and write nothing."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from reconciler import render
+from reconciler.commands.output import command, out, output_option, show_status
+from reconciler.controller import Controller, Outcome
+from reconciler.converge import Exit
+from reconciler.metrics import Metrics
+from reconciler.model import Plan
+from reconciler.readonly import Withheld
+from reconciler.settings import Settings
+from reconciler.survey import Survey
+from reconciler.wiring import build_world
+
+
+def add(commands: Any) -> None:
+    """Register ``plan`` and ``status``."""
+    plan = command(commands, "plan", "show what would be done, and do nothing", _plan)
+    plan.add_argument("--detailed-exitcode", action="store_true", help="exit with 3 if changes are pending")
+    output_option(plan)
+    output_option(command(commands, "status", "show every group: condition, members, stream, service, URL", _status))
+
+
+def look(settings: Settings) -> tuple[Plan, Survey]:
+    """Read everything and plan, with nothing that could write."""
+    metrics = Metrics(CollectorRegistry())
+    controller = Controller(build_world(settings, metrics, Withheld()), metrics)
+    survey, verdict = controller.look()
+    return controller.plan(survey, verdict), survey
+
+
+def _plan(options: argparse.Namespace, settings: Settings) -> int:
+    plan, _ = look(settings)
+    shown = {"text": render.plan_text, "json": render.plan_json, "markdown": render.plan_markdown}
+    out(shown[options.output](plan))
+    if any(refusal.guard != "health" for refusal in plan.refusals):
+        return Exit.REFUSED
+    return Exit.CHANGES if options.detailed_exitcode and not plan.settled else Exit.OK
+
+
+def _status(options: argparse.Namespace, settings: Settings) -> int:
+    plan, survey = look(settings)
+    show_status(options.output, Outcome("", "", plan, survey))
+    return Exit.OK
