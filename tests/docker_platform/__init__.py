@@ -1,0 +1,1 @@
+"""Plain containers as a platform, on a real engine without using its Swarm."""

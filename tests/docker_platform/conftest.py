@@ -1,0 +1,41 @@
+"""An engine, images and a network of a test's own."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docker_platform.sandbox import ContainerSandbox
+from tests.e2e.conftest import images
+from tests.swarm.conftest import image, swarm, unhealthy_image
+from tests.swarm.sandbox import docker, eventually
+
+__all__ = ["image", "images", "swarm", "unhealthy_image"]
+
+
+@pytest.fixture
+def sandbox(image: str, tmp_path: Path) -> Iterator[ContainerSandbox]:
+    """An owner nobody else has; whatever it made is gone afterwards."""
+    made = ContainerSandbox(image, tmp_path)
+    yield made
+    made.clean_up()
+
+
+@pytest.fixture
+def bridge(swarm: None) -> Iterator[str]:  # noqa: ARG001 - only that there is an engine
+    """A bridge network of this test's own."""
+    name = f"t{uuid.uuid4().hex[:8]}-net"
+    docker("network", "create", name)
+    yield name
+    eventually(lambda: _removed(name), bool)
+
+
+def _removed(name: str) -> bool:
+    """Remove a network; it can be done a moment after the last container has left."""
+    if docker("network", "inspect", name, "--format", "{{len .Containers}}") != "0":
+        return False
+    docker("network", "rm", name)
+    return True

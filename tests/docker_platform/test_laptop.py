@@ -1,0 +1,76 @@
+"""The whole system on a laptop without a Swarm: every part a plain container, the operator's command line beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docker_platform.plant import Plant
+from tests.e2e.system import free_ports
+from tests.swarm.sandbox import docker
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+def plant(bridge: str, images: None, tmp_path: Path) -> Iterator[Plant]:  # noqa: ARG001 - only that they are there
+    """An installation of plain containers with two groups, not deployed yet."""
+    made = Plant(tmp_path, bridge, {"DEPLOYMENT_PLATFORM": "docker", "ENVIRONMENT": "devswarm"})
+    with made:
+        try:
+            yield made
+        finally:
+            made.run("teardown", "--yes")
+            remove(containers(made))
+
+
+def containers(plant: Plant) -> dict[str, str]:
+    """Ask the engine itself for everything of ours: ids by names."""
+    label = f"label=org.openfactory.owner={plant.name}"
+    lines = docker("ps", "--all", "--no-trunc", "--filter", label, "--format", "{{.Names}} {{.ID}}").splitlines()
+    return dict(line.split() for line in lines)
+
+
+def remove(found: dict[str, str]) -> None:
+    """Remove containers as a person does."""
+    if found:
+        docker("rm", "--force", *found.values())
+
+
+def test_from_nothing_to_a_routed_event_and_back(plant: Plant) -> None:
+    """Groups come and go by the map alone; the rest keeps its containers; teardown leaves nothing.
+
+    A second `--once` changes nothing; `plan` tells drift by its exit code; a new group is served through the routing
+    layer that was there before; a removed container comes back; an emptied group's goes.
+    """
+    [port] = free_ports(1)
+    plant.options["ROUTING_LAYER_PORT"] = str(port)
+    plant.place("WELD-1", workcenter="Weld")
+    plant.place("PAINT-1", workcenter="Paint")
+    plant.once()
+    assert plant.event(port, "WELD-1")["asset_uuid"] == "WELD-1"
+    first = containers(plant)
+    parts = ("group_Weld", "group_Paint", "routing_layer", "state_api")
+    assert sorted(first) == sorted(f"{plant.name}_{part}" for part in parts)
+    plant.once()
+    assert containers(plant) == first
+    assert plant.run("plan", "--detailed-exitcode")[0] == 0
+
+    plant.place("LASER-1", workcenter="Laser")
+    plant.place("PAINT-1", workcenter="Weld")
+    docker("rm", "--force", f"{plant.name}_group_Weld")
+    assert plant.run("plan", "--detailed-exitcode")[0] == 3
+    plant.once()
+    after = containers(plant)
+    assert sorted(after) == sorted(f"{plant.name}_{part}" for part in ("group_Laser", *parts) if part != "group_Paint")
+    kept = (f"{plant.name}_routing_layer", f"{plant.name}_state_api")
+    assert {name: after[name] for name in kept} == {name: first[name] for name in kept}
+    assert plant.event(port, "LASER-1")["asset_uuid"] == "LASER-1"
+    assert plant.event(port, "PAINT-1")["asset_uuid"] == "PAINT-1"
+
+    code, said = plant.run("teardown", "--yes")
+    assert code == 0, said
+    assert containers(plant) == {}
+    assert list(plant.state.iterdir()) == []
