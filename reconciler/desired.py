@@ -132,7 +132,7 @@ def assign_ports(wanted: Iterable[str], live: Mapping[str, LiveService], setting
         if port.mode is Publish.HOST
     }
     ports: dict[str, int] = {}
-    for name in sorted(service.casefold() for service in wanted):
+    for name in sorted({service.casefold() for service in wanted}):
         own = held.get(name)
         taken = set(ports.values()) | {port for holder, port in held.items() if holder != name}
         ports[name] = own if own is not None and own >= base else _lowest_free(base, taken)

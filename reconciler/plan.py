@@ -76,7 +76,10 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
     after = registry.groups if registry else before
     return Plan(
         actions=kept,
-        items=(*items, _held(state_api, kept, facts.settings), *([] if routing.item.detail == "-" else [routing.item])),
+        items=(
+            *items,
+            *(_held(step, kept, facts.settings) for step in (state_api, routing) if step.item.detail != "-"),
+        ),
         registry=registry,
         registry_before=survey.published.document.revision if survey.published else None,
         added=tuple(sorted(after.keys() - before.keys())),

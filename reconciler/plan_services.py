@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from reconciler.desired import routing_layer_name, routing_layer_spec
-from reconciler.model import Condition, CreateService, Item, UpdateService
-from reconciler.platforms.base import LiveRegistry, LiveService, ServiceSpec, drift
+from reconciler.model import Condition, CreateService, Item, RemoveService, UpdateService
+from reconciler.platforms.base import Kind, LiveRegistry, LiveService, ServiceSpec, drift
 from reconciler.registry import Registry
 from reconciler.settings import Environment, Settings
 from reconciler.steps import Facts, Step, failing
@@ -67,9 +67,10 @@ def routing_step(survey: Survey, facts: Facts, registry: Registry | None) -> Ste
     task cuts every stream, so the copy is renewed only with another change, or when it is old.
     """
     settings = facts.settings
-    hidden = Step(Item(f"service {routing_layer_name(settings)}", Condition.READY, detail="-"))
-    if settings.environment is Environment.LOCAL or registry is None:
-        return hidden
+    if settings.environment is Environment.LOCAL:
+        return _no_routing_layer(survey, facts, registry)
+    if registry is None:
+        return _hidden(settings)
     current = f"{settings.resource_prefix}_registry-{registry.revision}"
     spec = routing_layer_spec(settings, current)
     live = survey.observed.platform.services.get(spec.name.casefold())
@@ -79,6 +80,28 @@ def routing_step(survey: Survey, facts: Facts, registry: Registry | None) -> Ste
         if live and live.spec and not drift(live.spec, patient):
             spec = patient
     return service_step(survey, facts, spec)
+
+
+def _no_routing_layer(survey: Survey, facts: Facts, registry: Registry | None) -> Step:
+    """Remove a routing layer that another `ENVIRONMENT` left: beside `reconciler runserver` it only holds the port.
+
+    Only one that is ours by label and kind, and only once the registry with the services' new addresses is published,
+    so that clients that are sent away find another one to ask.
+    """
+    live = survey.observed.platform.services.get(routing_layer_name(facts.settings).casefold())
+    ours = live and live.spec and live.spec.kind is Kind.ROUTING_LAYER and live.owner == facts.settings.reconciler_owner
+    if live is None or not ours:
+        return _hidden(facts.settings)
+    detail = f"remove service {live.name}: with ENVIRONMENT=local, `reconciler runserver` routes"
+    item = Item(f"service {live.name}", Condition.LEAVING, "-", detail, running=live.running)
+    if survey.published is None or survey.published.document != registry:
+        return Step(item)
+    gone = (RemoveService(live, None),)
+    return Step(failing(item, gone, facts), gone)
+
+
+def _hidden(settings: Settings) -> Step:
+    return Step(Item(f"service {routing_layer_name(settings)}", Condition.READY, detail="-"))
 
 
 def _stale(survey: Survey, facts: Facts, mounted: str) -> bool:
