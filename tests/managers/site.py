@@ -1,0 +1,146 @@
+"""Everything together: three managers, a factory, and operators that are started, lost and started elsewhere."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.e2e.system import free_ports
+from tests.managers.machine import Machine
+from tests.managers.operators import ROOT, Operator
+from tests.managers.plant import Follower, Plant
+from tests.managers.rack import NETWORK, Rack
+from tests.swarm.sandbox import eventually
+
+OWNER = "tm"
+PRUNE_READS = 5
+_IMAGES = ("ROUTING_LAYER_IMAGE", "FASTAPI_GROUP_IMAGE", "STATE_API_IMAGE")
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What is there, by identities that a thing made anew would not have.
+
+    Attributes:
+        services: id of each service by its name.
+        queries: id of the query behind each stream by the stream's name.
+        tasks: id and machine of each running task by its service's name and slot.
+    """
+
+    services: dict[str, str]
+    queries: dict[str, str]
+    tasks: dict[str, tuple[str, str]]
+
+    def assert_kept(self, now: Inventory, *, lost: Machine | None = None) -> None:
+        """Nothing of this is gone or was made anew, and no task that was not on the lost machine was replaced."""
+        assert self.services.items() <= now.services.items()
+        assert self.queries.items() <= now.queries.items()
+        kept = {slot: task for slot, task in self.tasks.items() if lost is None or task[1] != lost.name}
+        assert kept.items() <= now.tasks.items()
+
+
+class Site:
+    """Three managers, a plant, and the operators of one owner.
+
+    Attributes:
+        rack: the managers.
+        plant: ksqlDB and the assets.
+        groups: that exist, in the order in which they were added.
+    """
+
+    def __init__(self, logs: Path) -> None:
+        """Describe it; `open` starts it.
+
+        Args:
+            logs: directory for what operators say.
+        """
+        self.rack = Rack()
+        self.groups: list[str] = []
+        self._logs = logs
+        self._ports = free_ports(2)
+        self._operators: list[Operator] = []
+        self._closing = ExitStack()
+        self._images: dict[str, str] = {}
+
+    def open(self) -> None:
+        """Start managers and plant."""
+        built = dict(line.split("=", 1) for line in (ROOT / "build" / "images.env").read_text().split())
+        self._images = {name: built[name] for name in _IMAGES}
+        self._closing.callback(self.rack.demolish)
+        self.rack.build(sorted(set(self._images.values())))
+        self.plant = Plant(self.rack.host)
+        self._closing.callback(self.plant.close)
+
+    def close(self) -> None:
+        """Remove everything."""
+        self.dismiss()
+        self._closing.close()
+
+    def dismiss(self) -> None:
+        """End all operators."""
+        for operator in self._operators:
+            operator.die()
+        self._operators.clear()
+
+    def add(self, number: int) -> list[str]:
+        """Add groups to the factory; return their names."""
+        names = [f"G{len(self.groups) + step + 1:02d}" for step in range(number)]
+        self.groups += names
+        self.plant.add(*names)
+        return names
+
+    def operator(self, machine: Machine) -> Operator:
+        """Start an operator on the machine."""
+        log = self._logs / f"operator-{len(list(self._logs.iterdir()))}.log"
+        started = Operator(machine, self.settings(len(self._operators)), log)
+        self._operators.append(started)
+        return started
+
+    def settings(self, beside: int = 0) -> dict[str, str]:
+        """Return an operator's settings, with so many others beside it."""
+        small = {f"{part}_CPU_RESERVATION": "0.01" for part in ("ROUTING_LAYER", "FASTAPI_GROUP", "STATE_API")}
+        return {
+            **self._images,
+            **small,
+            "KAFKA_BROKER": "embedded:9092",
+            "KSQLDB_URL": self.plant.url,
+            "KSQLDB_UNS_JOIN_TABLE": "asset_to_uns_map_raw",
+            "ENVIRONMENT": "devswarm",
+            "DOCKER_NETWORK": NETWORK,
+            "RECONCILER_OWNER": OWNER,
+            "RESOURCE_PREFIX": OWNER,
+            "RECONCILER_PORT": str(self._ports[beside]),
+            "RECONCILER_URL": f"http://{self.rack.host}:{self._ports[0]}",
+            "RECONCILE_INTERVAL": "1s",
+            "PRUNE_READS": str(PRUNE_READS),
+            "PRUNE_GRACE": "0s",
+            "DRAIN_SECONDS": "1s",
+            # Two of three: the loss of any machine leaves one that serves and one that can take over.
+            "ROUTING_LAYER_REPLICAS": "2",
+            "ROUTING_LAYER_PUBLISH": "host",
+        }
+
+    def inventory(self) -> Inventory:
+        """Look at everything, past the operator."""
+        return Inventory(self.rack.ids(), self.plant.queries(), self.rack.tasks())
+
+    def doors(self, *, lost: Machine | None = None) -> list[str]:
+        """Return the addresses where a task of the routing layer is, but for a machine that is or will be lost."""
+        routing = {where for slot, (_, where) in self.rack.tasks().items() if slot.startswith(f"{OWNER}_routing")}
+        return [one.address for one in self.rack.machines if one.name in routing and one is not lost]
+
+    def follow(self, *, lost: Machine | None = None) -> list[Follower]:
+        """Follow every group that nothing of which is on the machine that will be lost."""
+        tasks, [door, *_] = self.rack.tasks(), self.doors(lost=lost)
+        where = {group: tasks[f"{OWNER}_group_{group}.1"][1] for group in self.groups}
+        spared = [group for group in self.groups if lost is None or where[group] != lost.name]
+        assert spared, where
+        return [Follower(door, group, self.plant) for group in spared]
+
+    def repair(self) -> None:
+        """Put every machine right, however a test left it."""
+        self.dismiss()
+        for machine in self.rack.machines:
+            machine.repair()
+        eventually(self.rack.whole, bool)

@@ -1,0 +1,134 @@
+"""Managers that fail: no stream of an unaffected group is lost, no object is deleted, nothing is made anew.
+
+Real engines in namespaces, the real operator as a process, real services, and clients that follow real streams
+through an overlay network. Services, streams and tasks are identified past the operator, by the ids that the engine
+and ksqlDB gave them; a client's stream is undisturbed if every event came once and in order on one connection.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.managers.operators import command
+from tests.managers.plant import served
+from tests.managers.site import PRUNE_READS, Site
+from tests.swarm.sandbox import eventually
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
+#: Seconds without a quorum.
+OUTAGE = 30.0
+
+
+def test_the_leader_is_lost_during_a_convergence(site: Site) -> None:
+    """The operator, at another manager, waits for the next leader and finishes what it had begun."""
+    leader = site.rack.leader()
+    site.add(4)
+    operator = site.operator(site.rack.others(leader)[0])
+    operator.wait_until_in_sync(len(site.groups))
+    before, followers = site.inventory(), site.follow(lost=leader)
+
+    mark = operator.said()
+    new = site.add(8)
+    eventually(lambda: any(write.startswith("create_service") for write in operator.writes(mark)), bool)
+    leader.kill_engine()
+
+    operator.wait_until_in_sync(len(site.groups), operator.said())
+    before.assert_kept(site.inventory(), lost=leader)
+    assert operator.disturbances() == []
+    assert operator.registry() == set(site.groups)
+    [door, *_] = site.doors(lost=leader)
+    assert all(served(door, group) for group in new)
+    for follower in followers:
+        follower.assert_undisturbed()
+
+
+def test_the_minority_writes_nothing_while_the_majority_goes_on(site: Site) -> None:
+    """The leader is cut off with an operator beside it: that one says so and waits, one elsewhere adds groups."""
+    minority = site.rack.leader()
+    site.add(4)
+    cut_off = site.operator(minority)
+    cut_off.wait_until_in_sync(len(site.groups))
+    before, followers, known = site.inventory(), site.follow(lost=minority), len(site.groups)
+
+    mark = cut_off.said()
+    minority.unplug()
+    cut_off.wait_for("read_error", "no leader", mark)
+    new = site.add(3)
+    code, said = command(minority, site.settings(), "plan")
+    assert (code, "no leader" in said) == (1, True), said
+    there = site.operator(site.rack.others(minority)[0])
+    there.wait_until_in_sync(len(site.groups))
+    assert there.registry() == set(site.groups)
+    assert len(cut_off.registry()) == known
+    assert (cut_off.health(), cut_off.writes(mark)) == (200, [])
+    [door, *_] = site.doors(lost=minority)
+    assert all(served(door, group) for group in new)
+
+    minority.replug()
+    cut_off.wait_until_in_sync(len(site.groups), cut_off.said())
+    before.assert_kept(site.inventory(), lost=minority)
+    assert (cut_off.writes(mark), there.disturbances()) == ([], [])
+    for follower in followers:
+        follower.assert_undisturbed()
+
+
+def test_without_a_quorum_everything_waits(site: Site) -> None:
+    """Nothing is written nor counted, streams go on, and a group that went meanwhile needs as many reads as ever."""
+    site.add(4)
+    leader = site.rack.leader()
+    operator = site.operator(leader)
+    operator.wait_until_in_sync(len(site.groups))
+    before, followers = site.inventory(), site.follow()
+
+    mark = operator.said()
+    for machine in site.rack.others(leader):
+        machine.close_control_port()
+    operator.wait_for("read_error", "no leader", mark)
+    [*_, gone] = site.groups
+    site.plant.remove(gone)
+    waited = time.monotonic()
+    while time.monotonic() - waited < OUTAGE:
+        assert operator.health() == 200
+        time.sleep(1)
+    assert operator.writes(mark) == []
+    back = operator.said()
+    before.assert_kept(before)
+    for machine in site.rack.others(leader):
+        machine.open_control_port()
+
+    site.groups.remove(gone)
+    operator.wait_until_in_sync(len(site.groups), back)
+    results = [line.get("result", "write") for line in operator.lines()[back:]]
+    good = [result for result in results[: results.index("write")] if result != "read_error"]
+    assert len(good) >= PRUNE_READS - 1, "the removal began in the cycle of the last of these reads"
+
+
+def test_the_operator_starts_elsewhere_with_nothing_in_memory(site: Site) -> None:
+    """Its node loses power: another one deletes and makes nothing, and Swarm moves the tasks that were there."""
+    site.add(4)
+    lost = site.rack.others(site.rack.leader())[0]
+    first = site.operator(lost)
+    first.wait_until_in_sync(len(site.groups))
+    before, followers = site.inventory(), site.follow(lost=lost)
+
+    lost.power_off()
+    site.dismiss()
+    second = site.operator(site.rack.others(lost)[0])
+    second.wait_until_in_sync(len(site.groups))
+    published = second.registry()
+
+    def moved() -> bool:
+        nonlocal published
+        published &= second.registry()
+        return before.tasks.keys() <= site.rack.tasks().keys() and lost.name not in {where for _, where in site.rack.tasks().values()}
+
+    eventually(moved, bool)
+    [door, *_] = site.doors(lost=lost)
+    eventually(lambda: [group for group in site.groups if not served(door, group)], lambda missing: not missing)
+    assert published == set(site.groups)
+    assert second.writes() == []
+    before.assert_kept(site.inventory(), lost=lost)
+    for follower in followers:
+        follower.assert_undisturbed()
