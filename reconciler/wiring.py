@@ -17,6 +17,7 @@ from reconciler.ksqldb.topology import Topology
 from reconciler.metrics import Metrics
 from reconciler.platforms.base import Platform
 from reconciler.platforms.docker import DockerPlatform
+from reconciler.platforms.docker_spec import REGISTRY_FILE
 from reconciler.platforms.swarm import SwarmPlatform
 from reconciler.ports import Ksqldb
 from reconciler.readonly import ReadOnlyKsqldb, ReadOnlyPlatform, Withheld
@@ -50,13 +51,21 @@ def docker(settings: Settings, on_request: OnRequest) -> Platform:
     return DockerPlatform(
         settings.reconciler_owner,
         settings.resource_prefix,
-        settings.registry_dir or _state_home() / "openfactory",
+        _registry_dir(settings),
         on_request=on_request,
     )
 
 
-def _state_home() -> Path:
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+def registry_file(settings: Settings) -> Path | None:
+    """Return the file that always is the current registry, None on a platform that has none."""
+    if settings.deployment_platform != "docker":
+        return None
+    return _registry_dir(settings) / settings.reconciler_owner / REGISTRY_FILE
+
+
+def _registry_dir(settings: Settings) -> Path:
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return settings.registry_dir or state / "openfactory"
 
 
 # Built-in ones are named here and not only in the package's metadata, so that a plain copy of the source works too.

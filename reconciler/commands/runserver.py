@@ -16,7 +16,7 @@ from reconciler.commands.output import command
 from reconciler.errors import PlatformError
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings
-from reconciler.wiring import build_world
+from reconciler.wiring import build_world, registry_file
 
 log = structlog.get_logger()
 
@@ -27,13 +27,18 @@ def add(commands: Any) -> None:
 
 
 def _runserver(_: argparse.Namespace, settings: Settings) -> int:
-    """Replace this process by the routing layer, with the published registry as its boot copy."""
+    """Replace this process by the routing layer, with the published registry as its boot copy.
+
+    Where the registry is a file anyhow, the routing layer follows that, and needs no operator that runs.
+    """
+    file = registry_file(settings)
+    operator = f"http://127.0.0.1:{settings.reconciler_port}" if file is None else ""
     environment = {
         "KSQLDB_URL": settings.ksqldb_url,
         "ROUTING_LAYER_PORT": str(settings.routing_layer_port),
         "LOG_LEVEL": settings.log_level.value,
-        "RECONCILER_URL": os.environ.get("RECONCILER_URL", f"http://127.0.0.1:{settings.reconciler_port}"),
-        "REGISTRY_FILE": os.environ.get("REGISTRY_FILE") or _boot_copy(settings),
+        "RECONCILER_URL": os.environ.get("RECONCILER_URL", operator),
+        "REGISTRY_FILE": os.environ.get("REGISTRY_FILE") or str(file or _boot_copy(settings)),
     }
     os.execve(sys.executable, [sys.executable, "-m", "routing_layer"], {**os.environ, **environment})  # noqa: S606 - no shell is meant
 
