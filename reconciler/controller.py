@@ -23,6 +23,7 @@ from reconciler.fastpath import FastPath
 from reconciler.grouping.base import GroupingStrategy
 from reconciler.guards import Memory, Overrides, Verdict
 from reconciler.ksqldb.topology import Topology
+from reconciler.latest import Latest
 from reconciler.metrics import Metrics
 from reconciler.model import (
     Condition,
@@ -121,6 +122,7 @@ class Controller:
         """Prepare the reader of groups."""
         world = self.world
         self._resynced = self.clocks.monotonic()
+        self._survey, self._make_plan = Latest(survey), Latest(make_plan)
         self.groups = FastPath(world.strategy, world.settings, world.topology.select_groups(), self.clocks.monotonic)
 
     def cycle(self, *, paused: bool = False) -> Outcome:
@@ -166,7 +168,7 @@ class Controller:
             self._resynced = self.clocks.monotonic()
         if self.world.ksqldb.failures != failures:
             self.memory = self.memory.distrust()  # a retry made a failed read good: not a healthy, agreeing read
-        seen = survey(Observed(source, platform, membership), self.world.topology, self.world.settings)
+        seen = self._survey(Observed(source, platform, membership), self.world.topology, self.world.settings)
         self.groups.known = frozenset(seen.owned) - seen.losers.keys()
         self.groups.present = self.world.topology.groups_table in source.queries
         now = self.clocks.monotonic()
@@ -192,22 +194,26 @@ class Controller:
         Raises:
             ReconcilerError: that could not be read.
         """
-        plan = make_plan(seen, verdict, self._facts(None))
+        plan = self._make_plan(seen, verdict, self._facts(seen, None))
         if any(isinstance(action, (CreateSharedStream, CreateStream)) for action in plan.actions):
-            plan = make_plan(seen, verdict, self._facts(self.world.ksqldb.query_limit()))
+            plan = self._make_plan(seen, verdict, self._facts(seen, self.world.ksqldb.query_limit()))
         return plan
 
-    def _facts(self, query_limit: int | None) -> Facts:
+    def _facts(self, seen: Survey, query_limit: int | None) -> Facts:
         return Facts(
             settings=self.world.settings,
             topology=self.world.topology,
             lookup=self.world.strategy.lookup(),
-            now=self.clocks.wall(),
+            aged=self._aged(seen.observed.platform),
             failures=self.backoff.texts(),
             query_limit=query_limit,
             groups_table=self.groups.wanted,
             groups_lie=self.groups.lying,
         )
+
+    def _aged(self, platform: PlatformState) -> frozenset[str]:
+        now, limit = self.clocks.wall(), self.world.settings.registry_roll_after
+        return frozenset(live.name for live in platform.registries if (now - live.updated_at).total_seconds() >= limit)
 
     def _apply(self, plan: Plan) -> Iterator[Result]:
         self.backoff = self.backoff.only({action.key for action in plan.actions})

@@ -111,8 +111,7 @@ def _stale(survey: Survey, facts: Facts, mounted: str) -> bool:
         return True
     if survey.published.live.name == mounted:
         return False
-    age = (facts.now - _successor(survey, mounted).updated_at).total_seconds()
-    return age >= facts.settings.registry_roll_after
+    return _successor(survey, mounted).name in facts.aged
 
 
 def _successor(survey: Survey, mounted: str) -> LiveRegistry:

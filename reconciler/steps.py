@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 
 from reconciler.ksqldb.topology import Topology
 from reconciler.model import Action, Condition, Item
@@ -20,7 +19,8 @@ class Facts:
         settings: of the operator.
         topology: the SQL side's names and definitions.
         lookup: how the proxy finds an asset's group.
-        now: wall-clock time, to compare with the engine's.
+        aged: registry documents that became current longer than `REGISTRY_ROLL_AFTER` ago. (Not the time itself: it
+            is never the same twice, and a plan whose facts are the same is the same.)
         failures: the last error of every object whose write failed and is waited for.
         query_limit: how many persistent queries ksqlDB allows; None where it was not asked or does not say.
         groups_table: the table of counts should exist.
@@ -30,7 +30,7 @@ class Facts:
     settings: Settings
     topology: Topology
     lookup: Lookup
-    now: datetime
+    aged: frozenset[str] = frozenset()
     failures: Mapping[str, str] = field(default_factory=dict)
     query_limit: int | None = None
     groups_table: bool = False

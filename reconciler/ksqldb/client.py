@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -49,6 +50,7 @@ from reconciler.ksqldb.failures import DEGRADED, NOT_QUERYABLE, missing_source
 from reconciler.ksqldb.replies import parse_entities, parse_health, parse_info, parse_status
 from reconciler.ksqldb.statement import Statement
 from reconciler.ksqldb.wire import PULL_ACCEPT, Column, PullReader, column, identifier, literal, stored
+from reconciler.latest import Latest
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Entity)
@@ -106,6 +108,10 @@ class KsqlClient:
         self.degraded: str | None = None
         self._limits = limits or Limits()
         self._exchange = Exchange(url, self._limits, ca=ca, auth=auth, on_request=on_request)
+        # By the question's label: an answer that is byte for byte the last one means what the last one meant.
+        self._entities: defaultdict[str, Latest[[bytes], tuple[Entity, ...]]] = defaultdict(
+            lambda: Latest(parse_entities)
+        )
         self._one_statement = threading.Lock()
         self._closing = threading.Event()
 
@@ -320,7 +326,8 @@ class KsqlClient:
         return entities[0]
 
     def _asked(self, label: str, sql: str) -> tuple[Entity, ...]:
-        return self._noted(parse_entities(self._exchange.body(Ask(label, "POST", "/ksql", {"ksql": sql}))))
+        body = self._exchange.body(Ask(label, "POST", "/ksql", {"ksql": sql}))
+        return self._noted(self._entities[label](body))
 
     def _noted(self, entities: tuple[Entity, ...]) -> tuple[Entity, ...]:
         warnings = (warning for entity in entities for warning in entity.warnings)
