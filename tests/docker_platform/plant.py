@@ -16,9 +16,10 @@ from typing import Any, Self
 
 import httpx
 
+from demo.factory.settings import FactorySettings
+from demo.factory.statements import definitions
 from reconciler.ksqldb.wire import literal
 from tests.e2e.system import ROOT, events, free_ports
-from tests.faults.serving import UPSTREAM
 from tests.swarm.sandbox import PATIENCE, docker, eventually
 
 #: Seconds that the command line may take to converge, and a client to get its event.
@@ -54,7 +55,7 @@ class Plant:
         where = ("--name", f"{self.name}-ksqldb", "--network", self.network, "--publish", f"127.0.0.1:{port}:8088")
         docker("run", "--detach", *where, built("KSQLDB_IMAGE"))
         eventually(self._answers, bool)
-        for statement in UPSTREAM:
+        for _, statement in definitions(FactorySettings()):
             self.sql(statement)
         return self
 
