@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from reconciler.errors import PlatformConflict, PlatformError, PlatformRefused
+from reconciler.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
 from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, ServiceSpec
 from reconciler.platforms.swarm_engine import Engine, Gone, OnRequest
 from reconciler.platforms.swarm_spec import KIND, OWNER, live_image, network_ids, repaired, to_engine
@@ -186,7 +186,10 @@ class SwarmPlatform:
     def _learn_networks(self, services: Sequence[Raw]) -> None:
         needed = {target for raw in services for target in network_ids(raw["Spec"])}
         if needed - self._networks.keys():
-            self._networks = {raw["Id"]: raw["Name"] for raw in self._engine.get("/networks")}
+            networks = {raw["Id"]: raw["Name"] for raw in self._engine.get("/networks")}
+            if needed - networks.keys():  # measured: without a leader this is a 200 without the Swarm's own networks
+                raise PlatformUnreachable("GET /networks: the list lacks networks that services are in: no leader?")
+            self._networks = networks
 
     def _tasks_of(self, services: Sequence[Raw]) -> list[Raw]:
         if not services:

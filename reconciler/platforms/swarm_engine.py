@@ -19,7 +19,7 @@ from docker.api.client import APIClient
 from docker.auth import get_config_header, resolve_repository_name
 from docker.errors import DockerException
 from docker.utils import kwargs_from_env
-from requests.exceptions import RequestException
+from requests.exceptions import ReadTimeout, RequestException
 
 from reconciler.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
 
@@ -59,7 +59,12 @@ _NO_ANSWER = "none"
 _RPC = re.compile(r"^rpc error: code = \w+ desc = ")
 _NOT_MANAGER = re.compile(r"not a swarm manager|not part of a swarm", re.IGNORECASE)
 _OUT_OF_SEQUENCE = "update out of sequence"
-_NO_QUORUM = re.compile(r"does not have a leader|no elected cluster leader|deadline exceeded|unavailable|lost leader")
+_NO_LEADER = re.compile(r"does not have a leader|no elected cluster leader|lost leader", re.IGNORECASE)
+#: A manager that was just started says the last two, although it also says that it is no manager.
+_LEADER_UNREACHED = re.compile(
+    r"deadline ?exceeded|context canceled|code = unavailable|connection is closing|being prepared|trouble connecting",
+    re.IGNORECASE,
+)
 _LOG = logging.getLogger(__name__)
 
 
@@ -157,13 +162,18 @@ class Engine:
     ) -> Any:
         client, label = self._connected(), f"{method} {path}"
         url = f"{client.base_url}/v{client.api_version}{path.format(*(quote(item, safe='/:') for item in ids))}"
-        code, started = _NO_ANSWER, time.monotonic()
+        code, started, limit = _NO_ANSWER, time.monotonic(), timeout or self._timeout
         try:
-            limit = timeout or self._timeout
             answer = client.request(method, url, params=params, json=body, headers=headers, timeout=limit)
             code = str(answer.status_code)
             if answer.ok:
                 return (_lines(answer.content) if in_lines else answer.json()) if answer.content else None
+        except ReadTimeout as problem:
+            self.close()
+            raise PlatformUnreachable(
+                f"{label}: the Docker engine did not answer within {limit:g} s; a manager of a Swarm that has just "
+                "lost the others is like this"
+            ) from problem
         except (RequestException, OSError) as problem:
             self.close()
             raise PlatformUnreachable(f"{label}: the Docker engine did not answer: {problem}") from problem
@@ -206,7 +216,18 @@ def translated(label: str, status: int, message: str) -> PlatformError:
     Several of the engine's answers have a status that says little (a stale version is a 500), so the text decides
     first (measured on engine 20.10).
     """
-    text = f"{label}: {message} (HTTP {status})"
+    words = _RPC.sub("", message)  # without the frame of the engine's internal protocol
+    text = f"{label}: {words} (HTTP {status})"
+    if _NO_LEADER.search(message):
+        return PlatformUnreachable(
+            f"{label}: the Swarm has no leader, too few of its managers reach each other; what runs goes on running, "
+            f"nothing can be changed until more than half of them are back ({words.partition('. ')[0]}, HTTP {status})"
+        )
+    if _LEADER_UNREACHED.search(message):
+        return PlatformUnreachable(
+            f"{label}: this manager does not reach the Swarm's leader; it is starting, or it has lost the other "
+            f"managers ({words}, HTTP {status})"
+        )
     if _NOT_MANAGER.search(message):
         return PlatformRefused(
             f"{text}. Run `docker swarm init` there, or let DOCKER_HOST point at a manager of the Swarm"
@@ -214,21 +235,21 @@ def translated(label: str, status: int, message: str) -> PlatformError:
     if _OUT_OF_SEQUENCE in message:
         return PlatformConflict(text)
     if status == 404:  # noqa: PLR2004 - HTTP's own number
-        return PlatformRefused(text) if message.startswith("network ") else Gone(text)
+        return PlatformRefused(text) if words.startswith("network ") else Gone(text)
     if status == 409:  # noqa: PLR2004 - HTTP's own number
         return PlatformConflict(text)
-    if status in {502, 503, 504} or (status >= 500 and _NO_QUORUM.search(message.lower())):  # noqa: PLR2004 - HTTP's
+    if status in {502, 503, 504}:
         return PlatformUnreachable(text)
     return PlatformRefused(text)
 
 
 def _message(body: str) -> str:
-    """Return the engine's own words, without the frame of its internal protocol."""
+    """Return the engine's own words."""
     try:
         said = json.loads(body)["message"]
     except (ValueError, KeyError, TypeError):
         said = body
-    return _RPC.sub("", str(said).strip()) or "no reason given"
+    return str(said).strip() or "no reason given"
 
 
 def _lines(body: bytes) -> list[Any]:

@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 
 from reconciler.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
-from reconciler.platforms.base import LiveService
+from reconciler.platforms.base import Kind, LiveService, ServiceSpec
 from reconciler.platforms.swarm import SwarmPlatform
+from reconciler.platforms.swarm_spec import to_engine
 from reconciler.platforms.swarm_state import moment
 
 NOT_A_MANAGER = 'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join"'
+STARTING = "This node is not a swarm manager. Manager is being prepared or has trouble connecting to the cluster."
+SPEC = ServiceSpec("t_group_Weld", Kind.GROUP, "Weld", "image:1", {}, 0, 1.0, 0.5, network="id-of-the-network")
 SERVICE = LiveService("id1", 7, "t_group_Weld", "t", None, 1)
 
 
@@ -30,6 +33,7 @@ class ScriptedEngine(ThreadingHTTPServer):
         """Listen on a free port."""
         super().__init__(("127.0.0.1", 0), _Handler)
         self.status, self.body = 200, b"[]"
+        self.lists: dict[str, Any] = {}
         self.silent = threading.Event()
         self.resumed = threading.Event()
         self.seen: list[str] = []
@@ -51,7 +55,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.silent.is_set():
             self.server.resumed.wait(20)
             return
-        self._answer(self.server.status, self.server.body)
+        listed = self.server.lists.get(self.path.partition("?")[0].rpartition("/")[2])
+        self._answer(self.server.status, self.server.body if listed is None else json.dumps(listed).encode())
 
     do_POST = do_GET  # noqa: N815 - the name that http.server asks for
     do_DELETE = do_GET  # noqa: N815 - the name that http.server asks for
@@ -93,8 +98,22 @@ ANSWERS = [
         500,
         {"message": "rpc error: code = Unknown desc = The swarm does not have a leader"},
         PlatformUnreachable,
-        "leader",
+        "the Swarm has no leader, too few of its managers",
     ),
+    (
+        500,
+        {"message": "rpc error: code = Unknown desc = raft: failed to process the request: node lost leader status"},
+        PlatformUnreachable,
+        "the Swarm has no leader",
+    ),
+    (503, {"message": STARTING}, PlatformUnreachable, "does not reach the Swarm's leader; it is starting"),
+    (
+        500,
+        {"message": "rpc error: code = Unavailable desc = connection error: desc = transport"},
+        PlatformUnreachable,
+        "does not reach the Swarm's leader",
+    ),
+    (500, {"message": "rpc error: code = Canceled desc = context canceled"}, PlatformUnreachable, "context canceled"),
     (
         500,
         {"message": "rpc error: code = DeadlineExceeded desc = context deadline exceeded"},
@@ -130,10 +149,25 @@ def test_a_read_that_is_not_complete_raises(
     assert type(caught.value) is error
 
 
+def test_a_list_of_networks_without_those_of_the_swarm_is_not_complete(
+    engine: ScriptedEngine, platform: SwarmPlatform
+) -> None:
+    """A manager that lost its leader between two lists answers 200 with its local networks: no drift follows."""
+    service = to_engine(SPEC, "t", {}, SPEC.image)
+    engine.lists["services"] = [{"ID": "id1", "Version": {"Index": 7}, "Spec": service}]
+    engine.lists["networks"] = [{"Id": "n0", "Name": "bridge"}]
+    with pytest.raises(PlatformUnreachable, match="lacks networks"):
+        platform.observe()
+    engine.lists["networks"] = [{"Id": "n0", "Name": "bridge"}, {"Id": SPEC.network, "Name": "factory-net"}]
+    live = platform.observe().services["t_group_weld"]
+    assert live.spec is not None
+    assert live.spec.network == "factory-net"
+
+
 def test_an_engine_that_is_silent_is_unreachable(engine: ScriptedEngine, platform: SwarmPlatform) -> None:
     """The time limit ends a request that is never answered, with the library's own error as the cause."""
     engine.silent.set()
-    with pytest.raises(PlatformUnreachable) as caught:
+    with pytest.raises(PlatformUnreachable, match="within 1 s") as caught:
         platform.observe()
     assert caught.value.__cause__ is not None
 
