@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from reconciler.ksqldb.entities import Description, Health, QueryInfo, ServerInfo, StreamInfo
+from reconciler.ksqldb.levels import Level
 from reconciler.ksqldb.statement import Statement
 from reconciler.ksqldb.wire import Column
 
@@ -46,13 +47,13 @@ class Ksqldb(Protocol):
     def execute(self, statement: Statement) -> object:
         """Send one statement and wait until its outcome is known."""
 
-    def members(self, table: str, key: str, level: str) -> tuple[tuple[str, str | None], ...]:
+    def members(self, table: str, key: str, level: Level) -> tuple[tuple[str, str | None], ...]:
         """Every asset with its value at ``level``."""
 
     def pull(self, sql: str, expected: Sequence[Column]) -> list[tuple[Any, ...]]:
         """The rows of a pull query with exactly these columns."""
 
-    def group_has_members(self, table: str, key: str, level: str, group: str) -> bool:
+    def group_has_members(self, table: str, key: str, level: Level, group: str) -> bool:
         """Whether any asset has the value ``group`` at ``level``."""
 
     def stop_waiting(self) -> None:

@@ -13,6 +13,7 @@ from reconciler.errors import ConfigurationError
 from reconciler.grouping.base import GroupingStrategy
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.ksqldb.client import KsqlClient
+from reconciler.ksqldb.levels import Level
 from reconciler.ksqldb.topology import Topology
 from reconciler.metrics import Metrics
 from reconciler.platforms.base import Platform
@@ -82,22 +83,23 @@ def build_world(settings: Settings, metrics: Metrics, withheld: Withheld | None 
     ksqldb = _ksqldb(settings, metrics)
     make_platform = _plugin("DEPLOYMENT_PLATFORM", "deployment_platforms", settings.deployment_platform, _PLATFORMS)
     make_strategy = _plugin("GROUPING_STRATEGY", "grouping_strategies", settings.grouping_strategy, _STRATEGIES)
+    strategy: GroupingStrategy = make_strategy(settings, ksqldb)
     platform: Platform = make_platform(settings, lambda *request: metrics.request("platform", *request))
     return World(
         settings=settings,
         ksqldb=ksqldb if withheld is None else ReadOnlyKsqldb(ksqldb, withheld),
         platform=platform if withheld is None else ReadOnlyPlatform(platform, withheld),
-        strategy=make_strategy(settings, ksqldb),
-        topology=topology_of(settings),
+        strategy=strategy,
+        topology=topology_of(settings, strategy.level),
     )
 
 
-def topology_of(settings: Settings) -> Topology:
-    """Make the SQL side's definitions from the settings."""
+def topology_of(settings: Settings, level: Level | None = None) -> Topology:
+    """Make the SQL side's definitions from the settings and what a strategy groups by; None for the one level."""
     return Topology(
         assets_stream=settings.ksqldb_assets_stream,
         join_table=settings.join_table,
-        level=settings.uns_fastapi_group_grouping_level,
+        level=level or settings.uns_fastapi_group_grouping_level,
         shared_retention_ms=int(settings.shared_retention * 1000),
         group_retention_ms=int(settings.group_retention * 1000),
         owner=settings.reconciler_owner,

@@ -145,6 +145,14 @@ class Cast:
     type: SqlType
 
 
+@dataclass(frozen=True)
+class Case:
+    """`CASE WHEN condition THEN value ... ELSE value END`; without ELSE, NULL where no condition holds."""
+
+    branches: tuple[tuple[Expression, Expression], ...]
+    default: Expression | None = None
+
+
 Expression = (
     Literal
     | Column
@@ -160,6 +168,7 @@ Expression = (
     | IsNull
     | Arithmetic
     | Cast
+    | Case
 )
 
 

@@ -121,6 +121,15 @@ class ExpressionBuilder(Transformer[Token, Any]):
         return ast.Cast(value, type_)
 
     @v_args(inline=True)
+    def when(self, condition: ast.Expression, value: ast.Expression) -> tuple[ast.Expression, ast.Expression]:
+        """WHEN ... THEN ..."""
+        return condition, value
+
+    def case(self, parts: list[Any]) -> ast.Case:
+        """CASE, with its branches and what comes after ELSE."""
+        return ast.Case(tuple(parts[:-1]), parts[-1])
+
+    @v_args(inline=True)
     def subscript(self, base: ast.Expression, index: ast.Expression) -> ast.Subscript:
         """`base[index]`."""
         return ast.Subscript(base, index)

@@ -264,6 +264,22 @@ def _cast(node: ast.Cast, scope: Scope, clause: str) -> Compiled:
     return Compiled(lambda row: convert(inner(row)), node.type)
 
 
+def _case(node: ast.Case, scope: Scope, clause: str) -> Compiled:
+    branches = [
+        (compile_expression(condition, scope, clause), compile_expression(value, scope, clause))
+        for condition, value in node.branches
+    ]
+    if any(condition.type != BOOLEAN for condition, _ in branches):
+        raise PlanFault("WHEN operand type should be boolean.")
+    default = compile_expression(node.default or ast.Literal(None), scope, clause)
+
+    def read(row: Row) -> Any:
+        chosen = next((value for condition, value in branches if condition.function(row) is True), default)
+        return chosen.function(row)
+
+    return Compiled(read, branches[0][1].type)
+
+
 def _map(node: ast.MapConstructor, scope: Scope, clause: str) -> Compiled:
     entries = [
         (compile_expression(key, scope, clause), compile_expression(value, scope, clause))
@@ -315,4 +331,5 @@ _HANDLERS: dict[type, Callable[[Any, Scope, str], Compiled]] = {
     ast.IsNull: _is_null,
     ast.Arithmetic: _arithmetic,
     ast.Cast: _cast,
+    ast.Case: _case,
 }

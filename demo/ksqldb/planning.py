@@ -198,6 +198,7 @@ _BRANCHES: dict[type, tuple[str, ...]] = {
     ast.Between: ("value", "lower", "upper"),
     ast.IsNull: ("value",),
     ast.Cast: ("value",),
+    ast.Case: ("branches", "default"),
 }
 
 

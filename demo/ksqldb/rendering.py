@@ -64,6 +64,12 @@ def _binary(node: ast.Comparison | ast.Logical | ast.Arithmetic) -> str:
     return f"({expression(node.left)} {node.operator} {expression(node.right)})"
 
 
+def _case(node: ast.Case) -> str:
+    branches = [f"WHEN {expression(condition)} THEN {expression(value)}" for condition, value in node.branches]
+    default = [] if node.default is None else [f"ELSE {expression(node.default)}"]
+    return f"(CASE {' '.join([*branches, *default])} END)"
+
+
 _PRINTERS: dict[type, Callable[[Any], str]] = {
     ast.Literal: lambda node: literal(node.value),
     ast.Column: _column,
@@ -78,6 +84,7 @@ _PRINTERS: dict[type, Callable[[Any], str]] = {
     ast.Like: lambda node: f"({expression(node.value)} LIKE {expression(node.pattern)})",
     ast.Between: _between,
     ast.IsNull: lambda node: f"({expression(node.value)} IS {'NOT ' if node.negated else ''}NULL)",
+    ast.Case: _case,
     ast.Cast: lambda node: f"CAST({expression(node.value)} AS {node.type})",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from reconciler.ksqldb.levels import Level
 from reconciler.model import Membership
 from reconciler.registry import Membership as Lookup
 
@@ -13,7 +14,15 @@ class GroupingStrategy(Protocol):
 
     A strategy only reads. A read that is not complete raises a `reconciler.errors.KsqlError`; it never returns less
     than there is.
+
+    Attributes:
+        level: by what assets are grouped: the streams, the table of counts and the routing layer work out the same
+            groups from it as `read` does.
     """
+
+    @property
+    def level(self) -> Level:
+        """By what assets are grouped."""
 
     def read(self) -> Membership:
         """Read all assets and their groups, with one request."""

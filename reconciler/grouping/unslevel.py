@@ -1,4 +1,4 @@
-"""Groups are the values of one UNS level, e.g. the workcenters."""
+"""Groups are the values of one UNS level, e.g. the workcenters, or of several joined."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from reconciler.ksqldb.wire import Column, literal
+from reconciler.ksqldb.levels import Level, group_sql
+from reconciler.ksqldb.wire import Column
 from reconciler.model import Membership
 from reconciler.registry import Membership as Lookup
 from reconciler.settings import Settings
@@ -19,23 +20,27 @@ COUNTS = (Column("UNS_GROUP", "STRING", key=True), Column("MEMBERS", "BIGINT"))
 class UnsMap(Protocol):
     """What this strategy asks of ksqlDB."""
 
-    def members(self, table: str, key: str, level: str) -> tuple[tuple[str, str | None], ...]:
+    def members(self, table: str, key: str, level: Level) -> tuple[tuple[str, str | None], ...]:
         """Every asset with its value at ``level``; complete or an error."""
 
     def pull(self, sql: str, expected: Sequence[Column]) -> list[tuple[Any, ...]]:
         """The rows of a pull query with exactly these columns; complete or an error."""
 
-    def group_has_members(self, table: str, key: str, level: str, group: str) -> bool:
+    def group_has_members(self, table: str, key: str, level: Level, group: str) -> bool:
         """Whether any asset has the value ``group`` at ``level``; complete or an error."""
 
 
-class UNSLevelGroupingStrategy:
-    """Groups assets by the value of the UNS level named by `UNS_FASTAPI_GROUP_GROUPING_LEVEL`."""
+class LevelGrouping:
+    """Groups assets by their values in the UNS map; a strategy of your own has only to say at which level.
 
-    def __init__(self, settings: Settings, ksqldb: UnsMap) -> None:
-        """Read from ``ksqldb``, with table and level from ``settings``."""
+    Attributes:
+        level: by what assets are grouped.
+    """
+
+    def __init__(self, settings: Settings, ksqldb: UnsMap, level: Level) -> None:
+        """Read the table that ``settings`` name from ``ksqldb``."""
+        self.level = level
         self._table = settings.ksqldb_uns_map.upper()
-        self._level = settings.uns_fastapi_group_grouping_level
         self._ksqldb = ksqldb
 
     def read(self) -> Membership:
@@ -44,7 +49,7 @@ class UNSLevelGroupingStrategy:
         Raises:
             reconciler.errors.KsqlError: the read was not complete.
         """
-        rows = self._ksqldb.members(self._table, KEY, self._level)
+        rows = self._ksqldb.members(self._table, KEY, self.level)
         groups = Counter(group for _, group in rows if group is not None)
         return Membership(assets=len(rows), groups=dict(sorted(groups.items())))
 
@@ -64,8 +69,16 @@ class UNSLevelGroupingStrategy:
         Raises:
             reconciler.errors.KsqlError: the read was not complete.
         """
-        return self._ksqldb.group_has_members(self._table, KEY, self._level, group)
+        return self._ksqldb.group_has_members(self._table, KEY, self.level, group)
 
     def lookup(self) -> Lookup:
         """Say how the proxy finds the group of one asset."""
-        return Lookup(table=self._table, key=KEY, group=f"UNS_LEVELS[{literal(self._level)}]")
+        return Lookup(table=self._table, key=KEY, group=group_sql(self.level))
+
+
+class UNSLevelGroupingStrategy(LevelGrouping):
+    """Groups assets by the value of the UNS level named by `UNS_FASTAPI_GROUP_GROUPING_LEVEL`."""
+
+    def __init__(self, settings: Settings, ksqldb: UnsMap) -> None:
+        """Read from ``ksqldb``, with table and level from ``settings``."""
+        super().__init__(settings, ksqldb, settings.uns_fastapi_group_grouping_level)

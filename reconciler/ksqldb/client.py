@@ -47,9 +47,10 @@ from reconciler.ksqldb.entities import (
 )
 from reconciler.ksqldb.exchange import Ask, Exchange, Limits, OnRequest
 from reconciler.ksqldb.failures import DEGRADED, NOT_QUERYABLE, missing_source
+from reconciler.ksqldb.levels import Level, group_condition, group_sql
 from reconciler.ksqldb.replies import parse_entities, parse_health, parse_info, parse_status
 from reconciler.ksqldb.statement import Statement
-from reconciler.ksqldb.wire import PULL_ACCEPT, Column, PullReader, column, identifier, literal, stored
+from reconciler.ksqldb.wire import PULL_ACCEPT, Column, PullReader, column, identifier, stored
 from reconciler.latest import Latest
 
 T = TypeVar("T")
@@ -198,27 +199,27 @@ class KsqlClient:
         except KsqlBadStatement as error:
             raise self._explained(error) from error
 
-    def members(self, table: str, key: str, level: str) -> tuple[tuple[str, str | None], ...]:
+    def members(self, table: str, key: str, level: Level) -> tuple[tuple[str, str | None], ...]:
         """Return every asset with its group at ``level``, None for one without.
 
         Args:
             table: the UNS map, as a person writes it (upper-case unless in backticks).
             key: its key column, likewise.
-            level: the key in its ``uns_levels``.
+            level: the key in its ``uns_levels``, or several joined.
 
         Raises:
             KsqlWrongShape: an asset came twice or without a key, so the answer is not the table's content.
         """
-        sql = f"SELECT {column(stored(key))}, {_group_at(level)} AS UNS_GROUP FROM {identifier(stored(table))};"  # noqa: S608 - quoted
+        sql = f"SELECT {column(stored(key))}, {group_sql(level)} AS UNS_GROUP FROM {identifier(stored(table))};"  # noqa: S608 - quoted
         rows = self.pull(sql, (Column(stored(key), "STRING", key=True), Column("UNS_GROUP", "STRING")))
         if len({asset for asset, _ in rows}) != len(rows) or any(asset is None for asset, _ in rows):
             raise KsqlWrongShape(f"the keys of {table} are not unique in its answer", status=200)
         shared: dict[str | None, str | None] = {}  # one object per group name, not one per asset
         return tuple((asset, shared.setdefault(group, group)) for asset, group in rows)
 
-    def group_has_members(self, table: str, key: str, level: str, group: str) -> bool:
+    def group_has_members(self, table: str, key: str, level: Level, group: str) -> bool:
         """Ask directly whether any asset belongs to ``group``: the last question before a deletion."""
-        where = f"{_group_at(level)} = {literal(group)}"
+        where = group_condition(level, group)
         sql = f"SELECT {column(stored(key))} FROM {identifier(stored(table))} WHERE {where};"  # noqa: S608 - quoted
         return bool(self.pull(sql, (Column(stored(key), "STRING", key=True),)))
 
@@ -355,7 +356,3 @@ def _read_policy() -> Retrying:
         stop=stop_after_attempt(READ_ATTEMPTS) | stop_after_delay(READ_SECONDS),
         reraise=True,
     )
-
-
-def _group_at(level: str) -> str:
-    return f"UNS_LEVELS[{literal(level)}]"

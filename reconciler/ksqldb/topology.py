@@ -16,6 +16,7 @@ from functools import cached_property, lru_cache
 from typing import Literal
 
 from reconciler.ksqldb.definition import Definition, definition_of
+from reconciler.ksqldb.levels import Level, group_sql
 from reconciler.ksqldb.statement import Statement
 from reconciler.ksqldb.wire import identifier, literal, stored
 from reconciler.names import GroupNames
@@ -47,7 +48,7 @@ class Topology:
     Attributes:
         assets_stream: the stream of asset events, as a person writes it (upper-case unless in backticks).
         join_table: the UNS map (or the raw table behind it) that events are joined with, likewise.
-        level: the key in ``UNS_LEVELS`` by which assets are grouped.
+        level: the key in ``UNS_LEVELS`` by which assets are grouped, or several joined.
         shared_retention_ms: how long the shared topic keeps events, in milliseconds.
         group_retention_ms: how long a group's topic keeps events, in milliseconds.
         owner: whose streams these are; begins the shared stream's name.
@@ -55,7 +56,7 @@ class Topology:
 
     assets_stream: str
     join_table: str
-    level: str
+    level: Level
     shared_retention_ms: int
     group_retention_ms: int
     owner: str = "ofa"
@@ -83,7 +84,7 @@ class Topology:
             f"S.ASSET_UUID AS {KEY_COLUMN}",
             "AS_VALUE(S.ASSET_UUID) AS `asset_uuid`",
             *(f"S.{name.upper()} AS `{name}`" for name in VALUE_COLUMNS),
-            f"H.UNS_LEVELS[{literal(self.level)}] AS {GROUP_COLUMN}",
+            f"{group_sql(self.level, 'H.')} AS {GROUP_COLUMN}",
         ]
         sides = f"FROM {identifier(stored(self.assets_stream))} S JOIN {identifier(stored(self.join_table))} H"
         return f"SELECT {', '.join(columns)} {sides} ON S.ASSET_UUID = H.ASSET_UUID EMIT CHANGES"
@@ -135,7 +136,7 @@ class Topology:
 
     @cached_property
     def _groups_select(self) -> str:
-        level = f"UNS_LEVELS[{literal(self.level)}]"
+        level = group_sql(self.level)
         source = identifier(stored(self.join_table))
         return f"SELECT {level} AS {GROUP_COLUMN}, COUNT(*) AS MEMBERS FROM {source} GROUP BY {level} EMIT CHANGES"
 

@@ -1,0 +1,75 @@
+"""By what assets are grouped, as data: the value of one UNS level, or several values joined.
+
+The group of an asset is worked out in four places: by the operator's reads, by the streams, by the table of counts
+and by the routing layer. All of them get their SQL from here, so they agree, and a grouping strategy brings names and
+never SQL: whatever is in them becomes a literal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reconciler.errors import ConfigurationError
+from reconciler.ksqldb.wire import literal
+
+
+@dataclass(frozen=True)
+class JoinedLevels:
+    """The values of several UNS levels, joined: an asset that lacks one of them is in no group.
+
+    Two different pairs can give the same group (``A-B`` + ``C`` and ``A`` + ``B-C``) and are then served by the same
+    service: choose a separator that is in no value.
+
+    Attributes:
+        names: of the levels, at least two, in the order in which their values are joined.
+        separator: what stands between the values.
+
+    Raises:
+        ConfigurationError: fewer than two names, or an empty one.
+    """
+
+    names: tuple[str, ...]
+    separator: str = "-"
+
+    def __post_init__(self) -> None:
+        """Refuse what can give no group."""
+        if len(self.names) < 2 or not all(self.names):  # noqa: PLR2004 - two is what joining takes
+            raise ConfigurationError(f"several UNS levels are to be joined, not {', '.join(map(repr, self.names))}")
+
+
+Level = str | JoinedLevels
+"""One UNS level by its name, or several joined."""
+
+
+def group_sql(level: Level, side: str = "") -> str:
+    """Return the expression for the group of a row of the UNS map; NULL for an asset without one.
+
+    Args:
+        level: by what assets are grouped.
+        side: what goes before the column in a join (``"H."``).
+    """
+    if isinstance(level, str):
+        return _value(level, side)
+    # Brackets as the server renders them, so that the text that it keeps is the text that was sent.
+    present = f"({_value(level.names[0], side)} IS NOT NULL)"
+    for name in level.names[1:]:
+        present = f"({present} AND ({_value(name, side)} IS NOT NULL))"
+    return f"CASE WHEN {present} THEN {_joined(level, side)} END"
+
+
+def group_condition(level: Level, group: str) -> str:
+    """Return the condition that a row of the UNS map is in ``group``, or may be.
+
+    The server refuses IS NULL in a pull query's condition, so a missing value counts as an empty one here: a yes may
+    be wrong, a no never is.
+    """
+    return f"{_value(level) if isinstance(level, str) else _joined(level)} = {literal(group)}"
+
+
+def _joined(level: JoinedLevels, side: str = "") -> str:
+    parts = f", {literal(level.separator)}, ".join(_value(name, side) for name in level.names)
+    return f"CONCAT({parts})"
+
+
+def _value(name: str, side: str = "") -> str:
+    return f"{side}UNS_LEVELS[{literal(name)}]"
