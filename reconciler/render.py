@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import html
+import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
 
+from reconciler.documents import plan_document, status_document
 from reconciler.model import Condition, Item, Plan
 from reconciler.survey import Survey
 
 _COUNTED = {"+": "create", "~": "update", "!": "repair", "-": "delete", "?": "waiting", "x": "conflict"}
+
+#: By this a job finds its comment again, to replace it.
+COMMENT_MARK = "<!-- reconciler plan -->"
+#: More rows make a comment longer than it may be, and nobody reads them there.
+MOST_ROWS = 100
 
 
 def plan_text(plan: Plan) -> str:
@@ -28,38 +34,52 @@ def summary(plan: Plan) -> str:
     parts = [f"{tally[mark]} {word}" for mark, word in _COUNTED.items() if tally[mark] or mark in "+~!-"]
     if plan.in_sync:
         return "Plan: nothing to do, in sync."
-    return f"Plan: {', '.join(parts)}; {len(plan.actions)} writes."
+    return f"Plan: {', '.join(parts)}; {_writes_of(plan)}."
+
+
+def _writes_of(plan: Plan) -> str:
+    return "1 write" if len(plan.actions) == 1 else f"{len(plan.actions)} writes"
 
 
 def plan_json(plan: Plan) -> str:
-    """Render a plan as JSON."""
-    document = {
-        "in_sync": plan.in_sync,
-        "actions": [{"action": a.verb, "object": a.key, "group": a.group} for a in plan.actions],
-        "items": [_item(item) for item in plan.items],
-        "registry": {
-            "before": plan.registry_before,
-            "after": plan.registry.revision if plan.registry else None,
-            "added": plan.added,
-            "removed": plan.removed,
-        },
-        "refusals": [{"guard": r.guard, "text": r.text} for r in plan.refusals],
-        "approval": plan.approval or None,
-        "notes": plan.notes,
-    }
-    return json.dumps(document, indent=2, ensure_ascii=False)
+    """Render a plan as JSON; its schema is docs/schema/plan.schema.json."""
+    return plan_document(plan).model_dump_json(indent=2)
 
 
 def plan_markdown(plan: Plan) -> str:
-    """Render a plan for a comment on a change request."""
-    rows = [(item.mark, item.title, item.condition.value, item.detail) for item in _noteworthy(plan)]
-    parts = [f"**{summary(plan)}**"]
+    """Render a plan for a comment on a change request, well below the 65,536 characters that one may have.
+
+    The first line is a mark by which a job finds its own comment again.
+    """
+    rows = [(_code(item.mark), _code(item.title), item.condition.value, item.detail) for item in _noteworthy(plan)]
+    parts = [COMMENT_MARK, f"{_verdict(plan)} **{summary(plan)}**"]
+    parts += [f"> **Refused by the rule `{refusal.guard}`:** {_markdown(refusal.text)}" for refusal in plan.refusals]
     if rows:
-        parts.append(_markdown_table(("", "object", "condition", "what"), rows))
+        parts.append(_markdown_table(("", "object", "condition", "what"), rows[:MOST_ROWS]))
+    if len(rows) > MOST_ROWS:
+        parts.append(f"… and {len(rows) - MOST_ROWS} more.")
+    if plan.actions:
+        parts.append(_writes(plan))
     if _registry_changes(plan):
         parts.append(f"Registry `{_registry_change(plan)}`")
-    parts += [f"> refused by **{refusal.guard}**: {refusal.text}" for refusal in plan.refusals]
+    parts += [f"Note: {_markdown(note)}" for note in plan.notes]
     return "\n\n".join(parts)
+
+
+def _verdict(plan: Plan) -> str:
+    if plan.refusals:
+        return "\N{NO ENTRY}"
+    if any(item.condition in (Condition.CONFLICT, Condition.DEGRADED) for item in plan.items):
+        return "\N{WARNING SIGN}"
+    return "\N{WHITE HEAVY CHECK MARK}" if plan.in_sync else "\N{MEMO}"
+
+
+def _writes(plan: Plan) -> str:
+    """List every write in its order, folded away."""
+    lines = [f"{at}. {a.verb.replace('_', ' ')}: {_code(a.key)}" for at, a in enumerate(plan.actions[:MOST_ROWS], 1)]
+    more = [f"\n… and {len(plan.actions) - MOST_ROWS} more."] if len(plan.actions) > MOST_ROWS else []
+    listed = "\n".join([*lines, *more])
+    return f"<details>\n<summary>{_writes_of(plan)}, in this order</summary>\n\n{listed}\n\n</details>"
 
 
 def status_rows(plan: Plan) -> list[tuple[str, ...]]:
@@ -101,24 +121,14 @@ def status_notes(plan: Plan, survey: Survey) -> list[str]:
 
 
 def status_json(plan: Plan, survey: Survey) -> str:
-    """Render the status as JSON."""
-    source = survey.observed.source
-    document = {
-        "in_sync": plan.in_sync,
-        "items": [_item(item) for item in plan.items],
-        "assets": survey.observed.membership.assets,
-        "ungrouped": survey.observed.membership.ungrouped,
-        "registry": plan.registry_before,
-        "ksqldb": {"version": source.version, "trouble": source.trouble or None, **survey.identity.model_dump()},
-        "refusals": [{"guard": r.guard, "text": r.text} for r in plan.refusals],
-        "approval": plan.approval or None,
-    }
-    return json.dumps(document, indent=2, ensure_ascii=False)
+    """Render the status as JSON; its schema is docs/schema/status.schema.json."""
+    return status_document(plan, survey).model_dump_json(indent=2)
 
 
 def status_markdown(plan: Plan, survey: Survey) -> str:
     """Render the status as a Markdown table."""
-    return "\n\n".join([_markdown_table(STATUS_HEAD, status_rows(plan)), *status_notes(plan, survey)])
+    notes = [_markdown(note) for note in status_notes(plan, survey)]
+    return "\n\n".join([_markdown_table(STATUS_HEAD, status_rows(plan)), *notes])
 
 
 def _noteworthy(plan: Plan) -> list[Item]:
@@ -135,23 +145,6 @@ def _registry_change(plan: Plan) -> str:
     return f"{before} -> {after} (+{len(plan.added)} -{len(plan.removed)})"
 
 
-def _item(item: Item) -> dict[str, Any]:
-    return {
-        "group": item.group,
-        "title": item.title,
-        "condition": item.condition.value,
-        "mark": item.mark.strip() or None,
-        "detail": item.detail or None,
-        "members": item.members,
-        "stream": item.names.stream if item.names else None,
-        "topic": item.names.topic if item.names else None,
-        "service": item.names.service if item.names else item.title.removeprefix("service "),
-        "running": item.running,
-        "wanted": item.wanted,
-        "url": item.url,
-    }
-
-
 def _columns(rows: list[tuple[str, ...]]) -> list[str]:
     used = [index for index in range(len(rows[0])) if any(row[index] for row in rows[1:])]
     width = {index: max(len(row[index]) for row in rows) for index in used}
@@ -160,10 +153,24 @@ def _columns(rows: list[tuple[str, ...]]) -> list[str]:
 
 def _markdown_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(_safe(cell).replace("\\", "\\\\").replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(cell if cell.startswith("`") else _markdown(cell) for cell in cells) + " |"
 
     heads = tuple(head)
     return "\n".join([line(heads), "|" + " --- |" * len(heads), *(line(row) for row in rows)])
+
+
+def _code(text: str) -> str:
+    """Put a name into a code span, in which nothing is markup, a mention or a link."""
+    text = _safe(text).strip()
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    room = " " if "`" in text else ""
+    return f"{fence}{room}{text}{room}{fence}".replace("|", "\\|") if text else ""
+
+
+def _markdown(text: str) -> str:
+    """Let text be nothing but text: no markup, no HTML, nobody mentioned, nothing linked."""
+    escaped = re.sub(r"([\\`*_{}\[\]|~])", r"\\\1", html.escape(_safe(text), quote=False))
+    return re.sub(r"([@#]|:(?=//))", r"\1<!-- -->", escaped)
 
 
 def _safe(text: str) -> str:
