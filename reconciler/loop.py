@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from reconciler.controller import Controller, Outcome
+from reconciler.history import History
 
 #: Least seconds between the starts of two cycles, however many events come.
 MIN_GAP = 1.0
@@ -23,6 +24,7 @@ class Loop:
         self.interval = interval
         self.ticked = monotonic()
         self.outcome: Outcome | None = None
+        self.history = History()
         self._monotonic = monotonic
         self._wake = threading.Event()
         self._stopped = threading.Event()
@@ -63,6 +65,7 @@ class Loop:
             self._tick()
             with self._cycling:
                 self.outcome = self._once()
+            self.history = self.history.after(self.outcome, self.controller.clocks.wall())
             self._tick()
             self._sleep(started)
 
