@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -38,7 +37,7 @@ from reconciler.observe import look_at_source
 from reconciler.plan import make_plan
 from reconciler.platforms.base import Platform, PlatformState
 from reconciler.ports import Ksqldb
-from reconciler.settings import Settings
+from reconciler.settings import Settings, without_user
 from reconciler.steps import Facts
 from reconciler.survey import Survey, current_registry, survey
 
@@ -263,12 +262,6 @@ def explained(error: ReconcilerError, settings: Settings) -> str:
     if not isinstance(error, KsqlUnreachable):
         return str(error)
     return f"{error} (KSQLDB_URL is {without_user(settings.ksqldb_url)})"
-
-
-def without_user(url: str) -> str:
-    """Return a URL without the user and password that may be in it."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _outcome(plan: Plan, seen: Survey, results: tuple[Result, ...]) -> Outcome:

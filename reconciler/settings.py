@@ -1,19 +1,24 @@
 """Every setting, its variable, its default and what it does.
 
-Values come from the environment, then from a ``.env`` file in the working directory. A variable whose name ends in
-``_FILE`` names a file that holds the value (a Swarm secret) and exists for the two that are secret.
+Values come from the environment, then from a ``.env`` file in the working directory; an empty variable is unset. A
+variable whose name ends in ``_FILE`` names a file that holds the value (a Swarm secret).
+
+What a person types here reaches SQL, service specs, URLs and a terminal, so each variable takes only what can be right
+there: a bad value is refused in one line before anything is asked of anybody.
 """
 
 from __future__ import annotations
 
 import re
+import ssl
+import unicodedata
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from reconciler.errors import ConfigurationError
 from reconciler.platforms.base import Publish
@@ -21,6 +26,16 @@ from reconciler.platforms.base import Publish
 _UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)\s*")
 _NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+_HOST = r"^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])$"
+_IMAGE = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$"
+_NETWORK = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+_PLUGIN = r"^[A-Za-z0-9_.-]+$"
+_URL = r"^https?://[^/\s]+"
+_CENTURY = 3_155_760_000.0
+#: Variables whose value can stand in a file, named by a variable with ``_FILE`` behind the name.
+IN_FILES = ("ksqldb_username", "ksqldb_password")
+_SHOWN = 80
+_CREDENTIALS = re.compile(r"^(\w+://)?.*@", re.DOTALL)
 
 
 def _seconds(value: Any) -> Any:
@@ -33,7 +48,10 @@ def _seconds(value: Any) -> Any:
     return float(match[1]) * _UNITS[match[2]]
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0)]
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=_CENTURY)]
+Cores = Annotated[float, Field(ge=0, le=4096)]
+Tasks = Annotated[int, Field(ge=0, le=10_000)]
+TcpPort = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Environment(StrEnum):
@@ -73,16 +91,25 @@ class Policy(StrEnum):
 class Settings(BaseSettings):
     """The operator's settings. The name of a variable is the field's name in upper case."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_ignore_empty=True,  # ``VAR=`` is what a stack file's ${VAR:-} makes
+        extra="ignore",
+        frozen=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+    )
 
     kafka_broker: str = Field(min_length=1)
     """Kafka bootstrap servers, handed to the group services (`host:port`, comma-separated)."""
-    ksqldb_url: str = Field(pattern=r"^https?://[^/\s]+")
+    ksqldb_url: str = Field(pattern=_URL)
     """The ksqlDB server as the operator reaches it (`http://host:8088`)."""
-    ksqldb_service_url: str = ""
-    """The ksqlDB server as the services in the Swarm reach it; empty: the same as `KSQLDB_URL`."""
-    ksqldb_username: str = ""
+    ksqldb_service_url: str = Field("", pattern=rf"^$|{_URL}")
+    """The ksqlDB server as the services in the Swarm reach it; empty: `KSQLDB_URL` without user and password."""
+    ksqldb_username: str = Field("", pattern=r"^[^:]*$")
     """User name for HTTP basic authentication; empty: none is sent."""
+    ksqldb_username_file: Path | None = None
+    """A file that holds `KSQLDB_USERNAME` (a Swarm secret)."""
     ksqldb_password: SecretStr = SecretStr("")
     """Password for HTTP basic authentication."""
     ksqldb_password_file: Path | None = None
@@ -98,52 +125,52 @@ class Settings(BaseSettings):
     ksqldb_uns_join_table: str = Field("", pattern=r"^$|" + _NAME)
     """Table that events are joined with; empty: `KSQLDB_UNS_MAP`. The raw table loses no event of a new asset."""
 
-    docker_network: str = Field("factory-net", min_length=1)
+    docker_network: str = Field("factory-net", pattern=_NETWORK)
     """Overlay network that the services join."""
-    swarm_node_host: str = Field("localhost", min_length=1)
+    swarm_node_host: str = Field("localhost", pattern=_HOST)
     """Host name or address of a Swarm node, for URLs when `ENVIRONMENT=local`."""
 
-    routing_layer_image: str = Field("ghcr.io/openfactoryio/routing-layer:latest", min_length=1)
+    routing_layer_image: str = Field("ghcr.io/openfactoryio/routing-layer:latest", pattern=_IMAGE)
     """Image of the routing layer."""
-    routing_layer_replicas: int = Field(1, ge=0)
+    routing_layer_replicas: Tasks = 1
     """Tasks of the routing layer."""
-    routing_layer_cpu_limit: float = Field(1.0, ge=0)
+    routing_layer_cpu_limit: Cores = 1.0
     """Cores a routing layer task may use."""
-    routing_layer_cpu_reservation: float = Field(0.5, ge=0)
+    routing_layer_cpu_reservation: Cores = 0.5
     """Cores a node must have free for a routing layer task."""
-    routing_layer_port: int = Field(5555, ge=1, le=65535)
+    routing_layer_port: TcpPort = 5555
     """Port of the routing layer, inside and outside."""
     routing_layer_publish: Publish = Publish.INGRESS
     """How that port is published: `ingress`, `host` (one task a node) or `none`."""
-    grouping_strategy: str = Field("workcenter", min_length=1)
+    grouping_strategy: str = Field("workcenter", pattern=_PLUGIN)
     """How assets are grouped: the name of an entry point in `openfactory_routing_layer.grouping_strategies`."""
-    deployment_platform: str = Field("swarm", min_length=1)
+    deployment_platform: str = Field("swarm", pattern=_PLUGIN)
     """Where services run: the name of an entry point in `openfactory_routing_layer.deployment_platforms`."""
 
-    fastapi_group_image: str = Field("ghcr.io/openfactoryio/stream-api-non-replicated:latest", min_length=1)
+    fastapi_group_image: str = Field("ghcr.io/openfactoryio/stream-api-non-replicated:latest", pattern=_IMAGE)
     """Image of the group services."""
-    fastapi_group_replicas: int = Field(1, ge=0)
+    fastapi_group_replicas: Tasks = 1
     """Tasks of each group service."""
-    fastapi_group_cpu_limit: float = Field(1.0, ge=0)
+    fastapi_group_cpu_limit: Cores = 1.0
     """Cores a group service task may use."""
-    fastapi_group_cpu_reservation: float = Field(0.5, ge=0)
+    fastapi_group_cpu_reservation: Cores = 0.5
     """Cores a node must have free for a group service task."""
-    fastapi_group_port: int = Field(8000, ge=1, le=65535)
+    fastapi_group_port: TcpPort = 8000
     """Port that the group image listens on (the existing system's image: 5555)."""
-    fastapi_group_port_base: int = Field(6000, ge=1, le=65535)
+    fastapi_group_port_base: TcpPort = 6000
     """First host port for services when `ENVIRONMENT=local`."""
     uns_fastapi_group_grouping_level: str = Field("workcenter", min_length=1)
     """UNS level whose values are the groups."""
 
-    state_api_image: str = Field("ghcr.io/openfactoryio/state-api:latest", min_length=1)
+    state_api_image: str = Field("ghcr.io/openfactoryio/state-api:latest", pattern=_IMAGE)
     """Image of the asset state API."""
-    state_api_replicas: int = Field(1, ge=0)
+    state_api_replicas: Tasks = 1
     """Tasks of the state API."""
-    state_api_cpu_limit: float = Field(0.5, ge=0)
+    state_api_cpu_limit: Cores = 0.5
     """Cores a state API task may use."""
-    state_api_cpu_reservation: float = Field(0.25, ge=0)
+    state_api_cpu_reservation: Cores = 0.25
     """Cores a node must have free for a state API task."""
-    state_api_port: int = Field(5555, ge=1, le=65535)
+    state_api_port: TcpPort = 5555
     """Port that the state API image listens on."""
 
     environment: Environment = Environment.PRODUCTION
@@ -165,9 +192,9 @@ class Settings(BaseSettings):
     removed: `on`, `off`, or `auto` (from 10,000 assets on)."""
     reconcile_policy: Policy = Policy.SYNC
     """`sync`, `upsert-only` (never removes) or `create-only` (never changes either)."""
-    reconciler_port: int = Field(8080, ge=1, le=65535)
+    reconciler_port: TcpPort = 8080
     """Port of the operator's own HTTP server."""
-    reconciler_url: str = Field("http://ofa_reconciler:8080", pattern=r"^https?://[^/\s]+")
+    reconciler_url: str = Field("http://ofa_reconciler:8080", pattern=_URL)
     """Where the routing layer follows the registry: the operator as the Swarm's services reach it."""
     prune_reads: int = Field(3, ge=1)
     """Complete, agreeing reads without a group before it may be removed."""
@@ -191,11 +218,12 @@ class Settings(BaseSettings):
     """Directory of the registry's files when `DEPLOYMENT_PLATFORM=docker`, under the same path for the engine; empty:
     `openfactory` in `XDG_STATE_HOME` or `~/.local/state`."""
 
-    @model_validator(mode="before")
+    @field_validator("*", mode="before")
     @classmethod
-    def _empty_is_unset(cls, data: Any) -> Any:
-        """Treat ``VAR=`` as unset, as compose files with ``${VAR:-}`` produce it."""
-        return {key: value for key, value in data.items() if value != ""} if isinstance(data, dict) else data
+    def _is_printable(cls, value: Any) -> Any:
+        if isinstance(value, str) and any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+            raise ValueError("control characters and broken encodings are not allowed")
+        return value
 
     @field_validator(
         "log_level", "environment", "reconcile_policy", "routing_layer_publish", "groups_table", mode="before"
@@ -213,19 +241,33 @@ class Settings(BaseSettings):
 
     @field_validator("ksqldb_ca_file")
     @classmethod
-    def _is_file(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_file():
-            raise ValueError("there is no such file")
+    def _has_certificates(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            _content(value)
+            try:
+                ssl.create_default_context(cafile=value)
+            except ssl.SSLError as error:
+                raise ValueError("there is no PEM certificate in it") from error
+        return value
+
+    @field_validator("ksqldb_username_file", "ksqldb_password_file")
+    @classmethod
+    def _has_content(cls, value: Path | None) -> Path | None:
+        if value is not None and not _content(value):
+            raise ValueError("the file is empty")
         return value
 
     @model_validator(mode="after")
-    def _read_password_file(self) -> Settings:
-        if self.ksqldb_password_file is not None:
-            try:
-                secret = self.ksqldb_password_file.read_text(encoding="utf-8").strip()
-            except OSError as error:
-                raise ValueError(f"KSQLDB_PASSWORD_FILE: {error.strerror}: {self.ksqldb_password_file}") from error
-            object.__setattr__(self, "ksqldb_password", SecretStr(secret))
+    def _take_from_files(self) -> Settings:
+        for name in IN_FILES:
+            path = getattr(self, f"{name}_file")
+            if path is not None:
+                if name in self.model_fields_set:
+                    raise ValueError(f"{name.upper()} and {name.upper()}_FILE are both set: use one of them")
+                secret = isinstance(getattr(self, name), SecretStr)
+                object.__setattr__(self, name, SecretStr(_content(path)) if secret else _content(path))
+        if self.ksqldb_password.get_secret_value() and not self.ksqldb_username:
+            raise ValueError("KSQLDB_PASSWORD is set and KSQLDB_USERNAME is not: nothing would be sent")
         return self
 
     @property
@@ -241,8 +283,29 @@ class Settings(BaseSettings):
 
     @property
     def url_for_services(self) -> str:
-        """The ksqlDB URL that services get."""
-        return self.ksqldb_service_url or self.ksqldb_url
+        """The ksqlDB URL that services get; everybody who may inspect a service sees it."""
+        return self.ksqldb_service_url or without_user(self.ksqldb_url)
+
+
+def without_user(url: str) -> str:
+    """Return a URL without the user and password that may be in it."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def masked(text: str) -> str:
+    """Return a value with what may be the credentials of a URL replaced by ``***``."""
+    return _CREDENTIALS.sub(r"\1***@", text)
+
+
+def _content(path: Path) -> str:
+    """Return what a file holds, without the end of its last line."""
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise ValueError(error.strerror or "the file cannot be read") from error
+    except UnicodeDecodeError as error:
+        raise ValueError("the file is no UTF-8 text") from error
 
 
 def load(**overrides: Any) -> Settings:
@@ -254,19 +317,34 @@ def load(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        raise ConfigurationError("\n".join(_explain(dict(item)) for item in error.errors())) from error
+        raise ConfigurationError("\n".join(explain(dict(item)) for item in error.errors())) from None
+    except SettingsError as error:  # a .env file that cannot be read
+        raise ConfigurationError(str(error)) from None
 
 
-def _explain(item: dict[str, Any]) -> str:
+def explain(item: dict[str, Any]) -> str:
+    """Return one of pydantic's errors as a line that names the variable; never with a secret in it."""
     name = "_".join(str(part) for part in item["loc"]).upper()
     if item["type"] == "missing":
         return f"{name} is required and not set ({_doc(name)})"
     message = str(item["msg"]).removeprefix("Value error, ")
-    if not name:
-        return message
-    return f"{name}={item['input']!r}: {message} ({_doc(name)})"
+    return f"{name}={_repeated(name, item['input'])}: {message} ({_doc(name)})" if name else message
+
+
+def _repeated(name: str, value: Any) -> str:
+    """Return a refused value fit for a terminal and a log."""
+    if is_secret(name.lower()):
+        return "***"
+    text = masked(str(value))
+    return ascii(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+
+
+def is_secret(name: str) -> bool:
+    """Whether a field's value is never shown."""
+    info = Settings.model_fields.get(name)
+    return info is not None and info.annotation is SecretStr
 
 
 def _doc(variable: str) -> str:
     info = Settings.model_fields.get(variable.lower())
-    return (info.description or "").split("\n")[0] if info else "unknown"
+    return " ".join((info.description or "").split()) if info else "unknown"

@@ -11,7 +11,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from reconciler.commands.output import command, out, output_option, show_status, summary
-from reconciler.controller import Controller, World, without_user
+from reconciler.controller import Controller, World
 from reconciler.converge import Exit, converge
 from reconciler.errors import ConfigurationError
 from reconciler.guards import Overrides
@@ -20,7 +20,7 @@ from reconciler.metrics import Metrics
 from reconciler.progress import progress
 from reconciler.readonly import Withheld
 from reconciler.server import Board, Server
-from reconciler.settings import Settings
+from reconciler.settings import Settings, without_user
 from reconciler.wiring import build_world
 
 log = structlog.get_logger()

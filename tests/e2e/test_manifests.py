@@ -12,6 +12,7 @@ from tests.e2e.system import ROOT
 #: Settings that a stack file cannot offer as a variable: secrets and files, and what has meaning on a host only.
 _ELSEWHERE = {
     "KSQLDB_PASSWORD",
+    "KSQLDB_USERNAME_FILE",
     "KSQLDB_PASSWORD_FILE",
     "KSQLDB_CA_FILE",
     "RECONCILER_PORT",

@@ -112,6 +112,7 @@ def test_an_env_file_is_read_and_the_environment_wins(monkeypatch: pytest.Monkey
 def test_a_secret_comes_from_a_file_and_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A Swarm secret is read; neither repr nor an error shows it."""
     (tmp_path / "secret").write_text("open sesame\n")
+    monkeypatch.setenv("KSQLDB_USERNAME", "ali")
     monkeypatch.setenv("KSQLDB_PASSWORD_FILE", str(tmp_path / "secret"))
     settings = load()
     assert settings.ksqldb_password.get_secret_value() == "open sesame"
