@@ -126,9 +126,11 @@ class Settings(BaseSettings):
 
 def _secret(variable: str, path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
     except OSError as error:
         raise ValueError(f"{variable}: {error.strerror}: {path}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{variable}: the file is no UTF-8 text: {path}") from error
 
 
 def load(**overrides: Any) -> Settings:
@@ -140,7 +142,7 @@ def load(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        raise ConfigurationError("\n".join(_explain(dict(item)) for item in error.errors())) from error
+        raise ConfigurationError("\n".join(_explain(dict(item)) for item in error.errors())) from None
 
 
 def describe() -> str:
@@ -161,7 +163,9 @@ def _explain(item: dict[str, Any]) -> str:
     if item["type"] == "missing":
         return f"{name} is required and not set: {_doc(name)}"
     message = str(item["msg"]).removeprefix("Value error, ")
-    return f"{name}={item['input']!r}: {message} ({_doc(name)})" if name else message
+    # What may be the credentials of a URL is not repeated.
+    shown = ascii(re.sub(r"^(\w+://)?.*@", r"\1***@", str(item["input"]), flags=re.DOTALL))
+    return f"{name}={shown}: {message} ({_doc(name)})" if name else message
 
 
 def _doc(variable: str) -> str:
