@@ -34,7 +34,7 @@ class ItemDocument(_Document):
     members: int = Field(ge=0, description="Assets in the group.")
     stream: str | None = Field(description="Name of its ksqlDB stream as stored.")
     topic: str | None = Field(description="Name of its Kafka topic.")
-    service: str = Field(description="Name of its service, which is also its DNS name.")
+    service: str | None = Field(description="Name of its service, which is also its DNS name; null: it has none.")
     running: int = Field(ge=0, description="Healthy tasks.")
     wanted: int = Field(ge=0, description="Tasks asked for.")
     url: str | None = Field(description="Where it is served, as published; null where it is not.")
@@ -190,11 +190,15 @@ def _item(item: Item) -> ItemDocument:
         members=item.members,
         stream=item.names.stream if item.names else None,
         topic=item.names.topic if item.names else None,
-        service=item.names.service if item.names else _text(item.title.removeprefix("service ")),
+        service=item.names.service if item.names else _service(item),
         running=item.running,
         wanted=item.wanted,
         url=item.url,
     )
+
+
+def _service(item: Item) -> str | None:
+    return _text(item.title.removeprefix("service ")) if item.group is None else None
 
 
 def _text(text: str) -> str:

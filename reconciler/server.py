@@ -18,6 +18,7 @@ from prometheus_client.core import REGISTRY
 
 from reconciler.errors import ConfigurationError
 from reconciler.loop import Loop
+from reconciler.status_page import StatusPage
 
 #: Seconds without a tick of the loop after which it is taken for dead: longer than the longest bounded cycle.
 DEAD_AFTER = 300.0
@@ -108,6 +109,7 @@ class Server:
                 web.get("/readyz", self._readyz),
                 web.get("/metrics", self._metrics),
                 web.get("/registry", self._get_registry),
+                *StatusPage(self._loop).routes(),
                 web.post("/reconcile", self._reconcile),
                 web.post("/pause", self._pause),
                 web.post("/resume", self._resume),
