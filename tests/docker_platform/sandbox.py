@@ -99,7 +99,7 @@ class ContainerSandbox:
     def clean_up(self) -> None:
         """Remove everything that carries this owner's label or name."""
         self.platform.close()
-        named = docker("ps", "--all", "--quiet", "--filter", f"name={self.owner}").split()
+        named = docker("ps", "--all", "--quiet", "--no-trunc", "--filter", f"name={self.owner}").split()
         ids = {*self.containers().values(), *named}
         if ids:
             docker("rm", "--force", "--volumes", *ids)

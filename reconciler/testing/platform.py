@@ -1,0 +1,257 @@
+"""What every deployment platform has to keep to: the protocol in `reconciler.platforms.base`, as tests."""
+
+# ruff: noqa: S101 - asserts are how these tests test, wherever they are run from
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import pytest
+
+from reconciler.errors import PlatformConflict, PlatformRefused
+from reconciler.platforms.base import ConfigMount, LiveService, Platform, Port, Publish, ServiceSpec, drift
+
+T = TypeVar("T")
+
+#: Values that a field of a spec may have, beside those of the bench's own.
+_VARIANTS: tuple[tuple[str, Any], ...] = (
+    ("env", {"GROUP_NAME": "a b", "EMPTY": "", "EQUALS": "a=b", "UNICODE": "Söhne"}),
+    ("env", {}),
+    ("cpu_limit", 0.25),
+    ("cpu_limit", 0.0),
+    ("cpu_reservation", 0.0),
+    ("stop_grace", 2.0),
+    ("start_first", False),
+)
+
+
+@dataclass(frozen=True)
+class PlatformBench:
+    """A platform to be tested, and what only its author knows.
+
+    Attributes:
+        platform: of an owner that nobody else has; nothing of it exists yet.
+        spec: a group service of that owner with one task, which comes up by itself and within ``patience``.
+        stranger: the same place as another owner sees it.
+        disturb: changes the named service behind the platform's back, so that it differs from its spec.
+        absent_image: an image that cannot be had.
+        port: a port of the host that is free, 0 where ports cannot be tested.
+        registry_path: where a service finds a mounted registry.
+        patience: seconds that a condition may take.
+    """
+
+    platform: Platform
+    spec: ServiceSpec
+    stranger: Platform
+    disturb: Callable[[str], object]
+    absent_image: str = "localhost:1/absent:1"
+    port: int = 0
+    registry_path: str = "/etc/openfactory/registry.json"
+    patience: float = 60.0
+
+    def live(self, spec: ServiceSpec) -> LiveService:
+        """Return a service as it is observed."""
+        return self.platform.observe().services[spec.name.lower()]
+
+    def differs(self, spec: ServiceSpec) -> list[str]:
+        """Return the fields that differ, as the plan finds out."""
+        live = self.live(spec).spec
+        assert live is not None, "a service of ours can be read back"
+        return [item.field for item in drift(live, spec)]
+
+    def eventually(self, look: Callable[[], T], is_it: Callable[[T], object]) -> T:
+        """Look until it is so, and fail with what was seen last."""
+        deadline = time.monotonic() + self.patience
+        while not is_it(seen := look()):
+            assert time.monotonic() < deadline, f"after {self.patience:g} s still {seen}"
+            time.sleep(0.1)
+        return seen
+
+    def converge(self, spec: ServiceSpec) -> LiveService:
+        """Do what cycles do until the service runs as wanted."""
+
+        def cycle() -> list[str]:
+            differences = self.differs(spec)
+            if differences:
+                self.platform.update_service(self.live(spec), spec)
+            return differences or ([] if self.live(spec).running == spec.replicas else ["running"])
+
+        self.eventually(cycle, lambda differences: not differences)
+        return self.live(spec)
+
+
+def refusal(write: Callable[[], object]) -> str:
+    """Do a write and return why the platform refused it, ``""`` where it did not."""
+    try:
+        write()
+    except PlatformRefused as refused:
+        return str(refused)
+    return ""
+
+
+class PlatformConformance:
+    """Subclass it as ``Test...`` with a fixture ``bench`` that gives a `PlatformBench`, a new one for each test."""
+
+    def test_nothing_is_there_at_first(self, bench: PlatformBench) -> None:
+        """An owner who has made nothing sees nothing."""
+        state = bench.platform.observe()
+        assert (dict(state.services), state.registries) == ({}, ())
+
+    def test_what_was_created_is_read_back_as_it_was_asked_for(self, bench: PlatformBench) -> None:
+        """Equality means no drift: a service that is as it should be is never written again."""
+        bench.platform.create_service(bench.spec)
+        live = bench.eventually(lambda: bench.live(bench.spec), lambda live: live.running == 1)
+        assert live.name == bench.spec.name
+        assert live.error == ""
+        assert bench.differs(bench.spec) == []
+        assert live.owner is not None
+
+    def test_looking_changes_nothing(self, bench: PlatformBench) -> None:
+        """Two observations of a service at rest are equal, its version included."""
+        bench.platform.create_service(bench.spec)
+        before = bench.eventually(lambda: bench.live(bench.spec), lambda live: live.running == 1)
+        assert bench.live(bench.spec) == before
+
+    def test_every_field_comes_back(self, bench: PlatformBench) -> None:
+        """What differs from what is wanted is told by its name, and nothing else is."""
+        wanted = [
+            replace(bench.spec, name=f"{bench.spec.name}{number}", **{field: value})
+            for number, (field, value) in enumerate(_VARIANTS)
+        ]
+        for spec in wanted:
+            bench.platform.create_service(spec)
+        services = bench.platform.observe().services
+        for spec, (field, _) in zip(wanted, _VARIANTS, strict=True):
+            live = services[spec.name.lower()].spec
+            assert live is not None
+            assert drift(live, spec) == (), f"{field} was read back as another value"
+            usual = replace(bench.spec, name=spec.name)
+            assert {item.field.partition(" ")[0] for item in drift(live, usual)} == {field}
+
+    def test_a_port_of_the_host_comes_back(self, bench: PlatformBench) -> None:
+        """What is asked for at `ENVIRONMENT=local`; the port is read from the service, nothing remembers it."""
+        spec = replace(bench.spec, ports=(Port(8000, bench.port or 6000, Publish.HOST),), start_first=False)
+        bench.platform.create_service(spec)
+        assert bench.differs(spec) == []
+
+    def test_a_taken_name_is_a_conflict(self, bench: PlatformBench) -> None:
+        """Nothing that exists is replaced by a creation."""
+        bench.platform.create_service(bench.spec)
+        with pytest.raises(PlatformConflict):
+            bench.platform.create_service(replace(bench.spec, env={"OTHER": "1"}))
+        assert bench.differs(bench.spec) == []
+
+    def test_an_update_comes_to_its_end(self, bench: PlatformBench) -> None:
+        """However many steps it takes, repeating what cycles do leads to the wanted spec, running."""
+        bench.platform.create_service(bench.spec)
+        bench.eventually(lambda: bench.live(bench.spec), lambda live: live.running == 1)
+        changed = replace(bench.spec, env={"CHANGED": "1"})
+        assert bench.converge(changed).name == bench.spec.name
+
+    def test_a_change_behind_our_back_is_put_right(self, bench: PlatformBench) -> None:
+        """It shows as a difference, and an update ends it."""
+        bench.platform.create_service(bench.spec)
+        bench.eventually(lambda: bench.live(bench.spec), lambda live: live.running == 1)
+        bench.disturb(bench.spec.name)
+        assert bench.differs(bench.spec) != []
+        bench.converge(bench.spec)
+
+    def test_a_write_on_what_has_changed_since_is_a_conflict(self, bench: PlatformBench) -> None:
+        """Somebody else was first: nothing of theirs is overwritten unseen."""
+        bench.platform.create_service(bench.spec)
+        seen = bench.live(bench.spec)
+        bench.platform.update_service(seen, replace(bench.spec, env={"FIRST": "1"}))
+        with pytest.raises(PlatformConflict):
+            bench.platform.update_service(seen, replace(bench.spec, env={"SECOND": "1"}))
+
+    def test_an_update_of_what_is_gone_is_a_conflict(self, bench: PlatformBench) -> None:
+        """It is not made anew by the way."""
+        bench.platform.create_service(bench.spec)
+        seen = bench.live(bench.spec)
+        bench.platform.remove_service(seen)
+        with pytest.raises(PlatformConflict):
+            bench.platform.update_service(seen, bench.spec)
+
+    def test_removing_is_final_and_can_be_repeated(self, bench: PlatformBench) -> None:
+        """The second time finds nothing, and a new service of the same name is another one."""
+        bench.platform.create_service(bench.spec)
+        seen = bench.live(bench.spec)
+        bench.platform.remove_service(seen)
+        assert bench.platform.observe().services == {}
+        bench.platform.create_service(bench.spec)
+        bench.platform.remove_service(seen)
+        assert bench.differs(bench.spec) == []
+
+    def test_an_image_that_cannot_be_had_is_an_error_with_a_reason(self, bench: PlatformBench) -> None:
+        """Either the creation is refused, or the service says why it does not run."""
+        spec = replace(bench.spec, image=bench.absent_image)
+        reason = refusal(lambda: bench.platform.create_service(spec))
+        assert reason or bench.eventually(lambda: bench.live(spec), lambda live: live.error).running == 0
+
+    def test_a_bad_update_leaves_what_serves(self, bench: PlatformBench) -> None:
+        """While the new image cannot be had, a task of the old one runs on."""
+        bench.platform.create_service(bench.spec)
+        bench.eventually(lambda: bench.live(bench.spec), lambda live: live.running == 1)
+        bad = replace(bench.spec, image=bench.absent_image)
+        reason = refusal(lambda: bench.platform.update_service(bench.live(bench.spec), bad))
+        assert bench.live(bench.spec).running == 1
+        assert bench.differs(bench.spec if reason else bad) == []
+
+    def test_documents_are_published_newest_first(self, bench: PlatformBench) -> None:
+        """Each has the bytes and the number that it was published with, under a name of its content."""
+        bench.platform.publish_registry(b"one\n", "aaaaaaaaaaaa", 1)
+        bench.platform.publish_registry(b"two\n", "bbbbbbbbbbbb", 2)
+        found = [(live.data, live.sequence) for live in bench.platform.observe().registries]
+        assert found == [(b"two\n", 2), (b"one\n", 1)]
+        assert all(live.name.endswith(("aaaaaaaaaaaa", "bbbbbbbbbbbb")) for live in bench.platform.observe().registries)
+
+    def test_an_earlier_document_can_be_current_again(self, bench: PlatformBench) -> None:
+        """The same content is one document, renewed."""
+        bench.platform.publish_registry(b"one\n", "aaaaaaaaaaaa", 1)
+        bench.platform.publish_registry(b"two\n", "bbbbbbbbbbbb", 2)
+        bench.platform.publish_registry(b"one\n", "aaaaaaaaaaaa", 3)
+        found = [(live.data, live.sequence) for live in bench.platform.observe().registries]
+        assert found == [(b"one\n", 3), (b"two\n", 2)]
+
+    def test_a_document_is_removed_once(self, bench: PlatformBench) -> None:
+        """The second time is no error."""
+        bench.platform.publish_registry(b"one\n", "aaaaaaaaaaaa", 1)
+        [live] = bench.platform.observe().registries
+        bench.platform.remove_registry(live)
+        bench.platform.remove_registry(live)
+        assert bench.platform.observe().registries == ()
+
+    def test_a_mounted_document_is_told_and_kept(self, bench: PlatformBench) -> None:
+        """A service that mounts it has it in its spec, and it cannot be removed."""
+        bench.platform.publish_registry(b"one\n", "aaaaaaaaaaaa", 1)
+        [live] = bench.platform.observe().registries
+        spec = replace(bench.spec, configs=(ConfigMount(live.name, bench.registry_path),))
+        bench.platform.create_service(spec)
+        assert bench.differs(spec) == []
+        [live] = bench.platform.observe().registries
+        assert live.mounted
+        with pytest.raises(PlatformRefused):
+            bench.platform.remove_registry(live)
+
+    def test_a_service_that_mounts_what_is_not_there_is_a_conflict(self, bench: PlatformBench) -> None:
+        """Nothing is created."""
+        spec = replace(bench.spec, configs=(ConfigMount("no-such-document", bench.registry_path),))
+        with pytest.raises(PlatformConflict):
+            bench.platform.create_service(spec)
+        assert bench.platform.observe().services == {}
+
+    def test_another_owner_sees_nothing_of_ours(self, bench: PlatformBench) -> None:
+        """Two operators in one place do not know of each other."""
+        bench.platform.create_service(bench.spec)
+        bench.platform.publish_registry(b"one\n", "aaaaaaaaaaaa", 1)
+        state = bench.stranger.observe()
+        assert (dict(state.services), state.registries) == ({}, ())
+
+    def test_a_closed_platform_can_be_used_again(self, bench: PlatformBench) -> None:
+        """Closing only releases connections."""
+        bench.platform.close()
+        bench.platform.close()
+        assert bench.platform.observe().services == {}

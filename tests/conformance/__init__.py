@@ -1,0 +1,1 @@
+"""The built-in platforms and strategies keep to what is asked of a plug-in's author."""
