@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from reconciler import logs
 from reconciler.commands import run, runserver, show, teardown
+from reconciler.commands import settings as settings_command
 from reconciler.controller import explained
 from reconciler.converge import Exit
 from reconciler.errors import ConfigurationError, ReconcilerError
@@ -40,12 +41,15 @@ _DEFAULTS = {
     "detailed_exitcode": False,
     "keep_streams": False,
     "yes": False,
+    "without_settings": False,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = _parser().parse_args(arguments)
+    if options.without_settings:
+        return int(options.run(options))
     settings: Settings
     try:
         settings = load()
@@ -77,6 +81,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true", help="with --once or alone: one cycle that writes nothing")
     run.once_options(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for family in (show, run, teardown, runserver):
+    for family in (show, run, teardown, runserver, settings_command):
         family.add(commands)
     return parser

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
 from reconciler.settings import Settings
+from reconciler.settings_report import shown
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- settings: scripts/settings_table.py -->", "<!-- end of settings -->"
@@ -28,15 +27,8 @@ def table() -> str:
 def _default(value: Any) -> str:
     if value is PydanticUndefined:
         return "**required**"
-    if isinstance(value, SecretStr):
-        value = value.get_secret_value()
-    if isinstance(value, Enum):
-        value = value.value
-    if isinstance(value, bool):
-        value = str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return f"`{value}`" if value not in (None, "") else ""
+    text = shown(value)
+    return f"`{text}`" if text else ""
 
 
 def main() -> int:
