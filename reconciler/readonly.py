@@ -5,11 +5,12 @@ The logic never asks whether it may write; a write that reaches one of these is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.ksqldb.statement import Statement
-from reconciler.platforms.base import LiveRegistry, LiveService, Platform, PlatformState, ServiceSpec
+from reconciler.platforms.base import LiveRegistry, LiveService, Platform, PlatformState, Record, ServiceSpec
 from reconciler.ports import Ksqldb
 
 
@@ -69,6 +70,18 @@ class ReadOnlyPlatform:
     def remove_registry(self, registry: LiveRegistry) -> None:
         """Record it."""
         self._writes.append(f"remove config {registry.name}")
+
+    def records(self) -> Mapping[str, Record]:
+        """Read them all."""
+        return self._inner.records()
+
+    def write_record(self, name: str, fields: Mapping[str, str], before: Record | None) -> None:  # noqa: ARG002 - as the port has it
+        """Record it."""
+        self._writes.append(f"write record {name}")
+
+    def remove_record(self, record: Record) -> None:
+        """Record it."""
+        self._writes.append(f"remove record {record.name}")
 
     def close(self) -> None:
         """Release connections."""

@@ -32,7 +32,7 @@ from reconciler.ksqldb.entities import Description, Health, QueryInfo, ServerInf
 from reconciler.ksqldb.statement import Statement
 from reconciler.ksqldb.wire import Column
 from reconciler.metrics import Metrics
-from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, ServiceSpec
+from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
 from reconciler.registry import LIMIT_BYTES
 from reconciler.settings import Settings
 from reconciler.wiring import topology_of
@@ -57,6 +57,7 @@ class FakePlatform:
     prefix: str = "ofa"
     services: dict[str, LiveService] = field(default_factory=dict)
     registries: dict[str, LiveRegistry] = field(default_factory=dict)
+    kept_records: dict[str, Record] = field(default_factory=dict)
     strangers: frozenset[str] = frozenset()
     calls: Counter[str] = field(default_factory=Counter)
     healthy: Callable[[str], bool] = lambda _name: True
@@ -66,8 +67,8 @@ class FakePlatform:
 
     @property
     def writes(self) -> int:
-        """How many writes were asked for."""
-        return sum(count for call, count in self.calls.items() if call != "observe")
+        """How many writes were asked for; the operators' own notes are none."""
+        return sum(count for call, count in self.calls.items() if call != "observe" and "record" not in call)
 
     def clone(self) -> FakePlatform:
         """Return one that goes its own way from here; what it holds are values."""
@@ -75,6 +76,7 @@ class FakePlatform:
             self,
             services=dict(self.services),
             registries=dict(self.registries),
+            kept_records=dict(self.kept_records),
             calls=Counter(self.calls),
             _ids=copy.copy(self._ids),
         )
@@ -92,7 +94,7 @@ class FakePlatform:
         }
         documents = [replace(one, mounted=one.name in mounted) for one in self.registries.values()]
         documents.sort(key=lambda one: -one.sequence)
-        return PlatformState(live, tuple(documents))
+        return PlatformState(live, tuple(documents), dict(self.kept_records))
 
     def create_service(self, spec: ServiceSpec) -> None:
         """Create it; a taken name is a conflict."""
@@ -139,6 +141,24 @@ class FakePlatform:
         if registry.name in self._mounted():
             raise PlatformRefused(f"config {registry.name} is in use")
         self.registries.pop(registry.name, None)
+
+    def records(self) -> Mapping[str, Record]:
+        """Read what operators agree on."""
+        self._call("records")
+        return dict(self.kept_records)
+
+    def write_record(self, name: str, fields: Mapping[str, str], before: Record | None) -> None:
+        """Write it, if it is as it was read."""
+        self._call("write_record")
+        current = self.kept_records.get(name)
+        if (current.version if current else None) != (before.version if before else None):
+            raise PlatformConflict(f"record {name}: update out of sequence")
+        self.kept_records[name] = Record(name, next(self._ids), name, dict(fields))
+
+    def remove_record(self, record: Record) -> None:
+        """Remove it."""
+        self._call("remove_record")
+        self.kept_records.pop(record.name, None)
 
     def close(self) -> None:
         """Nothing to release."""
@@ -241,7 +261,7 @@ class FakeKsqldb:
         else:
             return None
         query = QueryInfo(f"CSAS_{name}", text, (name,), "PERSISTENT", {"RUNNING": 1})
-        readers = self._readers_of(name)
+        readers = self.readers_of(name)
         return Description(
             name=name,
             kind="STREAM",
@@ -302,8 +322,8 @@ class FakeKsqldb:
         topic, _ = self.made[name]
         if "DELETE TOPIC" in statement.sql:
             self.kept_topics.discard(topic)
-        if self._readers_of(name):
-            raise KsqlRefused(f"Cannot drop {name}: {self._readers_of(name)} read from it")
+        if self.readers_of(name):
+            raise KsqlRefused(f"Cannot drop {name}: {self.readers_of(name)} read from it")
         del self.made[name]
         self.terminated.discard(name)
 
@@ -312,7 +332,8 @@ class FakeKsqldb:
             raise KsqlBadStatement(f"Unknown queryId: CSAS_{name}")
         self.paused.discard(name)
 
-    def _readers_of(self, name: str) -> tuple[str, ...]:
+    def readers_of(self, name: str) -> tuple[str, ...]:
+        """What is made from a source."""
         found = (one for one, (_, sql) in self.made.items() if f"FROM `{name}`" in sql or f"FROM {name}" in sql)
         return (*self.readers.get(name, ()), *found)
 

@@ -142,6 +142,23 @@ class LiveRegistry:
 
 
 @dataclass(frozen=True)
+class Record:
+    """A note that all operators of one owner share: flat text, written only by compare-and-swap.
+
+    Attributes:
+        id: of the platform.
+        version: that a write must carry.
+        name: ``lease`` or ``pause``.
+        fields: what it says.
+    """
+
+    id: str
+    version: int
+    name: str
+    fields: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class PlatformState:
     """Everything of the platform that a plan depends on, from one set of full reads.
 
@@ -149,13 +166,32 @@ class PlatformState:
         services: every service whose name starts with our prefix, or that carries our owner label, by the
             name in lower case (names are unique without regard to case).
         registries: our registry documents, newest publication first.
+        records: our records by name, from the same calls. No plan depends on them (the lease changes every few
+            seconds), so two states that differ in nothing else are equal.
     """
 
     services: Mapping[str, LiveService] = field(default_factory=dict)
     registries: tuple[LiveRegistry, ...] = ()
+    records: Mapping[str, Record] = field(default_factory=dict, compare=False)
 
 
-class Platform(Protocol):
+class Records(Protocol):
+    """Where the operators of one owner keep what they must agree on; it lives and dies with the platform's own state.
+
+    Reads are never older than the last write that was answered. Errors are those of `Platform`.
+    """
+
+    def records(self) -> Mapping[str, Record]:
+        """Read all records of ours, by name, with one call."""
+
+    def write_record(self, name: str, fields: Mapping[str, str], before: Record | None) -> None:
+        """Replace what ``before`` says, or create it; `PlatformConflict` if it is not as ``before`` any more."""
+
+    def remove_record(self, record: Record) -> None:
+        """Remove it, whatever it says by now; one that is already gone is no error."""
+
+
+class Platform(Records, Protocol):
     """A place where services run.
 
     Every method raises `reconciler.errors.PlatformError` or a subclass and nothing else on purpose; a read

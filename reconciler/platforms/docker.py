@@ -11,14 +11,15 @@ containers lacks variables and limits, so each of ours is looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from reconciler.errors import PlatformConflict, PlatformError, PlatformRefused
-from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, ServiceSpec
+from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
+from reconciler.platforms.docker_records import RecordFiles
 from reconciler.platforms.docker_registry import RegistryFiles
 from reconciler.platforms.docker_spec import SERVICE, Raw, Shelf, from_engine, shows_registry, side_by_side, to_engine
 from reconciler.platforms.docker_state import (
@@ -77,6 +78,7 @@ class DockerPlatform:
         self.owner = owner
         self.prefix = prefix
         self._files = RegistryFiles(registry_dir.resolve() / owner, prefix)
+        self._records = RecordFiles(registry_dir.resolve() / owner)
         self._engine = Engine(base_url, timeout, on_request)
         self._clock = clock
         self._images: dict[str, Raw] = {}
@@ -97,6 +99,7 @@ class DockerPlatform:
             return PlatformState(
                 services={service.name.lower(): service for service in read},
                 registries=self._files.read(mounted=shown),
+                records=self._records.read(),
             )
 
     def create_service(self, spec: ServiceSpec) -> None:
@@ -149,6 +152,27 @@ class DockerPlatform:
     def remove_registry(self, registry: LiveRegistry) -> None:
         """Remove a document; one that is already gone is no error, one that is shown is `PlatformRefused`."""
         self._files.remove(registry)
+
+    def records(self) -> Mapping[str, Record]:
+        """Read all records of ours.
+
+        Raises:
+            PlatformRefused: their directory cannot be read.
+        """
+        return self._records.read()
+
+    def write_record(self, name: str, fields: Mapping[str, str], before: Record | None) -> None:
+        """Write it, if it is as it was read.
+
+        Raises:
+            PlatformConflict: it is not.
+            PlatformRefused: it cannot be written.
+        """
+        self._records.write(name, fields, before)
+
+    def remove_record(self, record: Record) -> None:
+        """Remove it; one that is already gone is no error."""
+        self._records.remove(record)
 
     def close(self) -> None:
         """Close the connections to the engine."""

@@ -15,14 +15,18 @@ from contextlib import contextmanager
 from typing import Any
 
 from reconciler.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
-from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, ServiceSpec
+from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
 from reconciler.platforms.swarm_engine import Engine, Gone, OnRequest
 from reconciler.platforms.swarm_spec import KIND, OWNER, live_image, network_ids, repaired, to_engine
 from reconciler.platforms.swarm_state import (
+    RECORD_FIELD,
+    RECORD_KIND,
     REGISTRY_KIND,
     SEQUENCE,
     in_trouble,
+    is_of_kind,
     is_relevant,
+    live_record,
     live_registry,
     live_service,
     mounted_configs,
@@ -34,6 +38,8 @@ Raw = Mapping[str, Any]
 
 #: Seconds for which a digest, or that none could be had, is not asked for again: many services share an image.
 DIGEST_TTL = 300.0
+#: What the config of a record holds for a person who looks inside.
+_RECORD_DATA = base64.b64encode(b"What operators agree on stands in the labels of this config.\n").decode()
 _LOG = logging.getLogger(__name__)
 
 
@@ -82,7 +88,7 @@ class SwarmPlatform:
         """
         with _complete_answers():
             services = self._engine.get("/services", params={"status": "true"})
-            configs = self._engine.get("/configs", params={"filters": {"label": self._registry_labels()}})
+            configs = self._engine.get("/configs", params={"filters": {"label": [f"{OWNER}={self.owner}"]}})
             relevant = [raw for raw in services if is_relevant(raw, self.owner, self.prefix)]
             own = [raw for raw in relevant if self._owns(raw)]
             self._learn_networks(own)
@@ -91,7 +97,10 @@ class SwarmPlatform:
             mounted = mounted_configs(services)
             return PlatformState(
                 services={service.name.lower(): service for service in read},
-                registries=newest_first(live_registry(raw, mounted) for raw in configs),
+                registries=newest_first(
+                    live_registry(raw, mounted) for raw in configs if is_of_kind(raw, REGISTRY_KIND)
+                ),
+                records=self._records_of(configs),
             )
 
     def create_service(self, spec: ServiceSpec) -> None:
@@ -156,6 +165,43 @@ class SwarmPlatform:
         """Remove a document; one that is already gone is no error, one that a service mounts is `PlatformRefused`."""
         self._remove("/configs/{}", registry.id)
 
+    def records(self) -> Mapping[str, Record]:
+        """Read all records of ours.
+
+        Raises:
+            PlatformError: they cannot be read.
+        """
+        with _complete_answers():
+            labels = [f"{OWNER}={self.owner}", f"{KIND}={RECORD_KIND}"]
+            return self._records_of(self._engine.get("/configs", params={"filters": {"label": labels}}))
+
+    def write_record(self, name: str, fields: Mapping[str, str], before: Record | None) -> None:
+        """Write the record's labels, at the version that was read; the config's data never changes.
+
+        Raises:
+            PlatformConflict: somebody else wrote, made or removed it meanwhile.
+            PlatformRefused: a config of this name exists without our labels.
+            PlatformUnreachable: it may or may not have been written.
+        """
+        full = f"{self.prefix}_{name}"
+        labels = {OWNER: self.owner, KIND: RECORD_KIND, **{f"{RECORD_FIELD}{key}": fields[key] for key in fields}}
+        body = {"Name": full, "Labels": labels, "Data": _RECORD_DATA}
+        with _complete_answers():
+            if before is not None:
+                self._engine.post("/configs/{}/update", before.id, body=body, version=before.version)
+                return
+            try:
+                self._engine.post("/configs/create", body=body)
+            except PlatformConflict as taken:
+                existing = self._configs([full]).get(full)
+                if existing is not None and not (self._owns(existing) and is_of_kind(existing, RECORD_KIND)):
+                    raise PlatformRefused(f"config {full} exists without our labels, not touched") from taken
+                raise
+
+    def remove_record(self, record: Record) -> None:
+        """Remove the record's config; one that is already gone is no error."""
+        self._remove("/configs/{}", record.id)
+
     def close(self) -> None:
         """Close the connections to the engine."""
         self._engine.close()
@@ -180,8 +226,9 @@ class SwarmPlatform:
     def _owns(self, raw: Raw) -> bool:
         return bool((raw["Spec"].get("Labels") or {}).get(OWNER) == self.owner)
 
-    def _registry_labels(self) -> list[str]:
-        return [f"{OWNER}={self.owner}", f"{KIND}={REGISTRY_KIND}"]
+    def _records_of(self, configs: Sequence[Raw]) -> Mapping[str, Record]:
+        read = [live_record(raw, self.prefix) for raw in configs if is_of_kind(raw, RECORD_KIND)]
+        return {record.name: record for record in read}
 
     def _learn_networks(self, services: Sequence[Raw]) -> None:
         needed = {target for raw in services for target in network_ids(raw["Spec"])}

@@ -8,13 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from reconciler.platforms.base import LiveRegistry, LiveService
-from reconciler.platforms.swarm_spec import OWNER, from_engine
+from reconciler.platforms.base import LiveRegistry, LiveService, Record
+from reconciler.platforms.swarm_spec import KIND, OWNER, from_engine
 
 #: Which publication a registry document is.
 SEQUENCE = "org.openfactory.sequence"
 #: The kind of a config that holds a registry document.
 REGISTRY_KIND = "registry"
+#: The kind of a config whose labels are a record; the part of their names before the field's.
+RECORD_KIND = "record"
+RECORD_FIELD = "org.openfactory.record."
 
 Raw = Mapping[str, Any]
 
@@ -73,6 +76,19 @@ def live_registry(raw: Raw, mounted: frozenset[str]) -> LiveRegistry:
         updated_at=moment(raw["UpdatedAt"]),
         mounted=raw["ID"] in mounted,
     )
+
+
+def is_of_kind(raw: Raw, kind: str) -> bool:
+    """Tell whether one of our configs is for this."""
+    return _labels(raw).get(KIND) == kind
+
+
+def live_record(raw: Raw, prefix: str) -> Record:
+    """Read a record from a config's labels."""
+    fields = {
+        label.removeprefix(RECORD_FIELD): text for label, text in _labels(raw).items() if label.startswith(RECORD_FIELD)
+    }
+    return Record(raw["ID"], raw["Version"]["Index"], raw["Spec"]["Name"].removeprefix(f"{prefix}_"), fields)
 
 
 def newest_first(registries: Iterable[LiveRegistry]) -> tuple[LiveRegistry, ...]:

@@ -1,0 +1,93 @@
+"""Records as files, where no Swarm keeps configs: `<directory>/lease.json`, `<directory>/pause.json`.
+
+The version stands in the file, and a lock on the directory makes compare and swap one step. Operators that are to
+agree must share the directory: on one machine they do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.errors import PlatformConflict, PlatformRefused
+from reconciler.platforms.base import Record
+
+_LOCK = ".records.lock"
+
+
+@dataclass(frozen=True)
+class RecordFiles:
+    """The records of one owner in one directory, made at the first write."""
+
+    directory: Path
+
+    def read(self) -> Mapping[str, Record]:
+        """Return all records by name; a file that is none is passed over.
+
+        Raises:
+            PlatformRefused: the directory cannot be read.
+        """
+        with _refusals():
+            found = [record for path in self._paths() for record in self._record(path)]
+        return {record.name: record for record in found}
+
+    def write(self, name: str, fields: Mapping[str, str], before: Record | None) -> None:
+        """Replace what ``before`` says.
+
+        Raises:
+            PlatformConflict: it is not as ``before`` any more.
+            PlatformRefused: the file cannot be written.
+        """
+        with self._locked():
+            current = next(self._record(self.directory / f"{name}.json"), None)
+            if current != before:
+                raise PlatformConflict(f"the record {name} changed since it was read")
+            version = before.version + 1 if before else 1
+            passing = self.directory / f".{name}.json.new"
+            passing.write_text(json.dumps({"record": name, "version": version, "fields": dict(fields)}, indent=2))
+            passing.rename(self.directory / f"{name}.json")
+
+    def remove(self, record: Record) -> None:
+        """Remove it, with the last one the lock, and the directory if it is empty then.
+
+        Raises:
+            PlatformRefused: it cannot be removed.
+        """
+        if not self.directory.is_dir():
+            return
+        with self._locked():
+            (self.directory / f"{record.name}.json").unlink(missing_ok=True)
+            if not self.read():
+                (self.directory / _LOCK).unlink(missing_ok=True)
+        with suppress(OSError):  # something of somebody else's is in it
+            self.directory.rmdir()
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.directory.glob("[a-z]*.json")) if self.directory.is_dir() else []
+
+    def _record(self, path: Path) -> Iterator[Record]:
+        with suppress(FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+            said = json.loads(path.read_text())
+            if said["record"] == path.stem:
+                yield Record(path.name, int(said["version"]), path.stem, dict(said["fields"]))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with _refusals():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with (self.directory / _LOCK).open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        where = f"the operators' records: {problem.strerror}: {problem.filename}"
+        raise PlatformRefused(f"{where}; REGISTRY_DIR must be a directory that the operator may write") from problem
