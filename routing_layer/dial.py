@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import socket
 import ssl
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -49,12 +50,23 @@ class _Answer:
     until: float
 
 
+#: Gives a name's addresses, in any order; fails with ``socket.gaierror``.
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+
+
+async def resolve(host: str, port: int) -> Sequence[str]:
+    """Ask the system, as it is configured (in a Swarm: the engine's own name server)."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(item[4][0]) for item in found]
+
+
 class Dialer:
     """Opens connections to group services."""
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, resolve: Resolve = resolve) -> None:
         """Give each connection ``timeout`` seconds, its name lookup included."""
         self._timeout = timeout
+        self._resolve = resolve
         self._answers: dict[tuple[str, int], _Answer] = {}
         self._asking: dict[tuple[str, int], asyncio.Task[tuple[str, ...]]] = {}
         self._turn = itertools.count()
@@ -111,8 +123,6 @@ class Dialer:
         return await asyncio.shield(task)
 
     async def _look_up(self, key: tuple[str, int]) -> tuple[str, ...]:
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(*key, type=socket.SOCK_STREAM)
-        addresses = tuple(dict.fromkeys(str(item[4][0]) for item in found))
-        self._answers[key] = _Answer(addresses, loop.time() + _DNS_SECONDS)
+        addresses = tuple(dict.fromkeys(await self._resolve(*key)))
+        self._answers[key] = _Answer(addresses, asyncio.get_running_loop().time() + _DNS_SECONDS)
         return addresses
