@@ -1,0 +1,191 @@
+"""What every grouping strategy has to keep to, against an embedded ksqlDB.
+
+The group of an asset is worked out in four places: by `read`, by the streams, by the table of counts and by the routing
+layer. A strategy is right when all four say the same.
+"""
+
+# ruff: noqa: S101 - asserts are how these tests test, wherever they are run from
+# ruff: noqa: S608, S310 - statements of tests, for a server of tests on this host
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from demo.factory.settings import FactorySettings
+from demo.factory.statements import definitions
+from demo.ksqldb.__main__ import start
+from demo.ksqldb.server import Config, DevServer
+from reconciler.errors import KsqlError
+from reconciler.grouping.base import GroupingStrategy
+from reconciler.ksqldb.client import KsqlClient
+from reconciler.ksqldb.exchange import Limits
+from reconciler.ksqldb.topology import Topology
+from reconciler.ksqldb.wire import Column, literal
+from reconciler.ports import Ksqldb
+from reconciler.settings import Settings
+from reconciler.wiring import topology_of
+
+#: Values that no strategy may let out of their quotes.
+HOSTILE = ("'; DROP TABLE asset_to_uns_map; --", "' OR '1'='1", "${x}", "`\"'", "")
+_PATIENCE = 20.0
+
+
+@dataclass(frozen=True)
+class GroupingBench:
+    """A strategy to be tested, a few assets, and in which group each is.
+
+    Attributes:
+        make: what the entry point names.
+        assets: the UNS levels of every asset.
+        groups: the group of every asset; None for one that is in none. At least one group has one asset alone.
+        settings: variables that the strategy reads, by the names of `reconciler.settings.Settings`.
+    """
+
+    make: Callable[[Settings, Ksqldb], GroupingStrategy]
+    assets: Mapping[str, Mapping[str, str]]
+    groups: Mapping[str, str | None]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Installation:
+    """An embedded ksqlDB in a thread of its own, with upstream's tables and the bench's assets in it."""
+
+    def __init__(self, bench: GroupingBench) -> None:
+        """Start it."""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        runner, port = self._call(start(DevServer(Config(host="127.0.0.1", port=0))))
+        self._runner = runner
+        url = f"http://127.0.0.1:{port}"
+        self.settings = Settings(
+            _env_file=None, **{"kafka_broker": "embedded:9092", "ksqldb_url": url, **bench.settings}
+        )  # type: ignore[call-arg]  # pydantic-settings' own argument
+        self.client = KsqlClient(url, limits=Limits(connect=1.0, read=2.0))
+        self.strategy = bench.make(self.settings, self.client)
+        for _, statement in definitions(FactorySettings()):
+            self.sql(statement)
+        for asset, levels in bench.assets.items():
+            self.place(asset, levels)
+
+    @property
+    def topology(self) -> Topology:
+        """The streams and the table of counts as the operator makes them."""
+        return topology_of(self.settings, self.strategy.level)
+
+    def sql(self, statement: str) -> None:
+        """Execute one statement as somebody with ksqlDB's own command line would."""
+        body = json.dumps({"ksql": statement}).encode()
+        request = urllib.request.Request(f"{self.settings.ksqldb_url}/ksql", body)
+        urllib.request.urlopen(request, timeout=_PATIENCE).close()
+
+    def place(self, asset: str, levels: Mapping[str, str]) -> None:
+        """Map an asset, or move it."""
+        pairs = ", ".join(f"{literal(name)} := {literal(value)}" for name, value in levels.items())
+        values = f"{literal(asset)}, 'plant', MAP({pairs})"
+        self.sql(f"INSERT INTO asset_to_uns_map_raw (asset_uuid, uns_id, uns_levels) VALUES ({values});")
+
+    def stop(self) -> None:
+        """Stop the server; what is asked now is not answered."""
+        self._call(self._runner.cleanup())
+
+    def close(self) -> None:
+        """End everything."""
+        self.client.close()
+        self.stop()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_PATIENCE)
+        self._loop.close()
+
+    def _call(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_PATIENCE)
+
+
+class GroupingConformance:
+    """Subclass it as ``Test...`` with a fixture ``bench`` that gives a `GroupingBench`, a new one for each test."""
+
+    @pytest.fixture
+    def installed(self, bench: GroupingBench) -> Iterator[Installation]:
+        """Bring up the bench's assets in a ksqlDB."""
+        made = Installation(bench)
+        yield made
+        made.close()
+
+    def test_all_assets_and_groups_are_read(self, bench: GroupingBench, installed: Installation) -> None:
+        """How many assets there are, grouped or not, and how many are in each group; only groups with members."""
+        membership = installed.strategy.read()
+        assert membership.full
+        assert membership.assets == len(bench.assets)
+        assert dict(membership.groups) == counted(bench)
+
+    def test_the_routing_layer_finds_the_same_group(self, bench: GroupingBench, installed: Installation) -> None:
+        """The expression in the registry gives every asset the group that `read` counts it in."""
+        lookup = installed.strategy.lookup()
+        sql = f"SELECT {lookup.key}, {lookup.group} AS UNS_GROUP FROM {lookup.table};"
+        columns = (Column(lookup.key, "STRING", key=True), Column("UNS_GROUP", "STRING"))
+        assert dict(installed.client.pull(sql, columns)) == dict(bench.groups)
+
+    def test_the_streams_carry_the_same_group(self, bench: GroupingBench, installed: Installation) -> None:
+        """The table of counts, which uses the streams' expression, counts what `read` counts."""
+        topology = installed.topology
+        installed.client.execute(topology.create_shared())
+        installed.client.execute(topology.create_groups_table())
+        columns = (Column("UNS_GROUP", "STRING", key=True), Column("MEMBERS", "BIGINT"))
+        assert dict(installed.client.pull(topology.select_groups(), columns)) == counted(bench)
+
+    def test_the_shared_stream_is_recognised_again(self, installed: Installation) -> None:
+        """What the server keeps of the statement is read back as ours, so that the next cycle changes nothing."""
+        topology = installed.topology
+        installed.client.execute(topology.create_shared())
+        found = topology.definition_of(installed.client.describe(topology.shared_name).statement)
+        assert found is not None
+        assert topology.shared_differences(found) == ()
+
+    def test_a_group_is_asked_for_directly(self, bench: GroupingBench, installed: Installation) -> None:
+        """Yes for every group with members, no for one that never was."""
+        assert all(installed.strategy.has_members(group) for group in counted(bench))
+        assert not installed.strategy.has_members("no such group")
+
+    @pytest.mark.parametrize("group", HOSTILE)
+    def test_a_hostile_name_stays_a_name(self, bench: GroupingBench, installed: Installation, group: str) -> None:
+        """Whatever somebody typed into the UNS: it is looked for, and nothing else happens."""
+        assert not installed.strategy.has_members(group)
+        assert dict(installed.strategy.read().groups) == counted(bench)
+
+    def test_a_group_that_lost_its_last_asset_is_gone(self, bench: GroupingBench, installed: Installation) -> None:
+        """It is neither read nor found any more."""
+        group = next(group for group, members in counted(bench).items() if members == 1)
+        [asset] = [asset for asset, of in bench.groups.items() if of == group]
+        installed.place(asset, {})
+        assert group not in installed.strategy.read().groups
+        assert not installed.strategy.has_members(group)
+
+    def test_a_read_that_fails_is_an_error(self, bench: GroupingBench, installed: Installation) -> None:
+        """Never an empty set: groups would be removed for it."""
+        installed.stop()
+        with pytest.raises(KsqlError):
+            installed.strategy.read()
+        with pytest.raises(KsqlError):
+            installed.strategy.has_members(next(iter(counted(bench))))
+
+    def test_reading_writes_nothing(self, bench: GroupingBench, installed: Installation) -> None:
+        """A strategy only reads."""
+        before = (installed.client.streams(), installed.client.queries())
+        installed.strategy.read()
+        installed.strategy.has_members(next(iter(counted(bench))))
+        installed.strategy.lookup()
+        assert (installed.client.streams(), installed.client.queries()) == before
+
+
+def counted(bench: GroupingBench) -> dict[str, int]:
+    """Return how many assets are in each group."""
+    return dict(Counter(group for group in bench.groups.values() if group is not None))
