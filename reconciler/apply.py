@@ -194,10 +194,18 @@ class Executor:
         return description
 
     def _recreate_stream(self, action: RecreateStream) -> None:
+        """Drop and create; what the lists said is asked again, for a list can be older than our own last write."""
         if action.topic_gone and action.names.topic in self._topics:
             raise KsqlConflict(f"topic {action.names.topic} is there after all")
+        if not action.topic_gone and self._is_as_planned(action.names):
+            raise KsqlConflict(f"stream {action.names.stream} is as it should be after all")
         self._drop(action.names.stream, delete_topic=False)
         self._create(action.names, "latest", action.retention_ms)
+
+    def _is_as_planned(self, names: GroupNames) -> bool:
+        found = self._ksqldb.describe_or_none(names.stream)
+        definition = self._topology.definition_of(found.statement) if found and found.write_queries else None
+        return definition is not None and self._topology.group_matches(definition, names)
 
     def _resume_stream(self, action: ResumeStream) -> None:
         self._ksqldb.execute(self._topology.resume(action.query_id))
