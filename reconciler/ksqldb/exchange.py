@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from reconciler.errors import KsqlError, KsqlTruncated, KsqlUnreachable, KsqlWrongShape
+from reconciler.errors import KsqlError, KsqlRefused, KsqlTruncated, KsqlUnreachable, KsqlWrongShape
 from reconciler.ksqldb.deadline import time_limit, transport
 from reconciler.ksqldb.failures import error_of, no_answer
 from reconciler.ksqldb.wire import JSON_ACCEPT
@@ -48,6 +48,10 @@ class Ask:
     payload: Mapping[str, Any] | None = None
     accept: str = JSON_ACCEPT
     writes: bool = False
+
+
+_UNAUTHORIZED = "look at KSQLDB_USERNAME and KSQLDB_PASSWORD (or their _FILE variables)"
+_NOT_TRUSTED = "KSQLDB_CA_FILE must name the authority that signed it, and KSQLDB_URL the host that it is for"
 
 
 class Exchange:
@@ -131,6 +135,8 @@ class Exchange:
 def _refusal(response: httpx.Response, ask: Ask) -> KsqlError:
     """Return the error of an answer other than 200; a gateway that lost its server does not know the outcome either."""
     error = error_of(response.status_code, response.read(), response.headers.get("content-type", ""))
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        return KsqlRefused(f"{error}; {_UNAUTHORIZED}", code=error.code, status=error.status)
     if ask.writes and isinstance(error, KsqlUnreachable):
         return no_answer(str(error), writes=True)
     return error
@@ -140,7 +146,7 @@ def _failure(error: httpx.RequestError, ask: Ask, *, begun: bool) -> KsqlError:
     """Translate httpx's error; ``begun`` means that the status line had come."""
     cause = f"{ask.label}: {type(error).__name__}: {error}"
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
-        return KsqlUnreachable(f"ksqlDB cannot be reached: {cause}")
+        return KsqlUnreachable(f"ksqlDB cannot be reached: {_tls_problem(error) or cause}")
     if ask.writes:
         return no_answer(cause, writes=True)
     if isinstance(error, httpx.DecodingError):
@@ -148,3 +154,15 @@ def _failure(error: httpx.RequestError, ask: Ask, *, begun: bool) -> KsqlError:
     if begun and not isinstance(error, httpx.TimeoutException):
         return KsqlTruncated(f"the connection broke within the answer: {cause}", status=200)
     return no_answer(cause, writes=False)
+
+
+def _tls_problem(error: BaseException) -> str:
+    """Return what is wrong with the TLS handshake and which setting is about it; empty where it is something else."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return ""
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {cause.verify_message}; {_NOT_TRUSTED}"
+    return f"the TLS handshake failed: {cause.reason}; does KSQLDB_URL begin with https:// for a server without TLS?"
