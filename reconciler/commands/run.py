@@ -68,11 +68,16 @@ def _overrides(options: argparse.Namespace) -> Overrides:
     return Overrides(options.allow_empty, options.accept_identity, options.approve)
 
 
-def _loop(options: argparse.Namespace, settings: Settings) -> int:
-    metrics, board = Metrics(), Board()
+def prepared(settings: Settings, overrides: Overrides, metrics: Metrics) -> tuple[World, Loop, Server]:
+    """Put a loop and its server together; nothing runs yet."""
+    board = Board()
     world = build_world(settings, metrics)
-    loop = Loop(Controller(world, metrics, _overrides(options), on_registry=board.put), settings.reconcile_interval)
-    server = Server(loop, board, settings.reconciler_port)
+    loop = Loop(Controller(world, metrics, overrides, on_registry=board.put), settings.reconcile_interval)
+    return world, loop, Server(loop, board, settings.reconciler_port)
+
+
+def _loop(options: argparse.Namespace, settings: Settings) -> int:
+    world, loop, server = prepared(settings, _overrides(options), Metrics())
     server.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _stop(loop, world))
