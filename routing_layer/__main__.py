@@ -18,6 +18,7 @@ from reconciler.errors import ConfigurationError
 from routing_layer import logs
 from routing_layer.server import listen, serve
 from routing_layer.settings import Settings, describe, load
+from routing_layer.siblings import Siblings, family
 
 _ABOUT = """Route clients to the service of their asset's group.
 
@@ -57,24 +58,24 @@ def main() -> int:
     gc.freeze()
     if settings.routing_layer_workers > 1:
         return _workers(settings, sock)
-    return _run(settings, sock)
+    return _run(settings, sock, Siblings())
 
 
-def _run(settings: Settings, sock: socket.socket) -> int:
+def _run(settings: Settings, sock: socket.socket, siblings: Siblings) -> int:
     # Thousands of long-lived objects a stream: the default threshold walks them all for every few hundred requests.
     gc.set_threshold(20_000, 20, 50)
     # A stream is two descriptors; the usual soft limit of 1024 is there for programs that use select().
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings, sock))
+        runner.run(serve(settings, sock, siblings))
     return 0
 
 
 def _workers(settings: Settings, sock: socket.socket) -> int:
     """Run processes that accept from one socket; if one dies, end the others, so that the platform starts anew."""
     alive = os.pipe()
-    children = {_fork(settings, sock, alive) for _ in range(settings.routing_layer_workers)}
+    children = {_fork(settings, sock, siblings, alive) for siblings in family(settings.routing_layer_workers)}
     sock.close()
 
     def pass_on(number: int, _frame: object) -> None:
@@ -93,13 +94,13 @@ def _workers(settings: Settings, sock: socket.socket) -> int:
     return abs(code)
 
 
-def _fork(settings: Settings, sock: socket.socket, alive: tuple[int, int]) -> int:
+def _fork(settings: Settings, sock: socket.socket, siblings: Siblings, alive: tuple[int, int]) -> int:
     """Start a worker; ``alive`` is a pipe whose writing end only the parent keeps open."""
     child = os.fork()
     if child == 0:
         os.close(alive[1])
         threading.Thread(target=_end_with_parent, args=(alive[0],), daemon=True).start()
-        os._exit(_run(settings, sock))
+        os._exit(_run(settings, sock, siblings))
     return child
 
 

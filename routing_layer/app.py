@@ -17,7 +17,7 @@ from reconciler.registry import Registry
 from routing_layer import metrics as exposition
 from routing_layer import problems
 from routing_layer.dial import Dialer, Target
-from routing_layer.forward import Forwarder, StreamAborted
+from routing_layer.forward import Forwarder, Passed, StreamAborted
 from routing_layer.ksql import Ksql, open_session
 from routing_layer.lookup import Lookup
 from routing_layer.membership import Membership, NegativeCache
@@ -25,12 +25,15 @@ from routing_layer.memory import give_back
 from routing_layer.metrics import Ended, Metrics
 from routing_layer.registry_follower import RegistryFollower
 from routing_layer.settings import RoutingMode, Settings
+from routing_layer.siblings import Siblings
 from routing_layer.streams import Stream, Streams
 from routing_layer.watch import Follower
 
 _log = structlog.get_logger(__name__)
 _STREAM = "/asset_stream"
 _GROUP = "/group/"
+#: Where a request keeps the name that it is counted under.
+_ROUTE = "route"
 #: How often a request follows an asset that moves while its stream is being opened.
 _MOVES = 3
 
@@ -44,9 +47,10 @@ class Proxy:
         draining: no more streams are taken, and ``/readyz`` says so.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, siblings: Siblings) -> None:
         """Put the parts together; nothing is opened yet but the client sessions."""
         self.settings = settings
+        self.siblings = siblings
         self.draining = False
         self.metrics = Metrics()
         self.streams = Streams(self.metrics)
@@ -61,7 +65,8 @@ class Proxy:
         self.registry = RegistryFollower(
             self._operator_session, url, settings.registry_file, self.metrics, self._registry_changed
         )
-        self.forwarder = Forwarder(Dialer(settings.connect_timeout), settings.head_timeout, settings.idle_timeout)
+        dialer = Dialer(settings.connect_timeout)
+        self.forwarder = Forwarder(dialer, settings.head_timeout, settings.idle_timeout, self._passed)
         self._watch: asyncio.Task[None] | None = None
         self._follow: asyncio.Task[None] | None = None
         self._give_back: asyncio.Task[None] | None = None
@@ -74,8 +79,9 @@ class Proxy:
         }
         self._observe()
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Read the boot copy and begin to follow."""
+        await self.siblings.listen(self.metrics.told)
         self.registry.boot()
         self._follow = asyncio.create_task(self.registry.run(self.settings.registry_poll))
         self._give_back = asyncio.create_task(give_back(self.streams))
@@ -86,6 +92,7 @@ class Proxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self.siblings.close()
         self.forwarder.close()
         await self._ksql_session.close()
         await self._operator_session.close()
@@ -94,6 +101,7 @@ class Proxy:
         """Answer one request."""
         path = request.raw_path.partition("?")[0]
         route, handler = self._route(path)
+        request[_ROUTE] = route
         if request.method not in ("GET", "HEAD"):
             handler = self._wrong_method
         try:
@@ -105,8 +113,13 @@ class Proxy:
         except Exception:  # noqa: BLE001 - a bug in one request must not be more than one request's 500
             _log.exception("a bug: %s %s", request.method, path)
             response = self._problem(request, problems.internal())
-        self.metrics.request(route, response.status)
+        if not isinstance(response, Passed):
+            self.metrics.request(route, response.status)
         return response
+
+    def _passed(self, request: web.BaseRequest, status: int) -> None:
+        """Count a service's answer when it begins: a stream may go on for days."""
+        self.metrics.request(request[_ROUTE], status)
 
     def _route(self, path: str) -> tuple[str, _Handler]:
         known = self._routes.get(path)
@@ -204,7 +217,8 @@ class Proxy:
         return _document(document, status)
 
     async def _metrics(self, _request: web.BaseRequest) -> web.StreamResponse:
-        return web.Response(body=self.metrics.exposition(), headers={"Content-Type": exposition.CONTENT_TYPE})
+        body = self.metrics.exposition(await self.siblings.ask())
+        return web.Response(body=body, headers={"Content-Type": exposition.CONTENT_TYPE})
 
     def lacks(self) -> list[str]:
         """Return what is missing before clients can be served."""
@@ -242,11 +256,12 @@ class Proxy:
 
     def _observe(self) -> None:
         observe = self.metrics.observe
-        observe("streams", "Streams that are open now.", lambda: len(self.streams))
-        observe("membership_assets", "Assets whose group is known.", lambda: len(self.members))
+        observe("streams", "Streams that are open now.", lambda: len(self.streams), sum)
+        observe("membership_assets", "Assets whose group is known.", lambda: len(self.members), min)
         observe("membership_age_seconds", "Seconds since the membership was current.", lambda: self.follower.age)
         observe("registry_age_seconds", "Seconds since the operator confirmed the registry.", lambda: self.registry.age)
-        observe("ready", "1 when clients can be served.", lambda: float(not self.lacks()))
+        observe("ready", "1 when clients can be served.", lambda: float(not self.lacks()), min)
+        observe("workers", "Processes whose values are in this answer.", lambda: 1, sum)
 
 
 def _asset_of(request: web.BaseRequest) -> str | None:

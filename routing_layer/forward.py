@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from aiohttp import web
 from aiohttp.http import HttpVersion11
@@ -24,6 +25,9 @@ _NOT_FORWARDED = frozenset(
 #: Idle connections to one service that are kept, and for how long (servers close theirs after 5 s and more).
 _KEPT = 128
 _KEPT_SECONDS = 2.0
+
+#: Told the request and the status of an answer that begins.
+OnHead = Callable[[web.BaseRequest, int], None]
 
 
 class Passed(web.StreamResponse):
@@ -53,8 +57,9 @@ class StreamAborted(Exception):
 class Forwarder:
     """Passes requests to services."""
 
-    def __init__(self, dialer: Dialer, head_timeout: float, idle_timeout: float) -> None:
-        """Connect through ``dialer``; limits in seconds."""
+    def __init__(self, dialer: Dialer, head_timeout: float, idle_timeout: float, on_head: OnHead) -> None:
+        """Connect through ``dialer``; limits in seconds; ``on_head`` is told of each answer as it begins."""
+        self._on_head = on_head
         self._dialer = dialer
         self._head_timeout = head_timeout
         self._idle_timeout = idle_timeout
@@ -124,6 +129,7 @@ class Forwarder:
     async def _run(self, request: web.BaseRequest, head: Head, stream: Stream) -> Passed:
         client = _transport(request)
         framed = head.length is None and not head.bodiless and request.version >= HttpVersion11
+        self._on_head(request, head.status)
         reuse = request.keep_alive and (framed or head.length is not None or head.bodiless)
         client.write(_client_head(head, keep_alive=reuse, framed=framed))
         if request.method == "HEAD":
@@ -138,6 +144,7 @@ class Forwarder:
         return Passed(head.status, keep_alive=reuse)
 
     def _whole(self, request: web.BaseRequest, head: Head, body: bytes) -> Passed:
+        self._on_head(request, head.status)
         data = _client_head(head, keep_alive=request.keep_alive, framed=False)
         _transport(request).write(data if request.method == "HEAD" else data + body)
         return Passed(head.status, keep_alive=request.keep_alive)

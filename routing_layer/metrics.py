@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, generate_latest
+from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -25,6 +27,8 @@ class Ended(StrEnum):
 
 ROUTES = ("asset_stream", "group_stream", "asset_state", "healthz", "readyz", "metrics", "other")
 _CODES = (200, 307, 400, 404, 405, 500, 502, 503, 504)
+#: How the values of several processes become one.
+Across = Callable[[Iterable[float]], float]
 _REFUSALS = ("corrupt", "identity", "unreachable")
 
 
@@ -46,6 +50,7 @@ class Metrics:
         self.nudges = self._counter("nudges", "Times that the operator was told of a group without a service.")
         self._info = self._gauge("registry_info", "The registry in use.", "revision")
         self._revision: str | None = None
+        self._across: dict[str, Across] = {"routing_layer_registry_info": max}
 
     def request(self, route: str, code: int) -> None:
         """Count one answered request."""
@@ -61,16 +66,59 @@ class Metrics:
         self._revision = revision
         self._info.labels(revision).set(1)
 
-    def observe(self, name: str, documentation: str, read: Callable[[], float]) -> None:
-        """Add a gauge that is read when it is asked for."""
+    def observe(self, name: str, documentation: str, read: Callable[[], float], across: Across = max) -> None:
+        """Add a gauge that is read when it is asked for; ``across`` makes one value of those of all processes."""
         self._gauge(name, documentation).set_function(read)
+        self._across[f"routing_layer_{name}"] = across
 
-    def exposition(self) -> bytes:
-        """Return everything in Prometheus' text format."""
-        return generate_latest(self._registry)
+    def exposition(self, others: Iterable[Any] = ()) -> bytes:
+        """Return everything in Prometheus' text format, with what ``others`` (see `told`) have counted."""
+        registry = CollectorRegistry()
+        registry.register(_Together(self._registry, [*others], self._across))
+        return generate_latest(registry)
+
+    def told(self) -> list[Any]:
+        """Return every value, as JSON can carry it to another process."""
+        return [
+            [sample.name, sample.labels, sample.value]
+            for metric in self._registry.collect()
+            for sample in metric.samples
+        ]
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(f"routing_layer_{name}", documentation, labels, registry=self._registry)
 
     def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
         return Gauge(f"routing_layer_{name}", documentation, labels, registry=self._registry)
+
+
+class _Together(Collector):
+    """The values of several processes as one: counters and what counts something are added up."""
+
+    def __init__(self, own: CollectorRegistry, others: list[Any], across: dict[str, Across]) -> None:
+        self._own, self._others, self._across = own, others, across
+
+    def collect(self) -> Iterable[Metric]:
+        """Make one metric of each of ours."""
+        values: dict[tuple[str, frozenset[tuple[str, str]]], list[float]] = {}
+        for name, labels, value in (sample for other in self._others for sample in other):
+            values.setdefault((name, frozenset(labels.items())), []).append(value)
+        for metric in self._own.collect():
+            joined = Metric(metric.name, metric.documentation, metric.type)
+            for sample in metric.samples:
+                theirs = values.pop((sample.name, frozenset(sample.labels.items())), [])
+                joined.add_sample(sample.name, sample.labels, self._join(sample.name, [sample.value, *theirs]))
+            self._add_those_of_others(joined, values)
+            yield joined
+
+    def _add_those_of_others(
+        self, joined: Metric, values: dict[tuple[str, frozenset[tuple[str, str]]], list[float]]
+    ) -> None:
+        """Add the label values that only other processes have seen."""
+        for name, labels in [key for key in values if key[0].startswith(joined.name)]:
+            suffix = name.removeprefix(joined.name)
+            if suffix in ("", "_total", "_created"):
+                joined.add_sample(name, dict(labels), self._join(name, values.pop((name, labels))))
+
+    def _join(self, name: str, values: list[float]) -> float:
+        return min(values) if name.endswith("_created") else self._across.get(name, sum)(values)

@@ -13,6 +13,7 @@ from aiohttp import web
 from routing_layer.app import Proxy
 from routing_layer.metrics import Ended
 from routing_layer.settings import Settings
+from routing_layer.siblings import Siblings
 
 _log = structlog.get_logger(__name__)
 _BACKLOG = 8192
@@ -29,19 +30,19 @@ def listen(port: int, *, shared: bool) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=_BACKLOG, reuse_port=shared, dualstack_ipv6=dual)
 
 
-async def serve(settings: Settings, sock: socket.socket) -> None:
+async def serve(settings: Settings, sock: socket.socket, siblings: Siblings) -> None:
     """Serve on ``sock`` until SIGTERM or SIGINT, then drain."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    proxy = Proxy(settings)
+    proxy = Proxy(settings, siblings)
     # The handler must be cancelled when its client leaves: without it every silent stream stays open (measured).
     server = web.Server(proxy.handle, handler_cancellation=True, access_log=None, auto_decompress=False)
     runner = web.ServerRunner(server, shutdown_timeout=1.0)
     await runner.setup()
     site = web.SockSite(runner, sock, backlog=_BACKLOG)
-    proxy.start()
+    await proxy.start()
     await site.start()
     _log.info("serving on port %d", sock.getsockname()[1])
     try:

@@ -1,4 +1,4 @@
-"""Several processes on one port: they end with the one that started them, however that goes."""
+"""Several processes on one port: they are counted as one, and end with the one that started them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from tests.routing.world import world
 
 
 def accepts(port: int) -> bool:
@@ -48,3 +50,24 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
         until(port, open_=False)
     finally:
         parent.kill()
+
+
+async def test_any_worker_answers_for_all() -> None:
+    """Whichever process is asked: streams and counts are those of both, ages the worst."""
+    async with world(ROUTING_LAYER_WORKERS="2") as around:
+        await around.proxy.wait_metric("routing_layer_workers", 2)
+        await around.proxy.wait_metric("routing_layer_ready", 1)
+        relists = await around.proxy.metric("routing_layer_membership_relists_total")
+        assert relists <= 2
+        clients = [await around.stream("A1") for _ in range(20)]
+        for _ in range(10):
+            assert await around.proxy.metric("routing_layer_streams") == 20
+            assert await around.proxy.metric("routing_layer_workers") == 2
+            assert await around.proxy.metric("routing_layer_membership_assets") == 2
+            series = 'routing_layer_requests_total{code="200",route="asset_stream"}'
+            counted = await around.proxy.metric(series)
+            assert counted == 20, "a stream counts when its answer has begun"
+        for client in clients:
+            client.leave()
+        await around.proxy.wait_metric('routing_layer_streams_ended_total{reason="client_left"}', 20)
+        assert await around.proxy.metric("routing_layer_streams") == 0
