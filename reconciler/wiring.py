@@ -123,4 +123,7 @@ def _plugin(variable: str, group: str, name: str, built_in: dict[str, Any]) -> A
     if name not in found:
         known = ", ".join(sorted(built_in.keys() | found.keys()))
         raise ConfigurationError(f"{variable}={name!r}: not installed; installed are: {known}")
-    return found[name].load()
+    try:
+        return found[name].load()
+    except (ImportError, AttributeError) as problem:
+        raise ConfigurationError(f"{variable}={name!r}: {found[name].value} cannot be loaded: {problem}") from problem

@@ -112,6 +112,15 @@ def test_what_is_not_installed_is_named_with_what_is(tmp_path: Path) -> None:
     assert "GROUPING_STRATEGY='two_levls': not installed; installed are: workcenter" in done.stderr
 
 
+@pytest.mark.usefixtures("memory")
+def test_what_cannot_be_loaded_is_said(installed: Path) -> None:
+    """A broken installation is a configuration error that names the module, not a stack trace."""
+    (installed / "two_levels.py").unlink()
+    done = reconciler(installed, KSQLDB_URL="http://127.0.0.1:1")
+    assert done.returncode == 2
+    assert "GROUPING_STRATEGY='two_levels': two_levels:TwoLevels cannot be loaded: No module named" in done.stderr
+
+
 def test_its_own_tests_pass(tmp_path: Path) -> None:
     """What its README tells an author to run, from its own directory, ends well, with the tests of every rule."""
     shutil.copytree(EXAMPLE, tmp_path / "mine")

@@ -1,0 +1,65 @@
+"""By what assets are grouped: names in, SQL out, and nothing of a name gets out of its quotes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.errors import ConfigurationError
+from reconciler.ksqldb.definition import definition_of
+from reconciler.ksqldb.levels import JoinedLevels, group_condition, group_sql
+from reconciler.ksqldb.topology import Topology
+
+ONE = Topology("enriched_assets_stream", "asset_to_uns_map", "workcenter", 3_600_000, 604_800_000)
+NAMES = st.text(min_size=1, max_size=40)
+
+
+def test_one_level_is_what_it_always_was() -> None:
+    """No stream of an installation is made anew for the sake of the others."""
+    assert group_sql("workcenter", "H.") == "H.UNS_LEVELS['workcenter']"
+    assert group_condition("work'center", "We'ld") == "UNS_LEVELS['work''center'] = 'We''ld'"
+
+
+def test_several_are_joined_where_all_are_there() -> None:
+    """Brackets stand where the server puts them, so its text is ours."""
+    levels = JoinedLevels(("a", "b", "c"), "/")
+    assert group_sql(levels, "H.") == (
+        "CASE WHEN (((H.UNS_LEVELS['a'] IS NOT NULL) AND (H.UNS_LEVELS['b'] IS NOT NULL)) AND "
+        "(H.UNS_LEVELS['c'] IS NOT NULL)) THEN "
+        "CONCAT(H.UNS_LEVELS['a'], '/', H.UNS_LEVELS['b'], '/', H.UNS_LEVELS['c']) END"
+    )
+    assert group_condition(levels, "x") == ("CONCAT(UNS_LEVELS['a'], '/', UNS_LEVELS['b'], '/', UNS_LEVELS['c']) = 'x'")
+
+
+@pytest.mark.parametrize("names", [(), ("area",), ("area", "")])
+def test_what_joins_nothing_is_refused(names: tuple[str, ...]) -> None:
+    """Fewer than two names, or one that is empty, is a mistake in a setting."""
+    with pytest.raises(ConfigurationError, match="several UNS levels"):
+        JoinedLevels(names)
+
+
+@given(st.lists(NAMES, min_size=2, max_size=4), st.text(max_size=20))
+def test_hostile_names_stay_literals(names: list[str], separator: str) -> None:
+    """Quotes, comments, brackets, newlines: one statement with one more column, which the text gives back."""
+    topology = replace(ONE, level=JoinedLevels(tuple(names), separator))
+    found = definition_of(topology.create_shared().sql)
+    assert found is not None
+    assert found.rest == ""
+    assert [column.name for column in found.columns][-1] == "UNS_GROUP"
+    assert all(f"UNS_LEVELS [ {name!r} ]" in found.columns[-1].expression for name in names)
+    assert topology.shared_differences(found) == ()
+
+
+def test_a_text_rendered_by_the_server_is_ours() -> None:
+    """Brackets around the whole, columns qualified, the alias without AS: the same definition."""
+    topology = replace(ONE, level=JoinedLevels(("area", "workcenter")))
+    text = topology.create_shared().sql
+    expression = group_sql(topology.level, "H.")
+    rendered = text.replace(f"{expression} AS UNS_GROUP", f"({expression}) UNS_GROUP")
+    assert rendered != text
+    found = definition_of(rendered)
+    assert found is not None
+    assert topology.shared_differences(found) == ()
