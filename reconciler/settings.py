@@ -192,6 +192,8 @@ class Settings(BaseSettings):
     removed: `on`, `off`, or `auto` (from 10,000 assets on)."""
     reconcile_policy: Policy = Policy.SYNC
     """`sync`, `upsert-only` (never removes) or `create-only` (never changes either)."""
+    lease_seconds: Annotated[Seconds, Field(ge=1, le=600)] = 15.0
+    """How long the lease must not have been renewed before another operator of the same owner takes over."""
     reconciler_port: TcpPort = 8080
     """Port of the operator's own HTTP server."""
     reconciler_url: str = Field("http://ofa_reconciler:8080", pattern=_URL)
