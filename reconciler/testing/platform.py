@@ -250,6 +250,42 @@ class PlatformConformance:
         state = bench.stranger.observe()
         assert (dict(state.services), state.registries) == ({}, ())
 
+    def test_a_record_is_written_by_compare_and_swap(self, bench: PlatformBench) -> None:
+        """Of two operators who read the same, one writes and the other one is told; so it is with the first write."""
+        bench.platform.write_record("lease", {"holder": "a", "text": "Söhne, a=b"}, None)
+        with pytest.raises(PlatformConflict):
+            bench.platform.write_record("lease", {"holder": "b"}, None)
+        first = bench.platform.records()["lease"]
+        assert first.fields == {"holder": "a", "text": "Söhne, a=b"}
+        bench.platform.write_record("lease", {"holder": "b"}, first)
+        with pytest.raises(PlatformConflict):
+            bench.platform.write_record("lease", {"holder": "c"}, first)
+        assert bench.platform.records()["lease"].fields == {"holder": "b"}
+
+    def test_records_are_observed_and_kept_apart(self, bench: PlatformBench) -> None:
+        """One look has them too, each under its name, and another owner does not see them."""
+        bench.platform.write_record("lease", {"holder": "a"}, None)
+        bench.platform.write_record("pause", {"until": "1"}, None)
+        found = bench.platform.observe()
+        assert {name: record.fields for name, record in found.records.items()} == {
+            "lease": {"holder": "a"},
+            "pause": {"until": "1"},
+        }
+        assert (found.services, found.registries) == ({}, ())
+        assert bench.stranger.records() == {}
+
+    def test_a_removed_record_can_be_written_anew(self, bench: PlatformBench) -> None:
+        """Removing is final and can be repeated; a write on what was removed is a conflict."""
+        bench.platform.write_record("pause", {"until": "1"}, None)
+        record = bench.platform.records()["pause"]
+        bench.platform.remove_record(record)
+        bench.platform.remove_record(record)
+        assert bench.platform.records() == {}
+        with pytest.raises(PlatformConflict):
+            bench.platform.write_record("pause", {"until": "2"}, record)
+        bench.platform.write_record("pause", {"until": "3"}, None)
+        assert bench.platform.records()["pause"].fields == {"until": "3"}
+
     def test_a_closed_platform_can_be_used_again(self, bench: PlatformBench) -> None:
         """Closing only releases connections."""
         bench.platform.close()
