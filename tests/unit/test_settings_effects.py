@@ -1,0 +1,502 @@
+"""Every variable does what it says: each is changed in the environment and its effect is looked at."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from reconciler import logs
+from reconciler.commands.run import prepared
+from reconciler.controller import Controller, World
+from reconciler.desired import group_spec, routing_layer_spec, state_api_spec
+from reconciler.errors import ConfigurationError, KsqlError
+from reconciler.guards import Overrides
+from reconciler.loop import Loop
+from reconciler.metrics import Metrics
+from reconciler.names import names_of
+from reconciler.platforms.base import Publish, ServiceSpec
+from reconciler.platforms.swarm import SwarmPlatform
+from reconciler.registry import Registry, parse
+from reconciler.server import Server
+from reconciler.settings import Settings, load
+from reconciler.wiring import build_world, registry_file
+from tests.contract.tls import Authority, Guarded, ksqldb
+from tests.fakes import FakeKsqldb, Stage
+
+FOUR = {"a1": "Weld", "a2": "Paint", "a3": "Fit", "a4": "Pack"}
+USER = ("alice", "open sesame")
+
+
+@dataclass(frozen=True)
+class Places:
+    """What rows may refer to in braces: servers, and files in a directory of the test's own."""
+
+    first: Guarded
+    second: Guarded
+    guarded: Guarded
+    secure: Guarded
+    directory: Path
+
+    def fill(self, text: str) -> str:
+        """Put addresses and paths in."""
+        named = {name: f"127.0.0.1:{getattr(self, name).port}" for name in ("first", "second", "guarded", "secure")}
+        return text.format(**named, dir=self.directory)
+
+
+Observe = Callable[[Settings, Places], object]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One variable changed from its default: what is seen before and after.
+
+    Attributes:
+        also: other variables that have to be set for it to have an effect, before and after.
+    """
+
+    variable: str
+    value: str
+    observe: Observe
+    before: object
+    after: object
+    also: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Name the row."""
+        return f"{self.variable}={self.value}"
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
+    """Four ksqlDB servers: two open ones, one with a password, one with TLS; and the files that belong to them."""
+    directory = tmp_path_factory.mktemp("settings")
+    authority = Authority.make(directory / "ca")
+    (directory / "user").write_text(f"{USER[0]}\n")
+    (directory / "password").write_text(f"{USER[1]}\n")
+    pair = authority.sign("IP:127.0.0.1")
+    with ksqldb(None) as first, ksqldb(None) as second, ksqldb(None, USER) as guarded, ksqldb(pair) as secure:
+        yield Places(first, second, guarded, secure, directory)
+
+
+# ---- how effects are looked at
+
+
+def world(settings: Settings) -> World:
+    """What the operator works with."""
+    return build_world(settings, Metrics(CollectorRegistry()))
+
+
+def group(settings: Settings) -> ServiceSpec:
+    """The service of group Weld."""
+    return group_spec(names_of("Weld", settings.resource_prefix), settings, None)
+
+
+def answer(settings: Settings, places: Places) -> tuple[object, ...]:
+    """Who was asked for /info, and what came: the status, or the HTTP status, or the kind of failure."""
+    asked = {name: getattr(places, name) for name in ("first", "second", "guarded", "secure")}
+    before = {name: len(server.authorizations) for name, server in asked.items()}
+    with closing(world(settings).ksqldb) as client:
+        try:
+            said: object = client.info().status
+        except KsqlError as error:
+            said = error.status or type(error).__name__
+    return (*(name for name, server in asked.items() if len(server.authorizations) > before[name]), said)
+
+
+def user(settings: Settings, places: Places) -> str | None:
+    """As whom the operator presents itself to ksqlDB."""
+    answer(settings, places)
+    sent = places.first.authorizations[-1]
+    return sent and base64.b64decode(sent.removeprefix("Basic ")).decode().partition(":")[0]
+
+
+def stage(settings: Settings, assets: Mapping[str, str] = FOUR) -> Stage:
+    """An operator with these settings between two fakes, settled."""
+    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    made = Stage(ksqldb=FakeKsqldb(assets=dict(assets)), options=given)
+    made.settle(made.controller())
+    return made
+
+
+def published(settings: Settings) -> Registry:
+    """The registry of a settled installation."""
+    documents = stage(settings).platform.registries.values()
+    return parse(max(documents, key=lambda live: live.sequence).data)
+
+
+def run(made: Stage, controller: Controller, cycles: int) -> None:
+    """Run cycles 10 s apart."""
+    for _ in range(cycles):
+        controller.cycle()
+        made.now += 10
+
+
+def gone_after(settings: Settings, places: Places) -> float | None:
+    """Seconds from a group's last asset to the removal of its service, in steps of 10."""
+    del places
+    made = stage(settings)
+    controller = made.controller()
+    run(made, controller, 2)
+    del made.ksqldb.assets["a1"]
+    start = made.now
+    for _ in range(60):
+        controller.cycle()
+        if "ofa_group_weld" not in made.platform.services:
+            return made.now - start
+        made.now += 10
+    return None
+
+
+def removed(settings: Settings, places: Places) -> int:
+    """How many of two groups that lose their assets at once are removed in the end, of four."""
+    del places
+    made = stage(settings)
+    controller = made.controller()
+    run(made, controller, 2)
+    del made.ksqldb.assets["a1"], made.ksqldb.assets["a2"]
+    run(made, controller, 40)
+    return sum(name not in made.platform.services for name in ("ofa_group_weld", "ofa_group_paint"))
+
+
+def dropped(settings: Settings, places: Places) -> bool:
+    """Whether a removed group's topic goes with its stream."""
+    del places
+    made = stage(settings)
+    controller = made.controller()
+    run(made, controller, 2)
+    del made.ksqldb.assets["a1"]
+    run(made, controller, 40)
+    [drop] = [each for each in made.ksqldb.statements if each.verb == "drop"]
+    return "DELETE TOPIC" in drop.sql
+
+
+def repaired(settings: Settings, places: Places) -> bool:
+    """Whether a hand-made change of a service is undone."""
+    del places
+    made = stage(settings)
+    made.platform.touch("ofa_group_weld", image="other:1")
+    run(made, made.controller(), 3)
+    spec = made.platform.services["ofa_group_weld"].spec
+    return spec is not None and spec.image == settings.fastapi_group_image
+
+
+def topic_lists(settings: Settings, places: Places) -> int:
+    """How often topics, which only a full look reads, are listed in ten cycles 10 s apart."""
+    del places
+    made = stage(settings)
+    controller = made.controller()
+    run(made, controller, 1)
+    made.ksqldb.calls.clear()
+    run(made, controller, 10)
+    return made.ksqldb.calls["topics"]
+
+
+def kept_documents(settings: Settings, places: Places) -> int:
+    """How many registry documents there are after ten changes, with the mounted one and the one after it."""
+    del places
+    made = stage(settings)
+    controller = made.controller()
+    for number in range(10):
+        made.ksqldb.assets[f"n{number}"] = f"New{number}"
+        made.settle(controller)
+    return len(made.platform.registries)
+
+
+def rolled(settings: Settings, places: Places) -> bool:
+    """Whether a change of the registry is in the routing layer's boot copy ten minutes later."""
+    del places
+    made = stage(settings)
+    controller = made.controller()
+    made.ksqldb.assets["n"] = "New"
+    made.settle(controller)
+    made.wall += timedelta(minutes=10)
+    made.settle(controller)
+    newest = max(made.platform.registries.values(), key=lambda live: live.sequence)
+    spec = made.platform.services["ofa_routing_layer"].spec
+    return spec is not None and spec.configs[0].name == newest.name
+
+
+def log_levels(settings: Settings, places: Places) -> tuple[object, ...]:
+    """The level of this process, and of each service."""
+    del places
+    logs.configure(settings.log_level)
+    specs = (group(settings), state_api_spec(settings, None), routing_layer_spec(settings, "r"))
+    return (logging.getLevelName(logging.getLogger().level), *(spec.env["LOG_LEVEL"] for spec in specs))
+
+
+def loop_of(settings: Settings) -> tuple[float, int]:
+    """The loop's interval and its server's port."""
+    parts = prepared(settings, Overrides(), Metrics(CollectorRegistry()))
+    [interval] = [part.interval for part in parts if isinstance(part, Loop)]
+    [port] = [part.port for part in parts if isinstance(part, Server)]
+    return interval, port
+
+
+def pins(settings: Settings, places: Places) -> bool:
+    """Whether images are run by digest."""
+    del places
+    platform = world(settings).platform
+    assert isinstance(platform, SwarmPlatform)
+    return platform._digests is not None
+
+
+def of_platform(settings: Settings, places: Places) -> str:
+    """What kind of platform is used."""
+    del places
+    return type(world(settings).platform).__name__
+
+
+def of_strategy(settings: Settings, places: Places) -> str:
+    """What kind of strategy is used, or why none."""
+    del places
+    try:
+        return type(world(settings).strategy).__name__
+    except ConfigurationError as error:
+        return str(error).partition(":")[0]
+
+
+def routing(read: Callable[[ServiceSpec], object]) -> Observe:
+    """Look at the routing layer's service."""
+    return lambda settings, _: read(routing_layer_spec(settings, "registry"))
+
+
+def state(read: Callable[[ServiceSpec], object]) -> Observe:
+    """Look at the state API's service."""
+    return lambda settings, _: read(state_api_spec(settings, None))
+
+
+def groups(read: Callable[[ServiceSpec], object]) -> Observe:
+    """Look at a group's service."""
+    return lambda settings, _: read(group(settings))
+
+
+def shared_sql(settings: Settings, _: Places) -> str:
+    """The statement that makes the shared stream, without the hash in its name."""
+    topology = world(settings).topology
+    return (
+        topology.create_shared().sql.replace(topology.shared_name, "SHARED").replace(topology.shared_name.lower(), "")
+    )
+
+
+def has(text: str) -> Observe:
+    """Whether the shared stream's statement contains a text."""
+    return lambda settings, places: text.lower() in shared_sql(settings, places).lower()
+
+
+def group_sql_has(text: str) -> Observe:
+    """Whether a group stream's statement contains a text."""
+    return lambda settings, _: text in world(settings).topology.create_group(names_of("Weld"), "earliest").sql
+
+
+LOCAL = {"ENVIRONMENT": "local"}
+TO_GUARDED = {"KSQLDB_URL": "http://{guarded}"}
+EFFECTS = (
+    Effect("KAFKA_BROKER", "k1:9092,k2:9092", groups(lambda s: s.env["KAFKA_BROKER"]), "b:9092", "k1:9092,k2:9092"),
+    Effect("KSQLDB_URL", "http://{second}", answer, ("first", "RUNNING"), ("second", "RUNNING")),
+    Effect(
+        "KSQLDB_SERVICE_URL",
+        "http://ksqldb:8088",
+        lambda s, _: (group(s).env["KSQLDB_URL"], routing_layer_spec(s, "r").env["KSQLDB_URL"]),
+        ("http://inside", "http://inside"),
+        ("http://ksqldb:8088", "http://ksqldb:8088"),
+        {"KSQLDB_URL": "http://user:password@inside"},
+    ),
+    Effect(
+        "KSQLDB_USERNAME",
+        USER[0],
+        user,
+        None,
+        USER[0],
+    ),
+    Effect(
+        "KSQLDB_PASSWORD",
+        USER[1],
+        answer,
+        ("guarded", 401),
+        ("guarded", "RUNNING"),
+        {**TO_GUARDED, "KSQLDB_USERNAME": USER[0]},
+    ),
+    Effect(
+        "KSQLDB_USERNAME_FILE",
+        "{dir}/user",
+        user,
+        None,
+        USER[0],
+    ),
+    Effect(
+        "KSQLDB_PASSWORD_FILE",
+        "{dir}/password",
+        answer,
+        ("guarded", 401),
+        ("guarded", "RUNNING"),
+        {**TO_GUARDED, "KSQLDB_USERNAME": USER[0]},
+    ),
+    Effect(
+        "KSQLDB_CA_FILE",
+        "{dir}/ca/ca.pem",
+        answer,
+        ("KsqlUnreachable",),
+        ("secure", "RUNNING"),
+        {"KSQLDB_URL": "https://{secure}"},
+    ),
+    Effect("KSQLDB_ASSETS_STREAM", "my_events", has("FROM `MY_EVENTS`"), False, True),
+    Effect("KSQLDB_ASSETS_TABLE", "my_states", state(lambda s: s.env["KSQLDB_ASSETS_TABLE"]), "assets", "my_states"),
+    Effect("KSQLDB_UNS_MAP", "my_map", lambda s, _: world(s).strategy.lookup().table, "ASSET_TO_UNS_MAP", "MY_MAP"),
+    Effect("KSQLDB_UNS_MAP", "my_map", has("JOIN `MY_MAP`"), False, True),
+    Effect("KSQLDB_UNS_JOIN_TABLE", "raw_map", has("JOIN `RAW_MAP`"), False, True),
+    Effect(
+        "DOCKER_NETWORK",
+        "plant-net",
+        lambda s, _: {group(s).network, state_api_spec(s, None).network, routing_layer_spec(s, "r").network},
+        {"factory-net"},
+        {"plant-net"},
+    ),
+    Effect(
+        "SWARM_NODE_HOST",
+        "node7",
+        lambda s, _: published(s).groups["Fit"],
+        "http://localhost:6000/asset_stream",
+        "http://node7:6000/asset_stream",
+        LOCAL,
+    ),
+    Effect(
+        "ROUTING_LAYER_IMAGE", "r:2", routing(lambda s: s.image), "ghcr.io/openfactoryio/routing-layer:latest", "r:2"
+    ),
+    Effect("ROUTING_LAYER_REPLICAS", "3", routing(lambda s: s.replicas), 1, 3),
+    Effect("ROUTING_LAYER_CPU_LIMIT", "2", routing(lambda s: s.cpu_limit), 1.0, 2.0),
+    Effect("ROUTING_LAYER_CPU_RESERVATION", "0.1", routing(lambda s: s.cpu_reservation), 0.5, 0.1),
+    Effect(
+        "ROUTING_LAYER_PORT",
+        "80",
+        routing(lambda s: (s.env["ROUTING_LAYER_PORT"], s.ports[0].target, s.ports[0].published)),
+        ("5555", 5555, 5555),
+        ("80", 80, 80),
+    ),
+    Effect("ROUTING_LAYER_PUBLISH", "HOST", routing(lambda s: s.ports[0].mode), Publish.INGRESS, Publish.HOST),
+    Effect("ROUTING_LAYER_PUBLISH", "none", routing(lambda s: len(s.ports)), 1, 0),
+    Effect("GROUPING_STRATEGY", "mine", of_strategy, "UNSLevelGroupingStrategy", "GROUPING_STRATEGY='mine'"),
+    Effect("DEPLOYMENT_PLATFORM", "docker", of_platform, "SwarmPlatform", "DockerPlatform"),
+    Effect(
+        "FASTAPI_GROUP_IMAGE",
+        "g:2",
+        groups(lambda s: s.image),
+        "ghcr.io/openfactoryio/stream-api-non-replicated:latest",
+        "g:2",
+    ),
+    Effect("FASTAPI_GROUP_REPLICAS", "2", groups(lambda s: s.replicas), 1, 2),
+    Effect("FASTAPI_GROUP_CPU_LIMIT", "0.3", groups(lambda s: s.cpu_limit), 1.0, 0.3),
+    Effect("FASTAPI_GROUP_CPU_RESERVATION", "0", groups(lambda s: s.cpu_reservation), 0.5, 0.0),
+    Effect(
+        "FASTAPI_GROUP_PORT",
+        "5555",
+        lambda s, _: published(s).groups["Weld"],
+        "http://ofa_group_Weld:8000/asset_stream",
+        "http://ofa_group_Weld:5555/asset_stream",
+    ),
+    Effect(
+        "FASTAPI_GROUP_PORT_BASE",
+        "7000",
+        lambda s, _: published(s).groups["Fit"],
+        "http://localhost:6000/asset_stream",
+        "http://localhost:7000/asset_stream",
+        LOCAL,
+    ),
+    Effect(
+        "UNS_FASTAPI_GROUP_GROUPING_LEVEL",
+        "area",
+        lambda s, _: world(s).strategy.lookup().group,
+        "UNS_LEVELS['workcenter']",
+        "UNS_LEVELS['area']",
+    ),
+    Effect("UNS_FASTAPI_GROUP_GROUPING_LEVEL", "area", has("UNS_LEVELS['area']"), False, True),
+    Effect("STATE_API_IMAGE", "s:2", state(lambda s: s.image), "ghcr.io/openfactoryio/state-api:latest", "s:2"),
+    Effect("STATE_API_REPLICAS", "2", state(lambda s: s.replicas), 1, 2),
+    Effect("STATE_API_CPU_LIMIT", "1", state(lambda s: s.cpu_limit), 0.5, 1.0),
+    Effect("STATE_API_CPU_RESERVATION", "0.1", state(lambda s: s.cpu_reservation), 0.25, 0.1),
+    Effect(
+        "STATE_API_PORT",
+        "80",
+        lambda s, _: published(s).state_api,
+        "http://ofa_state_api:5555/asset_state",
+        "http://ofa_state_api:80/asset_state",
+    ),
+    Effect("ENVIRONMENT", "devswarm", pins, True, False),
+    Effect("ENVIRONMENT", "Local", lambda s, _: "ofa_routing_layer" in stage(s).platform.services, True, False),
+    Effect("LOG_LEVEL", "DEBUG", log_levels, ("INFO", *["info"] * 3), ("DEBUG", *["debug"] * 3)),
+    Effect(
+        "RECONCILER_OWNER",
+        "plant-2",
+        lambda s, _: (world(s).platform.owner, world(s).topology.shared_prefix),  # type: ignore[attr-defined]  # Swarm's
+        ("ofa", "OFA_ASSETS_WITH_UNS_"),
+        ("plant-2", "PLANT_2_ASSETS_WITH_UNS_"),
+    ),
+    Effect(
+        "RESOURCE_PREFIX",
+        "p2",
+        lambda s, _: (world(s).platform.prefix, group(s).name, routing_layer_spec(s, "r").name),  # type: ignore[attr-defined]  # Swarm's
+        ("ofa", "ofa_group_Weld", "ofa_routing_layer"),
+        ("p2", "p2_group_Weld", "p2_routing_layer"),
+    ),
+    Effect("RECONCILE_INTERVAL", "500ms", lambda s, _: loop_of(s)[0], 10.0, 0.5),
+    Effect("RESYNC_INTERVAL", "20s", topic_lists, 0, 5),
+    Effect("GROUPS_TABLE", "ON", lambda s, _: len(stage(s).ksqldb.tables), 0, 1),
+    Effect("RECONCILE_POLICY", "upsert-only", gone_after, 80.0, None),
+    Effect("RECONCILE_POLICY", "create-only", repaired, True, False),
+    Effect("RECONCILER_PORT", "9090", lambda s, _: loop_of(s)[1], 8080, 9090),
+    Effect(
+        "RECONCILER_URL",
+        "http://op:1",
+        routing(lambda s: s.env["RECONCILER_URL"]),
+        "http://ofa_reconciler:8080",
+        "http://op:1",
+    ),
+    Effect("PRUNE_READS", "20", gone_after, 80.0, 210.0),
+    Effect("PRUNE_GRACE", "2m", gone_after, 80.0, 140.0),
+    Effect("PRUNE_MAX_FRACTION", "0.5", removed, 0, 2),
+    Effect("DRAIN_SECONDS", "1m", gone_after, 80.0, 130.0),
+    Effect("DELETE_TOPICS", "true", dropped, False, True),
+    Effect("SHARED_RETENTION", "2h", has("RETENTION_MS=7200000"), False, True),
+    Effect("GROUP_RETENTION", "1d", group_sql_has("RETENTION_MS=86400000"), False, True),
+    Effect("REGISTRY_KEEP", "6", kept_documents, 5, 8),
+    Effect("REGISTRY_ROLL_AFTER", "5m", rolled, False, True),
+    Effect(
+        "REGISTRY_DIR",
+        "/srv/ofa",
+        lambda s, _: str(registry_file(s)).startswith("/srv/ofa/"),
+        False,
+        True,
+        {"DEPLOYMENT_PLATFORM": "docker"},
+    ),
+)
+
+
+def settings_with(monkeypatch: pytest.MonkeyPatch, places: Places, variables: Mapping[str, str]) -> Settings:
+    """Read the settings from an environment with these variables."""
+    for name, value in {"KAFKA_BROKER": "b:9092", "KSQLDB_URL": "http://{first}", **variables}.items():
+        monkeypatch.setenv(name, places.fill(value))
+    return load()
+
+
+@pytest.mark.parametrize("effect", EFFECTS, ids=str)
+def test_a_variable_has_its_effect(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, places: Places, effect: Effect
+) -> None:
+    """What is seen with the default is not what is seen with the value, and both are as documented."""
+    monkeypatch.chdir(tmp_path)
+    assert effect.observe(settings_with(monkeypatch, places, effect.also), places) == effect.before
+    changed = settings_with(monkeypatch, places, {**effect.also, effect.variable: effect.value})
+    assert effect.observe(changed, places) == effect.after
+    assert effect.before != effect.after
+
+
+def test_every_variable_is_in_the_table() -> None:
+    """A setting that the operator gains has to show its effect here."""
+    assert {effect.variable for effect in EFFECTS} == {name.upper() for name in Settings.model_fields}
