@@ -7,12 +7,12 @@ a test can say how many reads and writes something took. The real engine and the
 from __future__ import annotations
 
 import copy
-import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -23,163 +23,21 @@ from reconciler.errors import (
     KsqlConflict,
     KsqlError,
     KsqlRefused,
-    PlatformConflict,
-    PlatformRefused,
 )
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.guards import Overrides
 from reconciler.ksqldb.entities import Description, Health, QueryInfo, ServerInfo, StreamInfo
+from reconciler.ksqldb.levels import Level
 from reconciler.ksqldb.statement import Statement
 from reconciler.ksqldb.wire import Column
 from reconciler.metrics import Metrics
-from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
-from reconciler.registry import LIMIT_BYTES
 from reconciler.settings import Settings
 from reconciler.wiring import topology_of
+from tests.fake_platform import NOW, FakePlatform
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
+__all__ = ["NOW", "WELL", "FakeKsqldb", "FakePlatform", "Stage", "unreachable"]
+
 WELL = Health(healthy=True, kafka=True, metastore=True, command_runner=True, server_state="READY")
-
-
-@dataclass
-class FakePlatform:
-    """A platform in memory.
-
-    Attributes:
-        owner: whose platform this is.
-        calls: how often each method was called.
-        healthy: whether tasks of a service come up; by service name, default yes.
-        fault: called with the name of each method before it acts; may raise.
-        strangers: names of configs that somebody else made.
-    """
-
-    owner: str = "ofa"
-    prefix: str = "ofa"
-    services: dict[str, LiveService] = field(default_factory=dict)
-    registries: dict[str, LiveRegistry] = field(default_factory=dict)
-    kept_records: dict[str, Record] = field(default_factory=dict)
-    strangers: frozenset[str] = frozenset()
-    calls: Counter[str] = field(default_factory=Counter)
-    healthy: Callable[[str], bool] = lambda _name: True
-    fault: Callable[[str], None] = lambda _call: None
-    clock: Callable[[], datetime] = lambda: NOW
-    _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
-
-    @property
-    def writes(self) -> int:
-        """How many writes were asked for; the operators' own notes are none."""
-        return sum(count for call, count in self.calls.items() if call != "observe" and "record" not in call)
-
-    def clone(self) -> FakePlatform:
-        """Return one that goes its own way from here; what it holds are values."""
-        return replace(
-            self,
-            services=dict(self.services),
-            registries=dict(self.registries),
-            kept_records=dict(self.kept_records),
-            calls=Counter(self.calls),
-            _ids=copy.copy(self._ids),
-        )
-
-    def observe(self) -> PlatformState:
-        """Read everything; a task that can run does."""
-        self._call("observe")
-        mounted = self._mounted()
-        live = {
-            name: replace(service, running=service.spec.replicas if self.healthy(service.name) else 0)
-            if service.spec
-            else service
-            for name, service in self.services.items()
-            if service.owner == self.owner or name.startswith(f"{self.prefix}_")
-        }
-        documents = [replace(one, mounted=one.name in mounted) for one in self.registries.values()]
-        documents.sort(key=lambda one: -one.sequence)
-        return PlatformState(live, tuple(documents), dict(self.kept_records))
-
-    def create_service(self, spec: ServiceSpec) -> None:
-        """Create it; a taken name is a conflict."""
-        self._call("create_service")
-        if spec.name.casefold() in self.services:
-            raise PlatformConflict(f"service {spec.name} exists")
-        self._need_configs(spec)
-        number = next(self._ids)
-        self.services[spec.name.casefold()] = LiveService(f"id{number}", number, spec.name, self.owner, spec, 0)
-
-    def update_service(self, live: LiveService, spec: ServiceSpec) -> None:
-        """Replace the spec, at the version that was read."""
-        self._call("update_service")
-        current = self.services.get(live.name.casefold())
-        if current is None or current.version != live.version:
-            raise PlatformConflict(f"service {live.name}: update out of sequence")
-        self._need_configs(spec)
-        self.services[live.name.casefold()] = replace(current, version=next(self._ids), spec=spec)
-
-    def remove_service(self, live: LiveService) -> None:
-        """Remove it by id."""
-        self._call("remove_service")
-        for name, service in list(self.services.items()):
-            if service.id == live.id:
-                del self.services[name]
-
-    def publish_registry(self, data: bytes, revision: str, sequence: int) -> None:
-        """Create or renew a document; a name stands for its content."""
-        self._call("publish_registry")
-        name = f"{self.prefix}_registry-{revision}"
-        if name in self.strangers:
-            raise PlatformRefused(f"config {name} exists without our labels, not touched")
-        if len(data) > LIMIT_BYTES:
-            raise PlatformRefused(f"config {name} is too large")
-        there = self.registries.get(name)
-        if there is not None and there.data != data:
-            raise PlatformRefused(f"config {name} exists with other content, not touched")
-        if there is None or there.sequence != sequence:
-            self.registries[name] = LiveRegistry(name, next(self._ids), name, sequence, data, self.clock())
-
-    def remove_registry(self, registry: LiveRegistry) -> None:
-        """Remove a document that nothing mounts."""
-        self._call("remove_registry")
-        if registry.name in self._mounted():
-            raise PlatformRefused(f"config {registry.name} is in use")
-        self.registries.pop(registry.name, None)
-
-    def records(self) -> Mapping[str, Record]:
-        """Read what operators agree on."""
-        self._call("records")
-        return dict(self.kept_records)
-
-    def write_record(self, name: str, fields: Mapping[str, str], before: Record | None) -> None:
-        """Write it, if it is as it was read."""
-        self._call("write_record")
-        current = self.kept_records.get(name)
-        if (current.version if current else None) != (before.version if before else None):
-            raise PlatformConflict(f"record {name}: update out of sequence")
-        self.kept_records[name] = Record(name, next(self._ids), name, dict(fields))
-
-    def remove_record(self, record: Record) -> None:
-        """Remove it."""
-        self._call("remove_record")
-        self.kept_records.pop(record.name, None)
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-    def touch(self, name: str, **changes: object) -> None:
-        """Change a live spec by hand, as somebody with the engine's own command would."""
-        live = self.services[name.casefold()]
-        assert live.spec is not None
-        self.services[name.casefold()] = replace(live, version=next(self._ids), spec=replace(live.spec, **changes))  # type: ignore[arg-type]
-
-    def _mounted(self) -> set[str]:
-        return {mount.name for live in self.services.values() if live.spec for mount in live.spec.configs}
-
-    def _need_configs(self, spec: ServiceSpec) -> None:
-        for mount in spec.configs:
-            if mount.name not in self.registries:
-                raise PlatformConflict(f"config {mount.name} is not there")
-
-    def _call(self, name: str) -> None:
-        self.calls[name] += 1
-        self.fault(name)
 
 
 @dataclass
@@ -192,7 +50,7 @@ class FakeKsqldb:
     """
 
     assets: dict[str, str | None] = field(default_factory=dict)
-    levels: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
+    levels: Mapping[Level, Mapping[str, str | None]] = field(default_factory=dict)
     identity: tuple[str, str] = ("kafka-1", "default_")
     status: str = "RUNNING"
     well: Health = WELL
@@ -337,7 +195,7 @@ class FakeKsqldb:
         found = (one for one, (_, sql) in self.made.items() if f"FROM `{name}`" in sql or f"FROM {name}" in sql)
         return (*self.readers.get(name, ()), *found)
 
-    def members(self, table: str, key: str, level: str) -> tuple[tuple[str, str | None], ...]:
+    def members(self, table: str, key: str, level: Level) -> tuple[tuple[str, str | None], ...]:
         """Every asset with its group."""
         self._call("members")
         return tuple(self._at(table, key, level).items())
@@ -350,12 +208,12 @@ class FakeKsqldb:
         counts = Counter(group for group in self.assets.values() if group is not None)
         return [(group, members) for group, members in counts.items() if group not in self.forgotten]
 
-    def group_has_members(self, table: str, key: str, level: str, group: str) -> bool:
+    def group_has_members(self, table: str, key: str, level: Level, group: str) -> bool:
         """Whether any asset is in the group."""
         self._call("group_has_members")
         return group in self._at(table, key, level).values()
 
-    def _at(self, table: str, key: str, level: str) -> Mapping[str, str | None]:
+    def _at(self, table: str, key: str, level: Level) -> Mapping[str, str | None]:
         assert (table.upper(), key.upper()) == ("ASSET_TO_UNS_MAP", "ASSET_UUID")
         return self.assets if level == "workcenter" else self.levels.get(level, dict.fromkeys(self.assets))
 
@@ -383,8 +241,7 @@ class Stage:
     @property
     def settings(self) -> Settings:
         """Settings with short, whole numbers."""
-        given: dict[str, object] = {"kafka_broker": "k:9092", "ksqldb_url": "http://k:8088", "environment": "devswarm"}
-        return Settings(_env_file=None, **{**given, **self.options})  # type: ignore[call-arg, arg-type]
+        return _settings(tuple(sorted(self.options.items())))
 
     def controller(self, overrides: Overrides | None = None) -> Controller:
         """Start an operator: what one remembered is lost."""
@@ -407,6 +264,12 @@ class Stage:
     def writes(self) -> int:
         """Writes on both sides."""
         return self.platform.writes + self.ksqldb.writes
+
+
+@cache  # settings are read from many places and take milliseconds to make
+def _settings(options: tuple[tuple[str, object], ...]) -> Settings:
+    given: dict[str, object] = {"kafka_broker": "k:9092", "ksqldb_url": "http://k:8088", "environment": "devswarm"}
+    return Settings(_env_file=None, **{**given, **dict(options)})  # type: ignore[call-arg, arg-type]
 
 
 def unreachable(call: str) -> Callable[[str], None]:
