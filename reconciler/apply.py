@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from reconciler.errors import KsqlConflict, KsqlError, KsqlRefused, ReconcilerError
+from reconciler.errors import KsqlConflict, KsqlError, KsqlRefused, LeaseLost, ReconcilerError
 from reconciler.ksqldb.entities import Description
 from reconciler.ksqldb.topology import Offset, Topology
 from reconciler.model import (
@@ -107,6 +107,8 @@ class Executor:
     def _one(self, action: Action) -> Result:
         try:
             self._write[type(action)](action)
+        except LeaseLost:
+            return Result(action, skipped=True)
         except ReconcilerError as error:
             return Result(action, error)
         return Result(action)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import structlog
@@ -23,8 +23,10 @@ from reconciler.grouping.base import GroupingStrategy
 from reconciler.guards import Memory, Overrides, Verdict
 from reconciler.ksqldb.topology import Topology
 from reconciler.latest import Latest
+from reconciler.leadership import Authority, Hold, Unopposed
 from reconciler.metrics import Metrics
 from reconciler.model import (
+    Action,
     Condition,
     CreateSharedStream,
     CreateStream,
@@ -34,6 +36,7 @@ from reconciler.model import (
     PublishRegistry,
 )
 from reconciler.observe import look_at_source
+from reconciler.pause import Pause, latest
 from reconciler.plan import make_plan
 from reconciler.platforms.base import Platform, PlatformState
 from reconciler.ports import Ksqldb
@@ -90,6 +93,12 @@ class Outcome:
             return False
         return bool(self.results) or not self.plan.settled
 
+    def cut_short(self, held: Hold | None) -> Outcome:
+        """Say that writes were skipped because they may not be done any more."""
+        if held is None or not any(result.outcome != "ok" for result in self.results):
+            return self
+        return replace(self, result=held.result, sentence=f"{self.sentence}; stopped in between: {held.text}")
+
 
 @dataclass
 class Controller:
@@ -105,6 +114,8 @@ class Controller:
         stopping: asked before each write; once true, the rest of the cycle is left to the next one.
         memory: counters of the guards.
         backoff: objects that wait after a failed write.
+        authority: asked before each write whether this operator may write now.
+        pause: the pause that was seen last.
     """
 
     world: World
@@ -116,6 +127,8 @@ class Controller:
     stopping: Callable[[], bool] = lambda: False
     memory: Memory = field(default_factory=Memory)
     backoff: Backoff = field(default_factory=Backoff)
+    authority: Authority = field(default_factory=Unopposed)
+    pause: Pause | None = None
 
     def __post_init__(self) -> None:
         """Prepare the reader of groups."""
@@ -124,11 +137,11 @@ class Controller:
         self._survey, self._make_plan = Latest(survey), Latest(make_plan)
         self.groups = FastPath(world.strategy, world.settings, world.topology.select_groups(), self.clocks.monotonic)
 
-    def cycle(self, *, paused: bool = False) -> Outcome:
-        """Look at everything, decide, act (unless paused), and say so in one sentence."""
+    def cycle(self) -> Outcome:
+        """Look at everything, decide, act (unless paused, or another operator does), and say so in one sentence."""
         with bound_contextvars(reconcile_id=uuid.uuid4().hex[:8]), self.metrics.seconds.time():
             try:
-                outcome = self._cycle(paused=paused)
+                outcome = self._cycle()
             except ReconcilerError as error:
                 self.memory = self.memory.distrust()
                 self.metrics.read_failed(error)
@@ -141,16 +154,23 @@ class Controller:
             self._record(outcome)
             return outcome
 
-    def _cycle(self, *, paused: bool) -> Outcome:
+    def _cycle(self) -> Outcome:
+        self.authority.begin()
         seen, verdict = self.look()
         plan = self.plan(seen, verdict)
         self.metrics.surveyed(seen, plan)
-        if paused:
-            return Outcome(
-                "paused", f"paused, {len(plan.actions)} writes wait; {_sentence(plan, seen, ())}", plan, seen
-            )
-        results = tuple(self._apply(plan))
-        return _outcome(plan, seen, results)
+        held = self.hold()
+        if held is not None:
+            sentence = f"{held.text}, {len(plan.actions)} writes wait; {_sentence(plan, seen, ())}"
+            return Outcome(held.result, sentence, plan, seen)
+        outcome = _outcome(plan, seen, tuple(self._apply(plan)))
+        return outcome.cut_short(self.hold())
+
+    def hold(self) -> Hold | None:
+        """Why nothing may be written now, None if it may: a pause, or another operator that holds the lease."""
+        if self.pause is not None and self.pause.active(self.clocks.wall()):
+            return Hold("paused", self.pause.text)
+        return self.authority.hold()
 
     def look(self) -> tuple[Survey, Verdict]:
         """Read everything, count what is missing, and let the guards decide.
@@ -160,6 +180,8 @@ class Controller:
         """
         platform = self.world.platform.observe()
         self._show(platform)
+        self.pause = latest(self.pause, platform.records)
+        self.metrics.paused.set(self.pause is not None and self.pause.active(self.clocks.wall()))
         failures = self.world.ksqldb.failures
         resync = self._resync_is_due()
         source, membership = look_at_source(self.world.ksqldb, self.groups.read, topics=resync)
@@ -196,6 +218,8 @@ class Controller:
         plan = self._make_plan(seen, verdict, self._facts(seen, None))
         if any(isinstance(action, (CreateSharedStream, CreateStream)) for action in plan.actions):
             plan = self._make_plan(seen, verdict, self._facts(seen, self.world.ksqldb.query_limit()))
+        if self.pause is not None and self.pause.active(self.clocks.wall()):
+            return replace(plan, notes=(*plan.notes, self.pause.text))
         return plan
 
     def _facts(self, seen: Survey, query_limit: int | None) -> Facts:
@@ -218,10 +242,13 @@ class Controller:
         self.backoff = self.backoff.only({action.key for action in plan.actions})
         executor = Executor(self.world.ksqldb, self.world.platform, self.world.topology)
         now = self.clocks.monotonic()
-        for result in executor.apply(plan.actions, lambda one: self.stopping() or self.backoff.waits(one.key, now)):
+        for result in executor.apply(plan.actions, lambda one: self._waits(one, now)):
             self._note(result)
             self.on_step()
             yield result
+
+    def _waits(self, action: Action, now: float) -> bool:
+        return self.stopping() or self.hold() is not None or self.backoff.waits(action.key, now)
 
     def _note(self, result: Result) -> None:
         action, error = result.action, result.error

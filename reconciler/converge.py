@@ -52,12 +52,16 @@ def converge(
         if end is not None:
             return end, outcome
         if clock() >= deadline:
-            return (Exit.ERROR if outcome.plan is None else _late(outcome)), outcome
+            return _late(outcome), outcome
         sleep(PAUSE)
 
 
 def _end(outcome: Outcome, *, prune: bool) -> Exit | None:
     """Return the exit code if waiting cannot change it, None while it can."""
+    if outcome.result == "paused":
+        return Exit.REFUSED
+    if outcome.result == "standby":
+        return None
     plan = outcome.plan
     if plan is None:
         hopeless = outcome.error is None or outcome.error.retry is Retry.PERMANENT
@@ -79,5 +83,9 @@ def _end(outcome: Outcome, *, prune: bool) -> Exit | None:
 
 
 def _late(outcome: Outcome) -> Exit:
-    refused = outcome.plan is not None and outcome.plan.refusals and not outcome.plan.actions
+    if outcome.plan is None:
+        return Exit.ERROR
+    if outcome.result == "standby":  # nothing was done, and the sentence names who holds the lease
+        return Exit.REFUSED
+    refused = outcome.plan.refusals and not outcome.plan.actions
     return Exit.REFUSED if refused else Exit.NOT_CONVERGED

@@ -4,6 +4,7 @@
     |-- ConfigurationError          a setting is missing or wrong; names the variable          exit 2
     |-- RegistryError               a registry document that must not be used
     |-- GuardRefusal                a safety rule said no; names the rule and the way on       exit 4
+    |-- LeaseLost                   another operator may write now, or nobody                  look first
     |-- KsqlError                   anything that ksqlDB answered, or did not                  code = its error_code
     |   |-- KsqlUnreachable         refused, reset, timed out before an answer                 transient
     |   |-- KsqlNotReady            503, or a pull while the server starts, restores or stops  transient
@@ -56,6 +57,12 @@ class GuardRefusal(ReconcilerError):
     """A safety rule refused; the message names the rule, the numbers and the way to override it."""
 
     retry = Retry.REFUSED
+
+
+class LeaseLost(ReconcilerError):
+    """This process may not write now; the message says why. Nothing was sent."""
+
+    retry = Retry.LOOK_FIRST
 
 
 class KsqlError(ReconcilerError):

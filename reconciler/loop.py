@@ -8,13 +8,16 @@ from collections.abc import Callable
 
 from reconciler.controller import Controller, Outcome
 from reconciler.history import History
+from reconciler.pause import Pause, put
 
 #: Least seconds between the starts of two cycles, however many events come.
 MIN_GAP = 1.0
+#: Seconds without a tick after which a loop is taken for dead: longer than the longest bounded cycle.
+DEAD_AFTER = 300.0
 
 
 class Loop:
-    """Runs cycles until told to stop; a nudge shortens the sleep, a pause only looks and plans."""
+    """Runs cycles until told to stop; a nudge shortens the sleep."""
 
     def __init__(
         self, controller: Controller, interval: float, monotonic: Callable[[], float] = time.monotonic
@@ -28,29 +31,35 @@ class Loop:
         self._monotonic = monotonic
         self._wake = threading.Event()
         self._stopped = threading.Event()
-        self._paused_until = 0.0
         self._cycling = threading.Lock()
         controller.on_step = self._tick
         controller.stopping = self._stopped.is_set
 
     @property
+    def alive(self) -> bool:
+        """Whether the loop turns."""
+        return self._monotonic() - self.ticked < DEAD_AFTER
+
+    @property
     def paused(self) -> bool:
-        """Whether writes are held back."""
-        return self._monotonic() < self._paused_until
+        """Whether a pause holds writes back."""
+        pause = self.controller.pause
+        return pause is not None and pause.active(self.controller.clocks.wall())
 
     def nudge(self) -> None:
         """Look again as soon as the least gap between two cycles allows."""
         self._wake.set()
 
-    def pause(self, seconds: float) -> None:
-        """Write nothing for ``seconds``; returns once a running cycle has ended."""
-        self._paused_until = self._monotonic() + seconds
-        with self._cycling:
-            pass
+    def pause(self, pause: Pause) -> None:
+        """Begin or end a pause, here at once and for all others by its record; a running cycle has ended afterwards.
 
-    def resume(self) -> None:
-        """End a pause."""
-        self._paused_until = 0.0
+        Raises:
+            PlatformError: it may or may not have been written down; here it holds.
+        """
+        self.controller.pause = pause
+        with self._cycling:
+            self.controller.pause = pause
+            put(self.controller.world.platform, pause)
         self.nudge()
 
     def stop(self) -> None:
@@ -64,18 +73,13 @@ class Loop:
             started = self._monotonic()
             self._tick()
             with self._cycling:
-                self.outcome = self._once()
+                self.outcome = self.controller.cycle()
             self.history = self.history.after(self.outcome, self.controller.clocks.wall())
             self._tick()
             self._sleep(started)
 
     def _tick(self) -> None:
         self.ticked = self._monotonic()
-
-    def _once(self) -> Outcome:
-        controller = self.controller
-        controller.metrics.paused.set(self.paused)
-        return controller.cycle(paused=self.paused)
 
     def _sleep(self, started: float) -> None:
         """Wait for the interval or a nudge, in slices, so that the age of the last tick stays small."""

@@ -16,7 +16,7 @@ from reconciler.errors import KsqlError, ReconcilerError
 from reconciler.model import Action, Condition, Plan, UpdateService
 from reconciler.survey import Survey
 
-RESULTS = ("in_sync", "changed", "progressing", "refused", "read_error", "write_error", "paused", "bug")
+RESULTS = ("in_sync", "changed", "progressing", "refused", "read_error", "write_error", "paused", "standby", "bug")
 GUARDS = ("identity", "empty", "budget", "health", "limit", "size")
 KINDS = (
     "unreachable",
@@ -83,7 +83,9 @@ class Metrics:
         self.lies = Counter(
             "reconciler_groups_table_rebuilds", "Tables of counts that differed from the map for good", registry=r
         )
-        self.paused = Gauge("reconciler_paused", "1 while the loop is paused", registry=r)
+        self.paused = Gauge("reconciler_paused", "1 while a pause holds all writes back", registry=r)
+        self.leader = Gauge("reconciler_leader", "1 while this operator holds the lease", registry=r)
+        self.lease_info = Gauge("reconciler_lease_info", "Who holds the lease", ["holder"], registry=r)
         self._create_labels()
 
     def _create_labels(self) -> None:
@@ -137,6 +139,12 @@ class Metrics:
         self.registry_info.clear()
         self.registry_info.labels(revision).set(1)
         self.registry_bytes.set(size)
+
+    def lease(self, holder: str, *, leads: bool) -> None:
+        """Show who holds the lease, as this operator sees it."""
+        self.lease_info.clear()
+        self.lease_info.labels(holder).set(1)
+        self.leader.set(leads)
 
     def applied(self, result: Result) -> None:
         """Count one write."""

@@ -16,14 +16,10 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import REGISTRY
 
-from reconciler.errors import ConfigurationError
+from reconciler.errors import ConfigurationError, PlatformError
 from reconciler.loop import Loop
+from reconciler.pause import LONGEST, Pause, beginning, ended
 from reconciler.status_page import StatusPage
-
-#: Seconds without a tick of the loop after which it is taken for dead: longer than the longest bounded cycle.
-DEAD_AFTER = 300.0
-#: Longest pause that can be asked for, in seconds: a pause that nobody ends must end by itself.
-LONGEST_PAUSE = 24 * 3600.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -119,7 +115,7 @@ class Server:
 
     async def _healthz(self, _: web.Request) -> web.Response:
         age = time.monotonic() - self._loop.ticked
-        alive = age < DEAD_AFTER
+        alive = self._loop.alive
         return web.json_response({"alive": alive, "tick_age_seconds": round(age, 1)}, status=200 if alive else 503)
 
     async def _readyz(self, _: web.Request) -> web.Response:
@@ -127,7 +123,9 @@ class Server:
         reads_well = outcome is not None and outcome.survey is not None
         ready = reads_well and self._board.get() is not None
         said = outcome.sentence if outcome is not None else "the first cycle has not ended"
-        return web.json_response({"ready": ready, "last": said}, status=200 if ready else 503)
+        paused = self._loop.controller.pause.text if self._loop.paused and self._loop.controller.pause else None
+        told = {"ready": ready, "role": self._loop.controller.authority.role, "paused": paused, "last": said}
+        return web.json_response(told, status=200 if ready else 503)
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -155,14 +153,25 @@ class Server:
             seconds = float(request.query["seconds"])
         except (KeyError, ValueError):
             seconds = -1.0
-        if not 0 < seconds <= LONGEST_PAUSE:
+        if not 0 < seconds <= LONGEST:
             return web.json_response(
-                {"title": "bad pause", "detail": f"?seconds=N with 0 < N <= {LONGEST_PAUSE:.0f} is required"},
+                {"title": "bad pause", "detail": f"?seconds=N with 0 < N <= {LONGEST:.0f} is required"},
                 status=400,
             )
-        await asyncio.to_thread(self._loop.pause, seconds)
-        return web.json_response({"paused_seconds": seconds})
+        now = self._loop.controller.clocks.wall()
+        return await self._paused(beginning(now, seconds, _who(request), request.query.get("reason", "")))
 
-    async def _resume(self, _: web.Request) -> web.Response:
-        self._loop.resume()
-        return web.json_response({"paused_seconds": 0})
+    async def _resume(self, request: web.Request) -> web.Response:
+        return await self._paused(ended(_who(request)))
+
+    async def _paused(self, pause: Pause) -> web.Response:
+        try:
+            await asyncio.to_thread(self._loop.pause, pause)
+        except PlatformError as error:
+            detail = f"it holds for this operator only, until its next look, and is not written down: {error}"
+            return web.json_response({"title": "not written down", "detail": detail}, status=503)
+        return web.json_response({"paused": pause.text if pause.until else None, **pause.fields})
+
+
+def _who(request: web.Request) -> str:
+    return f"a request from {request.remote}"

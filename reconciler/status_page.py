@@ -118,8 +118,8 @@ def operator_document(loop: Loop) -> OperatorDocument | None:
         last_cycle=history.ended,
         last_read=history.read_at,
         last_write=history.written_at,
-        role=None,
-        paused="writes are held back" if loop.paused else None,
+        role=loop.controller.authority.role,
+        paused=loop.controller.pause.text if loop.paused and loop.controller.pause else None,
         backoff=tuple(_backoff(loop)),
     )
 

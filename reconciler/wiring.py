@@ -81,10 +81,9 @@ def build_world(settings: Settings, metrics: Metrics, withheld: Withheld | None 
         ConfigurationError: `GROUPING_STRATEGY` or `DEPLOYMENT_PLATFORM` names nothing that is installed.
     """
     ksqldb = _ksqldb(settings, metrics)
-    make_platform = _plugin("DEPLOYMENT_PLATFORM", "deployment_platforms", settings.deployment_platform, _PLATFORMS)
     make_strategy = _plugin("GROUPING_STRATEGY", "grouping_strategies", settings.grouping_strategy, _STRATEGIES)
     strategy: GroupingStrategy = make_strategy(settings, ksqldb)
-    platform: Platform = make_platform(settings, lambda *request: metrics.request("platform", *request))
+    platform = build_platform(settings, metrics)
     return World(
         settings=settings,
         ksqldb=ksqldb if withheld is None else ReadOnlyKsqldb(ksqldb, withheld),
@@ -92,6 +91,17 @@ def build_world(settings: Settings, metrics: Metrics, withheld: Withheld | None 
         strategy=strategy,
         topology=topology_of(settings, strategy.level),
     )
+
+
+def build_platform(settings: Settings, metrics: Metrics) -> Platform:
+    """Make one more connection to the platform.
+
+    Raises:
+        ConfigurationError: `DEPLOYMENT_PLATFORM` names nothing that is installed.
+    """
+    make = _plugin("DEPLOYMENT_PLATFORM", "deployment_platforms", settings.deployment_platform, _PLATFORMS)
+    platform: Platform = make(settings, lambda *request: metrics.request("platform", *request))
+    return platform
 
 
 def topology_of(settings: Settings, level: Level | None = None) -> Topology:

@@ -14,14 +14,17 @@ from reconciler.commands.output import command, out, output_option, show_status,
 from reconciler.controller import Controller, World
 from reconciler.converge import Exit, converge
 from reconciler.errors import ConfigurationError
+from reconciler.fence import fenced
 from reconciler.guards import Overrides
+from reconciler.leadership import Leadership, own_name
+from reconciler.lease import Candidate
 from reconciler.loop import Loop
 from reconciler.metrics import Metrics
 from reconciler.progress import progress
 from reconciler.readonly import Withheld
 from reconciler.server import Board, Server
 from reconciler.settings import Settings, without_user
-from reconciler.wiring import build_world
+from reconciler.wiring import build_platform, build_world
 
 log = structlog.get_logger()
 
@@ -68,23 +71,41 @@ def _overrides(options: argparse.Namespace) -> Overrides:
     return Overrides(options.allow_empty, options.accept_identity, options.approve)
 
 
-def prepared(settings: Settings, overrides: Overrides, metrics: Metrics) -> tuple[World, Loop, Server]:
-    """Put a loop and its server together; nothing runs yet."""
+def prepared(settings: Settings, overrides: Overrides, metrics: Metrics) -> tuple[World, Loop, Server, Leadership]:
+    """Put a loop, its server and its part in the lease together; nothing runs yet."""
     board = Board()
-    world = build_world(settings, metrics)
-    loop = Loop(Controller(world, metrics, overrides, on_registry=board.put), settings.reconcile_interval)
-    return world, loop, Server(loop, board, settings.reconciler_port)
+
+    def changed() -> None:
+        metrics.lease(leadership.lease.holder, leads=leadership.leads)
+        loop.nudge()
+
+    leadership = Leadership(
+        build_platform(settings, metrics),
+        Candidate(own_name(), settings.lease_seconds),
+        alive=lambda: loop.alive,
+        on_change=changed,
+    )
+    world = fenced(build_world(settings, metrics), leadership.writing)
+    controller = Controller(world, metrics, overrides, on_registry=board.put, authority=leadership)
+    loop = Loop(controller, settings.reconcile_interval)
+    return world, loop, Server(loop, board, settings.reconciler_port), leadership
 
 
 def _loop(options: argparse.Namespace, settings: Settings) -> int:
-    world, loop, server = prepared(settings, _overrides(options), Metrics())
+    world, loop, server, leadership = prepared(settings, _overrides(options), Metrics())
     server.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _stop(loop, world))
     log.info(
-        "operator started", owner=settings.reconciler_owner, ksqldb=without_user(settings.ksqldb_url), port=server.port
+        "operator started",
+        owner=settings.reconciler_owner,
+        ksqldb=without_user(settings.ksqldb_url),
+        port=server.port,
+        name=leadership.me.name,
     )
+    leadership.start()
     loop.run()
+    leadership.stop()
     server.stop()
     world.platform.close()
     world.ksqldb.close()
@@ -101,9 +122,16 @@ def _once(options: argparse.Namespace, settings: Settings) -> int:
     if options.dry_run:
         return _dry_run(options, settings)
     metrics = Metrics(CollectorRegistry())
-    controller = Controller(build_world(settings, metrics), metrics, _overrides(options))
-    with progress() as show:
-        code, outcome = converge(controller, options.timeout, prune=not options.no_prune, show=show)
+    me = Candidate(own_name(), settings.lease_seconds, insists=True)
+    leadership = Leadership(build_platform(settings, metrics), me)
+    world = fenced(build_world(settings, metrics), leadership.writing)
+    controller = Controller(world, metrics, _overrides(options), authority=leadership)
+    leadership.start()
+    try:
+        with progress() as show:
+            code, outcome = converge(controller, options.timeout, prune=not options.no_prune, show=show)
+    finally:
+        leadership.stop()
     show_status(options.output, outcome)
     summary(code, outcome)
     return code

@@ -1,0 +1,148 @@
+"""Who may write when several operators of one owner run. Pure.
+
+One record says who holds the lease; it is changed only by compare-and-swap. As in Kubernetes' leader election, nobody
+compares clocks of two machines: the holder changes the record at every beat, and a waiter takes over once the record
+has not changed for its whole duration *by the waiter's own clock*. The holder stops writing after `WRITE_PART` of the
+duration without a successful beat, counted from before that beat was sent, so it has stopped before anybody can take
+over.
+
+A command that a person gave (``--once``, ``teardown``) asks for the lease by writing its name into the record: a loop
+hands it over between two writes, and has it back afterwards.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+#: Name of the record.
+NAME = "lease"
+#: Part of its duration for which the holder may write after a beat; the rest is for a request that is on its way.
+WRITE_PART = 2 / 3
+#: Beats in one duration.
+BEATS = 5
+#: Longest duration that a record is believed to have, in seconds: nonsense in it must not keep everybody out for ever.
+LONGEST = 600.0
+_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?")
+
+
+@dataclass(frozen=True)
+class Lease:
+    """What the record says.
+
+    Attributes:
+        holder: who may write; ``""`` when nobody does.
+        term: how often it has changed hands.
+        beat: how often this holder has renewed it.
+        seconds: how long it must not have changed before another may take it.
+        wanted: who asks for it.
+    """
+
+    holder: str = ""
+    term: int = 0
+    beat: int = 0
+    seconds: float = 15.0
+    wanted: str = ""
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """As a record."""
+        return {
+            "holder": self.holder,
+            "term": str(self.term),
+            "beat": str(self.beat),
+            "seconds": f"{self.seconds:g}",
+            "wanted": self.wanted,
+        }
+
+
+def parse(fields: Mapping[str, str]) -> Lease:
+    """Read a record; what somebody spoilt by hand reads as a default, and is replaced at the next change of hands."""
+    return Lease(
+        holder=fields.get("holder", ""),
+        term=int(_number(fields.get("term", ""))),
+        beat=int(_number(fields.get("beat", ""))),
+        seconds=min(_number(fields.get("seconds", "")), LONGEST) or Lease.seconds,
+        wanted=fields.get("wanted", ""),
+    )
+
+
+def _number(text: str) -> float:
+    return float(text) if _NUMBER.fullmatch(text) else 0.0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One process.
+
+    Attributes:
+        name: nobody else has it, not even the same container after a restart.
+        seconds: duration of the lease when it holds it.
+        insists: it is a command: it asks for the lease and gives it to nobody until it has ended.
+    """
+
+    name: str
+    seconds: float
+    insists: bool = False
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What one process has seen: the record, and since when (its own seconds) holder and beat are what they are."""
+
+    lease: Lease | None = None
+    since: float = 0.0
+
+    def of(self, lease: Lease | None, now: float) -> Sight:
+        """See the record now."""
+        same = self.lease is not None and lease is not None and _life(lease) == _life(self.lease)
+        return Sight(lease, self.since if same else now)
+
+    def stale(self, now: float) -> bool:
+        """Whether whoever should change the record has not done so for its whole duration."""
+        return self.lease is not None and now - self.since >= self.lease.seconds
+
+
+def _life(lease: Lease) -> tuple[str, int, int]:
+    return lease.holder, lease.term, lease.beat
+
+
+def must_yield(me: Candidate, lease: Lease | None) -> bool:
+    """Whether a command asks for the lease that a loop holds."""
+    return lease is not None and not me.insists and lease.wanted not in ("", me.name)
+
+
+def next_lease(me: Candidate, sight: Sight, now: float, *, paused: bool, writing: bool) -> Lease | None:
+    """Return the record as this process should write it now, None to leave it as it is.
+
+    Args:
+        me: the process.
+        sight: what it has just seen.
+        now: its own seconds.
+        paused: writes are held back, so that it should not hold the lease either.
+        writing: one of its writes is on its way, so that it cannot give the lease up yet.
+    """
+    lease = sight.lease
+    if lease is not None and lease.holder == me.name:
+        closed = paused or must_yield(me, lease)
+        return released(me, lease) if closed and not writing else replace(lease, beat=lease.beat + 1)
+    if paused:
+        return None
+    if lease is None:
+        return Lease(me.name, 1, 0, me.seconds)
+    free = lease.holder == "" and lease.wanted in ("", me.name)
+    if free or sight.stale(now):
+        return Lease(me.name, lease.term + 1, 0, me.seconds)
+    if me.insists and not lease.wanted:
+        return replace(lease, wanted=me.name)
+    return None
+
+
+def released(me: Candidate, lease: Lease) -> Lease:
+    """Return the record after this process has given up what it holds or asks for."""
+    return replace(
+        lease,
+        holder="" if lease.holder == me.name else lease.holder,
+        wanted="" if lease.wanted == me.name else lease.wanted,
+    )
