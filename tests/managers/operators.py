@@ -16,9 +16,7 @@ from tests.swarm.sandbox import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Writes that add; and old registry documents are forgotten by number. Every other write takes away or restarts.
-_ADDING = frozenset(
-    {"create_shared_stream", "create_stream", "create_service", "publish_registry", "remove_registry"}
-)
+_ADDING = frozenset({"create_shared_stream", "create_stream", "create_service", "publish_registry", "remove_registry"})
 
 
 class Operator:
@@ -40,7 +38,10 @@ class Operator:
         self.url = f"http://127.0.0.1:{environment['RECONCILER_PORT']}"
         with log.open("w") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "reconciler"], env=_environment(machine, environment), stdout=output, stderr=output
+                [sys.executable, "-m", "reconciler"],
+                env=_environment(machine, environment),
+                stdout=output,
+                stderr=output,
             )
 
     def die(self) -> None:

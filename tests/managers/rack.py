@@ -123,7 +123,9 @@ class Rack:
         archive = self._home / "images.tar"
         docker("save", "--output", str(archive), *images)
         loading = [
-            subprocess.Popen(["docker", "-H", machine.url, "load", "--quiet", "--input", archive], stdout=subprocess.PIPE)
+            subprocess.Popen(
+                ["docker", "-H", machine.url, "load", "--quiet", "--input", archive], stdout=subprocess.PIPE
+            )
             for machine in self.machines
         ]
         assert [process.wait(60) for process in loading] == [0, 0, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,14 @@ from pathlib import Path
 from tests.e2e.system import free_ports
 from tests.managers.machine import Machine
 from tests.managers.operators import ROOT, Operator
-from tests.managers.plant import Follower, Plant
+from tests.managers.plant import Follower, Plant, served
 from tests.managers.rack import NETWORK, Rack
-from tests.swarm.sandbox import eventually
+from tests.swarm.sandbox import docker, eventually
 
 OWNER = "tm"
 PRUNE_READS = 5
-_IMAGES = ("ROUTING_LAYER_IMAGE", "FASTAPI_GROUP_IMAGE", "STATE_API_IMAGE")
+#: The images that are deployed, by their settings, and the port on which each listens.
+_IMAGES = {"ROUTING_LAYER_IMAGE": 5555, "FASTAPI_GROUP_IMAGE": 8000, "STATE_API_IMAGE": 5555}
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,10 @@ class Site:
     def open(self) -> None:
         """Start managers and plant."""
         built = dict(line.split("=", 1) for line in (ROOT / "build" / "images.env").read_text().split())
-        self._images = {name: built[name] for name in _IMAGES}
+        self._images = {name: _watched_cheaply(built[name], port) for name, port in _IMAGES.items()}
+        self._closing.callback(lambda: docker("image", "rm", *self._images.values()))
         self._closing.callback(self.rack.demolish)
-        self.rack.build(sorted(set(self._images.values())))
+        self.rack.build(list(self._images.values()))
         self.plant = Plant(self.rack.host)
         self._closing.callback(self.plant.close)
 
@@ -90,15 +93,15 @@ class Site:
         self.plant.add(*names)
         return names
 
-    def operator(self, machine: Machine) -> Operator:
-        """Start an operator on the machine."""
+    def operator(self, machine: Machine, *, reached: bool = True) -> Operator:
+        """Start an operator on the machine; services follow the registry of the one that they reach."""
         log = self._logs / f"operator-{len(list(self._logs.iterdir()))}.log"
-        started = Operator(machine, self.settings(len(self._operators)), log)
+        started = Operator(machine, self.settings(reached=reached), log)
         self._operators.append(started)
         return started
 
-    def settings(self, beside: int = 0) -> dict[str, str]:
-        """Return an operator's settings, with so many others beside it."""
+    def settings(self, *, reached: bool = True) -> dict[str, str]:
+        """Return an operator's settings."""
         small = {f"{part}_CPU_RESERVATION": "0.01" for part in ("ROUTING_LAYER", "FASTAPI_GROUP", "STATE_API")}
         return {
             **self._images,
@@ -110,7 +113,7 @@ class Site:
             "DOCKER_NETWORK": NETWORK,
             "RECONCILER_OWNER": OWNER,
             "RESOURCE_PREFIX": OWNER,
-            "RECONCILER_PORT": str(self._ports[beside]),
+            "RECONCILER_PORT": str(self._ports[0 if reached else 1]),
             "RECONCILER_URL": f"http://{self.rack.host}:{self._ports[0]}",
             "RECONCILE_INTERVAL": "1s",
             "PRUNE_READS": str(PRUNE_READS),
@@ -138,9 +141,24 @@ class Site:
         assert spared, where
         return [Follower(door, group, self.plant) for group in spared]
 
+    def wait_until_served(self, groups: list[str], *, lost: Machine) -> None:
+        """Wait until new clients are served each of the groups by a machine that is not lost."""
+        [door, *_] = self.doors(lost=lost)
+        eventually(lambda: [group for group in groups if not served(door, group)], lambda missing: not missing)
+
     def repair(self) -> None:
         """Put every machine right, however a test left it."""
         self.dismiss()
         for machine in self.rack.machines:
             machine.repair()
         eventually(self.rack.whole, bool)
+
+
+def _watched_cheaply(image: str, port: int) -> str:
+    """Make the same image with a health check that starts no interpreter: so many of them would fill two cores."""
+    check = f'HEALTHCHECK --interval=3s --timeout=3s --retries=5 CMD ["bash", "-c", ": </dev/tcp/127.0.0.1/{port}"]'
+    name = f"{image}-{OWNER}{os.getpid()}"
+    container = docker("create", image)
+    docker("commit", "--change", check, container, name)
+    docker("rm", container)
+    return name
