@@ -21,7 +21,17 @@ from reconciler.errors import PlatformConflict, PlatformError, PlatformRefused
 from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
 from reconciler.platforms.docker_records import RecordFiles
 from reconciler.platforms.docker_registry import RegistryFiles
-from reconciler.platforms.docker_spec import SERVICE, Raw, Shelf, from_engine, shows_registry, side_by_side, to_engine
+from reconciler.platforms.docker_spec import (
+    SERVICE,
+    Raw,
+    Shelf,
+    from_engine,
+    limits,
+    networks,
+    shows_registry,
+    side_by_side,
+    to_engine,
+)
 from reconciler.platforms.docker_state import (
     AND,
     Containers,
@@ -125,7 +135,8 @@ class DockerPlatform:
             containers = self._containers(live)
             shelf = self._files.shelf()
             found = spec_of(containers, self._images_of(containers), shelf, self._clock())
-            if found is not None and _is_repairable(found, spec):
+            if found is not None and _is_repairable(found, spec) and not self._lost_its_network(containers.newest):
+                self._limit(containers.newest, found, spec)
                 self._repair(containers, frozenset(map(Fault, found.unexpected)))
             elif self._is_older(containers, spec, shelf):
                 self._remove(containers.newest)
@@ -224,7 +235,17 @@ class DockerPlatform:
         serving = containers.older[-1]
         return from_engine(serving, self._image(serving["Image"]), shelf) == spec
 
+    def _lost_its_network(self, raw: Raw) -> bool:
+        """Whether the network went while the container was stopped: one of the same name is another one to it."""
+        attached = {network.get("NetworkID") for network in networks(raw).values()} - {"", None}
+        return not attached <= {network["Id"] for network in self._engine.get("/networks")}
+
     # ---- doing
+
+    def _limit(self, raw: Raw, found: ServiceSpec, spec: ServiceSpec) -> None:
+        """Set what an engine can change on a container that runs."""
+        if found.cpu_limit != spec.cpu_limit or Fault.RESTART_POLICY in found.unexpected:
+            self._engine.post("/containers/{}/update", raw["Id"], body=limits(spec))
 
     def _repair(self, containers: Containers, faults: frozenset[Fault]) -> None:
         """Bring the newest container to where it should be, without another one."""
@@ -301,8 +322,10 @@ class DockerPlatform:
 
 
 def _is_repairable(found: ServiceSpec, wanted: ServiceSpec) -> bool:
-    """Whether nothing but the state differs."""
-    return replace(found, unexpected=()) == wanted and set(found.unexpected) <= set(Fault)
+    """Whether nothing differs but the state and the limits; an engine sets a limit, and never takes it off."""
+    same = replace(found, unexpected=(), cpu_limit=wanted.cpu_limit) == wanted
+    can_be_set = found.cpu_limit == wanted.cpu_limit or wanted.cpu_limit > 0
+    return same and can_be_set and set(found.unexpected) <= set(Fault)
 
 
 @contextmanager

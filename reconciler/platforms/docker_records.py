@@ -6,7 +6,6 @@ agree must share the directory: on one machine they do.
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from reconciler.errors import PlatformConflict, PlatformRefused
 from reconciler.platforms.base import Record
+from reconciler.platforms.docker_lock import locked
 
 _LOCK = ".records.lock"
 
@@ -77,11 +77,8 @@ class RecordFiles:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with _refusals():
-            self.directory.mkdir(parents=True, exist_ok=True)
-            with (self.directory / _LOCK).open("a") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                yield
+        with _refusals(), locked(self.directory / _LOCK):
+            yield
 
 
 @contextmanager

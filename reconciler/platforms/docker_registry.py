@@ -10,7 +10,6 @@ unreadable one stands above all others in what is read here, and so the next pla
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from reconciler.errors import PlatformConflict, PlatformRefused
 from reconciler.platforms.base import LiveRegistry
+from reconciler.platforms.docker_lock import locked
 from reconciler.platforms.docker_spec import REGISTRY_FILE, Shelf
 
 _LOCK = ".lock"
@@ -133,11 +133,8 @@ class RegistryFiles:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Keep other operators of this owner out: the engine's own versions are missing here."""
-        with _refusals():
-            self.directory.mkdir(parents=True, exist_ok=True)
-            with (self.directory / _LOCK).open("a") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                yield
+        with _refusals(), locked(self.directory / _LOCK):
+            yield
 
 
 @contextmanager

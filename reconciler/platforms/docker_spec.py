@@ -74,8 +74,7 @@ def to_engine(spec: ServiceSpec, owner: str, shelf: Shelf) -> dict[str, Any]:
         "ExposedPorts": {f"{port.target}/tcp": {} for port in spec.ports},
         "StopTimeout": round(spec.stop_grace),
         "HostConfig": {
-            "NanoCpus": round(spec.cpu_limit * _CORE),
-            "RestartPolicy": {"Name": RESTART},
+            **limits(spec),
             "PortBindings": {f"{port.target}/tcp": [{"HostPort": str(port.published)}] for port in spec.ports},
             "Mounts": [_bind(mount, shelf) for mount in spec.configs],
             "NetworkMode": spec.network,
@@ -116,6 +115,11 @@ def from_engine(raw: Raw, image: Raw | None, shelf: Shelf) -> ServiceSpec | None
         stop_grace=float(config.get("StopTimeout") or _DEFAULT_GRACE),
         unexpected=tuple(sorted(_unexpected(raw, image))),
     )
+
+
+def limits(spec: ServiceSpec) -> dict[str, Any]:
+    """Return what of a container can be changed while it runs, as ``POST /containers/{id}/update`` takes it."""
+    return {"NanoCpus": round(spec.cpu_limit * _CORE), "RestartPolicy": {"Name": RESTART}}
 
 
 def side_by_side(spec: ServiceSpec) -> bool:

@@ -29,12 +29,13 @@ Raw = Mapping[str, Any]
 
 
 class Fault(StrEnum):
-    """What an update repairs without a new container."""
+    """What an update repairs without a new container; the last is what `docker_spec` calls it."""
 
     STOPPED = "stopped"
     PAUSED = "paused"
     RENAMED = "renamed"
     REPLACED = "replaced"
+    RESTART_POLICY = "restart_policy"
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def by_service(raws: Iterable[Raw]) -> Mapping[str, Containers]:
 
 
 def live_service(containers: Containers, images: Mapping[str, Raw | None], shelf: Shelf, now: datetime) -> LiveService:
-    """Read one service of ours.
+    """Read one service of ours; a container that has yet to prove itself beside an older one does not count as running.
 
     Args:
         containers: all that the service has.
@@ -93,13 +94,14 @@ def live_service(containers: Containers, images: Mapping[str, Raw | None], shelf
         now: the present time, to tell how long a container has run.
     """
     newest = containers.newest
-    running = is_well(newest)
+    spec = spec_of(containers, images, shelf, now)
+    running = is_well(newest) and not (containers.older and spec and Fault.REPLACED not in spec.unexpected)
     return LiveService(
         id=containers.id,
         version=containers.version,
         name=containers.service,
         owner=newest["Config"]["Labels"].get(OWNER),
-        spec=spec_of(containers, images, shelf, now),
+        spec=spec,
         running=int(running),
         update_state="updating" if containers.older else "",
         error="" if running else trouble(newest),
@@ -115,7 +117,7 @@ def spec_of(
     if spec is None:
         return None
     found = faults(containers, now, beside=side_by_side(spec))
-    return replace(spec, unexpected=tuple(sorted({*spec.unexpected, *found})))
+    return replace(spec, unexpected=tuple(sorted({*spec.unexpected, *(fault.value for fault in found)})))
 
 
 def faults(containers: Containers, now: datetime, *, beside: bool) -> frozenset[Fault]:
