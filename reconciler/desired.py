@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from reconciler.names import GroupNames
-from reconciler.platforms.base import ConfigMount, Kind, LiveService, Port, Publish, ServiceSpec
-from reconciler.settings import Environment, Settings
+from reconciler.platforms.base import ConfigMount, Kind, LiveService, Port, Publish, SecretMount, ServiceSpec
+from reconciler.settings import Environment, RoutingMode, Settings
 
 #: Where the routing layer finds the mounted copy of the registry.
 REGISTRY_PATH = "/etc/openfactory/registry.json"
@@ -89,6 +89,7 @@ def routing_layer_spec(settings: Settings, registry_name: str) -> ServiceSpec:
             "RECONCILER_URL": settings.followed_url,
             "KSQLDB_URL": settings.url_for_services,
             "LOG_LEVEL": settings.log_level.value,
+            **_routing_layer_options(settings),
         },
         replicas=settings.routing_layer_replicas,
         cpu_limit=settings.routing_layer_cpu_limit,
@@ -96,8 +97,42 @@ def routing_layer_spec(settings: Settings, registry_name: str) -> ServiceSpec:
         network=settings.docker_network,
         ports=() if published is Publish.NONE else (Port(port, port, published),),
         configs=(ConfigMount(registry_name, REGISTRY_PATH),),
+        secrets=tuple(
+            sorted(
+                SecretMount(name, _secret_path(variable)) for variable, name in settings.routing_layer_secrets.items()
+            )
+        ),
         start_first=published is not Publish.HOST,
     )
+
+
+def _routing_layer_options(settings: Settings) -> dict[str, str]:
+    """What differs from the program's defaults; a variable more would replace its tasks at an upgrade."""
+    options: dict[str, object] = {
+        "CONNECT_TIMEOUT": settings.routing_layer_connect_timeout,
+        "HEAD_TIMEOUT": settings.routing_layer_head_timeout,
+        "IDLE_TIMEOUT": settings.routing_layer_idle_timeout,
+        "LAZY_DEPLOY_WAIT": settings.routing_layer_lazy_deploy_wait,
+    }
+    if settings.routing_layer_workers > 1:
+        options["ROUTING_LAYER_WORKERS"] = settings.routing_layer_workers
+    if settings.routing_mode is not RoutingMode.PROXY:
+        options["ROUTING_MODE"] = settings.routing_mode.value
+    files = {f"{variable}_FILE": _secret_path(variable) for variable in settings.routing_layer_secrets}
+    return {
+        name: f"{value:g}" if isinstance(value, float) else str(value)
+        for name, value in {**options, **files}.items()
+        if value is not None
+    }
+
+
+def _routing_layer_secrets(settings: Settings) -> tuple[SecretMount, ...]:
+    mounted = settings.routing_layer_secrets.items()
+    return tuple(sorted(SecretMount(name, _secret_path(variable)) for variable, name in mounted))
+
+
+def _secret_path(variable: str) -> str:
+    return f"/run/secrets/{variable.lower()}"
 
 
 def _host_port(target: int, published: int | None) -> tuple[Port, ...]:

@@ -29,6 +29,7 @@ _NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _HOST = r"^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])$"
 _IMAGE = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$"
 _NETWORK = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+_LABEL = r"^$|^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$"
 _PLUGIN = r"^[A-Za-z0-9_.-]+$"
 _URL = r"^https?://[^/\s]+"
 _CENTURY = 3_155_760_000.0
@@ -49,6 +50,7 @@ def _seconds(value: Any) -> Any:
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=_CENTURY)]
+Limit = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=_CENTURY)]
 Cores = Annotated[float, Field(ge=0, le=4096)]
 Tasks = Annotated[int, Field(ge=0, le=10_000)]
 TcpPort = Annotated[int, Field(ge=1, le=65535)]
@@ -60,6 +62,13 @@ class Environment(StrEnum):
     LOCAL = "local"
     DEVSWARM = "devswarm"
     PRODUCTION = "production"
+
+
+class RoutingMode(StrEnum):
+    """What the routing layer does with a request for an asset's stream."""
+
+    PROXY = "proxy"
+    REDIRECT = "redirect"
 
 
 class LogLevel(StrEnum):
@@ -142,6 +151,24 @@ class Settings(BaseSettings):
     """Port of the routing layer, inside and outside."""
     routing_layer_publish: Publish = Publish.INGRESS
     """How that port is published: `ingress`, `host` (one task a node) or `none`."""
+    routing_layer_workers: int = Field(1, ge=1, le=64)
+    """Processes of a routing layer task, all on its one port."""
+    routing_mode: RoutingMode = RoutingMode.PROXY
+    """`proxy`, or `redirect`: the routing layer sends clients on to their group's path."""
+    routing_layer_connect_timeout: Limit | None = None
+    """Seconds that the routing layer tries to reach a service (its own default: 2)."""
+    routing_layer_head_timeout: Limit | None = None
+    """Seconds that a service has for the head of its answer (the routing layer's default: 10)."""
+    routing_layer_idle_timeout: Limit | None = None
+    """Seconds of silence after which the routing layer cuts a stream (its own default: 45)."""
+    routing_layer_lazy_deploy_wait: Seconds | None = None
+    """Seconds that a request waits for a new group's service (the routing layer's default: 10)."""
+    ksqldb_username_secret: str = Field("", pattern=_LABEL)
+    """Name of a Swarm secret with the user name for ksqlDB, mounted into the routing layer."""
+    ksqldb_password_secret: str = Field("", pattern=_LABEL)
+    """Name of a Swarm secret with the password for ksqlDB, mounted into the routing layer."""
+    ksqldb_ca_secret: str = Field("", pattern=_LABEL)
+    """Name of a Swarm secret with the CA certificates (PEM) for an `https` ksqlDB, mounted into the routing layer."""
     grouping_strategy: str = Field("workcenter", pattern=_PLUGIN)
     """How assets are grouped: the name of an entry point in `openfactory_routing_layer.grouping_strategies`."""
     deployment_platform: str = Field("swarm", pattern=_PLUGIN)
@@ -228,7 +255,9 @@ class Settings(BaseSettings):
         return value
 
     @field_validator(
-        "log_level", "environment", "reconcile_policy", "routing_layer_publish", "groups_table", mode="before"
+        *("log_level", "environment", "reconcile_policy", "routing_layer_publish", "routing_mode"),
+        "groups_table",
+        mode="before",
     )
     @classmethod
     def _any_case(cls, value: Any) -> Any:
@@ -271,6 +300,24 @@ class Settings(BaseSettings):
         if self.ksqldb_password.get_secret_value() and not self.ksqldb_username:
             raise ValueError("KSQLDB_PASSWORD is set and KSQLDB_USERNAME is not: nothing would be sent")
         return self
+
+    @model_validator(mode="after")
+    def _has_secrets(self) -> Settings:
+        if self.deployment_platform == "docker" and self.routing_layer_secrets:
+            raise ValueError("KSQLDB_*_SECRET name Swarm secrets: plain containers have none")
+        if self.ksqldb_password_secret and not self.ksqldb_username_secret:
+            raise ValueError("KSQLDB_PASSWORD_SECRET is set and KSQLDB_USERNAME_SECRET is not")
+        return self
+
+    @property
+    def routing_layer_secrets(self) -> dict[str, str]:
+        """The secrets of the routing layer by the variable of its that each belongs to."""
+        named = {
+            "KSQLDB_USERNAME": self.ksqldb_username_secret,
+            "KSQLDB_PASSWORD": self.ksqldb_password_secret,
+            "KSQLDB_CA": self.ksqldb_ca_secret,
+        }
+        return {variable: secret for variable, secret in named.items() if secret}
 
     @property
     def join_table(self) -> str:

@@ -46,6 +46,14 @@ class ConfigMount:
     path: str
 
 
+@dataclass(frozen=True, order=True)
+class SecretMount:
+    """A secret of the platform, by name, as a file in the container; its content is never read."""
+
+    name: str
+    path: str
+
+
 @dataclass(frozen=True)
 class ServiceSpec:
     """One service as it should be. Engine defaults are spelled out, so equality means "no drift".
@@ -62,6 +70,7 @@ class ServiceSpec:
         network: name of the network it joins.
         ports: published ports, sorted by target.
         configs: mounted configs, sorted.
+        secrets: mounted secrets, sorted.
         start_first: start the new task before the old one stops at an update.
         stop_grace: seconds between SIGTERM and SIGKILL.
         unexpected: names of settings that a live service has and that no spec of ours ever sets
@@ -79,6 +88,7 @@ class ServiceSpec:
     network: str
     ports: tuple[Port, ...] = ()
     configs: tuple[ConfigMount, ...] = ()
+    secrets: tuple[SecretMount, ...] = ()
     start_first: bool = True
     stop_grace: float = 30.0
     unexpected: tuple[str, ...] = ()
@@ -250,6 +260,6 @@ def _show(value: object) -> str:
         return "[" + ", ".join(_show(item) for item in value) + "]"
     if isinstance(value, Port):
         return f"{value.published}->{value.target}/{value.mode}"
-    if isinstance(value, ConfigMount):
+    if isinstance(value, ConfigMount | SecretMount):
         return value.name
     return f'"{value}"' if isinstance(value, str) and not isinstance(value, StrEnum) else str(value)

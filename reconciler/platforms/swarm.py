@@ -113,7 +113,7 @@ class SwarmPlatform:
         """
         with _complete_answers():
             image = self._pinned(spec.image)
-            body = to_engine(spec, self.owner, self._config_ids(spec), image)
+            body = to_engine(spec, self.owner, self._mounted_ids(spec), image)
             self._engine.post("/services/create", body=body, headers=self._engine.credentials(image))
 
     def update_service(self, live: LiveService, spec: ServiceSpec) -> None:
@@ -132,7 +132,7 @@ class SwarmPlatform:
                 raise PlatformConflict(f"service {live.name} changed since it was read: update out of sequence")
             self._learn_networks([raw])
             image = live_image(raw["Spec"], spec) or self._pinned(spec.image)
-            fresh = to_engine(spec, self.owner, self._config_ids(spec), image)
+            fresh = to_engine(spec, self.owner, self._mounted_ids(spec), image)
             body = repaired(raw["Spec"], spec, fresh, self._networks)
             headers = self._engine.credentials(image)
             self._engine.post("/services/{}/update", live.id, body=body, version=live.version, headers=headers)
@@ -244,19 +244,24 @@ class SwarmPlatform:
         wanted = {"service": [raw["ID"] for raw in services]}
         return list(self._engine.get("/tasks", params={"filters": wanted}))
 
-    def _config_ids(self, spec: ServiceSpec) -> dict[str, str]:
-        names = [mount.name for mount in spec.configs]
-        found = self._configs(names)
-        missing = sorted(set(names) - found.keys())
-        if missing:
-            raise PlatformConflict(f"service {spec.name} mounts config {', '.join(missing)}, which is not there")
-        return {name: str(raw["ID"]) for name, raw in found.items()}
+    def _mounted_ids(self, spec: ServiceSpec) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for kind, mounts in (("config", spec.configs), ("secret", spec.secrets)):
+            names = [mount.name for mount in mounts]
+            there = self._named(f"/{kind}s", names)
+            if missing := sorted(set(names) - there.keys()):
+                raise PlatformConflict(f"service {spec.name} mounts {kind} {', '.join(missing)}, which is not there")
+            found |= {name: str(raw["ID"]) for name, raw in there.items()}
+        return found
 
     def _configs(self, names: Sequence[str]) -> dict[str, Raw]:
-        """Find configs by name; the engine's filter also matches parts of names."""
+        return self._named("/configs", names)
+
+    def _named(self, path: str, names: Sequence[str]) -> dict[str, Raw]:
+        """Find configs or secrets by name; the engine's filter also matches parts of names."""
         if not names:
             return {}
-        found = self._engine.get("/configs", params={"filters": {"name": list(names)}})
+        found = self._engine.get(path, params={"filters": {"name": list(names)}})
         return {raw["Spec"]["Name"]: raw for raw in found if raw["Spec"]["Name"] in names}
 
     def _pinned(self, image: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reconciler.platforms.base import ConfigMount, Kind, Port, Publish, ServiceSpec
+from reconciler.platforms.base import ConfigMount, Kind, Port, Publish, SecretMount, ServiceSpec
 from reconciler.platforms.swarm_unexpected import unexpected
 
 LABEL = "org.openfactory."
@@ -37,13 +37,13 @@ RESTART_POLICY: Mapping[str, Any] = {"Condition": "any", "Delay": 2 * _SECOND, "
 Raw = Mapping[str, Any]
 
 
-def to_engine(spec: ServiceSpec, owner: str, config_ids: Mapping[str, str], image: str | None = None) -> dict[str, Any]:
+def to_engine(spec: ServiceSpec, owner: str, ids: Mapping[str, str], image: str | None = None) -> dict[str, Any]:
     """Return the whole service spec, as ``POST /services/create`` takes it.
 
     Args:
         spec: what should be.
         owner: value of the owner label.
-        config_ids: id of each mounted config by its name (the engine wants both).
+        ids: id of each mounted config and secret by its name (the engine wants both).
         image: the reference to run where it is not ``spec.image`` itself: the same with a digest.
     """
     image = image or spec.image
@@ -55,7 +55,8 @@ def to_engine(spec: ServiceSpec, owner: str, config_ids: Mapping[str, str], imag
                 "Image": image,
                 "Env": [f"{name}={value}" for name, value in sorted(spec.env.items())],
                 "StopGracePeriod": round(spec.stop_grace * _SECOND),
-                "Configs": [_config_reference(mount, config_ids) for mount in spec.configs],
+                "Configs": [_reference("Config", mount, ids) for mount in spec.configs],
+                "Secrets": [_reference("Secret", mount, ids) for mount in spec.secrets],
             },
             "Resources": {"Limits": _cores(spec.cpu_limit), "Reservations": _cores(spec.cpu_reservation)},
             "RestartPolicy": dict(RESTART_POLICY),
@@ -96,7 +97,8 @@ def from_engine(raw: Raw, networks: Mapping[str, str]) -> ServiceSpec | None:
         cpu_reservation=_cpus(resources.get("Reservations")),
         network=",".join(sorted(networks.get(target, target) for target in network_ids(raw))),
         ports=ports,
-        configs=_mounts(container),
+        configs=tuple(sorted(ConfigMount(*mount) for mount in _mounts(container, "Config"))),
+        secrets=tuple(sorted(SecretMount(*mount) for mount in _mounts(container, "Secret"))),
         start_first=(raw.get("UpdateConfig") or {}).get("Order") == "start-first",
         stop_grace=container.get("StopGracePeriod", _DEFAULT_GRACE) / _SECOND,
         unexpected=unexpected(raw, endpoint_mode(ports), UPDATE_POLICY, RESTART_POLICY),
@@ -155,14 +157,14 @@ def _tag(live: str, asked: str | None) -> str:
     return live.partition("@")[0]
 
 
-def _config_reference(mount: ConfigMount, ids: Mapping[str, str]) -> dict[str, Any]:
+def _reference(kind: str, mount: ConfigMount | SecretMount, ids: Mapping[str, str]) -> dict[str, Any]:
     file = {"Name": mount.path, "UID": "0", "GID": "0", "Mode": 0o444}
-    return {"ConfigID": ids[mount.name], "ConfigName": mount.name, "File": file}
+    return {f"{kind}ID": ids[mount.name], f"{kind}Name": mount.name, "File": file}
 
 
-def _mounts(container: Raw) -> tuple[ConfigMount, ...]:
-    found = container.get("Configs") or ()
-    return tuple(sorted(ConfigMount(item["ConfigName"], (item.get("File") or {}).get("Name", "")) for item in found))
+def _mounts(container: Raw, kind: str) -> list[tuple[str, str]]:
+    found = container.get(f"{kind}s") or ()
+    return [(item[f"{kind}Name"], (item.get("File") or {}).get("Name", "")) for item in found]
 
 
 def _environment(container: Raw) -> dict[str, str]:

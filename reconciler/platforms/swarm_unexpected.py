@@ -16,13 +16,13 @@ _SPEC = frozenset({"Name", "Labels", "TaskTemplate", "Mode", "UpdateConfig", "Ne
 #: ForceUpdate is the counter of `docker service update --force`.
 _TASK = frozenset({"ContainerSpec", "Resources", "RestartPolicy", "Placement", "Networks", "ForceUpdate", "Runtime"})
 #: Init and Isolation come from clients' defaults and change nothing that we rely on.
-_CONTAINER = frozenset({"Image", "Env", "StopGracePeriod", "Configs", "Init", "Isolation"})
+_CONTAINER = frozenset({"Image", "Env", "StopGracePeriod", "Configs", "Secrets", "Init", "Isolation"})
 #: Platforms is what a client read from the image when it resolved the digest.
 _PLACEMENT = frozenset({"Platforms"})
 _CORES = frozenset({"NanoCPUs"})
 _NETWORK = frozenset({"Target"})
 _PORT = frozenset({"TargetPort", "PublishedPort", "PublishMode", "Protocol"})
-_CONFIG = frozenset({"File", "ConfigID", "ConfigName"})
+_MOUNT = {kind: frozenset({"File", f"{kind}ID", f"{kind}Name"}) for kind in ("Config", "Secret")}
 _FILE = {"UID": "0", "GID": "0", "Mode": 0o444}
 
 _NAMES = {"Labels": "container_labels", "DNSConfig": "dns_config", "TTY": "tty"}
@@ -50,11 +50,12 @@ def _container(container: Raw) -> Iterator[str]:
     variables = container.get("Env") or ()
     if len({item.partition("=")[0] for item in variables}) < len(variables) or any("=" not in v for v in variables):
         yield "env"
-    for config in container.get("Configs") or ():
-        yield from _extra(config, _CONFIG, "config_")
-        file = config.get("File")
-        if file and any(file.get(name) != value for name, value in _FILE.items()):
-            yield "config_file"
+    for kind, known in _MOUNT.items():
+        for mount in container.get(f"{kind}s") or ():
+            yield from _extra(mount, known, f"{kind.lower()}_")
+            file = mount.get("File")
+            if file and any(file.get(name) != value for name, value in _FILE.items()):
+                yield f"{kind.lower()}_file"
 
 
 def _resources(resources: Raw) -> Iterator[str]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.platforms.base import ConfigMount, Kind, Port, Publish, ServiceSpec, drift
+from reconciler.platforms.base import ConfigMount, Kind, Port, Publish, SecretMount, ServiceSpec, drift
 from reconciler.platforms.swarm_spec import from_engine, live_image, repaired, to_engine
 
 DIGEST = "sha256:" + "a" * 64
@@ -31,7 +31,7 @@ def stored(sent: Mapping[str, Any]) -> dict[str, Any]:
     task["RestartPolicy"] = {name: value for name, value in task["RestartPolicy"].items() if value}
     container = task["ContainerSpec"]
     container |= {"Isolation": "default", "DNSConfig": {}, "Init": False, "Privileges": {"CredentialSpec": None}}
-    for optional in ("Configs", "Env"):
+    for optional in ("Configs", "Secrets", "Env"):
         if not container[optional]:
             del container[optional]
     spec["UpdateConfig"] = {name: value for name, value in spec["UpdateConfig"].items() if value or name != "Delay"}
@@ -65,7 +65,9 @@ def group_spec(**changes: Any) -> ServiceSpec:
 
 def engine_spec(spec: ServiceSpec, image: str | None = None) -> dict[str, Any]:
     """Return how the engine answers ``spec`` after it was created."""
-    return stored(to_engine(spec, "ofa", {mount.name: f"id-{mount.name}" for mount in spec.configs}, image))
+    mounted = [mount.name for mount in spec.configs] + [mount.name for mount in spec.secrets]
+    ids = {name: f"id-{name}" for name in mounted}
+    return stored(to_engine(spec, "ofa", ids, image))
 
 
 _PORTS = st.lists(
@@ -86,6 +88,9 @@ SPECS = st.builds(
     network=st.just("factory-net"),
     ports=_PORTS,
     configs=st.lists(st.builds(ConfigMount, _WORD, _WORD), max_size=3, unique_by=lambda mount: mount.name).map(
+        lambda mounts: tuple(sorted(mounts))
+    ),
+    secrets=st.lists(st.builds(SecretMount, _WORD, _WORD), max_size=3, unique_by=lambda mount: mount.name).map(
         lambda mounts: tuple(sorted(mounts))
     ),
     start_first=st.booleans(),
@@ -126,7 +131,9 @@ UNEXPECTED = {
     "user": _in_container(User="root"),
     "dir": _in_container(Dir="/tmp"),  # noqa: S108 - a working directory in a spec, nothing is written
     "hostname": _in_container(Hostname="h"),
-    "secrets": _in_container(Secrets=[{"SecretID": "s"}]),
+    "secret_file": _in_container(
+        Secrets=[{"SecretID": "s", "SecretName": "s", "File": {"Name": "s", "UID": "0", "GID": "0", "Mode": 0o777}}]
+    ),
     "healthcheck": _in_container(Healthcheck={"Test": ["NONE"]}),
     "container_labels": _in_container(Labels={"a": "b"}),
     "privileges": _in_container(Privileges={"SELinuxContext": {"Disable": True}}),
@@ -168,6 +175,16 @@ def test_what_the_engine_and_its_clients_add_is_no_drift(addition: Callable[[dic
     raw = engine_spec(group_spec())
     addition(raw)
     assert drift(read(raw), group_spec()) == ()
+
+
+def test_a_secret_that_somebody_mounted_or_took_away_is_drift() -> None:
+    """Secrets are compared by name and path, as configs are."""
+    mounted = group_spec(secrets=(SecretMount("pw-2", "/run/secrets/ksqldb_password"),))
+    assert drift(read(engine_spec(mounted)), mounted) == ()
+    assert [item.field for item in drift(read(engine_spec(mounted)), group_spec())] == ["secrets"]
+    rotated = group_spec(secrets=(SecretMount("pw-3", "/run/secrets/ksqldb_password"),))
+    [item] = drift(read(engine_spec(mounted)), rotated)
+    assert (item.live, item.wanted) == ("[pw-2]", "[pw-3]")
 
 
 def test_a_digest_changed_by_hand_under_a_wanted_digest_is_drift() -> None:

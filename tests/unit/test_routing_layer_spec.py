@@ -1,0 +1,79 @@
+"""What the operator's settings make of the routing layer's service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reconciler.desired import routing_layer_spec
+from reconciler.errors import ConfigurationError
+from reconciler.platforms.base import SecretMount, ServiceSpec
+from reconciler.settings import load
+from routing_layer.settings import Settings as ProxySettings
+
+_NEEDED = {"kafka_broker": "k:9092", "ksqldb_url": "http://k:8088"}
+_SECRETS = {
+    "ksqldb_username_secret": "user-1",
+    "ksqldb_password_secret": "pw-2",
+    "ksqldb_ca_secret": "ca-1",
+}
+
+
+def spec(**given: Any) -> ServiceSpec:
+    """Return the spec that some settings lead to."""
+    return routing_layer_spec(load(_env_file=None, **{**_NEEDED, **given}), "ofa_registry-1")
+
+
+def test_only_what_was_asked_for_is_in_the_environment() -> None:
+    """The program's own defaults are not repeated: an upgrade of the operator replaces no task for them."""
+    assert set(spec().env) == {"ROUTING_LAYER_PORT", "REGISTRY_FILE", "RECONCILER_URL", "KSQLDB_URL", "LOG_LEVEL"}
+    assert spec().secrets == ()
+
+
+def test_mode_workers_and_limits_reach_the_program() -> None:
+    """Each under the name that the program reads, as a value that it takes."""
+    given = {
+        "routing_mode": "Redirect",
+        "routing_layer_workers": 4,
+        "routing_layer_connect_timeout": "500ms",
+        "routing_layer_head_timeout": "1m",
+        "routing_layer_idle_timeout": 90,
+        "routing_layer_lazy_deploy_wait": 0,
+    }
+    env = spec(**given).env
+    read = ProxySettings(_env_file=None, **{name.lower(): value for name, value in env.items()})  # type: ignore[call-arg,arg-type]
+    assert (read.routing_mode, read.routing_layer_workers) == ("redirect", 4)
+    assert (read.connect_timeout, read.head_timeout, read.idle_timeout, read.lazy_deploy_wait) == (0.5, 60.0, 90.0, 0)
+
+
+def test_credentials_are_mounted_and_only_their_files_are_named() -> None:
+    """Neither the operator's own user nor its password is in the service."""
+    made = spec(ksqldb_username="operator", ksqldb_password="s3cret", **_SECRETS)
+    assert made.secrets == (
+        SecretMount("ca-1", "/run/secrets/ksqldb_ca"),
+        SecretMount("pw-2", "/run/secrets/ksqldb_password"),
+        SecretMount("user-1", "/run/secrets/ksqldb_username"),
+    )
+    assert {name: value for name, value in made.env.items() if name.endswith("_FILE") and "KSQLDB" in name} == {
+        "KSQLDB_USERNAME_FILE": "/run/secrets/ksqldb_username",
+        "KSQLDB_PASSWORD_FILE": "/run/secrets/ksqldb_password",
+        "KSQLDB_CA_FILE": "/run/secrets/ksqldb_ca",
+    }
+    assert not {"operator", "s3cret"} & set(made.env.values())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"deployment_platform": "docker", **_SECRETS}, "plain containers have none"),
+        ({"ksqldb_password_secret": "pw"}, "KSQLDB_USERNAME_SECRET is not"),
+        ({"ksqldb_ca_secret": "a/b"}, "KSQLDB_CA_SECRET='a/b'"),
+        ({"routing_layer_workers": 0}, "ROUTING_LAYER_WORKERS='?0"),
+        ({"routing_mode": "mirror"}, "ROUTING_MODE='mirror'"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_deployed(given: dict[str, Any], message: str) -> None:
+    """One line that names the variable."""
+    with pytest.raises(ConfigurationError, match=message):
+        spec(**given)
