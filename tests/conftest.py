@@ -21,3 +21,14 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no variable of the caller's environment reach the settings under test."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how large the fault matrix was, where it was run."""
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.getreports(outcome)]
+    parts = [value for report in reports for name, value in report.user_properties if name == "matrix"]
+    if parts:
+        calls, runs, divergences = (sum(part[column] for part in parts) for column in range(3))
+        terminalreporter.write_line(
+            f"fault matrix: {len(parts)} scenarios, {calls} calls, {runs} runs with a fault, {divergences} divergences"
+        )
