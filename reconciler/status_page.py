@@ -109,7 +109,7 @@ class StatusPage:
 
 def operator_document(loop: Loop) -> OperatorDocument | None:
     """Return how a running operator fares; None before its first cycle has ended."""
-    history = loop.history
+    history, pause = loop.history, loop.controller.pause
     if history.last is None or history.ended is None:
         return None
     return OperatorDocument(
@@ -119,7 +119,7 @@ def operator_document(loop: Loop) -> OperatorDocument | None:
         last_read=history.read_at,
         last_write=history.written_at,
         role=loop.controller.authority.role,
-        paused=loop.controller.pause.text if loop.paused and loop.controller.pause else None,
+        paused=pause.text if pause is not None and loop.paused else None,
         backoff=tuple(_backoff(loop)),
     )
 

@@ -255,7 +255,7 @@ def _warnings(
             "bad",
         )
     if operator is not None and operator.paused:
-        yield Notice("Paused.", f"{operator.paused}. POST /resume ends it.")
+        yield Notice("Writes are held back:", f"{operator.paused}. `reconciler resume` ends it.")
     if settings.reconcile_policy is not Policy.SYNC:
         yield Notice(f"RECONCILE_POLICY={settings.reconcile_policy}.", "Not everything that differs is put right.")
 

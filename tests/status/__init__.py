@@ -1,0 +1,1 @@
+"""The status page, from what it decides to what a browser shows."""
