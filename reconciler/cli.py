@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from reconciler import logs
-from reconciler.commands import run, runserver, show, teardown
+from reconciler.commands import pause, run, runserver, show, teardown, why
 from reconciler.commands import settings as settings_command
 from reconciler.controller import explained
 from reconciler.converge import Exit
@@ -28,6 +28,8 @@ examples:
   reconciler --once                   converge, then exit: for CI
   reconciler plan --detailed-exitcode show what would be done; 3 if there is something
   reconciler status -o json           what is, for machines
+  reconciler why Weld                 all that is known about one group, and what to do
+  reconciler pause --for 30m          hold all writes back for a while
 
 Settings are environment variables (or a .env file). The two that must be set are KAFKA_BROKER and KSQLDB_URL; the
 README lists all.
@@ -41,6 +43,7 @@ _DEFAULTS = {
     "detailed_exitcode": False,
     "keep_streams": False,
     "yes": False,
+    "reason": "",
     "without_settings": False,
 }
 
@@ -81,6 +84,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true", help="with --once or alone: one cycle that writes nothing")
     run.once_options(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for family in (show, run, teardown, runserver, settings_command):
+    for family in (show, why, run, pause, teardown, runserver, settings_command):
         family.add(commands)
     return parser

@@ -20,6 +20,7 @@ from reconciler.errors import ConfigurationError, PlatformError
 from reconciler.loop import Loop
 from reconciler.pause import LONGEST, Pause, beginning, ended
 from reconciler.status_page import StatusPage
+from reconciler.why import Known, similar, why
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -105,6 +106,7 @@ class Server:
                 web.get("/readyz", self._readyz),
                 web.get("/metrics", self._metrics),
                 web.get("/registry", self._get_registry),
+                web.get("/groups/{group}", self._group),
                 *StatusPage(self._loop).routes(),
                 web.post("/reconcile", self._reconcile),
                 web.post("/pause", self._pause),
@@ -144,6 +146,22 @@ class Server:
             return web.Response(status=304, headers=headers)
         return web.Response(body=data, content_type="application/json", headers=headers)
 
+    async def _group(self, request: web.Request) -> web.Response:
+        """Say everything about one group, from memory."""
+        group, known = request.match_info["group"], known_by(self._loop)
+        if known is None:
+            return web.json_response(
+                {"title": "not yet", "detail": "no cycle has read everything yet"},
+                status=503,
+                headers={"Retry-After": "1"},
+            )
+        answer = why(group, known, "this operator")
+        if answer is None:
+            owner = self._loop.controller.world.settings.reconciler_owner
+            unknown = {"title": "unknown group", "owner": owner, "close": similar(group, known.survey)}
+            return web.json_response(unknown, status=404)
+        return web.Response(text=answer.model_dump_json(), content_type="application/json")
+
     async def _reconcile(self, _: web.Request) -> web.Response:
         self._loop.nudge()
         return web.json_response({"nudged": True}, status=202)
@@ -171,6 +189,25 @@ class Server:
             detail = f"it holds for this operator only, until its next look, and is not written down: {error}"
             return web.json_response({"title": "not written down", "detail": detail}, status=503)
         return web.json_response({"paused": pause.text if pause.until else None, **pause.fields})
+
+
+def known_by(loop: Loop) -> Known | None:
+    """Return what a running operator knows; None before its first full read."""
+    history, controller = loop.history, loop.controller
+    if history.read is None or history.read.plan is None or history.read.survey is None or history.read_at is None:
+        return None
+    return Known(
+        settings=controller.world.settings,
+        survey=history.read.survey,
+        plan=history.read.plan,
+        read_at=history.read_at,
+        memory=controller.memory,
+        backoff=controller.backoff,
+        now=controller.clocks.monotonic(),
+        last=history.last.sentence if history.last else "",
+        role=controller.authority.role,
+        paused=controller.pause.text if loop.paused and controller.pause else "",
+    )
 
 
 def _who(request: web.Request) -> str:

@@ -12,7 +12,7 @@ from reconciler.controller import World
 from reconciler.errors import KsqlError
 from reconciler.model import Action, DropGroupsTable, DropStream, RemoveRegistry, RemoveService
 from reconciler.names import STREAM_PREFIX
-from reconciler.platforms.base import Kind
+from reconciler.platforms.base import Kind, Records
 
 _ORDER = {Kind.ROUTING_LAYER: 0, Kind.STATE_API: 1, Kind.GROUP: 2}
 
@@ -29,6 +29,16 @@ def teardown(world: World, *, keep_streams: bool = False) -> Iterator[Result]:
         yield from _drop_streams(world, executor)
     registries = [RemoveRegistry(live) for live in world.platform.observe().registries]
     yield from executor.apply(registries, lambda _action: False)
+
+
+def remove_records(records: Records) -> None:
+    """Remove what operators agreed on; those that still run keep to a pause that they have seen.
+
+    Raises:
+        PlatformError: something is still there.
+    """
+    for record in records.records().values():
+        records.remove_record(record)
 
 
 def _services(world: World) -> list[RemoveService]:
