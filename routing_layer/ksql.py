@@ -165,7 +165,7 @@ def open_session(settings: Settings) -> aiohttp.ClientSession:
     """Return the session for ksqlDB, with the credentials and the CA of the settings."""
     auth = None
     if settings.ksqldb_username:
-        auth = aiohttp.BasicAuth(settings.ksqldb_username, settings.ksqldb_password.get_secret_value())
+        auth = aiohttp.BasicAuth(settings.ksqldb_username, settings.ksqldb_password.get_secret_value(), "utf-8")
     connector = aiohttp.TCPConnector(
         limit=0,
         ttl_dns_cache=1,

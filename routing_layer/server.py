@@ -6,10 +6,12 @@ import asyncio
 import random
 import signal
 import socket
+from http import HTTPStatus
 
 import structlog
 from aiohttp import web
 
+from routing_layer import problems
 from routing_layer.app import Proxy
 from routing_layer.metrics import Ended
 from routing_layer.settings import Settings
@@ -21,6 +23,34 @@ _BACKLOG = 8192
 _NOTICE_SECONDS = 0.5
 #: Clients of an ended stream come back after a random time from this range, so that they do not come together.
 _RETRY_MILLISECONDS = (200, 3000)
+
+
+class _Handler(web.RequestHandler):
+    """Answers what is not HTTP as everything else is answered, and logs no line a scan could fill a disk with."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Return the problem document of a request that cannot be read."""
+        if status != HTTPStatus.BAD_REQUEST:
+            return super().handle_error(request, status, exc, message)
+        response = problems.bad_request((message or "not an HTTP/1.1 request").partition("\n")[0]).response()
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    """A server whose connections are of our kind."""
+
+    def __call__(self) -> web.RequestHandler:
+        """Make one for a new connection."""
+        return _Handler(self, loop=self._loop, **self._kwargs)
 
 
 def listen(port: int, *, shared: bool) -> socket.socket:
@@ -38,7 +68,7 @@ async def serve(settings: Settings, sock: socket.socket, siblings: Siblings) -> 
         loop.add_signal_handler(number, stop.set)
     proxy = Proxy(settings, siblings)
     # The handler must be cancelled when its client leaves: without it every silent stream stays open (measured).
-    server = web.Server(proxy.handle, handler_cancellation=True, access_log=None, auto_decompress=False)
+    server = _Server(proxy.handle, handler_cancellation=True, access_log=None, auto_decompress=False)
     runner = web.ServerRunner(server, shutdown_timeout=1.0)
     await runner.setup()
     site = web.SockSite(runner, sock, backlog=_BACKLOG)

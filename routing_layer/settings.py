@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -113,6 +114,17 @@ class Settings(BaseSettings):
     @classmethod
     def _no_slash(cls, value: str) -> str:
         return value.rstrip("/")
+
+    @field_validator("ksqldb_ca_file")
+    @classmethod
+    def _has_certificates(cls, value: Path | None) -> Path | None:
+        try:
+            ssl.create_default_context(cafile=value)
+        except ssl.SSLError as error:
+            raise ValueError("there is no PEM certificate in it") from error
+        except OSError as error:
+            raise ValueError(error.strerror) from error
+        return value
 
     @model_validator(mode="after")
     def _read_secrets(self) -> Settings:

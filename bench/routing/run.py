@@ -28,7 +28,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 from load import Streams, states  # noqa: E402 - the path is set above
 
-from tests.routing.world import Ksql, free_port, registry  # noqa: E402 - the path is set above
+from tests.routing.sources import Ksql, free_port, registry  # noqa: E402 - the path is set above
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _HAPROXY = """

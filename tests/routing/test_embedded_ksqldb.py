@@ -12,7 +12,8 @@ from pathlib import Path
 import aiohttp
 
 from reconciler.ksqldb.wire import literal
-from tests.routing.world import PATIENCE, ROOT, Proxy, Service, free_port, registry
+from tests.routing.sources import free_port, registry
+from tests.routing.world import PATIENCE, ROOT, Proxy, Service
 
 _SETUP = (
     """

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from tests.routing.world import Operator, Proxy, World, registry, until, world
+from tests.routing.sources import Operator, registry
+from tests.routing.world import Proxy, World, until, world
 
 
 async def _seen(around: World) -> None:

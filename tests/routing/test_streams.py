@@ -166,6 +166,24 @@ async def test_a_slow_reader_holds_its_service_back() -> None:
         await pouring
 
 
+async def test_a_client_that_takes_nothing_is_cut() -> None:
+    """For the idle time nothing of what is pending was taken: the service is freed, and the reason is counted."""
+    async with world(IDLE_TIMEOUT="1s") as around:
+        client = await around.stream("A1")
+        (service,) = around.weld.connections
+
+        async def pour() -> None:
+            while not service.left.is_set():
+                await service.send(chunk(b"data: " + b"x" * 65_000 + b"\n\n"))
+
+        pouring = asyncio.create_task(pour())
+        await until(lambda: not around.weld.open, "the service is freed")
+        await around.proxy.wait_metric('routing_layer_streams_ended_total{reason="client_stalled"}', 1)
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await client.rest()
+        await asyncio.gather(pouring, return_exceptions=True)
+
+
 async def test_head_and_other_methods() -> None:
     """HEAD answers what GET would, without a body and without a stream; others are told what is allowed."""
     async with world() as around:

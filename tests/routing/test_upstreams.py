@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.routing.world import Connection, free_port, until, world
+from tests.routing.sources import free_port
+from tests.routing.world import Connection, until, world
 
 _STATE = b'{"value":1E3,"b":"\\u00e9"}'
 

@@ -1,39 +1,28 @@
 """The world around the proxy: a service, an operator, a ksqlDB and clients, each a real server or socket of its own.
 
-The ksqlDB here answers only the three questions of the proxy, in the recorded shapes, and can lie the way the real
-one does. The proxy itself runs as a process, started the way a container starts it.
+The proxy itself runs as a process, started the way a container starts it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
 import re
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
+from tests.routing.sources import Ksql, Operator, free_port, registry
 from tests.routing.sse import Event, EventParser
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 PATIENCE = 20.0
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-    return port
 
 
 async def until(condition: Callable[[], bool], what: str = "") -> None:
@@ -132,188 +121,6 @@ class Service:
         for connection in self.connections:
             if connection.writer is writer:
                 connection.left.set()
-
-
-class Ksql:
-    """A table of assets and groups behind the three statements of the proxy.
-
-    Attributes:
-        lies: pulls answer no rows, as a server does for a moment after its restart.
-        refuses: every request is answered with 503.
-        questions: the statements of all pulls.
-    """
-
-    def __init__(self) -> None:
-        """Start with an empty table."""
-        self.port = free_port()
-        self.table: dict[str, str | None] = {}
-        self.history: list[tuple[str, str | None, bool]] = []
-        self.lies = False
-        self.refuses = False
-        self.questions: list[str] = []
-        self._watchers: set[web.StreamResponse] = set()
-        self._runner: web.AppRunner | None = None
-
-    @property
-    def url(self) -> str:
-        """The server's URL."""
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def watchers(self) -> int:
-        """Open push queries."""
-        return len(self._watchers)
-
-    async def start(self) -> Ksql:
-        """Listen."""
-        app = web.Application()
-        app.router.add_post("/query", self._query)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
-        return self
-
-    async def stop(self) -> None:
-        """Go away, with every open query."""
-        if self._runner is not None:
-            for response in list(self._watchers):
-                _cut(response)
-            await self._runner.cleanup()
-            self._runner = None
-
-    async def put(self, asset: str, group: str | None) -> None:
-        """Map an asset, as a record of the table's topic."""
-        self.table[asset] = group
-        await self._record(asset, group, gone=False)
-
-    async def drop(self, asset: str) -> None:
-        """Remove an asset: a tombstone."""
-        self.table.pop(asset, None)
-        await self._record(asset, None, gone=True)
-
-    async def end_watches(self) -> None:
-        """End every push query the way a dropped table does."""
-        for response in list(self._watchers):
-            await response.write(b'{"finalMessage":"Query Completed"}]')
-            _cut(response)
-
-    async def _record(self, asset: str, group: str | None, *, gone: bool) -> None:
-        self.history.append((asset, group, gone))
-        for response in list(self._watchers):
-            await response.write(self._row(asset, group, gone=gone) + b",\n")
-
-    async def _query(self, request: web.Request) -> web.StreamResponse:
-        if self.refuses:
-            return web.Response(status=503, text='{"@type":"generic_error","error_code":50302,"message":"starting"}')
-        statement = (await request.json())["ksql"]
-        if "EMIT CHANGES" in statement:
-            return await self._push(request)
-        self.questions.append(statement)
-        rows = {} if self.lies else self.table
-        where = re.search(r"WHERE \w+ = '((?:[^']|'')*)';$", statement)
-        if where is not None:
-            asset = where[1].replace("''", "'")
-            rows = {asset: rows[asset]} if asset in rows else {}
-        lines = [self._header(key=True), *(self._row(asset, group, gone=False) for asset, group in rows.items())]
-        return web.Response(body=b"[" + b",\n".join(lines) + b"]", content_type="application/vnd.ksql.v1+json")
-
-    async def _push(self, request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "application/vnd.ksql.v1+json"})
-        await response.prepare(request)
-        past = b"".join(self._row(asset, group, gone=gone) + b",\n" for asset, group, gone in self.history)
-        await response.write(b"[" + self._header(key=False) + b",\n" + past)
-        self._watchers.add(response)
-        try:
-            await asyncio.Event().wait()
-        finally:
-            self._watchers.discard(response)
-        return response
-
-    @staticmethod
-    def _header(*, key: bool) -> bytes:
-        schema = "`ASSET_UUID` STRING KEY, `UNS_GROUP` STRING" if key else "`ASSET_UUID` STRING, `UNS_GROUP` STRING"
-        return json.dumps({"header": {"queryId": "q", "schema": schema}}).encode()
-
-    @staticmethod
-    def _row(asset: str, group: str | None, *, gone: bool) -> bytes:
-        row: dict[str, Any] = {"columns": [asset, group]}
-        if gone:
-            row["tombstone"] = True
-        return json.dumps({"row": row}).encode()
-
-
-def _cut(response: web.StreamResponse) -> None:
-    """Close the connection of a response that is being sent."""
-    if response.task is not None:
-        response.task.cancel()
-
-
-class Operator:
-    """Serves the registry with an ETag and counts nudges.
-
-    Attributes:
-        document: the bytes that are served; None: 503.
-        nudged: how often ``POST /reconcile`` came.
-        on_nudge: what a nudge makes happen.
-    """
-
-    def __init__(self) -> None:
-        """Start with no document."""
-        self.port = free_port()
-        self.document: bytes | None = None
-        self.nudged = 0
-        self.on_nudge: Callable[[], None] = lambda: None
-        self.not_modified = 0
-        self.asked = 0
-        self._runner: web.AppRunner | None = None
-
-    @property
-    def url(self) -> str:
-        """The operator's URL."""
-        return f"http://127.0.0.1:{self.port}"
-
-    async def start(self) -> Operator:
-        """Listen."""
-        app = web.Application()
-        app.router.add_get("/registry", self._registry)
-        app.router.add_post("/reconcile", self._reconcile)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
-        return self
-
-    async def stop(self) -> None:
-        """Go away."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
-
-    async def _registry(self, request: web.Request) -> web.Response:
-        self.asked += 1
-        if self.document is None:
-            return web.Response(status=503)
-        etag = '"' + hashlib.sha256(self.document).hexdigest()[:12] + '"'
-        if request.headers.get("If-None-Match") == etag:
-            self.not_modified += 1
-            return web.Response(status=304, headers={"ETag": etag})
-        return web.Response(body=self.document, headers={"ETag": etag})
-
-    async def _reconcile(self, _request: web.Request) -> web.Response:
-        self.nudged += 1
-        self.on_nudge()
-        return web.Response(status=202)
-
-
-def registry(groups: dict[str, str], state_api: str | None = None, **changes: Any) -> bytes:
-    """Return a registry document."""
-    document: dict[str, Any] = {
-        "version": 1,
-        "identity": {"kafka": "k1", "ksqldb": "default_"},
-        "groups": groups,
-        "state_api": state_api,
-        "membership": {"table": "asset_to_uns_map", "key": "ASSET_UUID", "group": "UNS_LEVELS['workcenter']"},
-    }
-    return json.dumps({**document, **changes}, sort_keys=True).encode()
 
 
 class Response:
@@ -516,10 +323,14 @@ class World:
 
 @contextlib.asynccontextmanager
 async def world(
-    *, ready: bool = True, state: Callable[[Connection], Any] | None = None, **env: str
+    *,
+    ready: bool = True,
+    state: Callable[[Connection], Any] | None = None,
+    ksql: Ksql | None = None,
+    **env: str,
 ) -> AsyncIterator[World]:
     """Start everything, and end it."""
-    ksql, operator = await Ksql().start(), await Operator().start()
+    ksql, operator = await (ksql or Ksql()).start(), await Operator().start()
     weld, paint = await Service().start(), await Service().start()
     state_api = await Service(state).start()
     await ksql.put("A1", "Weld")
