@@ -11,7 +11,7 @@ containers lacks variables and limits, so each of ours is looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -44,11 +44,14 @@ from reconciler.platforms.docker_state import (
 )
 from reconciler.platforms.swarm_engine import Engine, Gone, OnRequest
 from reconciler.platforms.swarm_spec import KIND, OWNER
+from reconciler.platforms.swarm_state import moment
 
 #: Value of the kind label on the network that we made.
 NETWORK_KIND = "network"
 #: Ends the passing name of a container that replaces another one; no service's name has a dot.
 NEXT = ".next"
+#: Seconds that a container has to run before an older one is removed for it, unless a healthcheck says more.
+MONITOR = 5.0
 #: Seconds that pulling an image may go without a sign of progress.
 _PULL_SILENCE = 120.0
 #: Seconds that a stop may take beyond the grace time that the container has.
@@ -72,7 +75,7 @@ class DockerPlatform:
         base_url: str | None = None,
         timeout: float = 10.0,
         on_request: OnRequest | None = None,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monitor: float = MONITOR,
     ) -> None:
         """Remember where the engine is; nothing is sent before the first call.
 
@@ -83,14 +86,14 @@ class DockerPlatform:
             base_url: of the engine; None for Docker's usual variables (``DOCKER_HOST``, ...).
             timeout: seconds for a connection and for each part of an answer.
             on_request: told about every request: ``(request, code, seconds)``, see `swarm_engine.REQUESTS`.
-            clock: the present time, near the engine's.
+            monitor: seconds that a container without a healthcheck has to run before an older one is removed for it.
         """
         self.owner = owner
         self.prefix = prefix
         self._files = RegistryFiles(registry_dir.resolve() / owner, prefix)
         self._records = RecordFiles(registry_dir.resolve() / owner)
         self._engine = Engine(base_url, timeout, on_request)
-        self._clock = clock
+        self._monitor = monitor
         self._images: dict[str, Raw] = {}
 
     def observe(self) -> PlatformState:
@@ -104,7 +107,7 @@ class DockerPlatform:
             ours = [raw for row in rows if self._owns(row) for raw in self._inspected(row["Id"])]
             shelf = self._files.shelf()
             read = [foreign(row) for row in rows if not self._owns(row) and self._reserves(row)]
-            read += [self._live(containers, shelf) for containers in by_service(ours).values()]
+            read += [self._live(containers, shelf) for containers in self._by_service(ours).values()]
             shown = any(shows_registry(raw, shelf) for raw in ours)
             return PlatformState(
                 services={service.name.lower(): service for service in read},
@@ -134,7 +137,7 @@ class DockerPlatform:
         with _complete_answers():
             containers = self._containers(live)
             shelf = self._files.shelf()
-            found = spec_of(containers, self._images_of(containers), shelf, self._clock())
+            found = spec_of(containers, self._images_of(containers), shelf)
             if found is not None and _is_repairable(found, spec) and not self._lost_its_network(containers.newest):
                 self._limit(containers.newest, found, spec)
                 self._repair(containers, frozenset(map(Fault, found.unexpected)))
@@ -205,8 +208,11 @@ class DockerPlatform:
         except Gone:
             return []
 
+    def _by_service(self, raws: Iterable[Raw]) -> Mapping[str, Containers]:
+        return by_service(raws, datetime.now(UTC), self._monitor)
+
     def _live(self, containers: Containers, shelf: Shelf) -> LiveService:
-        return live_service(containers, self._images_of(containers), shelf, self._clock())
+        return live_service(containers, self._images_of(containers), shelf)
 
     def _images_of(self, containers: Containers) -> dict[str, Raw | None]:
         return {raw["Image"]: self._image(raw["Image"]) for raw in containers.all}
@@ -223,7 +229,7 @@ class DockerPlatform:
     def _containers(self, live: LiveService) -> Containers:
         wanted = {"label": [f"{OWNER}={self.owner}", f"{SERVICE}={live.name}"]}
         rows = self._engine.get("/containers/json", params={"all": "true", "filters": wanted})
-        found = by_service(raw for row in rows for raw in self._inspected(row["Id"])).get(live.name)
+        found = self._by_service(raw for row in rows for raw in self._inspected(row["Id"])).get(live.name)
         if found is None or found.version != live.version:
             raise PlatformConflict(f"service {live.name} changed since it was read")
         return found
@@ -303,7 +309,13 @@ class DockerPlatform:
         labels = {OWNER: self.owner, KIND: NETWORK_KIND}
         body = {"Name": name, "Driver": "bridge", "CheckDuplicate": True, "Labels": labels}
         with suppress(PlatformConflict):  # somebody was faster
-            self._engine.post("/networks/create", body=body)
+            made = self._engine.post("/networks/create", body=body)["Id"]
+            # The engine does not keep two creations at once apart; the later one is taken back.
+            found = [
+                (moment(one["Created"]), one["Id"]) for one in self._engine.get("/networks") if one["Name"] == name
+            ]
+            if min(found)[1] != made:
+                self._engine.delete("/networks/{}", made)
 
     def _need_image(self, image: str) -> None:
         try:

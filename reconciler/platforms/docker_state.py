@@ -20,8 +20,6 @@ from reconciler.platforms.docker_spec import SERVICE, Shelf, from_engine, side_b
 from reconciler.platforms.swarm_spec import OWNER
 from reconciler.platforms.swarm_state import moment
 
-#: Seconds that a container without a healthcheck has to run before an older one is removed for it.
-MONITOR = 5.0
 #: What joins the ids of a service's containers in the id of the service.
 AND = "+"
 
@@ -40,9 +38,15 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True)
 class Containers:
-    """The containers of one service of ours, oldest first; never empty."""
+    """The containers of one service of ours, oldest first; never empty.
+
+    Attributes:
+        all: as the engine shows them.
+        proved: the newest is well and has been for long enough to take the place of an older one.
+    """
 
     all: tuple[Raw, ...]
+    proved: bool = True
 
     @property
     def newest(self) -> Raw:
@@ -75,27 +79,35 @@ class Containers:
         return int.from_bytes(digest.digest()[:6])
 
 
-def by_service(raws: Iterable[Raw]) -> Mapping[str, Containers]:
-    """Sort containers of ours into services, by the services' names; one that is on its way out is none any more."""
+def by_service(raws: Iterable[Raw], now: datetime, monitor: float) -> Mapping[str, Containers]:
+    """Sort containers of ours into services, by the services' names; one that is on its way out is none any more.
+
+    Args:
+        raws: the containers, in any order.
+        now: the present time.
+        monitor: seconds that a container without a healthcheck has to run before an older one is removed for it.
+    """
     found: dict[str, list[Raw]] = {}
     for raw in sorted(raws, key=lambda one: moment(one["Created"])):
         if raw["State"]["Status"] != "removing":
             found.setdefault(raw["Config"]["Labels"][SERVICE], []).append(raw)
-    return {name: Containers(tuple(group)) for name, group in found.items()}
+    return {
+        name: Containers(tuple(group), proved=is_well(group[-1]) and _has_proved_itself(group[-1], now, monitor))
+        for name, group in found.items()
+    }
 
 
-def live_service(containers: Containers, images: Mapping[str, Raw | None], shelf: Shelf, now: datetime) -> LiveService:
+def live_service(containers: Containers, images: Mapping[str, Raw | None], shelf: Shelf) -> LiveService:
     """Read one service of ours; a container that has yet to prove itself beside an older one does not count as running.
 
     Args:
         containers: all that the service has.
         images: every image that they were made from, by id; None for one that is gone.
         shelf: where the registry is, and which document is current.
-        now: the present time, to tell how long a container has run.
     """
     newest = containers.newest
-    spec = spec_of(containers, images, shelf, now)
-    running = is_well(newest) and not (containers.older and spec and Fault.REPLACED not in spec.unexpected)
+    spec = spec_of(containers, images, shelf)
+    running = containers.proved if containers.older else is_well(newest)
     return LiveService(
         id=containers.id,
         version=containers.version,
@@ -108,19 +120,17 @@ def live_service(containers: Containers, images: Mapping[str, Raw | None], shelf
     )
 
 
-def spec_of(
-    containers: Containers, images: Mapping[str, Raw | None], shelf: Shelf, now: datetime
-) -> ServiceSpec | None:
+def spec_of(containers: Containers, images: Mapping[str, Raw | None], shelf: Shelf) -> ServiceSpec | None:
     """Read the spec of the newest container, with what is left to be done about it."""
     newest = containers.newest
     spec = from_engine(newest, images[newest["Image"]], shelf)
     if spec is None:
         return None
-    found = faults(containers, now, beside=side_by_side(spec))
+    found = faults(containers, beside=side_by_side(spec))
     return replace(spec, unexpected=tuple(sorted({*spec.unexpected, *(fault.value for fault in found)})))
 
 
-def faults(containers: Containers, now: datetime, *, beside: bool) -> frozenset[Fault]:
+def faults(containers: Containers, *, beside: bool) -> frozenset[Fault]:
     """Return what an update has to repair; ``beside`` says whether an older container serves meanwhile."""
     newest, status = containers.newest, containers.newest["State"]["Status"]
     found = set()
@@ -131,7 +141,7 @@ def faults(containers: Containers, now: datetime, *, beside: bool) -> frozenset[
     if not containers.older:
         return frozenset(found | ({Fault.RENAMED} if name_of(newest) != containers.service else set()))
     served = any(is_well(raw) for raw in containers.older)
-    if not (served and beside) or (is_well(newest) and _has_proved_itself(newest, now)):
+    if not (served and beside) or containers.proved:
         found.add(Fault.REPLACED)
     return frozenset(found)
 
@@ -170,9 +180,9 @@ def foreign(raw: Raw) -> LiveService:
     return LiveService(raw["Id"], 0, name, (raw.get("Labels") or {}).get(OWNER), None, 0)
 
 
-def _has_proved_itself(raw: Raw, now: datetime) -> bool:
+def _has_proved_itself(raw: Raw, now: datetime, monitor: float) -> bool:
     """Whether a container is healthy by its own word, or has run for a while; a clock that differs proves nothing."""
     if "Health" in raw["State"]:
         return True
     ran = (now - moment(raw["State"]["StartedAt"]).astimezone(UTC)).total_seconds()
-    return ran >= MONITOR or ran < 0
+    return ran >= monitor or ran < 0

@@ -73,14 +73,13 @@ class PlatformBench:
     def converge(self, spec: ServiceSpec) -> LiveService:
         """Do what cycles do until the service runs as wanted."""
 
-        def cycle() -> list[str]:
-            differences = self.differs(spec)
-            if differences:
-                self.platform.update_service(self.live(spec), spec)
-            return differences or ([] if self.live(spec).running == spec.replicas else ["running"])
+        def cycle() -> LiveService:
+            live = self.live(spec)
+            if live.spec != spec:
+                self.platform.update_service(live, spec)
+            return live
 
-        self.eventually(cycle, lambda differences: not differences)
-        return self.live(spec)
+        return self.eventually(cycle, lambda live: live.spec == spec and live.running == spec.replicas)
 
 
 def refusal(write: Callable[[], object]) -> str:

@@ -10,10 +10,10 @@ import pytest
 
 from tests.docker_platform.sandbox import ContainerSandbox
 from tests.e2e.conftest import images
-from tests.swarm.conftest import image, swarm, unhealthy_image
+from tests.swarm.conftest import image, sent, swarm, unhealthy_image
 from tests.swarm.sandbox import docker, eventually
 
-__all__ = ["image", "images", "swarm", "unhealthy_image"]
+__all__ = ["image", "images", "sent", "swarm", "unhealthy_image"]
 
 
 @pytest.fixture

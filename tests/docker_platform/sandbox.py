@@ -27,9 +27,13 @@ class ContainerSandbox:
         """Choose an owner; nothing is created."""
         self.owner = f"t{uuid.uuid4().hex[:8]}"
         self.files = files
-        self.platform = DockerPlatform(self.owner, self.owner, files)
+        self.platform = self.process()
         self.image = image
         self.network = f"{self.owner}-net"
+
+    def process(self) -> DockerPlatform:
+        """Return a platform as a freshly started process has it."""
+        return DockerPlatform(self.owner, self.owner, self.files, monitor=0.5)
 
     def spec(self, group: str = "Weld", **changes: Any) -> ServiceSpec:
         """Return the spec of a small group service, with some fields changed."""
@@ -74,12 +78,13 @@ class ContainerSandbox:
     def converge(self, spec: ServiceSpec) -> LiveService:
         """Do cycles until the service runs as wanted."""
 
-        def cycle() -> bool:
-            self.step(spec)
-            return not self.drift(spec) and self.live(spec).running == 1
+        def cycle() -> LiveService:
+            live = self.live(spec)
+            if live.spec != spec:
+                self.platform.update_service(live, spec)
+            return live
 
-        eventually(cycle, bool)
-        return self.live(spec)
+        return eventually(cycle, lambda live: live.spec == spec and live.running == 1)
 
     def containers(self) -> dict[str, str]:
         """Ask the engine itself for all containers of ours: their ids by their names."""
