@@ -1,0 +1,217 @@
+"""Containers that are replaced, fail, are tampered with and go, on a real engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from reconciler.errors import PlatformRefused
+from reconciler.platforms.base import Port, Publish
+from reconciler.platforms.docker import DockerPlatform
+from tests.docker_platform.sandbox import ContainerSandbox
+from tests.e2e.system import free_ports
+from tests.swarm.conftest import _built
+from tests.swarm.sandbox import docker
+
+pytestmark = pytest.mark.engine
+
+
+class Crash(BaseException):
+    """The process ends here; nothing may catch it."""
+
+
+def dying_after(platform: DockerPlatform, writes: int) -> None:
+    """Let a platform die right after it has sent some writes."""
+    send: Callable[..., Any] = platform._engine._request
+    left = writes
+
+    def counted(method: str, *arguments: Any, **options: Any) -> Any:
+        nonlocal left
+        answer = send(method, *arguments, **options)
+        left -= method != "GET"
+        if not left:
+            raise Crash
+        return answer
+
+    platform._engine._request = counted  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_killed_after_any_write_of_an_update(sandbox: ContainerSandbox, beside: bool) -> None:
+    """Side by side or one after the other: the next process goes on, and the end is one container as wanted."""
+    ports = () if beside else (Port(8000, free_ports(1)[0], Publish.HOST),)
+    spec = sandbox.create(sandbox.spec(ports=ports, start_first=beside))
+    for writes in (1, 2):
+        spec = dataclasses.replace(spec, env={"DEATHS": str(writes)})
+        victim = sandbox.process()
+        dying_after(victim, writes)
+        deaths = 0
+        for _ in range(200):
+            live = victim.observe().services[spec.name.lower()]
+            assert live.spec is not None
+            if live.spec == spec and live.running:
+                break
+            try:
+                if live.spec != spec:
+                    victim.update_service(live, spec)
+            except Crash:
+                deaths += 1
+                victim.close()
+                victim = sandbox.process()
+                dying_after(victim, writes)
+        victim.close()
+        assert deaths, "it was killed at least once"
+        sandbox.converge(spec)
+        assert list(sandbox.containers()) == [spec.name]
+
+
+def test_the_old_one_serves_until_the_new_one_is_healthy(sandbox: ContainerSandbox, unhealthy_image: str) -> None:
+    """A new container that never gets well takes nothing away; going back only removes it."""
+    good = sandbox.create(sandbox.spec())
+    before = sandbox.containers()[good.name]
+    bad = dataclasses.replace(good, image=unhealthy_image)
+    sandbox.step(bad)
+    assert sandbox.drift(bad) == (), "nothing is left to be done again and again"
+    live = sandbox.live(bad)
+    assert (live.running, live.update_state) == (0, "updating")
+    assert sandbox.inspect(before)["State"]["Running"]
+    assert sandbox.converge(good).running == 1
+    assert sandbox.containers() == {good.name: before}
+
+
+def test_a_container_that_crashes_says_so_and_replaces_nobody(sandbox: ContainerSandbox) -> None:
+    """Without a healthcheck, running for a moment is no proof."""
+    good = sandbox.create(sandbox.spec())
+    before = sandbox.containers()[good.name]
+    bad = dataclasses.replace(good, image=_built('CMD ["/bin/false"]'))
+    sandbox.step(bad)
+    live = sandbox.wait(bad, lambda live: "exited with code 1" in live.error)
+    assert live.running == 0
+    assert sandbox.drift(bad) == ()
+    assert sandbox.inspect(before)["State"]["Running"]
+
+
+def test_what_a_person_does_is_undone(sandbox: ContainerSandbox) -> None:
+    """Stopped, killed, renamed, limited, told not to restart: the same container goes on."""
+    spec = sandbox.create(sandbox.spec())
+    identity = sandbox.containers()[spec.name]
+    for command in (
+        ("stop", "--time", "1"),
+        ("kill",),
+        ("update", "--cpus", "0.1"),
+        ("update", "--restart", "no"),
+    ):
+        docker(*command, identity)
+        assert sandbox.drift(spec) != (), command
+        sandbox.converge(spec)
+    docker("rename", identity, f"{sandbox.owner}_elsewhere")
+    sandbox.converge(spec)
+    assert sandbox.containers() == {spec.name: identity}
+
+
+def test_what_cannot_be_undone_is_replaced(sandbox: ContainerSandbox) -> None:
+    """Taken out of its network, or stopped while the network was removed: a new container takes its place."""
+    spec = sandbox.create(sandbox.spec())
+    docker("network", "disconnect", "--force", sandbox.network, spec.name)
+    assert [item.field for item in sandbox.drift(spec)] == ["network"]
+    sandbox.converge(spec)
+    docker("stop", "--time", "1", spec.name)
+    docker("network", "rm", sandbox.network)
+    sandbox.converge(spec)
+    assert list(sandbox.containers()) == [spec.name]
+
+
+def test_a_container_made_anew_by_hand_is_seen(sandbox: ContainerSandbox) -> None:
+    """Tools copy all labels when they edit a container; what they changed shows all the same."""
+    spec = sandbox.create(sandbox.spec())
+    labels = sandbox.inspect(spec.name)["Config"]["Labels"]
+    docker("rm", "--force", spec.name)
+    given = [option for name, value in labels.items() for option in ("--label", f"{name}={value}")]
+    where = ["--network", sandbox.network, "--network-alias", spec.name, "--restart", "unless-stopped"]
+    limits = ["--cpus", "0.5", "--stop-timeout", "1", "--memory", "64m"]
+    env = ["--env", "GROUP_NAME=Weld", "--env", "LOG_LEVEL=debug", "--env", "MORE=1"]
+    docker("run", "--detach", "--name", spec.name, *given, *where, *limits, *env, spec.image)
+    assert {item.field for item in sandbox.drift(spec)} == {"env LOG_LEVEL", "env MORE", "unexpected"}
+    sandbox.converge(spec)
+    assert sandbox.inspect(spec.name)["HostConfig"]["Memory"] == 0
+
+
+def test_a_port_that_is_taken_is_said_and_taken_later(sandbox: ContainerSandbox) -> None:
+    """The engine's own words; the container that could not start is started as soon as it can be."""
+    [port] = free_ports(1)
+    first = sandbox.create(sandbox.spec("A", ports=(Port(8000, port, Publish.HOST),), start_first=False))
+    second = dataclasses.replace(first, name=f"{sandbox.owner}_group_B", group="B")
+    with pytest.raises(PlatformRefused, match="port is already allocated"):
+        sandbox.platform.create_service(second)
+    assert "port is already allocated" in sandbox.live(second).error
+    sandbox.platform.remove_service(sandbox.live(first))
+    sandbox.converge(second)
+
+
+def test_a_container_of_somebody_else_is_reported_and_left(sandbox: ContainerSandbox) -> None:
+    """It has our name and no label of ours: no update can be asked for, and removing ours leaves it."""
+    spec = sandbox.spec()
+    docker("create", "--name", spec.name, sandbox.image)
+    live = sandbox.live(spec)
+    assert (live.owner, live.spec) == (None, None)
+    other = sandbox.create(sandbox.spec("Other"))
+    sandbox.platform.remove_service(sandbox.live(other))
+    assert sandbox.live(spec) == live
+
+
+def test_the_network_is_made_and_goes_with_the_last_container(sandbox: ContainerSandbox) -> None:
+    """With our label; while a container of anybody is in it, it stays."""
+    first, second = sandbox.create(sandbox.spec("A")), sandbox.create(sandbox.spec("B"))
+    sandbox.platform.remove_service(sandbox.live(first))
+    assert sandbox.networks() == [sandbox.network]
+    guest = docker("run", "--detach", "--name", f"{sandbox.owner}-guest", "--network", sandbox.network, sandbox.image)
+    sandbox.platform.remove_service(sandbox.live(second))
+    assert sandbox.networks() == [sandbox.network]
+    docker("rm", "--force", guest)
+    sandbox.platform.remove_service(sandbox.live(sandbox.create(first)))
+    assert sandbox.networks() == []
+
+
+def test_a_network_of_somebody_else_is_used_and_stays(bridge: str, sandbox: ContainerSandbox) -> None:
+    """One that was there under the name is not ours to remove."""
+    spec = sandbox.create(sandbox.spec(network=bridge))
+    sandbox.platform.remove_service(sandbox.live(spec))
+    assert docker("network", "ls", "--filter", f"name={bridge}", "--format", "{{.Name}}") == bridge
+
+
+def test_an_observation_looks_at_each_container_once(sandbox: ContainerSandbox, sent: list[str]) -> None:
+    """One list, and one look at each container of ours; images only at their first sight."""
+    for group in ("A", "B", "C"):
+        sandbox.create(sandbox.spec(group))
+    sandbox.platform.observe()
+    sent.clear()
+    sandbox.platform.observe()
+    assert len(sent) == 1 + 3
+    assert all(request.startswith("GET ") for request in sent)
+
+
+def test_two_operators_at_once_make_one_container(sandbox: ContainerSandbox) -> None:
+    """Both want to create the same service: one does, the other is told that it is there."""
+    spec = sandbox.spec()
+    platforms = [sandbox.process() for _ in range(4)]
+    failures: list[str] = []
+
+    def create(platform: DockerPlatform) -> None:
+        try:
+            platform.create_service(spec)
+        except Exception as problem:  # noqa: BLE001 - whatever it was is what the test is about
+            failures.append(type(problem).__name__)
+
+    threads = [threading.Thread(target=create, args=(platform,)) for platform in platforms]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for platform in platforms:
+        platform.close()
+    assert failures == ["PlatformConflict"] * 3
+    assert list(sandbox.containers()) == [spec.name]
