@@ -7,34 +7,13 @@ import sys
 from collections.abc import Sequence
 
 from reconciler import logs
-from reconciler.commands import pause, run, runserver, show, teardown, why
+from reconciler.commands import interface, pause, run, runserver, show, teardown, why
 from reconciler.commands import settings as settings_command
+from reconciler.commands.manual import MAIN
 from reconciler.controller import explained
 from reconciler.converge import Exit
 from reconciler.errors import ConfigurationError, ReconcilerError
 from reconciler.settings import Policy, Settings, load
-
-_EPILOG = """\
-exit codes:
-  0  in sync, or applied and converged
-  1  runtime error (a side did not answer, a read was not complete)
-  2  usage or configuration
-  3  changes are pending (plan --detailed-exitcode)
-  4  refused by a safety rule; the message says how to go on
-  5  applied, but not converged in time
-
-examples:
-  reconciler                          run the loop (what the service in the Swarm does)
-  reconciler --once                   converge, then exit: for CI
-  reconciler plan --detailed-exitcode show what would be done; 3 if there is something
-  reconciler status -o json           what is, for machines
-  reconciler why Weld                 all that is known about one group, and what to do
-  reconciler pause --for 30m          hold all writes back for a while
-
-Settings are environment variables (or a .env file). The two that must be set are KAFKA_BROKER and KSQLDB_URL; the
-README lists all.
-"""
-
 
 _DEFAULTS = {
     "timeout": 300.0,
@@ -74,9 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="reconciler",
-        description="Keeps ksqlDB streams and Swarm services equal to the groups of the UNS map. Without a command it "
-        "runs as a loop.",
-        epilog=_EPILOG,
+        description=MAIN.description,
+        epilog=MAIN.epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run.run, **_DEFAULTS)
@@ -86,4 +64,5 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for family in (show, why, run, pause, teardown, runserver, settings_command):
         family.add(commands)
+    interface.add(commands, _parser)
     return parser

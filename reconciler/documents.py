@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -125,6 +125,17 @@ class StatusDocument(_Document):
     refusals: tuple[RefusalDocument, ...] = Field(description="What safety rules say no to.")
     approval: str | None = Field(description="Id for `--approve`; null where no removals are refused.")
     operator: OperatorDocument | None = Field(default=None, description="Null where no running operator says it.")
+
+
+def schema(name: Literal["plan", "status"]) -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of a document as it is written."""
+    model = PlanDocument if name == "plan" else StatusDocument
+    made = model.model_json_schema(by_alias=True, mode="serialization")
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:openfactory:reconciler:{name}:{SCHEMA_VERSION}",
+    }
+    return {**head, **made}
 
 
 def plan_document(plan: Plan) -> PlanDocument:

@@ -10,18 +10,25 @@ from typing import Any
 from rich.console import Console
 
 from reconciler import render
+from reconciler.commands.manual import PAGES
 from reconciler.controller import Outcome
 from reconciler.converge import Exit
 from reconciler.progress import status_table
 
 
 def command(commands: Any, name: str, text: str, run: Callable[..., int]) -> argparse.ArgumentParser:
-    """Register the command ``name``, which ``run(options, settings)`` carries out and returns the exit code of."""
+    """Register the command ``name``, which ``run(options, settings)`` carries out and returns the exit code of.
+
+    Its page stands in the manual; ``text`` is the line about it in the list of commands.
+    """
+    page = PAGES[name]
     parser: argparse.ArgumentParser = commands.add_parser(
         # Without defaults of its own: an option that stands before the command must not be undone by it.
         name,
         help=text,
-        description=text[0].upper() + text[1:] + ".",
+        description=page.description,
+        epilog=page.epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
     parser.set_defaults(run=run)
@@ -30,7 +37,12 @@ def command(commands: Any, name: str, text: str, run: Callable[..., int]) -> arg
 
 def output_option(parser: argparse.ArgumentParser) -> None:
     """Give a command ``-o``."""
-    parser.add_argument("-o", "--output", choices=("text", "json", "markdown"), help="format (text)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        choices=("text", "json", "markdown"),
+        help="format: for people, for machines, for a comment (text)",
+    )
 
 
 def out(text: str) -> None:

@@ -12,7 +12,7 @@ from reconciler.commands.output import command, out, output_option, show_status
 from reconciler.controller import Controller, Outcome
 from reconciler.converge import Exit
 from reconciler.metrics import Metrics
-from reconciler.model import Plan
+from reconciler.model import Condition, Plan
 from reconciler.readonly import Withheld
 from reconciler.settings import Settings
 from reconciler.survey import Survey
@@ -22,7 +22,11 @@ from reconciler.wiring import build_world
 def add(commands: Any) -> None:
     """Register ``plan`` and ``status``."""
     plan = command(commands, "plan", "show what would be done, and do nothing", _plan)
-    plan.add_argument("--detailed-exitcode", action="store_true", help="exit with 3 if changes are pending")
+    plan.add_argument(
+        "--detailed-exitcode",
+        action="store_true",
+        help="exit with 3 if changes are pending or on their way, with 5 if only a person can help",
+    )
     output_option(plan)
     output_option(command(commands, "status", "show every group: condition, members, stream, service, URL", _status))
 
@@ -41,7 +45,15 @@ def _plan(options: argparse.Namespace, settings: Settings) -> int:
     out(shown[options.output](plan))
     if any(refusal.guard != "health" for refusal in plan.refusals):
         return Exit.REFUSED
-    return Exit.CHANGES if options.detailed_exitcode and not plan.settled else Exit.OK
+    return detailed(plan) if options.detailed_exitcode else Exit.OK
+
+
+def detailed(plan: Plan) -> Exit:
+    """Return what ``--detailed-exitcode`` says of a plan that no rule refuses."""
+    if not plan.settled:
+        return Exit.CHANGES
+    wrong = (Condition.CONFLICT, Condition.DEGRADED)
+    return Exit.NOT_CONVERGED if any(item.condition in wrong for item in plan.items) else Exit.OK
 
 
 def _status(options: argparse.Namespace, settings: Settings) -> int:
