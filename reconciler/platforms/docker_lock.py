@@ -5,24 +5,38 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock on a file, which is made with its directory and may be removed by whoever holds it.
+    """Hold the lock on a file, which is made with its directory; whoever holds it may remove it as the last thing.
 
     A file that was removed while we waited for it locks nobody out: then it is tried again with the new one.
 
     Raises:
         OSError: it cannot be made.
     """
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                    yield
-                    return
+    while (file := _acquired(path)) is None:
+        continue
+    with file:
+        yield
+
+
+def _acquired(path: Path) -> IO[str] | None:
+    """Wait for the lock; None where the file is not the one of that name any more."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file = path.open("a")
+    except FileNotFoundError:  # the directory was removed since
+        return None
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return file
+    except FileNotFoundError:
+        pass
+    file.close()
+    return None

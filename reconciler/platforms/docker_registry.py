@@ -25,7 +25,8 @@ from reconciler.platforms.docker_spec import REGISTRY_FILE, Shelf
 
 _LOCK = ".lock"
 _PASSING = ".new"
-_EVERYBODY_READS = 0o644
+#: The routing layer runs as another user in its container.
+_EVERYBODY_READS, _EVERYBODY_ENTERS = 0o644, 0o055
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class RegistryFiles:
             newest = documents[0].sequence if documents else 0
             if sequence < newest or (sequence == newest and documents[0].name != name):
                 raise PlatformConflict(f"registry {newest} was published meanwhile, {sequence} comes too late")
+            self.directory.chmod(self.directory.stat().st_mode | _EVERYBODY_ENTERS)
             self._write(self.directory / f"{name}.{sequence}.json", data)
             self._write(self.directory / REGISTRY_FILE, data)
             for old in documents:
@@ -127,7 +129,7 @@ class RegistryFiles:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        passing.chmod(_EVERYBODY_READS)  # the routing layer is another user
+        passing.chmod(_EVERYBODY_READS)
         passing.rename(path)
 
     @contextmanager

@@ -74,3 +74,25 @@ def test_from_nothing_to_a_routed_event_and_back(plant: Plant) -> None:
     assert code == 0, said
     assert containers(plant) == {}
     assert list(plant.state.iterdir()) == []
+
+
+def test_a_routing_layer_in_a_terminal(plant: Plant) -> None:
+    """`ENVIRONMENT=local` without a Swarm: host ports, and `runserver` follows the registry's file.
+
+    No operator has to run for it: what `--once` publishes is served by the routing layer that is there already.
+    """
+    port, base = free_ports(2)
+    plant.options |= {"ENVIRONMENT": "local", "ROUTING_LAYER_PORT": str(port), "FASTAPI_GROUP_PORT_BASE": str(base)}
+    plant.place("WELD-1", workcenter="Weld")
+    plant.once()
+    assert sorted(containers(plant)) == [f"{plant.name}_group_Weld", f"{plant.name}_state_api"]
+    routing = plant.start("runserver")
+    try:
+        assert plant.event(port, "WELD-1")["asset_uuid"] == "WELD-1"
+        plant.place("ASSEMBLY-1", workcenter="Assembly")
+        plant.once()
+        assert plant.event(port, "ASSEMBLY-1")["asset_uuid"] == "ASSEMBLY-1"
+    finally:
+        routing.terminate()
+        said = routing.communicate(timeout=30)
+    assert routing.returncode == 0, said
