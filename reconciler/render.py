@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -51,7 +50,10 @@ def plan_markdown(plan: Plan) -> str:
 
     The first line is a mark by which a job finds its own comment again.
     """
-    rows = [(_code(item.mark), _code(item.title), item.condition.value, item.detail) for item in _noteworthy(plan)]
+    rows = [
+        (_code(item.mark), _code(item.title), item.condition.value, _markdown(item.detail))
+        for item in _noteworthy(plan)
+    ]
     parts = [COMMENT_MARK, f"{_verdict(plan)} **{summary(plan)}**"]
     parts += [f"> **Refused by the rule `{refusal.guard}`:** {_markdown(refusal.text)}" for refusal in plan.refusals]
     if rows:
@@ -99,6 +101,7 @@ def status_rows(plan: Plan) -> list[tuple[str, ...]]:
     ]
 
 
+_NAMES = ("group", "stream", "service", "URL")
 STATUS_HEAD = ("group", "condition", "members", "stream", "service", "tasks", "URL", "detail")
 
 
@@ -128,7 +131,11 @@ def status_json(plan: Plan, survey: Survey) -> str:
 def status_markdown(plan: Plan, survey: Survey) -> str:
     """Render the status as a Markdown table."""
     notes = [_markdown(note) for note in status_notes(plan, survey)]
-    return "\n\n".join([_markdown_table(STATUS_HEAD, status_rows(plan)), *notes])
+    rows = [
+        tuple(_code(cell) if head in _NAMES else _markdown(cell) for head, cell in zip(STATUS_HEAD, row, strict=True))
+        for row in status_rows(plan)
+    ]
+    return "\n\n".join([_markdown_table(STATUS_HEAD, rows), *notes])
 
 
 def _noteworthy(plan: Plan) -> list[Item]:
@@ -153,7 +160,7 @@ def _columns(rows: list[tuple[str, ...]]) -> list[str]:
 
 def _markdown_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(cell if cell.startswith("`") else _markdown(cell) for cell in cells) + " |"
+        return "| " + " | ".join(cells) + " |"
 
     heads = tuple(head)
     return "\n".join([line(heads), "|" + " --- |" * len(heads), *(line(row) for row in rows)])
@@ -169,7 +176,8 @@ def _code(text: str) -> str:
 
 def _markdown(text: str) -> str:
     """Let text be nothing but text: no markup, no HTML, nobody mentioned, nothing linked."""
-    escaped = re.sub(r"([\\`*_{}\[\]|~])", r"\\\1", html.escape(_safe(text), quote=False))
+    plain = _safe(text).replace("&", "&amp;").replace("<", "&lt;")
+    escaped = re.sub(r"([\\`*{}\[\]|~]|(?<![A-Za-z0-9_])_|_(?![A-Za-z0-9_]))", r"\\\1", plain)
     return re.sub(r"([@#]|:(?=//))", r"\1<!-- -->", escaped)
 
 
