@@ -34,6 +34,8 @@ _STREAM = "/asset_stream"
 _GROUP = "/group/"
 #: Where a request keeps the name that it is counted under.
 _ROUTE = "route"
+#: Seconds between two attempts of a request that is held.
+_AGAIN = 0.5
 #: How often a request follows an asset that moves while its stream is being opened.
 _MOVES = 3
 
@@ -71,7 +73,7 @@ class Proxy:
         self._follow: asyncio.Task[None] | None = None
         self._give_back: asyncio.Task[None] | None = None
         self._routes: dict[str, tuple[str, _Handler]] = {
-            _STREAM: ("asset_stream", self._asset_stream),
+            _STREAM: ("asset_stream", self._held(self._asset_stream)),
             "/asset_state": ("asset_state", self._asset_state),
             "/healthz": ("healthz", self._healthz),
             "/readyz": ("readyz", self._readyz),
@@ -126,8 +128,27 @@ class Proxy:
         if known is not None:
             return known
         if path.startswith(_GROUP) and path.endswith(_STREAM) and len(path) > len(_GROUP) + len(_STREAM):
-            return "group_stream", self._group_stream
+            return "group_stream", self._held(self._group_stream)
         return "other", self._nothing
+
+    def _held(self, handler: _Handler) -> _Handler:
+        """Hold an event source's request while what stands in its way is likely to pass.
+
+        By the WHATWG standard an EventSource that is answered anything but 200 never comes back (ADR 7).
+        """
+
+        async def hold(request: web.BaseRequest) -> web.StreamResponse:
+            loop = asyncio.get_running_loop()
+            until = loop.time() + self.settings.lazy_deploy_wait
+            while True:
+                try:
+                    return await handler(request)
+                except problems.Problem as problem:
+                    if not (problem.passing and _is_event_source(request)) or loop.time() + _AGAIN > until:
+                        raise
+                await asyncio.sleep(_AGAIN)
+
+        return hold
 
     def _problem(self, request: web.BaseRequest, problem: problems.Problem) -> web.Response:
         response = problem.response()
@@ -262,6 +283,10 @@ class Proxy:
         observe("registry_age_seconds", "Seconds since the operator confirmed the registry.", lambda: self.registry.age)
         observe("ready", "1 when clients can be served.", lambda: float(not self.lacks()), min)
         observe("workers", "Processes whose values are in this answer.", lambda: 1, sum)
+
+
+def _is_event_source(request: web.BaseRequest) -> bool:
+    return "text/event-stream" in request.headers.get("Accept", "")
 
 
 def _asset_of(request: web.BaseRequest) -> str | None:

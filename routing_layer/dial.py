@@ -15,6 +15,8 @@ from routing_layer.upstream import Exchange
 
 #: Swarm's names change with every replaced task; a second is short beside that and long beside a storm of clients.
 _DNS_SECONDS = 1.0
+#: A service that was connected to within this time and cannot be now is being replaced, for all that we know.
+_REPLACED_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Dialer:
         self._resolve = resolve
         self._answers: dict[tuple[str, int], _Answer] = {}
         self._asking: dict[tuple[str, int], asyncio.Task[tuple[str, ...]]] = {}
+        self._reached: dict[Target, float] = {}
         self._turn = itertools.count()
         self._tls = ssl.create_default_context()
 
@@ -80,13 +83,19 @@ class Dialer:
         """
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._connect(target)
+                exchange = await self._connect(target)
         except TimeoutError as error:
-            raise problems.unreachable(str(target), f"no connection within {self._timeout:g} s") from error
+            raise self._unreachable(target, f"no connection within {self._timeout:g} s") from error
         except socket.gaierror as error:
-            raise problems.unreachable(str(target), f"the name does not resolve: {error.strerror}") from error
+            raise self._unreachable(target, f"the name does not resolve: {error.strerror}") from error
         except OSError as error:
-            raise problems.unreachable(str(target), f"cannot connect: {error.strerror or error}") from error
+            raise self._unreachable(target, f"cannot connect: {error.strerror or error}") from error
+        self._reached[target] = asyncio.get_running_loop().time()
+        return exchange
+
+    def _unreachable(self, target: Target, why: str) -> problems.Problem:
+        age = asyncio.get_running_loop().time() - self._reached.get(target, float("-inf"))
+        return problems.unreachable(str(target), why, passing=age < _REPLACED_SECONDS)
 
     async def _connect(self, target: Target) -> Exchange:
         addresses = await self._addresses(target)

@@ -19,6 +19,7 @@ class Problem(Exception):
         detail: what happened to this request, for people.
         retry_after: seconds after which trying again can help; None where it cannot.
         allow: the methods that the resource has, for 405.
+        passing: nothing was sent to a service and the cause is likely to be over in seconds.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Problem(Exception):
         *,
         retry_after: int | None = None,
         allow: str | None = None,
+        passing: bool = False,
     ) -> None:
         """Keep what the answer needs."""
         super().__init__(detail)
@@ -37,6 +39,7 @@ class Problem(Exception):
         self.detail = detail
         self.retry_after = retry_after
         self.allow = allow
+        self.passing = passing
 
     def response(self) -> web.Response:
         """Return the answer."""
@@ -101,7 +104,7 @@ def not_deployed(group: str, waited: float) -> Problem:
 
 def not_ready(detail: str) -> Problem:
     """The proxy lacks what it needs to answer."""
-    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", detail, retry_after=2)
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", detail, retry_after=2, passing=True)
 
 
 def draining() -> Problem:
@@ -109,9 +112,10 @@ def draining() -> Problem:
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "draining", "this instance is stopping", retry_after=1)
 
 
-def unreachable(upstream: str, why: str) -> Problem:
+def unreachable(upstream: str, why: str, *, passing: bool = False) -> Problem:
     """The service behind could not be connected to, or broke before it answered."""
-    return Problem(HTTPStatus.BAD_GATEWAY, "upstream-unreachable", f"{upstream}: {why}", retry_after=2)
+    detail = f"{upstream}: {why}"
+    return Problem(HTTPStatus.BAD_GATEWAY, "upstream-unreachable", detail, retry_after=2, passing=passing)
 
 
 def late(upstream: str, seconds: float) -> Problem:

@@ -29,6 +29,7 @@ class Ksql:
     """A table of assets and groups behind the three statements of the proxy.
 
     Attributes:
+        credentials: ``user:password`` that a request must carry; empty: none.
         lies: pulls answer no rows, as a server does for a moment after its restart.
         hides: assets that pulls leave out, as one does whose host serves only some partitions.
         mute: changes are not shown to those who watch, as by a push query that died inside the server.
@@ -41,7 +42,7 @@ class Ksql:
         """Start with an empty table, for everybody or for those who send ``user:password`` alone."""
         self.port = free_port()
         self._tls = tls
-        self._wanted = f"Basic {base64.b64encode(credentials.encode()).decode()}" if credentials else None
+        self.credentials = credentials
         self.hides: set[str] = set()
         self.mute = False
         self.refused = 0
@@ -102,7 +103,8 @@ class Ksql:
             await response.write(self._row(asset, group, gone=gone) + b",\n")
 
     async def _query(self, request: web.Request) -> web.StreamResponse:
-        if self._wanted and request.headers.get("Authorization") != self._wanted:
+        wanted = f"Basic {base64.b64encode(self.credentials.encode()).decode()}"
+        if self.credentials and request.headers.get("Authorization") != wanted:
             self.refused += 1
             return web.Response(
                 status=401, text='{"@type":"generic_error","error_code":40100,"message":"Unauthorized"}'

@@ -60,6 +60,13 @@ async def test_a_browser_survives_a_broken_service_and_a_restarted_proxy(chromiu
         await _connected(around, page)
         await around.weld.cut()
         await until(lambda: bool(around.weld.open), "it comes back after the cut")
+        before = len(page.kinds("error"))
+        await around.weld.stop()
+        await around.weld.cut()
+        await until(lambda: len(page.kinds("error")) > before, "it notices that the service is away")
+        await asyncio.sleep(3.5)  # longer than its reconnection time
+        await around.weld.start()
+        await until(lambda: bool(around.weld.open), "it comes back to the next task")
         around.proxy.terminate()
         assert await around.proxy.exit_code() == 0
         await around.proxy.start()

@@ -46,10 +46,15 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ssl.SSLCon
 async def test_ksqldb_behind_tls_and_a_password(authority: tuple[str, ssl.SSLContext], tmp_path: Path) -> None:
     """With the CA and the credentials in files everything is as without: list, watch and question."""
     ca, context = authority
-    (tmp_path / "user").write_text("proxy\n")
-    (tmp_path / "password").write_text("p: ss wörd \n")
-    files = {"KSQLDB_USERNAME_FILE": str(tmp_path / "user"), "KSQLDB_PASSWORD_FILE": str(tmp_path / "password")}
-    async with world(ksql=Ksql(context, "proxy:p: ss wörd "), KSQLDB_CA_FILE=ca, **files) as around:
+    user, password = tmp_path / "user", tmp_path / "password"
+    user.write_text("proxy\n")
+    password.write_text("p: ss wörd \n")
+    async with world(
+        ksql=Ksql(context, "proxy:p: ss wörd "),
+        KSQLDB_CA_FILE=ca,
+        KSQLDB_USERNAME_FILE=str(user),
+        KSQLDB_PASSWORD_FILE=str(password),
+    ) as around:
         client = await around.stream("A1")
         await around.proxy.wait_current()
         await around.ksql.put("A1", "Paint")
@@ -70,8 +75,8 @@ async def test_a_server_that_nobody_vouches_for_is_not_believed(authority: tuple
 
 async def test_a_wrong_password_is_not_death() -> None:
     """Refused is refused: not ready, alive; with nobody's assets unknown."""
-    wrong = {"KSQLDB_USERNAME": "proxy", "KSQLDB_PASSWORD": "wrong"}
-    async with world(ready=False, ksql=Ksql(credentials="proxy:right"), **wrong) as around:
+    ksql = Ksql(credentials="proxy:right")
+    async with world(ready=False, ksql=ksql, KSQLDB_USERNAME="proxy", KSQLDB_PASSWORD="wrong") as around:
         await until(lambda: around.ksql.refused > 1, "it was asked again")
         assert not await around.proxy.ready()
         assert (await around.proxy.get("/asset_stream?asset_uuid=A1")).status == 503

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.routing.sources import free_port
+from tests.routing.sources import Ksql, free_port
 from tests.routing.world import Connection, until, world
 
 _STATE = b'{"value":1E3,"b":"\\u00e9"}'
@@ -73,6 +73,45 @@ async def test_a_name_that_is_gone() -> None:
         await asyncio.sleep(0.3)
         answer = await around.proxy.get("/asset_stream?asset_uuid=A1")
         assert answer.status == 502
+
+
+_EVENT_SOURCE = "Accept: text/event-stream"
+
+
+async def test_an_event_source_waits_for_the_next_task_of_its_service() -> None:
+    """A service that was there a moment ago refuses: whoever would never come back is held, others are told."""
+    async with world() as around:
+        await around.stream("A1")
+        await around.weld.stop()
+        await around.weld.cut()
+        coming = asyncio.create_task(around.proxy.get("/asset_stream?asset_uuid=A1", _EVENT_SOURCE))
+        assert (await around.proxy.get("/asset_stream?asset_uuid=A1")).status == 502
+        assert not coming.done()
+        await around.weld.start()
+        assert (await coming).status == 200
+
+
+async def test_an_event_source_is_not_held_for_ever() -> None:
+    """After the wait it is told, and at once where the service has never been seen."""
+    async with world(LAZY_DEPLOY_WAIT="1s") as around:
+        await around.stream("A1")
+        for service in (around.weld, around.paint):
+            await service.stop()
+            await service.cut()
+        for asset in ("A1", "A2"):
+            answer = await around.proxy.get(f"/asset_stream?asset_uuid={asset}", _EVENT_SOURCE)
+            assert answer.status == 502
+            assert answer.header("Retry-After") == "2"
+
+
+async def test_an_event_source_is_held_until_the_proxy_is_ready() -> None:
+    """A proxy that has just been started does not send browsers away for good."""
+    async with world(ready=False, ksql=Ksql(credentials="a:b")) as around:
+        coming = asyncio.create_task(around.proxy.get("/asset_stream?asset_uuid=A1", _EVENT_SOURCE))
+        assert (await around.proxy.get("/asset_stream?asset_uuid=A1")).status == 503
+        await until(lambda: around.ksql.refused > 1, "it was asked for")
+        around.ksql.credentials = ""
+        assert (await coming).status == 200
 
 
 async def test_a_service_that_never_answers() -> None:
