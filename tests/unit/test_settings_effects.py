@@ -19,6 +19,7 @@ from reconciler.controller import Controller, World
 from reconciler.desired import group_spec, routing_layer_spec, state_api_spec
 from reconciler.errors import ConfigurationError, KsqlError
 from reconciler.guards import Overrides
+from reconciler.leadership import Leadership
 from reconciler.loop import Loop
 from reconciler.metrics import Metrics
 from reconciler.names import names_of
@@ -268,6 +269,29 @@ def routing(read: Callable[[ServiceSpec], object]) -> Observe:
     return lambda settings, _: read(routing_layer_spec(settings, "registry"))
 
 
+def routing_env(variable: str) -> Observe:
+    """Look at a variable of the routing layer's service."""
+    return routing(lambda spec: spec.env.get(variable))
+
+
+def routing_secret(variable: str) -> Observe:
+    """Look at the secret that is mounted where a variable of the routing layer says."""
+
+    def read(spec: ServiceSpec) -> str | None:
+        path = spec.env.get(f"{variable}_FILE")
+        return next((mount.name for mount in spec.secrets if mount.path == path), None)
+
+    return routing(read)
+
+
+def lease_seconds(settings: Settings, places: Places) -> float:
+    """How long the loop's lease lasts."""
+    del places
+    parts = prepared(settings, Overrides(), Metrics(CollectorRegistry()))
+    [seconds] = [part.me.seconds for part in parts if isinstance(part, Leadership)]
+    return seconds
+
+
 def state(read: Callable[[ServiceSpec], object]) -> Observe:
     """Look at the state API's service."""
     return lambda settings, _: read(state_api_spec(settings, None))
@@ -382,6 +406,22 @@ EFFECTS = (
     ),
     Effect("ROUTING_LAYER_PUBLISH", "HOST", routing(lambda s: s.ports[0].mode), Publish.INGRESS, Publish.HOST),
     Effect("ROUTING_LAYER_PUBLISH", "none", routing(lambda s: len(s.ports)), 1, 0),
+    Effect("ROUTING_LAYER_WORKERS", "4", routing_env("ROUTING_LAYER_WORKERS"), None, "4"),
+    Effect("ROUTING_MODE", "redirect", routing_env("ROUTING_MODE"), None, "redirect"),
+    Effect("ROUTING_LAYER_CONNECT_TIMEOUT", "3s", routing_env("CONNECT_TIMEOUT"), None, "3"),
+    Effect("ROUTING_LAYER_HEAD_TIMEOUT", "1m", routing_env("HEAD_TIMEOUT"), None, "60"),
+    Effect("ROUTING_LAYER_IDLE_TIMEOUT", "90", routing_env("IDLE_TIMEOUT"), None, "90"),
+    Effect("ROUTING_LAYER_LAZY_DEPLOY_WAIT", "500ms", routing_env("LAZY_DEPLOY_WAIT"), None, "0.5"),
+    Effect("KSQLDB_USERNAME_SECRET", "user-1", routing_secret("KSQLDB_USERNAME"), None, "user-1"),
+    Effect(
+        "KSQLDB_PASSWORD_SECRET",
+        "password-1",
+        routing_secret("KSQLDB_PASSWORD"),
+        None,
+        "password-1",
+        {"KSQLDB_USERNAME_SECRET": "user-1"},
+    ),
+    Effect("KSQLDB_CA_SECRET", "ca-1", routing_secret("KSQLDB_CA"), None, "ca-1"),
     Effect("GROUPING_STRATEGY", "mine", of_strategy, "UNSLevelGroupingStrategy", "GROUPING_STRATEGY='mine'"),
     Effect("DEPLOYMENT_PLATFORM", "docker", of_platform, "SwarmPlatform", "DockerPlatform"),
     Effect(
@@ -450,6 +490,7 @@ EFFECTS = (
     Effect("GROUPS_TABLE", "ON", lambda s, _: len(stage(s).ksqldb.tables), 0, 1),
     Effect("RECONCILE_POLICY", "upsert-only", gone_after, 80.0, None),
     Effect("RECONCILE_POLICY", "create-only", repaired, True, False),
+    Effect("LEASE_SECONDS", "1m", lease_seconds, 15.0, 60.0),
     Effect("RECONCILER_PORT", "9090", lambda s, _: loop_of(s)[1], 8080, 9090),
     Effect(
         "RECONCILER_URL",
