@@ -224,7 +224,8 @@ class Settings(BaseSettings):
     reconciler_port: TcpPort = 8080
     """Port of the operator's own HTTP server."""
     reconciler_url: str = Field("http://ofa_reconciler:8080", pattern=_URL)
-    """Where the routing layer follows the registry: the operator as the Swarm's services reach it."""
+    """Where the routing layer follows the registry: the operator as the Swarm's services reach it. With
+    `DEPLOYMENT_PLATFORM=docker` only if it is set; otherwise the routing layer reads the registry's file."""
     prune_reads: int = Field(3, ge=1)
     """Complete, agreeing reads without a group before it may be removed."""
     prune_grace: Seconds = 60.0

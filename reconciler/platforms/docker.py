@@ -268,6 +268,8 @@ class DockerPlatform:
     def _replace(self, containers: Containers, spec: ServiceSpec) -> None:
         """Start the wanted container beside the one that serves; where they would share a port, in its place."""
         serving = containers.newest
+        if serving["State"]["Status"] == "paused":  # it serves until the new one does, and for good if that cannot be
+            self._engine.post("/containers/{}/unpause", serving["Id"])
         if containers.older:  # a replacement that is not wanted any more
             serving = containers.older[-1]
             self._remove(containers.newest)

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +27,7 @@ from tests.swarm.sandbox import PATIENCE, docker, eventually
 LONG = 100.0
 
 
+@lru_cache  # an image that is built meanwhile is for the next run
 def built(variable: str) -> str:
     """Return an image that `make images` built."""
     lines = (ROOT / "build" / "images.env").read_text().split()
