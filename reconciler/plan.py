@@ -148,7 +148,7 @@ def _group_step(
     if stream.item.condition is Condition.CONFLICT or service.item.condition is Condition.CONFLICT:
         worst = stream.item if stream.item.condition is Condition.CONFLICT else service.item
         return Step(_described(worst, survey, names))
-    actions = stream.actions + _after_stream(stream, service, absent=names.stream not in survey.observed.source.streams)
+    actions = stream.actions + _after_stream(stream, service, proven=_is_proven(survey, stream, names))
     if stream.item.condition is Condition.DEGRADED and not stream.actions:
         item = replace(stream.item, running=service.item.running, wanted=service.item.wanted)
     elif stream.actions:
@@ -159,9 +159,17 @@ def _group_step(
     return Step(_described(failing(item, actions, facts), survey, names), actions)
 
 
-def _after_stream(stream: Step, service: Step, *, absent: bool) -> tuple[Action, ...]:
-    """A service is created only once its stream exists or is created just before it."""
-    if absent and not stream.actions:
+def _is_proven(survey: Survey, stream: Step, names: GroupNames) -> bool:
+    """Whether the group's stream is there and ours; where its query is not listed, only the registry can tell."""
+    if names.stream not in survey.observed.source.streams:
+        return False
+    owned = survey.owned.get(names.group)
+    return stream.item.condition is not Condition.DEGRADED or (owned is not None and owned.url is not None)
+
+
+def _after_stream(stream: Step, service: Step, *, proven: bool) -> tuple[Action, ...]:
+    """A service is created only once its stream is proven or is put in order just before it."""
+    if not proven and not stream.actions:
         return tuple(action for action in service.actions if action.effect is not Effect.CREATE)
     return service.actions
 
