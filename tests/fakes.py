@@ -184,6 +184,7 @@ class FakeKsqldb:
             raise KsqlRefused(f"Cannot drop {name}: {self.readers_of(name)} read from it")
         del self.made[name]
         self.terminated.discard(name)
+        self.paused.discard(name)
 
     def _resume(self, name: str) -> None:
         if name not in self.made or name in self.terminated:
@@ -204,7 +205,8 @@ class FakeKsqldb:
         """The counts of the groups table; a row can be lost for good."""
         self._call("pull")
         assert [column.name for column in expected] == ["UNS_GROUP", "MEMBERS"]
-        assert any(f"`{name}`" in sql for name in self.tables)
+        if not any(f"`{name}`" in sql for name in self.tables):
+            raise KsqlBadStatement(f"there is no such table: {sql}")
         counts = Counter(group for group in self.assets.values() if group is not None)
         return [(group, members) for group, members in counts.items() if group not in self.forgotten]
 

@@ -42,6 +42,7 @@ class Watch:
     _out: dict[str, float] = field(default_factory=dict)
     _foreign: Any = None
     _there: bool = True
+    _ready: tuple[frozenset[str], ...] = ()
 
     def __post_init__(self) -> None:
         """Remember what belongs to others."""
@@ -80,11 +81,10 @@ class Watch:
         if self._others() != self._foreign:
             self._say(f"{call}: something of others was touched")
 
-    def note_time(self) -> None:
-        """Remember since when each group has been out of the registry."""
-        document = current(self.stage)
-        served = set(document.groups) if document else set()
-        self._out = {group: since for group, since in self._out.items() if group not in served}
+    def look(self) -> None:
+        """Remember which groups are ready now: a stale read may show it for a few cycles more."""
+        ready = frozenset(group for group in self.wanted if self._is_ready(group))
+        self._ready = (*self._ready[-3:], ready)
 
     def _say(self, text: str) -> None:
         self.wrong.append(text)
@@ -103,7 +103,9 @@ class Watch:
         return "FROM `OFA_ASSETS_WITH_UNS_" in sql or (" JOIN " in sql and "UNS_GROUP" in sql)
 
     def _create_service(self, spec: ServiceSpec) -> None:
-        if spec.group is not None and names_of(spec.group).stream not in self.stage.ksqldb.made:
+        if spec.group is None or self._is_served(spec.group):
+            return
+        if names_of(spec.group).stream not in self.stage.ksqldb.made:
             self._say(f"service {spec.name} comes before its stream")
 
     def _update_service(self, live: LiveService, _spec: ServiceSpec) -> None:
@@ -133,8 +135,10 @@ class Watch:
         document, before = parse(data), current(self.stage)
         served = set(before.groups) if before else set()
         for group in document.groups.keys() - served:
-            if not self._is_ready(group):
+            if not self._is_ready(group) and not any(group in ready for ready in self._ready):
                 self._say(f"the registry names {group} before it is ready")
+        for group in document.groups:
+            self._out.pop(group, None)
         for group in served - document.groups.keys():
             self._out[group] = self.stage.now
             if group in self.wanted:
@@ -174,14 +178,16 @@ class Watch:
             if "DELETE TOPIC" in statement.sql or (name == self.topology.shared_name and name not in ksqldb.terminated):
                 self._say(f"the shared stream {name} is dropped")
             return
-        group = next((group for group in self.wanted if names_of(group).stream == name), None)
-        if group is not None and not self._must_be_made_anew(name):
+        if self._must_be_made_anew(name):
+            return
+        if any(names_of(group).stream == name for group in self.wanted):
             self._say(f"stream {name} of a wanted group is dropped")
-        if group is None and any(
-            live.spec and live.spec.group and names_of(live.spec.group).stream == name
-            for live in self.stage.platform.services.values()
-        ):
+        elif any(names_of(group).stream == name for group in self._with_service()):
             self._say(f"stream {name} is dropped before its service")
+
+    def _with_service(self) -> set[str]:
+        services = self.stage.platform.services.values()
+        return {live.spec.group for live in services if live.owner == OURS and live.spec and live.spec.group}
 
     def _must_be_made_anew(self, name: str) -> bool:
         """Its source is not the shared stream of today, or its query or that of its source has ended."""
@@ -214,9 +220,10 @@ def end_of(stage: Stage, watch: Watch) -> End:
     specs = {name: replace(live.spec, configs=()) if live.spec else live for name, live in platform.services.items()}
     proxy = platform.services["ofa_routing_layer"].spec
     newest = max(platform.registries.values(), key=lambda one: one.sequence)
+    made = ksqldb.made.items()
     return End(
         services=specs,
-        streams=dict(ksqldb.made),
+        streams={name: (topic, sql.replace("CREATE OR REPLACE ", "CREATE ")) for name, (topic, sql) in made},
         tables=dict(ksqldb.tables),
         topics=frozenset(ksqldb.kept_topics),
         stopped=frozenset(ksqldb.terminated | ksqldb.paused),

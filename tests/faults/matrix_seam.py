@@ -128,6 +128,7 @@ class Seam:
         calls: how many there were.
         log: the last calls, each with what became of it.
         on_call: told of every call.
+        alter: may change the answer to a read.
     """
 
     fakes: dict[str, Any]
@@ -136,6 +137,7 @@ class Seam:
     calls: int = 0
     log: deque[str] = field(default_factory=lambda: deque(maxlen=60))
     on_call: Callable[[Call], None] = lambda _call: None
+    alter: Callable[[Call, Any], Any] = lambda _call, answer: answer
     _past: dict[str, Any] = field(default_factory=dict)
     _doubted: bool = False
     _seen: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -177,7 +179,7 @@ class Seam:
         if fault is Fault.CRASH_BEFORE:
             raise Crash
         try:
-            answer = self._write(call, fault, args) if call.writes else self._read(call, fault, args)
+            answer = self._write(call, fault, args) if call.writes else self.alter(call, self._read(call, fault, args))
         except ReconcilerError as error:
             self.log[-1] += f"  : {type(error).__name__}: {error}"
             raise
@@ -214,6 +216,7 @@ class Seam:
             raise KsqlTransient("500") if call.side == "ksqldb" else PlatformUnreachable("503")
         if fault is Fault.CONFLICT:
             raise KsqlConflict("fenced") if call.side == "ksqldb" else PlatformConflict("update out of sequence")
+        self.witness.before(call, args)  # also what is applied late was decided now
         if fault is Fault.LATE:
             self._late.append((call.number + LATENESS, call, args))
             raise KsqlUnknownOutcome("not final in time")
@@ -225,7 +228,6 @@ class Seam:
         return answer
 
     def _apply(self, call: Call, args: tuple[Any, ...]) -> Any:
-        self.witness.before(call, args)
         fake = self.fakes[call.side]
         before = fake.clone()
         answer = getattr(fake, call.name)(*args)
