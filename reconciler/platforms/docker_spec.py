@@ -107,7 +107,7 @@ def from_engine(raw: Raw, image: Raw | None, shelf: Shelf) -> ServiceSpec | None
         env=_environment(config, asked, image),
         replicas=1,
         cpu_limit=(host.get("NanoCpus") or 0) / _CORE,
-        cpu_reservation=float(asked.get("cpu_reservation", 0.0)),
+        cpu_reservation=asked.get("cpu_reservation", 0.0),
         network=",".join(sorted(networks(raw))),
         ports=_ports(host, asked),
         configs=tuple(sorted(_mounts(host, shelf))),
@@ -145,7 +145,7 @@ def _labels(spec: ServiceSpec, owner: str) -> dict[str, str]:
 
 def _asked(spec: ServiceSpec) -> str:
     asked = {
-        "cpu_reservation": spec.cpu_reservation,
+        "cpu_reservation": float(spec.cpu_reservation),
         "env": sorted(spec.env),
         "publish": {str(port.target): port.mode.value for port in spec.ports},
         "start_first": spec.start_first,
@@ -159,7 +159,14 @@ def _asked_of(labels: Mapping[str, str]) -> Mapping[str, Any]:
         asked = json.loads(labels.get(ASKED, ""))
     except ValueError:
         return {}
-    return asked if isinstance(asked, dict) else {}
+    return asked if _is_asked(asked) else {}
+
+
+def _is_asked(asked: Any) -> bool:
+    if not isinstance(asked, dict) or not isinstance(asked.get("env"), list):
+        return False
+    named = all(isinstance(name, str) for name in asked["env"])
+    return named and isinstance(asked.get("cpu_reservation"), float) and isinstance(asked.get("publish"), dict)
 
 
 def _bind(mount: ConfigMount, shelf: Shelf) -> dict[str, Any]:
@@ -199,12 +206,19 @@ def _ports(host: Raw, asked: Raw) -> tuple[Port, ...]:
     for key, bindings in (host.get("PortBindings") or {}).items():
         target = key.partition("/")[0]
         mode = Publish(modes[target]) if modes.get(target) in set(Publish) else Publish.HOST
-        found += [Port(int(target), int(binding.get("HostPort") or 0), mode) for binding in bindings or ()]
+        found += [Port(_number(target), _number(binding.get("HostPort")), mode) for binding in bindings or ()]
     return tuple(sorted(found, key=lambda port: (port.target, port.published)))
+
+
+def _number(text: str | None) -> int:
+    """Return a port, 0 for what is none of ours: a range, or any free one."""
+    return int(text) if text and text.isdecimal() else 0
 
 
 def _unexpected(raw: Raw, image: Raw | None) -> Iterator[str]:
     host = raw["HostConfig"]
+    if raw["State"]["Status"] == "dead":  # the engine could not remove it whole
+        yield "dead"
     yield from (_snake(name) for name in _UNSET if host.get(name))
     if (host.get("RestartPolicy") or {}).get("Name") != RESTART:
         yield "restart_policy"

@@ -134,13 +134,14 @@ def faults(containers: Containers, *, beside: bool) -> frozenset[Fault]:
     """Return what an update has to repair; ``beside`` says whether an older container serves meanwhile."""
     newest, status = containers.newest, containers.newest["State"]["Status"]
     found = set()
-    if status in ("created", "exited", "dead"):
+    if status in ("created", "exited"):
         found.add(Fault.STOPPED)
     if status == "paused":
         found.add(Fault.PAUSED)
     if not containers.older:
         return frozenset(found | ({Fault.RENAMED} if name_of(newest) != containers.service else set()))
-    served = any(is_well(raw) for raw in containers.older)
+    # Unhealthy counts: after a start of the engine everything is for a moment, and the newest may never get well.
+    served = any(raw["State"]["Status"] in ("running", "restarting") for raw in containers.older)
     if not (served and beside) or containers.proved:
         found.add(Fault.REPLACED)
     return frozenset(found)

@@ -1,0 +1,136 @@
+"""What the containers of a service mean, in states that a real engine cannot be brought into at will."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from reconciler.errors import PlatformRefused
+from reconciler.platforms.base import ConfigMount, Kind, LiveService, ServiceSpec
+from reconciler.platforms.docker_spec import Shelf, to_engine
+from reconciler.platforms.docker_state import by_service, live_service
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SHELF = Shelf("/state/ofa", "ofa_registry-abc")
+SPEC = ServiceSpec("ofa_group_Weld", Kind.GROUP, "Weld", "image:1", {"A": "1"}, 1, 0.5, 0.1, "net")
+
+
+def container(status: str, age: float, **state: Any) -> dict[str, Any]:
+    """Return a container as the engine shows it, made of our own request ``age`` seconds ago."""
+    body = to_engine(SPEC, "ofa", SHELF)
+    started = (NOW - timedelta(seconds=age)).isoformat().replace("+00:00", "Z")
+    config = {name: body[name] for name in ("Image", "Env", "Labels", "StopTimeout")}
+    return {
+        "Id": f"id{age:g}",
+        "Name": "/ofa_group_Weld" if age > 60 else "/ofa_group_Weld.next",
+        "Image": "sha256:1",
+        "Created": started,
+        "Config": config,
+        "HostConfig": body["HostConfig"],
+        "NetworkSettings": {"Networks": {"net": {"Aliases": ["ofa_group_Weld"]}}},
+        "State": {"Status": status, "StartedAt": started, **state},
+    }
+
+
+def observed(*raws: dict[str, Any]) -> LiveService:
+    """Return the service that these containers are."""
+    [containers] = by_service(raws, NOW, 5.0).values()
+    return live_service(containers, {"sha256:1": {"Config": {"Env": ["A=1", "PATH=/bin"]}}}, SHELF)
+
+
+def left(live: LiveService) -> tuple[str, ...]:
+    """Return what is left to be done."""
+    assert live.spec is not None
+    return live.spec.unexpected
+
+
+def test_one_that_runs_is_as_it_was_asked_for() -> None:
+    """A variable of ours that the image has too is ours; one of the image's alone is not."""
+    live = observed(container("running", 100))
+    assert live.spec == SPEC
+    assert (live.running, live.error, live.update_state) == (1, "", "")
+
+
+@pytest.mark.parametrize("health", ["starting", "unhealthy"])
+def test_after_a_start_of_the_engine_the_old_one_is_kept(health: str) -> None:
+    """Everything is unhealthy for a moment then; the newest may be one that never gets well."""
+    old = container("running", 100, Health={"Status": health})
+    new = container("running", 50, Health={"Status": "starting"})
+    live = observed(new, old)
+    assert left(live) == ()
+    assert (live.running, live.update_state, live.id) == (0, "updating", "id100+id50")
+
+
+def test_an_old_one_that_does_not_run_is_waited_for_by_nobody() -> None:
+    """The new one takes its place at once."""
+    assert left(observed(container("exited", 100), container("running", 1))) == ("replaced",)
+
+
+@pytest.mark.parametrize(("age", "proved"), [(4, False), (6, True), (-30, True)])
+def test_without_a_healthcheck_time_is_the_proof(age: float, proved: bool) -> None:
+    """Five seconds; where the engine's clock is ahead of ours, time proves nothing and nothing waits for it."""
+    live = observed(container("running", 100), container("running", age))
+    assert (live.running == 1, left(live) == ("replaced",)) == (proved, proved)
+
+
+def test_a_healthcheck_is_proof_enough() -> None:
+    """No time is waited on top of it."""
+    live = observed(container("running", 100), container("running", 1, Health={"Status": "healthy"}))
+    assert left(live) == ("replaced",)
+
+
+def test_one_that_is_on_its_way_out_is_none() -> None:
+    """What is being removed is not repaired."""
+    assert by_service([container("removing", 100)], NOW, 5.0) == {}
+
+
+def test_one_that_could_not_be_removed_whole_is_replaced() -> None:
+    """No repair of a state can help it."""
+    assert left(observed(container("dead", 100))) == ("dead",)
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "said"),
+    [
+        ("created", {"Error": "port is already allocated"}, "port is already allocated"),
+        ("restarting", {"ExitCode": 3}, "exited with code 3, started again 0 times"),
+        ("running", {"Health": {"Status": "unhealthy", "Log": [{"Output": "no\n"}]}}, "unhealthy: no"),
+        ("running", {"Health": {"Status": "unhealthy", "Log": None}}, "unhealthy: the healthcheck fails"),
+        ("running", {"Health": {"Status": "starting"}}, ""),
+    ],
+)
+def test_why_it_does_not_run_is_said(status: str, state: dict[str, Any], said: str) -> None:
+    """In the engine's or the container's own words where there are any."""
+    live = observed(container(status, 100, **state))
+    assert (live.running, live.error) == (0, said)
+
+
+@pytest.mark.parametrize(
+    "label", ["[broken", "7", '{"env": 5}', '{"env": [{}], "cpu_reservation": "x", "publish": []}', ""]
+)
+def test_a_label_that_somebody_changed_shows_as_a_difference(label: str) -> None:
+    """Nothing that is read makes the operator fall over, or believe what is not so."""
+    raw = container("running", 100)
+    raw["Config"]["Labels"]["org.openfactory.asked"] = label
+    raw["HostConfig"]["PortBindings"] = {"8000/tcp": [{"HostPort": "6000-6010"}, {}]}
+    live = observed(raw)
+    assert live.spec is not None
+    assert live.spec != SPEC
+    raw["Config"]["Labels"]["org.openfactory.kind"] = "other"
+    assert observed(raw).spec is None
+
+
+@pytest.mark.parametrize("path", ["/registry.json", "/etc/openfactory/other.json"])
+def test_a_registry_has_one_name_in_a_directory(path: str) -> None:
+    """The directory is what is mounted, so its name is the one that there is."""
+    mounting = ServiceSpec(**{**vars(SPEC), "configs": (ConfigMount("ofa_registry-abc", path),)})
+    with pytest.raises(PlatformRefused, match=r"registry.json alone"):
+        to_engine(mounting, "ofa", SHELF)
+
+
+def test_two_tasks_are_refused() -> None:
+    """Also where the settings were not asked."""
+    with pytest.raises(PlatformRefused, match="2 tasks"):
+        to_engine(ServiceSpec(**{**vars(SPEC), "replicas": 2}), "ofa", SHELF)
