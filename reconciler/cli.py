@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from reconciler import logs
-from reconciler.commands import interface, pause, run, runserver, show, teardown, why
+from reconciler.commands import interface, migrate, pause, run, runserver, show, teardown, why
 from reconciler.commands import settings as settings_command
 from reconciler.commands.manual import MAIN
 from reconciler.controller import explained
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true", help="with --once or alone: one cycle that writes nothing")
     run.once_options(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for family in (show, why, run, pause, teardown, runserver, settings_command):
+    for family in (show, why, run, pause, teardown, runserver, migrate, settings_command):
         family.add(commands)
     interface.add(commands, _parser)
     return parser

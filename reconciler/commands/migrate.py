@@ -1,0 +1,160 @@
+"""``migrate``: from the system before this one to this one, step by step, and back."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from reconciler import migrate
+from reconciler.commands import run
+from reconciler.commands.output import command, out
+from reconciler.controller import Controller, World
+from reconciler.converge import Exit
+from reconciler.errors import ConfigurationError
+from reconciler.legacy import PORT, OldService, OldServices, OldStream
+from reconciler.metrics import Metrics
+from reconciler.migrate import Scene, StepRefused, look
+from reconciler.platforms.swarm_legacy import SwarmOldServices
+from reconciler.readonly import Withheld
+from reconciler.settings import Settings
+from reconciler.wiring import build_world
+
+_STEPS = ("start", "switch", "back", "remove_old")
+
+
+def add(commands: Any) -> None:
+    """Register ``migrate``."""
+    parser = command(commands, "migrate", "come from the system before this one, step by step", _migrate)
+    steps = parser.add_mutually_exclusive_group()
+    steps.add_argument("--start", action="store_true", help="free the names that new streams need, and converge")
+    steps.add_argument("--switch", action="store_true", help=f"give port {PORT} to the new router, and converge")
+    steps.add_argument("--back", action="store_true", help="give the port back, or after a teardown the names")
+    steps.add_argument("--remove-old", action="store_true", help="remove the old system's services and streams")
+    parser.add_argument("--timeout", type=float, metavar="S", help="seconds to converge in (300)")
+    parser.add_argument("-o", "--output", choices=("text", "json"), help="format of what is shown (text)")
+
+
+def _migrate(options: argparse.Namespace, settings: Settings) -> int:
+    if settings.deployment_platform != "swarm":
+        raise ConfigurationError(
+            f"DEPLOYMENT_PLATFORM={settings.deployment_platform}: migrate knows the old system on a Swarm only"
+        )
+    chosen = next((step for step in _STEPS if getattr(options, step, False)), "")
+    metrics = Metrics(CollectorRegistry())
+    world = build_world(settings, metrics, None if chosen else Withheld())
+    old = SwarmOldServices()
+    try:
+        if chosen:
+            return _step(chosen, options, Controller(world, metrics), old)
+        scene = look(Controller(world, metrics), old)
+        out(as_json(scene) if options.output == "json" else as_text(scene))
+    except StepRefused as refusal:
+        print(f"reconciler: refused: {refusal} (exit {Exit.REFUSED})", file=sys.stderr)  # noqa: T201 - the one-line summary
+        return Exit.REFUSED
+    finally:
+        old.close()
+    return Exit.OK
+
+
+def _step(chosen: str, options: argparse.Namespace, controller: Controller, old: OldServices) -> int:
+    world = controller.world
+    scene = look(controller, old)
+    match chosen:
+        case "start":
+            _tell(migrate.start(scene, world))
+            return _converge(options, world)
+        case "switch":
+            return _switch(scene, options, controller, old)
+        case "back":
+            return _back(scene, options, controller, old)
+        case _:
+            _tell(migrate.remove_old(scene, world, old))
+    return Exit.OK
+
+
+def _switch(scene: Scene, options: argparse.Namespace, controller: Controller, old: OldServices) -> int:
+    """Move the port; where the new router does not take it, the old one gets it back at once."""
+    moved = _tell(migrate.switch(scene, old))
+    code = _converge(options, controller.world)
+    if not moved:
+        return code
+    after = look(controller, old)
+    if not after.has_port:
+        _tell(migrate.give_port_back(after, old))
+        return code or Exit.NOT_CONVERGED
+    return code
+
+
+def _back(scene: Scene, options: argparse.Namespace, controller: Controller, old: OldServices) -> int:
+    if scene.has_port and not scene.wants_port:  # ours is to leave it first
+        _converge(options, controller.world)
+        scene = look(controller, old)
+    done = _tell(migrate.give_port_back(scene, old)) + _tell(migrate.give_names_back(scene, controller.world))
+    if scene.stand_ins and not scene.is_torn_down:
+        out("the old services are fed by stand-ins; `reconciler teardown`, then `migrate --back`, gives the names back")
+    elif not done:
+        out("nothing to take back")
+    return Exit.OK
+
+
+def _converge(options: argparse.Namespace, world: World) -> int:
+    """Let the operator's own cycles make the new side, as ``--once`` does."""
+    options.once, options.output = True, "text"
+    return run.run(options, world.settings)
+
+
+def _tell(done: Iterator[str]) -> int:
+    count = 0
+    for line in done:
+        out(line)
+        count += 1
+    return count
+
+
+def as_text(scene: Scene) -> str:
+    """Show both sides and what comes next."""
+    rows = [_service(one) for one in scene.touchable] + [_stream(one, scene) for one in scene.streams]
+    odd = [(one.name, f"left alone: {one.odd}") for one in scene.services if one.odd]
+    width = max((len(name) for name, _ in (*rows, *odd)), default=0)
+    lines = [f"{name:{width}}  {what}".rstrip() for name, what in (*rows, *odd)]
+    groups = [item for item in scene.plan.items if item.group is not None]
+    ready = sum(item.condition == "Ready" for item in groups)
+    old = ["The old system:", *lines] if lines else ["Nothing of the old system is here."]
+    new = f"The new system: {ready} of {len(groups)} groups ready."
+    why = [f"  {reason}" for reason in scene.unready[:10]] if scene.next_step else []
+    return "\n".join([*old, "", new, *why, *([f"\nNext: {scene.next_step}"] if scene.next_step else [])])
+
+
+def _service(one: OldService) -> tuple[str, str]:
+    port = f", port {', '.join(map(str, one.ports))}" if one.ports else ""
+    group = f" {one.group!r}" if one.group else ""
+    return one.name, f"{one.role}{group}, {one.running}/{one.wanted}{port}"
+
+
+def _stream(one: OldStream, scene: Scene) -> tuple[str, str]:
+    if one.stand_in:
+        return one.name, f"stands in for the old stream: writes {one.topic}"
+    needed = "; the new stream needs its name" if one in scene.in_the_way else ""
+    return one.name, f"old stream, writes {one.topic}{needed}"
+
+
+def as_json(scene: Scene) -> str:
+    """Show the same for machines."""
+    services = [
+        {"name": s.name, "role": s.role, "group": s.group, "ports": s.ports, "running": s.running, "odd": s.odd or None}
+        for s in scene.services
+    ]
+    streams = [{"name": s.name, "group": s.group, "topic": s.topic, "stand_in": s.stand_in} for s in scene.streams]
+    document = {
+        "services": services,
+        "streams": streams,
+        "in_the_way": [stream.name for stream in scene.in_the_way],
+        "unready": scene.unready,
+        "next": scene.next_step or None,
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False)

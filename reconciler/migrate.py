@@ -1,0 +1,325 @@
+"""From the system before this one to this one, in steps of which each can be run again and taken back.
+
+The one thing that cannot stand side by side is a name: the old system's stream of a group is called as ours has to be
+(``ASSET_STREAM_WELD``). But the old group service reads the stream's *topic*, by another name than ours, and knows
+nothing of the stream. So `start` lets the old definition go on under another name, the stand-in, and only then drops
+the original: the old side stays fed, the name is free, and the operator makes the new side beside it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from reconciler.controller import Controller, World
+from reconciler.desired import routing_layer_name, state_api_name
+from reconciler.errors import KsqlError
+from reconciler.legacy import (
+    PORT,
+    OldService,
+    OldServices,
+    OldStream,
+    Role,
+    create,
+    is_old,
+    old_streams,
+    original_name,
+    stand_in_name,
+)
+from reconciler.model import Condition, Plan
+from reconciler.platforms.base import LiveService, Publish
+from reconciler.settings import Environment, Settings
+from reconciler.survey import Survey
+
+#: Seconds for which stand-in and original both write: clients of the old side get events twice and lose none. A query
+#: that was just created reads its first event after one to two seconds.
+OVERLAP = 3.0
+_KEPT_RETENTION = re.compile(r"retention \(topic has (-?\d+)\)")
+
+
+class StepRefused(Exception):
+    """A step is not safe now; the text says what has to come first."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Both systems as they are.
+
+    Attributes:
+        settings: of the new one.
+        plan: what the operator would do.
+        survey: what it saw.
+        services: with names of the old system, the odd ones too.
+        streams: of the old system, and stand-ins.
+    """
+
+    settings: Settings
+    plan: Plan
+    survey: Survey
+    services: tuple[OldService, ...]
+    streams: tuple[OldStream, ...]
+
+    @property
+    def touchable(self) -> tuple[OldService, ...]:
+        """Services in the old system's exact shape."""
+        return tuple(one for one in self.services if not one.odd)
+
+    @property
+    def router(self) -> OldService | None:
+        """The old router, in its exact shape."""
+        return next((one for one in self.touchable if one.role is Role.ROUTER), None)
+
+    @property
+    def in_the_way(self) -> tuple[OldStream, ...]:
+        """Old streams whose names new ones need."""
+        needed = {names.stream for names in self.survey.wanted.values()}
+        return tuple(one for one in self.streams if not one.stand_in and one.name in needed)
+
+    @property
+    def stand_ins(self) -> tuple[OldStream, ...]:
+        """Old definitions that go on under names of ours."""
+        return tuple(one for one in self.streams if one.stand_in)
+
+    @property
+    def routing_layer(self) -> LiveService | None:
+        """The new router, ours by its label."""
+        return self._own(routing_layer_name(self.settings))
+
+    @property
+    def unready(self) -> tuple[str, ...]:
+        """What keeps the new side from taking over, in words."""
+        groups = [
+            item for item in self.plan.items if item.group is not None and item.condition is not Condition.LEAVING
+        ]
+        why = [
+            f"{item.title} is {item.condition}: {item.detail or 'not registered'}"
+            for item in groups
+            if item.condition is not Condition.READY or item.url is None
+        ]
+        for name in (routing_layer_name(self.settings), state_api_name(self.settings)):
+            live = self._own(name)
+            if self._is_deployed(name) and (live is None or not live.running):
+                why.append(f"service {name} does not run")
+        return (*why, *([] if groups else ["it has no groups"]))
+
+    @property
+    def next_step(self) -> str:
+        """The command that comes next, ``""`` where nothing of the old system is left."""
+        if not self.touchable and not self.streams:
+            return ""
+        if self.in_the_way:
+            return "reconciler migrate --start"
+        if self.unready:
+            return "reconciler --once"
+        return "reconciler migrate --switch" if self.holds_port else "reconciler migrate --remove-old"
+
+    @property
+    def holds_port(self) -> bool:
+        """Whether clients still reach the old router from outside."""
+        return self.router is not None and bool(self.router.ports)
+
+    @property
+    def wants_port(self) -> bool:
+        """Whether the settings give the new router the port that the old one has."""
+        settings = self.settings
+        outside = settings.routing_layer_publish is not Publish.NONE and self._is_deployed(routing_layer_name(settings))
+        return outside and settings.routing_layer_port == PORT
+
+    @property
+    def has_port(self) -> bool:
+        """Whether the new router publishes that port."""
+        live = self.routing_layer
+        return live is not None and live.spec is not None and any(port.published == PORT for port in live.spec.ports)
+
+    @property
+    def is_torn_down(self) -> bool:
+        """Whether no service of ours is left."""
+        owner = self.settings.reconciler_owner
+        return not any(live.owner == owner for live in self.survey.observed.platform.services.values())
+
+    def _is_deployed(self, name: str) -> bool:
+        local = self.settings.environment is Environment.LOCAL
+        return not (local and name == routing_layer_name(self.settings))
+
+    def _own(self, name: str) -> LiveService | None:
+        live = self.survey.observed.platform.services.get(name.casefold())
+        return live if live is not None and live.owner == self.settings.reconciler_owner else None
+
+
+def look(controller: Controller, old: OldServices) -> Scene:
+    """Read both systems in full.
+
+    Raises:
+        ReconcilerError: a read failed or was not complete.
+        StepRefused: a rule stops everything, for example because another cluster answers.
+    """
+    survey, verdict = controller.look()
+    if verdict.stopped:
+        raise StepRefused("; ".join(refusal.text for refusal in verdict.refusals if refusal.stops))
+    settings = controller.world.settings
+    plan = controller.plan(survey, verdict)
+    return Scene(settings, plan, survey, old.observe(), old_streams(survey.observed.source.queries, settings))
+
+
+def start(scene: Scene, world: World, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
+    """Free the names that the new streams need; yield what was done.
+
+    Raises:
+        StepRefused: before anything is written, or when what is to be dropped is not what it was.
+        ReconcilerError: a statement failed; the step can be run again.
+    """
+    _need_health(scene)
+    if scene.in_the_way and scene.wants_port and scene.holds_port:
+        raise StepRefused(
+            f"port {PORT} is the old router's until the switch: run the new one beside it with another "
+            "ROUTING_LAYER_PORT, or ROUTING_LAYER_PUBLISH=none, at the operator and here"
+        )
+    for stream in scene.in_the_way:
+        _need_untouched(world, stream)
+    there = {stream.name for stream in scene.stand_ins}
+    for stream in scene.in_the_way:
+        name = stand_in_name(stream.group, scene.settings)
+        if name not in there:
+            _create(world, stream.group, name)
+            yield f"created stream {name}, which writes {stream.topic} as {stream.name} does"
+    if scene.in_the_way:
+        sleep(OVERLAP)
+    for stream in scene.in_the_way:
+        _replace(world, stream, stand_in_name(stream.group, scene.settings))
+        yield f"dropped stream {stream.name}; its topic {stream.topic} stays and goes on being fed"
+
+
+def switch(scene: Scene, old: OldServices) -> Iterator[str]:
+    """Take the port from the old router, so that the operator can give it to the new one; yield what was done.
+
+    Raises:
+        StepRefused: the new side could not take over.
+        ReconcilerError: the write failed; nothing has changed.
+    """
+    router = scene.router
+    if router is None or not router.ports:
+        return
+    if not scene.wants_port:
+        raise StepRefused(
+            f"the new router is to take port {PORT}: set ROUTING_LAYER_PORT={PORT} and a ROUTING_LAYER_PUBLISH other "
+            "than none, at the operator and here"
+        )
+    _need_ready(scene)
+    old.publish(router, None)
+    yield f"service {router.name} publishes no port any more; it goes on running"
+
+
+def give_port_back(scene: Scene, old: OldServices) -> Iterator[str]:
+    """Publish the old router's port again; yield what was done.
+
+    Raises:
+        StepRefused: the new router has it.
+        ReconcilerError: the write failed; nothing has changed.
+    """
+    router = scene.router
+    if router is None or router.ports or scene.settings.environment is Environment.LOCAL:
+        return
+    if scene.has_port:
+        raise StepRefused(
+            f"the new router still publishes {PORT}: set another ROUTING_LAYER_PORT, or ROUTING_LAYER_PUBLISH=none, "
+            "at the operator and here, and run `reconciler migrate --back` again"
+        )
+    old.publish(router, PORT)
+    yield f"service {router.name} publishes port {PORT} again"
+
+
+def give_names_back(scene: Scene, world: World, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
+    """Let the originals go on under their own names, where nothing of the new side is left; yield what was done.
+
+    While anything of the new side is there, stand-ins feed the old services as well as the originals did.
+
+    Raises:
+        ReconcilerError: a statement failed; the step can be run again.
+    """
+    back = [one for one in scene.stand_ins if original_name(one.group) not in scene.survey.observed.source.streams]
+    if not scene.is_torn_down:
+        return
+    _need_health(scene)
+    for stream in back:
+        _need_untouched(world, stream)
+        _create(world, stream.group, original_name(stream.group))
+        yield f"created stream {original_name(stream.group)} as it was"
+    originals = {one.group for one in scene.streams if not one.stand_in} | {one.group for one in back}
+    replaced = [one for one in scene.stand_ins if one.group in originals]
+    if replaced:
+        sleep(OVERLAP)
+    for stream in replaced:
+        _replace(world, stream, original_name(stream.group))
+        yield f"dropped stream {stream.name}"
+
+
+def remove_old(scene: Scene, world: World, old: OldServices) -> Iterator[str]:
+    """Remove the old system's services, then its streams and their stand-ins; yield what was done.
+
+    Raises:
+        StepRefused: clients still reach the old router from outside, or the new side is not ready.
+        ReconcilerError: a write failed; the step can be run again.
+    """
+    if not scene.touchable and not scene.streams:
+        return
+    _need_health(scene)
+    if scene.holds_port:
+        raise StepRefused("the old router still publishes its port: run `reconciler migrate --switch` first")
+    if scene.in_the_way:
+        raise StepRefused("old streams have names that new ones need: run `reconciler migrate --start` first")
+    _need_ready(scene)
+    for stream in scene.streams:
+        _need_untouched(world, stream)
+    for service in scene.touchable:
+        old.remove(service)
+        yield f"removed service {service.name}"
+    for stream in scene.streams:
+        _need_untouched(world, stream)
+        world.ksqldb.execute(world.topology.drop(stream.name, delete_topic=scene.settings.delete_topics))
+        yield f"dropped stream {stream.name}" + (f" and topic {stream.topic}" if scene.settings.delete_topics else "")
+
+
+def _need_health(scene: Scene) -> None:
+    trouble = scene.survey.observed.source.trouble
+    if trouble:
+        raise StepRefused(f"ksqlDB is not well: {trouble}")
+
+
+def _need_ready(scene: Scene) -> None:
+    if scene.unready:
+        more = f" (and {len(scene.unready) - 3} more)" if len(scene.unready) > 3 else ""  # noqa: PLR2004 - enough to read
+        raise StepRefused(f"the new side is not ready: {'; '.join(scene.unready[:3])}{more}")
+
+
+def _need_untouched(world: World, stream: OldStream) -> None:
+    """Refuse to drop a stream that somebody reads or has changed: its own description says so, not a list."""
+    found = world.ksqldb.describe_or_none(stream.name)
+    if found is None:
+        raise StepRefused(f"stream {stream.name} is gone since it was read: look again")
+    if not is_old(found.statement, stream, world.settings):
+        raise StepRefused(f"stream {stream.name} is not exactly the old system's any more: not touched")
+    readers = (*found.constraints, *(query.id for query in found.read_queries))
+    if readers:
+        raise StepRefused(f"stream {stream.name} is read by {', '.join(readers)}: let those read {stream.topic} first")
+
+
+def _create(world: World, group: str, name: str) -> None:
+    """Create the old definition under a name; over a topic of another retention with that one."""
+    try:
+        world.ksqldb.execute(create(group, name, world.settings))
+    except KsqlError as error:
+        kept = _KEPT_RETENTION.search(" ".join(str(error).split()))
+        if kept is None:
+            raise
+        world.ksqldb.execute(create(group, name, world.settings, int(kept[1])))
+
+
+def _replace(world: World, stream: OldStream, by: str) -> None:
+    """Drop a stream whose definition goes on under another name, once that is seen to be written."""
+    _need_untouched(world, stream)
+    follower = world.ksqldb.describe_or_none(by)
+    if follower is None or not follower.write_queries:
+        raise StepRefused(f"stream {by} does not write {stream.topic}: {stream.name} stays")
+    world.ksqldb.execute(world.topology.drop(stream.name))
