@@ -1,10 +1,14 @@
-"""The stack files name what the code reads."""
+"""The stack files name what the code reads, and Docker's own client accepts them."""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+from typing import Any
 
 import pytest
+import yaml
 
 from reconciler.settings import Settings
 from tests.e2e.system import ROOT
@@ -21,6 +25,12 @@ _ELSEWHERE = {
     "REGISTRY_DIR",
 }
 _SETTINGS = {name.upper() for name in Settings.model_fields}
+_REQUIRED = {
+    "KAFKA_BROKER": "broker:9092",
+    "KSQLDB_URL": "http://ksqldb:8088",
+    "DOCKER_SOCK_GID": "998",
+    "KAFKA_CLUSTER_ID": "MkU3OEVBNTcwNTJENDM2Qg",
+}
 
 
 def environment(manifest: str) -> set[str]:
@@ -29,6 +39,17 @@ def environment(manifest: str) -> set[str]:
     operator = text[text.index("  reconciler:") :]
     block = operator[operator.index("    environment:") : operator.index("    volumes:")]
     return set(re.findall(r"^      ([A-Z_]+):", block, re.MULTILINE))
+
+
+def rendered(*manifests: str) -> dict[str, Any]:
+    """Return what Docker's client makes of stack files, one laid over the other; a fault in them fails here."""
+    files = [part for each in manifests for part in ("-c", str(ROOT / "manifests" / each))]
+    done = subprocess.run(
+        ["docker", "stack", "config", *files], env=os.environ | _REQUIRED, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = yaml.safe_load(done.stdout)
+    return document
 
 
 def test_every_setting_can_be_set_in_the_stack_file() -> None:
@@ -40,3 +61,55 @@ def test_every_setting_can_be_set_in_the_stack_file() -> None:
 def test_a_stack_file_sets_nothing_that_the_operator_does_not_read(manifest: str) -> None:
     """A misspelt variable would be ignored in silence."""
     assert environment(manifest) <= _SETTINGS
+
+
+def test_every_program_of_ours_runs_as_its_own_user() -> None:
+    """No target of the Dockerfile that starts something is left as root."""
+    targets = re.split(r"^FROM ", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)[1:]
+    users: dict[str, str] = {}
+    for target in targets:
+        base, name = re.match(r"(\S+) AS (\S+)", target).groups()  # type: ignore[union-attr]  # every FROM has a name
+        said = re.findall(r"^USER (\S+)", target, re.MULTILINE)
+        users[name] = said[-1] if said else users.get(base, "root")
+        assert "ENTRYPOINT" not in target or users[name] == "openfactory", name
+
+
+@pytest.mark.engine
+def test_the_operator_is_not_root_and_has_one_group() -> None:
+    """The image's user with the socket's group, no capability, nothing to write to."""
+    operator = rendered("stack.yml")["services"]["reconciler"]
+    assert operator["user"] == "10001:998"
+    assert operator["read_only"]
+    assert operator["cap_drop"] == ["ALL"]
+    assert operator["deploy"]["placement"]["constraints"] == ["node.role == manager"]
+
+
+@pytest.mark.engine
+def test_behind_the_socket_proxy_the_operator_has_no_socket() -> None:
+    """The overlay takes socket and group away, and the proxy alone has them, in a network of these two."""
+    services = rendered("stack.yml", "socket-proxy/stack.yml")["services"]
+    operator, proxy = services["reconciler"], services["socket-proxy"]
+    assert operator["user"] == "10001:10001"
+    assert [volume["source"] for volume in operator["volumes"]] == ["/dev/null"]
+    assert operator["environment"]["DOCKER_HOST"] == "tcp://socket-proxy:2375"
+    assert [volume["source"] for volume in proxy["volumes"]] == ["/var/run/docker.sock"]
+    assert list(proxy["networks"]) == ["socket"]
+    assert "ports" not in proxy
+    configuration = rendered("stack.yml", "socket-proxy/stack.yml")["configs"]["socket-proxy"]["file"]
+    assert configuration == str(ROOT / "manifests" / "socket-proxy" / "haproxy.cfg")
+
+
+@pytest.mark.engine
+def test_the_ksqldb_of_the_manifest_is_as_the_operator_needs_it() -> None:
+    """What docs/ksqldb.md asks of a server: scans, no limit on queries, time to stop; and an identity that stays."""
+    services = rendered("kafka-ksqldb.yml")["services"]
+    given = {
+        name.removeprefix("KSQL_").lower().replace("_", "."): value
+        for name, value in services["ksqldb"]["environment"].items()
+    }
+    assert given["ksql.query.pull.table.scan.enabled"] == "true"
+    assert "ksql.query.persistent.active.limit" not in given
+    assert given["ksql.service.id"]
+    assert given["bootstrap.servers"] in services["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]
+    assert services["kafka"]["environment"]["CLUSTER_ID"] == _REQUIRED["KAFKA_CLUSTER_ID"]
+    assert services["ksqldb"]["stop_grace_period"] == "2m0s"  # half a second for each of 200 groups, and some
