@@ -26,6 +26,7 @@ from reconciler.ksqldb.wire import Row
 from reconciler.registry import Membership as Source
 from routing_layer.ksql import Ksql, pair
 from routing_layer.membership import Membership
+from routing_layer.memory import trim
 from routing_layer.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
@@ -140,6 +141,8 @@ class Follower:
         while not stage.caught_up(listed):  # noqa: ASYNC110 - it waits for time to pass without rows
             await asyncio.sleep(0.1)
         await self._settle(stage, listed)
+        del listed
+        trim()
 
     async def _believed(self, source: Source, stage: Stage) -> dict[str, str | None]:
         """Return a full list that can be believed; ask again until there is one."""
@@ -205,6 +208,7 @@ class Follower:
             await asyncio.sleep(pause)
             started = time.monotonic()
             first = await self._differences(source)
+            trim()
             # A large table is read less often: at most a twentieth of the time goes into comparing.
             pause = max(self._resync, 20 * (time.monotonic() - started))
             if first:
