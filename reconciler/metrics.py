@@ -78,7 +78,11 @@ class Metrics:
             "reconciler_api_requests", "Requests to ksqlDB and the engine", ["target", "method", "code"], registry=r
         )
         self.request_seconds = Histogram(
-            "reconciler_api_request_duration_seconds", "Their duration", ["target"], buckets=_TIMES, registry=r
+            "reconciler_api_request_duration_seconds",
+            "Duration of requests to ksqlDB and the engine",
+            ["target"],
+            buckets=_TIMES,
+            registry=r,
         )
         self.lies = Counter(
             "reconciler_groups_table_rebuilds", "Tables of counts that differed from the map for good", registry=r
