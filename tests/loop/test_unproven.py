@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from fakes import Stage
 
 from reconciler.apply import Executor
 from reconciler.model import RecreateStream
 from reconciler.names import names_of
 from reconciler.wiring import topology_of
+from tests.fakes import Stage
 
 FOREIGN = "CREATE STREAM ASSET_STREAM_WELD WITH (KAFKA_TOPIC='x') AS SELECT * FROM S EMIT CHANGES;"
 
