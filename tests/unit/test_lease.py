@@ -1,0 +1,88 @@
+"""The lease's rules, one by one."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.lease import Candidate, Lease, Sight, next_lease, parse
+
+ME = Candidate("me", 15.0)
+COMMAND = Candidate("me", 15.0, insists=True)
+THEIRS = Lease("other", 3, 7, 15.0)
+
+
+def decided(lease: Lease | None, me: Candidate = ME, **more: object) -> Lease | None:
+    """Return what would be written by one who has just looked."""
+    given: dict[str, object] = {"now": 0.0, "paused": False, "writing": False, **more}
+    return next_lease(me, Sight(lease, 0.0), **given)  # type: ignore[arg-type]
+
+
+def test_a_free_lease_is_taken() -> None:
+    """The first of all makes the record; a lease that was given up is taken at once, with the next term."""
+    assert decided(None) == Lease("me", 1, 0, 15.0)
+    assert decided(Lease("", 3, 7, 15.0)) == Lease("me", 4, 0, 15.0)
+
+
+def test_a_held_lease_is_left_alone_until_it_has_not_changed_for_its_duration() -> None:
+    """The duration is the holder's, and the clock the waiter's own."""
+    assert decided(THEIRS, now=14.9) is None
+    assert decided(THEIRS, now=15.0) == Lease("me", 4, 0, 15.0)
+    assert decided(Lease("other", 3, 7, 40.0), now=39.0) is None
+
+
+def test_every_beat_starts_the_wait_again_and_a_wish_does_not() -> None:
+    """Only what the holder writes shows that it lives."""
+    sight = Sight(THEIRS, 0.0)
+    assert not sight.of(Lease("other", 3, 8, 15.0), 10.0).stale(20.0)
+    assert sight.of(Lease("other", 3, 7, 15.0, wanted="me"), 10.0).stale(15.0)
+
+
+def test_the_holder_renews() -> None:
+    """Each beat writes something that was not there before, and keeps who asks."""
+    assert decided(Lease("me", 3, 7, 15.0)) == Lease("me", 3, 8, 15.0)
+
+
+def test_a_loop_hands_over_to_a_command_between_two_writes() -> None:
+    """A command asks, the loop gives up once no write is on its way, and leaves the lease to who asked."""
+    asked = decided(THEIRS, COMMAND)
+    assert asked == Lease("other", 3, 7, 15.0, wanted="me")
+    held = Lease("me", 3, 7, 15.0, wanted="command")
+    assert decided(held, writing=True) == Lease("me", 3, 8, 15.0, wanted="command")
+    assert decided(held) == Lease("", 3, 7, 15.0, wanted="command")
+    assert decided(Lease("", 3, 7, 15.0, wanted="command")) is None
+    assert decided(Lease("", 3, 7, 15.0, wanted="me"), COMMAND) == Lease("me", 4, 0, 15.0)
+
+
+def test_a_command_that_died_before_it_took_what_it_asked_for_is_not_waited_for_longer() -> None:
+    """One duration, like a holder."""
+    assert decided(Lease("", 3, 7, 15.0, wanted="command"), now=15.0) == Lease("me", 4, 0, 15.0)
+
+
+def test_a_command_hands_over_to_nobody() -> None:
+    """Another command waits until it has ended, and does not overwrite a wish."""
+    assert decided(Lease("me", 3, 7, 15.0, wanted="x"), COMMAND) == Lease("me", 3, 8, 15.0, wanted="x")
+    assert decided(Lease("other", 3, 7, 15.0, wanted="x"), COMMAND) is None
+
+
+def test_paused_nobody_holds_it() -> None:
+    """A paused holder gives up, and nobody takes: so whoever looks can tell that no write is on its way."""
+    assert decided(Lease("me", 3, 7, 15.0), paused=True) == Lease("", 3, 7, 15.0)
+    assert decided(None, paused=True) is None
+    assert decided(THEIRS, paused=True, now=99.0) is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"term": "-1", "beat": "x", "seconds": "nan"}, {"seconds": "1e300"}, {"seconds": "inf", "term": "9" * 99}],
+)
+def test_a_record_that_was_spoilt_by_hand_keeps_nobody_out_for_long(fields: dict[str, str]) -> None:
+    """Nonsense reads as a default."""
+    lease = parse(fields)
+    assert (lease.term, lease.beat, lease.seconds) == (0, 0, 15.0)
+    assert parse({"seconds": "999999"}).seconds == 600.0
+
+
+def test_it_is_read_as_it_was_written() -> None:
+    """All fields."""
+    lease = Lease("a", 3, 7, 2.5, "b")
+    assert parse(lease.fields) == lease
