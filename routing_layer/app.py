@@ -79,6 +79,7 @@ class Proxy:
             "/readyz": ("readyz", self._readyz),
             "/metrics": ("metrics", self._metrics),
         }
+        self._held_group_stream = self._held(self._group_stream)
         self._observe()
 
     async def start(self) -> None:
@@ -128,7 +129,7 @@ class Proxy:
         if known is not None:
             return known
         if path.startswith(_GROUP) and path.endswith(_STREAM) and len(path) > len(_GROUP) + len(_STREAM):
-            return "group_stream", self._held(self._group_stream)
+            return "group_stream", self._held_group_stream
         return "other", self._nothing
 
     def _held(self, handler: _Handler) -> _Handler:
