@@ -54,7 +54,9 @@ class PlatformBench:
 
     def live(self, spec: ServiceSpec) -> LiveService:
         """Return a service as it is observed."""
-        return self.platform.observe().services[spec.name.lower()]
+        services = self.platform.observe().services
+        assert spec.name.lower() in services, f"{spec.name} is observed, under its name in lower case"
+        return services[spec.name.lower()]
 
     def differs(self, spec: ServiceSpec) -> list[str]:
         """Return the fields that differ, as the plan finds out."""
@@ -178,6 +180,7 @@ class PlatformConformance:
         """The second time finds nothing, and a new service of the same name is another one."""
         bench.platform.create_service(bench.spec)
         seen = bench.live(bench.spec)
+        bench.platform.remove_service(seen)
         bench.platform.remove_service(seen)
         assert bench.platform.observe().services == {}
         bench.platform.create_service(bench.spec)

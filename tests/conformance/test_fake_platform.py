@@ -31,19 +31,24 @@ class Picky(FakePlatform):
             raise PlatformRefused(f"{spec.image}: not found")
 
 
+def in_memory() -> PlatformBench:
+    """A platform in memory, as two owners see it."""
+    platform = Picky()
+    spec = ServiceSpec("ofa_group_Weld", Kind.GROUP, "Weld", "image:1", {"A": "1"}, 1, 0.5, 0.1, "net")
+    return PlatformBench(
+        platform=platform,
+        spec=spec,
+        stranger=FakePlatform(owner="other", prefix="other"),
+        disturb=lambda name: platform.touch(name, env={"X": "1"}),
+        absent_image=ABSENT,
+        patience=1.0,
+    )
+
+
 class TestFakePlatform(PlatformConformance):
     """Every rule, in memory."""
 
     @pytest.fixture
     def bench(self) -> PlatformBench:
-        """A platform in memory, as two owners see it."""
-        platform = Picky()
-        spec = ServiceSpec("ofa_group_Weld", Kind.GROUP, "Weld", "image:1", {"A": "1"}, 1, 0.5, 0.1, "net")
-        return PlatformBench(
-            platform=platform,
-            spec=spec,
-            stranger=FakePlatform(owner="other", prefix="other"),
-            disturb=lambda name: platform.touch(name, env={"X": "1"}),
-            absent_image=ABSENT,
-            patience=1.0,
-        )
+        """A new one for each test."""
+        return in_memory()
