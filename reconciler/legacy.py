@@ -100,7 +100,7 @@ class OldServices(Protocol):
         """Every service with a name of the old system, the odd ones too."""
 
     def publish(self, service: OldService, port: int | None) -> None:
-        """Publish a service's port through the ingress network, None for not at all; its tasks go on."""
+        """Publish a service's port through the ingress network, None for not at all; its tasks are replaced."""
 
     def remove(self, service: OldService) -> None:
         """Remove it; one that is already gone is no error."""

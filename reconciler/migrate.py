@@ -208,7 +208,7 @@ def switch(scene: Scene, old: OldServices) -> Iterator[str]:
         )
     _need_ready(scene)
     old.publish(router, None)
-    yield f"service {router.name} publishes no port any more; it goes on running"
+    yield f"service {router.name} publishes no port any more; inside the network it goes on serving"
 
 
 def give_port_back(scene: Scene, old: OldServices) -> Iterator[str]:

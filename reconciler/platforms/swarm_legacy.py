@@ -51,7 +51,9 @@ class SwarmOldServices:
         return tuple(sorted(found, key=lambda one: (list(Role).index(one.role), one.name)))
 
     def publish(self, service: OldService, port: int | None) -> None:
-        """Publish the service's port, or none, at the version that was read; its tasks are not replaced.
+        """Publish the service's port, or none, at the version that was read.
+
+        Swarm replaces the tasks of a service whose ports change (measured on 20.10), so streams through it end once.
 
         Raises:
             PlatformConflict: it changed or went since it was read, or is no longer in its exact shape.

@@ -1,0 +1,1 @@
+"""Coming from the system before this one."""

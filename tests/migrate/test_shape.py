@@ -1,0 +1,131 @@
+"""What is the old system's and what is only called so: streams and services that differ in anything are left alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from reconciler.commands.migrate import as_json, as_text
+from reconciler.errors import KsqlBadStatement
+from reconciler.legacy import is_old, old_streams, stand_in_name
+from reconciler.migrate import StepRefused, look, remove_old, start
+from reconciler.model import Query
+from tests.fakes import Stage
+from tests.migrate.old import FakeOldServices, old_statement
+
+SETTINGS = Stage().settings
+
+
+def found(statement: str, name: str = "ASSET_STREAM_WELD") -> list[str]:
+    """Return the groups of old streams among one query."""
+    return [one.group for one in old_streams({name: Query("CSAS_1", statement)}, SETTINGS)]
+
+
+def test_the_old_systems_statement_is_known_in_its_own_words() -> None:
+    """As it was sent, and for every group that it could make a stream for."""
+    assert found(old_statement("Weld")) == ["Weld"]
+    assert found(old_statement("a_1"), "ASSET_STREAM_A_1") == ["a_1"]
+
+
+@pytest.mark.parametrize(
+    ("was", "is_"),
+    [
+        ("SELECT s.*", "SELECT s.id, s.asset_uuid"),
+        ("'Weld'", "'Paint'"),
+        ("enriched_assets_stream", "other_stream"),
+        ("asset_to_uns_map h", "other_map h"),
+        ("JOIN", "LEFT JOIN"),
+        ("_topic'", "_topic2'"),
+        ("'workcenter'", "'area'"),
+        ("WHERE", "WHERE s.id IS NOT NULL AND"),
+        ("VALUE_FORMAT='JSON'", "VALUE_FORMAT='AVRO'"),
+    ],
+)
+def test_a_stream_that_differs_in_anything_is_not_the_old_systems(was: str, is_: str) -> None:
+    """Another column, filter, source, table, join, topic, level, condition or format: somebody else's."""
+    changed = old_statement("Weld").replace(was, is_)
+    assert changed != old_statement("Weld")
+    assert found(changed) == []
+
+
+def test_only_its_own_name_and_the_stand_ins_count() -> None:
+    """A copy that somebody made under another name is not touched."""
+    text = old_statement("Weld")
+    assert found(text, "MY_COPY") == []
+    assert found(text, stand_in_name("Weld", SETTINGS)) == ["Weld"]
+    (stream,) = old_streams({"ASSET_STREAM_WELD": Query("CSAS_1", text)}, SETTINGS)
+    assert is_old(text, stream, SETTINGS)
+    assert not is_old(text.replace("asset_stream_Weld\n", "MY_COPY\n"), stream, SETTINGS)
+
+
+def old_plant() -> tuple[Stage, FakeOldServices]:
+    """A plant in memory that the old system serves."""
+    stage = Stage(options={"routing_layer_port": 5556})
+    stage.ksqldb.assets = {"a": "Weld"}
+    stage.ksqldb.made["ASSET_STREAM_WELD"] = ("asset_stream_Weld_topic", old_statement("Weld"))
+    return stage, FakeOldServices.of("Weld")
+
+
+def test_odd_services_are_shown_and_left() -> None:
+    """One with a name of the old system that is not quite its own stays, also when the rest is removed."""
+    stage, old = old_plant()
+    odd = replace(old.services["stream-api-group-weld"], odd="it has labels")
+    old.services[odd.name] = odd
+    router = old.services["serving_layer_router"]
+    assert "stream-api-group-weld  left alone: it has labels" in as_text(look(stage.controller(), old))
+    old.publish(router, None)
+    controller = stage.controller()
+    list(start(look(controller, old), controller.world, lambda _: None))
+    stage.settle(controller)
+    list(remove_old(look(controller, old), controller.world, old))
+    assert set(old.services) == {"stream-api-group-weld"}
+
+
+def test_what_is_shown_names_the_next_step() -> None:
+    """The plan: what is there, what has the name that is needed, and what comes next; for machines, too."""
+    stage, old = old_plant()
+    scene = look(stage.controller(), old)
+    text = as_text(scene)
+    assert "ASSET_STREAM_WELD      old stream, writes asset_stream_Weld_topic; the new stream needs its name" in text
+    assert "serving_layer_router   router, 1/1, port 5555" in text
+    assert text.endswith("Next: reconciler migrate --start")
+    assert '"in_the_way": [\n    "ASSET_STREAM_WELD"\n  ]' in as_json(scene)
+    assert stage.writes == 0
+    empty = as_text(look(Stage(ksqldb=stage.ksqldb.clone()).controller(), FakeOldServices()))
+    assert "old stream" in empty
+
+
+def test_another_cluster_stops_everything() -> None:
+    """The rule of identity holds here, too."""
+    stage, old = old_plant()
+    stage.ksqldb.made.clear()
+    stage.settle(stage.controller())
+    stage.ksqldb.identity = ("kafka-2", "default_")
+    with pytest.raises(StepRefused, match="another cluster answers"):
+        look(stage.controller(), old)
+
+
+def test_a_topic_of_another_retention_keeps_it() -> None:
+    """Another retention is refused for a topic that exists, with the one that it has in the words: that is used."""
+    stage, old = old_plant()
+    refused: list[str] = []
+    execute = stage.ksqldb.execute
+
+    def strict(statement: object) -> object:
+        text = statement.sql  # type: ignore[attr-defined]
+        if "STANDIN" in text and "RETENTION_MS" not in text:
+            refused.append(text)
+            raise_retention()
+        return execute(statement)  # type: ignore[arg-type]
+
+    stage.ksqldb.execute = strict  # type: ignore[method-assign]
+    controller = stage.controller()
+    list(start(look(controller, old), controller.world, lambda _: None))
+    assert len(refused) == 1
+    assert "RETENTION_MS=86400000" in stage.ksqldb.made[stand_in_name("Weld", stage.settings)][1]
+
+
+def raise_retention() -> None:
+    """Refuse in ksqlDB's words."""
+    raise KsqlBadStatement("... retention (topic has 86400000), ...")

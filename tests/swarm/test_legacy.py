@@ -1,0 +1,133 @@
+"""Services of the system before this one on a real Swarm, made as it makes them: found, unpublished, removed."""
+
+from __future__ import annotations
+
+import socket
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import docker as sdk
+import pytest
+from docker.types import EndpointSpec
+
+from reconciler.errors import PlatformConflict, PlatformRefused
+from reconciler.legacy import PORT, Names, OldService, Role
+from reconciler.platforms.swarm_legacy import SwarmOldServices
+
+from .sandbox import docker, eventually
+
+pytestmark = pytest.mark.engine
+
+_CORES = {"Limits": {"NanoCPUs": 100_000_000}, "Reservations": {"NanoCPUs": 10_000_000}}
+
+
+class OldSystem:
+    """What the old system has deployed under names of this test's own."""
+
+    def __init__(self, image: str, network: str) -> None:
+        """Deploy nothing yet."""
+        mark = f"t{uuid.uuid4().hex[:8]}"
+        self.names = Names(f"{mark}_router", f"{mark}-state-api", f"{mark}-group-")
+        self.services = SwarmOldServices(names=self.names)
+        self.port = free_port()
+        self._mark = mark
+        self._client = sdk.from_env()
+        self._common: dict[str, Any] = {"image": image, "networks": [network], "resources": _CORES}
+
+    def deploy(self, *groups: str) -> None:
+        """Deploy everything with the library, the calls and the variables that the old system uses."""
+        create: Any = self._client.services.create
+        endpoint: Any = EndpointSpec  # its own type hints know no number
+        for group in groups:
+            variables = [
+                "KAFKA_BROKER=broker:9092",
+                f"KAFKA_TOPIC=asset_stream_{group}_topic",
+                f"KAFKA_CONSUMER_GROUP_ID=asset_stream_{group}_consumer_group",
+            ]
+            name = self.names.of_group(group)
+            create(name=name, mode={"Replicated": {"Replicas": 1}}, env=variables, endpoint_spec=None, **self._common)
+        state = {
+            "KSQLDB_URL": "u",
+            "KSQLDB_ASSETS_TABLE": "assets",
+            "LOG_LEVEL": "info",
+            "DEPLOYMENT_PLATFORM": "swarm",
+        }
+        create(name=self.names.state_api, env=state, **self._common)
+        variables = ["KSQLDB_URL=u", "KAFKA_BROKER=b", "KSQLDB_ASSETS_STREAM=s", "KSQLDB_UNS_MAP=m", "LOG_LEVEL=info"]
+        create(
+            name=self.names.router,
+            mode={"Replicated": {"Replicas": 1}},
+            env=[*variables, "ENVIRONMENT=production"],
+            endpoint_spec=endpoint(ports={self.port: PORT}),
+            **self._common,
+        )
+
+    def one(self, role: Role, group: str | None = None) -> OldService:
+        """Return a service as it is observed."""
+        (found,) = (one for one in self.services.observe() if one.role is role and one.group == group)
+        return found
+
+    def clean_up(self) -> None:
+        """Remove everything with names of this test."""
+        self.services.close()
+        self._client.close()
+        names = docker("service", "ls", "--filter", f"name={self._mark}", "--format", "{{.Name}}").split()
+        if names:
+            docker("service", "rm", *names)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@pytest.fixture
+def system(image: str, network: str) -> Iterator[OldSystem]:
+    """An old system that is gone afterwards."""
+    made = OldSystem(image, network)
+    yield made
+    made.clean_up()
+
+
+def test_the_old_system_is_found_and_only_its_exact_shape_is_removed(system: OldSystem) -> None:
+    """All kinds are known as they were made; one that somebody changed is shown as odd, and stays."""
+    system.deploy("Weld", "Cell 7")
+    found = {one.name: one for one in system.services.observe()}
+    assert {one.odd for one in found.values()} == {""}
+    assert {one.group for one in found.values() if one.role is Role.GROUP} == {"Weld", "Cell 7"}
+    assert system.one(Role.ROUTER).ports == (system.port,)
+    weld = system.one(Role.GROUP, "Weld")
+    docker("service", "update", "--detach", "--label-add", "mine=1", weld.name)
+    assert system.one(Role.GROUP, "Weld").odd == "it has labels"
+    with pytest.raises(PlatformConflict, match="it has labels"):
+        system.services.remove(weld)
+    docker("service", "update", "--detach", "--label-rm", "mine", "--env-add", "EXTRA=1", weld.name)
+    assert "EXTRA" in system.one(Role.GROUP, "Weld").odd
+    for one in system.services.observe():
+        if not one.odd:
+            system.services.remove(one)
+            system.services.remove(one)
+    assert [one.name for one in system.services.observe()] == [weld.name]
+
+
+def test_the_port_goes_and_comes_back(system: OldSystem, image: str) -> None:
+    """Meanwhile another service can have the port, and as long as it does, the port is not given back."""
+    system.deploy()
+    router = eventually(lambda: system.one(Role.ROUTER), lambda one: one.running == 1)
+    system.services.publish(router, None)
+    with pytest.raises(PlatformConflict, match="look again"):
+        system.services.publish(router, None)
+    assert system.one(Role.ROUTER).ports == ()
+    other = system.names.of_group("other")
+    publish = f"published={system.port},target={PORT}"
+    docker("service", "create", "--detach", "--no-resolve-image", "--name", other, "--publish", publish, image)
+    with pytest.raises(PlatformRefused, match="already in use"):
+        system.services.publish(system.one(Role.ROUTER), system.port)
+    docker("service", "rm", other)
+    system.services.publish(system.one(Role.ROUTER), system.port)
+    assert system.one(Role.ROUTER).ports == (system.port,)
+    assert system.one(Role.ROUTER).odd == ""
+    eventually(lambda: system.one(Role.ROUTER), lambda one: one.running == 1)
