@@ -135,7 +135,8 @@ class Settings(BaseSettings):
     """Table that events are joined with; empty: `KSQLDB_UNS_MAP`. The raw table loses no event of a new asset."""
 
     docker_network: str = Field("factory-net", pattern=_NETWORK)
-    """Overlay network that the services join."""
+    """Network that the services join: an overlay network; with `DEPLOYMENT_PLATFORM=docker` a bridge network, which is
+    created if it is missing."""
     swarm_node_host: str = Field("localhost", pattern=_HOST)
     """Host name or address of a Swarm node, for URLs when `ENVIRONMENT=local`."""
 
@@ -170,9 +171,11 @@ class Settings(BaseSettings):
     ksqldb_ca_secret: str = Field("", pattern=_LABEL)
     """Name of a Swarm secret with the CA certificates (PEM) for an `https` ksqlDB, mounted into the routing layer."""
     grouping_strategy: str = Field("workcenter", pattern=_PLUGIN)
-    """How assets are grouped: the name of an entry point in `openfactory_routing_layer.grouping_strategies`."""
+    """How assets are grouped: `workcenter` (by one UNS level), or the name of an entry point in
+    `openfactory_routing_layer.grouping_strategies`."""
     deployment_platform: str = Field("swarm", pattern=_PLUGIN)
-    """Where services run: the name of an entry point in `openfactory_routing_layer.deployment_platforms`."""
+    """Where services run: `swarm`, `docker` (plain containers of one engine), or the name of an entry point in
+    `openfactory_routing_layer.deployment_platforms`."""
 
     fastapi_group_image: str = Field("ghcr.io/openfactoryio/stream-api-non-replicated:latest", pattern=_IMAGE)
     """Image of the group services."""
