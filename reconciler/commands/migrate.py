@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from reconciler import migrate
 from reconciler.commands import run
 from reconciler.commands.output import command, out
-from reconciler.controller import Controller, World
+from reconciler.controller import Controller
 from reconciler.converge import Exit
 from reconciler.errors import ConfigurationError
 from reconciler.legacy import PORT, OldService, OldServices, OldStream
@@ -50,7 +50,7 @@ def _migrate(options: argparse.Namespace, settings: Settings) -> int:
     old = SwarmOldServices()
     try:
         if chosen:
-            return _step(chosen, options, Controller(world, metrics), old)
+            return step(chosen, Controller(world, metrics), old, lambda: _converge(options, settings))
         scene = look(Controller(world, metrics), old)
         out(as_json(scene) if options.output == "json" else as_text(scene))
     except StepRefused as refusal:
@@ -61,38 +61,38 @@ def _migrate(options: argparse.Namespace, settings: Settings) -> int:
     return Exit.OK
 
 
-def _step(chosen: str, options: argparse.Namespace, controller: Controller, old: OldServices) -> int:
-    world = controller.world
+def step(chosen: str, controller: Controller, old: OldServices, converge: Callable[[], int]) -> int:
+    """Do one step and return the exit code; ``converge`` lets the operator make what it now can."""
     scene = look(controller, old)
     match chosen:
         case "start":
-            _tell(migrate.start(scene, world))
-            return _converge(options, world)
+            _tell(migrate.start(scene, controller.world))
+            return converge()
         case "switch":
-            return _switch(scene, options, controller, old)
+            return _switch(scene, controller, old, converge)
         case "back":
-            return _back(scene, options, controller, old)
+            return _back(scene, controller, old, converge)
         case _:
-            _tell(migrate.remove_old(scene, world, old))
+            _tell(migrate.remove_old(scene, controller.world, old))
     return Exit.OK
 
 
-def _switch(scene: Scene, options: argparse.Namespace, controller: Controller, old: OldServices) -> int:
+def _switch(scene: Scene, controller: Controller, old: OldServices, converge: Callable[[], int]) -> int:
     """Move the port; where the new router does not take it, the old one gets it back at once."""
     moved = _tell(migrate.switch(scene, old))
-    code = _converge(options, controller.world)
+    code = converge()
     if not moved:
         return code
     after = look(controller, old)
-    if not after.has_port:
-        _tell(migrate.give_port_back(after, old))
-        return code or Exit.NOT_CONVERGED
-    return code
+    if after.has_port:
+        return code
+    _tell(migrate.give_port_back(after, old))
+    return code or Exit.NOT_CONVERGED
 
 
-def _back(scene: Scene, options: argparse.Namespace, controller: Controller, old: OldServices) -> int:
+def _back(scene: Scene, controller: Controller, old: OldServices, converge: Callable[[], int]) -> int:
     if scene.has_port and not scene.wants_port:  # ours is to leave it first
-        _converge(options, controller.world)
+        converge()
         scene = look(controller, old)
     done = _tell(migrate.give_port_back(scene, old)) + _tell(migrate.give_names_back(scene, controller.world))
     if scene.stand_ins and not scene.is_torn_down:
@@ -102,10 +102,10 @@ def _back(scene: Scene, options: argparse.Namespace, controller: Controller, old
     return Exit.OK
 
 
-def _converge(options: argparse.Namespace, world: World) -> int:
+def _converge(options: argparse.Namespace, settings: Settings) -> int:
     """Let the operator's own cycles make the new side, as ``--once`` does."""
     options.once, options.output = True, "text"
-    return run.run(options, world.settings)
+    return run.run(options, settings)
 
 
 def _tell(done: Iterator[str]) -> int:

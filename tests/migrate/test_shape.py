@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.commands.migrate import as_json, as_text
+from reconciler.commands.migrate import as_json, as_text, step
+from reconciler.converge import Exit
 from reconciler.errors import KsqlBadStatement
 from reconciler.legacy import is_old, old_streams, stand_in_name
 from reconciler.migrate import StepRefused, look, remove_old, start
 from reconciler.model import Query
-from tests.fakes import Stage
+from tests.fakes import Stage, unreachable
 from tests.migrate.old import FakeOldServices, old_statement
 
 SETTINGS = Stage().settings
@@ -129,3 +130,57 @@ def test_a_topic_of_another_retention_keeps_it() -> None:
 def raise_retention() -> None:
     """Refuse in ksqlDB's words."""
     raise KsqlBadStatement("... retention (topic has 86400000), ...")
+
+
+def commanded(stage: Stage, old: FakeOldServices, chosen: str) -> int:
+    """Run one step as the command does; the operator converges in between."""
+
+    def converge() -> int:
+        controller = stage.controller()
+        for _ in range(8):
+            outcome = controller.cycle()
+            stage.now += 400  # longer than any back-off
+        return Exit.OK if outcome.plan is not None and outcome.plan.in_sync else Exit.NOT_CONVERGED
+
+    return step(chosen, stage.controller(), old, converge)
+
+
+def router_ports(old: FakeOldServices) -> list[int]:
+    """Return the ports that the old router publishes."""
+    return list(old.services["serving_layer_router"].ports)
+
+
+def test_the_commands_of_the_whole_way(capsys: pytest.CaptureFixture[str]) -> None:
+    """Start, switch, back, switch again, remove: each says what it did and ends with 0."""
+    stage, old = old_plant()
+    assert commanded(stage, old, "start") == Exit.OK
+    stage.options = {"routing_layer_port": 5555}
+    assert commanded(stage, old, "switch") == Exit.OK
+    assert router_ports(old) == []
+    assert commanded(stage, old, "switch") == Exit.OK
+    stage.options = {"routing_layer_port": 5556}
+    assert commanded(stage, old, "back") == Exit.OK
+    assert router_ports(old) == [5555]
+    assert "`reconciler teardown`, then `migrate --back`" in capsys.readouterr().out
+    stage.options = {"routing_layer_port": 5555}
+    assert commanded(stage, old, "switch") == Exit.OK
+    assert commanded(stage, old, "remove_old") == Exit.OK
+    assert not old.services
+    assert commanded(stage, old, "back") == Exit.OK
+    assert "nothing to take back" in capsys.readouterr().out
+
+
+def test_a_switch_that_fails_gives_the_port_back(capsys: pytest.CaptureFixture[str]) -> None:
+    """When the new router does not take the port, clients reach the old one again, and the code says so."""
+    stage, old = old_plant()
+    assert commanded(stage, old, "start") == Exit.OK
+    stage.options = {"routing_layer_port": 5555}
+
+    def refuse(call: str) -> None:
+        if call == "update_service":
+            unreachable(call)(call)
+
+    stage.platform.fault = refuse
+    assert commanded(stage, old, "switch") == Exit.NOT_CONVERGED
+    assert router_ports(old) == [5555]
+    assert "publishes port 5555 again" in capsys.readouterr().out
