@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import ssl
-import unicodedata
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -254,8 +253,8 @@ class Settings(BaseSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _is_printable(cls, value: Any) -> Any:
-        if isinstance(value, str) and any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
-            raise ValueError("control characters and broken encodings are not allowed")
+        if isinstance(value, str) and not value.isprintable():
+            raise ValueError("characters that cannot be printed are not allowed")
         return value
 
     @field_validator(
