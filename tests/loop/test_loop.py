@@ -12,7 +12,7 @@ import pytest
 from fakes import Stage
 from prometheus_client import CollectorRegistry
 
-from reconciler.errors import ConfigurationError, KsqlUnreachable
+from reconciler.errors import ConfigurationError, KsqlUnreachable, PlatformUnreachable
 from reconciler.loop import Loop
 from reconciler.metrics import Metrics
 from reconciler.server import Board, Server
@@ -112,6 +112,8 @@ def test_paused_it_looks_and_does_not_write(running: Running) -> None:
     running.ask("POST", "/reconcile")
     running.until(lambda: running.loop.outcome is not None and running.loop.outcome.result == "paused")
     assert "ofa_group_laser" not in running.stage.platform.services
+    assert "by a request from 127.0.0.1" in json.loads(running.ask("GET", "/readyz")[2])["paused"]
+    assert running.stage.platform.kept_records["pause"].fields["until"] != ""
     assert b"reconciler_paused 1.0" in running.ask("GET", "/metrics")[2]
     assert running.ask("GET", "/healthz")[0] == 200
     running.ask("POST", "/resume")
@@ -123,6 +125,35 @@ def test_a_pause_needs_an_end(running: Running, query: str) -> None:
     """A pause that nobody ends must end by itself: without a sane duration it is refused."""
     assert running.ask("POST", f"/pause{query}")[0] == 400
     assert not running.loop.paused
+
+
+def test_a_pause_that_cannot_be_written_down_is_no_success(running: Running) -> None:
+    """The answer says that others do not know of it; here it holds."""
+    running.until(lambda: running.loop.outcome is not None and running.loop.outcome.result == "in_sync")
+
+    def refuse(call: str) -> None:
+        if call == "write_record":
+            raise PlatformUnreachable("no leader")
+
+    running.stage.platform.fault = refuse
+    status, _, body = running.ask("POST", "/pause?seconds=600")
+    assert status == 503
+    assert "no leader" in json.loads(body)["detail"]
+    assert running.loop.paused
+
+
+def test_why_is_answered_from_memory(running: Running) -> None:
+    """GET /groups/<Group> has the counters of this operator; an unknown group gets names that are close."""
+    running.until(lambda: running.loop.outcome is not None and running.loop.outcome.result == "in_sync")
+    status, _, body = running.ask("GET", "/groups/Weld")
+    answer = json.loads(body)
+    assert (status, answer["condition"], answer["members"]) == (200, "Ready", 1)
+    assert answer["read"]["last_cycle"].startswith("2 of 2 groups ready")
+    status, _, body = running.ask("GET", "/groups/weld")
+    assert (status, json.loads(body)["close"]) == (404, ["Weld"])
+    running.stage.ksqldb.assets["c"] = "Line 1/A"
+    running.loop.nudge()
+    running.until(lambda: running.ask("GET", "/groups/Line%201%2FA")[0] == 200)
 
 
 def test_metrics_exist_from_the_start(running: Running) -> None:

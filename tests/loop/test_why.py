@@ -1,0 +1,195 @@
+"""`why GROUP`: for every way in which a group can fare, the answer says what was seen and what helps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from fakes import NOW, WELL, Stage
+from prometheus_client import CollectorRegistry
+
+from reconciler import cli
+from reconciler.controller import Controller
+from reconciler.errors import PlatformRefused
+from reconciler.loop import Loop
+from reconciler.metrics import Metrics
+from reconciler.pause import beginning, put
+from reconciler.server import Board, Server
+from reconciler.why import Known, WhyDocument, known_groups, similar, why, why_text
+
+
+@pytest.fixture
+def stage() -> Stage:
+    """Five groups settled."""
+    stage = Stage()
+    stage.ksqldb.assets = {f"a{n}": f"g{n}" for n in range(5)}
+    stage.settle(stage.controller())
+    return stage
+
+
+def known(stage: Stage, controller: Controller) -> Known:
+    """Run a cycle and return what is known after it."""
+    outcome = controller.cycle()
+    assert outcome.survey is not None
+    assert outcome.plan is not None
+    pause = controller.pause
+    return Known(
+        settings=stage.settings,
+        survey=outcome.survey,
+        plan=outcome.plan,
+        read_at=NOW,
+        memory=controller.memory,
+        backoff=controller.backoff,
+        now=stage.now,
+        last=outcome.sentence,
+        paused=pause.text if pause and pause.active(stage.wall) else "",
+    )
+
+
+def asked(stage: Stage, group: str, controller: Controller | None = None) -> WhyDocument:
+    """Ask after one more cycle."""
+    answer = why(group, known(stage, controller or stage.controller()), "this operator")
+    assert answer is not None
+    return answer
+
+
+def test_a_group_that_is_well(stage: Stage) -> None:
+    """Members, stream, service, URL, and that nothing has to be done."""
+    text = why_text(asked(stage, "g0"))
+    assert text.splitlines()[:6] == [
+        "group     g0: Ready",
+        "plan      nothing to do",
+        "members   1 of 5 assets",
+        "stream    ASSET_STREAM_G0: in sync",
+        "service   ofa_group_g0: 1 of 1 tasks",
+        "URL       http://ofa_group_g0:8000/asset_stream",
+    ]
+    assert text.splitlines()[-1] == "next      nothing: it is as it should be"
+
+
+def test_a_task_that_does_not_run(stage: Stage) -> None:
+    """The task's own error stands there as it is, with what helps against it."""
+    live = stage.platform.services["ofa_group_g1"]
+    stage.platform.healthy = lambda name: name != "ofa_group_g1"
+    stage.platform.services["ofa_group_g1"] = replace(live, error="no suitable node (insufficient resources on 1 node)")
+    answer = asked(stage, "g1")
+    assert answer.service.error == "no suitable node (insufficient resources on 1 node)"
+    assert any("FASTAPI_GROUP_CPU_RESERVATION" in text for text in answer.next)
+    assert any("docker service ps --no-trunc ofa_group_g1" in text for text in answer.next)
+
+
+def test_drift_and_a_write_that_failed(stage: Stage) -> None:
+    """The fields that differ, the write that waits, the error, and when it is tried again."""
+    stage.platform.touch("ofa_group_g2", replicas=7)
+
+    def refuse(call: str) -> None:
+        if call == "update_service":
+            raise PlatformRefused("name conflicts with an existing object")
+
+    stage.platform.fault = refuse
+    answer = asked(stage, "g2")
+    assert answer.service.drift == ("replicas: 7 -> 1",)
+    assert answer.writes == ("update_service service ofa_group_g2",)
+    (waits,) = answer.backoff
+    assert (waits.object, waits.failures, waits.retry_in_seconds) == ("service ofa_group_g2", 1, 2.0)
+    assert "name conflicts" in why_text(answer)
+
+
+def test_a_stream_whose_definition_differs(stage: Stage) -> None:
+    """What differs is named."""
+    topic, sql = stage.ksqldb.made["ASSET_STREAM_G3"]
+    stage.ksqldb.made["ASSET_STREAM_G3"] = (topic, sql.replace("'g3'", "'gX'"))
+    answer = asked(stage, "g3")
+    assert (answer.stream.state, answer.stream.detail) == ("changed", "its filter differs")
+
+
+def test_a_group_without_assets_shows_how_far_the_count_is(stage: Stage) -> None:
+    """Reads and seconds of this operator, not of a fresh look."""
+    del stage.ksqldb.assets["a4"]
+    controller = stage.controller()
+    for _ in range(4):
+        controller.cycle()
+        stage.now += 10
+    answer = asked(stage, "g4", controller)
+    assert answer.missing is not None
+    assert (answer.missing.reads, answer.missing.seconds) == (5, 40.0)
+    assert not answer.desired
+    assert "missing   5 of 3 reads, 40 s of 60 s" in why_text(answer)
+    stage.now += 30
+    answer = asked(stage, "g4", controller)
+    assert answer.plan is not None
+
+
+def test_too_many_missing_groups_name_the_approval(stage: Stage) -> None:
+    """The refusal's both numbers, and the command."""
+    for asset in ("a2", "a3", "a4"):
+        del stage.ksqldb.assets[asset]
+    answer = asked(stage, "g4")
+    assert "budget: 3 of 5 groups are missing" in answer.guards[0]
+    assert any("reconciler --once --approve " in text for text in answer.next)
+
+
+def test_conflict_trouble_and_pause(stage: Stage) -> None:
+    """A foreign service, a sick server and a pause are all there to be read."""
+    stage.platform.services["ofa_group_g0"] = replace(stage.platform.services["ofa_group_g0"], owner=None)
+    stage.ksqldb.well = replace(WELL, kafka=False, healthy=False)
+    put(stage.platform, beginning(stage.wall, 600, "ana@shell", "audit"))
+    text = why_text(asked(stage, "g0"))
+    assert "service   ofa_group_g0: 1 of 0 tasks, not ours" in text or "not ours" in text
+    assert "conflict" in text.lower()
+    assert "paused    paused until 2026-01-01 00:10:00 UTC by ana@shell: audit" in text
+    assert "it cannot reach Kafka" in text
+    assert "reconciler resume" in text
+
+
+def test_names_that_are_close(stage: Stage) -> None:
+    """Another case, a typo; nothing where nothing is like it."""
+    survey = known(stage, stage.controller()).survey
+    assert "g1" in known_groups(survey)
+    assert similar("G1", survey)[0] == "g1"
+    assert similar("entirely different", survey) == ()
+    assert why("G1", known(stage, stage.controller()), "x") is None
+
+
+@pytest.fixture
+def operator(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
+    """A running operator on a real port, and settings that point to it and to nothing else."""
+    board, metrics = Board(), CollectorRegistry()
+    controller = stage.controller()
+    controller.metrics = Metrics(metrics)
+    loop = Loop(controller, 3600.0)
+    server = Server(loop, board, 0, host="127.0.0.1", registry=metrics)
+    server.start()
+    loop.outcome = controller.cycle()
+    loop.history = loop.history.after(loop.outcome, NOW)
+    for name, value in (("KAFKA_BROKER", "k:9092"), ("KSQLDB_URL", "http://127.0.0.1:1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RECONCILER_PORT", str(server.port))
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    yield loop
+    server.stop()
+
+
+@pytest.mark.usefixtures("operator")
+def test_the_command_asks_the_operator_that_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither ksqlDB nor the engine is asked: they do not exist here. Text, JSON, exit codes."""
+    assert cli.main(["why", "g0"]) == 0
+    assert "seen by   the operator at http://127.0.0.1:" in capsys.readouterr().out
+    assert cli.main(["why", "g0", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["group"] == "g0"
+    assert cli.main(["why", "G0"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "no group 'G0'; close names: 'g0'" in printed.err
+
+
+@pytest.mark.usefixtures("operator")
+def test_an_operator_of_another_owner_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two installations on one host: the command looks itself, which fails here, and says so."""
+    monkeypatch.setenv("RECONCILER_OWNER", "other")
+    assert cli.main(["why", "g0"]) == 1
+    assert "g0" not in capsys.readouterr().out
