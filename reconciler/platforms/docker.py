@@ -273,11 +273,13 @@ class DockerPlatform:
         if containers.older:  # a replacement that is not wanted any more
             serving = containers.older[-1]
             self._remove(containers.newest)
-        passing = f"{spec.name}{NEXT}"
-        made = self._create(spec, spec.name if name_of(serving) == passing else passing)
+        name = f"{spec.name}{NEXT}"
+        if name_of(serving) == name:  # it has not been renamed yet
+            name = spec.name
+        made = self._create(spec, name)
         if not side_by_side(spec):
             self._remove(serving)
-            with suppress(Gone):
+            if name != spec.name:
                 self._engine.post("/containers/{}/rename", made, params={"name": spec.name})
         self._start(made)
 
@@ -294,7 +296,8 @@ class DockerPlatform:
     def _remove(self, raw: Raw) -> None:
         grace = int(raw["Config"].get("StopTimeout") or 10)
         with suppress(Gone):
-            self._engine.post("/containers/{}/stop", raw["Id"], params={"t": grace}, timeout=grace + _STOP_MARGIN)
+            if raw["State"]["Status"] not in ("created", "exited", "dead"):
+                self._engine.post("/containers/{}/stop", raw["Id"], params={"t": grace}, timeout=grace + _STOP_MARGIN)
             self._engine.delete("/containers/{}", raw["Id"], params={"force": "true", "v": "true"})
 
     def _need_registry(self, spec: ServiceSpec) -> None:

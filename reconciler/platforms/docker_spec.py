@@ -67,6 +67,8 @@ def to_engine(spec: ServiceSpec, owner: str, shelf: Shelf) -> dict[str, Any]:
     """
     if spec.replicas != 1:
         raise PlatformRefused(f"service {spec.name}: {spec.replicas} tasks, but a plain container is always one")
+    if spec.secrets:
+        raise PlatformRefused(f"service {spec.name}: secrets belong to a Swarm, a plain container has none")
     return {
         "Image": spec.image,
         "Env": [f"{name}={value}" for name, value in sorted(spec.env.items())],

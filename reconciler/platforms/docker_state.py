@@ -149,11 +149,7 @@ def faults(containers: Containers, *, beside: bool) -> frozenset[Fault]:
 
 def is_well(raw: Raw) -> bool:
     """Whether a container runs, and is healthy where it can tell."""
-    state = raw["State"]
-    if state["Status"] != "running":
-        return False
-    health = (state.get("Health") or {}).get("Status", "none")
-    return health in ("none", "healthy")
+    return raw["State"]["Status"] == "running" and _health(raw) in ("none", "healthy")
 
 
 def trouble(raw: Raw) -> str:
@@ -181,9 +177,13 @@ def foreign(raw: Raw) -> LiveService:
     return LiveService(raw["Id"], 0, name, (raw.get("Labels") or {}).get(OWNER), None, 0)
 
 
+def _health(raw: Raw) -> str:
+    return str((raw["State"].get("Health") or {}).get("Status", "none"))
+
+
 def _has_proved_itself(raw: Raw, now: datetime, monitor: float) -> bool:
     """Whether a container is healthy by its own word, or has run for a while; a clock that differs proves nothing."""
-    if "Health" in raw["State"]:
+    if _health(raw) != "none":
         return True
     ran = (now - moment(raw["State"]["StartedAt"]).astimezone(UTC)).total_seconds()
     return ran >= monitor or ran < 0

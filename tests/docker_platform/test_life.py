@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from reconciler.errors import PlatformRefused
-from reconciler.platforms.base import Port, Publish
+from reconciler.platforms.base import LiveService, Port, Publish
 from reconciler.platforms.docker import DockerPlatform
 from tests.docker_platform.sandbox import ContainerSandbox
 from tests.e2e.system import free_ports
 from tests.swarm.conftest import _built
-from tests.swarm.sandbox import docker
+from tests.swarm.sandbox import docker, eventually
 
 pytestmark = pytest.mark.engine
 
@@ -24,49 +24,45 @@ class Crash(BaseException):
     """The process ends here; nothing may catch it."""
 
 
-def dying_after(platform: DockerPlatform, writes: int) -> None:
-    """Let a platform die right after it has sent some writes."""
+def mortal(sandbox: ContainerSandbox) -> DockerPlatform:
+    """Return a platform that dies right after the first write that it sends."""
+    platform = sandbox.process()
     send: Callable[..., Any] = platform._engine._request
-    left = writes
 
-    def counted(method: str, *arguments: Any, **options: Any) -> Any:
-        nonlocal left
+    def once(method: str, *arguments: Any, **options: Any) -> Any:
         answer = send(method, *arguments, **options)
-        left -= method != "GET"
-        if not left:
+        if method != "GET":
             raise Crash
         return answer
 
-    platform._engine._request = counted  # type: ignore[method-assign]
+    platform._engine._request = once  # type: ignore[method-assign]
+    return platform
 
 
-@pytest.mark.parametrize("beside", [True, False])
-def test_killed_after_any_write_of_an_update(sandbox: ContainerSandbox, beside: bool) -> None:
+@pytest.mark.parametrize(("beside", "writes"), [(True, 5), (False, 5)])
+def test_killed_after_every_write_of_an_update(sandbox: ContainerSandbox, beside: bool, writes: int) -> None:
     """Side by side or one after the other: the next process goes on, and the end is one container as wanted."""
     ports = () if beside else (Port(8000, free_ports(1)[0], Publish.HOST),)
-    spec = sandbox.create(sandbox.spec(ports=ports, start_first=beside))
-    for writes in (1, 2):
-        spec = dataclasses.replace(spec, env={"DEATHS": str(writes)})
-        victim = sandbox.process()
-        dying_after(victim, writes)
-        deaths = 0
-        for _ in range(200):
-            live = victim.observe().services[spec.name.lower()]
-            assert live.spec is not None
-            if live.spec == spec and live.running:
-                break
-            try:
-                if live.spec != spec:
-                    victim.update_service(live, spec)
-            except Crash:
-                deaths += 1
-                victim.close()
-                victim = sandbox.process()
-                dying_after(victim, writes)
-        victim.close()
-        assert deaths, "it was killed at least once"
-        sandbox.converge(spec)
-        assert list(sandbox.containers()) == [spec.name]
+    old = sandbox.create(sandbox.spec(ports=ports, start_first=beside))
+    spec = dataclasses.replace(old, env={"CHANGED": "1"})
+    deaths = 0
+
+    def process() -> LiveService:
+        nonlocal deaths
+        victim = mortal(sandbox)
+        live = victim.observe().services[spec.name.lower()]
+        try:
+            if live.spec != spec:
+                victim.update_service(live, spec)
+        except Crash:
+            deaths += 1
+        finally:
+            victim.close()
+        return live
+
+    eventually(process, lambda live: live.spec == spec and live.running == 1)
+    assert deaths == writes, "create, start, stop, delete and rename, in one order or the other"
+    assert list(sandbox.containers()) == [spec.name]
 
 
 def test_the_old_one_serves_until_the_new_one_is_healthy(sandbox: ContainerSandbox, unhealthy_image: str) -> None:
@@ -111,6 +107,16 @@ def test_what_a_person_does_is_undone(sandbox: ContainerSandbox) -> None:
     docker("rename", identity, f"{sandbox.owner}_elsewhere")
     sandbox.converge(spec)
     assert sandbox.containers() == {spec.name: identity}
+
+
+def test_an_update_of_one_that_was_not_renamed_yet(sandbox: ContainerSandbox) -> None:
+    """A process died before the last step of an update, and the settings changed since."""
+    port = Port(8000, free_ports(1)[0], Publish.HOST)
+    spec = sandbox.create(sandbox.spec(ports=(port,), start_first=False))
+    docker("rename", spec.name, f"{spec.name}.next")
+    changed = dataclasses.replace(spec, env={"CHANGED": "1"})
+    sandbox.converge(changed)
+    assert list(sandbox.containers()) == [spec.name]
 
 
 def test_what_cannot_be_undone_is_replaced(sandbox: ContainerSandbox) -> None:

@@ -71,7 +71,7 @@ def test_an_old_one_that_does_not_run_is_waited_for_by_nobody() -> None:
 @pytest.mark.parametrize(("age", "proved"), [(4, False), (6, True), (-30, True)])
 def test_without_a_healthcheck_time_is_the_proof(age: float, proved: bool) -> None:
     """Five seconds; where the engine's clock is ahead of ours, time proves nothing and nothing waits for it."""
-    live = observed(container("running", 100), container("running", age))
+    live = observed(container("running", 100), container("running", age, Health={"Status": "none"}))
     assert (live.running == 1, left(live) == ("replaced",)) == (proved, proved)
 
 
