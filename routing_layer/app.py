@@ -67,7 +67,7 @@ class Proxy:
         self.registry = RegistryFollower(
             self._operator_session, url, settings.registry_file, self.metrics, self._registry_changed
         )
-        dialer = Dialer(settings.connect_timeout)
+        dialer = Dialer(settings.connect_timeout, settings.replace_wait)
         self.forwarder = Forwarder(dialer, settings.head_timeout, settings.idle_timeout, self._passed)
         self._watch: asyncio.Task[None] | None = None
         self._follow: asyncio.Task[None] | None = None
@@ -140,7 +140,7 @@ class Proxy:
 
         async def hold(request: web.BaseRequest) -> web.StreamResponse:
             loop = asyncio.get_running_loop()
-            until = loop.time() + self.settings.lazy_deploy_wait
+            until = loop.time() + self.settings.replace_wait
             while True:
                 try:
                     return await handler(request)

@@ -15,8 +15,6 @@ from routing_layer.upstream import Exchange
 
 #: Swarm's names change with every replaced task; a second is short beside that and long beside a storm of clients.
 _DNS_SECONDS = 1.0
-#: A service that was connected to within this time and cannot be now is being replaced, for all that we know.
-_REPLACED_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -65,13 +63,17 @@ async def resolve(host: str, port: int) -> Sequence[str]:
 class Dialer:
     """Opens connections to group services."""
 
-    def __init__(self, timeout: float, resolve: Resolve = resolve) -> None:
-        """Give each connection ``timeout`` seconds, its name lookup included."""
+    def __init__(self, timeout: float, replace_wait: float, resolve: Resolve = resolve) -> None:
+        """Give each connection ``timeout`` seconds, its name lookup included.
+
+        A service that was there within ``replace_wait`` seconds and cannot be connected to now is taken to be replaced.
+        """
         self._timeout = timeout
+        self._replace_wait = replace_wait
         self._resolve = resolve
         self._answers: dict[tuple[str, int], _Answer] = {}
         self._asking: dict[tuple[str, int], asyncio.Task[tuple[str, ...]]] = {}
-        self._reached: dict[Target, float] = {}
+        self._seen: dict[Target, float] = {}
         self._turn = itertools.count()
         self._tls = ssl.create_default_context()
 
@@ -90,12 +92,16 @@ class Dialer:
             raise self._unreachable(target, f"the name does not resolve: {error.strerror}") from error
         except OSError as error:
             raise self._unreachable(target, f"cannot connect: {error.strerror or error}") from error
-        self._reached[target] = asyncio.get_running_loop().time()
+        self.seen(target)
         return exchange
 
+    def seen(self, target: Target) -> None:
+        """The service is there, or was until now."""
+        self._seen[target] = asyncio.get_running_loop().time()
+
     def _unreachable(self, target: Target, why: str) -> problems.Problem:
-        age = asyncio.get_running_loop().time() - self._reached.get(target, float("-inf"))
-        return problems.unreachable(str(target), why, passing=age < _REPLACED_SECONDS)
+        age = asyncio.get_running_loop().time() - self._seen.get(target, float("-inf"))
+        return problems.unreachable(str(target), why, passing=age < self._replace_wait)
 
     async def _connect(self, target: Target) -> Exchange:
         addresses = await self._addresses(target)

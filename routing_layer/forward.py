@@ -80,7 +80,10 @@ class Forwarder:
             if stream.ended is not None:
                 raise StreamAborted from problem
             raise
-        return await self._run(request, head, stream)
+        try:
+            return await self._run(request, head, stream)
+        finally:
+            self._dialer.seen(target)
 
     async def answer(self, request: web.BaseRequest, target: Target) -> Passed:
         """Pass a response that is expected to be short, over a connection that is kept.

@@ -88,6 +88,8 @@ class Settings(BaseSettings):
     client may refuse to take what is pending."""
     lazy_deploy_wait: Seconds = 10.0
     """Seconds that a request waits for the service of a group that ksqlDB knows and the registry does not."""
+    replace_wait: Seconds = 30.0
+    """Seconds that a request with `Accept: text/event-stream` waits for the next task of a service that is gone."""
     drain_seconds: Seconds = 10.0
     """Seconds over which SIGTERM spreads the ends of the streams."""
     registry_poll: Limit = 1.0

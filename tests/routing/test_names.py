@@ -93,14 +93,14 @@ async def _connect(dialer: Dialer, service: Tasks, times: int) -> list[str]:
 async def test_all_tasks_get_their_share() -> None:
     """Connections go round the addresses of the name."""
     async with tasks(_FIRST, _SECOND) as service:
-        found = await _connect(Dialer(2.0, Names(_FIRST, _SECOND)), service, 6)
+        found = await _connect(Dialer(2.0, 1.0, Names(_FIRST, _SECOND)), service, 6)
         assert sorted(found) == [_FIRST] * 3 + [_SECOND] * 3
 
 
 async def test_one_of_two_tasks_refuses() -> None:
     """Every connection is made, over the other address."""
     async with tasks(_SECOND) as service:
-        found = await _connect(Dialer(2.0, Names(_FIRST, _SECOND)), service, 6)
+        found = await _connect(Dialer(2.0, 1.0, Names(_FIRST, _SECOND)), service, 6)
         assert found == [_SECOND] * 6
 
 
@@ -108,7 +108,7 @@ async def test_a_replaced_task_is_found_by_a_fresh_lookup() -> None:
     """The remembered address refuses: the name is looked up again, at once, and the new task is reached."""
     async with tasks(_FIRST) as service:
         names = Names(_FIRST)
-        dialer = Dialer(2.0, names)
+        dialer = Dialer(2.0, 1.0, names)
         assert await _connect(dialer, service, 2) == [_FIRST] * 2
         assert names.asked == 1
         await service.stop(_FIRST)
@@ -123,7 +123,7 @@ async def test_a_refused_connection_is_tried_once_more_and_not_for_ever() -> Non
     async with tasks() as service:
         names = Names(_FIRST, _SECOND, _THIRD)
         with pytest.raises(Problem, match="cannot connect") as refused:
-            await _connect(Dialer(2.0, names), service, 1)
+            await _connect(Dialer(2.0, 1.0, names), service, 1)
         assert (refused.value.status, names.asked) == (502, 2)
 
 
@@ -132,10 +132,10 @@ async def test_a_name_that_is_gone_is_a_502_at_once() -> None:
     async with tasks(_FIRST) as service:
         names = Names()
         with pytest.raises(Problem, match="does not resolve") as gone:
-            await _connect(Dialer(2.0, names), service, 1)
+            await _connect(Dialer(2.0, 1.0, names), service, 1)
         assert (gone.value.status, names.asked) == (502, 1)
         names.tasks = (_FIRST,)
-        dialer = Dialer(2.0, names)
+        dialer = Dialer(2.0, 1.0, names)
         await _connect(dialer, service, 1)
         await service.stop(_FIRST)
         names.tasks = ()
@@ -147,6 +147,6 @@ async def test_many_who_come_at_once_share_one_lookup() -> None:
     """A storm of clients is not a storm at the name server."""
     async with tasks(_FIRST) as service:
         names = Names(_FIRST)
-        dialer = Dialer(2.0, names)
+        dialer = Dialer(2.0, 1.0, names)
         await asyncio.gather(*(_connect(dialer, service, 1) for _ in range(100)))
         assert names.asked == 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.routing.sources import Ksql, free_port
 from tests.routing.world import Connection, until, world
 
@@ -79,11 +81,17 @@ _EVENT_SOURCE = "Accept: text/event-stream"
 
 
 async def test_an_event_source_waits_for_the_next_task_of_its_service() -> None:
-    """A service that was there a moment ago refuses: whoever would never come back is held, others are told."""
-    async with world() as around:
-        await around.stream("A1")
+    """A service that was there a moment ago refuses: whoever would never come back is held, others are told.
+
+    The moment is that of its last stream's end, however long ago that began.
+    """
+    async with world(REPLACE_WAIT="4s") as around:
+        client = await around.stream("A1")
+        await asyncio.sleep(4.5)
         await around.weld.stop()
         await around.weld.cut()
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await client.rest()
         coming = asyncio.create_task(around.proxy.get("/asset_stream?asset_uuid=A1", _EVENT_SOURCE))
         assert (await around.proxy.get("/asset_stream?asset_uuid=A1")).status == 502
         assert not coming.done()
@@ -93,7 +101,7 @@ async def test_an_event_source_waits_for_the_next_task_of_its_service() -> None:
 
 async def test_an_event_source_is_not_held_for_ever() -> None:
     """After the wait it is told, and at once where the service has never been seen."""
-    async with world(LAZY_DEPLOY_WAIT="1s") as around:
+    async with world(REPLACE_WAIT="1s") as around:
         await around.stream("A1")
         for service in (around.weld, around.paint):
             await service.stop()
