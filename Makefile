@@ -10,7 +10,7 @@ ARGS ?= status
 IMAGES := scripts/images.sh >build/images.env.new && mv build/images.env.new build/images.env
 
 .NOTPARALLEL:
-.PHONY: help demo demo-down test test-fast test-engine lint bench cli images engine venv wheels lock clean
+.PHONY: help demo demo-down test test-fast test-engine lint audit bench cli images engine venv wheels lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ lint: venv ## ruff, mypy --strict and the import contracts
 	$(BIN)/mypy
 	$(BIN)/mypy scripts
 	$(BIN)/lint-imports --no-cache
+
+audit: ## look for known vulnerabilities in the locked libraries (needs the index's database)
+	@test -x build/audit/bin/pip-audit || { scripts/venv.sh $(PYTHON) build/audit && build/audit/bin/pip install -q --disable-pip-version-check pip-audit==2.10.1; }
+	@$(PYTHON) scripts/audit.py build/audit/bin/pip-audit
 
 bench: venv ## measurements, as ratios within one run (results in bench/results)
 	@for script in $(wildcard bench/*.py bench/*/run.py); do $(BIN)/python $$script; done
