@@ -173,6 +173,19 @@ def test_the_command_runs_every_rule(tmp_path: Path, function: str, failed: int)
     assert ("test_the_routing_layer_finds_the_same_group" in done.stdout) == bool(failed)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [((), "usage: python -m reconciler.testing"), (("--strategy", "no_such:thing"), "--strategy=no_such:thing")],
+)
+def test_a_command_that_names_nothing_says_what_to_name(tmp_path: Path, options: tuple[str, ...], said: str) -> None:
+    """No tests at all would look like success."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    program = [sys.executable, "-m", "reconciler.testing", "-p", "no:cacheprovider", *options]
+    done = subprocess.run(program, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert said in done.stdout + done.stderr
+
+
 def test_the_operator_needs_no_pytest() -> None:
     """The image has none: nothing that the command line imports may need it."""
     program = "import sys, reconciler.cli, reconciler.testing; sys.exit('pytest' in sys.modules)"

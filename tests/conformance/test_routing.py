@@ -1,0 +1,55 @@
+"""The routing layer groups by several levels as the operator does: from the registry alone, with nothing installed."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from reconciler.ksqldb.levels import JoinedLevels, group_sql
+from reconciler.ksqldb.wire import literal
+from tests.routing.sources import registry
+from tests.routing.test_embedded_ksqldb import Embedded
+from tests.routing.world import Proxy, Service
+
+LOOKUP = {
+    "table": "ASSET_TO_UNS_MAP",
+    "key": "ASSET_UUID",
+    "group": group_sql(JoinedLevels(("area", "workcenter"))),
+}
+
+
+def mapping(asset: str, **levels: str) -> str:
+    """Return the statement that maps an asset, or moves it."""
+    pairs = ", ".join(f"'{name}' := {literal(value)}" for name, value in levels.items())
+    columns = "asset_to_uns_map_raw (asset_uuid, uns_id, uns_levels)"
+    return f"INSERT INTO {columns} VALUES ({literal(asset)}, 'plant', MAP({pairs}));"
+
+
+async def routed(directory: Path) -> None:
+    """Follow an asset from one area to another, and ask for two that are in no group or were mapped since."""
+    ksql, north, south = Embedded(), await Service().start(), await Service().start()
+    copy = directory / "registry.json"
+    copy.write_bytes(registry({"North-Weld": north.url, "South-Weld": south.url}, membership=LOOKUP))
+    proxy = Proxy({"KSQLDB_URL": ksql.url, "REGISTRY_FILE": str(copy)})
+    try:
+        async with ksql.running():
+            await ksql.statement(mapping("W1", area="North", workcenter="Weld"))
+            await ksql.statement(mapping("X1", workcenter="Weld"))
+            await proxy.start()
+            await proxy.wait_current()
+            client = await proxy.get("/asset_stream?asset_uuid=W1")
+            assert (client.status, len(north.open)) == (200, 1)
+            assert (await proxy.get("/asset_stream?asset_uuid=X1")).status == 404
+            await ksql.statement(mapping("W1", area="South", workcenter="Weld"))
+            assert await client.rest() == b""
+            client = await proxy.get("/asset_stream?asset_uuid=W1")
+            assert (client.status, len(south.open)) == (200, 1)
+    finally:
+        await proxy.stop()
+        await north.stop()
+        await south.stop()
+
+
+def test_an_asset_is_routed_by_two_levels_and_moved(tmp_path: Path) -> None:
+    """A change of the first level alone ends the stream and leads to the other group; half a group is none."""
+    asyncio.run(asyncio.wait_for(routed(tmp_path), 60))
