@@ -6,11 +6,15 @@ into a `ServiceSpec`, so that drift is the difference of two values and the plan
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
+
+_SECRET = re.compile(r"PASS|SECRET|TOKEN|CREDENTIAL|PRIVATE|API_?KEY", re.IGNORECASE)
+_CREDENTIALS = re.compile(r"://[^/\s]*@")
 
 
 class Kind(StrEnum):
@@ -247,10 +251,17 @@ def drift(live: ServiceSpec, wanted: ServiceSpec) -> tuple[Drift, ...]:
 def _env_drift(live: Mapping[str, str], wanted: Mapping[str, str]) -> list[Drift]:
     names = sorted(live.keys() | wanted.keys())
     return [
-        Drift(f"env {name}", _show(live.get(name)), _show(wanted.get(name)))
+        Drift(f"env {name}", _show_variable(name, live.get(name)), _show_variable(name, wanted.get(name)))
         for name in names
         if live.get(name) != wanted.get(name)
     ]
+
+
+def _show_variable(name: str, value: str | None) -> str:
+    """Return a variable fit for a plan that others read: no secret that somebody put there, none within a URL."""
+    if value and _SECRET.search(name):
+        return "***"
+    return _show(None if value is None else _CREDENTIALS.sub("://***@", value))
 
 
 def _show(value: object) -> str:
