@@ -136,6 +136,15 @@ def test_secrets_are_allowed_by_a_switch(haproxy: str, proxy: str, recorder: Rec
         assert [call(each) for each in recorder.requests] == ["GET /v1.41/secrets", "POST /v1.41/services/create"]
 
 
+def test_a_switch_lets_only_reads_through(haproxy: str, recorder: Recorder) -> None:
+    """With `WRITES=refused` a pipeline can show a plan and change nothing."""
+    with filtering(haproxy, recorder, WRITES="refused") as reading:
+        assert httpx.get(f"http://{reading}/v1.41/services").is_success
+        assert httpx.post(f"http://{reading}/v1.41/services/create", json={}).status_code == http.HTTPStatus.FORBIDDEN
+        assert httpx.delete(f"http://{reading}/v1.41/configs/abc").status_code == http.HTTPStatus.FORBIDDEN
+        assert [call(each) for each in recorder.requests] == ["GET /v1.41/services"]
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [
