@@ -269,8 +269,12 @@ class Settings(BaseSettings):
     @field_validator("ksqldb_url", "ksqldb_service_url", "reconciler_url")
     @classmethod
     def _is_url(cls, value: str) -> str:
-        if value and urlsplit(value).port == 0:  # urlsplit itself raises for brackets and ports that are none
-            raise ValueError("port 0 is no port")
+        try:
+            legal = not value or urlsplit(value).port != 0
+        except ValueError:  # its text may repeat the password
+            legal = False
+        if not legal:
+            raise ValueError("this is no URL with a host and a port")
         return value
 
     @field_validator("ksqldb_ca_file")

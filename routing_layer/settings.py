@@ -7,6 +7,7 @@ import ssl
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -115,6 +116,10 @@ class Settings(BaseSettings):
     @field_validator("reconciler_url", "ksqldb_url")
     @classmethod
     def _no_slash(cls, value: str) -> str:
+        try:
+            urlsplit(value).port  # noqa: B018 - asked for its errors
+        except ValueError:  # its text may repeat the password
+            raise ValueError("this is no URL with a host and a port") from None
         return value.rstrip("/")
 
     @field_validator("ksqldb_ca_file")
