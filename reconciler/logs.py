@@ -28,7 +28,7 @@ def configure(level: LogLevel) -> None:
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.value.upper())),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,  # a few lines a cycle; a cached logger keeps an older configuration
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from reconciler.errors import ConfigurationError
 from reconciler.platforms.base import Publish
+from reconciler.quantities import Cores, Limit, Seconds, Tasks, TcpPort
 
-_UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)\s*")
 _NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _HOST = r"^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])$"
 _IMAGE = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$"
@@ -31,28 +30,10 @@ _NETWORK = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 _LABEL = r"^$|^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$"
 _PLUGIN = r"^[A-Za-z0-9_.-]+$"
 _URL = r"^https?://[^/\s]+"
-_CENTURY = 3_155_760_000.0
 #: Variables whose value can stand in a file, named by a variable with ``_FILE`` behind the name.
 IN_FILES = ("ksqldb_username", "ksqldb_password")
 _SHOWN = 80
 _CREDENTIALS = re.compile(r"^(\w+://)?.*@", re.DOTALL)
-
-
-def _seconds(value: Any) -> Any:
-    """Read ``90``, ``90s``, ``1.5m``, ``168h`` or ``7d`` as seconds."""
-    if not isinstance(value, str):
-        return value
-    match = _DURATION.fullmatch(value)
-    if match is None:
-        raise ValueError(f"{value!r} is not a duration: use seconds, or a number with ms, s, m, h or d")
-    return float(match[1]) * _UNITS[match[2]]
-
-
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=_CENTURY)]
-Limit = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=_CENTURY)]
-Cores = Annotated[float, Field(ge=0, le=4096)]
-Tasks = Annotated[int, Field(ge=0, le=10_000)]
-TcpPort = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Environment(StrEnum):

@@ -20,7 +20,8 @@ from reconciler.errors import ConfigurationError
 from reconciler.metrics import Metrics
 from reconciler.pause import LONGEST, beginning, ended, latest, put
 from reconciler.platforms.base import Records
-from reconciler.settings import Seconds, Settings
+from reconciler.quantities import Seconds
+from reconciler.settings import Settings
 from reconciler.wiring import build_platform
 
 #: Seconds between two looks at the lease.
