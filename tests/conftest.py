@@ -13,7 +13,8 @@ from reconciler.settings import Settings
 @pytest.fixture(autouse=True)
 def _quiet_logs() -> None:
     """Keep the operator's log lines out of test output; tests that look at them capture them."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    quiet = structlog.make_filtering_bound_logger(logging.CRITICAL)
+    structlog.configure(wrapper_class=quiet, cache_logger_on_first_use=False)
 
 
 @pytest.fixture(autouse=True)

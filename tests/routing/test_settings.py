@@ -52,6 +52,7 @@ def level_of(settings: Settings) -> str:
     """Configure the log and return what it filters."""
     logs.configure(settings.log_level)
     kind: type[Any] = structlog.get_config()["wrapper_class"]
+    structlog.reset_defaults()
     [name] = re.findall(r"FilteringAt[A-Z][a-z]+", kind.__name__)
     return str(name)
 
