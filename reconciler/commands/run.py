@@ -11,6 +11,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from reconciler.commands.output import command, out, output_option, show_status, summary
+from reconciler.commands.settings import in_force
 from reconciler.controller import Controller, World
 from reconciler.converge import Exit, converge
 from reconciler.errors import ConfigurationError
@@ -103,6 +104,8 @@ def _loop(options: argparse.Namespace, settings: Settings) -> int:
         port=server.port,
         name=leadership.me.name,
     )
+    for stray in in_force().strays:
+        log.warning("a variable looks misspelt", variable=stray.name, origin=stray.origin, hint=stray.hint)
     leadership.start()
     loop.run()
     leadership.stop()

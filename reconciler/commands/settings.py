@@ -20,10 +20,14 @@ def add(commands: Any) -> None:
     output_option(parser)
 
 
+def in_force() -> Report:
+    """Return all settings; the proxy's variables, which often stand in the same file, are no strays."""
+    return report(also=frozenset(name.upper() for name in ProxySettings.model_fields))
+
+
 def run(options: argparse.Namespace) -> int:
     """Show all settings; exit code 2 where the operator would not start with them."""
-    # The proxy's variables often stand in the same file.
-    found = report(also=frozenset(name.upper() for name in ProxySettings.model_fields))
+    found = in_force()
     forms = {"text": _text, "json": _json, "markdown": _markdown}
     out(forms[options.output](found))
     return Exit.USAGE if found.problems else Exit.OK

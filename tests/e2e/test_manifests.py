@@ -113,3 +113,13 @@ def test_the_ksqldb_of_the_manifest_is_as_the_operator_needs_it() -> None:
     assert given["bootstrap.servers"] in services["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]
     assert services["kafka"]["environment"]["CLUSTER_ID"] == _REQUIRED["KAFKA_CLUSTER_ID"]
     assert services["ksqldb"]["stop_grace_period"] == "2m0s"  # half a second for each of 200 groups, and some
+
+
+@pytest.mark.engine
+@pytest.mark.usefixtures("images")
+def test_the_images_run_as_their_own_user() -> None:
+    """What was built has the user that the Dockerfile says."""
+    images = [line.partition("=")[2] for line in (ROOT / "build" / "images.env").read_text().split()]
+    command = ["docker", "image", "inspect", "-f", "{{.Config.User}}", *images]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["openfactory"] * len(images)

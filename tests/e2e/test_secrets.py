@@ -72,6 +72,7 @@ def environment(images: None, server: Guarded, name: str, tmp_path: Path) -> dic
         "STATE_API_CPU_RESERVATION": "0.01",
         "ROUTING_LAYER_CPU_RESERVATION": "0.01",
         "RECONCILE_INTERVAL": "1s",
+        "RECONCILE_INTERVALL": "1s",
         "PYTHONPATH": str(ROOT),
     }
     return {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ} | given
@@ -132,5 +133,6 @@ def test_a_password_is_nowhere(environment: dict[str, str], server: Guarded, nam
     assert "Weld" in seen["status -o json"]
     assert f"{name}_group_Weld" in seen["engine"]
     assert "KSQLDB_URL" in seen["bad URL"]
+    assert "RECONCILE_INTERVAL is meant?" in seen["loop"]
     assert {given for given in server.authorizations if given} == {f"Basic {NEVER[1]}"}
     assert [(where, secret) for where, text in seen.items() for secret in NEVER if secret in text] == []
