@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry, generate_latest
 
+from reconciler.metrics import Metrics
 from scripts.metrics_page import Family, operator, routing_layer
 from tests.e2e.system import ROOT
 
@@ -228,6 +230,15 @@ def test_every_rule_fires_when_it_should_and_not_on_a_good_day(promtool: str, tm
     written.write_text(yaml.safe_dump({"rule_files": [str(ALERTS)], "evaluation_interval": "1m", "tests": tests}))
     said(promtool, "test", "rules", written)
     assert {case.alert for case in CASES} == set(names)
+
+
+def test_the_exposition_is_as_prometheus_wants_it(promtool: str) -> None:
+    """Names, units and help texts of the operator's metrics, by Prometheus' own rules for them."""
+    registry = CollectorRegistry()
+    Metrics(registry)
+    text = generate_latest(registry)
+    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
 
 
 def test_prometheus_accepts_its_configuration(promtool: str) -> None:
