@@ -100,6 +100,19 @@ def test_behind_the_socket_proxy_the_operator_has_no_socket() -> None:
 
 
 @pytest.mark.engine
+def test_secrets_are_laid_over_the_stack_file() -> None:
+    """The operator reads them as files, and names them for the routing layer."""
+    document = rendered("stack.yml", "secrets.yml")
+    operator = document["services"]["reconciler"]
+    mounted = {f"/run/secrets/{each['target']}" for each in operator["secrets"]}
+    files = {value for name, value in operator["environment"].items() if name.endswith("_FILE")}
+    named = {value for name, value in operator["environment"].items() if name.endswith("_SECRET") and value}
+    assert files == mounted == {"/run/secrets/ksqldb_username", "/run/secrets/ksqldb_password"}
+    assert named == {secret["name"] for secret in document["secrets"].values()}
+    assert set(operator["environment"]) - {"DOCKER_HOST"} <= _SETTINGS
+
+
+@pytest.mark.engine
 def test_the_ksqldb_of_the_manifest_is_as_the_operator_needs_it() -> None:
     """What docs/ksqldb.md asks of a server: scans, no limit on queries, time to stop; and an identity that stays."""
     services = rendered("kafka-ksqldb.yml")["services"]
