@@ -19,6 +19,7 @@ from prometheus_client.core import REGISTRY
 from reconciler.errors import ConfigurationError, PlatformError
 from reconciler.loop import Loop
 from reconciler.pause import LONGEST, Pause, beginning, ended
+from reconciler.same_origin import same_origin
 from reconciler.status_page import StatusPage
 from reconciler.why import Known, similar, why
 
@@ -99,7 +100,7 @@ class Server:
         await runner.cleanup()
 
     def _app(self) -> web.Application:
-        app = web.Application()
+        app = web.Application(middlewares=[same_origin])
         app.add_routes(
             [
                 web.get("/healthz", self._healthz),
