@@ -6,6 +6,8 @@ cd "$(dirname "$0")/.." && mkdir -p build
 die() { printf '%s: %s\n' "$tool" "$*" >&2; exit 1; }
 
 tool=$1
+# Tests run in parallel: one fetches, the others find it there.
+exec 9>build/tool.lock && flock 9
 case $tool in
   haproxy) package=haproxy inside=usr/sbin/haproxy ;;
   promtool) package=prometheus inside=usr/bin/promtool ;;
