@@ -69,6 +69,7 @@ class Row:
     item: ItemDocument
     name: str
     members: str
+    served: str
     symbol: str
     tone: str
 
@@ -212,7 +213,10 @@ def _row(item: ItemDocument) -> Row:
     sign = SIGNS[item.condition]
     counted = item.group is not None and item.condition is not Condition.CONFLICT
     name = item.title.removeprefix("group " if item.group is not None else "service ")
-    return Row(item, name, str(item.members) if counted else "\N{EN DASH}", sign.symbol, sign.tone)
+    members = str(item.members) if counted else "\N{EN DASH}"
+    # Every group's address ends alike, which only makes it too long for its column; the JSON has all of it.
+    served = (item.url or item.service or "\N{EN DASH}").removesuffix("/asset_stream")
+    return Row(item, name, members, served, sign.symbol, sign.tone)
 
 
 def _chips(document: StatusDocument, asked: Asked) -> Iterable[Chip]:
