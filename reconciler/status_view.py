@@ -240,6 +240,8 @@ def _state(operator: OperatorDocument | None, document: StatusDocument | None) -
         return Sign("Needs attention", "!", "bad")
     if document.in_sync:
         return Sign("In sync", "\N{CHECK MARK}", "good")
+    if operator is not None and operator.last_result == "standby":
+        return Sign("Standing by", "\N{DOUBLE VERTICAL LINE}", "busy")
     return Sign("At work", "\N{RIGHTWARDS ARROW}", "busy")
 
 

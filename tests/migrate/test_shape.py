@@ -184,3 +184,31 @@ def test_a_switch_that_fails_gives_the_port_back(capsys: pytest.CaptureFixture[s
     assert commanded(stage, old, "switch") == Exit.NOT_CONVERGED
     assert router_ports(old) == [5555]
     assert "publishes port 5555 again" in capsys.readouterr().out
+
+
+def test_an_original_stays_while_its_stand_in_does_not_write() -> None:
+    """A stand-in that has lost its query is no reason to stop feeding the old side."""
+    stage, old = old_plant()
+    controller = stage.controller()
+    stand_in = stand_in_name("Weld", stage.settings)
+    steps = start(look(controller, old), controller.world, lambda _: stage.ksqldb.terminated.add(stand_in))
+    assert "created" in next(steps)
+    with pytest.raises(StepRefused, match="ASSET_STREAM_WELD stays"):
+        next(steps)
+    assert "ASSET_STREAM_WELD" in stage.ksqldb.made
+
+
+def test_what_was_changed_meanwhile_is_not_dropped() -> None:
+    """Every stream is asked once more right before it is dropped: its statement then counts, not the one of before."""
+    stage, old = old_plant()
+    controller = stage.controller()
+    changed = old_statement("Weld").replace("SELECT s.*", "SELECT s.id, s.asset_uuid")
+
+    def change(_: float) -> None:
+        stage.ksqldb.made["ASSET_STREAM_WELD"] = ("asset_stream_Weld_topic", changed)
+
+    steps = start(look(controller, old), controller.world, change)
+    next(steps)
+    with pytest.raises(StepRefused, match="not exactly the old system's any more"):
+        next(steps)
+    assert stage.ksqldb.made["ASSET_STREAM_WELD"][1] == changed

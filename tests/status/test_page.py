@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -87,6 +88,18 @@ def test_a_pause_and_a_refusal_are_shown_with_what_ends_them(operator: Operator)
     document = json.loads(operator.ask("/status")[2])
     assert f"--approve {document['approval']}" in page
     assert document["operator"]["paused"]
+
+
+@pytest.mark.parametrize(("result", "word"), [("standby", "Standing by"), ("progressing", "At work"), ("bug", "Not")])
+def test_the_state_of_the_whole_is_one_word(result: str, word: str) -> None:
+    """An operator that stands by says so, one that is at it, and one that reads nothing, too."""
+    stage = Stage()
+    stage.ksqldb.assets = {"a": "Weld"}
+    loop = Loop(stage.controller(), 10)
+    loop.history = loop.history.after(replace(loop.controller.cycle(), result=result), stage.wall)
+    state = re.search(r'class="state[^>]*><span aria-hidden="true">.</span> ([^<]*)<', StatusPage(loop).html(Asked()))
+    assert state is not None
+    assert state[1].startswith(word)
 
 
 def test_a_failed_write_is_shown_with_its_next_try(operator: Operator) -> None:
