@@ -10,7 +10,7 @@ ARGS ?= status
 IMAGES := scripts/images.sh >build/images.env.new && mv build/images.env.new build/images.env
 
 .NOTPARALLEL:
-.PHONY: help demo demo-down test test-fast test-engine lint audit bench cli images engine venv wheels lock clean
+.PHONY: help demo demo-down test test-fast test-engine lint docs audit bench cli images engine venv wheels lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ lint: venv ## ruff, mypy --strict and the import contracts
 	$(BIN)/mypy
 	$(BIN)/mypy scripts
 	$(BIN)/lint-imports --no-cache
+
+docs: venv ## renew the generated parts of the documentation
+	PYTHONPATH=. $(BIN)/python scripts/settings_table.py
+	PYTHONPATH=. $(BIN)/python scripts/metrics_page.py
 
 audit: ## look for known vulnerabilities in the locked libraries (needs the index's database)
 	@test -x build/audit/bin/pip-audit || { scripts/venv.sh $(PYTHON) build/audit && build/audit/bin/pip install -q --disable-pip-version-check pip-audit==2.10.1; }

@@ -1,4 +1,4 @@
-"""Write the settings table of the README from the code, between its two marks; ``--check`` only compares."""
+"""Write the table of docs/settings.md from the code, between its two marks; ``--check`` only compares."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic_core import PydanticUndefined
 from reconciler.settings import Settings
 from reconciler.settings_report import shown
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
 BEGIN, END = "<!-- settings: scripts/settings_table.py -->", "<!-- end of settings -->"
 
 
@@ -33,15 +33,15 @@ def _default(value: Any) -> str:
 
 def main() -> int:
     """Renew or check the table."""
-    text = README.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     fresh = f"{before}{BEGIN}\n{table()}\n{END}{after}"
     if "--check" in sys.argv[1:]:
         if fresh != text:
-            print("README.md: the settings table is out of date; run: make docs", file=sys.stderr)
+            print("docs/settings.md: the table is out of date; run: make docs", file=sys.stderr)
         return int(fresh != text)
-    README.write_text(fresh, encoding="utf-8")
+    PAGE.write_text(fresh, encoding="utf-8")
     return 0
 
 
