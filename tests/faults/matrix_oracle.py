@@ -8,6 +8,7 @@ from typing import Any
 
 from reconciler.ksqldb.statement import Statement
 from reconciler.ksqldb.topology import Topology
+from reconciler.ksqldb.wire import literal
 from reconciler.names import STREAM_PREFIX, names_of
 from reconciler.platforms.base import Kind, LiveRegistry, LiveService, ServiceSpec
 from reconciler.registry import Registry, parse
@@ -180,7 +181,8 @@ class Watch:
             return
         if self._must_be_made_anew(name):
             return
-        if any(names_of(group).stream == name for group in self.wanted):
+        text = ksqldb.made[name][1]  # a group's twin in another case may have left the stream, with its own filter
+        if any(names_of(group).stream == name and literal(group) in text for group in self.wanted):
             self._say(f"stream {name} of a wanted group is dropped")
         elif any(names_of(group).stream == name for group in self._with_service()):
             self._say(f"stream {name} is dropped before its service")

@@ -14,7 +14,7 @@ FIVE: dict[str, str | None] = {f"a{n}": f"g{n}" for n in range(5)}
 #: Groups that cannot be served, because somebody else has an object of theirs.
 BLOCKED: dict[str, str | None] = {"x": "Taken", "y": "Held", "z": "Stolen"}
 #: Short times: three reads over 20 seconds.
-OPTIONS: dict[str, object] = {"prune_grace": 20.0, "drain_seconds": 10.0}
+OPTIONS: dict[str, object] = {"prune_grace": 20.0, "drain_seconds": 25.0}
 #: Seconds between two cycles.
 STEP = 10.0
 
@@ -32,9 +32,11 @@ FOREIGN_TABLES = {
 
 
 def foreign_services() -> dict[str, LiveService]:
-    """Services of others: one without our label, one of another owner, one that only looks like ours."""
+    """Services of others: without our label, of another owner, with a group's name that is wanted or is not."""
     spec = ServiceSpec("ofa_group_Held", Kind.GROUP, "Held", "theirs:1", {}, 1, 0.0, 0.0, "factory-net")
+    gone = replace(spec, name="ofa_group_Gone", group="Gone")
     return {
+        "ofa_group_gone": LiveService("foreign4", 1, "ofa_group_Gone", "other", gone, 1),
         "ofa_group_taken": LiveService("foreign1", 1, "ofa_group_Taken", None, None, 1),
         "ofa_group_held": LiveService("foreign2", 1, "ofa_group_Held", "other", spec, 1),
         "ofa_group_old": LiveService("foreign3", 1, "ofa_group_old", None, None, 1),

@@ -1,0 +1,120 @@
+"""Each rule alone, where in real life another one would catch the same mishap too."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.apply import Executor, Result
+from reconciler.controller import Controller
+from reconciler.model import Action, DropGroupsTable, DropStream, RecreateStream
+from reconciler.names import assign, names_of
+from reconciler.wiring import topology_of
+from tests.fakes import Stage
+
+
+@pytest.fixture
+def stage() -> Stage:
+    """Six groups, settled."""
+    stage = Stage()
+    stage.ksqldb.assets = {f"a{n}": f"g{n}" for n in range(6)}
+    stage.settle(stage.controller())
+    return stage
+
+
+def run(stage: Stage, controller: Controller, cycles: int, step: float) -> None:
+    """Run some cycles, ``step`` seconds apart."""
+    for _ in range(cycles):
+        controller.cycle()
+        stage.now += step
+
+
+def applied(stage: Stage, action: Action) -> Result:
+    """Apply one action as if a plan had wanted it."""
+    (result,) = Executor(stage.ksqldb, stage.platform, topology_of(stage.settings)).apply([action], lambda _: False)
+    return result
+
+
+def test_an_empty_map_does_not_remove_the_only_group() -> None:
+    """The budget always lets one group go; the map that names none is refused all the same."""
+    stage = Stage()
+    stage.ksqldb.assets = {"a": "Weld"}
+    stage.settle(stage.controller())
+    stage.ksqldb.assets = {}
+    before = stage.writes
+    run(stage, stage.controller(), 30, 10)
+    assert stage.writes == before
+
+
+def test_time_alone_is_no_patience(stage: Stage) -> None:
+    """Two reads ten minutes apart are longer than the grace time, and too few."""
+    del stage.ksqldb.assets["a5"]
+    before = stage.writes
+    run(stage, stage.controller(), 2, 600)
+    assert stage.writes == before
+
+
+def test_a_shrinking_list_of_queries_counts_for_nothing(stage: Stage) -> None:
+    """With each query less, the count of the streams that have lost theirs starts again."""
+    queries, controller = stage.ksqldb.queries, stage.controller()
+    for left in range(6, 2, -1):
+        stage.ksqldb.queries = lambda left=left: queries()[:left]  # type: ignore[method-assign, misc]
+        run(stage, controller, 1, 30)
+        assert {seen.reads for seen in controller.memory.silent.values()} <= {1}
+
+
+@pytest.mark.parametrize("stream", ["ASSET_STREAM_THEIRS", "OFA_ASSETS_WITH_UNS_DEADBEEF"])
+def test_a_drop_asks_for_lineage_first(stage: Stage, stream: str) -> None:
+    """Somebody made another stream of that name since the plan was made."""
+    text = f"CREATE STREAM {stream} WITH (KAFKA_TOPIC='x') AS SELECT * FROM S EMIT CHANGES;"
+    stage.ksqldb.made[stream] = ("x", text)
+    assert "is not ours, not touched" in str(applied(stage, DropStream(stream, None)).error)
+    assert stream in stage.ksqldb.made
+
+
+def test_a_drop_of_a_table_asks_for_its_form_first(stage: Stage) -> None:
+    """Somebody made another table of that name since the plan was made."""
+    stage.ksqldb.tables["OFA_GROUPS_DEADBEEF"] = "CREATE TABLE OFA_GROUPS_DEADBEEF AS SELECT A FROM B EMIT CHANGES;"
+    assert "is not ours, not touched" in str(applied(stage, DropGroupsTable("OFA_GROUPS_DEADBEEF")).error)
+    assert "OFA_GROUPS_DEADBEEF" in stage.ksqldb.tables
+
+
+def test_a_topic_that_is_there_after_all_keeps_its_stream(stage: Stage) -> None:
+    """The list that lacked it was older; the stream is not dropped."""
+    action = RecreateStream(names_of("g1"), "its topic is gone", topic_gone=True)
+    before = stage.ksqldb.writes
+    assert "is there after all" in str(applied(stage, action).error)
+    assert stage.ksqldb.writes == before
+
+
+def test_names_that_differ_only_in_case_are_one() -> None:
+    """Both sides ignore case, so one of the two loses."""
+    named, losers = assign(["line1", "Line1"])
+    assert set(named) == {"Line1"}
+    assert losers == {"line1": "Line1"}
+
+
+@pytest.fixture
+def counted() -> Stage:
+    """Six groups, read by counts."""
+    stage = Stage(options={"groups_table": "on"})
+    stage.ksqldb.assets = {f"a{n}": f"g{n}" for n in range(6)}
+    controller = stage.controller()
+    stage.settle(controller)
+    return stage
+
+
+def test_counts_are_no_full_read(counted: Stage) -> None:
+    """Whoever decides about an absence must be able to tell."""
+    world = counted.controller().world
+    assert not world.strategy.read_counts(world.topology.select_groups()).full  # type: ignore[attr-defined]
+
+
+def test_a_group_that_the_counts_lack_is_there_until_a_scan_has_looked(counted: Stage) -> None:
+    """A lost row is filled in from the last scan."""
+    controller = counted.controller()
+    run(counted, controller, 2, 10)
+    counted.ksqldb.forgotten = {"g3"}
+    before = counted.ksqldb.calls["pull"]
+    seen, _ = controller.look()
+    assert counted.ksqldb.calls["pull"] == before + 1
+    assert "g3" in seen.wanted
