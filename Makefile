@@ -10,7 +10,7 @@ ARGS ?= status
 IMAGES := scripts/images.sh >build/images.env.new && mv build/images.env.new build/images.env
 
 .NOTPARALLEL:
-.PHONY: help demo demo-down test test-fast test-engine lint docs audit bench cli images engine venv wheels lock clean
+.PHONY: help demo demo-down test test-fast test-engine lint docs audit soak mutants bench cli images engine venv wheels lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,12 @@ docs: venv ## renew the generated parts of the documentation
 audit: ## look for known vulnerabilities in the locked libraries (needs the index's database)
 	@test -x build/audit/bin/pip-audit || { scripts/venv.sh $(PYTHON) build/audit && build/audit/bin/pip install -q --disable-pip-version-check pip-audit==2.10.1; }
 	@$(PYTHON) scripts/audit.py build/audit/bin/pip-audit
+
+soak: venv ## random faults from a seed for long, e.g. make soak SOAK="--cycles 5000 --seed 7"
+	$(BIN)/python -m tests.soak $(SOAK)
+
+mutants: venv ## a deliberate bug in each guard, and the tests that die of it
+	$(BIN)/python -m tests.mutations
 
 bench: venv ## measurements, as ratios within one run (results in bench/results)
 	@for script in $(wildcard bench/*.py bench/*/run.py); do $(BIN)/python $$script; done

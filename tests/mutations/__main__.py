@@ -1,6 +1,7 @@
 """Runs the mutants: each in a copy of the project, two at a time, and shows which tests die of it.
 
 python -m tests.mutations [WORD...]     all of them, or those whose rule contains a word
+python -m tests.mutations --table       print the list as the tests' README shows it
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
-from tests.mutations.mutants import MUTANTS, Mutant
+from tests.mutations.mutants import MUTANTS, Mutant, table
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("reconciler", "routing_layer", "demo", "tests", "docs", "pyproject.toml", "README.md")
@@ -92,6 +93,9 @@ def say(text: str) -> None:
 
 def main(words: list[str]) -> int:
     """Run the mutants; return 1 if one survives, or if the tests fail without any."""
+    if words == ["--table"]:
+        say(table())
+        return 0
     chosen = [mutant for mutant in MUTANTS if not words or any(word in mutant.guard for word in words)]
     workers = os.cpu_count() or 1
     with copies(workers) as free:

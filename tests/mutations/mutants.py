@@ -143,15 +143,15 @@ _PATIENCE = (
     Mutant(
         "a collapse of rows starts them again",
         "reconciler/guards.py",
-        " or _collapsed(memory.assets, assets, settings)",
-        "",
+        "return before is not None and now < before * (1 - settings.prune_max_fraction)",
+        "return False",
         (GUARDS,),
     ),
     Mutant(
         "an unwell server's absence is not believed",
         "reconciler/guards.py",
-        "    if survey.observed.source.trouble or _collapsed(",
-        "    if _collapsed(",
+        "    if survey.observed.source.trouble or ",
+        "    if ",
         (GUARDS,),
     ),
     Mutant(
