@@ -30,7 +30,9 @@ def three_managers(swarm: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def site(three_managers: Site) -> Iterator[Site]:
-    """The same, whole at the start of each test."""
+    """The same, whole and with a few groups in the factory at the start of each test."""
     three_managers.repair()
+    if not three_managers.groups:
+        three_managers.add(4)
     yield three_managers
     three_managers.dismiss()

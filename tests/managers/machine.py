@@ -109,7 +109,7 @@ class Machine:
         _run("ip", "link", "set", self._cable, "up")
 
     def close_control_port(self) -> None:
-        """Drop what managers say to each other; containers' traffic goes on."""
+        """Drop what other managers say to this one; containers' traffic goes on."""
         self._control_port("-I")
 
     def open_control_port(self) -> None:

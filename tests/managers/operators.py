@@ -6,14 +6,17 @@ import json
 import os
 import subprocess
 import sys
+import time
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from tests.managers.machine import Machine
-from tests.swarm.sandbox import eventually
 
+#: Seconds that managers may need to find each other again: after an outage they try ever more rarely.
+RECOVERY = 180.0
 ROOT = Path(__file__).resolve().parents[2]
 #: Writes that add; and old registry documents are forgotten by number. Every other write takes away or restarts.
 _ADDING = frozenset({"create_shared_stream", "create_stream", "create_service", "publish_registry", "remove_registry"})
@@ -65,6 +68,11 @@ class Operator:
         """Return every write that was done or tried, as ``action object``."""
         return [f"{line['action']} {line['object']}" for line in self.lines()[since:] if "action" in line]
 
+    def cycles_until_a_write(self, since: int) -> list[dict[str, Any]]:
+        """Return the cycles that read everything and wrote nothing, up to the first that wrote."""
+        quiet = takewhile(lambda line: "action" not in line, self.lines()[since:])
+        return [line for line in quiet if line.get("result", "read_error") != "read_error"]
+
     def wait_for(self, result: str, text: str, since: int = 0) -> dict[str, Any]:
         """Wait for a cycle with this result whose sentence has this text."""
 
@@ -72,10 +80,11 @@ class Operator:
             assert self._process.poll() is None, self._log.read_text()[-2000:]
             return [line for line in self.cycles(since) if line["result"] == result and text in line["event"]]
 
-        try:
-            return eventually(found, bool)[0]
-        except AssertionError:
-            raise AssertionError(f"never: {result}, {text!r}; at last: {self.cycles()[-3:]}") from None
+        deadline = time.monotonic() + RECOVERY
+        while not (seen := found()):
+            assert time.monotonic() < deadline, f"never: {result}, {text!r}; at last: {self.cycles()[-3:]}"
+            time.sleep(0.1)
+        return seen[0]
 
     def wait_until_in_sync(self, groups: int, since: int = 0) -> None:
         """Wait for a cycle that finds so many groups ready and nothing to do."""

@@ -10,8 +10,6 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from docker.api.client import APIClient
-
 from tests.managers.machine import Machine
 from tests.swarm.sandbox import docker, eventually
 
@@ -49,7 +47,7 @@ class Rack:
 
     def build(self, images: list[str]) -> None:
         """Start the machines, load the images everywhere and form the Swarm."""
-        _remove_leftovers()
+        _remove_leftovers(self.bridge)
         _ip("link", "add", self.bridge, "type", "bridge")
         _ip("address", "add", f"{self.host}/24", "dev", self.bridge)
         _ip("link", "set", self.bridge, "up")
@@ -145,7 +143,7 @@ class Rack:
 
 
 def _sees_all_ready(machine: Machine) -> bool:
-    nodes = machine.ask(APIClient.nodes) or ()
+    nodes = machine.ask(lambda client: client.nodes()) or ()
     states = [(node["Status"]["State"], node.get("ManagerStatus", {}).get("Reachability")) for node in nodes]
     return states == [("ready", "reachable")] * 3
 
@@ -163,21 +161,22 @@ def _free_subnet() -> str:
     return next(subnet for subnet in subnets if f" {subnet}." not in taken)
 
 
-def _remove_leftovers() -> None:
+def _remove_leftovers(own: str) -> None:
     """Remove what runs left behind that were killed: their processes are gone, bridges, rules and files are not."""
     bridges = set(re.findall(rf"^\d+: ({_MARK}\d+):", _ip("-o", "link", "show", "type", "bridge"), re.MULTILINE))
     homes = {path.name for path in _homes().glob(f"{_MARK}*")}
     ruled = set(re.findall(rf"-i ({_MARK}\d+) ", _iptables("-S", "FORWARD")))
     for name in bridges | homes | ruled:
-        if not Path("/proc", name.removeprefix(_MARK)).exists():
+        if name == own or not Path("/proc", name.removeprefix(_MARK)).exists():
             _remove_bridge(name)
             shutil.rmtree(_homes() / name, ignore_errors=True)
 
 
 def _remove_bridge(name: str) -> None:
-    for remove in (lambda: _ip("link", "delete", name), lambda: _iptables("-D", *_accept(name))):
-        with suppress(subprocess.CalledProcessError):  # it is not there
-            remove()
+    with suppress(subprocess.CalledProcessError):  # it is not there
+        _ip("link", "delete", name)
+    with suppress(subprocess.CalledProcessError):  # nor is the rule
+        _iptables("-D", *_accept(name))
 
 
 def _accept(bridge: str) -> tuple[str, ...]:

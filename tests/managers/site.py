@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,15 @@ class Inventory:
         assert self.queries.items() <= now.queries.items()
         kept = {slot: task for slot, task in self.tasks.items() if lost is None or task[1] != lost.name}
         assert kept.items() <= now.tasks.items()
+
+    def without(self, group: str) -> Inventory:
+        """Return the same without what belongs to a group."""
+        service, stream = f"{OWNER}_group_{group}", f"ASSET_STREAM_{group}".upper()
+        return Inventory(
+            {name: one for name, one in self.services.items() if name != service},
+            {name: one for name, one in self.queries.items() if name != stream},
+            {slot: task for slot, task in self.tasks.items() if not slot.startswith(f"{service}.")},
+        )
 
 
 class Site:
@@ -93,6 +103,12 @@ class Site:
         self.plant.add(*names)
         return names
 
+    def remove(self) -> str:
+        """Take the newest group out of the factory; return its name."""
+        gone = self.groups.pop()
+        self.plant.remove(gone)
+        return gone
+
     def operator(self, machine: Machine, *, reached: bool = True) -> Operator:
         """Start an operator on the machine; services follow the registry of the one that they reach."""
         log = self._logs / f"operator-{len(list(self._logs.iterdir()))}.log"
@@ -144,7 +160,8 @@ class Site:
     def wait_until_served(self, groups: list[str], *, lost: Machine) -> None:
         """Wait until new clients are served each of the groups by a machine that is not lost."""
         [door, *_] = self.doors(lost=lost)
-        eventually(lambda: [group for group in groups if not served(door, group)], lambda missing: not missing)
+        with ThreadPoolExecutor(len(groups)) as clients:
+            eventually(lambda: list(clients.map(lambda group: served(door, group), groups)), all)
 
     def repair(self) -> None:
         """Put every machine right, however a test left it."""
