@@ -122,7 +122,7 @@ class Seam:
     """Both ports, with a fault chosen for each call.
 
     Attributes:
-        fakes: the two sides behind it.
+        fakes: the two sides behind it: fakes, or a client of a real one.
         witness: is told of writes.
         choose: names the fault of a call, or none.
         calls: how many there were.
@@ -166,7 +166,7 @@ class Seam:
 
     def turn_page(self) -> None:
         """Make what is now the previous snapshot: something outside is about to change."""
-        self._past = {side: fake.clone() for side, fake in self.fakes.items()}
+        self._past = {side: _snapshot(fake) for side, fake in self.fakes.items()}
         self._seen.clear()
 
     def ask(self, side: str, name: str, *args: Any) -> Any:
@@ -229,7 +229,7 @@ class Seam:
 
     def _apply(self, call: Call, args: tuple[Any, ...]) -> Any:
         fake = self.fakes[call.side]
-        before = fake.clone()
+        before = _snapshot(fake)
         answer = getattr(fake, call.name)(*args)
         self._past[call.side] = before
         self._seen = Counter({key: seen for key, seen in self._seen.items() if key[0] != call.side})
@@ -271,6 +271,11 @@ def unsorted() -> set[str]:
 def seam_of(platform: FakePlatform, ksqldb: FakeKsqldb, witness: Witness) -> Seam:
     """Stand before two fakes."""
     return Seam({"platform": platform, "ksqldb": ksqldb}, witness)
+
+
+def _snapshot(side: Any) -> Any:
+    """Return how a fake is now; a real side has no past, and no read of it can be stale."""
+    return side.clone() if hasattr(side, "clone") else side
 
 
 def _read_error(side: str, fault: Fault | None) -> ReconcilerError | None:
