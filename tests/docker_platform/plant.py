@@ -124,6 +124,15 @@ class Plant:
         assert code == 0, said
         return said
 
+    def tear_down(self) -> None:
+        """Remove everything that the operator made; if that fails, remove it by label, and fail."""
+        code, said = self.run("teardown", "--yes")
+        label = f"label=org.openfactory.owner={self.name}"
+        for listing, removing in ((("ps", "--all"), ("rm", "--force")), (("service", "ls"), ("service", "rm"))):
+            if left := docker(*listing, "--quiet", "--filter", label).split():
+                docker(*removing, *left)
+        assert code == 0, said
+
     def event(self, port: int, asset: str) -> dict[str, Any]:
         """Follow an asset's stream at the routing layer, while events of it are made; return the first."""
         url = f"http://127.0.0.1:{port}/asset_stream?asset_uuid={asset}"

@@ -22,8 +22,7 @@ def plant(bridge: str, images: None, tmp_path: Path) -> Iterator[Plant]:  # noqa
         try:
             yield made
         finally:
-            made.run("teardown", "--yes")
-            remove(containers(made))
+            made.tear_down()
 
 
 def containers(plant: Plant) -> dict[str, str]:
@@ -31,12 +30,6 @@ def containers(plant: Plant) -> dict[str, str]:
     label = f"label=org.openfactory.owner={plant.name}"
     lines = docker("ps", "--all", "--no-trunc", "--filter", label, "--format", "{{.Names}} {{.ID}}").splitlines()
     return dict(line.split() for line in lines)
-
-
-def remove(found: dict[str, str]) -> None:
-    """Remove containers as a person does."""
-    if found:
-        docker("rm", "--force", *found.values())
 
 
 def test_from_nothing_to_a_routed_event_and_back(plant: Plant) -> None:

@@ -44,7 +44,7 @@ def plant(images: None, network: str, tmp_path: Path) -> Iterator[Plant]:  # noq
         try:
             yield made
         finally:
-            made.run("teardown", "--yes")
+            made.tear_down()
 
 
 @pytest.fixture
