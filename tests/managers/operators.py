@@ -52,6 +52,14 @@ class Operator:
         self._process.kill()
         self._process.wait(10)
 
+    def stop(self) -> None:
+        """End the process as the engine does at an update: it gives the lease up, so that the next need not wait."""
+        self._process.terminate()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.die()
+
     def lines(self) -> list[dict[str, Any]]:
         """Return everything that it has logged."""
         return [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]

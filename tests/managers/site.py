@@ -91,9 +91,9 @@ class Site:
         self._closing.close()
 
     def dismiss(self) -> None:
-        """End all operators."""
+        """End all operators that are left."""
         for operator in self._operators:
-            operator.die()
+            operator.stop()
         self._operators.clear()
 
     def add(self, number: int) -> list[str]:
@@ -132,6 +132,7 @@ class Site:
             "RECONCILER_PORT": str(self._ports[0 if reached else 1]),
             "RECONCILER_URL": f"http://{self.rack.host}:{self._ports[0]}",
             "RECONCILE_INTERVAL": "1s",
+            "LEASE_SECONDS": "6s",
             "PRUNE_READS": str(PRUNE_READS),
             "PRUNE_GRACE": "0s",
             "DRAIN_SECONDS": "1s",

@@ -107,7 +107,7 @@ def test_the_operator_starts_elsewhere_with_nothing_in_memory(site: Site) -> Non
     before, followers = site.inventory(), site.follow(lost=lost)
 
     lost.power_off()
-    site.dismiss()
+    first.die()
     second = site.operator(site.rack.others(lost)[0])
     second.wait_until_in_sync(len(site.groups))
     published = second.registry()
