@@ -89,7 +89,8 @@ def routing_layer_spec(settings: Settings, registry_name: str) -> ServiceSpec:
             "RECONCILER_URL": settings.followed_url,
             "KSQLDB_URL": settings.url_for_services,
             "LOG_LEVEL": settings.log_level.value,
-            **_routing_layer_options(settings),
+            **routing_layer_options(settings),
+            **{f"{variable}_FILE": _secret_path(variable) for variable in settings.routing_layer_secrets},
         },
         replicas=settings.routing_layer_replicas,
         cpu_limit=settings.routing_layer_cpu_limit,
@@ -97,17 +98,13 @@ def routing_layer_spec(settings: Settings, registry_name: str) -> ServiceSpec:
         network=settings.docker_network,
         ports=() if published is Publish.NONE else (Port(port, port, published),),
         configs=(ConfigMount(registry_name, REGISTRY_PATH),),
-        secrets=tuple(
-            sorted(
-                SecretMount(name, _secret_path(variable)) for variable, name in settings.routing_layer_secrets.items()
-            )
-        ),
+        secrets=_routing_layer_secrets(settings),
         start_first=published is not Publish.HOST,
     )
 
 
-def _routing_layer_options(settings: Settings) -> dict[str, str]:
-    """What differs from the program's defaults; a variable more would replace its tasks at an upgrade."""
+def routing_layer_options(settings: Settings) -> dict[str, str]:
+    """What differs from the program's defaults, in its own variables; one more would replace its tasks at an upgrade."""
     options: dict[str, object] = {
         "CONNECT_TIMEOUT": settings.routing_layer_connect_timeout,
         "HEAD_TIMEOUT": settings.routing_layer_head_timeout,
@@ -118,10 +115,9 @@ def _routing_layer_options(settings: Settings) -> dict[str, str]:
         options["ROUTING_LAYER_WORKERS"] = settings.routing_layer_workers
     if settings.routing_mode is not RoutingMode.PROXY:
         options["ROUTING_MODE"] = settings.routing_mode.value
-    files = {f"{variable}_FILE": _secret_path(variable) for variable in settings.routing_layer_secrets}
     return {
         name: f"{value:g}" if isinstance(value, float) else str(value)
-        for name, value in {**options, **files}.items()
+        for name, value in options.items()
         if value is not None
     }
 

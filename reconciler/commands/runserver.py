@@ -13,6 +13,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from reconciler.commands.output import command
+from reconciler.desired import routing_layer_options
 from reconciler.errors import PlatformError
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings
@@ -31,16 +32,21 @@ def _runserver(_: argparse.Namespace, settings: Settings) -> int:
 
     Where the registry is a file anyhow, the routing layer follows that, and needs no operator that runs.
     """
+    os.execve(sys.executable, [sys.executable, "-m", "routing_layer"], {**os.environ, **environment(settings)})  # noqa: S606 - no shell is meant
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Return the routing layer's variables, as the operator would set them where it deploys it."""
     file = registry_file(settings)
     operator = f"http://127.0.0.1:{settings.reconciler_port}" if file is None else ""
-    environment = {
+    return {
+        **routing_layer_options(settings),
         "KSQLDB_URL": settings.ksqldb_url,
         "ROUTING_LAYER_PORT": str(settings.routing_layer_port),
         "LOG_LEVEL": settings.log_level.value,
         "RECONCILER_URL": os.environ.get("RECONCILER_URL", operator),
         "REGISTRY_FILE": os.environ.get("REGISTRY_FILE") or str(file or _boot_copy(settings)),
     }
-    os.execve(sys.executable, [sys.executable, "-m", "routing_layer"], {**os.environ, **environment})  # noqa: S606 - no shell is meant
 
 
 def _boot_copy(settings: Settings) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from reconciler import cli
+from reconciler.commands.runserver import environment
+from reconciler.settings import load
 
 
 @pytest.fixture(autouse=True)
@@ -87,3 +89,16 @@ def test_help_names_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     assert "3  changes are pending" in capsys.readouterr().out
+
+
+def test_runserver_hands_over_the_routing_layers_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Limits and mode count for the routing layer in a terminal as they do for the one that is deployed."""
+    monkeypatch.setenv("DEPLOYMENT_PLATFORM", "docker")
+    monkeypatch.setenv("REGISTRY_DIR", str(tmp_path))
+    monkeypatch.setenv("ROUTING_MODE", "redirect")
+    monkeypatch.setenv("ROUTING_LAYER_IDLE_TIMEOUT", "90")
+    given = environment(load())
+    assert given["ROUTING_MODE"] == "redirect"
+    assert given["IDLE_TIMEOUT"] == "90"
+    assert "CONNECT_TIMEOUT" not in given
+    assert given["REGISTRY_FILE"].startswith(str(tmp_path))
