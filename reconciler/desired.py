@@ -104,7 +104,7 @@ def routing_layer_spec(settings: Settings, registry_name: str) -> ServiceSpec:
 
 
 def routing_layer_options(settings: Settings) -> dict[str, str]:
-    """What differs from the program's defaults, in its own variables; one more would replace its tasks at an upgrade."""
+    """What differs from the program's defaults, in its own variables; one more replaces its tasks at an upgrade."""
     options: dict[str, object] = {
         "CONNECT_TIMEOUT": settings.routing_layer_connect_timeout,
         "HEAD_TIMEOUT": settings.routing_layer_head_timeout,
