@@ -36,7 +36,7 @@ from reconciler.plan_services import routing_step, service_step
 from reconciler.plan_streams import groups_tables, old_shared, shared_actions, stream_step
 from reconciler.settings import Policy, Settings
 from reconciler.steps import Facts, Step, conflict, failing
-from reconciler.survey import StreamCheck, Survey
+from reconciler.survey import StreamCheck, StreamVerdict, Survey
 
 _ALLOWED = {
     Policy.SYNC: frozenset(Effect),
@@ -163,8 +163,10 @@ def _is_proven(survey: Survey, stream: Step, names: GroupNames) -> bool:
     """Whether the group's stream is there and ours; where its query is not listed, only the registry can tell."""
     if names.stream not in survey.observed.source.streams:
         return False
+    silent = survey.streams[names.group].verdict is StreamVerdict.SILENT
     owned = survey.owned.get(names.group)
-    return stream.item.condition is not Condition.DEGRADED or (owned is not None and owned.url is not None)
+    served = owned is not None and owned.url is not None
+    return served or not (silent or stream.item.condition is Condition.DEGRADED)
 
 
 def _after_stream(stream: Step, service: Step, *, proven: bool) -> tuple[Action, ...]:

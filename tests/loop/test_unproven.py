@@ -22,8 +22,11 @@ def stage() -> Stage:
     return stage
 
 
-def test_no_service_is_made_for_a_stream_that_may_be_somebody_elses(stage: Stage) -> None:
+@pytest.mark.parametrize("shared", ["there", "another definition is on its way"])
+def test_no_service_is_made_for_a_stream_that_may_be_somebody_elses(stage: Stage, shared: str) -> None:
     """Its query is not listed, so its lineage is unknown: a service would serve a stranger's events."""
+    if shared != "there":
+        stage.options["ksqldb_uns_join_table"] = "asset_to_uns_map_raw"
     stage.ksqldb.made["ASSET_STREAM_WELD"] = ("x", FOREIGN)
     stage.ksqldb.terminated.add("ASSET_STREAM_WELD")
     stage.ksqldb.assets["W1"] = "Weld"
