@@ -48,7 +48,7 @@ class Factory:
             self._gone = {}
             return "a catastrophe is over"
         weights = {
-            self._come: 5,
+            self._come: 10,
             self._leave: 5,
             self._move: 5,
             self._by_hand: 5,

@@ -146,7 +146,7 @@ class Soak:
 
     def _change(self, number: int) -> None:
         self.weather.next_cycle(number, self.stage)
-        if self.dice.random() < 0.3:
+        if self.dice.random() < 0.5:
             self.seam.turn_page()
             self.seam.log.append(f"-- cycle {number}: {self.factory.change()}")
         if self.factory.settings_changed or self.dice.random() < 0.02:
