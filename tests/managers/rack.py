@@ -131,7 +131,7 @@ class Rack:
 
     def _join(self) -> None:
         first, *others = self.machines
-        # The heartbeat stays at 5 s: with less, tasks are moved that run well, because their engines come back too late.
+        # The heartbeat stays at 5 s: with 2 s Swarm moves tasks that are well, because engines come back too late.
         first.docker("swarm", "init", "--advertise-addr", first.address, "--listen-addr", first.address)
         token = first.docker("swarm", "join-token", "--quiet", "manager")
         for machine in others:
