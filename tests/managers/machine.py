@@ -19,7 +19,7 @@ from tests.swarm.sandbox import docker, eventually
 #: Managers speak Raft and the control API to each other on this port; containers' traffic uses others.
 CONTROL_PORT = 2377
 #: Processes end with the test run, also when that is killed: no clean-up depends on it.
-_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
+WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 _NEW = ("unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--")
 #: The engine keeps sockets and network namespaces in places that no option moves; each machine gets its own.
 _BOOT = """
@@ -61,7 +61,7 @@ class Machine:
         (self._home / "daemon.json").write_text("{}")  # not this host's own
         (self._home / "engine.pid").unlink(missing_ok=True)
         Path("/run/docker").mkdir(parents=True, exist_ok=True)
-        command = [*_WITH_US, *_NEW, "sh", "-euc", _BOOT, "sh", self.name]
+        command = [*WITH_US, *_NEW, "sh", "-euc", _BOOT, "sh", self.name]
         self._shell = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         eventually(lambda: self._comm() == "docker-init", bool)
         self._plug_in()
@@ -85,7 +85,7 @@ class Machine:
             "host": self.url,
             "log-level": "warn",
         }
-        command = [*_WITH_US, *self._inside("mount", "uts", "ipc", "pid"), "dockerd"]
+        command = [*WITH_US, *self._inside("mount", "uts", "ipc", "pid"), "dockerd"]
         with (home / "log").open("ab") as log:
             self._engine = subprocess.Popen(
                 [*command, *(f"--{name}={value}" for name, value in options.items())], stdout=log, stderr=log

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from tests.managers.machine import Machine
+from tests.managers.machine import WITH_US, Machine
 
 #: Seconds that managers may need to find each other again: after an outage they try ever more rarely.
 RECOVERY = 180.0
@@ -41,7 +41,7 @@ class Operator:
         self.url = f"http://127.0.0.1:{environment['RECONCILER_PORT']}"
         with log.open("w") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "reconciler"],
+                [*WITH_US, sys.executable, "-m", "reconciler"],
                 env=_environment(machine, environment),
                 stdout=output,
                 stderr=output,

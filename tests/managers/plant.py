@@ -18,6 +18,7 @@ from demo.factory.plant import Placement, Reading
 from demo.factory.settings import FactorySettings
 from demo.factory.statements import definitions, insert_mapping, insert_reading
 from tests.e2e.system import events
+from tests.managers.machine import WITH_US
 from tests.swarm.sandbox import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +35,7 @@ class Plant:
 
     def __init__(self, host: str) -> None:
         """Start ksqlDB on ``host`` with the sources that a factory has, and the assets' pulse."""
-        command = [sys.executable, "-m", "demo.ksqldb", "--host", host, "--port", "0"]
+        command = [*WITH_US, sys.executable, "-m", "demo.ksqldb", "--host", host, "--port", "0"]
         self._server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert self._server.stdout is not None
         self.url = next(word for word in self._server.stdout.readline().split() if word.startswith("http://"))

@@ -147,6 +147,11 @@ def _sees_all_ready(machine: Machine) -> bool:
     return states == [("ready", "reachable")] * 3
 
 
+def runs(pid: str) -> bool:
+    """Whether there is a process of this id; names of what a run makes end with its own."""
+    return Path("/proc", pid).exists()
+
+
 def _homes() -> Path:
     """Return the directory beside the engine's own data: it must be on a file system that images can live on."""
     return Path(os.environ.get("OFA_STATE_DIR", "/var/lib/openfactory-dev")) / "managers"
@@ -162,18 +167,19 @@ def _free_subnet() -> str:
 
 def _remove_leftovers(own: str) -> None:
     """Remove what runs left behind that were killed: their processes are gone, bridges, rules and files are not."""
-    bridges = set(re.findall(rf"^\d+: ({_MARK}\d+):", _ip("-o", "link", "show", "type", "bridge"), re.MULTILINE))
+    bridges = set(re.findall(rf"^\d+: ({_MARK}\d+)", _ip("-o", "link", "show"), re.MULTILINE))
     homes = {path.name for path in _homes().glob(f"{_MARK}*")}
     ruled = set(re.findall(rf"-i ({_MARK}\d+) ", _iptables("-S", "FORWARD")))
     for name in bridges | homes | ruled:
-        if name == own or not Path("/proc", name.removeprefix(_MARK)).exists():
+        if name == own or not runs(name.removeprefix(_MARK)):
             _remove_bridge(name)
             shutil.rmtree(_homes() / name, ignore_errors=True)
 
 
 def _remove_bridge(name: str) -> None:
-    with suppress(subprocess.CalledProcessError):  # it is not there
-        _ip("link", "delete", name)
+    for link in (name, *(f"{name}-m{number}" for number in (1, 2, 3))):
+        with suppress(subprocess.CalledProcessError):  # it is not there
+            _ip("link", "delete", link)
     with suppress(subprocess.CalledProcessError):  # nor is the rule
         _iptables("-D", *_accept(name))
 

@@ -12,7 +12,7 @@ from tests.e2e.system import free_ports
 from tests.managers.machine import Machine
 from tests.managers.operators import ROOT, Operator
 from tests.managers.plant import Follower, Plant, served
-from tests.managers.rack import NETWORK, Rack
+from tests.managers.rack import NETWORK, Rack, runs
 from tests.swarm.sandbox import docker, eventually
 
 OWNER = "tm"
@@ -77,6 +77,7 @@ class Site:
 
     def open(self) -> None:
         """Start managers and plant."""
+        _remove_leftovers()
         built = dict(line.split("=", 1) for line in (ROOT / "build" / "images.env").read_text().split())
         self._images = {name: _watched_cheaply(built[name], port) for name, port in _IMAGES.items()}
         self._closing.callback(lambda: docker("image", "rm", *self._images.values()))
@@ -180,3 +181,12 @@ def _watched_cheaply(image: str, port: int) -> str:
     docker("commit", "--change", check, container, name)
     docker("rm", container)
     return name
+
+
+def _remove_leftovers() -> None:
+    """Remove the images that runs left behind that were killed."""
+    names = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split()
+    made = [(name, name.rpartition(f"-{OWNER}")[2]) for name in names if f"-{OWNER}" in name]
+    for name, pid in made:
+        if pid.isdigit() and not runs(pid):
+            docker("image", "rm", name)
