@@ -153,7 +153,7 @@ class Leadership:
         if not self.leads:
             return Hold("standby", self._why_not())
         if self._looked_in != self._stretch:
-            return Hold("standby", "the lease is held again, and everything must be read again first")
+            return Hold("standby", "the lease was taken just now, and everything must be read again first")
         return None
 
     @contextmanager
@@ -264,3 +264,47 @@ class Leadership:
         if state != self._told:
             self._told = state
             self._on_change()
+
+
+class OnDemand:
+    """The authority of a command that a person gave: it seeks the lease at its first write, not before.
+
+    A command that finds nothing to do writes nothing at all, and takes the lease from nobody. At the first write the
+    lease is asked for and that write is put off: what it was decided from may be old by the time the lease is held.
+    """
+
+    def __init__(self, leadership: Leadership) -> None:
+        """Use ``leadership`` once something is to be written."""
+        self._leadership = leadership
+        self._started = False
+
+    @property
+    def role(self) -> str | None:
+        """Whether this process leads or stands by; None while it has not asked."""
+        return self._leadership.role if self._started else None
+
+    def begin(self) -> None:
+        """A cycle begins to look."""
+        self._leadership.begin()
+
+    def hold(self) -> Hold | None:
+        """Why nothing may be written now, as far as it is known without having asked."""
+        return self._leadership.hold() if self._started else None
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Do one write inside, with the lease held until it has been answered.
+
+        Raises:
+            LeaseLost: it must not be done.
+        """
+        if not self._started:
+            self._started = True
+            self._leadership.start()
+        with self._leadership.writing():
+            yield
+
+    def stop(self) -> None:
+        """Give the lease up, if it was ever asked for."""
+        if self._started:
+            self._leadership.stop()

@@ -17,7 +17,7 @@ from reconciler.converge import Exit, converge
 from reconciler.errors import ConfigurationError
 from reconciler.fence import fenced
 from reconciler.guards import Overrides
-from reconciler.leadership import Leadership, own_name
+from reconciler.leadership import Leadership, OnDemand, own_name
 from reconciler.lease import Candidate
 from reconciler.loop import Loop
 from reconciler.metrics import Metrics
@@ -126,15 +126,14 @@ def _once(options: argparse.Namespace, settings: Settings) -> int:
         return _dry_run(options, settings)
     metrics = Metrics(CollectorRegistry())
     me = Candidate(own_name(), settings.lease_seconds, insists=True)
-    leadership = Leadership(build_platform(settings, metrics), me)
-    world = fenced(build_world(settings, metrics), leadership.writing)
-    controller = Controller(world, metrics, _overrides(options), authority=leadership)
-    leadership.start()
+    lease = OnDemand(Leadership(build_platform(settings, metrics), me))
+    world = fenced(build_world(settings, metrics), lease.writing)
+    controller = Controller(world, metrics, _overrides(options), authority=lease)
     try:
         with progress() as show:
             code, outcome = converge(controller, options.timeout, prune=not options.no_prune, show=show)
     finally:
-        leadership.stop()
+        lease.stop()
     show_status(options.output, outcome)
     summary(code, outcome)
     return code

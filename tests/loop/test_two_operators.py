@@ -15,7 +15,7 @@ from reconciler.converge import Exit, converge
 from reconciler.errors import LeaseLost
 from reconciler.fence import fenced
 from reconciler.guards import Overrides
-from reconciler.leadership import Leadership
+from reconciler.leadership import Leadership, OnDemand
 from reconciler.lease import Candidate
 
 FIVE = {f"a{n}": f"g{n}" for n in range(5)}
@@ -276,6 +276,35 @@ def test_a_command_beside_a_loop_has_the_lease_and_gives_it_back() -> None:
     once.leadership.stop()
     loop.leadership.beat()
     assert loop.leadership.leads
+
+
+def test_a_command_asks_for_the_lease_only_to_write() -> None:
+    """A --once with nothing to do writes nothing at all; with something to do it takes the lease and gives it up."""
+    stage = world()
+
+    def once() -> tuple[Exit, str | None]:
+        me = Candidate("once", 15.0, insists=True)
+        leadership = Leadership(stage.platform, me, clock=lambda: stage.now, wall=lambda: stage.wall)
+        lease = OnDemand(leadership)
+        controller = stage.controller()
+        controller.world = fenced(controller.world, lease.writing)
+        controller.authority = lease
+
+        def pass_time(seconds: float) -> None:
+            stage.now += seconds
+            if lease.role:
+                leadership.beat()
+
+        code, _ = converge(controller, 100, sleep=pass_time)
+        role = lease.role
+        lease.stop()
+        return code, role
+
+    assert once() == (Exit.OK, "leader")
+    assert stage.platform.records()["lease"].fields["holder"] == ""
+    records, writes = dict(stage.platform.records()), stage.writes
+    assert once() == (Exit.OK, None)
+    assert (stage.platform.records(), stage.writes) == (records, writes)
 
 
 def test_a_command_that_does_not_get_the_lease_is_refused_and_names_the_holder() -> None:
