@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -34,6 +34,7 @@ from reconciler.model import (
     Observed,
     Plan,
     PublishRegistry,
+    Refusal,
 )
 from reconciler.observe import look_at_source
 from reconciler.pause import Pause, latest
@@ -161,7 +162,8 @@ class Controller:
         self.metrics.surveyed(seen, plan)
         held = self.hold()
         if held is not None:
-            sentence = f"{held.text}, {len(plan.actions)} writes wait; {_sentence(plan, seen, ())}"
+            waiting = f"{len(plan.actions)} {'write waits' if len(plan.actions) == 1 else 'writes wait'}"
+            sentence = f"{held.text}, {waiting}; {_sentence(plan, seen, ())}"
             return Outcome(held.result, sentence, plan, seen)
         outcome = _outcome(plan, seen, tuple(self._apply(plan)))
         return outcome.cut_short(self.hold())
@@ -194,6 +196,7 @@ class Controller:
         self.groups.present = self.world.topology.groups_table in source.queries
         now = self.clocks.monotonic()
         settings = self.world.settings
+        self._note_collapse(seen)
         self.memory = guards.remember(self.memory, seen, self.world.topology, settings, now)
         self.memory = guards.approve(self.memory, seen, self.overrides)
         verdict = guards.judge(self.memory, seen, settings, self.overrides, now)
@@ -202,8 +205,15 @@ class Controller:
                 break
             if self.world.strategy.has_members(group):
                 log.warning("group has members after all", group=group)
+                self.metrics.blocked.labels("question").inc()
                 self.memory = self.memory.forget(group)
         return seen, guards.judge(self.memory, seen, settings, self.overrides, now)
+
+    def _note_collapse(self, seen: Survey) -> None:
+        before, now = self.memory.assets, seen.observed.membership.assets
+        if guards.has_collapsed(before, now, self.world.settings):
+            self.metrics.blocked.labels("collapse").inc()
+            log.warning("the map lost many assets at once, absences are counted anew", before=before, now=now)
 
     def _resync_is_due(self) -> bool:
         """Whether this look lists the topics too, which no other read tells: every `RESYNC_INTERVAL`."""
@@ -295,15 +305,19 @@ def _outcome(plan: Plan, seen: Survey, results: tuple[Result, ...]) -> Outcome:
     failed = [result for result in results if result.error is not None]
     stops = [refusal for refusal in plan.refusals if refusal.stops]
     if stops:
-        return Outcome("refused", f"nothing changed, refused: {stops[0].text}", plan, seen, results)
+        return Outcome("refused", f"nothing changed, refused: {_texts(stops)}", plan, seen, results)
     sentence = _sentence(plan, seen, results)
     if failed:
         return Outcome("write_error", sentence, plan, seen, results)
     if plan.refusals:
-        return Outcome("refused", f"{sentence}; refused: {plan.refusals[0].text}", plan, seen, results)
+        return Outcome("refused", f"{sentence}; refused: {_texts(plan.refusals)}", plan, seen, results)
     if any(result.outcome == "ok" for result in results):
         return Outcome("changed", sentence, plan, seen, results)
     return Outcome("in_sync" if plan.in_sync else "progressing", sentence, plan, seen, results)
+
+
+def _texts(refusals: Iterable[Refusal]) -> str:
+    return "; ".join(refusal.text for refusal in refusals)
 
 
 def _sentence(plan: Plan, seen: Survey, results: tuple[Result, ...]) -> str:

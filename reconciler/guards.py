@@ -109,7 +109,7 @@ def remember(memory: Memory, survey: Survey, topology: Topology, settings: Setti
     silent = _silent(memory, survey, topology, now)
     if not survey.observed.membership.full and not survey.observed.source.trouble:
         return replace(memory, missing=_still(memory.missing, survey.missing), silent=silent, queries=queries)
-    if survey.observed.source.trouble or _collapsed(memory.assets, assets, settings):
+    if survey.observed.source.trouble or has_collapsed(memory.assets, assets, settings):
         return replace(memory.distrust(), assets=assets, queries=queries)
     out = {group for group in survey.missing if survey.owned[group].url is None}
     return replace(
@@ -221,7 +221,8 @@ def _over_budget(memory: Memory, survey: Survey, settings: Settings) -> str:
     )
 
 
-def _collapsed(before: int | None, now: int, settings: Settings) -> bool:
+def has_collapsed(before: int | None, now: int, settings: Settings) -> bool:
+    """Whether so many assets went between two good reads that no absence may be counted."""
     return before is not None and now < before * (1 - settings.prune_max_fraction)
 
 

@@ -106,7 +106,8 @@ class Metrics:
         for guard in GUARDS:
             self.guard.labels(guard)
             self.blocked.labels(guard)
-        self.blocked.labels("grace")
+        for reason in ("grace", "question", "collapse"):
+            self.blocked.labels(reason)
         for target in ("ksqldb", "platform"):
             self.request_seconds.labels(target)
 

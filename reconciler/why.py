@@ -306,7 +306,7 @@ def _lines(answer: WhyDocument) -> Iterator[tuple[str, str]]:
         "members",
         f"{answer.members} of {read.assets} assets{'' if answer.desired else ', the UNS map does not name it'}",
     )
-    yield "stream", _described(stream.name, stream.state if stream.exists else "not there", stream.detail)
+    yield "stream", _described(stream.name, (stream.state or "there") if stream.exists else "not there", stream.detail)
     tasks = f"{service.running} of {service.wanted} tasks" if service.exists else "not there"
     foreign = "not ours" if service.exists and not service.ours else None
     yield "service", _described(service.name, tasks, foreign, service.update)
@@ -321,7 +321,7 @@ def _lines(answer: WhyDocument) -> Iterator[tuple[str, str]]:
     for one in answer.backoff:
         yield "back-off", f"{one.object}: {one.failures} failures, again in {one.retry_in_seconds:g} s: {one.error}"
     if answer.paused:
-        yield "paused", answer.paused
+        yield "paused", answer.paused.removeprefix("paused ")
     yield "read", f"{read.at:%Y-%m-%d %H:%M:%S} UTC, {read.groups} groups, ksqlDB: {read.trouble or 'well'}"
     if read.last_cycle:
         yield "cycle", read.last_cycle

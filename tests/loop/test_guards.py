@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator, MutableMapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import structlog
 from fakes import WELL, Stage, unreachable
+from structlog.testing import capture_logs
 
 from reconciler.controller import Controller
 from reconciler.converge import Exit, converge
@@ -13,6 +18,14 @@ from reconciler.guards import Overrides, allowed_removals
 from reconciler.model import Condition
 
 TEN = {f"a{n}": f"g{n}" for n in range(10)}
+
+
+@pytest.fixture
+def said() -> Iterator[list[MutableMapping[str, Any]]]:
+    """Everything that is logged from warnings up."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    with capture_logs() as lines:
+        yield lines
 
 
 @pytest.fixture
@@ -52,6 +65,24 @@ def test_an_empty_map_changes_nothing(stage: Stage) -> None:
     assert stage.writes == before
     code, _ = converge(controller, 100, sleep=lambda _: None)
     assert code is Exit.REFUSED
+
+
+def test_an_empty_map_that_is_meant_needs_both_yeses(stage: Stage) -> None:
+    """T13: --allow-empty lets the empty map be planned for; that all groups go at once, the budget asks about too."""
+    stage.ksqldb.assets = {}
+
+    def wait(seconds: float) -> None:
+        stage.now += seconds
+
+    code, outcome = converge(stage.controller(Overrides(allow_empty=True)), 300, sleep=wait)
+    assert code is Exit.REFUSED
+    assert outcome.plan is not None
+    assert len([name for name in stage.ksqldb.made if name.startswith("ASSET_STREAM_")]) == 10
+    both = Overrides(allow_empty=True, approve=outcome.plan.approval)
+    code, _ = converge(stage.controller(both), 300, sleep=wait)
+    assert code is Exit.OK
+    assert [name for name in stage.ksqldb.made if name.startswith("ASSET_STREAM_")] == []
+    assert [name for name in stage.platform.services if "_group_" in name] == []
 
 
 def test_half_of_the_rows_missing_once_deletes_nothing(stage: Stage) -> None:
@@ -126,6 +157,7 @@ def test_a_direct_question_has_the_last_word(stage: Stage) -> None:
     stage.ksqldb.members = lies  # type: ignore[method-assign]
     run(stage, controller, 30)
     assert stage.ksqldb.calls["group_has_members"] > 0
+    assert controller.metrics.blocked.labels("question")._value.get() > 0
     assert "ofa_group_g9" in stage.platform.services
 
 
@@ -169,8 +201,13 @@ def test_another_cluster_is_refused(stage: Stage) -> None:
     before = stage.writes
     run(stage, stage.controller(), 5)
     assert stage.writes == before
+    code, outcome = converge(stage.controller(), 30, sleep=lambda _: pytest.fail("it waits"))
+    assert code is Exit.REFUSED
+    assert "kafka-2" in outcome.sentence
+    assert "--accept-identity" in outcome.sentence
     run(stage, stage.controller(Overrides(accept_identity=True)), 5)
     assert "ASSET_STREAM_NEW" in stage.ksqldb.made
+    assert stage.controller().cycle().result == "in_sync", "it was accepted for good: the registry names the cluster"
 
 
 def test_a_sick_server_gets_no_statement_but_services_are_repaired(stage: Stage) -> None:
@@ -233,3 +270,46 @@ def test_the_servers_query_limit_is_refused_before_the_first_write() -> None:
     stage.ksqldb.limit = 11
     stage.settle(stage.controller())
     assert len(stage.ksqldb.made) == 11
+
+
+@pytest.mark.parametrize("guard", ["empty", "identity", "budget", "health", "limit", "size"])
+def test_every_guard_has_a_gauge_a_log_line_and_an_exit_code(
+    stage: Stage, said: list[MutableMapping[str, Any]], guard: str
+) -> None:
+    """Whoever refuses shows it in `reconciler_guard_active`, in the cycle's sentence, and as exit code 4."""
+    match guard:
+        case "empty":
+            stage.ksqldb.assets = {}
+        case "identity":
+            stage.ksqldb.identity = ("kafka-2", "default_")
+        case "budget":
+            stage.ksqldb.assets = {"a0": "g0"}
+        case "health":
+            stage.ksqldb.well = replace(WELL, kafka=False, healthy=False)
+        case "limit":
+            stage.ksqldb.limit = 5
+            stage.ksqldb.assets["new"] = "New"
+        case "size":
+            name = "x" * 100
+            stage.ksqldb.assets |= {f"b{n}": f"{n}{name * 12}" for n in range(800)}
+    controller = stage.controller()
+
+    def wait(seconds: float) -> None:
+        stage.now += seconds
+
+    code, outcome = converge(controller, 100, sleep=wait)
+    assert code is Exit.REFUSED
+    assert controller.metrics.guard.labels(guard)._value.get() == 1
+    assert outcome.plan is not None
+    text = next(refusal.text for refusal in outcome.plan.refusals if refusal.guard == guard)
+    assert any(text in line["event"] for line in said)
+
+
+def test_a_collapse_shows(stage: Stage, said: list[MutableMapping[str, Any]]) -> None:
+    """What starts all counts anew is counted, and logged with both numbers."""
+    controller = stage.controller()
+    run(stage, controller, 2)
+    stage.ksqldb.assets = dict(list(TEN.items())[:5])
+    controller.cycle()
+    assert controller.metrics.blocked.labels("collapse")._value.get() == 1
+    assert [(line["before"], line["now"]) for line in said if "before" in line] == [(10, 5)]
