@@ -16,6 +16,8 @@ from reconciler.errors import RegistryError
 
 #: Swarm refuses a config of more than 1000 KiB (measured on engine 20.10; older ones took 500 KB).
 LIMIT_BYTES = 1000 * 1024
+#: Header with which an operator that only stands by says so to those who follow the registry.
+ROLE_HEADER = "X-Operator-Role"
 
 
 class Identity(BaseModel):

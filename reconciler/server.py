@@ -19,6 +19,7 @@ from prometheus_client.core import REGISTRY
 from reconciler.errors import ConfigurationError, PlatformError
 from reconciler.loop import Loop
 from reconciler.pause import LONGEST, Pause, beginning, ended
+from reconciler.registry import ROLE_HEADER
 from reconciler.same_origin import same_origin
 from reconciler.status_page import StatusPage
 from reconciler.why import Known, similar, why
@@ -133,7 +134,23 @@ class Server:
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
+    def _standing_by(self) -> web.Response | None:
+        """Send a follower on to the operator that writes; None where this is the one to ask.
+
+        What a standby has seen may be some seconds old, and whoever asks both in turn would go back and forth. While
+        paused nobody writes, so everybody's answer is as good.
+        """
+        if self._loop.controller.authority.role != "standby" or self._loop.paused:
+            return None
+        detail = "another operator holds the lease: ask again, the name leads to all of them"
+        headers = {"Retry-After": "1", ROLE_HEADER: "standby"}
+        answer = web.json_response({"title": "standby", "detail": detail}, status=503, headers=headers)
+        answer.force_close()  # the next question is to reach another one
+        return answer
+
     async def _get_registry(self, request: web.Request) -> web.Response:
+        if (elsewhere := self._standing_by()) is not None:
+            return elsewhere
         current = self._board.get()
         if current is None:
             return web.json_response(
@@ -165,6 +182,8 @@ class Server:
 
     async def _reconcile(self, _: web.Request) -> web.Response:
         self._loop.nudge()
+        if (elsewhere := self._standing_by()) is not None:
+            return elsewhere
         return web.json_response({"nudged": True}, status=202)
 
     async def _pause(self, request: web.Request) -> web.Response:

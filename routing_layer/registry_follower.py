@@ -12,7 +12,7 @@ import aiohttp
 import structlog
 
 from reconciler.errors import RegistryError
-from reconciler.registry import Registry, parse
+from reconciler.registry import ROLE_HEADER, Registry, parse
 from routing_layer.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
@@ -20,6 +20,8 @@ _log = structlog.get_logger(__name__)
 _TIMEOUT = aiohttp.ClientTimeout(total=5, sock_connect=2)
 #: At most one nudge in this many seconds, however many clients wait.
 _NUDGE_GAP = 1.0
+#: How often a nudge that reached an operator that only stands by is sent again.
+_NUDGE_TRIES = 3
 
 #: Told after another document came into use: the one before (None: none) and the new one.
 OnChange = Callable[[Registry | None, Registry], None]
@@ -78,7 +80,8 @@ class RegistryFollower:
         try:
             async with self._session.get(f"{self._url}/registry", headers=headers, timeout=_TIMEOUT) as response:
                 body = await response.read()
-                await self._answered(response.status, response.headers.get("ETag"), body)
+                if not _stands_by(response):
+                    await self._answered(response.status, response.headers.get("ETag"), body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self._complain("unreachable", f"the operator does not answer: {type(error).__name__}: {error}")
 
@@ -103,8 +106,11 @@ class RegistryFollower:
         self._nudged = time.monotonic()
         self._metrics.nudges.inc()
         try:
-            async with self._session.post(f"{self._url}/reconcile", timeout=_TIMEOUT) as response:
-                await response.read()
+            for _ in range(_NUDGE_TRIES):
+                async with self._session.post(f"{self._url}/reconcile", timeout=_TIMEOUT) as response:
+                    await response.read()
+                    if not _stands_by(response):
+                        return
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             _log.info("registry: the operator could not be told: %s", error)
 
@@ -145,6 +151,11 @@ class RegistryFollower:
             self._complaint = text
             kept = f"; revision {self.current.revision} stays in use" if self.current else ""
             _log.warning("registry: %s%s", text, kept)
+
+
+def _stands_by(response: aiohttp.ClientResponse) -> bool:
+    """Whether this is an operator that does not write: what it knows is older than what the writing one says."""
+    return response.headers.get(ROLE_HEADER) == "standby"
 
 
 def _reason(error: RegistryError) -> str:

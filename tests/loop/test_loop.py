@@ -13,6 +13,7 @@ from fakes import Stage
 from prometheus_client import CollectorRegistry
 
 from reconciler.errors import ConfigurationError, KsqlUnreachable, PlatformUnreachable
+from reconciler.leadership import Hold, Unopposed
 from reconciler.loop import Loop
 from reconciler.metrics import Metrics
 from reconciler.server import Board, Server
@@ -140,6 +141,28 @@ def test_a_pause_that_cannot_be_written_down_is_no_success(running: Running) -> 
     assert status == 503
     assert "no leader" in json.loads(body)["detail"]
     assert running.loop.paused
+
+
+class Waiting(Unopposed):
+    """The authority of an operator that stands by."""
+
+    role = "standby"
+
+    def hold(self) -> Hold | None:
+        """It may never write."""
+        return Hold("standby", "other holds the lease")
+
+
+def test_a_standby_sends_followers_on(running: Running) -> None:
+    """What it knows is older than what the one that writes says; while paused everybody knows the same."""
+    running.until(lambda: running.ask("GET", "/readyz")[0] == 200)
+    running.loop.controller.authority = Waiting()
+    for question in (("GET", "/registry"), ("POST", "/reconcile")):
+        status, headers, body = running.ask(*question)
+        assert (status, headers["X-Operator-Role"], headers["Connection"]) == (503, "standby", "close")
+        assert "holds the lease" in json.loads(body)["detail"]
+    assert running.ask("POST", "/pause?seconds=600")[0] == 200
+    assert running.ask("GET", "/registry")[0] == 200
 
 
 def test_why_is_answered_from_memory(running: Running) -> None:

@@ -107,8 +107,8 @@ class Operator:
         return httpx.get(f"{self.url}/healthz").status_code
 
     def registry(self) -> set[str]:
-        """Return the groups that it publishes."""
-        return set(httpx.get(f"{self.url}/registry").json()["groups"])
+        """Return the groups that it publishes; none while it only stands by."""
+        return set(httpx.get(f"{self.url}/registry").json().get("groups", ()))
 
 
 def command(machine: Machine, environment: dict[str, str], *arguments: str) -> tuple[int, str]:

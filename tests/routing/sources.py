@@ -17,6 +17,8 @@ from typing import Any
 
 from aiohttp import web
 
+from reconciler.registry import ROLE_HEADER
+
 
 def free_port() -> int:
     """Return a port that was free a moment ago."""
@@ -161,6 +163,7 @@ class Operator:
         document: the bytes that are served; None: 503.
         nudged: how often ``POST /reconcile`` came.
         on_nudge: what a nudge makes happen.
+        standby: every other question reaches an operator that only stands by.
     """
 
     def __init__(self) -> None:
@@ -171,6 +174,8 @@ class Operator:
         self.on_nudge: Callable[[], None] = lambda: None
         self.not_modified = 0
         self.asked = 0
+        self.standby = False
+        self._turn = 0
         self._runner: web.AppRunner | None = None
 
     @property
@@ -196,6 +201,8 @@ class Operator:
 
     async def _registry(self, request: web.Request) -> web.Response:
         self.asked += 1
+        if self._elsewhere():
+            return web.Response(status=503, headers={ROLE_HEADER: "standby"})
         if self.document is None:
             return web.Response(status=503)
         etag = '"' + hashlib.sha256(self.document).hexdigest()[:12] + '"'
@@ -204,7 +211,13 @@ class Operator:
             return web.Response(status=304, headers={"ETag": etag})
         return web.Response(body=self.document, headers={"ETag": etag})
 
+    def _elsewhere(self) -> bool:
+        self._turn += self.standby
+        return self._turn % 2 == 1
+
     async def _reconcile(self, _request: web.Request) -> web.Response:
+        if self._elsewhere():
+            return web.Response(status=503, headers={ROLE_HEADER: "standby"})
         self.nudged += 1
         self.on_nudge()
         return web.Response(status=202)

@@ -63,6 +63,21 @@ async def test_documents_that_must_not_be_used_leave_the_last_good_one() -> None
         await around.stream("A1")
 
 
+async def test_an_operator_that_stands_by_is_no_news() -> None:
+    """Of two operators behind one name only the one that writes counts; the other is no failure and ends no stream."""
+    async with world(REGISTRY_POLL="10ms") as around:
+        client = await around.stream("A1")
+        refused = 'routing_layer_registry_refused_total{reason="unreachable"}'
+        before = await around.proxy.metric(refused)
+        around.operator.standby = True
+        around.publish({"Weld": around.weld.url, "Paint": around.paint.url, "New": around.paint.url})
+        for _ in range(3):
+            await _seen(around)
+        assert await around.proxy.metric(refused) == before
+        await around.weld.open[0].event("alive")
+        assert (await client.event()).data == "alive"
+
+
 async def test_it_starts_from_the_boot_copy_while_the_operator_is_down(tmp_path: Path) -> None:
     """The mounted file is enough to serve; the operator's newer document is used once it is back (T26)."""
     copy = tmp_path / "registry.json"
