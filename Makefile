@@ -28,11 +28,11 @@ cli: ## run the operator's command line in the demo, e.g. make cli ARGS="plan"
 test: lint test-fast test-engine ## lint, then all tests, the fast ones first
 
 test-fast: venv ## the tests that need no engine
-	$(BIN)/pytest -q -n auto -m "not engine"
+	$(BIN)/pytest -q -n 4 -m "not engine"
 
 test-engine: venv engine ## the tests on a real Swarm
 	@$(IMAGES)
-	$(BIN)/pytest -q -n 2 --dist loadfile -m engine
+	$(BIN)/pytest -q -n 3 --dist loadfile -m engine
 
 lint: venv ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .
