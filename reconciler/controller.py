@@ -117,6 +117,7 @@ class Controller:
         backoff: objects that wait after a failed write.
         authority: asked before each write whether this operator may write now.
         pause: the pause that was seen last.
+        pretends: writes reach nobody (a dry run), so nothing may be said to have been done.
     """
 
     world: World
@@ -130,6 +131,7 @@ class Controller:
     backoff: Backoff = field(default_factory=Backoff)
     authority: Authority = field(default_factory=Unopposed)
     pause: Pause | None = None
+    pretends: bool = False
 
     def __post_init__(self) -> None:
         """Prepare the reader of groups."""
@@ -165,7 +167,7 @@ class Controller:
             waiting = f"{len(plan.actions)} {'write waits' if len(plan.actions) == 1 else 'writes wait'}"
             sentence = f"{held.text}, {waiting}; {_sentence(plan, seen, ())}"
             return Outcome(held.result, sentence, plan, seen)
-        outcome = _outcome(plan, seen, tuple(self._apply(plan)))
+        outcome = _outcome(plan, seen, tuple(self._apply(plan)), "withheld" if self.pretends else "done")
         return outcome.cut_short(self.hold())
 
     def hold(self) -> Hold | None:
@@ -268,7 +270,12 @@ class Controller:
             log.warning("write failed", action=action.verb, object=action.key, group=action.group, error=str(error))
         elif not result.skipped:
             self.backoff = self.backoff.succeeded(action.key)
-            log.info("write done", action=action.verb, object=action.key, group=action.group)
+            log.info(
+                "write withheld" if self.pretends else "write done",
+                action=action.verb,
+                object=action.key,
+                group=action.group,
+            )
             if isinstance(action, DropGroupsTable):
                 self.metrics.lies.inc(self.groups.lying)
                 self.groups.rebuilt()
@@ -301,12 +308,12 @@ def explained(error: ReconcilerError, settings: Settings) -> str:
     return f"{error} (KSQLDB_URL is {without_user(settings.ksqldb_url)})"
 
 
-def _outcome(plan: Plan, seen: Survey, results: tuple[Result, ...]) -> Outcome:
+def _outcome(plan: Plan, seen: Survey, results: tuple[Result, ...], done: str) -> Outcome:
     failed = [result for result in results if result.error is not None]
     stops = [refusal for refusal in plan.refusals if refusal.stops]
     if stops:
         return Outcome("refused", f"nothing changed, refused: {_texts(stops)}", plan, seen, results)
-    sentence = _sentence(plan, seen, results)
+    sentence = _sentence(plan, seen, results, done)
     if failed:
         return Outcome("write_error", sentence, plan, seen, results)
     if plan.refusals:
@@ -320,14 +327,14 @@ def _texts(refusals: Iterable[Refusal]) -> str:
     return "; ".join(refusal.text for refusal in refusals)
 
 
-def _sentence(plan: Plan, seen: Survey, results: tuple[Result, ...]) -> str:
+def _sentence(plan: Plan, seen: Survey, results: tuple[Result, ...], said: str = "done") -> str:
     groups = [item for item in plan.items if item.group is not None]
     ready = sum(item.condition is Condition.READY for item in groups)
     text = f"{ready} of {len(groups)} groups ready, {seen.observed.membership.assets} assets"
     done = sum(result.outcome == "ok" for result in results)
     failed = [result for result in results if result.error is not None]
     if done:
-        text += f", {done} writes done"
+        text += f", {done} writes {said}"
     if failed:
         text += f", {len(failed)} failed (first: {failed[0].action.key}: {failed[0].error})"
     return text + ("" if results or not plan.in_sync else ", in sync")

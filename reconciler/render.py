@@ -120,7 +120,7 @@ def status_notes(plan: Plan, survey: Survey) -> list[str]:
         f"registry {plan.registry_before or 'none'}",
     ]
     notes += [f"refused by {refusal.guard}: {refusal.text}" for refusal in plan.refusals]
-    return [*notes, summary(plan)]
+    return [*notes, *plan.notes, summary(plan)]
 
 
 def status_json(plan: Plan, survey: Survey) -> str:

@@ -141,7 +141,7 @@ def _once(options: argparse.Namespace, settings: Settings) -> int:
 
 def _dry_run(options: argparse.Namespace, settings: Settings) -> int:
     metrics, withheld = Metrics(CollectorRegistry()), Withheld()
-    controller = Controller(build_world(settings, metrics, withheld), metrics, _overrides(options))
+    controller = Controller(build_world(settings, metrics, withheld), metrics, _overrides(options), pretends=True)
     outcome = controller.cycle()
     if options.output == "json":
         out(json.dumps({"would": withheld.writes}, indent=2, ensure_ascii=False))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from fakes import Stage, unreachable
 
@@ -10,6 +12,7 @@ from reconciler.converge import Exit, converge
 from reconciler.errors import PlatformRefused
 from reconciler.model import Condition
 from reconciler.platforms.base import ServiceSpec
+from reconciler.readonly import ReadOnlyKsqldb, ReadOnlyPlatform, Withheld
 from reconciler.registry import parse
 
 THREE = {"W1": "Weld", "W2": "Weld", "P1": "Paint", "A1": "Assembly"}
@@ -330,3 +333,17 @@ def test_a_changed_retention_does_not_touch_what_runs(stage: Stage) -> None:
     stage.ksqldb.made["ASSET_STREAM_WELD"] = (topic, text.replace("'Weld'", "'Paint'"))
     stage.settle(controller)
     assert "RETENTION_MS=604800000" in stage.ksqldb.made["ASSET_STREAM_WELD"][1]
+
+
+def test_a_dry_run_does_not_say_that_anything_was_done(stage: Stage) -> None:
+    """Its writes reach nobody, and its sentence says so."""
+    controller, withheld = stage.controller(), Withheld()
+    world = controller.world
+    controller.world = replace(
+        world, ksqldb=ReadOnlyKsqldb(world.ksqldb, withheld), platform=ReadOnlyPlatform(world.platform, withheld)
+    )
+    controller.pretends = True
+    outcome = controller.cycle()
+    assert f"{len(withheld.writes)} writes withheld" in outcome.sentence
+    assert "done" not in outcome.sentence
+    assert stage.writes == 0
