@@ -190,7 +190,8 @@ class Settings(BaseSettings):
     """Least severe level that is logged, by the operator and by what it deploys."""
 
     reconciler_owner: str = Field("ofa", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,38}$")
-    """Marks what belongs to this operator (label `org.openfactory.owner`); nothing else is ever changed."""
+    """Marks what belongs to this operator (label `org.openfactory.owner`); nothing else is ever changed.
+    Names of the shared stream and of the table of counts begin with it."""
     resource_prefix: str = Field("ofa", pattern=r"^[A-Za-z0-9]([A-Za-z0-9_-]{0,10}[A-Za-z0-9])?$")
     """Start of the names of services and configs (`<prefix>_group_<Group>`)."""
     reconcile_interval: Seconds = 10.0
