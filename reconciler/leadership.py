@@ -207,7 +207,11 @@ class Leadership:
 
     def _run(self) -> None:
         while not self._ended.wait(self._interval()):
-            self.beat()
+            try:
+                self.beat()
+            except Exception:
+                # The lease lapses by itself, which is safe; a thread that has ended would never seek it again.
+                log.exception("lease: bug")
 
     def _interval(self) -> float:
         beat = self.me.seconds / BEATS

@@ -91,8 +91,6 @@ def put(records: Records, pause: Pause) -> None:
     """
     for left in reversed(range(_TRIES)):
         before = records.records().get(NAME)
-        if before is None and pause.until is None:
-            return
         try:
             records.write_record(NAME, pause.fields, before)
         except PlatformConflict:

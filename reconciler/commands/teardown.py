@@ -10,6 +10,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from reconciler.apply import Result
 from reconciler.commands.output import command, out
 from reconciler.commands.pause import who
 from reconciler.converge import Exit
@@ -18,7 +19,8 @@ from reconciler.fence import fenced
 from reconciler.leadership import Leadership, own_name
 from reconciler.lease import BEATS, Candidate
 from reconciler.metrics import Metrics
-from reconciler.pause import beginning, put
+from reconciler.pause import NAME, Pause, beginning, ended, latest, put
+from reconciler.platforms.base import Platform
 from reconciler.settings import Settings
 from reconciler.teardown import remove_records, teardown
 from reconciler.wiring import build_platform, build_world
@@ -47,33 +49,55 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
         heeds_pause=False,
     )
     world = fenced(build_world(settings, metrics), leadership.writing)
-    put(world.platform, beginning(datetime.now(UTC), _PAUSE, who(), "teardown"))
+    before = latest(None, world.platform.records())
+    put(world.platform, _longer(before))
+    results: list[Result] = []
     leadership.start()
     try:
         if not _leads(leadership, settings):
             _complain(f"nothing was removed: {leadership.lease.holder} holds the lease and does not give it up")
             return Exit.REFUSED
         leadership.begin()
-        failed = 0
         for result in teardown(world, keep_streams=options.keep_streams):
-            failed += result.outcome != "ok"
+            results.append(result)
             out(f"{'removed' if result.outcome == 'ok' else 'kept'} {result.action.key}" + _reason(result.error))
-        leadership.stop(release=False)
-        remove_records(world.platform)
+        _forget(world.platform, leadership, settings)
     finally:
         leadership.stop()
-    return Exit.ERROR if failed else Exit.OK
+        if not any(result.outcome == "ok" for result in results) and NAME in world.platform.records():
+            put(world.platform, before or ended(who()))  # nothing was begun, so nothing has to be held back for it
+    return Exit.OK if all(result.outcome == "ok" for result in results) else Exit.ERROR
+
+
+def _longer(before: Pause | None) -> Pause:
+    """Return the pause that operators which run keep to, so that they do not make anew what is removed."""
+    now = datetime.now(UTC)
+    pause = beginning(now, _PAUSE, who(), "teardown")
+    keeps = before is not None and before.active(now) and before.until and pause.until and before.until > pause.until
+    return before if before is not None and keeps else pause
 
 
 def _leads(leadership: Leadership, settings: Settings) -> bool:
-    """Wait for the lease, and until every operator that waits for it too has seen the pause."""
-    if leadership.leads:
-        return True
+    """Wait for the lease."""
     deadline = time.monotonic() + settings.lease_seconds + _PATIENCE
     while not leadership.leads and time.monotonic() < deadline:
         time.sleep(0.1)
-    time.sleep(2 * settings.lease_seconds / BEATS)
     return leadership.leads
+
+
+def _forget(platform: Platform, leadership: Leadership, settings: Settings) -> None:
+    """Remove the records, once every operator that still runs has seen a pause with time enough to end it.
+
+    They keep to a pause that they have seen also when its record is gone; one that had not seen it would make
+    everything anew. All look at least once in a beat.
+    """
+    put(platform, _longer(latest(None, platform.records())))
+    time.sleep(2 * max(settings.lease_seconds, leadership.lease.seconds) / BEATS)
+    if not leadership.leads:
+        _complain("the lease was lost on the way: run teardown again")
+        return
+    leadership.stop(release=False)
+    remove_records(platform)
 
 
 def _complain(text: str) -> None:

@@ -73,7 +73,8 @@ class RecordFiles:
         with suppress(FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             said = json.loads(path.read_text())
             if said["record"] == path.stem:
-                yield Record(path.name, int(said["version"]), path.stem, dict(said["fields"]))
+                texts = {name: text for name, text in said["fields"].items() if isinstance(text, str)}
+                yield Record(path.name, int(said["version"]), path.stem, texts)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -50,7 +50,6 @@ def test_resume_ends_it_and_a_vanished_record_does_not(stage: Stage) -> None:
     assert controller.cycle().result == "paused"
     stage.platform.kept_records.clear()
     assert controller.cycle().result == "paused"
-    put(stage.platform, beginning(stage.wall, 1800, "ana@shell"))
     put(stage.platform, ended("ben@shell"))
     assert controller.cycle().result == "changed"
 

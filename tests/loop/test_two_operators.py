@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -251,6 +252,27 @@ def test_a_loop_that_does_not_turn_any_more_loses_the_lease() -> None:
         second.leadership.beat()
         stage.now += 3.0
     assert second.leadership.leads
+
+
+def test_a_bug_in_a_beat_does_not_end_the_beats() -> None:
+    """A thread that has ended would never seek the lease again, in a process that looks well."""
+    stage = world()
+    beats = 0
+
+    def bug(call: str) -> None:
+        nonlocal beats
+        beats += call == "records"
+        if beats == 2:  # the first of the thread's own
+            raise RuntimeError("a bug of a platform")
+
+    leadership = Leadership(stage.platform, Candidate("me", 0.05))
+    stage.platform.fault = bug
+    leadership.start()
+    deadline = time.monotonic() + 20
+    while beats < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert beats >= 5
+    leadership.stop()
 
 
 def test_a_command_beside_a_loop_has_the_lease_and_gives_it_back() -> None:

@@ -1,0 +1,28 @@
+"""Records as files that people can edit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from reconciler import lease, pause
+from reconciler.platforms.docker_records import RecordFiles
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [("lease", {"holder": "x", "seconds": 15}), ("pause", {"until": None, "by": ["ana"]}), ("pause", {"until": 7})],
+)
+def test_what_a_hand_spoilt_reads_as_a_default(tmp_path: Path, name: str, fields: dict[str, object]) -> None:
+    """A field that is no text is none, and the record can be written again over what was read."""
+    files = RecordFiles(tmp_path)
+    (tmp_path / f"{name}.json").write_text(json.dumps({"record": name, "version": 3, "fields": fields}))
+    record = files.read()[name]
+    if name == "lease":
+        assert lease.parse(record.fields) == lease.Lease(holder="x")
+    else:
+        assert pause.parse(record.fields).until is None
+    files.write(name, {"by": "ben"}, record)
+    assert (files.read()[name].version, files.read()[name].fields) == (4, {"by": "ben"})
