@@ -83,6 +83,12 @@ class Scene:
         return tuple(one for one in self.streams if one.stand_in)
 
     @property
+    def read_on(self) -> tuple[OldStream, ...]:
+        """Streams that an odd group service may live on: of its group, or any where its variables name none."""
+        odd = {one.group for one in self.services if one.odd and one.role is Role.GROUP}
+        return tuple(one for one in self.streams if None in odd or one.group in odd)
+
+    @property
     def routing_layer(self) -> LiveService | None:
         """The new router, ours by its label."""
         return self._own(routing_layer_name(self.settings))
@@ -107,18 +113,19 @@ class Scene:
     @property
     def next_step(self) -> str:
         """The command that comes next, ``""`` where nothing of the old system is left."""
-        if not self.touchable and not self.streams:
+        if not self.touchable and set(self.streams) <= set(self.read_on) and not self.in_the_way:
             return ""
         if self.in_the_way:
             return "reconciler migrate --start"
         if self.unready:
             return "reconciler --once"
-        return "reconciler migrate --switch" if self.holds_port else "reconciler migrate --remove-old"
+        waits = self.holds_port or (self.wants_port and not self.has_port)
+        return "reconciler migrate --switch" if waits else "reconciler migrate --remove-old"
 
     @property
     def holds_port(self) -> bool:
-        """Whether clients still reach the old router from outside."""
-        return self.router is not None and bool(self.router.ports)
+        """Whether clients still reach the old router from outside, one that somebody changed included."""
+        return any(one.role is Role.ROUTER and one.ports for one in self.services)
 
     @property
     def wants_port(self) -> bool:
@@ -195,10 +202,16 @@ def switch(scene: Scene, old: OldServices) -> Iterator[str]:
     """Take the port from the old router, so that the operator can give it to the new one; yield what was done.
 
     Raises:
-        StepRefused: the new side could not take over.
+        StepRefused: the new side could not take over, or somebody changed the old router.
         ReconcilerError: the write failed; nothing has changed.
     """
     router = scene.router
+    if router is None and scene.holds_port:
+        odd = next(one for one in scene.services if one.role is Role.ROUTER)
+        raise StepRefused(
+            f"service {odd.name} publishes a port and is not touched ({odd.odd}): take that change back, or move its "
+            "clients and its port by hand"
+        )
     if router is None or not router.ports:
         return
     if not scene.wants_port:
@@ -259,7 +272,7 @@ def remove_old(scene: Scene, world: World, old: OldServices) -> Iterator[str]:
     """Remove the old system's services, then its streams and their stand-ins; yield what was done.
 
     Raises:
-        StepRefused: clients still reach the old router from outside, or the new side is not ready.
+        StepRefused: clients still reach the old router from outside, none reach the new one, or it is not ready.
         ReconcilerError: a write failed; the step can be run again.
     """
     if not scene.touchable and not scene.streams:
@@ -270,15 +283,23 @@ def remove_old(scene: Scene, world: World, old: OldServices) -> Iterator[str]:
     if scene.in_the_way:
         raise StepRefused("old streams have names that new ones need: run `reconciler migrate --start` first")
     _need_ready(scene)
-    for stream in scene.streams:
+    if scene.wants_port and not scene.has_port:
+        raise StepRefused(
+            f"nobody publishes port {PORT}: set ROUTING_LAYER_PORT={PORT} at the operator as it is set here, and run "
+            "`reconciler migrate --switch` again"
+        )
+    gone = [one for one in scene.streams if one not in scene.read_on]
+    for stream in gone:
         _need_untouched(world, stream)
     for service in scene.touchable:
         old.remove(service)
         yield f"removed service {service.name}"
-    for stream in scene.streams:
+    for stream in gone:
         _need_untouched(world, stream)
         world.ksqldb.execute(world.topology.drop(stream.name, delete_topic=scene.settings.delete_topics))
         yield f"dropped stream {stream.name}" + (f" and topic {stream.topic}" if scene.settings.delete_topics else "")
+    for stream in scene.read_on:
+        yield f"kept stream {stream.name}: an old group service that somebody changed may read {stream.topic}"
 
 
 def _need_health(scene: Scene) -> None:

@@ -9,8 +9,8 @@ import pytest
 from reconciler.commands.migrate import as_json, as_text, step
 from reconciler.converge import Exit
 from reconciler.errors import KsqlBadStatement
-from reconciler.legacy import is_old, old_streams, stand_in_name
-from reconciler.migrate import StepRefused, look, remove_old, start
+from reconciler.legacy import OldService, Role, is_old, old_streams, stand_in_name
+from reconciler.migrate import StepRefused, look, remove_old, start, switch
 from reconciler.model import Query
 from tests.fakes import Stage, unreachable
 from tests.migrate.old import FakeOldServices, old_statement
@@ -69,7 +69,7 @@ def old_plant() -> tuple[Stage, FakeOldServices]:
 
 
 def test_odd_services_are_shown_and_left() -> None:
-    """One with a name of the old system that is not quite its own stays, also when the rest is removed."""
+    """One with a name of the old system that is not quite its own stays when the rest is removed, and stays fed."""
     stage, old = old_plant()
     odd = replace(old.services["stream-api-group-weld"], odd="it has labels")
     old.services[odd.name] = odd
@@ -79,8 +79,57 @@ def test_odd_services_are_shown_and_left() -> None:
     controller = stage.controller()
     list(start(look(controller, old), controller.world, lambda _: None))
     stage.settle(controller)
-    list(remove_old(look(controller, old), controller.world, old))
+    done = list(remove_old(look(controller, old), controller.world, old))
     assert set(old.services) == {"stream-api-group-weld"}
+    stand_in = stand_in_name("Weld", stage.settings)
+    assert stand_in in stage.ksqldb.made
+    assert done[-1].startswith(f"kept stream {stand_in}")
+    assert look(controller, old).next_step == ""
+
+
+def test_streams_stay_for_an_odd_group_service_of_no_known_group() -> None:
+    """Where its variables do not say what it reads, it may be any of them."""
+    stage, old = old_plant()
+    old.services["x"] = OldService("x", 1, "stream-api-group-x", Role.GROUP, None, (), 1, 1, "its topic is another")
+    old.publish(old.services["serving_layer_router"], None)
+    controller = stage.controller()
+    list(start(look(controller, old), controller.world, lambda _: None))
+    stage.settle(controller)
+    list(remove_old(look(controller, old), controller.world, old))
+    assert stand_in_name("Weld", stage.settings) in stage.ksqldb.made
+
+
+def test_an_odd_router_that_publishes_a_port_stops_the_removal() -> None:
+    """Clients come in through it whatever else is odd about it, so what it needs is left and the reason is said."""
+    stage, old = old_plant()
+    router = old.services["serving_layer_router"]
+    old.services[router.name] = replace(router, odd="it has labels")
+    controller = stage.controller()
+    list(start(look(controller, old), controller.world, lambda _: None))
+    stage.settle(controller)
+    scene = look(controller, old)
+    assert scene.next_step == "reconciler migrate --switch"
+    with pytest.raises(StepRefused, match=r"it has labels.*by hand"):
+        list(switch(scene, old))
+    with pytest.raises(StepRefused, match="still publishes"):
+        list(remove_old(scene, controller.world, old))
+    assert len(old.services) == 3
+
+
+def test_nothing_is_removed_while_nobody_has_the_port(capsys: pytest.CaptureFixture[str]) -> None:
+    """An operator whose own settings name another port takes the new router off it again after the switch."""
+    stage, old = old_plant()
+    assert commanded(stage, old, "start") == Exit.OK
+    stage.options = {"routing_layer_port": 5555}
+    assert commanded(stage, old, "switch") == Exit.OK
+    stage.options = {"routing_layer_port": 5556}
+    stage.settle(stage.controller())
+    stage.options = {"routing_layer_port": 5555}
+    assert look(stage.controller(), old).next_step == "reconciler migrate --switch"
+    with pytest.raises(StepRefused, match="nobody publishes port 5555"):
+        commanded(stage, old, "remove_old")
+    assert len(old.services) == 3
+    assert "removed" not in capsys.readouterr().out
 
 
 def test_what_is_shown_names_the_next_step() -> None:
