@@ -37,11 +37,12 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Names:
-    """How the old system names its services."""
+    """How the old system names its services, and the one port that its router publishes."""
 
     router: str = "serving_layer_router"
     state_api: str = "openfactory-state-api"
     group_prefix: str = "stream-api-group-"
+    port: int = PORT
 
     def role(self, service: str) -> Role | None:
         """Return what a service of this name would be for, None where it is no name of the old system."""

@@ -104,7 +104,6 @@ class SwarmOldServices:
         container = spec["TaskTemplate"].get("ContainerSpec") or {}
         variables = _variables(container)
         extra = [name for name, value in container.items() if name not in _HARMLESS and value]
-        targets = {port.get("TargetPort") for port in (spec.get("EndpointSpec") or {}).get("Ports") or ()}
         if spec.get("Labels") or container.get("Labels"):
             return "it has labels"
         if "Replicated" not in spec["Mode"]:
@@ -115,7 +114,24 @@ class SwarmOldServices:
             return f"its topic {variables['KAFKA_TOPIC']} is not that of its name"
         if extra:
             return f"it has {', '.join(sorted(extra))}"
-        return "" if targets <= {PORT} else f"it publishes {', '.join(map(str, sorted(targets)))}"
+        return _odd_endpoint(spec.get("EndpointSpec") or {}, self._names.port if role is Role.ROUTER else None)
+
+
+def _odd_endpoint(endpoint: Raw, published: int | None) -> str:
+    """In what it is not what `SwarmOldServices.publish` would write again: there, that would be lost.
+
+    Args:
+        endpoint: as the engine has it.
+        published: the only port that it may publish, None for any.
+    """
+    if published is not None and endpoint.get("Mode") not in (None, "", "vip"):
+        return f"its endpoint mode is {endpoint['Mode']}"
+    for port in endpoint.get("Ports") or ():
+        outside, target = port.get("PublishedPort"), port.get("TargetPort")
+        kind = port.get("Protocol") or "tcp", port.get("PublishMode") or "ingress"
+        if target != PORT or (published is not None and (outside, *kind) != (published, "tcp", "ingress")):
+            return f"it publishes {outside} for {target} ({', '.join(kind)})"
+    return ""
 
 
 def _variables(container: Raw) -> dict[str, str]:

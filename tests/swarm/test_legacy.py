@@ -28,9 +28,9 @@ class OldSystem:
     def __init__(self, image: str, network: str) -> None:
         """Deploy nothing yet."""
         mark = f"t{uuid.uuid4().hex[:8]}"
-        self.names = Names(f"{mark}_router", f"{mark}-state-api", f"{mark}-group-")
-        self.services = SwarmOldServices(names=self.names)
         self.port = free_port()
+        self.names = Names(f"{mark}_router", f"{mark}-state-api", f"{mark}-group-", self.port)
+        self.services = SwarmOldServices(names=self.names)
         self._mark = mark
         self._client = sdk.from_env()
         self._common: dict[str, Any] = {"image": image, "networks": [network], "resources": _CORES}
@@ -131,3 +131,26 @@ def test_the_port_goes_and_comes_back(system: OldSystem, image: str) -> None:
     assert system.one(Role.ROUTER).ports == (system.port,)
     assert system.one(Role.ROUTER).odd == ""
     eventually(lambda: system.one(Role.ROUTER), lambda one: one.running == 1)
+
+
+def test_a_router_that_is_published_otherwise_is_left_alone(system: OldSystem) -> None:
+    """Another port, kind or mode than the old system's own would be lost when the port is taken and given back."""
+    system.deploy()
+    router = system.one(Role.ROUTER)
+    name, port, other = router.name, system.port, free_port()
+    assert router.odd == ""
+
+    def update(*change: str) -> str:
+        docker("service", "update", "--detach", "--no-resolve-image", *change, name)
+        return system.one(Role.ROUTER).odd
+
+    also = update("--publish-add", f"published={other},target={PORT}")
+    assert also == f"it publishes {other} for {PORT} (tcp, ingress)"
+    with pytest.raises(PlatformConflict, match="look again"):
+        system.services.publish(system.one(Role.ROUTER), None)
+    assert system.one(Role.ROUTER).ports == tuple(sorted((port, other)))
+    own = f"published={port},target={PORT}"
+    assert update("--publish-rm", str(PORT), "--publish-add", own) == ""
+    assert update("--publish-rm", str(PORT), "--endpoint-mode", "dnsrr") == "its endpoint mode is dnsrr"
+    assert update("--endpoint-mode", "vip", "--publish-add", f"{own},protocol=udp").endswith("(udp, ingress)")
+    assert update("--publish-rm", f"{PORT}/udp", "--publish-add", f"{own},mode=host").endswith("(tcp, host)")
