@@ -309,13 +309,21 @@ class DockerPlatform:
             )
 
     def _need_network(self, name: str) -> None:
-        if any(network["Name"] == name for network in self._engine.get("/networks")):
+        if not self._has_network(name):
+            with self._records.alone():  # the engine does not keep two creations at once apart
+                self._make_network(name)
+
+    def _has_network(self, name: str) -> bool:
+        return any(network["Name"] == name for network in self._engine.get("/networks"))
+
+    def _make_network(self, name: str) -> None:
+        if self._has_network(name):
             return
         labels = {OWNER: self.owner, KIND: NETWORK_KIND}
         body = {"Name": name, "Driver": "bridge", "CheckDuplicate": True, "Labels": labels}
         with suppress(PlatformConflict):  # somebody was faster
             made = self._engine.post("/networks/create", body=body)["Id"]
-            # The engine does not keep two creations at once apart; the later one is taken back.
+            # Somebody else may have been as fast, whom our lock does not keep out; the later one is taken back.
             found = [
                 (moment(one["Created"]), one["Id"]) for one in self._engine.get("/networks") if one["Name"] == name
             ]

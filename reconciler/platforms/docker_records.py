@@ -61,9 +61,29 @@ class RecordFiles:
             return
         with self._locked():
             (self.directory / f"{record.name}.json").unlink(missing_ok=True)
-            if not self.read():
-                (self.directory / _LOCK).unlink(missing_ok=True)
-        with suppress(OSError):  # something of somebody else's is in it
+            self._leave_no_lock()
+        self._leave_no_directory()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Do what two operators of one machine must not do at once.
+
+        Raises:
+            PlatformRefused: the directory cannot be written.
+        """
+        with self._locked():
+            try:
+                yield
+            finally:
+                self._leave_no_lock()
+        self._leave_no_directory()
+
+    def _leave_no_lock(self) -> None:
+        if not self.read():
+            (self.directory / _LOCK).unlink(missing_ok=True)
+
+    def _leave_no_directory(self) -> None:
+        with suppress(OSError):  # something is in it
             self.directory.rmdir()
 
     def _paths(self) -> list[Path]:

@@ -108,5 +108,5 @@ class ContainerSandbox:
         ids = {*self.containers().values(), *named}
         if ids:
             docker("rm", "--force", "--volumes", *ids)
-        for network in self.networks():
+        for network in docker("network", "ls", "--quiet", "--filter", f"name={self.network}").split():
             docker("network", "rm", network)
