@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reconciler.controller import Controller, World
 from reconciler.desired import routing_layer_name, state_api_name
@@ -29,7 +29,7 @@ from reconciler.legacy import (
     stand_in_name,
 )
 from reconciler.model import Condition, Plan
-from reconciler.platforms.base import LiveService, Publish
+from reconciler.platforms.base import LiveService, PlatformState, Publish
 from reconciler.settings import Environment, Settings
 from reconciler.survey import Survey
 
@@ -44,22 +44,18 @@ class StepRefused(Exception):
 
 
 @dataclass(frozen=True)
-class Scene:
-    """Both systems as they are.
+class Front:
+    """What clients come in through, as the platform alone tells it: ksqlDB is not asked.
 
     Attributes:
-        settings: of the new one.
-        plan: what the operator would do.
-        survey: what it saw.
+        settings: of the new system.
+        platform: what is the new system's there.
         services: with names of the old system, the odd ones too.
-        streams: of the old system, and stand-ins.
     """
 
     settings: Settings
-    plan: Plan
-    survey: Survey
+    platform: PlatformState
     services: tuple[OldService, ...]
-    streams: tuple[OldStream, ...]
 
     @property
     def touchable(self) -> tuple[OldService, ...]:
@@ -70,6 +66,58 @@ class Scene:
     def router(self) -> OldService | None:
         """The old router, in its exact shape."""
         return next((one for one in self.touchable if one.role is Role.ROUTER), None)
+
+    @property
+    def routing_layer(self) -> LiveService | None:
+        """The new router, ours by its label."""
+        return self._own(routing_layer_name(self.settings))
+
+    @property
+    def holds_port(self) -> bool:
+        """Whether clients still reach the old router from outside, one that somebody changed included."""
+        return any(one.role is Role.ROUTER and one.ports for one in self.services)
+
+    @property
+    def wants_port(self) -> bool:
+        """Whether the settings give the new router the port that the old one has."""
+        settings = self.settings
+        outside = settings.routing_layer_publish is not Publish.NONE and self._is_deployed(routing_layer_name(settings))
+        return outside and settings.routing_layer_port == PORT
+
+    @property
+    def has_port(self) -> bool:
+        """Whether the new router publishes that port."""
+        live = self.routing_layer
+        return live is not None and live.spec is not None and any(port.published == PORT for port in live.spec.ports)
+
+    @property
+    def is_torn_down(self) -> bool:
+        """Whether no service of ours is left."""
+        owner = self.settings.reconciler_owner
+        return not any(live.owner == owner for live in self.platform.services.values())
+
+    def _is_deployed(self, name: str) -> bool:
+        local = self.settings.environment is Environment.LOCAL
+        return not (local and name == routing_layer_name(self.settings))
+
+    def _own(self, name: str) -> LiveService | None:
+        live = self.platform.services.get(name.casefold())
+        return live if live is not None and live.owner == self.settings.reconciler_owner else None
+
+
+@dataclass(frozen=True)
+class Scene(Front):
+    """Both systems as they are.
+
+    Attributes:
+        plan: what the operator would do.
+        survey: what it saw.
+        streams: of the old system, and stand-ins.
+    """
+
+    plan: Plan
+    survey: Survey
+    streams: tuple[OldStream, ...]
 
     @property
     def in_the_way(self) -> tuple[OldStream, ...]:
@@ -87,11 +135,6 @@ class Scene:
         """Streams that an odd group service may live on: of its group, or any where its variables name none."""
         odd = {one.group for one in self.services if one.odd and one.role is Role.GROUP}
         return tuple(one for one in self.streams if None in odd or one.group in odd)
-
-    @property
-    def routing_layer(self) -> LiveService | None:
-        """The new router, ours by its label."""
-        return self._own(routing_layer_name(self.settings))
 
     @property
     def unready(self) -> tuple[str, ...]:
@@ -122,38 +165,6 @@ class Scene:
         waits = self.holds_port or (self.wants_port and not self.has_port)
         return "reconciler migrate --switch" if waits else "reconciler migrate --remove-old"
 
-    @property
-    def holds_port(self) -> bool:
-        """Whether clients still reach the old router from outside, one that somebody changed included."""
-        return any(one.role is Role.ROUTER and one.ports for one in self.services)
-
-    @property
-    def wants_port(self) -> bool:
-        """Whether the settings give the new router the port that the old one has."""
-        settings = self.settings
-        outside = settings.routing_layer_publish is not Publish.NONE and self._is_deployed(routing_layer_name(settings))
-        return outside and settings.routing_layer_port == PORT
-
-    @property
-    def has_port(self) -> bool:
-        """Whether the new router publishes that port."""
-        live = self.routing_layer
-        return live is not None and live.spec is not None and any(port.published == PORT for port in live.spec.ports)
-
-    @property
-    def is_torn_down(self) -> bool:
-        """Whether no service of ours is left."""
-        owner = self.settings.reconciler_owner
-        return not any(live.owner == owner for live in self.survey.observed.platform.services.values())
-
-    def _is_deployed(self, name: str) -> bool:
-        local = self.settings.environment is Environment.LOCAL
-        return not (local and name == routing_layer_name(self.settings))
-
-    def _own(self, name: str) -> LiveService | None:
-        live = self.survey.observed.platform.services.get(name.casefold())
-        return live if live is not None and live.owner == self.settings.reconciler_owner else None
-
 
 def look(controller: Controller, old: OldServices) -> Scene:
     """Read both systems in full.
@@ -167,7 +178,17 @@ def look(controller: Controller, old: OldServices) -> Scene:
         raise StepRefused("; ".join(refusal.text for refusal in verdict.refusals if refusal.stops))
     settings = controller.world.settings
     plan = controller.plan(survey, verdict)
-    return Scene(settings, plan, survey, old.observe(), old_streams(survey.observed.source.queries, settings))
+    streams = old_streams(survey.observed.source.queries, settings)
+    return Scene(settings, survey.observed.platform, old.observe(), plan, survey, streams)
+
+
+def look_at_front(world: World, old: OldServices) -> Front:
+    """Read what the platform tells, which is enough for the port.
+
+    Raises:
+        PlatformError: the read failed or was not complete.
+    """
+    return Front(world.settings, world.platform.observe(), old.observe())
 
 
 def start(scene: Scene, world: World, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
@@ -224,17 +245,37 @@ def switch(scene: Scene, old: OldServices) -> Iterator[str]:
     yield f"service {router.name} publishes no port any more; inside the network it goes on serving"
 
 
-def give_port_back(scene: Scene, old: OldServices) -> Iterator[str]:
+def leave_port(front: Front, world: World) -> Iterator[str]:
+    """Take the port from the new router, where the settings name another; yield what was done.
+
+    The operator does it too, and gives it that other one, but only where it can read everything.
+
+    Raises:
+        ReconcilerError: the write failed; nothing has changed.
+    """
+    live = front.routing_layer
+    if front.wants_port or not front.has_port or live is None or live.spec is None:
+        return
+    world.platform.update_service(live, replace(live.spec, ports=()))
+    yield f"service {live.name} publishes no port until the operator can give it its own"
+
+
+def give_port_back(front: Front, old: OldServices) -> Iterator[str]:
     """Publish the old router's port again; yield what was done.
 
     Raises:
-        StepRefused: the new router has it.
+        StepRefused: the new router has it, or somebody changed the old one.
         ReconcilerError: the write failed; nothing has changed.
     """
-    router = scene.router
-    if router is None or router.ports or scene.settings.environment is Environment.LOCAL:
+    router = front.router
+    if front.holds_port or front.settings.environment is Environment.LOCAL:
         return
-    if scene.has_port:
+    odd = next((one for one in front.services if one.role is Role.ROUTER and one.odd), None)
+    if odd is not None and not front.has_port and not front.is_torn_down:
+        raise StepRefused(f"service {odd.name} is not touched ({odd.odd}): publish its port {PORT} by hand")
+    if router is None:
+        return
+    if front.has_port:
         raise StepRefused(
             f"the new router still publishes {PORT}: set another ROUTING_LAYER_PORT, or ROUTING_LAYER_PUBLISH=none, "
             "at the operator and here, and run `reconciler migrate --back` again"

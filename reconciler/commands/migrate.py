@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,18 +14,20 @@ from prometheus_client import CollectorRegistry
 from reconciler import migrate
 from reconciler.commands import run
 from reconciler.commands.output import command, out
-from reconciler.controller import Controller
+from reconciler.controller import Controller, World
 from reconciler.converge import Exit
-from reconciler.errors import ConfigurationError
+from reconciler.errors import ConfigurationError, ReconcilerError
 from reconciler.legacy import PORT, OldService, OldServices, OldStream
 from reconciler.metrics import Metrics
-from reconciler.migrate import Scene, StepRefused, look
+from reconciler.migrate import Front, Scene, StepRefused, look, look_at_front
 from reconciler.platforms.swarm_legacy import SwarmOldServices
 from reconciler.readonly import Withheld
 from reconciler.settings import Settings
 from reconciler.wiring import build_world
 
 _STEPS = ("start", "switch", "back", "remove_old")
+#: Seconds to wait before each try to give the port back: a service's version also changes while it is being updated.
+_WAITS = (0.0, 0.5, 1.0, 2.0)
 
 
 def add(commands: Any) -> None:
@@ -54,7 +57,7 @@ def _migrate(options: argparse.Namespace, settings: Settings) -> int:
         scene = look(Controller(world, metrics), old)
         out(as_json(scene) if options.output == "json" else as_text(scene))
     except StepRefused as refusal:
-        print(f"reconciler: refused: {refusal} (exit {Exit.REFUSED})", file=sys.stderr)  # noqa: T201 - the one-line summary
+        _complain(f"refused: {refusal} (exit {Exit.REFUSED})")
         return Exit.REFUSED
     finally:
         old.close()
@@ -63,38 +66,61 @@ def _migrate(options: argparse.Namespace, settings: Settings) -> int:
 
 def step(chosen: str, controller: Controller, old: OldServices, converge: Callable[[], int]) -> int:
     """Do one step and return the exit code; ``converge`` lets the operator make what it now can."""
+    if chosen == "back":
+        return _back(controller, old, converge)
     scene = look(controller, old)
     match chosen:
         case "start":
             _tell(migrate.start(scene, controller.world))
             return converge()
         case "switch":
-            return _switch(scene, controller, old, converge)
-        case "back":
-            return _back(scene, controller, old, converge)
+            return _switch(scene, controller.world, old, converge)
         case _:
             _tell(migrate.remove_old(scene, controller.world, old))
     return Exit.OK
 
 
-def _switch(scene: Scene, controller: Controller, old: OldServices, converge: Callable[[], int]) -> int:
-    """Move the port; where the new router does not take it, the old one gets it back at once."""
-    moved = _tell(migrate.switch(scene, old))
-    code = converge()
-    if not moved:
-        return code
-    after = look(controller, old)
-    if after.has_port:
-        return code
-    _tell(migrate.give_port_back(after, old))
+def _switch(scene: Scene, world: World, old: OldServices, converge: Callable[[], int]) -> int:
+    """Move the port; where the new router does not take it, for whatever reason, the old one gets it back at once."""
+    try:
+        _tell(migrate.switch(scene, old))
+        code = converge()
+        if not scene.holds_port or look_at_front(world, old).has_port:
+            return code
+    except BaseException:  # Ctrl-C, too: what was taken may be nobody's now
+        _rescue(scene, world, old)
+        raise
+    _rescue(scene, world, old)
     return code or Exit.NOT_CONVERGED
 
 
-def _back(scene: Scene, controller: Controller, old: OldServices, converge: Callable[[], int]) -> int:
-    if scene.has_port and not scene.wants_port:  # ours is to leave it first
+def _rescue(before: Front, world: World, old: OldServices) -> None:
+    """Give the old router the port that it had, unless the new one has it; ksqlDB may be away."""
+    if not before.holds_port:
+        return
+    for wait in _WAITS:
+        time.sleep(wait)
+        try:
+            front = look_at_front(world, old)
+            if not front.has_port:
+                _tell(migrate.give_port_back(front, old))
+        except (ReconcilerError, StepRefused) as error:
+            trouble = error
+        else:
+            return
+    _complain(f"port {PORT} may be nobody's now ({trouble}): run `reconciler migrate --back`")
+
+
+def _back(controller: Controller, old: OldServices, converge: Callable[[], int]) -> int:
+    """Give back the port, for which ksqlDB need not be there, and then the names."""
+    world = controller.world
+    front = look_at_front(world, old)
+    if front.has_port and not front.wants_port:  # ours is to leave it first
         converge()
-        scene = look(controller, old)
-    done = _tell(migrate.give_port_back(scene, old)) + _tell(migrate.give_names_back(scene, controller.world))
+        _tell(migrate.leave_port(look_at_front(world, old), world))
+    done = _tell(migrate.give_port_back(look_at_front(world, old), old))
+    scene = look(controller, old)
+    done += _tell(migrate.give_names_back(scene, world))
     if scene.stand_ins and not scene.is_torn_down:
         out("the old services are fed by stand-ins; `reconciler teardown`, then `migrate --back`, gives the names back")
     elif not done:
@@ -106,6 +132,10 @@ def _converge(options: argparse.Namespace, settings: Settings) -> int:
     """Let the operator's own cycles make the new side, as ``--once`` does."""
     options.once, options.output = True, "text"
     return run.run(options, settings)
+
+
+def _complain(text: str) -> None:
+    print(f"reconciler: {text}", file=sys.stderr)  # noqa: T201 - the one-line summary
 
 
 def _tell(done: Iterator[str]) -> int:
