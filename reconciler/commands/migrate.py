@@ -7,27 +7,38 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from reconciler import migrate
-from reconciler.commands import run
-from reconciler.commands.output import command, out
+from reconciler.commands.output import command, out, show_status, summary
 from reconciler.controller import Controller, World
-from reconciler.converge import Exit
-from reconciler.errors import ConfigurationError, ReconcilerError
+from reconciler.converge import Exit, converge
+from reconciler.errors import ConfigurationError, LeaseLost, ReconcilerError
+from reconciler.fence import Writing, fenced
+from reconciler.guards import Overrides
+from reconciler.leadership import Authority, Leadership, OnDemand, own_name
+from reconciler.lease import Candidate
 from reconciler.legacy import PORT, OldService, OldServices, OldStream
 from reconciler.metrics import Metrics
 from reconciler.migrate import Front, Scene, StepRefused, look, look_at_front
+from reconciler.pause import latest
 from reconciler.platforms.swarm_legacy import SwarmOldServices
+from reconciler.progress import progress
 from reconciler.readonly import Withheld
 from reconciler.settings import Settings
-from reconciler.wiring import build_world
+from reconciler.teardown import remove_records
+from reconciler.wiring import build_platform, build_world
 
 _STEPS = ("start", "switch", "back", "remove_old")
 #: Seconds to wait before each try to give the port back: a service's version also changes while it is being updated.
 _WAITS = (0.0, 0.5, 1.0, 2.0)
+#: Seconds beyond the lease's duration to wait for one that is in the middle of a write.
+_PATIENCE = 30.0
+#: Seconds between two tries to do a step with the lease held.
+_PAUSE = 1.0
 
 
 def add(commands: Any) -> None:
@@ -48,42 +59,137 @@ def _migrate(options: argparse.Namespace, settings: Settings) -> int:
             f"DEPLOYMENT_PLATFORM={settings.deployment_platform}: migrate knows the old system on a Swarm only"
         )
     chosen = next((step for step in _STEPS if getattr(options, step, False)), "")
-    metrics = Metrics(CollectorRegistry())
-    world = build_world(settings, metrics, None if chosen else Withheld())
     old = SwarmOldServices()
     try:
-        if chosen:
-            return step(chosen, Controller(world, metrics), old, lambda: _converge(options, settings))
-        scene = look(Controller(world, metrics), old)
-        out(as_json(scene) if options.output == "json" else as_text(scene))
+        return _write(chosen, options, settings, old) if chosen else _show(options, settings, old)
     except StepRefused as refusal:
         _complain(f"refused: {refusal} (exit {Exit.REFUSED})")
         return Exit.REFUSED
     finally:
         old.close()
+
+
+def _show(options: argparse.Namespace, settings: Settings, old: OldServices) -> int:
+    metrics = Metrics(CollectorRegistry())
+    scene = look(Controller(build_world(settings, metrics, Withheld()), metrics), old)
+    out(as_json(scene) if options.output == "json" else as_text(scene))
     return Exit.OK
 
 
-def step(chosen: str, controller: Controller, old: OldServices, converge: Callable[[], int]) -> int:
-    """Do one step and return the exit code; ``converge`` lets the operator make what it now can."""
+def _write(chosen: str, options: argparse.Namespace, settings: Settings, old: OldServices) -> int:
+    """Do one step behind the fence, and let one lease cover it and the operator's own cycles."""
+    metrics = Metrics(CollectorRegistry())
+    me = Candidate(own_name(), settings.lease_seconds, insists=True)
+    lease = OnDemand(Leadership(build_platform(settings, metrics), me))
+    world = fenced(build_world(settings, metrics), lease.writing)
+    overrides = Overrides(options.allow_empty, options.accept_identity, options.approve)
+    operator = Controller(world, metrics, overrides, authority=lease)
+    try:
+        code = insisting(
+            lambda: step(
+                chosen, Controller(world, metrics), old, lambda: _converge(options, operator), writing=lease.writing
+            ),
+            lease,
+            settings.lease_seconds + _PATIENCE,
+        )
+    finally:
+        lease.stop()
+    if chosen == "back" and lease.role is not None and look_at_front(world, old).is_torn_down:
+        remove_records(world.platform)  # as the teardown left it: no lease of an owner that has nothing
+    return code
+
+
+def insisting(act: Callable[[], int], authority: Authority, seconds: float) -> int:
+    """Do something that can be done again, from its first look on, until the lease is held for its writes.
+
+    Raises:
+        StepRefused: it was not for so many seconds.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        authority.begin()
+        try:
+            return act()
+        except LeaseLost as lost:
+            if time.monotonic() >= deadline:
+                raise StepRefused(f"{lost}; run it again") from lost
+        time.sleep(_PAUSE)
+
+
+class FencedOldServices:
+    """The old system's services, written to only while the lease is held."""
+
+    def __init__(self, inner: OldServices, writing: Writing) -> None:
+        """Ask ``writing`` before each write."""
+        self._inner = inner
+        self._writing = writing
+
+    def observe(self) -> tuple[OldService, ...]:
+        """Read all of them."""
+        return self._inner.observe()
+
+    def publish(self, service: OldService, port: int | None) -> None:
+        """Publish its port, or none."""
+        with self._writing():
+            self._inner.publish(service, port)
+
+    def remove(self, service: OldService) -> None:
+        """Remove it."""
+        with self._writing():
+            self._inner.remove(service)
+
+
+def step(
+    chosen: str,
+    controller: Controller,
+    old: OldServices,
+    converge: Callable[[], int],
+    *,
+    writing: Writing = nullcontext,
+) -> int:
+    """Do one step and return the exit code.
+
+    Args:
+        chosen: which one.
+        controller: which looks; its world writes as it is given, so it has to be behind the same fence.
+        old: services, not behind a fence.
+        converge: lets the operator make what it now can; returns an exit code.
+        writing: the fence for writes to the old services.
+
+    Raises:
+        StepRefused: a pause holds all writes back, or something has to come first.
+        ReconcilerError: a read or a write failed; the step can be run again.
+    """
+    fenced_old = FencedOldServices(old, writing)
     if chosen == "back":
-        return _back(controller, old, converge)
+        return _back(controller, fenced_old, converge)
     scene = look(controller, old)
+    _need_no_pause(scene, controller)
     match chosen:
         case "start":
             _tell(migrate.start(scene, controller.world))
             return converge()
         case "switch":
-            return _switch(scene, controller.world, old, converge)
+            return _switch(scene, controller.world, old, fenced_old, converge)
         case _:
-            _tell(migrate.remove_old(scene, controller.world, old))
+            _tell(migrate.remove_old(scene, controller.world, fenced_old))
     return Exit.OK
 
 
-def _switch(scene: Scene, world: World, old: OldServices, converge: Callable[[], int]) -> int:
-    """Move the port; where the new router does not take it, for whatever reason, the old one gets it back at once."""
+def _need_no_pause(front: Front, controller: Controller) -> None:
+    pause = latest(controller.pause, front.platform.records)
+    if pause is not None and pause.active(controller.clocks.wall()):
+        raise StepRefused(pause.text)
+
+
+def _switch(scene: Scene, world: World, old: OldServices, fenced_old: OldServices, converge: Callable[[], int]) -> int:
+    """Move the port; where the new router does not take it, for whatever reason, the old one gets it back at once.
+
+    That last write needs no lease: it undoes a write of this very command, at the version that was read, and no
+    operator ever writes to that service. A lease that was lost meanwhile must not leave the port with nobody.
+    """
     try:
-        _tell(migrate.switch(scene, old))
+        _tell(migrate.switch(scene, fenced_old))
         code = converge()
         if not scene.holds_port or look_at_front(world, old).has_port:
             return code
@@ -115,6 +221,7 @@ def _back(controller: Controller, old: OldServices, converge: Callable[[], int])
     """Give back the port, for which ksqlDB need not be there, and then the names."""
     world = controller.world
     front = look_at_front(world, old)
+    _need_no_pause(front, controller)
     if front.has_port and not front.wants_port:  # ours is to leave it first
         converge()
         _tell(migrate.leave_port(look_at_front(world, old), world))
@@ -128,10 +235,13 @@ def _back(controller: Controller, old: OldServices, converge: Callable[[], int])
     return Exit.OK
 
 
-def _converge(options: argparse.Namespace, settings: Settings) -> int:
+def _converge(options: argparse.Namespace, operator: Controller) -> int:
     """Let the operator's own cycles make the new side, as ``--once`` does."""
-    options.once, options.output = True, "text"
-    return run.run(options, settings)
+    with progress() as show:
+        code, outcome = converge(operator, options.timeout, prune=not options.no_prune, show=show)
+    show_status("text", outcome)
+    summary(code, outcome)
+    return code
 
 
 def _complain(text: str) -> None:
