@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -84,19 +85,42 @@ def _write(chosen: str, options: argparse.Namespace, settings: Settings, old: Ol
     world = fenced(build_world(settings, metrics), lease.writing)
     overrides = Overrides(options.allow_empty, options.accept_identity, options.approve)
     operator = Controller(world, metrics, overrides, authority=lease)
+
+    def act() -> int:
+        looks = Controller(world, metrics)
+        return step(chosen, looks, old, lambda: _converge(options, operator), writing=lease.writing)
+
     try:
-        code = insisting(
-            lambda: step(
-                chosen, Controller(world, metrics), old, lambda: _converge(options, operator), writing=lease.writing
-            ),
-            lease,
-            settings.lease_seconds + _PATIENCE,
-        )
+        with orderly_end():
+            code = insisting(act, lease, settings.lease_seconds + _PATIENCE)
     finally:
         lease.stop()
     if chosen == "back" and lease.role is not None and look_at_front(world, old).is_torn_down:
         remove_records(world.platform)  # as the teardown left it: no lease of an owner that has nothing
     return code
+
+
+@contextmanager
+def orderly_end() -> Iterator[None]:
+    """Let a command that is told to end, or whose terminal goes, give back what it took, as Ctrl-C does.
+
+    Raises:
+        SystemExit: it was told to.
+    """
+
+    def end(number: int, _frame: object) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # asked twice, it still gives back
+        sys.exit(128 + number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def insisting(act: Callable[[], int], authority: Authority, seconds: float) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 import pytest
 
-from reconciler.commands.migrate import step
+from reconciler.commands.migrate import orderly_end, step
 from reconciler.converge import Exit
 from reconciler.errors import KsqlUnreachable, PlatformConflict, PlatformError
 from reconciler.legacy import PORT, OldService
@@ -61,6 +62,26 @@ def test_the_port_comes_back_whatever_ends_the_switch(error: BaseException | typ
     with pytest.raises(expected):
         step("switch", stage.controller(), old, converge)
     assert ports(old) == (PORT,)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_port_comes_back_when_the_command_is_told_to_end(number: signal.Signals) -> None:
+    """By a supervisor, or because the terminal went; asked twice, it still gives back what it took."""
+    stage, old = side_by_side()
+    before = signal.getsignal(number)
+
+    def converge() -> int:
+        try:
+            signal.raise_signal(number)
+        finally:
+            signal.raise_signal(number)
+        return Exit.OK
+
+    with pytest.raises(SystemExit) as ended, orderly_end():
+        step("switch", stage.controller(), old, converge)
+    assert ended.value.code == 128 + number
+    assert ports(old) == (PORT,)
+    assert signal.getsignal(number) == before
 
 
 def test_a_switch_whose_ksqldb_goes_away_gives_the_port_back() -> None:
