@@ -18,9 +18,9 @@ from prometheus_client.core import REGISTRY
 
 from reconciler.errors import ConfigurationError, PlatformError
 from reconciler.loop import Loop
+from reconciler.no_browsers import no_browsers
 from reconciler.pause import LONGEST, Pause, beginning, ended
 from reconciler.registry import ROLE_HEADER
-from reconciler.same_origin import same_origin
 from reconciler.status_page import StatusPage
 from reconciler.why import Known, similar, why
 
@@ -101,7 +101,7 @@ class Server:
         await runner.cleanup()
 
     def _app(self) -> web.Application:
-        app = web.Application(middlewares=[same_origin])
+        app = web.Application(middlewares=[no_browsers])
         app.add_routes(
             [
                 web.get("/healthz", self._healthz),
