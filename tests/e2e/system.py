@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from typing import Any
 import httpx
 
 from tests.e2e.recorder import Recorder, UnixConnection
+from tests.ports import free_port
 from tests.swarm.sandbox import docker, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -290,8 +290,4 @@ def _rolling(service: Any) -> bool:
 
 def free_ports(count: int) -> list[int]:
     """Return ports of this host that nobody listens on now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    return [free_port() for _ in range(count)]

@@ -10,7 +10,6 @@ import base64
 import hashlib
 import json
 import re
-import socket
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -18,13 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from reconciler.registry import ROLE_HEADER
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-    return port
+from tests.ports import free_port
 
 
 class Ksql:

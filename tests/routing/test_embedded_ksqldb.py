@@ -12,7 +12,8 @@ from pathlib import Path
 import aiohttp
 
 from reconciler.ksqldb.wire import literal
-from tests.routing.sources import free_port, registry
+from tests.ports import free_port
+from tests.routing.sources import registry
 from tests.routing.world import PATIENCE, ROOT, Proxy, Service
 
 _SETUP = (

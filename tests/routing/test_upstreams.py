@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from tests.routing.sources import Ksql, free_port
+from tests.ports import free_port
+from tests.routing.sources import Ksql
 from tests.routing.world import Connection, until, world
 
 _STATE = b'{"value":1E3,"b":"\\u00e9"}'

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.ports import free_port
 from tests.routing.world import world
 
 
@@ -29,9 +30,7 @@ def until(port: int, *, open_: bool) -> None:
 
 def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     """SIGKILL of the parent cannot be caught; its workers notice, drain and give the port back."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ,
         "ROUTING_LAYER_PORT": str(port),

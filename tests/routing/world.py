@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.routing.sources import Ksql, Operator, free_port, registry
+from tests.ports import free_port
+from tests.routing.sources import Ksql, Operator, registry
 from tests.routing.sse import Event, EventParser
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +13,7 @@ from docker.types import EndpointSpec
 from reconciler.errors import PlatformConflict, PlatformRefused
 from reconciler.legacy import PORT, Names, OldService, Role
 from reconciler.platforms.swarm_legacy import SwarmOldServices
+from tests.ports import free_port
 
 from .sandbox import docker, eventually
 
@@ -75,13 +75,6 @@ class OldSystem:
         names = docker("service", "ls", "--filter", f"name={self._mark}", "--format", "{{.Name}}").split()
         if names:
             docker("service", "rm", *names)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @pytest.fixture

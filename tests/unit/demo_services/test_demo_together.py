@@ -6,7 +6,6 @@ The statements between them are those of the topology that ran on a real ksqlDB:
 from __future__ import annotations
 
 import asyncio
-import socket
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,6 +15,7 @@ from typing import Any
 import aiohttp
 
 from demo.ksql_rest import KsqlRest, client_session
+from tests.ports import free_port
 
 from .ksql_standin import until_status
 from .sse_client import program, sse, status_of
@@ -28,14 +28,6 @@ FROM enriched_assets_stream s JOIN asset_to_uns_map_raw h ON s.asset_uuid = h.as
 FILTER = """CREATE STREAM `ASSET_STREAM_WELD` WITH (KAFKA_TOPIC = 'asset_stream_Weld', VALUE_FORMAT = 'JSON') AS
 SELECT asset_key, `asset_uuid`, `id`, `value`, `type`, `tag`, `timestamp`
 FROM ofa_assets_with_uns WHERE uns_group = 'Weld' EMIT CHANGES;"""
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-        assert isinstance(port, int)
-        return port
 
 
 @dataclass(frozen=True)
