@@ -141,8 +141,8 @@ def test_an_update_that_is_under_way_shows_no_error_of_the_spec_before(sandbox: 
     sandbox.wait(spec, lambda live: "No such image" in live.error)
     waiting = dataclasses.replace(spec, image=unhealthy_image)
     sandbox.repair(waiting)
-    live = sandbox.wait(waiting, lambda live: live.error == "")
-    assert (live.update_state, live.running) == ("updating", 1)
+    live = sandbox.wait(waiting, lambda live: live.update_state == "updating")
+    assert (live.error, live.running) == ("", 1)
 
 
 def test_a_task_that_fits_nowhere_says_so(sandbox: Sandbox) -> None:
