@@ -12,7 +12,7 @@ _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)\s*")
 _CENTURY = 3_155_760_000.0
 
 
-def _seconds(value: Any) -> Any:
+def seconds(value: Any) -> Any:
     """Read ``90``, ``90s``, ``1.5m``, ``168h`` or ``7d`` as seconds."""
     if not isinstance(value, str):
         return value
@@ -22,8 +22,8 @@ def _seconds(value: Any) -> Any:
     return float(match[1]) * _UNITS[match[2]]
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=_CENTURY)]
-Limit = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=_CENTURY)]
+Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0, le=_CENTURY)]
+Limit = Annotated[float, BeforeValidator(seconds), Field(gt=0, le=_CENTURY)]
 Cores = Annotated[float, Field(ge=0, le=4096)]
 Tasks = Annotated[int, Field(ge=0, le=10_000)]
 TcpPort = Annotated[int, Field(ge=1, le=65535)]

@@ -13,24 +13,13 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from reconciler.errors import ConfigurationError
+from reconciler.quantities import seconds
 
-_UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)\s*")
 _URL = r"^https?://[^/\s]+"
 
 
-def _seconds(value: Any) -> Any:
-    """Read ``45``, ``45s``, ``500ms`` or ``1.5m`` as seconds."""
-    if not isinstance(value, str):
-        return value
-    match = _DURATION.fullmatch(value)
-    if match is None:
-        raise ValueError(f"{value!r} is not a duration: use seconds, or a number with ms, s, m, h or d")
-    return float(match[1]) * _UNITS[match[2]]
-
-
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0)]
-Limit = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0)]
+Limit = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
 
 
 class RoutingMode(StrEnum):

@@ -73,8 +73,9 @@ def _longer(before: Pause | None) -> Pause:
     """Return the pause that operators which run keep to, so that they do not make anew what is removed."""
     now = datetime.now(UTC)
     pause = beginning(now, _PAUSE, who(), "teardown")
-    keeps = before is not None and before.active(now) and before.until and pause.until and before.until > pause.until
-    return before if before is not None and keeps else pause
+    if before is None or not before.active(now):
+        return pause
+    return max(pause, before, key=lambda one: one.until or now)
 
 
 def _leads(leadership: Leadership, settings: Settings) -> bool:

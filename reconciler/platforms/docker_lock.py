@@ -1,4 +1,4 @@
-"""A lock between the operators that share a directory."""
+"""What operators share in a directory: a lock, and words for a directory that refuses."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+from reconciler.errors import PlatformRefused
 
 
 @contextmanager
@@ -40,3 +42,17 @@ def _acquired(path: Path) -> IO[str] | None:
         pass
     file.close()
     return None
+
+
+@contextmanager
+def refusals(what: str) -> Iterator[None]:
+    """Say of a directory that refuses which setting names it.
+
+    Raises:
+        PlatformRefused: something inside raised an `OSError`; ``what`` is what could not be read or written.
+    """
+    try:
+        yield
+    except OSError as problem:
+        where = f"{what}: {problem.strerror}: {problem.filename}"
+        raise PlatformRefused(f"{where}; REGISTRY_DIR must be a directory that the operator may write") from problem

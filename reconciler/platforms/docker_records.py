@@ -12,11 +12,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.errors import PlatformConflict, PlatformRefused
+from reconciler.errors import PlatformConflict
 from reconciler.platforms.base import Record
-from reconciler.platforms.docker_lock import locked
+from reconciler.platforms.docker_lock import locked, refusals
 
 _LOCK = ".records.lock"
+_WHAT = "the operators' records"
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class RecordFiles:
         Raises:
             PlatformRefused: the directory cannot be read.
         """
-        with _refusals():
+        with refusals(_WHAT):
             found = [record for path in self._paths() for record in self._record(path)]
         return {record.name: record for record in found}
 
@@ -98,14 +99,5 @@ class RecordFiles:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with _refusals(), locked(self.directory / _LOCK):
+        with refusals(_WHAT), locked(self.directory / _LOCK):
             yield
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    try:
-        yield
-    except OSError as problem:
-        where = f"the operators' records: {problem.strerror}: {problem.filename}"
-        raise PlatformRefused(f"{where}; REGISTRY_DIR must be a directory that the operator may write") from problem

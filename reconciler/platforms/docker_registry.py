@@ -20,10 +20,11 @@ from pathlib import Path
 
 from reconciler.errors import PlatformConflict, PlatformRefused
 from reconciler.platforms.base import LiveRegistry
-from reconciler.platforms.docker_lock import locked
+from reconciler.platforms.docker_lock import locked, refusals
 from reconciler.platforms.docker_spec import REGISTRY_FILE, Shelf
 
 _LOCK = ".lock"
+_WHAT = "the registry's files"
 _PASSING = ".new"
 #: The routing layer runs as another user in its container.
 _EVERYBODY_READS, _EVERYBODY_ENTERS = 0o644, 0o055
@@ -43,7 +44,7 @@ class RegistryFiles:
 
     def shelf(self) -> Shelf:
         """Return where the registry is and which document is current."""
-        with _refusals():
+        with refusals(_WHAT):
             documents = self._documents()
         return Shelf(str(self.directory), documents[0].name if documents else "")
 
@@ -53,7 +54,7 @@ class RegistryFiles:
         Raises:
             PlatformRefused: the directory cannot be read.
         """
-        with _refusals():
+        with refusals(_WHAT):
             documents = self._documents()
             shown = self._shown()
         if not documents:
@@ -135,14 +136,5 @@ class RegistryFiles:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Keep other operators of this owner out: the engine's own versions are missing here."""
-        with _refusals(), locked(self.directory / _LOCK):
+        with refusals(_WHAT), locked(self.directory / _LOCK):
             yield
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    try:
-        yield
-    except OSError as problem:
-        where = f"the registry's files: {problem.strerror}: {problem.filename}"
-        raise PlatformRefused(f"{where}; REGISTRY_DIR must be a directory that the operator may write") from problem
