@@ -277,7 +277,9 @@ def events(url: str, silence: float) -> Iterator[dict[str, Any]]:
         httpx.HTTPError: it is not served, breaks, or is silent for ``silence`` seconds.
     """
     with httpx.stream("GET", url, timeout=silence) as answer:
-        answer.raise_for_status()
+        if answer.is_error:
+            said = answer.read().decode(errors="replace")
+            raise httpx.HTTPStatusError(f"{answer.status_code} {said}", request=answer.request, response=answer)
         for line in answer.iter_lines():
             if line.startswith("data:"):
                 yield json.loads(line[5:])

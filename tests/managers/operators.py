@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 import httpx
 
 from tests.managers.machine import WITH_US, Machine
+from tests.swarm.sandbox import logged
 
 #: Seconds that managers may need to find each other again: after an outage they try ever more rarely.
 RECOVERY = 180.0
@@ -62,7 +62,7 @@ class Operator:
 
     def lines(self) -> list[dict[str, Any]]:
         """Return everything that it has logged."""
-        return [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
+        return logged(self._log)
 
     def said(self) -> int:
         """Return how much it has logged, to look at what comes later."""

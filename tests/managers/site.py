@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.e2e.system import free_ports
 from tests.managers.machine import Machine
-from tests.managers.operators import ROOT, Operator
+from tests.managers.operators import RECOVERY, ROOT, Operator
 from tests.managers.plant import Follower, Plant, served
 from tests.managers.rack import NETWORK, Rack, runs
 from tests.swarm.sandbox import docker, eventually
@@ -152,18 +152,22 @@ class Site:
         return [one.address for one in self.rack.machines if one.name in routing and one is not lost]
 
     def follow(self, *, lost: Machine | None = None) -> list[Follower]:
-        """Follow every group that nothing of which is on the machine that will be lost."""
+        """Follow every group that nothing of which is on the machine that will be lost, once new clients are served.
+
+        A machine that has just come back, or whose network has, learns only in some time where the others' tasks are.
+        """
+        self.wait_until_served(self.groups, lost=lost)
         tasks, [door, *_] = self.rack.tasks(), self.doors(lost=lost)
         where = {group: tasks[f"{OWNER}_group_{group}.1"][1] for group in self.groups}
         spared = [group for group in self.groups if lost is None or where[group] != lost.name]
         assert spared, where
         return [Follower(door, group, self.plant) for group in spared]
 
-    def wait_until_served(self, groups: list[str], *, lost: Machine) -> None:
+    def wait_until_served(self, groups: list[str], *, lost: Machine | None = None) -> None:
         """Wait until new clients are served each of the groups by a machine that is not lost."""
         [door, *_] = self.doors(lost=lost)
         with ThreadPoolExecutor(len(groups)) as clients:
-            eventually(lambda: list(clients.map(lambda group: served(door, group), groups)), all)
+            eventually(lambda: list(clients.map(lambda group: served(door, group), groups)), all, RECOVERY)
 
     def repair(self) -> None:
         """Put every machine right, however a test left it."""

@@ -25,7 +25,7 @@ def test_the_leader_is_lost_during_a_convergence(site: Site) -> None:
     leader = site.rack.leader()
     operator = site.operator(site.rack.others(leader)[0])
     operator.wait_until_in_sync(len(site.groups))
-    before, followers = site.inventory(), site.follow(lost=leader)
+    followers, before = site.follow(lost=leader), site.inventory()
 
     mark = operator.said()
     new = site.add(6)
@@ -52,7 +52,7 @@ def test_the_minority_writes_nothing_while_the_majority_goes_on(site: Site) -> N
     cut_off.wait_until_in_sync(len(site.groups))
     there = site.operator(site.rack.others(minority)[0])
     there.wait_for("standby", "holds the lease")
-    before, followers = site.inventory(), site.follow(lost=minority)
+    followers, before = site.follow(lost=minority), site.inventory()
 
     mark, there_mark = cut_off.said(), there.said()
     minority.unplug()
@@ -79,7 +79,7 @@ def test_without_a_quorum_everything_waits(site: Site) -> None:
     leader = site.rack.leader()
     operator = site.operator(leader)
     operator.wait_until_in_sync(len(site.groups))
-    before, followers = site.inventory(), site.follow()
+    followers, before = site.follow(), site.inventory()
 
     mark, began = operator.said(), time.monotonic()
     for machine in site.rack.others(leader):
@@ -108,7 +108,7 @@ def test_the_operator_starts_elsewhere_with_nothing_in_memory(site: Site) -> Non
     lost = site.rack.others(site.rack.leader())[0]
     first = site.operator(lost)
     first.wait_until_in_sync(len(site.groups))
-    before, followers = site.inventory(), site.follow(lost=lost)
+    followers, before = site.follow(lost=lost), site.inventory()
 
     lost.power_off()
     first.die()

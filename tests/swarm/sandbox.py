@@ -8,6 +8,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from reconciler.platforms.base import ConfigMount, Drift, Kind, LiveRegistry, LiveService, ServiceSpec, drift
@@ -26,13 +27,19 @@ def docker(*arguments: str, stdin: bytes | None = None) -> str:
     return done.stdout.decode().strip()
 
 
-def eventually(look: Callable[[], T], is_it: Callable[[T], bool]) -> T:
-    """Look until it is so, and fail with what was seen last."""
-    deadline = time.monotonic() + PATIENCE
+def eventually(look: Callable[[], T], is_it: Callable[[T], bool], patience: float = PATIENCE) -> T:
+    """Look until it is so, and fail with what was seen last after ``patience`` seconds."""
+    deadline = time.monotonic() + patience
     while not is_it(seen := look()):
         assert time.monotonic() < deadline, f"still {seen}"
         time.sleep(0.1)
     return seen
+
+
+def logged(log: Path) -> list[dict[str, Any]]:
+    """Return what a process has logged as JSON; a line that is still being written counts when it is whole."""
+    whole = log.read_text().rpartition("\n")[0]
+    return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
 
 class Sandbox:

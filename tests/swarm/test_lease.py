@@ -5,7 +5,6 @@ What they did is read from their own logs, and what there is from the engine and
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -21,7 +20,7 @@ import pytest
 from tests.e2e.system import free_ports
 from tests.faults.serving import Served
 
-from .sandbox import Sandbox, docker, eventually
+from .sandbox import Sandbox, docker, eventually, logged
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +54,7 @@ class Process:
 
     def lines(self) -> list[dict[str, Any]]:
         """Return everything that it has logged."""
-        return [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
+        return logged(self._log)
 
     def writes(self, since: int = 0) -> list[str]:
         """Return what it has written."""
