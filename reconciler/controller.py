@@ -43,6 +43,7 @@ from reconciler.platforms.base import Platform, PlatformState
 from reconciler.ports import Ksqldb
 from reconciler.settings import Settings, without_user
 from reconciler.steps import Facts
+from reconciler.strays import Strays
 from reconciler.survey import Survey, current_registry, survey
 
 log = structlog.get_logger()
@@ -138,6 +139,7 @@ class Controller:
         world = self.world
         self._resynced = self.clocks.monotonic()
         self._survey, self._make_plan = Latest(survey), Latest(make_plan)
+        self._strays = Strays(world.ksqldb, world.topology)
         self.groups = FastPath(world.strategy, world.settings, world.topology.select_groups(), self.clocks.monotonic)
 
     def cycle(self) -> Outcome:
@@ -189,6 +191,7 @@ class Controller:
         failures = self.world.ksqldb.failures
         resync = self._resync_is_due()
         source, membership = look_at_source(self.world.ksqldb, self.groups.read, topics=resync)
+        source = replace(source, strays=self._strays.look(source, membership))
         if resync:
             self._resynced = self.clocks.monotonic()
         if self.world.ksqldb.failures != failures:

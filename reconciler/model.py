@@ -61,6 +61,8 @@ class SourceState:
         streams: by exact name.
         queries: persistent queries by the name of the stream or table they write.
         topics: names of all Kafka topics; None where they were not read at this look.
+        strays: the statements that made streams which no query writes and no asset's group has, as far as they were
+            asked for, by the stream's name.
     """
 
     identity: Identity
@@ -69,6 +71,7 @@ class SourceState:
     streams: Mapping[str, Stream]
     queries: Mapping[str, Query]
     topics: frozenset[str] | None = None
+    strays: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -94,19 +94,17 @@ def old_shared(survey: Survey, facts: Facts, shared: StreamCheck) -> list[Action
     source, topology = survey.observed.source, facts.topology
     if shared.verdict is not StreamVerdict.IN_SYNC:
         return []
-    read = set()
-    for query in source.queries.values():
-        definition = topology.definition_of(query.text)
-        if definition is not None:
-            read.add(definition.source)
+    made = {**source.strays, **{name: query.text for name, query in source.queries.items()}}
+    definitions = (topology.definition_of(text) for text in made.values())
+    read = {definition.source for definition in definitions if definition is not None}
     return [
         DropStream(name, None)
-        for name, query in sorted(source.queries.items())
+        for name, text in sorted(made.items())
         if topology.is_shared(name)
         and name in source.streams
         and name != topology.shared_name
         and name not in read
-        and topology.is_shared_form(query.text)
+        and topology.is_shared_form(text)
     ]
 
 

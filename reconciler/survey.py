@@ -213,17 +213,24 @@ def _owned(
 def _owned_streams(source: SourceState, topology: Topology, known: Mapping[str, str]) -> Mapping[str, str]:
     """Map groups to those of our streams that exist.
 
-    Ours is what reads from a shared stream of ours; a stream without a query cannot be told yet and is ours only if
-    a group that we know has its name. The group comes from that name, or from the filter's literal.
+    Ours is what reads from a shared stream of ours, as its query says, or its own definition where it has lost that.
+    While neither is known it is ours only if a group that we know has its name. The group comes from that name, or
+    from the filter's literal.
     """
     found: dict[str, str] = {}
     for name in source.streams:
         if not name.startswith(STREAM_PREFIX):
             continue
-        query = source.queries.get(name)
-        definition = topology.definition_of(query.text) if query else None
+        text = _made_by(name, source)
+        definition = topology.definition_of(text) if text else None
         if definition is not None and topology.is_shared(definition.source):
             found.setdefault(known.get(name) or definition.filter_literal or name, name)
-        elif query is None and name in known:
+        elif text is None and name in known:
             found.setdefault(known[name], name)
     return found
+
+
+def _made_by(name: str, source: SourceState) -> str | None:
+    """Return the statement that made a stream, None where it is not known."""
+    query = source.queries.get(name)
+    return query.text if query else source.strays.get(name)
