@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from reconciler.guards import Verdict
-from reconciler.ksqldb.topology import Topology
 from reconciler.model import (
     Action,
     Condition,
@@ -100,24 +99,19 @@ def old_shared(survey: Survey, facts: Facts, shared: StreamCheck) -> list[Action
     return [
         DropStream(name, None)
         for name, text in sorted(made.items())
-        if topology.is_shared(name)
+        if topology.makes_shared(name, text)
         and name in source.streams
         and name != topology.shared_name
         and name not in read
-        and topology.is_shared_form(text)
     ]
 
 
 def groups_tables(survey: Survey, facts: Facts) -> list[Action]:
     """Keep the table of counts: one where it is wanted, none of another definition, and none that lies."""
     topology, queries = facts.topology, survey.observed.source.queries
-    ours = sorted(name for name, query in queries.items() if _counts_groups(name, query.text, topology))
+    ours = sorted(name for name, query in queries.items() if topology.makes_groups_table(name, query.text))
     drop = [name for name in ours if name != topology.groups_table or facts.groups_lie]
     actions: list[Action] = [DropGroupsTable(name) for name in drop]
     if facts.groups_table and topology.groups_table not in queries:
         actions.append(CreateGroupsTable(topology.groups_table))
     return actions
-
-
-def _counts_groups(name: str, text: str, topology: Topology) -> bool:
-    return topology.is_groups_table(name) and topology.is_groups_form(text)

@@ -113,6 +113,10 @@ class Topology:
         definition = definition_of(text)
         return definition is not None and definition.join is not None and GROUP_COLUMN in text.upper()
 
+    def makes_shared(self, name: str, text: str) -> bool:
+        """Whether ``text`` made ``name`` as a shared stream of ours: a name alone never makes anything ours."""
+        return self.is_shared(name) and self.is_shared_form(text)
+
     def is_groups_table(self, name: str) -> bool:
         """Whether this is the name of a groups table of ours, of this or an earlier definition."""
         return re.fullmatch(re.escape(self.groups_prefix) + "[0-9A-F]{8}", name) is not None
@@ -120,6 +124,10 @@ class Topology:
     def is_groups_form(self, text: str) -> bool:
         """Whether a statement counts members as our groups tables do."""
         return _COUNTS.match(" ".join(text.split())) is not None
+
+    def makes_groups_table(self, name: str, text: str) -> bool:
+        """Whether ``text`` made ``name`` as a groups table of ours, by its form too."""
+        return self.is_groups_table(name) and self.is_groups_form(text)
 
     @cached_property
     def groups_prefix(self) -> str:

@@ -236,16 +236,16 @@ _OWNERSHIP = (
     ),
     Mutant(
         "a shared stream is ours by its form too",
-        "reconciler/plan_streams.py",
-        "        and topology.is_shared_form(query.text)\n",
-        "",
+        "reconciler/ksqldb/topology.py",
+        "return self.is_shared(name) and self.is_shared_form(text)",
+        "return self.is_shared(name)",
         (MATRIX, MISHAPS),
     ),
     Mutant(
         "a table of counts is ours by its form too",
-        "reconciler/plan_streams.py",
-        "return topology.is_groups_table(name) and topology.is_groups_form(text)",
-        "return topology.is_groups_table(name)",
+        "reconciler/ksqldb/topology.py",
+        "return self.is_groups_table(name) and self.is_groups_form(text)",
+        "return self.is_groups_table(name)",
         (MATRIX, MISHAPS),
     ),
     Mutant(
