@@ -1,34 +1,70 @@
 """Removing everything of ours: services, then streams, then the registry.
 
-Nothing else is removed, and the order is one that a second run can finish wherever the first one stopped.
+Nothing else is removed, and the order is one that a second run can finish wherever the first one stopped. The registry
+goes last, and not before the streams: it says which cluster they are in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from reconciler.apply import Executor, Result
 from reconciler.controller import World
-from reconciler.errors import KsqlError
-from reconciler.model import Action, DropGroupsTable, DropStream, RemoveRegistry, RemoveService
+from reconciler.errors import GuardRefusal, KsqlError, KsqlNotReady
+from reconciler.model import Action, DropGroupsTable, DropStream, Membership, RemoveRegistry, RemoveService, SourceState
 from reconciler.names import STREAM_PREFIX
+from reconciler.observe import look_at_source
 from reconciler.platforms.base import Kind, Records
+from reconciler.survey import current_registry
 
 _ORDER = {Kind.ROUTING_LAYER: 0, Kind.STATE_API: 1, Kind.GROUP: 2}
 
 
-def teardown(world: World, *, keep_streams: bool = False) -> Iterator[Result]:
+def prove(world: World, *, accept_identity: bool = False) -> SourceState:
+    """Look at ksqlDB, and return what is there if it is the one of our registry and can be believed.
+
+    Behind a wrong `KSQLDB_URL` there may be streams that look like ours and are another installation's, and a server
+    that is not well lists fewer queries than it has. Both rules are the loop's (`reconciler.guards`); where no
+    registry can be read there is nothing to compare.
+
+    Raises:
+        GuardRefusal: another cluster answers, and that is not meant.
+        KsqlError: a read failed, or the server is not well.
+        PlatformError: the registry cannot be read.
+    """
+    source, _ = look_at_source(world.ksqldb, lambda: Membership(0, {}, full=False))
+    published, _ = current_registry(world.platform.observe().registries)
+    if published and published.document.identity != source.identity and not accept_identity:
+        was, now = published.document.identity, source.identity
+        raise GuardRefusal(
+            f"another cluster answers: kafka {now.kafka}, ksqlDB {now.ksqldb} instead of {was.kafka}, {was.ksqldb}; "
+            "correct KSQLDB_URL, or if that is meant, give --accept-identity"
+        )
+    if source.trouble:
+        raise KsqlNotReady(f"ksqlDB is not well: {source.trouble}")
+    return source
+
+
+def teardown(world: World, *, keep_streams: bool = False, accept_identity: bool = False) -> Iterator[Result]:
     """Remove our services, streams and registry documents; yield what became of each.
+
+    Unless the streams are kept, `prove` comes first: here it is asked once more, when the services are gone already.
 
     Raises:
         PlatformError: the platform cannot be read.
     """
     executor = Executor(world.ksqldb, world.platform, world.topology)
     yield from executor.apply(_services(world), lambda _action: False)
-    if not keep_streams:
-        yield from _drop_streams(world, executor)
+    left = False
+    for result in () if keep_streams else _drop_streams(world, executor, accept_identity=accept_identity):
+        left = left or result.outcome != "ok"
+        yield result
     registries = [RemoveRegistry(live) for live in world.platform.observe().registries]
-    yield from executor.apply(registries, lambda _action: False)
+    if left:
+        why = GuardRefusal("it says which cluster the streams that are left are in")
+        yield from (Result(registry, why) for registry in registries)
+    else:
+        yield from executor.apply(registries, lambda _action: False)
 
 
 def remove_records(records: Records) -> None:
@@ -48,22 +84,35 @@ def _services(world: World) -> list[RemoveService]:
     return [RemoveService(live, live.spec.group if live.spec else None) for live in ours]
 
 
-def _drop_streams(world: World, executor: Executor) -> Iterator[Result]:
-    """Drop group streams before the shared streams they read; what a stream is, only its lineage says."""
+def _drop_streams(world: World, executor: Executor, *, accept_identity: bool) -> Iterator[Result]:
     try:
-        streams = world.ksqldb.streams()
-        queries = {sink: query for query in world.ksqldb.queries() for sink in query.sinks}
-    except KsqlError as error:
+        source = prove(world, accept_identity=accept_identity)
+        drops = _drops(world, source, _made(world, source))
+    except (GuardRefusal, KsqlError) as error:
         yield Result(DropStream("(all)", None), error)
         return
-    tables = sorted(name for name in queries if world.topology.is_groups_table(name))
-    groups: list[Action] = [DropGroupsTable(name) for name in tables]
+    yield from executor.apply(drops, lambda _action: False)
+
+
+def _drops(world: World, source: SourceState, made: Mapping[str, str]) -> list[Action]:
+    """Group streams go before the shared streams that they read; whose a stream is, only its statement says."""
+    topology = world.topology
+    groups: list[Action] = []
     shared: list[Action] = []
-    for stream in streams:
-        query = queries.get(stream.name)
-        definition = world.topology.definition_of(query.text) if query else None
-        if world.topology.is_shared(stream.name):
-            shared.append(DropStream(stream.name, None))
-        elif stream.name.startswith(STREAM_PREFIX) and definition and world.topology.is_shared(definition.source):
-            groups.append(DropStream(stream.name, stream.name, world.settings.delete_topics))
-    yield from executor.apply([*groups, *shared], lambda _action: False)
+    for name in sorted(source.streams.keys() & made.keys()):
+        definition = topology.definition_of(made[name])
+        if topology.makes_shared(name, made[name]):
+            shared.append(DropStream(name, None))
+        elif name.startswith(STREAM_PREFIX) and definition and topology.is_shared(definition.source):
+            groups.append(DropStream(name, name, world.settings.delete_topics))
+    tables = [DropGroupsTable(name) for name in sorted(made) if topology.makes_groups_table(name, made[name])]
+    return [*tables, *groups, *shared]
+
+
+def _made(world: World, source: SourceState) -> Mapping[str, str]:
+    """Return by what statement each stream or table was made: its query's, or where a shared one has none, its own."""
+    made = {name: query.text for name, query in source.queries.items()}
+    for name in sorted(source.streams.keys() - made.keys()):
+        if world.topology.is_shared(name) and (found := world.ksqldb.describe_or_none(name)):
+            made[name] = found.statement
+    return made

@@ -160,16 +160,23 @@ PAGES: Mapping[str, Page] = {
     "teardown": Page(
         text="""Removes all services, streams and configs of this owner, and nothing else: services first, then streams,
         then the registry. On a terminal it asks first. It can be run again wherever it stopped. Topics stay unless
-        DELETE_TOPICS=true.""",
+        DELETE_TOPICS=true.
+
+        Nothing at all is removed while another cluster answers than the one in the registry, or while ksqlDB does not
+        answer, or is not well.""",
         exits={
             0: "everything is removed, or the question was not answered with yes",
-            1: "something is left",
+            1: "something is left; everything, if ksqlDB cannot be read or is not well",
             2: "",
-            4: "an operator that runs does not give its lease up: nothing was removed",
+            4: "another cluster answers, or an operator that runs does not give its lease up: nothing was removed",
         },
         examples=(
             ("reconciler teardown --yes", "without a question"),
-            ("reconciler teardown --keep-streams", "leave the streams: clients of Kafka go on reading"),
+            (
+                "reconciler teardown --keep-streams",
+                "leave the streams: clients of Kafka go on reading; also where ksqlDB is gone for good",
+            ),
+            ("reconciler teardown --accept-identity", "also the streams of another cluster than the registry's"),
         ),
         variables=(*_CONNECTIONS, "DELETE_TOPICS"),
     ),

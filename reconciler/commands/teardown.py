@@ -13,16 +13,17 @@ from prometheus_client import CollectorRegistry
 from reconciler.apply import Result
 from reconciler.commands.output import command, out
 from reconciler.commands.pause import who
+from reconciler.controller import World
 from reconciler.converge import Exit
-from reconciler.errors import ReconcilerError
+from reconciler.errors import GuardRefusal, KsqlError, ReconcilerError
 from reconciler.fence import fenced
 from reconciler.leadership import Leadership, own_name
 from reconciler.lease import BEATS, Candidate
 from reconciler.metrics import Metrics
 from reconciler.pause import NAME, Pause, beginning, ended, latest, put
 from reconciler.platforms.base import Platform
-from reconciler.settings import Settings
-from reconciler.teardown import remove_records, teardown
+from reconciler.settings import Settings, without_user
+from reconciler.teardown import prove, remove_records, teardown
 from reconciler.wiring import build_platform, build_world
 
 #: Seconds for which operators that run stay paused, so that they do not make anew what is removed.
@@ -34,7 +35,8 @@ _PATIENCE = 30.0
 def add(commands: Any) -> None:
     """Register ``teardown``."""
     down = command(commands, "teardown", "remove all services, streams and configs of this owner", _teardown)
-    down.add_argument("--keep-streams", action="store_true", help="leave the ksqlDB streams")
+    down.add_argument("--keep-streams", action="store_true", help="leave the streams; ksqlDB is not asked")
+    down.add_argument("--accept-identity", action="store_true", help="another Kafka or ksqlDB is meant")
     down.add_argument("--yes", action="store_true", help="do not ask, also on a terminal")
 
 
@@ -49,6 +51,9 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
         heeds_pause=False,
     )
     world = fenced(build_world(settings, metrics), leadership.writing)
+    refused = _refusal(world, options)
+    if refused is not None:
+        return refused
     before = latest(None, world.platform.records())
     put(world.platform, _longer(before))
     results: list[Result] = []
@@ -58,7 +63,7 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
             _complain(f"nothing was removed: {leadership.lease.holder} holds the lease and does not give it up")
             return Exit.REFUSED
         leadership.begin()
-        for result in teardown(world, keep_streams=options.keep_streams):
+        for result in teardown(world, keep_streams=options.keep_streams, accept_identity=options.accept_identity):
             results.append(result)
             out(f"{'removed' if result.outcome == 'ok' else 'kept'} {result.action.key}" + _reason(result.error))
         _forget(world.platform, leadership, settings)
@@ -67,6 +72,24 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
         if not any(result.outcome == "ok" for result in results) and NAME in world.platform.records():
             put(world.platform, before or ended(who()))  # nothing was begun, so nothing has to be held back for it
     return Exit.OK if all(result.outcome == "ok" for result in results) else Exit.ERROR
+
+
+def _refusal(world: World, options: argparse.Namespace) -> Exit | None:
+    """Say why nothing may be removed, and return how that ends; None where it may."""
+    if options.keep_streams:
+        return None
+    try:
+        prove(world, accept_identity=options.accept_identity)
+    except GuardRefusal as error:
+        _complain(f"nothing was removed: {error}")
+        return Exit.REFUSED
+    except KsqlError as error:
+        url = without_user(world.settings.ksqldb_url)
+        _complain(
+            f"nothing was removed: {error} (KSQLDB_URL is {url}); --keep-streams removes services and configs alone"
+        )
+        return Exit.ERROR
+    return None
 
 
 def _longer(before: Pause | None) -> Pause:
