@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from reconciler.settings import Environment, RoutingMode, Settings
 
 #: Where the routing layer finds the mounted copy of the registry.
 REGISTRY_PATH = "/etc/openfactory/registry.json"
+#: Seconds that a routing layer has after its drain, for what is still being sent (it takes 2 itself) and a busy node.
+_AFTER_DRAIN = 10
 
 
 def routing_layer_name(settings: Settings) -> str:
@@ -100,6 +103,7 @@ def routing_layer_spec(settings: Settings, registry_name: str) -> ServiceSpec:
         configs=(ConfigMount(registry_name, REGISTRY_PATH),),
         secrets=_routing_layer_secrets(settings),
         start_first=published is not Publish.HOST,
+        stop_grace=_stop_grace(settings.routing_layer_drain_seconds),
     )
 
 
@@ -110,6 +114,8 @@ def routing_layer_options(settings: Settings) -> dict[str, str]:
         "HEAD_TIMEOUT": settings.routing_layer_head_timeout,
         "IDLE_TIMEOUT": settings.routing_layer_idle_timeout,
         "LAZY_DEPLOY_WAIT": settings.routing_layer_lazy_deploy_wait,
+        "REPLACE_WAIT": settings.routing_layer_replace_wait,
+        "DRAIN_SECONDS": settings.routing_layer_drain_seconds,
     }
     if settings.routing_layer_workers > 1:
         options["ROUTING_LAYER_WORKERS"] = settings.routing_layer_workers
@@ -120,6 +126,11 @@ def routing_layer_options(settings: Settings) -> dict[str, str]:
         for name, value in options.items()
         if value is not None
     }
+
+
+def _stop_grace(drain: float | None) -> float:
+    """Leave the streams their time to end; in whole seconds, as not every engine has parts of them."""
+    return max(ServiceSpec.stop_grace, math.ceil((drain or 0) + _AFTER_DRAIN))
 
 
 def _routing_layer_secrets(settings: Settings) -> tuple[SecretMount, ...]:

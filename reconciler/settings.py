@@ -144,6 +144,12 @@ class Settings(BaseSettings):
     """Seconds of silence after which the routing layer cuts a stream (its own default: 45)."""
     routing_layer_lazy_deploy_wait: Seconds | None = None
     """Seconds that a request waits for a new group's service (the routing layer's default: 10)."""
+    routing_layer_replace_wait: Seconds | None = None
+    """Seconds that a browser's request waits for the next task of a service that is gone (the routing layer's
+    default: 30)."""
+    routing_layer_drain_seconds: Seconds | None = None
+    """Seconds over which a routing layer that is stopped spreads the ends of its streams (its own default: 10); it is
+    killed 10 s later, after 30 s at the earliest. `DRAIN_SECONDS` is another thing: it is about a group's service."""
     ksqldb_username_secret: str = Field("", pattern=_LABEL)
     """Name of a Swarm secret with the user name for ksqlDB, mounted into the routing layer."""
     ksqldb_password_secret: str = Field("", pattern=_LABEL)
@@ -217,7 +223,8 @@ class Settings(BaseSettings):
     prune_max_fraction: float = Field(0.25, ge=0, le=1)
     """Part of the groups that may go missing at once; one always may. More needs `--approve`."""
     drain_seconds: Seconds = 10.0
-    """Seconds between a group's leaving the registry and the removal of its service."""
+    """Seconds between a group's leaving the registry and the removal of its service. How long a routing layer that is
+    stopped goes on is `ROUTING_LAYER_DRAIN_SECONDS`."""
     delete_topics: bool = False
     """Delete a removed group's Kafka topic too."""
     shared_retention: Seconds = 3600.0

@@ -40,11 +40,25 @@ def test_mode_workers_and_limits_reach_the_program() -> None:
         "routing_layer_head_timeout": "1m",
         "routing_layer_idle_timeout": 90,
         "routing_layer_lazy_deploy_wait": 0,
+        "routing_layer_replace_wait": "2m",
+        "routing_layer_drain_seconds": 0.25,
     }
     env = spec(**given).env
     read = ProxySettings(_env_file=None, **{name.lower(): value for name, value in env.items()})  # type: ignore[call-arg,arg-type]
     assert (read.routing_mode, read.routing_layer_workers) == ("redirect", 4)
     assert (read.connect_timeout, read.head_timeout, read.idle_timeout, read.lazy_deploy_wait) == (0.5, 60.0, 90.0, 0)
+    assert (read.replace_wait, read.drain_seconds) == (120.0, 0.25)
+
+
+@pytest.mark.parametrize(("drain", "grace"), [(None, 30), (0, 30), (20, 30), (20.5, 31), ("2m", 130)])
+def test_it_is_not_killed_while_its_streams_end(drain: float | str | None, grace: float) -> None:
+    """Some seconds more than the drain, whole ones, and never less than every service has."""
+    assert spec(routing_layer_drain_seconds=drain).stop_grace == grace
+
+
+def test_a_program_with_its_own_drain_time_is_not_killed_meanwhile() -> None:
+    """What the operator does not set must fit, too."""
+    assert spec().stop_grace > ProxySettings(_env_file=None, **_NEEDED).drain_seconds  # type: ignore[call-arg,arg-type]
 
 
 def test_credentials_are_mounted_and_only_their_files_are_named() -> None:

@@ -412,6 +412,9 @@ EFFECTS = (
     Effect("ROUTING_LAYER_HEAD_TIMEOUT", "1m", routing_env("HEAD_TIMEOUT"), None, "60"),
     Effect("ROUTING_LAYER_IDLE_TIMEOUT", "90", routing_env("IDLE_TIMEOUT"), None, "90"),
     Effect("ROUTING_LAYER_LAZY_DEPLOY_WAIT", "500ms", routing_env("LAZY_DEPLOY_WAIT"), None, "0.5"),
+    Effect("ROUTING_LAYER_REPLACE_WAIT", "2m", routing_env("REPLACE_WAIT"), None, "120"),
+    Effect("ROUTING_LAYER_DRAIN_SECONDS", "1m", routing_env("DRAIN_SECONDS"), None, "60"),
+    Effect("ROUTING_LAYER_DRAIN_SECONDS", "1m", routing(lambda s: s.stop_grace), 30.0, 70.0),
     Effect("KSQLDB_USERNAME_SECRET", "user-1", routing_secret("KSQLDB_USERNAME"), None, "user-1"),
     Effect(
         "KSQLDB_PASSWORD_SECRET",
