@@ -46,7 +46,7 @@ class Proxy:
     """Everything of one process, and its request handler.
 
     Attributes:
-        draining: no more streams are taken, and ``/readyz`` says so.
+        draining: it is about to end: ``/readyz`` says so, and each answer that it is its connection's last.
     """
 
     def __init__(self, settings: Settings, siblings: Siblings) -> None:
@@ -89,6 +89,11 @@ class Proxy:
         self._follow = asyncio.create_task(self.registry.run(self.settings.registry_poll))
         self._give_back = asyncio.create_task(give_back(self.streams))
 
+    def drain(self) -> None:
+        """Be not ready from now on, and serve whoever comes all the same, once on each connection."""
+        self.draining = True
+        self.forwarder.drain()
+
     async def close(self) -> None:
         """End everything that runs in the background."""
         tasks = [task for task in (self._follow, self._watch, self._give_back) if task is not None]
@@ -118,6 +123,8 @@ class Proxy:
             response = self._problem(request, problems.internal())
         if not isinstance(response, Passed):
             self.metrics.request(route, response.status)
+            if self.draining:
+                response.force_close()
         return response
 
     def _passed(self, request: web.BaseRequest, status: int) -> None:
@@ -153,7 +160,7 @@ class Proxy:
 
     def _problem(self, request: web.BaseRequest, problem: problems.Problem) -> web.Response:
         response = problem.response()
-        if self.draining or request.method not in ("GET", "HEAD"):
+        if request.method not in ("GET", "HEAD"):
             response.force_close()
         return response
 
@@ -202,8 +209,6 @@ class Proxy:
             raise problems.not_ready(f"group {group!r} or its asset is changing") from error
 
     async def _stream(self, request: web.BaseRequest, asset: str, group: str, target: Target) -> web.StreamResponse:
-        if self.draining:
-            raise problems.draining()
         stream = Stream(asset, group, self.settings.idle_timeout)
         self.streams.add(stream)
         _log.debug("stream starts", asset=asset, group=group, client=request.remote)

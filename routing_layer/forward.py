@@ -64,6 +64,11 @@ class Forwarder:
         self._head_timeout = head_timeout
         self._idle_timeout = idle_timeout
         self._kept: dict[Target, deque[tuple[float, Exchange]]] = {}
+        self._draining = False
+
+    def drain(self) -> None:
+        """Say with each answer from now on that it is the last on its client's connection."""
+        self._draining = True
 
     async def stream(self, request: web.BaseRequest, target: Target, stream: Stream) -> Passed:
         """Pass a response of any length, until ``stream`` ends.
@@ -133,7 +138,7 @@ class Forwarder:
         client = _transport(request)
         framed = head.length is None and not head.bodiless and request.version >= HttpVersion11
         self._on_head(request, head.status)
-        reuse = request.keep_alive and (framed or head.length is not None or head.bodiless)
+        reuse = self._reusable(request) and (framed or head.length is not None or head.bodiless)
         client.write(_client_head(head, keep_alive=reuse, framed=framed))
         if request.method == "HEAD":
             return Passed(head.status, keep_alive=reuse)
@@ -148,9 +153,13 @@ class Forwarder:
 
     def _whole(self, request: web.BaseRequest, head: Head, body: bytes) -> Passed:
         self._on_head(request, head.status)
-        data = _client_head(head, keep_alive=request.keep_alive, framed=False)
+        reuse = self._reusable(request)
+        data = _client_head(head, keep_alive=reuse, framed=False)
         _transport(request).write(data if request.method == "HEAD" else data + body)
-        return Passed(head.status, keep_alive=request.keep_alive)
+        return Passed(head.status, keep_alive=reuse)
+
+    def _reusable(self, request: web.BaseRequest) -> bool:
+        return request.keep_alive and not self._draining
 
     def _idle(self, target: Target) -> Exchange | None:
         kept = self._kept.get(target)

@@ -107,11 +107,6 @@ def not_ready(detail: str) -> Problem:
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", detail, retry_after=2, passing=True)
 
 
-def draining() -> Problem:
-    """The proxy is going away."""
-    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "draining", "this instance is stopping", retry_after=1)
-
-
 def unreachable(upstream: str, why: str, *, passing: bool = False) -> Problem:
     """The service behind could not be connected to, or broke before it answered."""
     detail = f"{upstream}: {why}"

@@ -16,6 +16,7 @@ from routing_layer.app import Proxy
 from routing_layer.metrics import Ended
 from routing_layer.settings import Settings
 from routing_layer.siblings import Siblings
+from routing_layer.streams import Streams
 
 _log = structlog.get_logger(__name__)
 _BACKLOG = 8192
@@ -44,6 +45,14 @@ class _Handler(web.RequestHandler):
         response.force_close()
         return response
 
+    def retire(self) -> None:
+        """End the connection: at once if nothing is asked on it, otherwise when the answer is complete."""
+        waits = self._waiter is not None and not self._waiter.done()  # as the keep-alive timer finds it out
+        if waits or not self._request_count:
+            self.force_close()
+        else:
+            self.close()
+
 
 class _Server(web.Server):
     """A server whose connections are of our kind."""
@@ -51,6 +60,12 @@ class _Server(web.Server):
     def __call__(self) -> web.RequestHandler:
         """Make one for a new connection."""
         return _Handler(self, loop=self._loop, **self._kwargs)
+
+    def retire(self) -> None:
+        """Let no connection outlive the request that is on it."""
+        for connection in self.connections:
+            if isinstance(connection, _Handler):
+                connection.retire()
 
 
 def listen(port: int, *, shared: bool) -> socket.socket:
@@ -77,30 +92,48 @@ async def serve(settings: Settings, sock: socket.socket, siblings: Siblings) -> 
     _log.info("serving on port %d", sock.getsockname()[1])
     try:
         await stop.wait()
-        await drain(proxy, site, settings.drain_seconds)
+        await drain(proxy, server, site, settings.drain_seconds)
     finally:
         await runner.cleanup()
         await proxy.close()
 
 
-async def drain(proxy: Proxy, site: web.SockSite, seconds: float) -> None:
-    """Take no more clients and end the streams, spread over ``seconds``."""
-    proxy.draining = True
-    started = asyncio.get_running_loop().time()
-    streams = list(proxy.streams)
-    _log.info("stopping: %d streams end within %g s", len(streams), seconds)
+async def drain(proxy: Proxy, server: _Server, site: web.SockSite, seconds: float) -> None:
+    """Take no more clients, answer those that have asked and end the streams, spread over ``seconds``.
+
+    Whoever gets through while the port is still open is served as always: by the WHATWG standard a browser's
+    EventSource that is answered 503 never comes back. For the same reason no connection is left open after its
+    stream: the browser would use it to come back to the one process that can serve it no more.
+    """
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    proxy.drain()
+    _log.info("stopping: %d streams end within %g s", len(proxy.streams), seconds)
     await asyncio.sleep(min(_NOTICE_SECONDS, seconds / 4))
     await site.stop()
-    streams = list(proxy.streams)
-    random.shuffle(streams)
-    # The last fifth is kept for flushing: platforms kill after the same ten seconds by default.
-    ends = started + seconds * 0.8
-    for index, stream in enumerate(streams):
-        left = ends - asyncio.get_running_loop().time()
-        stream.end(Ended.DRAINED, hint())
-        await asyncio.sleep(max(0.0, left / (len(streams) - index)) if index + 1 < len(streams) else 0)
-    while len(proxy.streams) and asyncio.get_running_loop().time() < started + seconds:  # noqa: ASYNC110 - once in a life
+    await asyncio.sleep(0)  # the connections that were accepted last are known after it
+    server.retire()
+    while True:
+        # The last fifth is kept for flushing: platforms kill after the same ten seconds by default.
+        await _end(proxy.streams, started + seconds * 0.8)
+        if not server.connections or loop.time() >= started + seconds:
+            break
         await asyncio.sleep(0.05)
+
+
+async def _end(streams: Streams, until: float) -> None:
+    """End the streams that have begun, in any order, spread evenly from now to ``until`` (the loop's time).
+
+    One whose service has not answered yet is left to begin: its client could only be told an error.
+    """
+    begun = [stream for stream in streams if stream.started]
+    random.shuffle(begun)
+    for left in range(len(begun), 0, -1):
+        stream = begun[left - 1]
+        if stream.ended is None:  # its client has not left meanwhile
+            stream.end(Ended.DRAINED, hint())
+            pause = (until - asyncio.get_running_loop().time()) / left
+            await asyncio.sleep(max(0.0, pause) if left > 1 else 0)
 
 
 def hint() -> bytes:

@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     replace_wait: Seconds = 30.0
     """Seconds that a request with `Accept: text/event-stream` waits for the next task of a service that is gone."""
     drain_seconds: Seconds = 10.0
-    """Seconds over which SIGTERM spreads the ends of the streams."""
+    """Seconds over which SIGTERM spreads the ends of the streams; its end may take 2 s more."""
     registry_poll: Limit = 1.0
     """Seconds between two looks at the operator's registry."""
     negative_cache_seconds: Seconds = 2.0

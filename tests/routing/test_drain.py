@@ -1,11 +1,23 @@
-"""Stopping, and several processes on one port."""
+"""Stopping: who is still served, how streams end, and what several processes on one port do."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 
-from tests.routing.world import Response, until, world
+import pytest
+
+from tests.routing.world import Connection, Response, until, world
+
+_EVENT_SOURCE = "Accept: text/event-stream"
+
+
+async def _state(connection: Connection) -> None:
+    await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+
+async def _never(_connection: Connection) -> None:
+    return
 
 
 async def test_sigterm_ends_every_stream_cleanly_and_exits_with_0() -> None:
@@ -42,6 +54,92 @@ async def test_after_sigterm_nobody_is_accepted() -> None:
         assert await around.proxy.exit_code() == 0
 
 
+async def test_who_gets_through_before_the_port_is_closed_is_served() -> None:
+    """A browser's EventSource that is answered 503 never comes back: it gets its stream, and that ends as all do."""
+    targets = ("/asset_stream?asset_uuid=A1", "/group/Paint/asset_stream", "/asset_state?asset_uuid=A1")
+    async with world(state=_state, DRAIN_SECONDS="2") as around:
+        with around.proxy.frozen():
+            around.proxy.terminate()
+            asked = [await around.proxy.ask(target, _EVENT_SOURCE) for target in targets]
+        asset, group, state = [await one.head() for one in asked]
+        assert [answer.status for answer in (asset, group, state)] == [200, 200, 200]
+        assert {answer.header("Connection") for answer in (asset, group, state)} == {"close"}, "it was stopping by then"
+        assert await state.rest() == b"{}"
+        for stream in (asset, group):
+            await stream.rest()
+            assert stream.complete
+            assert stream.retry is not None
+        assert await around.proxy.exit_code() == 0
+
+
+async def test_what_was_asked_for_is_answered_after_the_port_is_closed() -> None:
+    """An asset's state that takes its time, and an event source that was held while its service was replaced."""
+    proceed = asyncio.Event()
+
+    async def late(connection: Connection) -> None:
+        await proceed.wait()
+        await _state(connection)
+
+    async with world(state=late, DRAIN_SECONDS="10") as around:
+        (await around.stream("A1")).leave()
+        await around.weld.stop()
+        stream, state = [
+            await around.proxy.ask(target, _EVENT_SOURCE)
+            for target in ("/asset_stream?asset_uuid=A1", "/asset_state?asset_uuid=A1")
+        ]
+        await until(lambda: bool(around.state.connections), "the state is asked for")
+        around.proxy.terminate()
+        await around.proxy.closed()
+        proceed.set()
+        await around.weld.start()
+        assert await (await state.head()).rest() == b"{}"
+        served = await stream.head()
+        assert served.status == 200
+        await served.rest()
+        assert served.complete
+        assert served.retry is not None
+        assert await around.proxy.exit_code() == 0
+
+
+async def test_a_stream_that_never_began_is_cut_without_an_answer() -> None:
+    """An event source comes back after a broken connection, and never after an error."""
+    async with world(DRAIN_SECONDS="1") as around:
+        around.weld.answer = _never
+        asked = await around.proxy.ask("/asset_stream?asset_uuid=A1", _EVENT_SOURCE)
+        await until(lambda: bool(around.weld.connections), "the service is asked")
+        around.proxy.terminate()
+        with pytest.raises(asyncio.IncompleteReadError) as cut:
+            await asked.head()
+        assert cut.value.partial == b""
+        assert await around.proxy.exit_code() == 0
+
+
+async def test_no_connection_stays_open_for_a_request_that_would_not_be_served() -> None:
+    """Idle ones are closed with the port, a stream's with its end, while other streams still go on."""
+    async with world(DRAIN_SECONDS="10") as around:
+        clients = [await around.stream("A1") for _ in range(4)]
+        idle = await around.proxy.get("/healthz")
+        await idle.rest()
+        around.proxy.terminate()
+        assert await idle.reader.read() == b""
+        assert around.weld.open
+        [ended], others = await asyncio.wait(
+            [asyncio.create_task(_rest(client)) for client in clients], return_when=asyncio.FIRST_COMPLETED
+        )
+        assert await (await ended).reader.read() == b""
+        assert around.weld.open
+        for other in others:
+            other.cancel()
+        for client in clients:
+            client.leave()
+        assert await around.proxy.exit_code() == 0
+
+
+async def _rest(client: Response) -> Response:
+    await client.rest()
+    return client
+
+
 async def test_workers_share_the_port_and_stop_together() -> None:
     """Two processes serve; SIGTERM to the parent drains both."""
     async with world(ROUTING_LAYER_WORKERS="2", DRAIN_SECONDS="1") as around:
@@ -52,4 +150,29 @@ async def test_workers_share_the_port_and_stop_together() -> None:
         around.proxy.terminate()
         for client in clients:
             await client.rest()
+        assert await around.proxy.exit_code() == 0
+
+
+async def test_each_worker_spreads_the_ends_of_its_streams() -> None:
+    """There is a time at which half of each worker's streams have ended and some still go on."""
+    async with world(ROUTING_LAYER_WORKERS="2", DRAIN_SECONDS="20") as around:
+        await until(lambda: around.ksql.watchers == 2)
+        before = around.proxy.descriptors_of_each()[1:]
+
+        def each() -> list[int]:
+            """How many streams each worker has: a stream is two descriptors."""
+            now = around.proxy.descriptors_of_each()[1:]
+            return [(many - few) // 2 for many, few in zip(now, before, strict=True)]
+
+        clients: list[Response] = []
+        while min(each()) < 10:
+            assert len(clients) < 1000, f"one worker takes them all: {each()}"
+            clients.append(await around.stream("A1"))
+        most = each()
+        around.proxy.terminate()
+        await until(
+            lambda: all(2 < now <= had // 2 for now, had in zip(each(), most, strict=True)), "both are half way"
+        )
+        for client in clients:
+            client.leave()
         assert await around.proxy.exit_code() == 0

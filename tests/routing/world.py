@@ -12,7 +12,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -194,6 +194,19 @@ class Response:
         self.writer.transport.abort()
 
 
+@dataclass
+class Asked:
+    """A request that has been sent."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def head(self) -> Response:
+        """Return its response as soon as the head is there."""
+        async with asyncio.timeout(PATIENCE):
+            return Response(self.reader, self.writer, await self.reader.readuntil(b"\r\n\r\n"))
+
+
 class Proxy:
     """The proxy as a process."""
 
@@ -238,6 +251,25 @@ class Proxy:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
 
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let no time pass for it: what happens meanwhile is all there at once when it goes on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+    async def closed(self) -> None:
+        """Wait until nobody listens any more."""
+        async with asyncio.timeout(PATIENCE):
+            with contextlib.suppress(ConnectionRefusedError):
+                while True:
+                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                    writer.transport.abort()
+                    await asyncio.sleep(0.05)
+
     async def exit_code(self) -> int:
         """Wait for its end."""
         assert self.process is not None
@@ -246,11 +278,14 @@ class Proxy:
 
     async def get(self, target: str, *headers: str, method: str = "GET", version: str = "1.1") -> Response:
         """Send a request and return its response as soon as the head is there."""
+        return await (await self.ask(target, *headers, method=method, version=version)).head()
+
+    async def ask(self, target: str, *headers: str, method: str = "GET", version: str = "1.1") -> Asked:
+        """Send a request."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=4 * 1024 * 1024)
         lines = [f"{method} {target} HTTP/{version}", "Host: proxy.test:5555", *headers, "", ""]
         writer.write("\r\n".join(lines).encode("latin-1"))
-        async with asyncio.timeout(PATIENCE):
-            return Response(reader, writer, await reader.readuntil(b"\r\n\r\n"))
+        return Asked(reader, writer)
 
     def _processes(self) -> list[Path]:
         """The process and, if it has workers, those."""
@@ -261,7 +296,11 @@ class Proxy:
 
     def descriptors(self) -> int:
         """How many descriptors its processes have open."""
-        return sum(len(list((process / "fd").iterdir())) for process in self._processes())
+        return sum(self.descriptors_of_each())
+
+    def descriptors_of_each(self) -> list[int]:
+        """How many descriptors each of its processes has open, the workers' after the first."""
+        return [len(list((process / "fd").iterdir())) for process in self._processes()]
 
     def memory(self) -> int:
         """Resident memory of its processes in KiB, what they share counted once."""
