@@ -8,10 +8,11 @@ from prometheus_client import CollectorRegistry
 
 from reconciler.controller import Controller, World
 from reconciler.converge import Exit, converge
+from reconciler.errors import GuardRefusal
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings
-from reconciler.teardown import teardown
+from reconciler.teardown import prove, teardown
 from reconciler.wiring import topology_of
 from tests.docker_platform.sandbox import ContainerSandbox
 
@@ -44,7 +45,7 @@ def world(sandbox: ContainerSandbox, ksqldb: FakeKsqldb) -> World:
 
 
 def test_killed_after_every_write_of_the_first_convergence(sandbox: ContainerSandbox, sent: list[str]) -> None:
-    """The end is the same as undisturbed, a second run writes nothing, and teardown leaves nothing."""
+    """The end is the same as undisturbed, a second run writes nothing, and teardown leaves nothing of its cluster."""
     ksqldb = FakeKsqldb(assets={"a": "Weld", "b": "Weld", "d": "O'Brien & Söhne"})
     deaths = 0
 
@@ -75,6 +76,10 @@ def test_killed_after_every_write_of_the_first_convergence(sandbox: ContainerSan
     assert code is Exit.OK
     assert set(before) - set(sandbox.containers()) == {name for name in before if "O_Brien" in name}
 
+    own, ksqldb.identity = ksqldb.identity, ("another-cluster", "default_")
+    with pytest.raises(GuardRefusal, match="ksqlDB default_ instead of kafka-1, default_"):
+        prove(controller.world)
+    ksqldb.identity = own
     assert all(result.outcome == "ok" for result in teardown(controller.world))
     controller.world.platform.close()
     assert sandbox.containers() == {}

@@ -15,13 +15,13 @@ from prometheus_client import CollectorRegistry
 from reconciler.apply import Result
 from reconciler.controller import Controller, World
 from reconciler.converge import Exit, converge
-from reconciler.errors import PlatformConflict
+from reconciler.errors import GuardRefusal, PlatformConflict
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.metrics import Metrics
 from reconciler.model import Condition, Item
 from reconciler.platforms.swarm import SwarmPlatform
 from reconciler.settings import Settings
-from reconciler.teardown import teardown
+from reconciler.teardown import prove, teardown
 from reconciler.wiring import topology_of
 
 from .sandbox import Sandbox, docker
@@ -194,8 +194,12 @@ def test_a_bad_image_keeps_the_old_task_and_does_not_loop(scene: Scene) -> None:
 
 
 def test_teardown_leaves_nothing_of_ours_and_everything_of_others(scene: Scene) -> None:
-    """All services, configs and streams of the owner go; a service of another owner stays."""
+    """All services, configs and streams of the owner go, if it is its cluster; a service of another owner stays."""
     converge(scene.controller(), 60)
+    own, scene.ksqldb.identity = scene.ksqldb.identity, ("another-cluster", "default_")
+    with pytest.raises(GuardRefusal, match="ksqlDB default_ instead of kafka-1, default_"):
+        prove(scene.world())
+    scene.ksqldb.identity = own
     scene.ksqldb.made["SOMEBODY_ELSES"] = ("x", "CREATE STREAM SOMEBODY_ELSES (A STRING) WITH (KAFKA_TOPIC='x');")
     stranger = f"{scene.sandbox.owner}x"
     docker("service", "create", "--detach", "--name", stranger, "--replicas", "0", scene.sandbox.image)
