@@ -23,12 +23,14 @@ from reconciler.platforms.swarm_state import (
     RECORD_KIND,
     REGISTRY_KIND,
     SEQUENCE,
+    down_nodes,
     in_trouble,
     is_of_kind,
     is_relevant,
     live_record,
     live_registry,
     live_service,
+    lost_tasks,
     mounted_configs,
     newest_first,
     sequence_of,
@@ -78,10 +80,10 @@ class SwarmPlatform:
         self._networks: dict[str, str] = {}
 
     def observe(self) -> PlatformState:
-        """Read everything: services, our configs, and tasks only where some do not run.
+        """Read everything: services, our configs, the nodes, and tasks only where some do not run.
 
-        Besides these at most 3 requests there is one for the API version after a (re)connect, and one for the
-        networks when a service of ours is in one that was not seen before.
+        Besides these at most 4 requests there is one for the tasks of nodes that are down, one for the API version
+        after a (re)connect, and one for the networks when a service of ours is in one that was not seen before.
 
         Raises:
             PlatformError: nothing was read that is complete.
@@ -92,8 +94,9 @@ class SwarmPlatform:
             relevant = [raw for raw in services if is_relevant(raw, self.owner, self.prefix)]
             own = [raw for raw in relevant if self._owns(raw)]
             self._learn_networks(own)
-            tasks = self._tasks_of([raw for raw in own if in_trouble(raw)])
-            read = [live_service(raw, self.owner, self._networks, tasks) for raw in relevant]
+            lost = self._lost_tasks()
+            tasks = self._tasks_of([raw for raw in own if in_trouble(raw, lost)])
+            read = [live_service(raw, self.owner, self._networks, tasks, lost) for raw in relevant]
             mounted = mounted_configs(services)
             return PlatformState(
                 services={service.name.lower(): service for service in read},
@@ -237,6 +240,11 @@ class SwarmPlatform:
             if needed - networks.keys():  # measured: without a leader this is a 200 without the Swarm's own networks
                 raise PlatformUnreachable("GET /networks: the list lacks networks that services are in: no leader?")
             self._networks = networks
+
+    def _lost_tasks(self) -> Mapping[str, int]:
+        """Count the tasks that the engine counts as running on nodes that are down, by service."""
+        down = down_nodes(self._engine.get("/nodes"))
+        return lost_tasks(self._engine.get("/tasks", params={"filters": {"node": down}})) if down else {}
 
     def _tasks_of(self, services: Sequence[Raw]) -> list[Raw]:
         if not services:

@@ -34,6 +34,7 @@ REQUESTS = (
     "POST /services/create",
     "POST /services/{}/update",
     "DELETE /services/{}",
+    "GET /nodes",
     "GET /tasks",
     "GET /configs",
     "POST /configs/create",

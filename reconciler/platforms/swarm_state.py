@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -30,7 +31,9 @@ def is_relevant(raw: Raw, owner: str, prefix: str) -> bool:
     return bool(_labels(raw).get(OWNER) == owner or raw["Spec"]["Name"].lower().startswith(f"{prefix.lower()}_"))
 
 
-def live_service(raw: Raw, owner: str, networks: Mapping[str, str], tasks: Sequence[Raw]) -> LiveService:
+def live_service(
+    raw: Raw, owner: str, networks: Mapping[str, str], tasks: Sequence[Raw], lost: Mapping[str, int]
+) -> LiveService:
     """Read one service of a list with status; only our own have a spec."""
     holder = _labels(raw).get(OWNER)
     return LiveService(
@@ -39,15 +42,25 @@ def live_service(raw: Raw, owner: str, networks: Mapping[str, str], tasks: Seque
         name=raw["Spec"]["Name"],
         owner=holder,
         spec=from_engine(raw["Spec"], networks) if holder == owner else None,
-        running=_running(raw),
+        running=_running(raw, lost),
         update_state=_update(raw).get("State", ""),
-        error=trouble(raw, tasks) if in_trouble(raw) else "",
+        error=trouble(raw, tasks) if in_trouble(raw, lost) else "",
     )
 
 
-def in_trouble(raw: Raw) -> bool:
+def down_nodes(nodes: Iterable[Raw]) -> list[str]:
+    """Return the ids of the nodes that the Swarm has given up."""
+    return [raw["ID"] for raw in nodes if raw["Status"]["State"] == "down"]
+
+
+def lost_tasks(tasks: Iterable[Raw]) -> Mapping[str, int]:
+    """Count, by service, the tasks of nodes that are down which the engine still counts as running (measured)."""
+    return Counter(task["ServiceID"] for task in tasks if task["Status"]["State"] == "running")
+
+
+def in_trouble(raw: Raw, lost: Mapping[str, int]) -> bool:
     """Tell whether tasks are missing or an update is not through, so that its tasks are worth a look."""
-    return _running(raw) < _wanted(raw) or _update(raw).get("State", "") in _UNFINISHED
+    return _running(raw, lost) < _wanted(raw) or _update(raw).get("State", "") in _UNFINISHED
 
 
 def trouble(raw: Raw, tasks: Iterable[Raw]) -> str:
@@ -131,8 +144,10 @@ def _update(raw: Raw) -> Mapping[str, str]:
     return raw.get("UpdateStatus") or {}
 
 
-def _running(raw: Raw) -> int:
-    return int((raw.get("ServiceStatus") or {}).get("RunningTasks", 0))
+def _running(raw: Raw, lost: Mapping[str, int]) -> int:
+    """Return how many tasks run on nodes that are there."""
+    counted = int((raw.get("ServiceStatus") or {}).get("RunningTasks", 0))
+    return max(0, counted - lost.get(raw["ID"], 0))
 
 
 def _wanted(raw: Raw) -> int:

@@ -158,7 +158,7 @@ def test_a_switch_lets_only_reads_through(haproxy: str, recorder: Recorder) -> N
         ("GET", "/v1.41/swarm"),
         ("GET", "/v1.41/swarm/unlockkey"),
         ("POST", "/v1.41/swarm/leave"),
-        ("GET", "/v1.41/nodes"),
+        ("GET", "/v1.41/nodes/abc"),
         ("POST", "/v1.41/nodes/abc/update"),
         ("POST", "/v1.41/images/create"),
         ("POST", "/v1.41/plugins/pull"),

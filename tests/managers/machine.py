@@ -126,6 +126,10 @@ class Machine:
         with suppress(subprocess.CalledProcessError):  # it is open
             self.open_control_port()
 
+    def takes_tasks(self, machine: str, *, new: bool) -> None:
+        """Say by this engine's client whether a machine takes new tasks; those that it has go on."""
+        self.docker("node", "update", "--availability", "active" if new else "pause", machine)
+
     def docker(self, *arguments: str) -> str:
         """Do by this engine's client what a person would do there."""
         return docker("-H", self.url, *arguments)

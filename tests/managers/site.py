@@ -151,6 +151,13 @@ class Site:
         routing = {where for slot, (_, where) in self.rack.tasks().items() if slot.startswith(f"{OWNER}_routing")}
         return [one.address for one in self.rack.machines if one.name in routing and one is not lost]
 
+    def serves(self, machine: Machine) -> bool:
+        """Whether a task of a group is on the machine."""
+        return any(
+            slot.startswith(f"{OWNER}_group_") and where == machine.name
+            for slot, (_, where) in self.rack.tasks().items()
+        )
+
     def follow(self, *, lost: Machine | None = None) -> list[Follower]:
         """Follow every group that nothing of which is on the machine that will be lost, once new clients are served.
 

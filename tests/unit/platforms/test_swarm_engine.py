@@ -227,8 +227,9 @@ def test_every_request_is_told_with_its_code(engine: ScriptedEngine) -> None:
     with pytest.raises(PlatformUnreachable):
         platform.remove_service(SERVICE)
     platform.close()
-    assert told[:3] == [("GET /version", "200"), ("GET /services", "200"), ("GET /configs", "200")]
-    assert told[3][0] == "DELETE /services/{}"
+    reads = ("GET /version", "GET /services", "GET /configs", "GET /nodes")
+    assert told[:4] == [(read, "200") for read in reads]
+    assert told[4][0] == "DELETE /services/{}"
 
 
 @pytest.mark.parametrize(
