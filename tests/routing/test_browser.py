@@ -76,6 +76,22 @@ async def test_a_browser_survives_a_broken_service_and_a_restarted_proxy(chromiu
         assert page.messages[-1] == ("again", "w2")
 
 
+async def test_a_browser_is_not_caught_by_a_proxy_that_is_stopping(chromium: str, tmp_path: Path) -> None:
+    """Its stream ends while others go on: it does not come back on the old connection, to be told no for good."""
+    async with world(DRAIN_SECONDS="10") as around, browsing(chromium, tmp_path, _let_browsers_in(around)) as page:
+        await _connected(around, page)
+        others = [await around.stream("A1") for _ in range(20)]
+        around.proxy.terminate()
+        await until(lambda: len(page.kinds("error")) > 1, "its stream ends, and nobody answers its next attempt")
+        assert [report["closed"] for report in page.kinds("error")[:2]] == [False, False]
+        for other in others:
+            other.leave()
+        assert await around.proxy.exit_code() == 0
+        await until(lambda: not around.weld.open, "no stream is left")
+        await around.proxy.start()
+        await until(lambda: bool(around.weld.open), "it comes back after the restart")
+
+
 async def test_a_browser_dispatches_every_event_as_it_was_sent(chromium: str, tmp_path: Path) -> None:
     """Line separators that are none in an event stream, several data lines, a megabyte, an event cut anywhere."""
     long = "x" * 1_000_000
