@@ -32,7 +32,7 @@ from reconciler.model import (
 )
 from reconciler.names import GroupNames
 from reconciler.plan_registry import fitting, next_registry, old_registries, publish
-from reconciler.plan_services import routing_step, service_step
+from reconciler.plan_services import left_alone, routing_step, service_step
 from reconciler.plan_streams import groups_tables, old_shared, shared_actions, stream_step
 from reconciler.settings import Policy, Settings
 from reconciler.steps import Facts, Step, conflict, failing
@@ -86,7 +86,10 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
         removed=tuple(sorted(before.keys() - after.keys())),
         refusals=(*verdict.refusals, *full, *too_large),
         approval=verdict.approval,
-        notes=tuple(f"{name}: {why}" for name, why in survey.unreadable.items()),
+        notes=(
+            *(f"{name}: {why}" for name, why in survey.unreadable.items()),
+            *left_alone(survey, facts.settings),
+        ),
     )
 
 

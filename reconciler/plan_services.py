@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reconciler.desired import routing_layer_name, routing_layer_spec
+from reconciler.desired import routing_layer_name, routing_layer_spec, state_api_name
 from reconciler.model import Condition, CreateService, Item, RemoveService, UpdateService
 from reconciler.platforms.base import Kind, LiveRegistry, LiveService, ServiceSpec, drift
 from reconciler.registry import Registry
 from reconciler.settings import Environment, Settings
 from reconciler.steps import Facts, Step, failing
 from reconciler.survey import Survey
+
+#: Services that a note names before it says how many more there are.
+_NAMED = 5
 
 
 def service_step(survey: Survey, facts: Facts, spec: ServiceSpec) -> Step:
@@ -119,3 +122,31 @@ def _successor(survey: Survey, mounted: str) -> LiveRegistry:
     registries = survey.observed.platform.registries
     (sequence,) = (live.sequence for live in registries if live.name == mounted)
     return min((live for live in registries if live.sequence > sequence), key=lambda live: live.sequence)
+
+
+def left_alone(survey: Survey, settings: Settings) -> tuple[str, ...]:
+    """Name the services of ours that no plan touches: `RESOURCE_PREFIX` was another one when they were made.
+
+    Those of a group without assets go with the group.
+    """
+    names = sorted(
+        live.name
+        for live in survey.observed.platform.services.values()
+        if live.owner == settings.reconciler_owner
+        and not _has_our_prefix(live, settings)
+        and not (live.spec and live.spec.group in survey.missing)
+    )
+    if not names:
+        return ()
+    many = len(names) > 1
+    count, verb, they = (f"{len(names)} services carry", "are", "them") if many else ("1 service carries", "is", "it")
+    shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    text = f"{count} our label under another RESOURCE_PREFIX and {verb} left alone: {shown}"
+    return (f"{text}; docs/operations.md says how to remove {they}",)
+
+
+def _has_our_prefix(live: LiveService, settings: Settings) -> bool:
+    """Whether it is called as we call services today; another prefix may begin with ours (``ofa``, ``ofa_old``)."""
+    name, group = live.name.casefold(), f"{settings.resource_prefix}_group_".casefold()
+    others = (routing_layer_name(settings), state_api_name(settings))
+    return name.startswith(group) or name in (other.casefold() for other in others)

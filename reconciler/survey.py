@@ -176,15 +176,18 @@ def current_registry(registries: tuple[LiveRegistry, ...]) -> tuple[Published | 
 
 
 def _services(observed: Observed, settings: Settings) -> Mapping[str, LiveService]:
-    """Our group services, by group."""
-    return {
-        live.spec.group: live
+    """Our group services, by group; of several (see `RESOURCE_PREFIX`) the one that has the group's name of today."""
+    ours = [
+        (live.spec.group, live)
         for live in observed.platform.services.values()
         if live.owner == settings.reconciler_owner
         and live.spec is not None
         and live.spec.kind is Kind.GROUP
         and live.spec.group is not None
-    }
+    ]
+    prefix = settings.resource_prefix
+    ours.sort(key=lambda pair: pair[1].name.casefold() == names_of(pair[0], prefix).service.casefold())
+    return dict(ours)
 
 
 def _is_text(group: str) -> bool:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from fakes import FakeKsqldb, Stage
 
-from reconciler.model import Condition
+from reconciler.commands.show import detailed
+from reconciler.converge import Exit
+from reconciler.model import Condition, Plan
+from reconciler.render import plan_text, status_text
+from reconciler.survey import Survey
 from reconciler.teardown import teardown
 
 STREAMS = {"ASSET_STREAM_WELD", "ASSET_STREAM_PAINT"}
@@ -31,12 +37,93 @@ def test_a_new_prefix_after_a_teardown_touches_no_stream(stage: Stage) -> None:
     assert len(stage.ksqldb.statements) == before
 
 
+def renamed(stage: Stage, prefix: str = "new") -> tuple[Plan, Survey]:
+    """Change the prefix and nothing else, until there is nothing to do; return what is said then."""
+    stage.options["resource_prefix"] = stage.platform.prefix = prefix
+    controller = stage.controller()
+    stage.settle(controller)
+    outcome = controller.cycle()
+    assert outcome.plan is not None
+    assert outcome.survey is not None
+    return outcome.plan, outcome.survey
+
+
 def test_a_new_prefix_alone_leaves_the_old_services_where_they_are(stage: Stage) -> None:
     """Beside each old service a new one is made; nothing is removed that a client may still use."""
-    stage.options["resource_prefix"] = stage.platform.prefix = "new"
-    stage.settle(stage.controller())
-    names = {name.partition("_")[2] for name in stage.platform.services}
+    before = set(stage.platform.services)
+    plan, _ = renamed(stage)
+    names = {name.partition("_")[2] for name in before}
     assert set(stage.platform.services) == {f"{prefix}_{name}" for prefix in ("ofa", "new") for name in names}
+    assert (plan.actions, plan.in_sync, detailed(plan)) == ((), True, Exit.OK)
+
+
+def test_services_of_another_prefix_are_named(stage: Stage) -> None:
+    """`plan` and `status` say what is left alone, which changes nothing else of them."""
+    plan, survey = renamed(stage)
+    note = (
+        "4 services carry our label under another RESOURCE_PREFIX and are left alone: ofa_group_Paint, ofa_group_Weld, "
+        "ofa_routing_layer, ofa_state_api; docs/operations.md says how to remove them"
+    )
+    assert plan_text(plan).splitlines()[-2:] == [f"note      {note}", "Plan: nothing to do, in sync."]
+    assert note in status_text(plan, survey).splitlines()
+    for name in ("ofa_group_weld", "ofa_group_paint", "ofa_routing_layer"):
+        del stage.platform.services[name]
+    (note,) = renamed(stage)[0].notes
+    assert note == (
+        "1 service carries our label under another RESOURCE_PREFIX and is left alone: ofa_state_api; "
+        "docs/operations.md says how to remove it"
+    )
+    del stage.platform.services["ofa_state_api"]
+    assert renamed(stage)[0].notes == ()
+
+
+def test_many_of_them_are_counted(stage: Stage) -> None:
+    """Five names are enough to know which prefix it was."""
+    stage.ksqldb.assets |= {f"c{number}": f"g{number}" for number in range(4)}
+    stage.settle(stage.controller())
+    (note,) = renamed(stage)[0].notes
+    assert "8 services carry" in note
+    assert ": ofa_group_Paint, ofa_group_Weld, ofa_group_g0, ofa_group_g1, ofa_group_g2 and 3 more;" in note
+
+
+def test_a_prefix_that_begins_with_the_present_one_is_another(stage: Stage) -> None:
+    """`ofa_old_group_Weld` is not a name of today's prefix `ofa`, nor does anybody else's service count."""
+    renamed(stage, "ofa_old")
+    stranger = replace(stage.platform.services["ofa_old_state_api"], name="ofa_x", id="x", owner=None)
+    stage.platform.services["ofa_x"] = stranger
+    (note,) = renamed(stage, "ofa")[0].notes
+    assert "4 services carry" in note
+    assert "ofa_old_group_Weld" in note
+
+
+def services(survey: Survey) -> dict[str, str]:
+    """Return which service each group has."""
+    return {group: owned.service.name for group, owned in survey.owned.items() if owned.service}
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_a_groups_service_is_the_one_of_todays_prefix(stage: Stage, newest_first: bool) -> None:
+    """In whatever order the platform lists the two; while there is none of today, it is the old one."""
+    stage.options["resource_prefix"] = stage.platform.prefix = "new"
+    seen, _ = stage.controller().look()
+    assert services(seen) == {"Weld": "ofa_group_Weld", "Paint": "ofa_group_Paint"}
+    renamed(stage)
+    stage.platform.services = dict(sorted(stage.platform.services.items(), reverse=newest_first))
+    assert services(renamed(stage)[1]) == {"Weld": "new_group_Weld", "Paint": "new_group_Paint"}
+
+
+def test_a_group_without_assets_goes_under_both_prefixes(stage: Stage) -> None:
+    """Its services, one after the other, before its stream; then nothing is left to do."""
+    renamed(stage)
+    del stage.ksqldb.assets["b"]
+    controller, done = stage.controller(), []
+    for _ in range(60):
+        outcome = controller.cycle()
+        done += [result.action.key for result in outcome.results if result.action.group == "Paint"]
+        stage.now += 10
+    assert done == ["service new_group_Paint", "service ofa_group_Paint", "stream ASSET_STREAM_PAINT"]
+    assert outcome.plan is not None
+    assert (outcome.plan.in_sync, "3 services carry" in outcome.plan.notes[0]) == (True, True)
 
 
 def test_another_owner_touches_nothing(stage: Stage) -> None:
