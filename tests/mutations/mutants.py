@@ -29,6 +29,7 @@ LOOP = "tests/loop/test_convergence.py"
 MISHAPS = "tests/loop/test_mishaps.py"
 UNPROVEN = "tests/loop/test_unproven.py"
 SECOND = "tests/loop/test_second_lines.py"
+TEARDOWN = "tests/loop/test_teardown.py"
 LEASE = ("tests/unit/test_lease.py", "tests/property/test_one_writer.py", "tests/loop/test_two_operators.py")
 FAST = "tests/loop/test_fastpath.py"
 LIES = "tests/faults/test_lies.py"
@@ -247,6 +248,34 @@ _OWNERSHIP = (
         "return self.is_groups_table(name) and self.is_groups_form(text)",
         "return self.is_groups_table(name)",
         (MATRIX, MISHAPS),
+    ),
+    Mutant(
+        "a teardown removes nothing of another cluster",
+        "reconciler/teardown.py",
+        "published.document.identity != source.identity and not accept_identity:",
+        "False:",
+        (TEARDOWN,),
+    ),
+    Mutant(
+        "a teardown does not believe a server that is not well",
+        "reconciler/teardown.py",
+        "if source.trouble:",
+        "if False:",
+        (TEARDOWN,),
+    ),
+    Mutant(
+        "a teardown keeps the registry while a stream is left",
+        "reconciler/teardown.py",
+        'left = left or result.outcome != "ok"',
+        "left = False",
+        (TEARDOWN,),
+    ),
+    Mutant(
+        "of two services of a group it has the one with its name",
+        "reconciler/survey.py",
+        "    ours.sort(",
+        "    ours.sort(reverse=True, ",
+        ("tests/loop/test_renaming.py",),
     ),
     Mutant(
         "a table's form is asked again before a drop",
