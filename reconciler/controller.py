@@ -337,7 +337,7 @@ def _sentence(plan: Plan, seen: Survey, results: tuple[Result, ...], said: str =
     done = sum(result.outcome == "ok" for result in results)
     failed = [result for result in results if result.error is not None]
     if done:
-        text += f", {done} writes {said}"
+        text += f", {done} {'write' if done == 1 else 'writes'} {said}"
     if failed:
         text += f", {len(failed)} failed (first: {failed[0].action.key}: {failed[0].error})"
     return text + ("" if results or not plan.in_sync else ", in sync")
