@@ -111,3 +111,16 @@ def test_what_is_left_of_an_old_definition_goes_too(stage: Stage) -> None:
     dropped = [one.target for one in stage.ksqldb.statements if one.verb == "drop"]
     assert dropped[-2:] == [stream, old]
     assert controller.cycle().result == "in_sync"
+
+
+def test_a_users_stream_in_the_place_of_ours_outlives_the_group(stage: Stage) -> None:
+    """Somebody dropped a group's stream and made one of their own with its name: the group goes, theirs stays."""
+    (stream,) = [name for name in stage.ksqldb.made if name.startswith("ASSET_STREAM_PAINT")]
+    stage.ksqldb.made[stream] = ("mine", PLAIN.replace("ASSET_STREAM_MINE", stream))
+    stage.ksqldb.terminated.add(stream)
+    del stage.ksqldb.assets["P1"]
+    controller = stage.controller()
+    cycles(stage, controller)
+    assert not [name for name in stage.platform.services if name.startswith("ofa_group_paint")]
+    assert (stage.ksqldb.made[stream][0], stage.ksqldb.statements) == ("mine", [])
+    assert controller.cycle().result == "in_sync"

@@ -31,6 +31,7 @@ UNPROVEN = "tests/loop/test_unproven.py"
 SECOND = "tests/loop/test_second_lines.py"
 TEARDOWN = "tests/loop/test_teardown.py"
 LEASE = ("tests/unit/test_lease.py", "tests/property/test_one_writer.py", "tests/loop/test_two_operators.py")
+STRAYS = "tests/loop/test_strays.py"
 FAST = "tests/loop/test_fastpath.py"
 LIES = "tests/faults/test_lies.py"
 MATRIX = "tests/faults/test_matrix.py"
@@ -234,6 +235,20 @@ _OWNERSHIP = (
         "if not (self._is_shared(description) or self._reads_shared(description)):",
         "if False:",
         (SECOND,),
+    ),
+    Mutant(
+        "a stream without a query is asked about",
+        "reconciler/strays.py",
+        "        self._known = known\n        return known",
+        "        return {}",
+        (STRAYS,),
+    ),
+    Mutant(
+        "a task on a lost node does not run",
+        "reconciler/platforms/swarm_state.py",
+        'return max(0, counted - lost.get(raw["ID"], 0))',
+        "return counted",
+        ("tests/unit/platforms/test_swarm_state.py",),
     ),
     Mutant(
         "a shared stream is ours by its form too",
