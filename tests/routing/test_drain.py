@@ -7,13 +7,25 @@ import contextlib
 
 import pytest
 
-from tests.routing.world import Connection, Response, until, world
+from tests.routing.world import Connection, Response, World, until, world
 
 _EVENT_SOURCE = "Accept: text/event-stream"
+_ALL = ("/asset_stream?asset_uuid=A1", "/group/Paint/asset_stream", "/asset_state?asset_uuid=A1")
 
 
 async def _state(connection: Connection) -> None:
     await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+
+async def _told_to_stop(around: World) -> int:
+    """Send SIGTERM, and return the status with which `/readyz` says so, on a connection that was there before."""
+    held = await around.proxy.get("/readyz")
+    around.proxy.terminate()
+    while held.status == 200:
+        await held.rest()
+        held.writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+        held = Response(held.reader, held.writer, await held.reader.readuntil(b"\r\n\r\n"))
+    return held.status
 
 
 async def _never(_connection: Connection) -> None:
@@ -21,16 +33,10 @@ async def _never(_connection: Connection) -> None:
 
 
 async def test_sigterm_ends_every_stream_cleanly_and_exits_with_0() -> None:
-    """Not ready first; each client gets a whole response and a time to come back, not the same for all."""
+    """Each client gets a whole response and a time to come back, not the same for all."""
     async with world(DRAIN_SECONDS="2") as around:
         clients = [await around.stream("A1") for _ in range(40)]
-        held = await around.proxy.get("/readyz")
         around.proxy.terminate()
-        while held.status == 200:
-            await held.rest()
-            held.writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
-            held = Response(held.reader, held.writer, await held.reader.readuntil(b"\r\n\r\n"))
-        assert held.status == 503
         for client in clients:
             await client.rest()
             assert client.complete
@@ -55,21 +61,26 @@ async def test_after_sigterm_nobody_is_accepted() -> None:
 
 
 async def test_who_gets_through_before_the_port_is_closed_is_served() -> None:
-    """A browser's EventSource that is answered 503 never comes back: it gets its stream, and that ends as all do."""
-    targets = ("/asset_stream?asset_uuid=A1", "/group/Paint/asset_stream", "/asset_state?asset_uuid=A1")
-    async with world(state=_state, DRAIN_SECONDS="2") as around:
-        with around.proxy.frozen():
-            around.proxy.terminate()
-            asked = [await around.proxy.ask(target, _EVENT_SOURCE) for target in targets]
-        asset, group, state = [await one.head() for one in asked]
-        assert [answer.status for answer in (asset, group, state)] == [200, 200, 200]
-        assert {answer.header("Connection") for answer in (asset, group, state)} == {"close"}, "it was stopping by then"
-        assert await state.rest() == b"{}"
-        for stream in (asset, group):
-            await stream.rest()
-            assert stream.complete
-            assert stream.retry is not None
-        assert await around.proxy.exit_code() == 0
+    """Not ready first, for whoever asks that. A browser's EventSource that is answered 503 never comes back: it gets
+    its stream, and that ends as all do.
+    """
+    for _ in range(10):  # the port is open for half a second: less than a busy machine may take to ask
+        async with world(state=_state, DRAIN_SECONDS="2") as around:
+            try:
+                assert await _told_to_stop(around) == 503
+                asset, group, state = await asyncio.gather(*map(around.proxy.get, _ALL))
+            except (ConnectionError, asyncio.IncompleteReadError):
+                continue
+            assert [answer.status for answer in (asset, group, state)] == [200, 200, 200]
+            assert [answer.header("Connection") for answer in (asset, group, state)] == ["close", "close", "close"]
+            assert await state.rest() == b"{}"
+            for stream in (asset, group):
+                await stream.rest()
+                assert stream.complete
+                assert stream.retry is not None
+            assert await around.proxy.exit_code() == 0
+            return
+    pytest.fail("nobody got through")
 
 
 async def test_what_was_asked_for_is_answered_after_the_port_is_closed() -> None:
@@ -123,10 +134,10 @@ async def test_no_connection_stays_open_for_a_request_that_would_not_be_served()
         around.proxy.terminate()
         assert await idle.reader.read() == b""
         assert around.weld.open
-        [ended], others = await asyncio.wait(
+        ended, others = await asyncio.wait(
             [asyncio.create_task(_rest(client)) for client in clients], return_when=asyncio.FIRST_COMPLETED
         )
-        assert await (await ended).reader.read() == b""
+        assert await (await ended.pop()).reader.read() == b""
         assert around.weld.open
         for other in others:
             other.cancel()

@@ -12,7 +12,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -250,16 +250,6 @@ class Proxy:
         """Ask it to stop."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-
-    @contextlib.contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Let no time pass for it: what happens meanwhile is all there at once when it goes on."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
 
     async def closed(self) -> None:
         """Wait until nobody listens any more."""
