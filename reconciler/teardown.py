@@ -110,9 +110,10 @@ def _drops(world: World, source: SourceState, made: Mapping[str, str]) -> list[A
 
 
 def _made(world: World, source: SourceState) -> Mapping[str, str]:
-    """Return by what statement each stream or table was made: its query's, or where a shared one has none, its own."""
+    """Return by what statement each was made: its query's or, where one that may be ours has none, its own."""
     made = {name: query.text for name, query in source.queries.items()}
     for name in sorted(source.streams.keys() - made.keys()):
-        if world.topology.is_shared(name) and (found := world.ksqldb.describe_or_none(name)):
-            made[name] = found.statement
+        if name.startswith(STREAM_PREFIX) or world.topology.is_shared(name):
+            found = world.ksqldb.describe_or_none(name)
+            made[name] = found.statement if found else ""
     return made
