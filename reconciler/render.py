@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from rich.cells import cell_len
 
 from reconciler.documents import plan_document, status_document
 from reconciler.model import Condition, Item, Plan
 from reconciler.survey import Survey
 
 _COUNTED = {"+": "create", "~": "update", "!": "repair", "-": "delete", "?": "waiting", "x": "conflict"}
+
+#: Cells of a plan's titles: as many at least, and no more because of one long name.
+_TITLE, _WIDEST_TITLE = 20, 32
 
 #: By this a job finds its comment again, to replace it.
 COMMENT_MARK = "<!-- reconciler plan -->"
@@ -20,7 +25,9 @@ MOST_ROWS = 100
 
 def plan_text(plan: Plan) -> str:
     """Render a plan for a terminal: one line an object that is not as it should be, then the totals."""
-    lines = [f"{item.mark} {_safe(item.title):<20} {_safe(item.detail)}".rstrip() for item in _noteworthy(plan)]
+    rows = [(item.mark, _safe(item.title), _safe(item.detail)) for item in _noteworthy(plan)]
+    width = max((cell_len(title) for _, title, _ in rows if cell_len(title) <= _WIDEST_TITLE), default=0)
+    lines = [f"{mark} {_padded(title, max(width, _TITLE))} {detail}".rstrip() for mark, title, detail in rows]
     lines += [f"registry  {_registry_change(plan)}"] if _registry_changes(plan) else []
     lines += [f"refused   {refusal.guard}: {refusal.text}" for refusal in plan.refusals]
     lines += [f"note      {note}" for note in plan.notes]
@@ -107,7 +114,7 @@ STATUS_HEAD = ("group", "condition", "members", "stream", "service", "tasks", "U
 
 def status_text(plan: Plan, survey: Survey) -> str:
     """Render the status for a pipe: aligned columns, no colour; empty columns are left out."""
-    return "\n".join([*_columns([STATUS_HEAD, *status_rows(plan)]), *status_notes(plan, survey)])
+    return "\n".join([*columns([STATUS_HEAD, *status_rows(plan)]), *status_notes(plan, survey)])
 
 
 def status_notes(plan: Plan, survey: Survey) -> list[str]:
@@ -152,10 +159,16 @@ def _registry_change(plan: Plan) -> str:
     return f"{before} -> {after} (+{len(plan.added)} -{len(plan.removed)})"
 
 
-def _columns(rows: list[tuple[str, ...]]) -> list[str]:
+def columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Align the cells under the first row's heads; a column that nothing stands in is left out."""
     used = [index for index in range(len(rows[0])) if any(row[index] for row in rows[1:])]
-    width = {index: max(len(row[index]) for row in rows) for index in used}
-    return ["  ".join(row[index].ljust(width[index]) for index in used).rstrip() for row in rows]
+    width = {index: max(cell_len(row[index]) for row in rows) for index in used}
+    return ["  ".join(_padded(row[index], width[index]) for index in used).rstrip() for row in rows]
+
+
+def _padded(text: str, width: int) -> str:
+    """Fill up with blanks; a sign of Chinese or Japanese takes two cells of a terminal."""
+    return text + " " * (width - cell_len(text))
 
 
 def _markdown_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

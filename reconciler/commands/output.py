@@ -13,7 +13,7 @@ from reconciler import render
 from reconciler.commands.manual import PAGES
 from reconciler.controller import Outcome
 from reconciler.converge import Exit
-from reconciler.progress import status_table
+from reconciler.status_table import status_table
 
 
 def command(commands: Any, name: str, text: str, run: Callable[..., int]) -> argparse.ArgumentParser:
@@ -65,7 +65,7 @@ def show_status(output: str, outcome: Outcome) -> None:
         out(render.status_markdown(outcome.plan, outcome.survey))
     elif sys.stdout.isatty():
         console = Console()
-        console.print(status_table(outcome.plan))
+        console.print(status_table(outcome.plan, console.width), soft_wrap=True)
         out("\n".join(render.status_notes(outcome.plan, outcome.survey)))
     else:
         out(render.status_text(outcome.plan, outcome.survey))
