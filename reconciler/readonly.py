@@ -5,12 +5,21 @@ The logic never asks whether it may write; a write that reaches one of these is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.ksqldb.statement import Statement
-from reconciler.platforms.base import LiveRegistry, LiveService, Platform, PlatformState, Record, ServiceSpec
+from reconciler.platforms.base import (
+    Checkable,
+    LiveRegistry,
+    LiveService,
+    Platform,
+    PlatformState,
+    Record,
+    Reference,
+    ServiceSpec,
+)
 from reconciler.ports import Ksqldb
 
 
@@ -82,6 +91,10 @@ class ReadOnlyPlatform:
     def remove_record(self, record: Record) -> None:
         """Record it."""
         self._writes.append(f"remove record {record.name}")
+
+    def lacks(self, kind: Reference, names: Collection[str]) -> Mapping[str, str]:
+        """Ask, where the platform can tell."""
+        return self._inner.lacks(kind, names) if isinstance(self._inner, Checkable) else {}
 
     def close(self) -> None:
         """Release connections."""

@@ -122,7 +122,7 @@ class FakeKsqldb:
         readers = self.readers_of(name)
         return Description(
             name=name,
-            kind="STREAM",
+            kind="TABLE" if name in self.tables else "STREAM",
             topic=topic,
             statement=text,
             write_queries=() if name in self.terminated else (query,),

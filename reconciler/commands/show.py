@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -14,6 +15,7 @@ from reconciler.converge import Exit
 from reconciler.metrics import Metrics
 from reconciler.model import Condition, Plan
 from reconciler.readonly import Withheld
+from reconciler.references import unmet
 from reconciler.settings import Settings
 from reconciler.survey import Survey
 from reconciler.wiring import build_world
@@ -32,11 +34,13 @@ def add(commands: Any) -> None:
 
 
 def look(settings: Settings) -> tuple[Plan, Survey]:
-    """Read everything and plan, with nothing that could write."""
+    """Read everything and plan, with nothing that could write; note what the writes would miss."""
     metrics = Metrics(CollectorRegistry())
-    controller = Controller(build_world(settings, metrics, Withheld()), metrics)
+    world = build_world(settings, metrics, Withheld())
+    controller = Controller(world, metrics)
     survey, verdict = controller.look()
-    return controller.plan(survey, verdict), survey
+    plan = controller.plan(survey, verdict)
+    return replace(plan, notes=(*plan.notes, *unmet(survey, world.ksqldb, world.platform, settings))), survey
 
 
 def _plan(options: argparse.Namespace, settings: Settings) -> int:

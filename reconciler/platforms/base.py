@@ -7,11 +7,11 @@ into a `ServiceSpec`, so that drift is the difference of two values and the plan
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 _SECRET = re.compile(r"PASS|SECRET|TOKEN|CREDENTIAL|PRIVATE|API_?KEY", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"://[^/\s]*@")
@@ -232,6 +232,28 @@ class Platform(Records, Protocol):
 
     def close(self) -> None:
         """Release connections."""
+
+
+class Reference(StrEnum):
+    """Something that a spec names, that is not ours and must be there."""
+
+    NETWORK = "network"
+    SECRET = "secret"  # noqa: S105 - a word, not a secret
+
+
+@runtime_checkable
+class Checkable(Protocol):
+    """What a `Platform` may have besides: it can tell before a write what the write would miss.
+
+    Only commands ask, such as ``plan``. A platform that makes what is missing, or cannot tell, leaves this out.
+    """
+
+    def lacks(self, kind: Reference, names: Collection[str]) -> Mapping[str, str]:
+        """Return those of the names that services could not use, each with a predicate: why, and what helps.
+
+        Raises:
+            PlatformError: it cannot be told.
+        """
 
 
 def drift(live: ServiceSpec, wanted: ServiceSpec) -> tuple[Drift, ...]:

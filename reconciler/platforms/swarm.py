@@ -10,13 +10,14 @@ from __future__ import annotations
 import base64
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from reconciler.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
-from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
+from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, Record, Reference, ServiceSpec
 from reconciler.platforms.swarm_engine import Engine, Gone, OnRequest
+from reconciler.platforms.swarm_references import lacking
 from reconciler.platforms.swarm_spec import KIND, OWNER, live_image, network_ids, repaired, to_engine
 from reconciler.platforms.swarm_state import (
     RECORD_FIELD,
@@ -204,6 +205,15 @@ class SwarmPlatform:
     def remove_record(self, record: Record) -> None:
         """Remove the record's config; one that is already gone is no error."""
         self._remove("/configs/{}", record.id)
+
+    def lacks(self, kind: Reference, names: Collection[str]) -> Mapping[str, str]:
+        """Return the networks or secrets that services could not use, each with the reason and what helps.
+
+        Raises:
+            PlatformError: it cannot be told; a filter before the engine may refuse the list of secrets.
+        """
+        with _complete_answers():
+            return lacking(self._engine, kind, names)
 
     def close(self) -> None:
         """Close the connections to the engine."""
