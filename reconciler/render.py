@@ -29,8 +29,8 @@ def plan_text(plan: Plan) -> str:
     width = max((cell_len(title) for _, title, _ in rows if cell_len(title) <= _WIDEST_TITLE), default=0)
     lines = [f"{mark} {_padded(title, max(width, _TITLE))} {detail}".rstrip() for mark, title, detail in rows]
     lines += [f"registry  {_registry_change(plan)}"] if _registry_changes(plan) else []
-    lines += [f"refused   {refusal.guard}: {refusal.text}" for refusal in plan.refusals]
-    lines += [f"note      {note}" for note in plan.notes]
+    lines += [f"refused   {refusal.guard}: {_safe(refusal.text)}" for refusal in plan.refusals]
+    lines += [f"note      {_safe(note)}" for note in plan.notes]
     return "\n".join([*lines, summary(plan)])
 
 
@@ -127,7 +127,7 @@ def status_notes(plan: Plan, survey: Survey) -> list[str]:
         f"registry {plan.registry_before or 'none'}",
     ]
     notes += [f"refused by {refusal.guard}: {refusal.text}" for refusal in plan.refusals]
-    return [*notes, *plan.notes, summary(plan)]
+    return [*map(_safe, [*notes, *plan.notes]), summary(plan)]
 
 
 def status_json(plan: Plan, survey: Survey) -> str:
