@@ -40,6 +40,7 @@ def environment(settings: Settings) -> dict[str, str]:
     file = registry_file(settings)
     operator = f"http://127.0.0.1:{settings.reconciler_port}" if file is None else ""
     return {
+        "DRAIN_SECONDS": "",  # the operator's own, which means something else to the routing layer
         **routing_layer_options(settings),
         "KSQLDB_URL": settings.ksqldb_url,
         "ROUTING_LAYER_PORT": str(settings.routing_layer_port),

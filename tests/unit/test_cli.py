@@ -97,8 +97,10 @@ def test_runserver_hands_over_the_routing_layers_settings(monkeypatch: pytest.Mo
     monkeypatch.setenv("REGISTRY_DIR", str(tmp_path))
     monkeypatch.setenv("ROUTING_MODE", "redirect")
     monkeypatch.setenv("ROUTING_LAYER_IDLE_TIMEOUT", "90")
+    monkeypatch.setenv("DRAIN_SECONDS", "60")
     given = environment(load())
     assert given["ROUTING_MODE"] == "redirect"
     assert given["IDLE_TIMEOUT"] == "90"
+    assert given["DRAIN_SECONDS"] == "", "the operator's own means something else to the routing layer"
     assert "CONNECT_TIMEOUT" not in given
     assert given["REGISTRY_FILE"].startswith(str(tmp_path))
