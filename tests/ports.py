@@ -1,8 +1,8 @@
 """Ports for servers that are to listen where something listened before, or does not yet.
 
 A port that the system gives out was free a moment ago and is given to the next who asks: with several test processes
-at a time that is somebody else's server. These are below the range that the system gives out; each process of a run has its
-own, and what one of several runs has taken lately, no other one gets.
+at a time that is somebody else's server. These are below the range that the system gives out; each process of a run
+has its own, and what one of several runs has taken lately, no other one gets.
 """
 
 from __future__ import annotations
