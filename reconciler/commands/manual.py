@@ -99,7 +99,8 @@ PAGES: Mapping[str, Page] = {
 
         Each line is one group or service that is not as it should be: + create, ~ update, ! repair, - remove, ? wait,
         x conflict. A removal that waits for its grace time here always is at its first read, because the counting
-        happens in the running operator.""",
+        happens in the running operator. A note names what the writes would miss: a network, a secret, a stream or a
+        table that somebody else has to make.""",
         exits={
             0: "shown; with --detailed-exitcode: everything is as it should be",
             1: "",
@@ -117,7 +118,8 @@ PAGES: Mapping[str, Page] = {
     ),
     "status": Page(
         text="""Shows every group and service as it is: condition, members, stream, service, running and wanted tasks,
-        URL, and the reason where it is not Ready. Reads everything, writes nothing. The running operator shows the
+        URL, and the reason where it is not Ready. Reads everything, writes nothing. A terminal that is too narrow
+        leaves out what follows from a group's name; a pipe and -o json have everything. The running operator shows the
         same at http://<manager>:RECONCILER_PORT/ for people and at /status for machines.""",
         exits=_LOOKING,
         examples=(

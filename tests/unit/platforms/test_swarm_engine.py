@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from reconciler.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
-from reconciler.platforms.base import Kind, LiveService, ServiceSpec
+from reconciler.platforms.base import Kind, LiveService, Reference, ServiceSpec
 from reconciler.platforms.swarm import SwarmPlatform
 from reconciler.platforms.swarm_spec import to_engine
 from reconciler.platforms.swarm_state import moment
@@ -162,6 +162,25 @@ def test_a_list_of_networks_without_those_of_the_swarm_is_not_complete(
     live = platform.observe().services["t_group_weld"]
     assert live.spec is not None
     assert live.spec.network == "factory-net"
+
+
+def test_a_network_is_not_missing_from_such_a_list(engine: ScriptedEngine, platform: SwarmPlatform) -> None:
+    """A list without any network of the Swarm says nothing; one with others says that it is not there."""
+    engine.lists["networks"] = [{"Name": "bridge", "Scope": "local"}]
+    with pytest.raises(PlatformUnreachable, match="no network of the Swarm"):
+        platform.lacks(Reference.NETWORK, ("factory-net",))
+    engine.lists["networks"].append({"Name": "ingress", "Scope": "swarm"})
+    assert set(platform.lacks(Reference.NETWORK, ("factory-net",))) == {"factory-net"}
+
+
+def test_secrets_that_may_not_be_listed_are_not_missing(engine: ScriptedEngine, platform: SwarmPlatform) -> None:
+    """The filter's words are the error; an answer without names is none."""
+    engine.says(403, {"message": "the socket proxy does not allow GET /v1.41/secrets"})
+    with pytest.raises(PlatformRefused, match="the socket proxy does not allow"):
+        platform.lacks(Reference.SECRET, ("ofa-pw",))
+    engine.says(200, [{"ID": "s1"}])
+    with pytest.raises(PlatformError, match="incomplete"):
+        platform.lacks(Reference.SECRET, ("ofa-pw",))
 
 
 def test_an_engine_that_is_silent_is_unreachable(engine: ScriptedEngine, platform: SwarmPlatform) -> None:
