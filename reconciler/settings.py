@@ -19,17 +19,11 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from reconciler import spellings
 from reconciler.errors import ConfigurationError
 from reconciler.platforms.base import Publish
 from reconciler.quantities import Cores, Limit, Seconds, Tasks, TcpPort
 
-_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
-_HOST = r"^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])$"
-_IMAGE = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$"
-_NETWORK = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-_LABEL = r"^$|^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$"
-_PLUGIN = r"^[A-Za-z0-9_.-]+$"
-_URL = r"^https?://[^/\s]+"
 #: Variables whose value can stand in a file, named by a variable with ``_FILE`` behind the name.
 IN_FILES = ("ksqldb_username", "ksqldb_password")
 _SHOWN = 80
@@ -91,11 +85,11 @@ class Settings(BaseSettings):
 
     kafka_broker: str = Field(min_length=1)
     """Kafka bootstrap servers, handed to the group services (`host:port`, comma-separated)."""
-    ksqldb_url: str = Field(pattern=_URL)
+    ksqldb_url: str = Field(pattern=spellings.URL)
     """The ksqlDB server as the operator reaches it (`http://host:8088`)."""
-    ksqldb_service_url: str = Field("", pattern=rf"^$|{_URL}")
+    ksqldb_service_url: str = Field("", pattern=spellings.optional(spellings.URL))
     """The ksqlDB server as the services in the Swarm reach it; empty: `KSQLDB_URL` without user and password."""
-    ksqldb_username: str = Field("", pattern=r"^[^:]*$")
+    ksqldb_username: str = Field("", pattern=spellings.USERNAME)
     """User name for HTTP basic authentication; empty: none is sent."""
     ksqldb_username_file: Path | None = None
     """A file that holds `KSQLDB_USERNAME` (a Swarm secret)."""
@@ -105,22 +99,22 @@ class Settings(BaseSettings):
     """A file that holds `KSQLDB_PASSWORD` (a Swarm secret)."""
     ksqldb_ca_file: Path | None = None
     """CA certificates (PEM) to verify an `https` ksqlDB with; empty: the system's."""
-    ksqldb_assets_stream: str = Field("enriched_assets_stream", pattern=_NAME)
+    ksqldb_assets_stream: str = Field("enriched_assets_stream", pattern=spellings.NAME)
     """Stream with the events of all assets."""
-    ksqldb_assets_table: str = Field("assets", pattern=_NAME)
+    ksqldb_assets_table: str = Field("assets", pattern=spellings.NAME)
     """Table with the assets' state, handed to the state API."""
-    ksqldb_uns_map: str = Field("asset_to_uns_map", pattern=_NAME)
+    ksqldb_uns_map: str = Field("asset_to_uns_map", pattern=spellings.NAME)
     """Table that maps assets to UNS levels; groups are read from it."""
-    ksqldb_uns_join_table: str = Field("", pattern=r"^$|" + _NAME)
+    ksqldb_uns_join_table: str = Field("", pattern=spellings.optional(spellings.NAME))
     """Table that events are joined with; empty: `KSQLDB_UNS_MAP`. The raw table loses no event of a new asset."""
 
-    docker_network: str = Field("factory-net", pattern=_NETWORK)
+    docker_network: str = Field("factory-net", pattern=spellings.NETWORK)
     """Network that the services join: an overlay network; with `DEPLOYMENT_PLATFORM=docker` a bridge network, which is
     created if it is missing."""
-    swarm_node_host: str = Field("localhost", pattern=_HOST)
+    swarm_node_host: str = Field("localhost", pattern=spellings.HOST)
     """Host name or address of a Swarm node, for URLs when `ENVIRONMENT=local`."""
 
-    routing_layer_image: str = Field("ghcr.io/openfactoryio/routing-layer:latest", pattern=_IMAGE)
+    routing_layer_image: str = Field("ghcr.io/openfactoryio/routing-layer:latest", pattern=spellings.IMAGE)
     """Image of the routing layer."""
     routing_layer_replicas: Tasks = 1
     """Tasks of the routing layer."""
@@ -150,20 +144,20 @@ class Settings(BaseSettings):
     routing_layer_drain_seconds: Seconds | None = None
     """Seconds over which a routing layer that is stopped spreads the ends of its streams (its own default: 10); it is
     killed 10 s later, after 30 s at the earliest. `DRAIN_SECONDS` is another thing: it is about a group's service."""
-    ksqldb_username_secret: str = Field("", pattern=_LABEL)
+    ksqldb_username_secret: str = Field("", pattern=spellings.LABEL)
     """Name of a Swarm secret with the user name for ksqlDB, mounted into the routing layer."""
-    ksqldb_password_secret: str = Field("", pattern=_LABEL)
+    ksqldb_password_secret: str = Field("", pattern=spellings.LABEL)
     """Name of a Swarm secret with the password for ksqlDB, mounted into the routing layer."""
-    ksqldb_ca_secret: str = Field("", pattern=_LABEL)
+    ksqldb_ca_secret: str = Field("", pattern=spellings.LABEL)
     """Name of a Swarm secret with the CA certificates (PEM) for an `https` ksqlDB, mounted into the routing layer."""
-    grouping_strategy: str = Field("workcenter", pattern=_PLUGIN)
+    grouping_strategy: str = Field("workcenter", pattern=spellings.PLUGIN)
     """How assets are grouped: `workcenter` (by one UNS level), or the name of an entry point in
     `openfactory_routing_layer.grouping_strategies`."""
-    deployment_platform: str = Field("swarm", pattern=_PLUGIN)
+    deployment_platform: str = Field("swarm", pattern=spellings.PLUGIN)
     """Where services run: `swarm`, `docker` (plain containers of one engine), or the name of an entry point in
     `openfactory_routing_layer.deployment_platforms`."""
 
-    fastapi_group_image: str = Field("ghcr.io/openfactoryio/stream-api-non-replicated:latest", pattern=_IMAGE)
+    fastapi_group_image: str = Field("ghcr.io/openfactoryio/stream-api-non-replicated:latest", pattern=spellings.IMAGE)
     """Image of the group services."""
     fastapi_group_replicas: Tasks = 1
     """Tasks of each group service."""
@@ -178,7 +172,7 @@ class Settings(BaseSettings):
     uns_fastapi_group_grouping_level: str = Field("workcenter", min_length=1)
     """UNS level whose values are the groups."""
 
-    state_api_image: str = Field("ghcr.io/openfactoryio/state-api:latest", pattern=_IMAGE)
+    state_api_image: str = Field("ghcr.io/openfactoryio/state-api:latest", pattern=spellings.IMAGE)
     """Image of the asset state API."""
     state_api_replicas: Tasks = 1
     """Tasks of the state API."""
@@ -195,10 +189,10 @@ class Settings(BaseSettings):
     log_level: LogLevel = LogLevel.INFO
     """Least severe level that is logged, by the operator and by what it deploys."""
 
-    reconciler_owner: str = Field("ofa", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,38}$")
+    reconciler_owner: str = Field("ofa", pattern=spellings.OWNER)
     """Marks what belongs to this operator (label `org.openfactory.owner`); nothing else is ever changed.
     Names of the shared stream and of the table of counts begin with it."""
-    resource_prefix: str = Field("ofa", pattern=r"^[A-Za-z0-9]([A-Za-z0-9_-]{0,10}[A-Za-z0-9])?$")
+    resource_prefix: str = Field("ofa", pattern=spellings.PREFIX)
     """Start of the names of services and configs (`<prefix>_group_<Group>`)."""
     reconcile_interval: Seconds = 10.0
     """Seconds between two cycles when nothing happens."""
@@ -213,7 +207,7 @@ class Settings(BaseSettings):
     """How long the lease must not have been renewed before another operator of the same owner takes over."""
     reconciler_port: TcpPort = 8080
     """Port of the operator's own HTTP server."""
-    reconciler_url: str = Field("http://ofa_reconciler:8080", pattern=_URL)
+    reconciler_url: str = Field("http://ofa_reconciler:8080", pattern=spellings.URL)
     """Where the routing layer follows the registry: the operator as the Swarm's services reach it. With
     `DEPLOYMENT_PLATFORM=docker` only if it is set; otherwise the routing layer reads the registry's file."""
     prune_reads: int = Field(3, ge=1)
@@ -372,16 +366,16 @@ def explain(item: dict[str, Any]) -> str:
     name = "_".join(str(part) for part in item["loc"]).upper()
     if item["type"] == "missing":
         return f"{name} is required and not set ({_doc(name)})"
-    message = str(item["msg"]).removeprefix("Value error, ")
-    return f"{name}={_repeated(name, item['input'])}: {message} ({_doc(name)})" if name else message
+    said = spellings.message(item)
+    return f"{name}={_repeated(name, item['input'])}: {said} ({_doc(name)})" if name else said
 
 
 def _repeated(name: str, value: Any) -> str:
     """Return a refused value fit for a terminal and a log."""
     if is_secret(name.lower()):
         return "***"
-    text = masked(str(value))
-    return ascii(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+    text = ascii(masked(str(value)))
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...'"
 
 
 def is_secret(name: str) -> bool:

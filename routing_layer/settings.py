@@ -14,9 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from reconciler.errors import ConfigurationError
 from reconciler.quantities import seconds
-
-_URL = r"^https?://[^/\s]+"
-
+from reconciler.spellings import URL, message, optional
 
 Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0)]
 Limit = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
@@ -52,9 +50,9 @@ class Settings(BaseSettings):
     """`proxy`, or `redirect`: /asset_stream answers 307 to /group/<Group>/asset_stream."""
     registry_file: Path = Path("/etc/openfactory/registry.json")
     """The registry's boot copy: used until the operator answers; it may be missing."""
-    reconciler_url: str = Field("", pattern=r"^$|" + _URL)
+    reconciler_url: str = Field("", pattern=optional(URL))
     """The operator, where the registry is followed and nudges go; empty: only the file is used."""
-    ksqldb_url: str = Field(pattern=_URL)
+    ksqldb_url: str = Field(pattern=URL)
     """The ksqlDB server (`http://host:8088`)."""
     ksqldb_username: str = ""
     """User name for HTTP basic authentication; empty: none is sent."""
@@ -170,10 +168,10 @@ def _explain(item: dict[str, Any]) -> str:
     name = "_".join(str(part) for part in item["loc"]).upper()
     if item["type"] == "missing":
         return f"{name} is required and not set: {_doc(name)}"
-    message = str(item["msg"]).removeprefix("Value error, ")
+    said = message(item)
     # What may be the credentials of a URL is not repeated.
     shown = ascii(re.sub(r"^(\w+://)?.*@", r"\1***@", str(item["input"]), flags=re.DOTALL))
-    return f"{name}={shown}: {message} ({_doc(name)})" if name else message
+    return f"{name}={shown}: {said} ({_doc(name)})" if name else said
 
 
 def _doc(variable: str) -> str:
