@@ -119,6 +119,7 @@ class Controller:
         authority: asked before each write whether this operator may write now.
         pause: the pause that was seen last.
         pretends: writes reach nobody (a dry run), so nothing may be said to have been done.
+        looks_once: there will be no other look, so nothing is left for it.
     """
 
     world: World
@@ -133,13 +134,14 @@ class Controller:
     authority: Authority = field(default_factory=Unopposed)
     pause: Pause | None = None
     pretends: bool = False
+    looks_once: bool = False
 
     def __post_init__(self) -> None:
         """Prepare the reader of groups."""
         world = self.world
         self._resynced = self.clocks.monotonic()
         self._survey, self._make_plan = Latest(survey), Latest(make_plan)
-        self._strays = Strays(world.ksqldb, world.topology)
+        self._strays = Strays(world.ksqldb, world.topology, at_once=None if self.looks_once else 1)
         self.groups = FastPath(world.strategy, world.settings, world.topology.select_groups(), self.clocks.monotonic)
 
     def cycle(self) -> Outcome:
@@ -191,7 +193,7 @@ class Controller:
         failures = self.world.ksqldb.failures
         resync = self._resync_is_due()
         source, membership = look_at_source(self.world.ksqldb, self.groups.read, topics=resync)
-        source = replace(source, strays=self._strays.look(source, membership))
+        source = self._strays.look(source, membership)
         if resync:
             self._resynced = self.clocks.monotonic()
         if self.world.ksqldb.failures != failures:

@@ -75,7 +75,12 @@ def _end(outcome: Outcome, *, prune: bool) -> Exit | None:
     if not prune or over_budget:
         conditions -= {Condition.LEAVING}
     waits = {Condition.PROGRESSING, Condition.LEAVING, Condition.DEGRADED}
-    if plan.actions or conditions & waits or any(refusal.guard == "health" for refusal in plan.refusals):
+    if (
+        plan.actions
+        or plan.unknown
+        or conditions & waits
+        or any(refusal.guard == "health" for refusal in plan.refusals)
+    ):
         return None
     if over_budget:
         return Exit.REFUSED

@@ -150,9 +150,9 @@ def judge(memory: Memory, survey: Survey, settings: Settings, overrides: Overrid
     if over:
         refusals.append(Refusal("budget", f"{over}; approve exactly this with --approve {approval}"))
     ripe = frozenset(group for group in survey.missing if _ripe(memory.missing.get(group), settings, now))
-    free = survey.observed.membership.full and not (
-        over or trouble or stops or settings.reconcile_policy is not Policy.SYNC
-    )
+    # A stream that has not been asked whose it is may be one more group that is missing.
+    complete = survey.observed.membership.full and not survey.observed.source.unasked
+    free = complete and not (over or trouble or stops or settings.reconcile_policy is not Policy.SYNC)
     retire = ripe if free else frozenset()
     return Verdict(
         refusals=tuple(refusals),

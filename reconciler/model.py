@@ -61,8 +61,9 @@ class SourceState:
         streams: by exact name.
         queries: persistent queries by the name of the stream or table they write.
         topics: names of all Kafka topics; None where they were not read at this look.
-        strays: the statements that made streams which no query writes and no asset's group has, as far as they were
-            asked for, by the stream's name.
+        strays: the statements that made streams which no query writes and no asset's group has, by the stream's name;
+            ``""`` for one that ksqlDB does not let us see.
+        unasked: names of such streams whose statement is not known yet.
     """
 
     identity: Identity
@@ -72,6 +73,7 @@ class SourceState:
     queries: Mapping[str, Query]
     topics: frozenset[str] | None = None
     strays: Mapping[str, str] = field(default_factory=dict)
+    unasked: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -420,6 +422,8 @@ class Plan:
         removed: groups that leave it.
         refusals: what guards said no to.
         approval: id by which exactly the refused deletes can be approved; ``""`` where none are refused.
+        notes: what a person should know besides.
+        unknown: number of streams without a query that are still to be asked whose they are.
     """
 
     actions: tuple[Action, ...] = ()
@@ -431,12 +435,13 @@ class Plan:
     refusals: tuple[Refusal, ...] = ()
     approval: str = ""
     notes: tuple[str, ...] = field(default=())
+    unknown: int = 0
 
     @property
     def settled(self) -> bool:
-        """Nothing to do and nothing on its way."""
+        """Nothing to do, nothing on its way, and nothing left to find out."""
         busy = (Condition.PROGRESSING, Condition.LEAVING)
-        return not self.actions and not any(item.condition in busy for item in self.items)
+        return not self.actions and not self.unknown and not any(item.condition in busy for item in self.items)
 
     @property
     def in_sync(self) -> bool:

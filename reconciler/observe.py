@@ -1,4 +1,4 @@
-"""One full look at ksqlDB: a fixed number of reads (5), each complete or an error."""
+"""One full look at ksqlDB: a fixed number of reads (5, and the topics now and then), each complete or an error."""
 
 from __future__ import annotations
 

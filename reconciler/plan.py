@@ -90,6 +90,7 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
             *(f"{name}: {why}" for name, why in survey.unreadable.items()),
             *left_alone(survey, facts.settings),
         ),
+        unknown=len(survey.observed.source.unasked),
     )
 
 

@@ -125,7 +125,7 @@ def _successor(survey: Survey, mounted: str) -> LiveRegistry:
 
 
 def left_alone(survey: Survey, settings: Settings) -> tuple[str, ...]:
-    """Name the services of ours that no plan touches: `RESOURCE_PREFIX` was another one when they were made.
+    """Name the services of ours that no plan touches, as a rule because `RESOURCE_PREFIX` was another one.
 
     Those of a group without assets go with the group.
     """
@@ -141,7 +141,7 @@ def left_alone(survey: Survey, settings: Settings) -> tuple[str, ...]:
     many = len(names) > 1
     count, verb, they = (f"{len(names)} services carry", "are", "them") if many else ("1 service carries", "is", "it")
     shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-    text = f"{count} our label under another RESOURCE_PREFIX and {verb} left alone: {shown}"
+    text = f"{count} our label under a name of another RESOURCE_PREFIX or none and {verb} left alone: {shown}"
     return (f"{text}; docs/operations.md says how to remove {they}",)
 
 

@@ -32,6 +32,9 @@ class Ksqldb(Protocol):
     def streams(self) -> tuple[StreamInfo, ...]:
         """All streams; complete even while the server stops."""
 
+    def tables(self) -> tuple[StreamInfo, ...]:
+        """All tables, likewise."""
+
     def queries(self) -> tuple[QueryInfo, ...]:
         """All queries; shrinks while the server stops."""
 

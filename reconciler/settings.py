@@ -375,7 +375,7 @@ def _repeated(name: str, value: Any) -> str:
     if is_secret(name.lower()):
         return "***"
     text = ascii(masked(str(value)))
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...'"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...{text[0]}"
 
 
 def is_secret(name: str) -> bool:

@@ -69,7 +69,7 @@ def _fitting(rows: Rows, width: int) -> tuple[list[str], Head]:
 
 def _room(details: Sequence[str]) -> int:
     """Return how narrow details can be without a word of theirs being broken."""
-    longest_word = max(cell_len(word) for detail in details for word in detail.split())
+    longest_word = max((cell_len(word) for detail in details for word in detail.split()), default=0)
     return max(longest_word, min(_ROOM, max(map(cell_len, details))))
 
 

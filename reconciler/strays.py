@@ -7,48 +7,62 @@ registry entry are gone its name alone would have to do, which proves nothing. I
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
 
+from reconciler.errors import KsqlBadStatement, KsqlRefused
 from reconciler.ksqldb.topology import Topology
 from reconciler.model import Membership, SourceState
 from reconciler.names import STREAM_PREFIX, names_of
 from reconciler.ports import Ksqldb
+from reconciler.registry import Identity
 
 
+@dataclass
 class Strays:
     """Asks for the definitions of such streams, one at each look, so that a look costs one more read at most.
 
-    One that is ours is asked about again in its turn, for somebody may have made another of its name; one that is not
-    ours stays so while no query writes it. Before anything is done to a stream it is asked once more
-    (`reconciler.apply`).
+    One that is ours, or that we may not see, is asked about again in its turn, for somebody may have made another of
+    its name; one that is somebody else's stays so while no query writes it. Before anything is done to a stream it is
+    asked once more (`reconciler.apply`). While one has never been asked, nothing is removed (`reconciler.guards`):
+    nobody knows yet how many groups are missing.
+
+    Attributes:
+        ksqldb: is asked.
+        topology: tells what could be ours, and what is.
+        at_once: how many are asked about at a look; None for all of them, where there will be no other look.
     """
 
-    def __init__(self, ksqldb: Ksqldb, topology: Topology) -> None:
-        """Ask ``ksqldb``; nothing is known yet."""
-        self._ksqldb = ksqldb
-        self._topology = topology
+    ksqldb: Ksqldb
+    topology: Topology
+    at_once: int | None = 1
+
+    def __post_init__(self) -> None:
+        """Know nothing yet."""
+        self._cluster: Identity | None = None
         self._known: Mapping[str, str] = {}
 
-    def look(self, source: SourceState, membership: Membership) -> Mapping[str, str]:
-        """Return the statements that made such streams, by name; ``""`` for one that is gone meanwhile.
+    def look(self, source: SourceState, membership: Membership) -> SourceState:
+        """Add to what was read the statements that made such streams, and the names of those that are still to ask.
 
         Raises:
             reconciler.errors.KsqlError: the read failed.
         """
         there = self._without_a_query(source, membership)
-        known = {name: text for name, text in self._known.items() if name in there}
-        unknown = sorted(there - known.keys())
-        for name in [*unknown, *(name for name, text in known.items() if self._is_ours(text))][:1]:
+        known = {name: text for name, text in self._known.items() if name in there and self._cluster == source.identity}
+        again = [name for name, text in known.items() if not text or self._is_ours(name, text)]
+        for name in islice([*sorted(there - known.keys()), *again], self.at_once):
             known.pop(name, None)
-            found = self._ksqldb.describe_or_none(name)
-            known[name] = found.statement if found else ""
-        self._known = known
-        return known
+            statement = statement_of(self.ksqldb, name)
+            if statement is not None:
+                known[name] = statement
+        self._known, self._cluster = known, source.identity
+        return replace(source, strays=known, unasked=there - known.keys())
 
-    def _is_ours(self, text: str) -> bool:
-        definition = self._topology.definition_of(text)
-        if definition is None:
-            return False
-        return self._topology.is_shared(definition.source) or self._topology.is_shared_form(text)
+    def _is_ours(self, name: str, text: str) -> bool:
+        definition = self.topology.definition_of(text)
+        reads_shared = definition is not None and self.topology.is_shared(definition.source)
+        return reads_shared or self.topology.makes_shared(name, text)
 
     def _without_a_query(self, source: SourceState, membership: Membership) -> frozenset[str]:
         silent = [name for name in source.streams if name not in source.queries and self._could_be_ours(name)]
@@ -58,5 +72,14 @@ class Strays:
 
     def _could_be_ours(self, name: str) -> bool:
         """The shared stream of today is left out: a plan puts it right by its name."""
-        topology = self._topology
+        topology = self.topology
         return name.startswith(STREAM_PREFIX) or (topology.is_shared(name) and name != topology.shared_name)
+
+
+def statement_of(ksqldb: Ksqldb, name: str) -> str | None:
+    """Return what made a source; ``""`` where ksqlDB does not let us see it, None where it is not there."""
+    try:
+        found = ksqldb.describe_or_none(name)
+    except (KsqlRefused, KsqlBadStatement):
+        return ""
+    return found.statement if found else None

@@ -15,6 +15,7 @@ from reconciler.model import Action, DropGroupsTable, DropStream, Membership, Re
 from reconciler.names import STREAM_PREFIX
 from reconciler.observe import look_at_source
 from reconciler.platforms.base import Kind, Records
+from reconciler.strays import statement_of
 from reconciler.survey import current_registry
 
 _ORDER = {Kind.ROUTING_LAYER: 0, Kind.STATE_API: 1, Kind.GROUP: 2}
@@ -111,9 +112,9 @@ def _drops(world: World, source: SourceState, made: Mapping[str, str]) -> list[A
 
 def _made(world: World, source: SourceState) -> Mapping[str, str]:
     """Return by what statement each was made: its query's or, where one that may be ours has none, its own."""
-    made = {name: query.text for name, query in source.queries.items()}
-    for name in sorted(source.streams.keys() - made.keys()):
-        if name.startswith(STREAM_PREFIX) or world.topology.is_shared(name):
-            found = world.ksqldb.describe_or_none(name)
-            made[name] = found.statement if found else ""
+    topology, made = world.topology, {name: query.text for name, query in source.queries.items()}
+    ours = {name for name in source.streams if name.startswith(STREAM_PREFIX) or topology.is_shared(name)}
+    ours |= {table.name for table in world.ksqldb.tables() if topology.is_groups_table(table.name)}
+    for name in sorted(ours - made.keys()):
+        made[name] = statement_of(world.ksqldb, name) or ""
     return made

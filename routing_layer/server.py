@@ -114,7 +114,7 @@ async def drain(proxy: Proxy, server: _Server, site: web.SockSite, seconds: floa
     await asyncio.sleep(0)  # the connections that were accepted last are known after it
     server.retire()
     while True:
-        # The last fifth is kept for flushing: platforms kill after the same ten seconds by default.
+        # The last fifth is kept for flushing.
         await _end(proxy.streams, started + seconds * 0.8)
         if not server.connections or loop.time() >= started + seconds:
             break

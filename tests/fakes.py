@@ -64,7 +64,7 @@ class FakeKsqldb:
     fault: Callable[[str], None] = lambda _call: None
     failures: int = 0
     limit: int | None = None
-    tables: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, str] = field(default_factory=dict)
     forgotten: set[str] = field(default_factory=set)
 
     @property
@@ -95,6 +95,11 @@ class FakeKsqldb:
         self._call("streams")
         return tuple(StreamInfo(name, topic, "KAFKA", "JSON") for name, (topic, _) in self.made.items())
 
+    def tables(self) -> tuple[StreamInfo, ...]:
+        """All tables of counts."""
+        self._call("tables")
+        return tuple(StreamInfo(name, name.lower(), "KAFKA", "JSON") for name in self.counts)
+
     def queries(self) -> tuple[QueryInfo, ...]:
         """All queries."""
         self._call("queries")
@@ -102,7 +107,11 @@ class FakeKsqldb:
             QueryInfo(f"CSAS_{name}", text, (name,), "PERSISTENT", {"PAUSED" if name in self.paused else "RUNNING": 1})
             for name, (_, text) in self.made.items()
             if name not in self.terminated
-        ) + tuple(QueryInfo(f"CTAS_{n}", sql, (n,), "PERSISTENT", {"RUNNING": 1}) for n, sql in self.tables.items())
+        ) + tuple(
+            QueryInfo(f"CTAS_{n}", sql, (n,), "PERSISTENT", {"RUNNING": 1})
+            for n, sql in self.counts.items()
+            if n not in self.terminated
+        )
 
     def query_limit(self) -> int | None:
         """How many queries may be."""
@@ -112,8 +121,8 @@ class FakeKsqldb:
     def describe_or_none(self, name: str) -> Description | None:
         """One source."""
         self._call("describe")
-        if name in self.tables:
-            topic, text = name.lower(), self.tables[name]
+        if name in self.counts:
+            topic, text = name.lower(), self.counts[name]
         elif name in self.made:
             topic, text = self.made[name]
         else:
@@ -122,7 +131,7 @@ class FakeKsqldb:
         readers = self.readers_of(name)
         return Description(
             name=name,
-            kind="TABLE" if name in self.tables else "STREAM",
+            kind="TABLE" if name in self.counts else "STREAM",
             topic=topic,
             statement=text,
             write_queries=() if name in self.terminated else (query,),
@@ -145,11 +154,11 @@ class FakeKsqldb:
             case "create" | "replace":
                 self._create(statement)
             case "create_table":
-                if statement.target in self.tables:
+                if statement.target in self.counts:
                     raise KsqlConflict(f"{statement.target}: a table with the same name already exists")
-                self.tables[statement.target] = statement.sql
+                self.counts[statement.target] = statement.sql
             case "drop_table":
-                if self.tables.pop(statement.target, None) is None:
+                if self.counts.pop(statement.target, None) is None:
                     raise KsqlBadStatement(f"Could not find source {statement.target}")
             case "drop":
                 self._drop(statement)
@@ -164,7 +173,7 @@ class FakeKsqldb:
         source = re.search(r"FROM `([^`]*)` WHERE", sql)
         if source is not None and source[1] not in self.made:
             raise KsqlBadStatement(f"{source[1]} does not exist.")
-        if name not in self.made and self.limit is not None and len(self.made) + len(self.tables) >= self.limit:
+        if name not in self.made and self.limit is not None and len(self.made) + len(self.counts) >= self.limit:
             raise KsqlRefused("it would cause the number of active, persistent queries to exceed the limit")
         topic = sql.split("KAFKA_TOPIC")[1].split("'")[1]
         self.made[name] = (topic, sql)
@@ -205,7 +214,7 @@ class FakeKsqldb:
         """The counts of the groups table; a row can be lost for good."""
         self._call("pull")
         assert [column.name for column in expected] == ["UNS_GROUP", "MEMBERS"]
-        if not any(f"`{name}`" in sql for name in self.tables):
+        if not any(f"`{name}`" in sql for name in self.counts):
             raise KsqlBadStatement(f"there is no such table: {sql}")
         counts = Counter(group for group in self.assets.values() if group is not None)
         return [(group, members) for group, members in counts.items() if group not in self.forgotten]

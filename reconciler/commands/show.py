@@ -37,9 +37,11 @@ def look(settings: Settings) -> tuple[Plan, Survey]:
     """Read everything and plan, with nothing that could write; note what the writes would miss."""
     metrics = Metrics(CollectorRegistry())
     world = build_world(settings, metrics, Withheld())
-    controller = Controller(world, metrics)
+    controller = Controller(world, metrics, looks_once=True)
     survey, verdict = controller.look()
     plan = controller.plan(survey, verdict)
+    if plan.in_sync:  # nothing is to be made, and a look costs no more than in the loop
+        return plan, survey
     return replace(plan, notes=(*plan.notes, *unmet(survey, world.ksqldb, world.platform, settings))), survey
 
 

@@ -20,6 +20,7 @@ from reconciler.fence import fenced
 from reconciler.leadership import Leadership, own_name
 from reconciler.lease import BEATS, Candidate
 from reconciler.metrics import Metrics
+from reconciler.model import DropStream
 from reconciler.pause import NAME, Pause, beginning, ended, latest, put
 from reconciler.platforms.base import Platform
 from reconciler.settings import Settings, without_user
@@ -71,6 +72,8 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
         leadership.stop()
         if not any(result.outcome == "ok" for result in results) and NAME in world.platform.records():
             put(world.platform, before or ended(who()))  # nothing was begun, so nothing has to be held back for it
+    if any(isinstance(result.action, DropStream) and isinstance(result.error, GuardRefusal) for result in results):
+        return Exit.REFUSED
     return Exit.OK if all(result.outcome == "ok" for result in results) else Exit.ERROR
 
 

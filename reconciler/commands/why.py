@@ -88,7 +88,7 @@ def _ask(url: str, group: str) -> dict[str, Any] | None:
 def _looked(group: str, settings: Settings) -> WhyDocument:
     """Look and plan here, with nothing that could write."""
     metrics = Metrics(CollectorRegistry())
-    controller = Controller(build_world(settings, metrics, Withheld()), metrics)
+    controller = Controller(build_world(settings, metrics, Withheld()), metrics, looks_once=True)
     survey, verdict = controller.look()
     plan = controller.plan(survey, verdict)
     pause = controller.pause

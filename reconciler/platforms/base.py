@@ -213,7 +213,7 @@ class Platform(Records, Protocol):
     """
 
     def observe(self) -> PlatformState:
-        """Read everything with a fixed number of calls (Swarm: at most 5), whatever the number of groups."""
+        """Read everything with a fixed number of calls (Swarm: at most 3), whatever the number of groups."""
 
     def create_service(self, spec: ServiceSpec) -> None:
         """Create it; a name that is taken is a `PlatformConflict`."""

@@ -24,16 +24,20 @@ from reconciler.platforms.swarm_state import (
     RECORD_KIND,
     REGISTRY_KIND,
     SEQUENCE,
-    down_nodes,
+    Tasks,
+    by_service,
+    counted,
     in_trouble,
+    is_down,
     is_of_kind,
     is_relevant,
     live_record,
     live_registry,
     live_service,
-    lost_tasks,
     mounted_configs,
+    networks_of,
     newest_first,
+    running_of,
     sequence_of,
 )
 
@@ -41,6 +45,8 @@ Raw = Mapping[str, Any]
 
 #: Seconds for which a digest, or that none could be had, is not asked for again: many services share an image.
 DIGEST_TTL = 300.0
+#: Seconds between two questions whether a node is down; the Swarm itself takes some 15 to 45 to notice it.
+NODES_EVERY = 30.0
 #: What the config of a record holds for a person who looks inside.
 _RECORD_DATA = base64.b64encode(b"What operators agree on stands in the labels of this config.\n").decode()
 _LOG = logging.getLogger(__name__)
@@ -78,13 +84,15 @@ class SwarmPlatform:
         self.prefix = prefix
         self._engine = Engine(base_url, timeout, on_request)
         self._digests = _Digests(self._engine) if pin_digests else None
-        self._networks: dict[str, str] = {}
+        self._networks: Mapping[str, str] = {}
+        self._nodes = _Nodes(self._engine)
+        self._miscounted = False
 
     def observe(self) -> PlatformState:
-        """Read everything: services, our configs, the nodes, and tasks only where some do not run.
+        """Read everything: services, our configs, and tasks where the engine's counts cannot do.
 
-        Besides these at most 4 requests there is one for the tasks of nodes that are down, one for the API version
-        after a (re)connect, and one for the networks when a service of ours is in one that was not seen before.
+        These are at most 3 requests, whatever the number of services. There is one more for the API version after a
+        (re)connect, and one for the networks when a service of ours is in one that no task of ours is in.
 
         Raises:
             PlatformError: nothing was read that is complete.
@@ -94,10 +102,9 @@ class SwarmPlatform:
             configs = self._engine.get("/configs", params={"filters": {"label": [f"{OWNER}={self.owner}"]}})
             relevant = [raw for raw in services if is_relevant(raw, self.owner, self.prefix)]
             own = [raw for raw in relevant if self._owns(raw)]
+            tasks = self._tasks_if_needed(own)
             self._learn_networks(own)
-            lost = self._lost_tasks()
-            tasks = self._tasks_of([raw for raw in own if in_trouble(raw, lost)])
-            read = [live_service(raw, self.owner, self._networks, tasks, lost) for raw in relevant]
+            read = [live_service(raw, self.owner, self._networks, tasks) for raw in relevant]
             mounted = mounted_configs(services)
             return PlatformState(
                 services={service.name.lower(): service for service in read},
@@ -244,23 +251,31 @@ class SwarmPlatform:
         return {record.name: record for record in read}
 
     def _learn_networks(self, services: Sequence[Raw]) -> None:
-        needed = {target for raw in services for target in network_ids(raw["Spec"])}
-        if needed - self._networks.keys():
+        if self._unknown_networks(services):
+            needed = {target for raw in services for target in network_ids(raw["Spec"])}
             networks = {raw["Id"]: raw["Name"] for raw in self._engine.get("/networks")}
             if needed - networks.keys():  # measured: without a leader this is a 200 without the Swarm's own networks
                 raise PlatformUnreachable("GET /networks: the list lacks networks that services are in: no leader?")
             self._networks = networks
 
-    def _lost_tasks(self) -> Mapping[str, int]:
-        """Count the tasks that the engine counts as running on nodes that are down, by service."""
-        down = down_nodes(self._engine.get("/nodes"))
-        return lost_tasks(self._engine.get("/tasks", params={"filters": {"node": down}})) if down else {}
+    def _tasks_if_needed(self, own: Sequence[Raw]) -> Tasks | None:
+        """Read all tasks of ours where one may be missing, or not run although it is counted; None if all is well.
 
-    def _tasks_of(self, services: Sequence[Raw]) -> list[Raw]:
-        if not services:
-            return []
-        wanted = {"service": [raw["ID"] for raw in services]}
-        return list(self._engine.get("/tasks", params={"filters": wanted}))
+        The first look has them, too, for the names of the networks that they are in. Otherwise the nodes are asked
+        for now and then: one that is down makes the next look read the tasks.
+        """
+        if not (self._miscounted or self._unknown_networks(own) or any(in_trouble(raw) for raw in own)):
+            self._miscounted = self._nodes.are_down()
+            return None
+        labels = [f"{OWNER}={self.owner}"]  # of their services
+        listed = self._engine.get("/tasks", params={"filters": {"label": labels}})
+        tasks = by_service(listed)
+        self._networks = {**self._networks, **networks_of(listed)}
+        self._miscounted = any(counted(raw) > running_of(tasks[raw["ID"]]) for raw in own if raw["ID"] in tasks)
+        return tasks
+
+    def _unknown_networks(self, services: Sequence[Raw]) -> bool:
+        return any(target not in self._networks for raw in services for target in network_ids(raw["Spec"]))
 
     def _mounted_ids(self, spec: ServiceSpec) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -284,6 +299,26 @@ class SwarmPlatform:
 
     def _pinned(self, image: str) -> str:
         return image if self._digests is None else self._digests.pinned(image)
+
+
+class _Nodes:
+    """Whether nodes are down, asked now and then."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], float] = time.monotonic) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._asked: float | None = None
+
+    def are_down(self) -> bool:
+        """Ask, unless that was done lately."""
+        if self._asked is not None and self._clock() - self._asked < NODES_EVERY:
+            return False
+        self._asked = self._clock()
+        try:
+            return any(is_down(raw) for raw in self._engine.get("/nodes"))
+        except PlatformRefused as refusal:  # by a filter that is older than the question
+            _LOG.warning("whether nodes are down is not known: %s", refusal)
+            return False
 
 
 class _Digests:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +20,8 @@ RECORD_KIND = "record"
 RECORD_FIELD = "org.openfactory.record."
 
 Raw = Mapping[str, Any]
+#: Tasks by the id of their service.
+Tasks = Mapping[str, Sequence[Raw]]
 
 _UNFINISHED = frozenset({"updating", "paused", "rollback_started", "rollback_paused"})
 _FRACTION = re.compile(r"(\.\d{1,6})\d*")
@@ -31,46 +32,75 @@ def is_relevant(raw: Raw, owner: str, prefix: str) -> bool:
     return bool(_labels(raw).get(OWNER) == owner or raw["Spec"]["Name"].lower().startswith(f"{prefix.lower()}_"))
 
 
-def live_service(
-    raw: Raw, owner: str, networks: Mapping[str, str], tasks: Sequence[Raw], lost: Mapping[str, int]
-) -> LiveService:
-    """Read one service of a list with status; only our own have a spec."""
+def live_service(raw: Raw, owner: str, networks: Mapping[str, str], tasks: Tasks | None) -> LiveService:
+    """Read one service of a list with status; only our own have a spec.
+
+    Where none of its tasks is known the engine's count has to do: a task keeps the labels that its service had when it
+    was made, so that one which runs may not be listed as ours.
+    """
     holder = _labels(raw).get(OWNER)
+    own = tasks.get(raw["ID"]) if tasks and holder == owner else None
+    running = counted(raw) if own is None else running_of(own)
     return LiveService(
         id=raw["ID"],
         version=raw["Version"]["Index"],
         name=raw["Spec"]["Name"],
         owner=holder,
         spec=from_engine(raw["Spec"], networks) if holder == owner else None,
-        running=_running(raw, lost),
+        running=running,
         update_state=_update(raw).get("State", ""),
-        error=trouble(raw, tasks) if in_trouble(raw, lost) else "",
+        error=trouble(raw, own or ()) if tasks is not None and (running < _wanted(raw) or _unfinished(raw)) else "",
     )
 
 
-def down_nodes(nodes: Iterable[Raw]) -> list[str]:
-    """Return the ids of the nodes that the Swarm has given up."""
-    return [raw["ID"] for raw in nodes if raw["Status"]["State"] == "down"]
+def by_service(tasks: Iterable[Raw]) -> Tasks:
+    """Sort tasks by their service's id."""
+    found: dict[str, list[Raw]] = {}
+    for task in tasks:
+        found.setdefault(task["ServiceID"], []).append(task)
+    return found
 
 
-def lost_tasks(tasks: Iterable[Raw]) -> Mapping[str, int]:
-    """Count, by service, the tasks of nodes that are down which the engine still counts as running (measured)."""
-    return Counter(task["ServiceID"] for task in tasks if task["Status"]["State"] == "running")
+def running_of(tasks: Iterable[Raw]) -> int:
+    """Count the tasks that run and should.
+
+    Those of a node that is down should not any more, but until it comes back or is removed the engine shows, and
+    counts, them as running (measured).
+    """
+    return sum(task["DesiredState"] == task["Status"]["State"] == "running" for task in tasks)
 
 
-def in_trouble(raw: Raw, lost: Mapping[str, int]) -> bool:
+def counted(raw: Raw) -> int:
+    """Return how many tasks of a service the engine counts as running."""
+    return int((raw.get("ServiceStatus") or {}).get("RunningTasks", 0))
+
+
+def networks_of(tasks: Iterable[Raw]) -> Mapping[str, str]:
+    """Return the names of the networks that tasks are in, by id."""
+    joined = (one["Network"] for task in tasks for one in task.get("NetworksAttachments") or ())
+    return {network["ID"]: network["Spec"]["Name"] for network in joined}
+
+
+def is_down(node: Raw) -> bool:
+    """Tell whether the Swarm has given a node up, and its tasks with it."""
+    return bool(node["Status"]["State"] == "down")
+
+
+def in_trouble(raw: Raw) -> bool:
     """Tell whether tasks are missing or an update is not through, so that its tasks are worth a look."""
-    return _running(raw, lost) < _wanted(raw) or _update(raw).get("State", "") in _UNFINISHED
+    return counted(raw) < _wanted(raw) or _unfinished(raw)
 
 
 def trouble(raw: Raw, tasks: Iterable[Raw]) -> str:
-    """Return why tasks of the service do not run, in the engine's own words.
+    """Return why tasks of the service do not run, in the engine's own words; ``tasks`` are the service's.
 
     The newest error of a task with the present template counts, whatever became of the tasks before it; a paused
     update without one says itself why.
     """
-    own = [task for task in tasks if task["ServiceID"] == raw["ID"]]
-    present = [task for task in own if _template(task["Spec"]) == _template(raw["Spec"]["TaskTemplate"])] or own
+    own = list(tasks)
+    present = [task for task in own if _template(task["Spec"]) == _template(raw["Spec"]["TaskTemplate"])]
+    if not present and _update(raw).get("State", "") != "updating":  # there the first of them is still to come
+        present = own
     failed = [task for task in present if task["Status"].get("Err")]
     if failed:
         return str(max(failed, key=_created)["Status"]["Err"])
@@ -144,10 +174,8 @@ def _update(raw: Raw) -> Mapping[str, str]:
     return raw.get("UpdateStatus") or {}
 
 
-def _running(raw: Raw, lost: Mapping[str, int]) -> int:
-    """Return how many tasks run on nodes that are there."""
-    counted = int((raw.get("ServiceStatus") or {}).get("RunningTasks", 0))
-    return max(0, counted - lost.get(raw["ID"], 0))
+def _unfinished(raw: Raw) -> bool:
+    return _update(raw).get("State", "") in _UNFINISHED
 
 
 def _wanted(raw: Raw) -> int:

@@ -104,6 +104,8 @@ def test_the_operator_needs_what_the_filter_allows_and_no_more(plant: Plant, rec
     recorder.requests.clear()
     plant.place("WELD-1", workcenter="Weld")
     plant.place("PAINT-1", workcenter="Paint")
+    code, said = plant.run("plan")
+    assert code == 0, said
     plant.once()
     docker("service", "update", "--detach", "--env-add", "X=1", f"{plant.name}_group_Weld")
     plant.place("PAINT-1", workcenter="Weld")

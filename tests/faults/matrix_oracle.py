@@ -94,7 +94,7 @@ class Watch:
         platform, ksqldb = self.stage.platform, self.stage.ksqldb
         services = {name: live for name, live in platform.services.items() if live.owner != OURS}
         streams = {name: made for name, made in ksqldb.made.items() if not self._is_ours(name)}
-        tables = {name: sql for name, sql in ksqldb.tables.items() if "COUNT(*)" not in sql}
+        tables = {name: sql for name, sql in ksqldb.counts.items() if "COUNT(*)" not in sql}
         topics = {topic for topic, _ in streams.values()} & ksqldb.kept_topics
         return services, streams, tables, topics, platform.strangers
 
@@ -164,7 +164,7 @@ class Watch:
     def _execute(self, statement: Statement) -> None:
         if statement.verb == "drop" and statement.target in self.stage.ksqldb.made:
             self._drop(statement)
-        if statement.verb == "drop_table" and "COUNT(*)" not in self.stage.ksqldb.tables.get(
+        if statement.verb == "drop_table" and "COUNT(*)" not in self.stage.ksqldb.counts.get(
             statement.target, "COUNT(*)"
         ):
             self._say(f"table {statement.target} of others is dropped")
@@ -226,7 +226,7 @@ def end_of(stage: Stage, watch: Watch) -> End:
     return End(
         services=specs,
         streams={name: (topic, sql.replace("CREATE OR REPLACE ", "CREATE ")) for name, (topic, sql) in made},
-        tables=dict(ksqldb.tables),
+        tables=dict(ksqldb.counts),
         topics=frozenset(ksqldb.kept_topics),
         stopped=frozenset(ksqldb.terminated | ksqldb.paused),
         registry=newest.data,

@@ -47,7 +47,7 @@ def plant_foreign(stage: Stage) -> None:
     """Put objects of others beside ours."""
     stage.platform.services |= foreign_services()
     stage.platform.strangers = frozenset({"ofa_registry-000000000000"})
-    stage.ksqldb.tables |= FOREIGN_TABLES
+    stage.ksqldb.counts |= FOREIGN_TABLES
     for name, text in FOREIGN_STREAMS.items():
         stage.ksqldb.made[name] = (name.lower(), text.format(topic=name.lower()))
         stage.ksqldb.kept_topics.add(name.lower())

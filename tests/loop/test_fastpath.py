@@ -104,17 +104,17 @@ def test_off_leaves_no_table(stage: Stage) -> None:
     stage.options["groups_table"] = "off"
     controller = stage.controller()
     stage.settle(controller)
-    assert stage.ksqldb.tables == {}
+    assert stage.ksqldb.counts == {}
     assert stage.ksqldb.calls["pull"] == 0
 
 
 def test_another_definition_replaces_the_table(stage: Stage) -> None:
     """A changed join table is another table; the old one is dropped."""
     stage.settle(stage.controller())
-    (old,) = stage.ksqldb.tables
+    (old,) = stage.ksqldb.counts
     stage.options["ksqldb_uns_join_table"] = "asset_to_uns_map_raw"
     stage.settle(stage.controller())
-    (new,) = stage.ksqldb.tables
+    (new,) = stage.ksqldb.counts
     assert new != old
 
 

@@ -58,9 +58,9 @@ def test_a_users_stream_that_is_named_like_a_shared_one_is_not_dropped(stage: St
 @pytest.mark.parametrize("name", ["OFA_GROUPS_REPORT", "OFA_GROUPS_DEADBEEF"])
 def test_a_users_table_that_is_named_like_ours_is_not_dropped(stage: Stage, name: str) -> None:
     """The same for tables of counts."""
-    stage.ksqldb.tables[name] = f"CREATE TABLE {name} AS SELECT A, SUM(B) C FROM D GROUP BY A EMIT CHANGES;"
+    stage.ksqldb.counts[name] = f"CREATE TABLE {name} AS SELECT A, SUM(B) C FROM D GROUP BY A EMIT CHANGES;"
     run(stage)
-    assert name in stage.ksqldb.tables
+    assert name in stage.ksqldb.counts
 
 
 def test_a_typo_in_the_join_table_drops_no_stream(stage: Stage) -> None:

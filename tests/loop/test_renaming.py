@@ -61,8 +61,8 @@ def test_services_of_another_prefix_are_named(stage: Stage) -> None:
     """`plan` and `status` say what is left alone, which changes nothing else of them."""
     plan, survey = renamed(stage)
     note = (
-        "4 services carry our label under another RESOURCE_PREFIX and are left alone: ofa_group_Paint, ofa_group_Weld, "
-        "ofa_routing_layer, ofa_state_api; docs/operations.md says how to remove them"
+        "4 services carry our label under a name of another RESOURCE_PREFIX or none and are left alone: "
+        "ofa_group_Paint, ofa_group_Weld, ofa_routing_layer, ofa_state_api; docs/operations.md says how to remove them"
     )
     assert plan_text(plan).splitlines()[-2:] == [f"note      {note}", "Plan: nothing to do, in sync."]
     assert note in status_text(plan, survey).splitlines()
@@ -70,7 +70,7 @@ def test_services_of_another_prefix_are_named(stage: Stage) -> None:
         del stage.platform.services[name]
     (note,) = renamed(stage)[0].notes
     assert note == (
-        "1 service carries our label under another RESOURCE_PREFIX and is left alone: ofa_state_api; "
+        "1 service carries our label under a name of another RESOURCE_PREFIX or none and is left alone: ofa_state_api; "
         "docs/operations.md says how to remove it"
     )
     del stage.platform.services["ofa_state_api"]

@@ -73,9 +73,9 @@ def test_a_drop_asks_for_lineage_first(stage: Stage, stream: str) -> None:
 
 def test_a_drop_of_a_table_asks_for_its_form_first(stage: Stage) -> None:
     """Somebody made another table of that name since the plan was made."""
-    stage.ksqldb.tables["OFA_GROUPS_DEADBEEF"] = "CREATE TABLE OFA_GROUPS_DEADBEEF AS SELECT A FROM B EMIT CHANGES;"
+    stage.ksqldb.counts["OFA_GROUPS_DEADBEEF"] = "CREATE TABLE OFA_GROUPS_DEADBEEF AS SELECT A FROM B EMIT CHANGES;"
     assert "is not ours, not touched" in str(applied(stage, DropGroupsTable("OFA_GROUPS_DEADBEEF")).error)
-    assert "OFA_GROUPS_DEADBEEF" in stage.ksqldb.tables
+    assert "OFA_GROUPS_DEADBEEF" in stage.ksqldb.counts
 
 
 def test_a_topic_that_is_there_after_all_keeps_its_stream(stage: Stage) -> None:

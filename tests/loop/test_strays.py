@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pytest
 from fakes import Stage
+from prometheus_client import CollectorRegistry
 
 from reconciler.controller import Controller
+from reconciler.converge import Exit, converge
+from reconciler.errors import KsqlBadStatement, KsqlError, KsqlRefused
+from reconciler.ksqldb.entities import Description
+from reconciler.metrics import Metrics
 
 PLAIN = "CREATE STREAM ASSET_STREAM_MINE (ID STRING) WITH (KAFKA_TOPIC='mine', VALUE_FORMAT='JSON');"
 
@@ -26,6 +31,13 @@ def cycles(stage: Stage, controller: Controller, number: int = 60) -> None:
     for _ in range(number):
         stage.now += 10
         controller.cycle()
+
+
+def others(stage: Stage, number: int) -> None:
+    """Somebody makes streams over topics of theirs, with names that could be ours and come first."""
+    for each in range(number):
+        stage.ksqldb.made[f"ASSET_STREAM_{each}"] = ("mine", PLAIN.replace("MINE", str(each)))
+        stage.ksqldb.terminated.add(f"ASSET_STREAM_{each}")
 
 
 def bereft(stage: Stage) -> str:
@@ -76,16 +88,79 @@ def test_a_users_stream_with_a_name_like_ours_is_left_alone_and_asked_about_once
 
 
 def test_many_of_them_cost_one_read_a_look(stage: Stage) -> None:
-    """However many there are, a look costs one more read at most."""
-    for number in range(5):
-        stage.ksqldb.made[f"ASSET_STREAM_{number}"] = ("mine", PLAIN.replace("MINE", str(number)))
-        stage.ksqldb.terminated.add(f"ASSET_STREAM_{number}")
+    """However many there are, a look costs one more read at most, and nothing is in sync before all were asked."""
+    others(stage, 5)
     controller = stage.controller()
-    asked = []
+    asked, results = [], []
     for _ in range(7):
-        controller.cycle()
+        results.append(controller.cycle().result)
         asked.append(stage.ksqldb.calls["describe"])
     assert asked == [1, 2, 3, 4, 5, 5, 5]
+    assert results == ["progressing"] * 4 + ["in_sync"] * 3
+
+
+def test_nothing_is_removed_while_one_was_never_asked(stage: Stage) -> None:
+    """Many groups whose streams are all that is left are too many at once, though they become known one by one."""
+    template = stage.ksqldb.made["ASSET_STREAM_WELD"][1]
+    for number in range(40):
+        name = f"ASSET_STREAM_GONE{number:02d}"
+        stage.ksqldb.made[name] = (name.lower(), template.replace("Weld", f"gone{number:02d}").replace("WELD", name))
+        stage.ksqldb.terminated.add(name)
+    before = dict(stage.ksqldb.made)
+    controller = stage.controller()
+    cycles(stage, controller, 200)
+    outcome = controller.cycle()
+    assert outcome.plan is not None
+    assert [refusal.guard for refusal in outcome.plan.refusals] == ["budget"]
+    assert (stage.ksqldb.made, stage.ksqldb.statements) == (before, [])
+
+
+def test_a_command_that_looks_once_asks_about_all(stage: Stage) -> None:
+    """A user's stream that is asked about first does not hide what is left of a group, nor from `--once`."""
+    stream = bereft(stage)
+    others(stage, 3)
+    once = Controller(stage.controller().world, Metrics(CollectorRegistry()), looks_once=True)
+    survey, _ = once.look()
+    assert survey.missing == {"Paint Shop"}
+
+    def sleep(seconds: float) -> None:
+        stage.now += seconds
+
+    assert converge(stage.controller(), 300, sleep=sleep)[0] is Exit.OK
+    assert stream not in stage.ksqldb.made
+
+
+@pytest.mark.parametrize("refusal", [KsqlRefused("403 no access"), KsqlBadStatement("cannot be described")])
+def test_one_that_may_not_be_seen_stops_nobody(stage: Stage, refusal: KsqlError) -> None:
+    """Somebody else's stream, with rights of its own: new groups are made, and what is ours is removed."""
+    stream = bereft(stage)
+    others(stage, 1)
+    describe = stage.ksqldb.describe_or_none
+
+    def refused(name: str) -> Description | None:
+        if name == "ASSET_STREAM_0":
+            raise refusal
+        return describe(name)
+
+    stage.ksqldb.describe_or_none = refused  # type: ignore[method-assign]
+    stage.ksqldb.assets["N1"] = "New"
+    controller = stage.controller()
+    cycles(stage, controller)
+    assert "ASSET_STREAM_NEW" in stage.ksqldb.made
+    assert stream not in stage.ksqldb.made
+    assert controller.cycle().result == "in_sync"
+
+
+def test_what_another_cluster_said_is_forgotten(stage: Stage) -> None:
+    """A wrong server answers for one look, and has a plain stream of the same name."""
+    stream = bereft(stage)
+    controller = stage.controller()
+    ours, stage.ksqldb.identity = stage.ksqldb.identity, ("kafka-2", "other_")
+    kept, stage.ksqldb.made[stream] = stage.ksqldb.made[stream], ("mine", PLAIN)
+    assert controller.cycle().result == "refused"
+    stage.ksqldb.identity, stage.ksqldb.made[stream] = ours, kept
+    cycles(stage, controller)
+    assert stream not in stage.ksqldb.made
 
 
 def test_one_that_was_made_anew_by_somebody_else_is_not_dropped(stage: Stage) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from reconciler import cli, wiring
 from reconciler.apply import Result
-from reconciler.ksqldb.entities import QueryInfo
+from reconciler.errors import KsqlRefused
+from reconciler.ksqldb.entities import Description, QueryInfo
 from reconciler.teardown import teardown
 from tests.fakes import WELL, Stage
 from tests.faults.serving import Plant, plant
@@ -51,7 +52,7 @@ def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captur
         monkeypatch.setenv("DEPLOYMENT_PLATFORM", "memory")
         monkeypatch.setenv("KAFKA_BROKER", "k:9092")
         monkeypatch.setenv("KSQLDB_URL", made.ksqldb.url)
-        monkeypatch.setenv("LEASE_SECONDS", "1")
+        monkeypatch.setenv("LEASE_SECONDS", "3")
         yield Shell(made, capsys)
 
 
@@ -192,9 +193,9 @@ def test_a_users_stream_that_is_named_like_ours_stays(stage: Stage, name: str, q
 def test_a_users_table_that_is_named_like_ours_stays(stage: Stage) -> None:
     """The same for tables of counts."""
     name = "OFA_GROUPS_DEADBEEF"
-    stage.ksqldb.tables[name] = f"CREATE TABLE {name} AS SELECT A, SUM(B) C FROM D GROUP BY A EMIT CHANGES;"
+    stage.ksqldb.counts[name] = f"CREATE TABLE {name} AS SELECT A, SUM(B) C FROM D GROUP BY A EMIT CHANGES;"
     assert {result.outcome for result in torn(stage)} == {"ok"}
-    assert (list(stage.ksqldb.tables), stage.ksqldb.made) == ([name], {})
+    assert (list(stage.ksqldb.counts), stage.ksqldb.made) == ([name], {})
 
 
 def test_streams_that_lost_their_queries_go(stage: Stage) -> None:
@@ -202,6 +203,31 @@ def test_streams_that_lost_their_queries_go(stage: Stage) -> None:
     stage.ksqldb.terminated |= stage.ksqldb.made.keys()
     assert {result.outcome for result in torn(stage)} == {"ok"}
     assert stage.ksqldb.made == {}
+
+
+def test_a_table_of_counts_that_lost_its_query_goes(stage: Stage) -> None:
+    """The same for the table of counts, of today's definition or an earlier one."""
+    text = "CREATE TABLE {0} WITH (KAFKA_TOPIC='x') AS SELECT A AS UNS_GROUP, COUNT(*) AS MEMBERS FROM B GROUP BY A;"
+    stage.ksqldb.counts["OFA_GROUPS_DEADBEEF"] = text.format("OFA_GROUPS_DEADBEEF")
+    stage.ksqldb.terminated.add("OFA_GROUPS_DEADBEEF")
+    assert {result.outcome for result in torn(stage)} == {"ok"}
+    assert stage.ksqldb.counts == {}
+
+
+def test_a_stream_that_may_not_be_seen_stays_and_stops_nothing(stage: Stage) -> None:
+    """Somebody else's, with rights of its own."""
+    stage.ksqldb.made["ASSET_STREAM_MINE"] = ("x", "CREATE STREAM ASSET_STREAM_MINE (A STRING) WITH (KAFKA_TOPIC='x');")
+    stage.ksqldb.terminated.add("ASSET_STREAM_MINE")
+    describe = stage.ksqldb.describe_or_none
+
+    def refused(name: str) -> Description | None:
+        if name == "ASSET_STREAM_MINE":
+            raise KsqlRefused("403 no access")
+        return describe(name)
+
+    stage.ksqldb.describe_or_none = refused  # type: ignore[method-assign]
+    assert {result.outcome for result in torn(stage)} == {"ok"}
+    assert list(stage.ksqldb.made) == ["ASSET_STREAM_MINE"]
 
 
 def test_a_query_that_writes_into_a_stream_of_ours_hides_nothing(stage: Stage) -> None:

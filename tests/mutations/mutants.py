@@ -239,15 +239,22 @@ _OWNERSHIP = (
     Mutant(
         "a stream without a query is asked about",
         "reconciler/strays.py",
-        "        self._known = known\n        return known",
-        "        return {}",
+        "return replace(source, strays=known, unasked=there - known.keys())",
+        "return source",
+        (STRAYS,),
+    ),
+    Mutant(
+        "nothing is removed while a stream without a query was never asked",
+        "reconciler/guards.py",
+        "complete = survey.observed.membership.full and not survey.observed.source.unasked",
+        "complete = survey.observed.membership.full",
         (STRAYS,),
     ),
     Mutant(
         "a task on a lost node does not run",
         "reconciler/platforms/swarm_state.py",
-        'return max(0, counted - lost.get(raw["ID"], 0))',
-        "return counted",
+        'return sum(task["DesiredState"] == task["Status"]["State"] == "running" for task in tasks)',
+        'return sum(task["Status"]["State"] == "running" for task in tasks)',
         ("tests/unit/platforms/test_swarm_state.py",),
     ),
     Mutant(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import socket
 import threading
@@ -162,6 +163,28 @@ def test_a_list_of_networks_without_those_of_the_swarm_is_not_complete(
     live = platform.observe().services["t_group_weld"]
     assert live.spec is not None
     assert live.spec.network == "factory-net"
+
+
+def test_a_task_that_is_counted_on_a_lost_node_is_found_out(
+    engine: ScriptedEngine, platform: SwarmPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that counts on says nothing of it; the nodes do, and then the tasks are read until counts agree."""
+    monkeypatch.setattr("reconciler.platforms.swarm.NODES_EVERY", 0.0)
+    service = to_engine(dataclasses.replace(SPEC, replicas=1), "t", {}, SPEC.image)
+    status = {"RunningTasks": 1, "DesiredTasks": 1}
+    engine.lists["services"] = [{"ID": "id1", "Version": {"Index": 7}, "Spec": service, "ServiceStatus": status}]
+    network = {"Network": {"ID": SPEC.network, "Spec": {"Name": "factory-net"}}}
+    runs = {"ServiceID": "id1", "CreatedAt": "2026-01-02T03:04:05Z", "Spec": {}, "Status": {"State": "running"}}
+    engine.lists["tasks"] = [{**runs, "NetworksAttachments": [network]}]
+    seen = []
+    for node in ("ready", "ready", "down", "down", "down", "ready", "ready"):
+        engine.lists["nodes"] = [{"ID": "n1", "Status": {"State": node}}]
+        engine.lists["tasks"][0]["DesiredState"] = "shutdown" if node == "down" else "running"
+        seen.append(platform.observe().services["t_group_weld"].running)
+    assert seen == [1, 1, 1, 0, 0, 1, 1]
+    reads = [path.partition("?")[0].rpartition("/")[2] for path in engine.seen]
+    thirds = [read for read in reads if read in ("tasks", "nodes", "networks")]
+    assert thirds == ["tasks", "nodes", "nodes", "tasks", "tasks", "tasks", "nodes"]
 
 
 def test_a_network_is_not_missing_from_such_a_list(engine: ScriptedEngine, platform: SwarmPlatform) -> None:
