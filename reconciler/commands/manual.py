@@ -164,6 +164,9 @@ PAGES: Mapping[str, Page] = {
         then the registry. On a terminal it asks first. It can be run again wherever it stopped. Topics stay unless
         DELETE_TOPICS=true.
 
+        An operator that still runs is paused for ten minutes, and then makes everything anew: stop it before. The last
+        line says until when.
+
         Nothing at all is removed while another cluster answers than the one in the registry, or while ksqlDB does not
         answer, or is not well.""",
         exits={

@@ -67,11 +67,16 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
         for result in teardown(world, keep_streams=options.keep_streams, accept_identity=options.accept_identity):
             results.append(result)
             out(f"{'removed' if result.outcome == 'ok' else 'kept'} {result.action.key}" + _reason(result.error))
-        _forget(world.platform, leadership, settings)
+        kept_to = _forget(world.platform, leadership, settings)
     finally:
         leadership.stop()
         if not any(result.outcome == "ok" for result in results) and NAME in world.platform.records():
             put(world.platform, before or ended(who()))  # nothing was begun, so nothing has to be held back for it
+    if kept_to is not None:
+        _complain(
+            f"an operator that still runs is paused until {kept_to:%H:%M:%S} UTC and then makes all of this anew: "
+            "stop it before, e.g. docker stack rm ofa"
+        )
     if any(isinstance(result.action, DropStream) and isinstance(result.error, GuardRefusal) for result in results):
         return Exit.REFUSED
     return Exit.OK if all(result.outcome == "ok" for result in results) else Exit.ERROR
@@ -112,19 +117,23 @@ def _leads(leadership: Leadership, settings: Settings) -> bool:
     return leadership.leads
 
 
-def _forget(platform: Platform, leadership: Leadership, settings: Settings) -> None:
+def _forget(platform: Platform, leadership: Leadership, settings: Settings) -> datetime | None:
     """Remove the records, once every operator that still runs has seen a pause with time enough to end it.
+
+    Returns the pause's end; None where the lease was lost, and the records stay.
 
     They keep to a pause that they have seen also when its record is gone; one that had not seen it would make
     everything anew. All look at least once in a beat.
     """
-    put(platform, _longer(latest(None, platform.records())))
+    pause = _longer(latest(None, platform.records()))
+    put(platform, pause)
     time.sleep(2 * max(settings.lease_seconds, leadership.lease.seconds) / BEATS)
     if not leadership.leads:
         _complain("the lease was lost on the way: run teardown again")
-        return
+        return None
     leadership.stop(release=False)
     remove_records(platform)
+    return pause.until
 
 
 def _complain(text: str) -> None:

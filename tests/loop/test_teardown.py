@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from reconciler import cli, wiring
 from reconciler.apply import Result
 from reconciler.errors import KsqlRefused
 from reconciler.ksqldb.entities import Description, QueryInfo
+from reconciler.platforms.base import Record
 from reconciler.teardown import teardown
 from tests.fakes import WELL, Stage
 from tests.faults.serving import Plant, plant
@@ -62,6 +63,23 @@ def test_everything_goes(shell: Shell) -> None:
     platform = shell.plant.platform
     assert (platform.services, platform.registries, platform.kept_records) == ({}, {}, {})
     assert shell.plant.ksqldb.streams == {"ENRICHED_ASSETS_STREAM"}
+
+
+def test_the_last_line_says_how_long_operators_that_run_hold_still(shell: Shell) -> None:
+    """They keep to the pause that they have seen, although its record is gone; then they would make all of it anew."""
+    kept_to: list[str] = []
+    write = shell.plant.platform.write_record
+
+    def noting(name: str, fields: Mapping[str, str], before: Record | None) -> None:
+        kept_to.extend([fields["until"][11:19]] if name == "pause" else [])
+        write(name, fields, before)
+
+    shell.plant.platform.write_record = noting  # type: ignore[method-assign]
+    code, said = shell.teardown()
+    assert code == 0
+    last = said.splitlines()[-1]
+    assert f"an operator that still runs is paused until {kept_to[-1]} UTC and then makes all of this anew" in last
+    assert said.count("paused until") == 1
 
 
 def test_another_cluster_is_refused_before_the_first_write(shell: Shell) -> None:
