@@ -9,10 +9,13 @@ from collections.abc import Iterable, Sequence
 from rich.cells import cell_len
 
 from reconciler.documents import plan_document, status_document
-from reconciler.model import Condition, Item, Plan
+from reconciler.model import Action, Condition, Effect, Item, Plan, PublishRegistry
 from reconciler.survey import Survey
 
 _COUNTED = {"+": "create", "~": "update", "!": "repair", "-": "delete", "?": "waiting", "x": "conflict"}
+_ALWAYS = ("create", "update", "repair", "delete")
+_WORDS = (*_COUNTED.values(), "degraded", "starting")
+_MARKS = {Effect.CREATE: "+", Effect.UPDATE: "~", Effect.PUBLISH: "~", Effect.REMOVE: "-"}
 
 #: Cells of a plan's titles: as many at least, and no more because of one long name.
 _TITLE, _WIDEST_TITLE = 20, 32
@@ -26,6 +29,7 @@ MOST_ROWS = 100
 def plan_text(plan: Plan) -> str:
     """Render a plan for a terminal: one line an object that is not as it should be, then the totals."""
     rows = [(item.mark, _safe(item.title), _safe(item.detail)) for item in _noteworthy(plan)]
+    rows += [(_MARKS[a.effect], _safe(a.key), a.verb.replace("_", " ")) for a in _of_no_item(plan)]
     width = max((cell_len(title) for _, title, _ in rows if cell_len(title) <= _WIDEST_TITLE), default=0)
     lines = [f"{mark} {_padded(title, max(width, _TITLE))} {detail}".rstrip() for mark, title, detail in rows]
     lines += [f"registry  {_registry_change(plan)}"] if _registry_changes(plan) else []
@@ -35,12 +39,41 @@ def plan_text(plan: Plan) -> str:
 
 
 def summary(plan: Plan) -> str:
-    """Render the totals of a plan in one sentence."""
-    tally = Counter(item.mark for item in plan.items)
-    parts = [f"{tally[mark]} {word}" for mark, word in _COUNTED.items() if tally[mark] or mark in "+~!-"]
+    """Render the totals of a plan in one sentence: how many groups and services, then how many writes."""
     if plan.in_sync:
         return "Plan: nothing to do, in sync."
+    written = _written(plan)
+    tally = Counter(_word(item, written) for item in plan.items)
+    parts = [f"{tally[word]} {word}" for word in _WORDS if tally[word] or word in _ALWAYS]
     return f"Plan: {', '.join(parts)}; {_writes_of(plan)}."
+
+
+def _word(item: Item, written: frozenset[str]) -> str | None:
+    """Say as what an item counts: nothing is repaired where a person has to act, and no write is planned."""
+    if item.condition is Condition.DEGRADED and item.mark == "!" and item.title not in written:
+        return "degraded"
+    if item.condition is Condition.PROGRESSING and item.mark == " ":
+        return "starting"
+    return _COUNTED.get(item.mark)
+
+
+def _written(plan: Plan) -> frozenset[str]:
+    """Return the titles of the items that the plan has writes for."""
+    return frozenset(_title(action) for action in plan.actions)
+
+
+def _title(action: Action) -> str:
+    return action.key if action.group is None else f"group {action.group}"
+
+
+def _of_no_item(plan: Plan) -> list[Action]:
+    """Return the writes that no line speaks of: those to what all groups share."""
+    shown = {item.title for item in _noteworthy(plan)}
+    return [
+        action
+        for action in plan.actions
+        if _title(action) not in shown and not (isinstance(action, PublishRegistry) and _registry_changes(plan))
+    ]
 
 
 def _writes_of(plan: Plan) -> str:
