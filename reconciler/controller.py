@@ -17,6 +17,7 @@ from structlog.contextvars import bound_contextvars
 from reconciler import guards
 from reconciler.apply import Executor, Result
 from reconciler.backoff import Backoff
+from reconciler.changes import Changes
 from reconciler.errors import KsqlUnreachable, ReconcilerError
 from reconciler.fastpath import FastPath
 from reconciler.grouping.base import GroupingStrategy
@@ -35,6 +36,7 @@ from reconciler.model import (
     Plan,
     PublishRegistry,
     Refusal,
+    UpdateService,
 )
 from reconciler.observe import look_at_source
 from reconciler.pause import Pause, latest
@@ -141,6 +143,7 @@ class Controller:
         world = self.world
         self._resynced = self.clocks.monotonic()
         self._survey, self._make_plan = Latest(survey), Latest(make_plan)
+        self._changes = Changes()
         self._strays = Strays(world.ksqldb, world.topology, at_once=None if self.looks_once else 1)
         self.groups = FastPath(world.strategy, world.settings, world.topology.select_groups(), self.clocks.monotonic)
 
@@ -166,6 +169,7 @@ class Controller:
         seen, verdict = self.look()
         plan = self.plan(seen, verdict)
         self.metrics.surveyed(seen, plan)
+        self._changes.tell(plan)
         held = self.hold()
         if held is not None:
             waiting = f"{len(plan.actions)} {'write waits' if len(plan.actions) == 1 else 'writes wait'}"
@@ -280,6 +284,7 @@ class Controller:
                 action=action.verb,
                 object=action.key,
                 group=action.group,
+                **_drift(action),
             )
             if isinstance(action, DropGroupsTable):
                 self.metrics.lies.inc(self.groups.lying)
@@ -304,6 +309,11 @@ class Controller:
             self.metrics.last_success.set(time.time())
         level = "warning" if outcome.result in ("read_error", "refused", "write_error", "bug") else "info"
         getattr(log, level)(outcome.sentence, result=outcome.result)
+
+
+def _drift(action: Action) -> dict[str, list[str]]:
+    """Name the fields that were put right; what stood in them may be somebody's secret."""
+    return {"drift": [each.field for each in action.drift]} if isinstance(action, UpdateService) else {}
 
 
 def explained(error: ReconcilerError, settings: Settings) -> str:

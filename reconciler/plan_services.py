@@ -60,6 +60,10 @@ def _health(item: Item, live: LiveService) -> Item:
         condition = Condition.DEGRADED if live.error else Condition.PROGRESSING
         waits = live.error or f"{live.running} of {item.wanted} tasks are running and healthy"
         return replace(item, condition=condition, mark="!" if live.error else " ", detail=waits)
+    if live.update_state == "updating":  # the tasks of before serve meanwhile, and would for ever
+        if live.error:
+            return replace(item, condition=Condition.DEGRADED, mark="!", detail=f"update does not go on: {live.error}")
+        return replace(item, condition=Condition.PROGRESSING, mark=" ", detail="its update is under way")
     return item
 
 

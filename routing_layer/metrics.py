@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, disable_created_metrics, generate_latest
 from prometheus_client.registry import Collector
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series for each counter that nobody asked for
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -117,8 +119,8 @@ class _Together(Collector):
         """Add the label values that only other processes have seen."""
         for name, labels in [key for key in values if key[0].startswith(joined.name)]:
             suffix = name.removeprefix(joined.name)
-            if suffix in ("", "_total", "_created"):
+            if suffix in ("", "_total"):
                 joined.add_sample(name, dict(labels), self._join(name, values.pop((name, labels))))
 
     def _join(self, name: str, values: list[float]) -> float:
-        return min(values) if name.endswith("_created") else self._across.get(name, sum)(values)
+        return float(self._across.get(name, sum)(values))
