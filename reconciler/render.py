@@ -80,6 +80,12 @@ def _writes_of(plan: Plan) -> str:
     return "1 write" if len(plan.actions) == 1 else f"{len(plan.actions)} writes"
 
 
+def spoken(verb: str, key: str) -> str:
+    """Return an action's verb as it stands before its object, whose kind is not said twice: `create` `service X`."""
+    words = verb.split("_")
+    return " ".join(words[:-1] if words[-1] == key.partition(" ")[0] else words)
+
+
 def plan_json(plan: Plan) -> str:
     """Render a plan as JSON; its schema is docs/schema/plan.schema.json."""
     return plan_document(plan).model_dump_json(indent=2)

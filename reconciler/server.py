@@ -22,7 +22,7 @@ from reconciler.no_browsers import no_browsers
 from reconciler.pause import LONGEST, Pause, beginning, ended
 from reconciler.registry import ROLE_HEADER
 from reconciler.status_page import StatusPage
-from reconciler.why import Known, similar, why
+from reconciler.why import Known, known_groups, similar, why
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -176,7 +176,8 @@ class Server:
         answer = why(group, known, "this operator")
         if answer is None:
             owner = self._loop.controller.world.settings.reconciler_owner
-            unknown = {"title": "unknown group", "owner": owner, "close": similar(group, known.survey)}
+            close, names = similar(group, known.survey), sorted(known_groups(known.survey))
+            unknown = {"title": "unknown group", "owner": owner, "close": close, "known": names}
             return web.json_response(unknown, status=404)
         return web.Response(text=answer.model_dump_json(), content_type="application/json")
 

@@ -8,7 +8,6 @@ from datetime import datetime
 from urllib.parse import urlencode
 
 from reconciler.documents import (
-    ActionDocument,
     BackoffDocument,
     ItemDocument,
     OperatorDocument,
@@ -16,7 +15,7 @@ from reconciler.documents import (
     plan_document,
 )
 from reconciler.model import Condition, Plan
-from reconciler.render import summary
+from reconciler.render import spoken, summary
 from reconciler.settings import Policy, Settings
 
 #: Rows that are shown at once unless all are asked for; what needs attention comes first.
@@ -87,6 +86,14 @@ class Chip:
 
 
 @dataclass(frozen=True)
+class Write:
+    """One write of the last plan: what is done, and to what."""
+
+    verb: str
+    object_: str
+
+
+@dataclass(frozen=True)
 class Notice:
     """Something that needs attention."""
 
@@ -141,7 +148,7 @@ class View:
     caption: str
     all_href: str
     plan_summary: str
-    actions: tuple[ActionDocument, ...]
+    actions: tuple[Write, ...]
     more_actions: int
     backoff: tuple[BackoffDocument, ...]
     facts: tuple[Fact, ...]
@@ -185,7 +192,7 @@ def view(
         caption=_caption(len(shown), len(items), len(document.items) if document else 0),
         all_href=asked.href(condition=asked.condition, everything=True),
         plan_summary=summary(plan) if plan else "",
-        actions=actions[:MOST_ACTIONS],
+        actions=tuple(Write(spoken(a.action, a.object_), a.object_) for a in actions[:MOST_ACTIONS]),
         more_actions=max(0, len(actions) - MOST_ACTIONS),
         backoff=operator.backoff if operator else (),
         facts=tuple(_facts(settings, operator, document)),

@@ -13,6 +13,7 @@ from reconciler.backoff import Backoff
 from reconciler.guards import Absence, Memory
 from reconciler.model import Action, Condition, Item, Plan, UpdateService
 from reconciler.platforms.base import LiveService
+from reconciler.render import spoken
 from reconciler.settings import Policy, Settings
 from reconciler.survey import StreamVerdict, Survey
 
@@ -149,12 +150,12 @@ def why(group: str, known: Known, source: str) -> WhyDocument | None:
     if item is None:
         return None
     actions = [action for action in known.plan.actions if action.group == group]
-    live = _live(item, known)
+    live, missing = _live(item, known), _missing(group, known)
     return WhyDocument(
         owner=known.settings.reconciler_owner,
         group=group,
         condition=item.condition,
-        plan=item.detail or None,
+        plan=_planned(item, missing) or None,
         desired=group in known.survey.observed.membership.groups,
         members=known.survey.observed.membership.groups.get(group, 0),
         url=item.url,
@@ -162,7 +163,7 @@ def why(group: str, known: Known, source: str) -> WhyDocument | None:
         stream=_stream(group, item, known.survey),
         service=_service(item, live, actions, known.settings),
         writes=tuple(f"{action.verb} {action.key}" for action in actions),
-        missing=_missing(group, known),
+        missing=missing,
         guards=tuple(f"{refusal.guard}: {refusal.text}" for refusal in known.plan.refusals),
         backoff=tuple(_backoff(group, item, live, known)),
         role=known.role,
@@ -220,6 +221,14 @@ def _service(item: Item, live: LiveService | None, actions: list[Action], settin
     )
 
 
+def _planned(item: Item, missing: MissingPart | None) -> str:
+    """Return what the plan says; a count in it is the one of now, for it has gone on since the plan was made."""
+    count, comma, rest = item.detail.partition("; ")
+    if missing is None or not count.startswith("missing "):
+        return item.detail
+    return f"missing {_counted(missing)}{comma}{rest}"
+
+
 def _missing(group: str, known: Known) -> MissingPart | None:
     if group not in known.survey.missing:
         return None
@@ -260,12 +269,10 @@ def _next(group: str, item: Item, live: LiveService | None, actions: list[Action
     if known.paused:
         yield "everything is paused: `reconciler resume` goes on"
     if any(refusal.stops for refusal in plan.refusals):
-        yield "a safety rule stops all writes: see guards"
+        rules = ", ".join(refusal.guard for refusal in plan.refusals if refusal.stops)
+        yield f"nothing at all is written until this is resolved: {rules}"
     if item.condition is Condition.CONFLICT:
-        yield (
-            "give the group or the other object another name: what is not ours is never touched, "
-            "and of two groups with one name the first in order has it"
-        )
+        yield from _next_conflict(live, known.settings)
     if group in known.survey.missing:
         yield from _next_missing(known)
     if live is not None and live.error:
@@ -281,16 +288,40 @@ def _next(group: str, item: Item, live: LiveService | None, actions: list[Action
         who = "the operator that holds the lease" if known.role == "standby" else "the next cycle"
         yield f"{who} does the writes that are listed; what failed is tried again after its back-off"
     elif item.condition is Condition.READY:
-        yield "nothing: it is as it should be"
+        port = known.settings.fastapi_group_port
+        yield (
+            "nothing: it is as it should be; if clients get 502 all the same, compare "
+            f"FASTAPI_GROUP_PORT ({port}) with the port that its image listens on"
+        )
+
+
+def _next_conflict(live: LiveService | None, settings: Settings) -> Iterator[str]:
+    yield (
+        "give the group or the other object another name: what is not ours is never touched, "
+        "and of two groups with one name the first in order has it"
+    )
+    if live is not None and live.owner is None and settings.deployment_platform == "swarm":
+        owner = settings.reconciler_owner
+        yield (
+            f"if {live.name} is this operator's and has only lost its label: "
+            f"`docker service update --label-add org.openfactory.owner={owner} {live.name}`"
+        )
 
 
 def _next_missing(known: Known) -> Iterator[str]:
     if known.settings.reconcile_policy is not Policy.SYNC:
         yield f"it is kept: RECONCILE_POLICY={known.settings.reconcile_policy} removes nothing"
     elif known.plan.approval:
-        yield f"too many groups are missing; if that is meant: `reconciler --once --approve {known.plan.approval}`"
+        options = [*_overrides(known.plan), f"--approve {known.plan.approval}"]
+        yield f"too many groups are missing; if that is meant: `reconciler --once {' '.join(options)}`"
     else:
         yield "it goes after the reads and the grace time; an asset that is mapped to it keeps it"
+
+
+def _overrides(plan: Plan) -> Iterator[str]:
+    """Return the options without which no other does anything: a rule stops all writes."""
+    flags = {"empty": "--allow-empty", "identity": "--accept-identity"}
+    yield from (flags[refusal.guard] for refusal in plan.refusals if refusal.guard in flags)
 
 
 def why_text(answer: WhyDocument) -> str:
@@ -309,13 +340,13 @@ def _lines(answer: WhyDocument) -> Iterator[tuple[str, str]]:
     yield "stream", _described(stream.name, (stream.state or "there") if stream.exists else "not there", stream.detail)
     tasks = f"{service.running} of {service.wanted} tasks" if service.exists else "not there"
     foreign = "not ours" if service.exists and not service.ours else None
-    yield "service", _described(service.name, tasks, foreign, service.update)
+    yield "service", _described(service.name, tasks, foreign, _update(service.update))
     if service.error:
         yield "error", service.error
     yield from (("drift", one) for one in service.drift)
     yield "URL", answer.url or "not in the registry"
-    yield from (("write", write) for write in answer.writes)
-    if answer.missing is not None:
+    yield from (("write", _said(*write.split(" ", 1))) for write in answer.writes)
+    if answer.missing is not None and not (answer.plan or "").startswith("missing "):
         yield "missing", _counted(answer.missing)
     yield from (("refused", text) for text in answer.guards)
     for one in answer.backoff:
@@ -329,11 +360,21 @@ def _lines(answer: WhyDocument) -> Iterator[tuple[str, str]]:
     yield from (("next", text) for text in answer.next)
 
 
+def _update(state: str | None) -> str | None:
+    """Say how a rolling update fares; one that is over is no news."""
+    return None if state in (None, "completed") else "update under way" if state == "updating" else f"update {state}"
+
+
+def _said(verb: str, key: str = "") -> str:
+    return f"{spoken(verb, key)} {key}".rstrip()
+
+
 def _counted(missing: MissingPart) -> str:
+    """Say how far the count is: what is counted beyond what is needed says nothing."""
     out = missing.out_of_registry_seconds
-    waited = f"{missing.seconds:.0f} s of {missing.seconds_needed:.0f} s"
+    reads, seconds = min(missing.reads, missing.reads_needed), min(missing.seconds, missing.seconds_needed)
     drained = "" if out is None else f", out of the registry for {out:.0f} s"
-    return f"{missing.reads} of {missing.reads_needed} reads, {waited}{drained}"
+    return f"{reads}/{missing.reads_needed} reads, {seconds:.0f} s of {missing.seconds_needed:.0f} s{drained}"
 
 
 def _described(name: str | None, *parts: str | None) -> str:

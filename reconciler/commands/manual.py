@@ -131,7 +131,7 @@ PAGES: Mapping[str, Page] = {
     "why": Page(
         text="""Shows all that is known about one group: its members, stream, service and tasks, what was decided about
         it and by which rule, and what to do. Reads everything, writes nothing.""",
-        exits={**_LOOKING, 1: "there is no such group, or a side did not answer"},
+        exits={**_LOOKING, 2: "there is no such group, or usage or configuration; the message names it"},
         examples=(("reconciler why Weld", "why is this group not served?"),),
         variables=_CONNECTIONS,
     ),

@@ -10,6 +10,7 @@ import json
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -23,16 +24,43 @@ from reconciler.converge import Exit
 from reconciler.metrics import Metrics
 from reconciler.readonly import Withheld
 from reconciler.settings import Settings, without_user
-from reconciler.why import Known, WhyDocument, similar, why, why_text
+from reconciler.why import Known, WhyDocument, known_groups, similar, why, why_text
 from reconciler.wiring import build_world
 
 #: Seconds to wait for a running operator's answer; it comes from memory.
 _PATIENCE = 3.0
+#: Groups that are named where nothing is like the one that was asked for.
+_NAMED = 10
 OWN_LOOK = "a look of this command's own: counters start with it"
 
 
 class _Unknown(Exception):
-    """There is no such group; carries names of similar ones."""
+    """There is no such group.
+
+    Attributes:
+        close: names of similar ones.
+        known: names of all.
+    """
+
+    def __init__(self, close: Sequence[str], known: Sequence[str]) -> None:
+        """Keep what may have been meant."""
+        super().__init__()
+        self.close, self.known = close, known
+
+    @property
+    def hint(self) -> str:
+        """What may have been meant, and what comes next."""
+        if self.close:
+            return f"close names: {_quoted(self.close)}; `reconciler status` shows all"
+        if not self.known:
+            return "there is none at all; `reconciler plan` says why"
+        more = len(self.known) - _NAMED
+        rest = f" and {more} more; `reconciler status` shows all" if more > 0 else ""
+        return f"there are {_quoted(self.known[:_NAMED])}{rest}"
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def add(commands: Any) -> None:
@@ -46,9 +74,8 @@ def _why(options: argparse.Namespace, settings: Settings) -> int:
     try:
         answer = _asked(options.group, settings) or _looked(options.group, settings)
     except _Unknown as unknown:
-        close = f"; close names: {', '.join(map(repr, unknown.args))}" if unknown.args else ""
-        print(f"reconciler: no group {options.group!r}{close}", file=sys.stderr)  # noqa: T201 - the one-line summary
-        return Exit.ERROR
+        print(f"reconciler: no group {options.group!r}; {unknown.hint}", file=sys.stderr)  # noqa: T201 - the summary
+        return Exit.USAGE
     out(answer.model_dump_json(indent=2) if options.output == "json" else why_text(answer))
     return Exit.OK
 
@@ -60,7 +87,7 @@ def _asked(group: str, settings: Settings) -> WhyDocument | None:
         answer = _ask(url, group)
         if answer is not None and answer.get("owner") == settings.reconciler_owner:
             if "close" in answer:
-                raise _Unknown(*answer["close"])
+                raise _Unknown(answer["close"], answer.get("known", ()))
             try:
                 return WhyDocument.model_validate({**answer, "source": f"the operator at {without_user(url)}"})
             except ValidationError:
@@ -104,5 +131,5 @@ def _looked(group: str, settings: Settings) -> WhyDocument:
     )
     answer = why(group, known, OWN_LOOK)
     if answer is None:
-        raise _Unknown(*similar(group, survey))
+        raise _Unknown(similar(group, survey), sorted(known_groups(survey)))
     return answer

@@ -66,7 +66,10 @@ def test_a_group_that_is_well(stage: Stage) -> None:
         "service   ofa_group_g0: 1 of 1 tasks",
         "URL       http://ofa_group_g0:8000/asset_stream",
     ]
-    assert text.splitlines()[-1] == "next      nothing: it is as it should be"
+    assert text.splitlines()[-1] == (
+        "next      nothing: it is as it should be; if clients get 502 all the same, compare FASTAPI_GROUP_PORT (8000) "
+        "with the port that its image listens on"
+    )
 
 
 def test_a_task_that_does_not_run(stage: Stage) -> None:
@@ -116,10 +119,63 @@ def test_a_group_without_assets_shows_how_far_the_count_is(stage: Stage) -> None
     assert answer.missing is not None
     assert (answer.missing.reads, answer.missing.seconds) == (5, 40.0)
     assert not answer.desired
-    assert "missing   5 of 3 reads, 40 s of 60 s" in why_text(answer)
-    stage.now += 30
-    answer = asked(stage, "g4", controller)
-    assert answer.plan is not None
+    assert "plan      missing 3/3 reads, 40 s of 60 s" in why_text(answer).splitlines()
+
+
+def test_the_count_is_said_once_and_is_the_one_of_now(stage: Stage) -> None:
+    """The plan was made at the last read, and the count has gone on since: one answer shows one figure."""
+    del stage.ksqldb.assets["a4"]
+    controller = stage.controller()
+    controller.cycle()
+    then = known(stage, controller)
+    answer = why("g4", replace(then, now=then.now + 9), "this operator")
+    assert answer is not None
+    assert [line for line in why_text(answer).splitlines() if "reads" in line] == [
+        "plan      missing 2/3 reads, 9 s of 60 s",
+        "next      it goes after the reads and the grace time; an asset that is mapped to it keeps it",
+    ]
+
+
+def test_an_empty_map_needs_both_options(stage: Stage) -> None:
+    """An approval alone would do nothing: the rule about an empty map comes first."""
+    stage.ksqldb.assets.clear()
+    answer = asked(stage, "g4")
+    assert answer.next[0] == "nothing at all is written until this is resolved: empty"
+    assert "refused   empty: " in why_text(answer)
+    assert any("`reconciler --once --allow-empty --approve " in text for text in answer.next)
+
+
+def test_a_write_names_its_object_once(stage: Stage) -> None:
+    """`create service NAME`, not `create_service service NAME`."""
+    stage.ksqldb.assets["new"] = "Weld"
+    controller = stage.controller()
+    survey, verdict = controller.look()
+    seen = replace(known(stage, stage.controller()), survey=survey, plan=controller.plan(survey, verdict))
+    answer = why("Weld", seen, "x")
+    assert answer is not None
+    assert [line for line in why_text(answer).splitlines() if line.startswith("write")] == [
+        "write     create stream ASSET_STREAM_WELD",
+        "write     create service ofa_group_Weld",
+    ]
+
+
+def test_an_update_that_is_over_is_no_news(stage: Stage) -> None:
+    """Beside a task that does not run, `completed` would only confuse; what stopped is said."""
+    live = stage.platform.services["ofa_group_g0"]
+    for state, shown in (("completed", ""), ("paused", ", update paused"), ("updating", ", update under way")):
+        stage.platform.services["ofa_group_g0"] = replace(live, update_state=state)
+        assert f"service   ofa_group_g0: 1 of 1 tasks{shown}" in why_text(asked(stage, "g0")).splitlines()
+
+
+def test_a_service_that_lost_its_label_can_be_given_it_again(stage: Stage) -> None:
+    """Another name is one way; where the service is ours after all, the label is the other."""
+    stage.platform.services["ofa_group_g0"] = replace(stage.platform.services["ofa_group_g0"], owner=None, spec=None)
+    answer = asked(stage, "g0")
+    assert any(
+        "`docker service update --label-add org.openfactory.owner=ofa ofa_group_g0`" in text for text in answer.next
+    )
+    stage.platform.services["ofa_group_g0"] = replace(stage.platform.services["ofa_group_g0"], owner="somebody")
+    assert not any("--label-add" in text for text in asked(stage, "g0").next)
 
 
 def test_too_many_missing_groups_name_the_approval(stage: Stage) -> None:
@@ -179,10 +235,19 @@ def test_the_command_asks_the_operator_that_runs(capsys: pytest.CaptureFixture[s
     assert "seen by   the operator at http://127.0.0.1:" in capsys.readouterr().out
     assert cli.main(["why", "g0", "-o", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["group"] == "g0"
-    assert cli.main(["why", "G0"]) == 1
+    assert cli.main(["why", "G0"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "no group 'G0'; close names: 'g0'" in printed.err
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_group_that_is_like_no_other_gets_the_names_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is close: the groups are named, so that the next try can be right."""
+    assert cli.main(["why", "Nowhere at all"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "reconciler: no group 'Nowhere at all'; there are 'g0', 'g1', 'g2', 'g3', 'g4'"
+    ]
 
 
 @pytest.mark.usefixtures("operator")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from reconciler.model import Plan
-from reconciler.render import plan_text, summary
+from reconciler.render import plan_text, spoken, summary
 from tests.fakes import Stage
 
 
@@ -62,3 +62,18 @@ def test_a_write_to_what_all_groups_share_has_its_line() -> None:
     assert f"+ {shared} create shared stream" in lines
     assert len([line for line in lines if shared in line]) == 1
     assert not any("publish registry" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("verb", "key", "said"),
+    [
+        ("create_service", "service ofa_group_Weld", "create"),
+        ("create_shared_stream", "stream OFA", "create shared"),
+        ("drop_groups_table", "table OFA", "drop groups"),
+        ("remove_registry", "config ofa_registry-1", "remove registry"),
+        ("publish_registry", "registry", "publish"),
+    ],
+)
+def test_the_kind_of_an_object_is_said_once(verb: str, key: str, said: str) -> None:
+    """The verb stands before the object, which begins with its kind."""
+    assert spoken(verb, key) == said
