@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from reconciler.errors import KsqlBadStatement, KsqlRefused
+from reconciler.errors import KsqlError, Retry
 from reconciler.ksqldb.topology import Topology
 from reconciler.model import Membership, SourceState
 from reconciler.names import STREAM_PREFIX, names_of
@@ -77,9 +77,15 @@ class Strays:
 
 
 def statement_of(ksqldb: Ksqldb, name: str) -> str | None:
-    """Return what made a source; ``""`` where ksqlDB does not let us see it, None where it is not there."""
+    """Return what made a source; ``""`` where ksqlDB will never tell us, None where it is not there.
+
+    Raises:
+        reconciler.errors.KsqlError: it may tell another time.
+    """
     try:
         found = ksqldb.describe_or_none(name)
-    except (KsqlRefused, KsqlBadStatement):
+    except KsqlError as error:
+        if error.retry is not Retry.PERMANENT:
+            raise
         return ""
     return found.statement if found else None

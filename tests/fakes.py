@@ -21,8 +21,8 @@ from reconciler.controller import Clocks, Controller, World
 from reconciler.errors import (
     KsqlBadStatement,
     KsqlConflict,
-    KsqlError,
     KsqlRefused,
+    KsqlUnreachable,
 )
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.guards import Overrides
@@ -288,6 +288,6 @@ def unreachable(call: str) -> Callable[[str], None]:
 
     def fault(name: str) -> None:
         if name == call:
-            raise KsqlError(f"{call} was not answered")
+            raise KsqlUnreachable(f"{call} was not answered")
 
     return fault

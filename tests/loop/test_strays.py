@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from fakes import Stage
+from fakes import Stage, unreachable
 from prometheus_client import CollectorRegistry
 
 from reconciler.controller import Controller
 from reconciler.converge import Exit, converge
-from reconciler.errors import KsqlBadStatement, KsqlError, KsqlRefused
+from reconciler.errors import KsqlBadStatement, KsqlError, KsqlRefused, KsqlWrongShape
 from reconciler.ksqldb.entities import Description
 from reconciler.metrics import Metrics
 
@@ -130,7 +130,7 @@ def test_a_command_that_looks_once_asks_about_all(stage: Stage) -> None:
     assert stream not in stage.ksqldb.made
 
 
-@pytest.mark.parametrize("refusal", [KsqlRefused("403 no access"), KsqlBadStatement("cannot be described")])
+@pytest.mark.parametrize("refusal", [KsqlRefused("403"), KsqlBadStatement("no such"), KsqlWrongShape("two answers")])
 def test_one_that_may_not_be_seen_stops_nobody(stage: Stage, refusal: KsqlError) -> None:
     """Somebody else's stream, with rights of its own: new groups are made, and what is ours is removed."""
     stream = bereft(stage)
@@ -149,6 +149,18 @@ def test_one_that_may_not_be_seen_stops_nobody(stage: Stage, refusal: KsqlError)
     assert "ASSET_STREAM_NEW" in stage.ksqldb.made
     assert stream not in stage.ksqldb.made
     assert controller.cycle().result == "in_sync"
+
+
+def test_one_that_is_not_answered_about_ends_the_look(stage: Stage) -> None:
+    """A failed read is never a fact: nothing is concluded, and the next look asks again."""
+    stream = bereft(stage)
+    controller = stage.controller()
+    stage.ksqldb.fault = unreachable("describe")
+    cycles(stage, controller)
+    assert stream in stage.ksqldb.made
+    stage.ksqldb.fault = lambda _call: None
+    cycles(stage, controller)
+    assert stream not in stage.ksqldb.made
 
 
 def test_what_another_cluster_said_is_forgotten(stage: Stage) -> None:
