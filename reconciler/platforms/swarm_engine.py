@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from docker.utils import kwargs_from_env
 from requests.exceptions import ReadTimeout, RequestException
 
 from reconciler.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
+from reconciler.settings import masked
 
 #: ``(request, code, seconds)``: the request without ids, the HTTP status or ``"none"`` where no answer came.
 OnRequest = Callable[[str, str, float], None]
@@ -179,7 +181,7 @@ class Engine:
             ) from problem
         except (RequestException, OSError) as problem:
             self.close()
-            raise PlatformUnreachable(f"{label}: the Docker engine did not answer: {problem}") from problem
+            raise PlatformUnreachable(f"{label}: the Docker engine did not answer: {in_words(problem)}") from problem
         finally:
             self._tell(label, code, started)
         raise translated(label, answer.status_code, _message(answer.text))
@@ -200,8 +202,10 @@ class Engine:
             return APIClient(**where, version="auto", timeout=max(1, round(self._timeout)))
         except (DockerException, RequestException, OSError, ValueError) as problem:
             if isinstance(problem, RequestException | OSError) or isinstance(problem.__cause__, RequestException):
+                where_to = self._base_url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
                 raise PlatformUnreachable(
-                    f"no Docker engine answers: {problem}; is it running, and is DOCKER_HOST right?"
+                    f"no Docker engine answers at {masked(where_to)}: {in_words(problem)}; is it running, and is "
+                    "DOCKER_HOST right?"
                 ) from problem
             raise PlatformRefused(
                 f"no Docker engine can be used as configured: {problem}; look at DOCKER_HOST, DOCKER_TLS_VERIFY "
@@ -211,6 +215,18 @@ class Engine:
     def _tell(self, label: str, code: str, started: float) -> None:
         if self._on_request is not None:
             self._on_request(label, code, time.monotonic() - started)
+
+
+def in_words(problem: BaseException) -> str:
+    """Return the root cause of a failed connection in the system's words, without the libraries' frames around it."""
+    seen: list[BaseException] = []
+    inner: BaseException | None = problem
+    while inner is not None and inner not in seen:
+        seen.append(inner)
+        carried = next((arg for arg in inner.args if isinstance(arg, BaseException)), None)
+        inner = inner.__cause__ or inner.__context__ or carried
+    said = (getattr(one, "strerror", None) or "" for one in reversed(seen))
+    return next((text for text in said if text), "") or str(seen[-1]) or str(problem)
 
 
 def translated(label: str, status: int, message: str) -> PlatformError:

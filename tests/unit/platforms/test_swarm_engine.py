@@ -206,6 +206,35 @@ def test_secrets_that_may_not_be_listed_are_not_missing(engine: ScriptedEngine, 
         platform.lacks(Reference.SECRET, ("ofa-pw",))
 
 
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("unix:///nowhere/docker.sock", "No such file or directory"),
+        ("unix:///etc/hostname", "Connection refused"),
+        ("tcp://127.0.0.1:1", "Connection refused"),
+        ("tcp://localhost.invalid:2375", "not known|name resolution"),
+    ],
+)
+def test_an_engine_that_is_not_there_is_named_with_the_systems_words(address: str, words: str) -> None:
+    """One line says where it was looked for and why that failed, not how libraries wrap it."""
+    nobody = SwarmPlatform("t", "t", pin_digests=False, base_url=address, timeout=1)
+    with pytest.raises(
+        PlatformUnreachable, match=f"^no Docker engine answers at {address}: .*({words}); is it"
+    ) as caught:
+        nobody.observe()
+    assert "Error(" not in str(caught.value)
+
+
+def test_a_connection_that_breaks_is_told_without_the_libraries_frames(
+    engine: ScriptedEngine, platform: SwarmPlatform
+) -> None:
+    """What was received and what was missing, once."""
+    engine.says(0, b'[{"ID": "x"')
+    with pytest.raises(PlatformUnreachable, match="did not answer: IncompleteRead") as caught:
+        platform.observe()
+    assert str(caught.value).count("IncompleteRead") == 1
+
+
 def test_an_engine_that_is_silent_is_unreachable(engine: ScriptedEngine, platform: SwarmPlatform) -> None:
     """The time limit ends a request that is never answered, with the library's own error as the cause."""
     engine.silent.set()
