@@ -23,6 +23,8 @@ DEADLINE = float(os.environ.get("DEMO_TIMEOUT", "420"))
 SETTLED_WITHIN = 20.0
 GONE_WITHIN = 90.0
 EVENTS = 5
+#: Variables of the caller's terminal that the operator's command line heeds.
+OF_TERMINALS = ("NO_COLOR", "COLUMNS")
 #: Label of the network that `up` creates; its value is the stack's name.
 MARK = "org.openfactory.demo"
 
@@ -231,11 +233,15 @@ END
   docker service rm {prefix}_group_{group}
   docker service update --detach --env-add X=1 {prefix}_group_{group}
       break something: it is repaired
+  http://localhost:{env["RECONCILER_PORT"]}/
   make cli ARGS="plan"
   make cli ARGS="status"
+  make cli ARGS="why {group}"
   docker service logs -f {stack}_reconciler
       see what the operator thinks
   curl -s localhost:{env["RECONCILER_PORT"]}/metrics | grep ^reconciler_
+  docs/demo.md
+      move and unmap assets, change a setting, break an image and mend it
   make demo-down
       remove everything"""
 
@@ -287,7 +293,8 @@ def main() -> int:
             if not (container := operators_container(env)):
                 sys.exit("demo: the operator does not run; start it with: make demo")
             tty = ["-t"] if sys.stdout.isatty() else []
-            command = ["docker", "exec", *tty, container, "reconciler", *arguments]
+            passed = [part for name in OF_TERMINALS if name in os.environ for part in ("-e", name)]
+            command = ["docker", "exec", *tty, *passed, container, "reconciler", *arguments]
             return subprocess.run(command, check=False).returncode  # noqa: S603
         case _:
             sys.exit(__doc__)

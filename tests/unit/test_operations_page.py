@@ -13,7 +13,7 @@ from reconciler.settings_report import DOCKER
 from routing_layer.settings import Settings as ProxySettings
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("docs/operations.md", "docs/metrics.md", "manifests/README.md")
+PAGES = ("docs/operations.md", "docs/demo.md", "docs/metrics.md", "manifests/README.md")
 #: Variables of the stack files alone.
 _OF_MANIFESTS = set(
     re.findall(r"\$\{(\w+)", "".join(path.read_text() for path in (ROOT / "manifests").rglob("*.yml")))
