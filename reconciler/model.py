@@ -386,6 +386,7 @@ class Item:
         running: healthy tasks.
         wanted: tasks asked for.
         url: where it is served, as registered; None where it is not.
+        serves: as many tasks run as should, be it those of before an update, and nothing is wrong with its stream.
     """
 
     title: str
@@ -398,6 +399,7 @@ class Item:
     running: int = 0
     wanted: int = 0
     url: str | None = None
+    serves: bool = False
 
 
 @dataclass(frozen=True)

@@ -89,9 +89,15 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
         notes=(
             *(f"{name}: {why}" for name, why in survey.unreadable.items()),
             *left_alone(survey, facts.settings),
+            *_still_to_ask(len(survey.observed.source.unasked)),
         ),
         unknown=len(survey.observed.source.unasked),
     )
+
+
+def _still_to_ask(number: int) -> tuple[str, ...]:
+    streams = "1 stream without a query is" if number == 1 else f"{number} streams without a query are"
+    return (f"{streams} still to be asked whose it was; until then nothing is removed",) if number else ()
 
 
 def _held(step: Step, kept: Collection[Action], settings: Settings) -> Item:
@@ -156,7 +162,7 @@ def _group_step(
     if stream.item.condition is Condition.DEGRADED and not stream.actions:
         item = replace(stream.item, running=service.item.running, wanted=service.item.wanted)
     elif stream.actions:
-        item = replace(service.item, condition=Condition.PROGRESSING, mark=stream.item.mark)
+        item = replace(service.item, condition=Condition.PROGRESSING, mark=stream.item.mark, serves=False)
         item = replace(item, detail=_joined(stream.item.detail, service.item.detail))
     else:
         item = service.item

@@ -8,7 +8,7 @@ from itertools import pairwise
 from reconciler.desired import HostPorts, state_api_name
 from reconciler.errors import RegistryError
 from reconciler.guards import Verdict
-from reconciler.model import Action, Condition, PublishRegistry, Refusal, RemoveRegistry
+from reconciler.model import Action, PublishRegistry, Refusal, RemoveRegistry
 from reconciler.names import GroupNames
 from reconciler.registry import Registry
 from reconciler.settings import Settings
@@ -29,7 +29,7 @@ def next_registry(
         names = step.item.names
         if names is None:
             continue
-        ready = step.item.condition is Condition.READY and step.item.running > 0
+        ready = step.item.serves
         if ready or names.group in published:
             urls[names.group] = _url(names, facts.settings, ports)
     if not urls and survey.published is None:

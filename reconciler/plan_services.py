@@ -53,6 +53,7 @@ def _foreign(live: LiveService, spec: ServiceSpec, settings: Settings) -> str:
 
 def _health(item: Item, live: LiveService) -> Item:
     """Say how a service without drift fares, in the engine's own words where it does not run."""
+    item = replace(item, serves=live.running >= item.wanted > 0)
     if live.update_state in ("paused", "rollback_paused", "rollback_completed"):
         detail = f"update {live.update_state}: {live.error or 'see docker service ps'}"
         return replace(item, condition=Condition.DEGRADED, mark="!", detail=detail)
@@ -63,7 +64,7 @@ def _health(item: Item, live: LiveService) -> Item:
     if live.update_state == "updating":  # the tasks of before serve meanwhile, and would for ever
         if live.error:
             return replace(item, condition=Condition.DEGRADED, mark="!", detail=f"update does not go on: {live.error}")
-        return replace(item, condition=Condition.PROGRESSING, mark=" ", detail="its update is under way")
+        return replace(item, condition=Condition.PROGRESSING, detail="its update is under way")
     return item
 
 

@@ -41,19 +41,25 @@ class Strays:
         """Know nothing yet."""
         self._cluster: Identity | None = None
         self._known: Mapping[str, str] = {}
+        self._put_off: frozenset[str] = frozenset()
 
     def look(self, source: SourceState, membership: Membership) -> SourceState:
         """Add to what was read the statements that made such streams, and the names of those that are still to ask.
 
-        Raises:
-            reconciler.errors.KsqlError: the read failed.
+        A question that fails is put again after the others, at another look: it holds removals up and nothing else.
         """
         there = self._without_a_query(source, membership)
         known = {name: text for name, text in self._known.items() if name in there and self._cluster == source.identity}
         again = [name for name, text in known.items() if not text or self._is_ours(name, text)]
-        for name in islice([*sorted(there - known.keys()), *again], self.at_once):
+        unknown = sorted(there - known.keys(), key=lambda name: (name in self._put_off, name))
+        for name in islice([*unknown, *again], self.at_once):
             known.pop(name, None)
-            statement = statement_of(self.ksqldb, name)
+            try:
+                statement = statement_of(self.ksqldb, name)
+            except KsqlError:
+                self._put_off |= {name}
+                continue
+            self._put_off -= {name}
             if statement is not None:
                 known[name] = statement
         self._known, self._cluster = known, source.identity

@@ -141,7 +141,8 @@ def _once(options: argparse.Namespace, settings: Settings) -> int:
 
 def _dry_run(options: argparse.Namespace, settings: Settings) -> int:
     metrics, withheld = Metrics(CollectorRegistry()), Withheld()
-    controller = Controller(build_world(settings, metrics, withheld), metrics, _overrides(options), pretends=True)
+    world = build_world(settings, metrics, withheld)
+    controller = Controller(world, metrics, _overrides(options), pretends=True, looks_once=True)
     outcome = controller.cycle()
     if options.output == "json":
         out(json.dumps({"would": withheld.writes}, indent=2, ensure_ascii=False))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,6 @@ from reconciler.platforms.swarm_state import (
     SEQUENCE,
     Tasks,
     by_service,
-    counted,
     in_trouble,
     is_down,
     is_of_kind,
@@ -34,10 +34,10 @@ from reconciler.platforms.swarm_state import (
     live_record,
     live_registry,
     live_service,
+    miscounted,
     mounted_configs,
     networks_of,
     newest_first,
-    running_of,
     sequence_of,
 )
 
@@ -271,7 +271,7 @@ class SwarmPlatform:
         listed = self._engine.get("/tasks", params={"filters": {"label": labels}})
         tasks = by_service(listed)
         self._networks = {**self._networks, **networks_of(listed)}
-        self._miscounted = any(counted(raw) > running_of(tasks[raw["ID"]]) for raw in own if raw["ID"] in tasks)
+        self._miscounted = any(miscounted(tasks.get(raw["ID"], ())) for raw in own)
         return tasks
 
     def _unknown_networks(self, services: Sequence[Raw]) -> bool:
@@ -317,7 +317,8 @@ class _Nodes:
         try:
             return any(is_down(raw) for raw in self._engine.get("/nodes"))
         except PlatformRefused as refusal:  # by a filter that is older than the question
-            _LOG.warning("whether nodes are down is not known: %s", refusal)
+            _LOG.warning("whether nodes are down is not known and not asked again: %s", refusal)
+            self._asked = math.inf
             return False
 
 

@@ -33,14 +33,10 @@ def is_relevant(raw: Raw, owner: str, prefix: str) -> bool:
 
 
 def live_service(raw: Raw, owner: str, networks: Mapping[str, str], tasks: Tasks | None) -> LiveService:
-    """Read one service of a list with status; only our own have a spec.
-
-    Where none of its tasks is known the engine's count has to do: a task keeps the labels that its service had when it
-    was made, so that one which runs may not be listed as ours.
-    """
+    """Read one service of a list with status; only our own have a spec."""
     holder = _labels(raw).get(OWNER)
-    own = tasks.get(raw["ID"]) if tasks and holder == owner else None
-    running = counted(raw) if own is None else running_of(own)
+    own = tasks.get(raw["ID"], ()) if tasks and holder == owner else ()
+    running = counted(raw) - miscounted(own)
     return LiveService(
         id=raw["ID"],
         version=raw["Version"]["Index"],
@@ -49,7 +45,7 @@ def live_service(raw: Raw, owner: str, networks: Mapping[str, str], tasks: Tasks
         spec=from_engine(raw["Spec"], networks) if holder == owner else None,
         running=running,
         update_state=_update(raw).get("State", ""),
-        error=trouble(raw, own or ()) if tasks is not None and (running < _wanted(raw) or _unfinished(raw)) else "",
+        error=trouble(raw, own) if tasks is not None and (running < _wanted(raw) or _unfinished(raw)) else "",
     )
 
 
@@ -61,13 +57,13 @@ def by_service(tasks: Iterable[Raw]) -> Tasks:
     return found
 
 
-def running_of(tasks: Iterable[Raw]) -> int:
-    """Count the tasks that run and should.
+def miscounted(tasks: Iterable[Raw]) -> int:
+    """Count the tasks that are shown as running and should not be any more.
 
-    Those of a node that is down should not any more, but until it comes back or is removed the engine shows, and
-    counts, them as running (measured).
+    On a node that is down they do not run, but until it comes back or is removed the engine goes on counting them
+    (measured); elsewhere they are about to end.
     """
-    return sum(task["DesiredState"] == task["Status"]["State"] == "running" for task in tasks)
+    return sum(task["Status"]["State"] == "running" != task["DesiredState"] for task in tasks)
 
 
 def counted(raw: Raw) -> int:
@@ -99,12 +95,14 @@ def trouble(raw: Raw, tasks: Iterable[Raw]) -> str:
     """
     own = list(tasks)
     present = [task for task in own if _template(task["Spec"]) == _template(raw["Spec"]["TaskTemplate"])]
-    if not present and _update(raw).get("State", "") != "updating":  # there the first of them is still to come
+    update = _update(raw)
+    if update.get("State", "") == "updating":  # back to a template of before, tasks of then are not of this update
+        present = [task for task in present if _created(task) >= moment(update["StartedAt"])]
+    elif not present:
         present = own
     failed = [task for task in present if task["Status"].get("Err")]
     if failed:
         return str(max(failed, key=_created)["Status"]["Err"])
-    update = _update(raw)
     return update.get("Message", "") if "paused" in update.get("State", "") else ""
 
 

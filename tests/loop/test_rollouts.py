@@ -93,8 +93,32 @@ def test_the_log_has_each_trouble_once_and_its_end(stage: Stage) -> None:
     weld(stage, error="")
     assert said(controller) == [], "a task that is starting is not well yet"
     stage.platform.healthy = lambda _: True
+    assert said(controller) + said(controller) == [], "nor one that has just come up"
     (line,) = said(controller)
     assert (line["event"], line["object"], line["log_level"]) == ("well again", "group Weld", "info")
+
+
+def test_the_log_does_not_repeat_what_goes_on(stage: Stage) -> None:
+    """A task that crashes and starts in turns, and counts its starts, is one trouble; another world is none."""
+    controller = stage.controller()
+    lines = []
+    for number in range(20):
+        stage.platform.healthy = lambda name, up=bool(number % 2): up or name != "ofa_group_Weld"
+        weld(stage, error=f"started again {number} times in container 0123456789ab{number:02d}")
+        lines += said(controller)
+    assert len(lines) == 1
+    stage.platform.healthy = lambda _: False
+    stage.ksqldb.identity = ("kafka-2", "other_")
+    assert said(controller) == []
+
+
+def test_a_group_that_serves_enters_the_registry_whatever_its_update_does(stage: Stage) -> None:
+    """The documents are lost while an update does not go on: the old task serves, and its clients stay."""
+    weld(stage, update_state="updating", error=STUCK)
+    stage.platform.registries.clear()
+    stage.controller().cycle()
+    newest = max(stage.platform.registries.values(), key=lambda one: one.sequence)
+    assert set(parse(newest.data).groups) == {"Weld", "Paint"}
 
 
 def test_the_log_names_a_conflict(stage: Stage) -> None:

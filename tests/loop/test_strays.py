@@ -154,13 +154,19 @@ def test_one_that_may_not_be_seen_stops_nobody(stage: Stage, refusal: KsqlError)
     assert controller.cycle().result == "in_sync"
 
 
-def test_one_that_is_not_answered_about_ends_the_look(stage: Stage) -> None:
-    """A failed read is never a fact: nothing is concluded, and the next look asks again."""
+def test_one_that_is_not_answered_about_holds_removals_up_and_nothing_else(stage: Stage) -> None:
+    """A failed read is never a fact: nothing is removed, new groups are made, and it is asked again."""
     stream = bereft(stage)
     controller = stage.controller()
     stage.ksqldb.fault = unreachable("describe")
+    stage.ksqldb.assets["N1"] = "New"
     cycles(stage, controller)
     assert stream in stage.ksqldb.made
+    assert "ASSET_STREAM_NEW" in stage.ksqldb.made
+    outcome = controller.cycle()
+    assert outcome.plan is not None
+    (note,) = outcome.plan.notes
+    assert note.startswith("1 stream without a query is still to be asked whose it was")
     stage.ksqldb.fault = lambda _call: None
     cycles(stage, controller)
     assert stream not in stage.ksqldb.made

@@ -253,8 +253,8 @@ _OWNERSHIP = (
     Mutant(
         "a task on a lost node does not run",
         "reconciler/platforms/swarm_state.py",
-        'return sum(task["DesiredState"] == task["Status"]["State"] == "running" for task in tasks)',
-        'return sum(task["Status"]["State"] == "running" for task in tasks)',
+        'return sum(task["Status"]["State"] == "running" != task["DesiredState"] for task in tasks)',
+        "return 0",
         ("tests/unit/platforms/test_swarm_state.py",),
     ),
     Mutant(
@@ -340,7 +340,7 @@ _ORDER = (
     Mutant(
         "a group is registered only once its task runs",
         "reconciler/plan_registry.py",
-        "ready = step.item.condition is Condition.READY and step.item.running > 0",
+        "ready = step.item.serves",
         "ready = True",
         (LOOP, MATRIX),
     ),

@@ -54,6 +54,22 @@ def test_a_task_on_a_lost_node_does_not_run(
     assert (live.running, live.error) == (running, error)
 
 
+def test_a_task_that_is_not_listed_as_ours_counts() -> None:
+    """It was made while the service had lost its label: the engine's count knows it."""
+    failed = task("failed", "shutdown", "task: non-zero exit (1)")
+    live = live_service(service(1), "ofa", {}, by_service([failed]))
+    assert (live.running, live.error) == (1, "")
+
+
+def test_an_update_back_to_an_earlier_spec_has_no_error_of_that_time() -> None:
+    """Tasks of the same template that failed before the update began are no news of it."""
+    back = {**service(1), "UpdateStatus": {"State": "updating", "StartedAt": "2026-01-02T03:04:30Z"}}
+    old = task("failed", "shutdown", "No such image: a:1", 10)
+    assert live_service(back, "ofa", {}, by_service([old, MOVED])).error == ""
+    new = task("failed", "shutdown", "No such image: a:1", 40)
+    assert live_service(back, "ofa", {}, by_service([old, MOVED, new])).error == "No such image: a:1"
+
+
 def test_without_tasks_the_engines_count_has_to_do() -> None:
     """Where nothing is in doubt they are not read."""
     live = live_service(service(1), "ofa", {}, None)
