@@ -70,7 +70,7 @@ class PlanDocument(_Document):
 
     schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="Of this document's form.")
     in_sync: bool = Field(description="Everything is as it should be, as far as the policy lets it.")
-    settled: bool = Field(description="Nothing to do, nothing on its way and nothing left to ask; a conflict may still stand.")
+    settled: bool = Field(description="Nothing to do, on its way or left to ask; a conflict may still stand.")
     counts: dict[Condition, int] = Field(description="How many items have each condition.")
     actions: tuple[ActionDocument, ...] = Field(description="Every write, in order.")
     items: tuple[ItemDocument, ...] = Field(description="One a group in order of names, then services of none.")
