@@ -239,12 +239,11 @@ class Executor:
 
     def _is_shared(self, description: Description) -> bool:
         """Whether this is a shared stream of ours: by its name and by its form."""
-        return self._topology.is_shared(description.name) and self._topology.is_shared_form(description.statement)
+        return self._topology.makes_shared(description.name, description.statement)
 
     def _reads_shared(self, description: Description) -> bool:
         """Whether the stream's own definition reads from a shared stream of ours: lineage, not the name."""
-        definition = self._topology.definition_of(description.statement)
-        return definition is not None and self._topology.is_shared(definition.source)
+        return self._topology.reads_shared(description.statement)
 
     def _publish(self, action: PublishRegistry) -> None:
         document = action.document

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 
 from reconciler.ksqldb.topology import Topology
 from reconciler.model import Refusal
+from reconciler.registry import Identity
 from reconciler.settings import Policy, Settings
-from reconciler.survey import StreamVerdict, Survey
+from reconciler.survey import Published, StreamVerdict, Survey
 
 
 @dataclass(frozen=True)
@@ -184,18 +185,20 @@ def allowed_removals(owned: int, fraction: float) -> int:
     return max(1, int(fraction * owned))
 
 
+def another_cluster(published: Published | None, now: Identity) -> str:
+    """Say that another cluster answers than the registry's; ``""`` where it does not, or where there is no registry."""
+    if published is None or published.document.identity == now:
+        return ""
+    was = published.document.identity
+    return f"another cluster answers: kafka {now.kafka}, ksqlDB {now.ksqldb} instead of {was.kafka}, {was.ksqldb}"
+
+
 def _stops(survey: Survey, overrides: Overrides) -> tuple[Refusal, ...]:
     refusals = []
-    if survey.published and survey.published.document.identity != survey.identity and not overrides.accept_identity:
-        was, now = survey.published.document.identity, survey.identity
-        refusals.append(
-            Refusal(
-                "identity",
-                f"another cluster answers: kafka {now.kafka}, ksqlDB {now.ksqldb} instead of {was.kafka}, "
-                f"{was.ksqldb}; if that is meant, run once with --accept-identity",
-                stops=True,
-            )
-        )
+    other = another_cluster(survey.published, survey.identity)
+    if other and not overrides.accept_identity:
+        text = f"{other}; if that is meant, run once with --accept-identity"
+        refusals.append(Refusal("identity", text, stops=True))
     if not survey.observed.membership.groups and not overrides.allow_empty:
         assets = survey.observed.membership.assets
         refusals.append(

@@ -28,13 +28,13 @@ MOST_ROWS = 100
 
 def plan_text(plan: Plan) -> str:
     """Render a plan for a terminal: one line an object that is not as it should be, then the totals."""
-    rows = [(item.mark, _safe(item.title), _safe(item.detail)) for item in _noteworthy(plan)]
-    rows += [(_MARKS[a.effect], _safe(a.key), a.verb.replace("_", " ")) for a in _of_no_item(plan)]
+    rows = [(item.mark, safe(item.title), safe(item.detail)) for item in _noteworthy(plan)]
+    rows += [(_MARKS[a.effect], safe(a.key), a.verb.replace("_", " ")) for a in _of_no_item(plan)]
     width = max((cell_len(title) for _, title, _ in rows if cell_len(title) <= _WIDEST_TITLE), default=0)
     lines = [f"{mark} {_padded(title, max(width, _TITLE))} {detail}".rstrip() for mark, title, detail in rows]
     lines += [f"registry  {_registry_change(plan)}"] if _registry_changes(plan) else []
-    lines += [f"refused   {refusal.guard}: {_safe(refusal.text)}" for refusal in plan.refusals]
-    lines += [f"note      {_safe(note)}" for note in plan.notes]
+    lines += [f"refused   {refusal.guard}: {safe(refusal.text)}" for refusal in plan.refusals]
+    lines += [f"note      {safe(note)}" for note in plan.notes]
     return "\n".join([*lines, summary(plan)])
 
 
@@ -134,14 +134,14 @@ def status_rows(plan: Plan) -> list[tuple[str, ...]]:
     """Return the status table: one row a group or service."""
     return [
         (
-            _safe(item.title.removeprefix("group ")) if item.group is not None else item.title,
+            safe(item.title.removeprefix("group ")) if item.group is not None else item.title,
             item.condition.value,
             str(item.members) if item.group is not None else "",
             item.names.stream if item.names else "",
             item.names.service if item.names else "",
             f"{item.running}/{item.wanted}",
             item.url or "",
-            _safe(item.detail),
+            safe(item.detail),
         )
         for item in plan.items
     ]
@@ -166,7 +166,7 @@ def status_notes(plan: Plan, survey: Survey) -> list[str]:
         f"registry {plan.registry_before or 'none'}",
     ]
     notes += [f"refused by {refusal.guard}: {refusal.text}" for refusal in plan.refusals]
-    return [*map(_safe, [*notes, *plan.notes]), summary(plan)]
+    return [*map(safe, [*notes, *plan.notes]), summary(plan)]
 
 
 def status_json(plan: Plan, survey: Survey) -> str:
@@ -220,7 +220,7 @@ def _markdown_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def _code(text: str) -> str:
     """Put a name into a code span, in which nothing is markup, a mention or a link."""
-    text = _safe(text).strip()
+    text = safe(text).strip()
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     room = " " if "`" in text else ""
     return f"{fence}{room}{text}{room}{fence}".replace("|", "\\|") if text else ""
@@ -228,11 +228,11 @@ def _code(text: str) -> str:
 
 def _markdown(text: str) -> str:
     """Let text be nothing but text: no markup, no HTML, nobody mentioned, nothing linked."""
-    plain = _safe(text).replace("&", "&amp;").replace("<", "&lt;")
+    plain = safe(text).replace("&", "&amp;").replace("<", "&lt;")
     escaped = re.sub(r"([\\`*{}\[\]|~]|(?<![A-Za-z0-9_])_|_(?![A-Za-z0-9_]))", r"\\\1", plain)
     return re.sub(r"([@#]|:(?=//))", r"\1<!-- -->", escaped)
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """Keep whatever a person typed into the UNS from writing to the terminal more than text."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

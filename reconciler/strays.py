@@ -66,9 +66,7 @@ class Strays:
         return replace(source, strays=known, unasked=there - known.keys())
 
     def _is_ours(self, name: str, text: str) -> bool:
-        definition = self.topology.definition_of(text)
-        reads_shared = definition is not None and self.topology.is_shared(definition.source)
-        return reads_shared or self.topology.makes_shared(name, text)
+        return self.topology.reads_shared(text) or self.topology.makes_shared(name, text)
 
     def _without_a_query(self, source: SourceState, membership: Membership) -> frozenset[str]:
         silent = [name for name in source.streams if name not in source.queries and self._could_be_ours(name)]

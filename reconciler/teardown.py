@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from reconciler.apply import Executor, Result
 from reconciler.controller import World
 from reconciler.errors import GuardRefusal, KsqlError, KsqlNotReady
+from reconciler.guards import another_cluster
 from reconciler.model import Action, DropGroupsTable, DropStream, Membership, RemoveRegistry, RemoveService, SourceState
 from reconciler.names import STREAM_PREFIX
 from reconciler.observe import look_at_source
@@ -35,12 +36,9 @@ def prove(world: World, *, accept_identity: bool = False) -> SourceState:
     """
     source, _ = look_at_source(world.ksqldb, lambda: Membership(0, {}, full=False))
     published, _ = current_registry(world.platform.observe().registries)
-    if published and published.document.identity != source.identity and not accept_identity:
-        was, now = published.document.identity, source.identity
-        raise GuardRefusal(
-            f"another cluster answers: kafka {now.kafka}, ksqlDB {now.ksqldb} instead of {was.kafka}, {was.ksqldb}; "
-            "correct KSQLDB_URL, or if that is meant, give --accept-identity"
-        )
+    other = another_cluster(published, source.identity)
+    if other and not accept_identity:
+        raise GuardRefusal(f"{other}; correct KSQLDB_URL, or if that is meant, give --accept-identity")
     if source.trouble:
         raise KsqlNotReady(f"ksqlDB is not well: {source.trouble}")
     return source
@@ -101,10 +99,9 @@ def _drops(world: World, source: SourceState, made: Mapping[str, str]) -> list[A
     groups: list[Action] = []
     shared: list[Action] = []
     for name in sorted(source.streams.keys() & made.keys()):
-        definition = topology.definition_of(made[name])
         if topology.makes_shared(name, made[name]):
             shared.append(DropStream(name, None))
-        elif name.startswith(STREAM_PREFIX) and definition and topology.is_shared(definition.source):
+        elif name.startswith(STREAM_PREFIX) and topology.reads_shared(made[name]):
             groups.append(DropStream(name, name, world.settings.delete_topics))
     tables = [DropGroupsTable(name) for name in sorted(made) if topology.makes_groups_table(name, made[name])]
     return [*tables, *groups, *shared]

@@ -13,7 +13,7 @@ from reconciler.backoff import Backoff
 from reconciler.guards import Absence, Memory
 from reconciler.model import Action, Condition, Item, Plan, UpdateService
 from reconciler.platforms.base import LiveService
-from reconciler.render import spoken
+from reconciler.render import safe, spoken
 from reconciler.settings import Policy, Settings
 from reconciler.survey import StreamVerdict, Survey
 
@@ -326,7 +326,7 @@ def _overrides(plan: Plan) -> Iterator[str]:
 
 def why_text(answer: WhyDocument) -> str:
     """Render an answer for a terminal: one line a fact."""
-    return "\n".join(f"{head:<10}{_safe(text)}".rstrip() for head, text in _lines(answer))
+    return "\n".join(f"{head:<10}{safe(text)}".rstrip() for head, text in _lines(answer))
 
 
 def _lines(answer: WhyDocument) -> Iterator[tuple[str, str]]:
@@ -379,8 +379,3 @@ def _counted(missing: MissingPart) -> str:
 
 def _described(name: str | None, *parts: str | None) -> str:
     return f"{name or '-'}: " + ", ".join(part for part in parts if part)
-
-
-def _safe(text: str) -> str:
-    """Keep whatever a person typed into the UNS from writing to the terminal more than text."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

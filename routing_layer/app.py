@@ -43,17 +43,12 @@ _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Proxy:
-    """Everything of one process, and its request handler.
-
-    Attributes:
-        draining: it is about to end: ``/readyz`` says so, and each answer that it is its connection's last.
-    """
+    """Everything of one process, and its request handler."""
 
     def __init__(self, settings: Settings, siblings: Siblings) -> None:
         """Put the parts together; nothing is opened yet but the client sessions."""
         self.settings = settings
         self.siblings = siblings
-        self.draining = False
         self.metrics = Metrics()
         self.streams = Streams(self.metrics)
         self.members = Membership(self.streams.moved)
@@ -91,8 +86,12 @@ class Proxy:
 
     def drain(self) -> None:
         """Be not ready from now on, and serve whoever comes all the same, once on each connection."""
-        self.draining = True
-        self.forwarder.drain()
+        self.forwarder.draining = True
+
+    @property
+    def draining(self) -> bool:
+        """Whether it is about to end: ``/readyz`` says so, and each answer that it is its connection's last."""
+        return self.forwarder.draining
 
     async def close(self) -> None:
         """End everything that runs in the background."""

@@ -55,7 +55,11 @@ class StreamAborted(Exception):
 
 
 class Forwarder:
-    """Passes requests to services."""
+    """Passes requests to services.
+
+    Attributes:
+        draining: each answer from now on says that it is the last on its client's connection.
+    """
 
     def __init__(self, dialer: Dialer, head_timeout: float, idle_timeout: float, on_head: OnHead) -> None:
         """Connect through ``dialer``; limits in seconds; ``on_head`` is told of each answer as it begins."""
@@ -64,11 +68,7 @@ class Forwarder:
         self._head_timeout = head_timeout
         self._idle_timeout = idle_timeout
         self._kept: dict[Target, deque[tuple[float, Exchange]]] = {}
-        self._draining = False
-
-    def drain(self) -> None:
-        """Say with each answer from now on that it is the last on its client's connection."""
-        self._draining = True
+        self.draining = False
 
     async def stream(self, request: web.BaseRequest, target: Target, stream: Stream) -> Passed:
         """Pass a response of any length, until ``stream`` ends.
@@ -159,7 +159,7 @@ class Forwarder:
         return Passed(head.status, keep_alive=reuse)
 
     def _reusable(self, request: web.BaseRequest) -> bool:
-        return request.keep_alive and not self._draining
+        return request.keep_alive and not self.draining
 
     def _idle(self, target: Target) -> Exchange | None:
         kept = self._kept.get(target)

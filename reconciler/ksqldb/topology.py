@@ -117,6 +117,11 @@ class Topology:
         """Whether ``text`` made ``name`` as a shared stream of ours: a name alone never makes anything ours."""
         return self.is_shared(name) and self.is_shared_form(text)
 
+    def reads_shared(self, text: str) -> bool:
+        """Whether a statement reads from a shared stream of ours: lineage, whatever the name of what it makes."""
+        definition = definition_of(text)
+        return definition is not None and self.is_shared(definition.source)
+
     def is_groups_table(self, name: str) -> bool:
         """Whether this is the name of a groups table of ours, of this or an earlier definition."""
         return re.fullmatch(re.escape(self.groups_prefix) + "[0-9A-F]{8}", name) is not None

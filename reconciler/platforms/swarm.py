@@ -103,7 +103,6 @@ class SwarmPlatform:
             relevant = [raw for raw in services if is_relevant(raw, self.owner, self.prefix)]
             own = [raw for raw in relevant if self._owns(raw)]
             tasks = self._tasks_if_needed(own)
-            self._learn_networks(own)
             read = [live_service(raw, self.owner, self._networks, tasks) for raw in relevant]
             mounted = mounted_configs(services)
             return PlatformState(
@@ -271,6 +270,7 @@ class SwarmPlatform:
         listed = self._engine.get("/tasks", params={"filters": {"label": labels}})
         tasks = by_service(listed)
         self._networks = {**self._networks, **networks_of(listed)}
+        self._learn_networks(own)
         self._miscounted = any(miscounted(tasks.get(raw["ID"], ())) for raw in own)
         return tasks
 
@@ -307,11 +307,11 @@ class _Nodes:
     def __init__(self, engine: Engine, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
         self._clock = clock
-        self._asked: float | None = None
+        self._asked = -math.inf
 
     def are_down(self) -> bool:
         """Ask, unless that was done lately."""
-        if self._asked is not None and self._clock() - self._asked < NODES_EVERY:
+        if self._clock() - self._asked < NODES_EVERY:
             return False
         self._asked = self._clock()
         try:
