@@ -17,11 +17,9 @@ from reconciler.ksqldb.entities import Description
 from reconciler.ksqldb.topology import Offset, Topology
 from reconciler.model import (
     Action,
-    CreateGroupsTable,
     CreateService,
     CreateSharedStream,
     CreateStream,
-    DropGroupsTable,
     DropStream,
     PublishRegistry,
     RebuildSharedStream,
@@ -67,8 +65,6 @@ class Executor:
         self._write: dict[type[Action], Callable[..., object]] = {
             CreateSharedStream: self._create_shared,
             RebuildSharedStream: self._rebuild_shared,
-            CreateGroupsTable: self._create_groups_table,
-            DropGroupsTable: self._drop_groups_table,
             CreateStream: self._create_stream,
             ReplaceStream: self._replace_stream,
             RecreateStream: self._recreate_stream,
@@ -132,27 +128,6 @@ class Executor:
         for reader in readers:
             self._drop(reader, delete_topic=False)
         self._drop(action.name, delete_topic=False)
-
-    def _create_groups_table(self, action: CreateGroupsTable) -> None:
-        """Create the table; one that is there and was only not listed is left, one without its query made anew."""
-        description = self._ksqldb.describe_or_none(action.name)
-        if description is not None and description.write_queries:
-            return
-        if description is not None:
-            self._drop_groups_table(DropGroupsTable(action.name))
-        self._ksqldb.execute(self._topology.create_groups_table())
-
-    def _drop_groups_table(self, action: DropGroupsTable) -> None:
-        """Drop a table of counts that nobody else reads (its topic would be deleted even where DROP is refused)."""
-        description = self._ksqldb.describe_or_none(action.name)
-        if description is None:
-            return
-        if not self._topology.is_groups_form(description.statement):
-            raise KsqlRefused(f"table {action.name} is not ours, not touched")
-        readers = _readers(description)
-        if readers:
-            raise KsqlRefused(f"table {action.name} is read by {', '.join(readers)}: drop those first")
-        self._ksqldb.execute(self._topology.drop_table(action.name))
 
     def _create_stream(self, action: CreateStream) -> None:
         """Start at the beginning, unless the topic is already there.

@@ -19,7 +19,6 @@ from reconciler.apply import Executor, Result
 from reconciler.backoff import Backoff
 from reconciler.changes import Changes
 from reconciler.errors import KsqlUnreachable, ReconcilerError
-from reconciler.fastpath import FastPath
 from reconciler.grouping.base import GroupingStrategy
 from reconciler.guards import Memory, Overrides, Verdict
 from reconciler.ksqldb.topology import Topology
@@ -31,14 +30,13 @@ from reconciler.model import (
     Condition,
     CreateSharedStream,
     CreateStream,
-    DropGroupsTable,
     Observed,
     Plan,
     PublishRegistry,
     Refusal,
     UpdateService,
 )
-from reconciler.observe import look_at_source
+from reconciler.observe import MapScan, look_at_source
 from reconciler.pause import Pause, latest
 from reconciler.plan import make_plan
 from reconciler.platforms.base import Platform, PlatformState
@@ -145,7 +143,7 @@ class Controller:
         self._survey, self._make_plan = Latest(survey), Latest(make_plan)
         self._changes = Changes()
         self._strays = Strays(world.ksqldb, world.topology, at_once=None if self.looks_once else 1)
-        self.groups = FastPath(world.strategy, world.settings, world.topology.select_groups(), self.clocks.monotonic)
+        self._map = MapScan(world.strategy.read, self.clocks.monotonic)
 
     def cycle(self) -> Outcome:
         """Look at everything, decide, act (unless paused, or another operator does), and say so in one sentence."""
@@ -178,6 +176,10 @@ class Controller:
         outcome = _outcome(plan, seen, tuple(self._apply(plan)), "withheld" if self.pretends else "done")
         return outcome.cut_short(self.hold())
 
+    def nudge(self) -> None:
+        """Let the next cycle scan the UNS map however long the last scan took."""
+        self._map.nudge()
+
     def hold(self) -> Hold | None:
         """Why nothing may be written now, None if it may: a pause, or another operator that holds the lease."""
         if self.pause is not None and self.pause.active(self.clocks.wall()):
@@ -196,15 +198,13 @@ class Controller:
         self.metrics.paused.set(self.pause is not None and self.pause.active(self.clocks.wall()))
         failures = self.world.ksqldb.failures
         resync = self._resync_is_due()
-        source, membership = look_at_source(self.world.ksqldb, self.groups.read, topics=resync)
+        source, membership = look_at_source(self.world.ksqldb, self._map.read, topics=resync)
         source = self._strays.look(source, membership)
         if resync:
             self._resynced = self.clocks.monotonic()
         if self.world.ksqldb.failures != failures:
             self.memory = self.memory.distrust()  # a retry made a failed read good: not a healthy, agreeing read
         seen = self._survey(Observed(source, platform, membership), self.world.topology, self.world.settings)
-        self.groups.known = frozenset(seen.owned) - seen.losers.keys()
-        self.groups.present = self.world.topology.groups_table in source.queries
         now = self.clocks.monotonic()
         settings = self.world.settings
         self._note_collapse(seen)
@@ -251,8 +251,6 @@ class Controller:
             aged=self._aged(seen.observed.platform),
             failures=self.backoff.texts(),
             query_limit=query_limit,
-            groups_table=self.groups.wanted,
-            groups_lie=self.groups.lying,
         )
 
     def _aged(self, platform: PlatformState) -> frozenset[str]:
@@ -286,9 +284,6 @@ class Controller:
                 group=action.group,
                 **_drift(action),
             )
-            if isinstance(action, DropGroupsTable):
-                self.metrics.lies.inc(self.groups.lying)
-                self.groups.rebuilt()
             if isinstance(action, PublishRegistry):
                 document = action.document
                 self._publish(document.canonical(), document.revision)

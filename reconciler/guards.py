@@ -108,7 +108,7 @@ def remember(memory: Memory, survey: Survey, topology: Topology, settings: Setti
     """
     assets, queries = survey.observed.membership.assets, len(survey.observed.source.queries)
     silent = _silent(memory, survey, topology, now)
-    if not survey.observed.membership.full and not survey.observed.source.trouble:
+    if not survey.observed.membership.fresh and not survey.observed.source.trouble:
         return replace(memory, missing=_still(memory.missing, survey.missing), silent=silent, queries=queries)
     if survey.observed.source.trouble or has_collapsed(memory.assets, assets, settings):
         return replace(memory.distrust(), assets=assets, queries=queries)
@@ -135,7 +135,7 @@ def _silent(memory: Memory, survey: Survey, topology: Topology, now: float) -> M
 
 
 def _still(before: Mapping[str, Absence], missing: Collection[str]) -> Mapping[str, Absence]:
-    """Forget groups that are back; a count of members proves no absence, so it adds nothing."""
+    """Forget groups that are back; a scan that is used again proves no absence, so it adds nothing."""
     return {group: seen for group, seen in before.items() if group in missing}
 
 
@@ -152,7 +152,7 @@ def judge(memory: Memory, survey: Survey, settings: Settings, overrides: Overrid
         refusals.append(Refusal("budget", f"{over}; approve exactly this with --approve {approval}"))
     ripe = frozenset(group for group in survey.missing if _ripe(memory.missing.get(group), settings, now))
     # A stream that has not been asked whose it is may be one more group that is missing.
-    complete = survey.observed.membership.full and not survey.observed.source.unasked
+    complete = survey.observed.membership.fresh and not survey.observed.source.unasked
     free = complete and not (over or trouble or stops or settings.reconcile_policy is not Policy.SYNC)
     retire = ripe if free else frozenset()
     return Verdict(

@@ -47,7 +47,8 @@ class Loop:
         return pause is not None and pause.active(self.controller.clocks.wall())
 
     def nudge(self) -> None:
-        """Look again as soon as the least gap between two cycles allows."""
+        """Look again, at the UNS map too, as soon as the least gap between two cycles allows."""
+        self.controller.nudge()
         self._wake.set()
 
     def pause(self, pause: Pause) -> None:

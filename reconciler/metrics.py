@@ -86,9 +86,6 @@ class Metrics:
             buckets=_TIMES,
             registry=r,
         )
-        self.lies = Counter(
-            "reconciler_groups_table_rebuilds", "Tables of counts that differed from the map for good", registry=r
-        )
         self.paused = Gauge("reconciler_paused", "1 while a pause holds all writes back", registry=r)
         self.leader = Gauge("reconciler_leader", "1 while this operator holds the lease", registry=r)
         self.lease_info = Gauge("reconciler_lease_info", "Who holds the lease", ["holder"], registry=r)

@@ -19,12 +19,12 @@ class Membership:
     Attributes:
         assets: how many assets the map has.
         groups: members by group; only groups with at least one.
-        full: every asset was read; False where only each group's count was, which proves no absence.
+        fresh: read now; False where the last scan is used again, which proves no absence.
     """
 
     assets: int
     groups: Mapping[str, int]
-    full: bool = True
+    fresh: bool = True
 
     @property
     def ungrouped(self) -> int:
@@ -144,36 +144,6 @@ class RebuildSharedStream(Action):
     def key(self) -> str:
         """The stream."""
         return f"stream {self.name}"
-
-
-@dataclass(frozen=True)
-class CreateGroupsTable(Action):
-    """Create the table that counts each group's members; one without its query is dropped first."""
-
-    name: str
-    verb: ClassVar[str] = "create_groups_table"
-    effect: ClassVar[Effect] = Effect.CREATE
-    on_ksqldb: ClassVar[bool] = True
-
-    @property
-    def key(self) -> str:
-        """The table."""
-        return f"table {self.name}"
-
-
-@dataclass(frozen=True)
-class DropGroupsTable(Action):
-    """Drop a groups table of another definition, or one that lies: the next cycle makes it anew."""
-
-    name: str
-    verb: ClassVar[str] = "drop_groups_table"
-    effect: ClassVar[Effect] = Effect.UPDATE
-    on_ksqldb: ClassVar[bool] = True
-
-    @property
-    def key(self) -> str:
-        """The table."""
-        return f"table {self.name}"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from reconciler.ksqldb.entities import ERROR, Health, QueryInfo, ServerInfo
 from reconciler.model import Membership, Query, SourceState, Stream
@@ -10,6 +11,39 @@ from reconciler.ports import Ksqldb
 from reconciler.registry import Identity
 
 RUNNING = "RUNNING"
+#: A scan of the UNS map costs time with every asset (20,000: 0.2 s, 100,000: 1 s, measured), so the next one is not
+#: started before so many times the length of the last: scans take at most a twentieth of the time.
+SCAN_SHARE = 20
+
+
+class MapScan:
+    """Reads the UNS map in full, as often as its size allows."""
+
+    def __init__(self, scan: Callable[[], Membership], monotonic: Callable[[], float]) -> None:
+        """Read with ``scan``; nothing is known before the first."""
+        self._scan = scan
+        self._monotonic = monotonic
+        self._last = Membership(0, {})
+        self._due: float | None = None
+
+    def read(self) -> Membership:
+        """Return a full scan, or the last one again (not ``fresh``) while the next is not due.
+
+        Raises:
+            reconciler.errors.KsqlError: the scan failed or was not complete; the next read scans again.
+        """
+        started = self._monotonic()
+        if self._due is not None and started < self._due:
+            return replace(self._last, fresh=False)
+        self._due = None
+        self._last = self._scan()
+        ended = self._monotonic()
+        self._due = ended + SCAN_SHARE * (ended - started)
+        return self._last
+
+    def nudge(self) -> None:
+        """Let the next read scan: something new is known to be in the map."""
+        self._due = None
 
 
 def look_at_source(

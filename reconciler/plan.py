@@ -33,7 +33,7 @@ from reconciler.model import (
 from reconciler.names import GroupNames
 from reconciler.plan_registry import fitting, next_registry, old_registries, publish
 from reconciler.plan_services import left_alone, routing_step, service_step
-from reconciler.plan_streams import groups_tables, old_shared, shared_actions, stream_step
+from reconciler.plan_streams import old_shared, shared_actions, stream_step
 from reconciler.settings import Policy, Settings
 from reconciler.steps import Facts, Step, conflict, failing
 from reconciler.survey import StreamCheck, StreamVerdict, Survey
@@ -62,7 +62,6 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
         *publish(survey, registry),
         *routing.actions,
         *_all(leaving),
-        *groups_tables(survey, facts),
         *old_shared(survey, facts, shared),
         *old_registries(survey, facts),
     ]

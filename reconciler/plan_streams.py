@@ -1,4 +1,4 @@
-"""What streams and the table of counts need. Pure."""
+"""What streams need. Pure."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from reconciler.guards import Verdict
 from reconciler.model import (
     Action,
     Condition,
-    CreateGroupsTable,
     CreateSharedStream,
     CreateStream,
-    DropGroupsTable,
     DropStream,
     Item,
     RebuildSharedStream,
@@ -104,14 +102,3 @@ def old_shared(survey: Survey, facts: Facts, shared: StreamCheck) -> list[Action
         and name != topology.shared_name
         and name not in read
     ]
-
-
-def groups_tables(survey: Survey, facts: Facts) -> list[Action]:
-    """Keep the table of counts: one where it is wanted, none of another definition, and none that lies."""
-    topology, queries = facts.topology, survey.observed.source.queries
-    ours = sorted(name for name, query in queries.items() if topology.makes_groups_table(name, query.text))
-    drop = [name for name in ours if name != topology.groups_table or facts.groups_lie]
-    actions: list[Action] = [DropGroupsTable(name) for name in drop]
-    if facts.groups_table and topology.groups_table not in queries:
-        actions.append(CreateGroupsTable(topology.groups_table))
-    return actions

@@ -55,14 +55,6 @@ class LogLevel(StrEnum):
     CRITICAL = "critical"
 
 
-class GroupsTable(StrEnum):
-    """When the table that counts each group's members is used between two full scans."""
-
-    AUTO = "auto"
-    ON = "on"
-    OFF = "off"
-
-
 class Policy(StrEnum):
     """What the loop may do: everything, everything but removing, or only creating."""
 
@@ -191,16 +183,13 @@ class Settings(BaseSettings):
 
     reconciler_owner: str = Field("ofa", pattern=spellings.OWNER)
     """Marks what belongs to this operator (label `org.openfactory.owner`); nothing else is ever changed.
-    Names of the shared stream and of the table of counts begin with it."""
+    The shared stream's name begins with it."""
     resource_prefix: str = Field("ofa", pattern=spellings.PREFIX)
     """Start of the names of services and configs (`<prefix>_group_<Group>`)."""
     reconcile_interval: Seconds = 10.0
     """Seconds between two cycles when nothing happens."""
     resync_interval: Seconds = 300.0
-    """Seconds between two full scans of the UNS map where groups are otherwise read from a table of counts."""
-    groups_table: GroupsTable = GroupsTable.AUTO
-    """Read groups from a table that ksqlDB keeps, with a full scan every `RESYNC_INTERVAL` and before anything is
-    removed: `on`, `off`, or `auto` (from 10,000 assets on)."""
+    """Seconds between two lists of the Kafka topics, which find a stream whose topic was deleted."""
     reconcile_policy: Policy = Policy.SYNC
     """`sync`, `upsert-only` (never removes) or `create-only` (never changes either)."""
     lease_seconds: Annotated[Seconds, Field(ge=1, le=600)] = 15.0
@@ -242,7 +231,6 @@ class Settings(BaseSettings):
 
     @field_validator(
         *("log_level", "environment", "reconcile_policy", "routing_layer_publish", "routing_mode"),
-        "groups_table",
         mode="before",
     )
     @classmethod

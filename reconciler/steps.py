@@ -23,8 +23,6 @@ class Facts:
             is never the same twice, and a plan whose facts are the same is the same.)
         failures: the last error of every object whose write failed and is waited for.
         query_limit: how many persistent queries ksqlDB allows; None where it was not asked or does not say.
-        groups_table: the table of counts should exist.
-        groups_lie: it differs from the map for good and has to be made anew.
     """
 
     settings: Settings
@@ -33,8 +31,6 @@ class Facts:
     aged: frozenset[str] = frozenset()
     failures: Mapping[str, str] = field(default_factory=dict)
     query_limit: int | None = None
-    groups_table: bool = False
-    groups_lie: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from reconciler.apply import Executor, Result
 from reconciler.controller import World
 from reconciler.errors import GuardRefusal, KsqlError, KsqlNotReady
 from reconciler.guards import another_cluster
-from reconciler.model import Action, DropGroupsTable, DropStream, Membership, RemoveRegistry, RemoveService, SourceState
+from reconciler.model import Action, DropStream, Membership, RemoveRegistry, RemoveService, SourceState
 from reconciler.names import STREAM_PREFIX
 from reconciler.observe import look_at_source
 from reconciler.platforms.base import Kind, Records
@@ -34,7 +34,7 @@ def prove(world: World, *, accept_identity: bool = False) -> SourceState:
         KsqlError: a read failed, or the server is not well.
         PlatformError: the registry cannot be read.
     """
-    source, _ = look_at_source(world.ksqldb, lambda: Membership(0, {}, full=False))
+    source, _ = look_at_source(world.ksqldb, lambda: Membership(0, {}, fresh=False))
     published, _ = current_registry(world.platform.observe().registries)
     other = another_cluster(published, source.identity)
     if other and not accept_identity:
@@ -103,15 +103,13 @@ def _drops(world: World, source: SourceState, made: Mapping[str, str]) -> list[A
             shared.append(DropStream(name, None))
         elif name.startswith(STREAM_PREFIX) and topology.reads_shared(made[name]):
             groups.append(DropStream(name, name, world.settings.delete_topics))
-    tables = [DropGroupsTable(name) for name in sorted(made) if topology.makes_groups_table(name, made[name])]
-    return [*tables, *groups, *shared]
+    return [*groups, *shared]
 
 
 def _made(world: World, source: SourceState) -> Mapping[str, str]:
     """Return by what statement each was made: its query's or, where one that may be ours has none, its own."""
     topology, made = world.topology, {name: query.text for name, query in source.queries.items()}
     ours = {name for name in source.streams if name.startswith(STREAM_PREFIX) or topology.is_shared(name)}
-    ours |= {table.name for table in world.ksqldb.tables() if topology.is_groups_table(table.name)}
     for name in sorted(ours - made.keys()):
         made[name] = statement_of(world.ksqldb, name) or ""
     return made

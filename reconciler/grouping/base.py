@@ -16,8 +16,8 @@ class GroupingStrategy(Protocol):
     than there is.
 
     Attributes:
-        level: by what assets are grouped: the streams, the table of counts and the routing layer work out the same
-            groups from it as `read` does.
+        level: by what assets are grouped: the streams and the routing layer work out the same groups from it as
+            `read` does.
     """
 
     @property
@@ -32,10 +32,3 @@ class GroupingStrategy(Protocol):
 
     def lookup(self) -> Lookup:
         """Say how the proxy finds the group of one asset."""
-
-
-class CountingStrategy(GroupingStrategy, Protocol):
-    """A strategy whose groups ksqlDB can count in a table, which is read between two full scans."""
-
-    def read_counts(self, sql: str) -> Membership:
-        """Read each group's number of members with the given pull query (columns UNS_GROUP, MEMBERS)."""

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from reconciler.ksqldb.levels import Level, group_sql
-from reconciler.ksqldb.wire import Column
 from reconciler.model import Membership
 from reconciler.registry import Membership as Lookup
 from reconciler.settings import Settings
 
 #: Key column of the UNS map (upstream's schema).
 KEY = "ASSET_UUID"
-COUNTS = (Column("UNS_GROUP", "STRING", key=True), Column("MEMBERS", "BIGINT"))
 
 
 class UnsMap(Protocol):
@@ -22,9 +19,6 @@ class UnsMap(Protocol):
 
     def members(self, table: str, key: str, level: Level) -> tuple[tuple[str, str | None], ...]:
         """Every asset with its value at ``level``; complete or an error."""
-
-    def pull(self, sql: str, expected: Sequence[Column]) -> list[tuple[Any, ...]]:
-        """The rows of a pull query with exactly these columns; complete or an error."""
 
     def group_has_members(self, table: str, key: str, level: Level, group: str) -> bool:
         """Whether any asset has the value ``group`` at ``level``; complete or an error."""
@@ -52,16 +46,6 @@ class LevelGrouping:
         rows = self._ksqldb.members(self._table, KEY, self.level)
         groups = Counter(group for _, group in rows if group is not None)
         return Membership(assets=len(rows), groups=dict(sorted(groups.items())))
-
-    def read_counts(self, sql: str) -> Membership:
-        """Read each group's number of members from a table that ksqlDB keeps; an emptied group stays in it with 0.
-
-        Raises:
-            reconciler.errors.KsqlError: the read was not complete.
-        """
-        rows = self._ksqldb.pull(sql, COUNTS)
-        groups = {str(group): int(members) for group, members in sorted(rows) if members > 0}
-        return Membership(assets=sum(groups.values()), groups=groups, full=False)
 
     def has_members(self, group: str) -> bool:
         """Ask directly whether any asset belongs to ``group``.

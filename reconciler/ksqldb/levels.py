@@ -1,8 +1,8 @@
 """By what assets are grouped, as data: the value of one UNS level, or several values joined.
 
-The group of an asset is worked out in four places: by the operator's reads, by the streams, by the table of counts
-and by the routing layer. All of them get their SQL from here, so they agree, and a grouping strategy brings names and
-never SQL: whatever is in them becomes a literal.
+The group of an asset is worked out in three places: by the operator's reads, by the streams and by the routing layer.
+All of them get their SQL from here, so they agree, and a grouping strategy brings names and never SQL: whatever is in
+them becomes a literal.
 """
 
 from __future__ import annotations

@@ -35,9 +35,6 @@ VALUE_COLUMNS = ("id", "value", "type", "tag", "timestamp")
 """The columns of the assets' stream that events carry, besides ``asset_uuid``; the JSON keys of a record."""
 
 GROUP_COLUMN = "UNS_GROUP"
-_COUNTS = re.compile(
-    r"CREATE (OR REPLACE )?TABLE .* AS SELECT .* `?UNS_GROUP`?, COUNT\(\*\) .* GROUP BY ", re.IGNORECASE
-)
 KEY_COLUMN = "ASSET_KEY"
 
 
@@ -121,54 +118,6 @@ class Topology:
         """Whether a statement reads from a shared stream of ours: lineage, whatever the name of what it makes."""
         definition = definition_of(text)
         return definition is not None and self.is_shared(definition.source)
-
-    def is_groups_table(self, name: str) -> bool:
-        """Whether this is the name of a groups table of ours, of this or an earlier definition."""
-        return re.fullmatch(re.escape(self.groups_prefix) + "[0-9A-F]{8}", name) is not None
-
-    def is_groups_form(self, text: str) -> bool:
-        """Whether a statement counts members as our groups tables do."""
-        return _COUNTS.match(" ".join(text.split())) is not None
-
-    def makes_groups_table(self, name: str, text: str) -> bool:
-        """Whether ``text`` made ``name`` as a groups table of ours, by its form too."""
-        return self.is_groups_table(name) and self.is_groups_form(text)
-
-    @cached_property
-    def groups_prefix(self) -> str:
-        """How the names of all our groups tables begin."""
-        return re.sub(r"[^A-Z0-9_]", "_", self.owner.upper()) + "_GROUPS_"
-
-    @cached_property
-    def groups_table(self) -> str:
-        """The name of the table that counts each group's members, with a hash of its definition."""
-        return (
-            self.groups_prefix
-            + hashlib.sha256(self._groups_select.encode("utf-8", "surrogatepass")).hexdigest()[:8].upper()
-        )
-
-    @cached_property
-    def _groups_select(self) -> str:
-        level = group_sql(self.level)
-        source = identifier(stored(self.join_table))
-        return f"SELECT {level} AS {GROUP_COLUMN}, COUNT(*) AS MEMBERS FROM {source} GROUP BY {level} EMIT CHANGES"
-
-    def create_groups_table(self) -> Statement:
-        """Return the statement that creates the groups table: it answers in 4 ms however many assets there are."""
-        name = self.groups_table
-        text = f"CREATE TABLE {identifier(name)} WITH (KAFKA_TOPIC={literal(name.lower())}, VALUE_FORMAT='JSON')"
-        properties = {"ksql.streams.auto.offset.reset": "earliest", **PROPERTIES}
-        command = f"table/`{name}`/create"
-        return Statement(f"{text} AS {self._groups_select};", properties, "create_table", name, command)
-
-    def drop_table(self, name: str) -> Statement:
-        """Return the statement that drops a groups table with its topic; be sure that nothing reads it."""
-        text = f"DROP TABLE {identifier(name)} DELETE TOPIC;"
-        return Statement(text, verb="drop_table", target=name, command_id=f"table/{name}/drop")
-
-    def select_groups(self) -> str:
-        """Return the pull query that reads the groups table."""
-        return f"SELECT {GROUP_COLUMN}, MEMBERS FROM {identifier(self.groups_table)};"
 
     def create_group(self, names: GroupNames, offset: Offset, retention_ms: int | None = None) -> Statement:
         """Return the statement that creates a group's stream.
