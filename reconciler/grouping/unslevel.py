@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from reconciler.ksqldb.levels import Level, group_sql
+from reconciler.ksqldb.levels import Level
 from reconciler.ksqldb.wire import Column
 from reconciler.model import Membership
 from reconciler.registry import Membership as Lookup
@@ -73,7 +73,7 @@ class LevelGrouping:
 
     def lookup(self) -> Lookup:
         """Say how the proxy finds the group of one asset."""
-        return Lookup(table=self._table, key=KEY, group=group_sql(self.level))
+        return Lookup.of(self._table, KEY, self.level)
 
 
 class UNSLevelGroupingStrategy(LevelGrouping):

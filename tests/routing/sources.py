@@ -111,7 +111,7 @@ class Ksql:
             return await self._push(request)
         self.questions.append(statement)
         rows = {} if self.lies else {key: value for key, value in self.table.items() if key not in self.hides}
-        where = re.search(r"WHERE \w+ = '((?:[^']|'')*)';$", statement)
+        where = re.search(r"WHERE `\w+` = '((?:[^']|'')*)';$", statement)
         if where is not None:
             asset = where[1].replace("''", "'")
             rows = {asset: rows[asset]} if asset in rows else {}
@@ -223,6 +223,6 @@ def registry(groups: dict[str, str], state_api: str | None = None, **changes: An
         "identity": {"kafka": "k1", "ksqldb": "default_"},
         "groups": groups,
         "state_api": state_api,
-        "membership": {"table": "asset_to_uns_map", "key": "ASSET_UUID", "group": "UNS_LEVELS['workcenter']"},
+        "membership": {"table": "asset_to_uns_map", "key": "ASSET_UUID", "levels": ["workcenter"], "separator": "-"},
     }
     return json.dumps({**document, **changes}, sort_keys=True).encode()
