@@ -100,7 +100,9 @@ class RegistryFollower:
                 if not _stands_by(response):
                     self._answered(response.status, response.headers.get("ETag"), body)
         except _NO_ANSWER as error:
-            self._complain("unreachable", f"the operator does not answer: {type(error).__name__}: {error}")
+            self._complain(
+                "unreachable", f"the operator at RECONCILER_URL does not answer: {type(error).__name__}: {error}"
+            )
 
     def _answered(self, status: int, etag: str | None, body: bytes) -> None:
         if status == HTTPStatus.OK:
