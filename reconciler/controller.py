@@ -41,6 +41,7 @@ from reconciler.pause import Pause, latest
 from reconciler.plan import make_plan
 from reconciler.platforms.base import Platform, PlatformState
 from reconciler.ports import Ksqldb
+from reconciler.registry import revision_of
 from reconciler.settings import Settings, without_user
 from reconciler.steps import Facts
 from reconciler.strays import Strays
@@ -292,7 +293,7 @@ class Controller:
         """Hand the current registry to those who follow it, also while ksqlDB is away."""
         published, _ = current_registry(platform.registries)
         if published is not None:
-            self._publish(published.live.data, published.document.revision)
+            self._publish(published.live.data, revision_of(published.live.data))
 
     def _publish(self, data: bytes, revision: str) -> None:
         self.metrics.registry(revision, len(data))

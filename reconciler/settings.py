@@ -28,6 +28,7 @@ from reconciler.quantities import Cores, Limit, Seconds, Tasks, TcpPort
 IN_FILES = ("ksqldb_username", "ksqldb_password")
 _SHOWN = 80
 _CREDENTIALS = re.compile(r"^(\w+://)?.*@", re.DOTALL)
+_QUERY = re.compile(r"[?#].*", re.DOTALL)
 
 
 class Environment(StrEnum):
@@ -321,8 +322,8 @@ def without_user(url: str) -> str:
 
 
 def masked(text: str) -> str:
-    """Return a value with what may be the credentials of a URL replaced by ``***``."""
-    return _CREDENTIALS.sub(r"\1***@", text)
+    """Return a value with what may be the credentials of a URL, or a token in its query, replaced by ``***``."""
+    return _QUERY.sub("?***", _CREDENTIALS.sub(r"\1***@", text))
 
 
 def _content(path: Path) -> str:

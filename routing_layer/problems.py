@@ -79,9 +79,9 @@ def unknown_asset(asset: str) -> Problem:
     return Problem(HTTPStatus.NOT_FOUND, "unknown-asset", f"asset {asset!r} is not in the UNS map")
 
 
-def asset_without_level(asset: str, expression: str) -> Problem:
+def asset_without_level(asset: str, level: str) -> Problem:
     """The asset is mapped, but not below the level that makes the groups."""
-    detail = f"asset {asset!r} is in the UNS map, but has no {expression}, so it belongs to no group"
+    detail = f"asset {asset!r} is in the UNS map, but has no {level}, so it belongs to no group"
     return Problem(HTTPStatus.NOT_FOUND, "asset-without-level", detail)
 
 

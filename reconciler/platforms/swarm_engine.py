@@ -20,7 +20,8 @@ from docker.api.client import APIClient
 from docker.auth import get_config_header, resolve_repository_name
 from docker.errors import DockerException
 from docker.utils import kwargs_from_env
-from requests.exceptions import ReadTimeout, RequestException
+from requests import Response
+from requests.exceptions import ReadTimeout, RequestException, TooManyRedirects
 
 from reconciler.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
 from reconciler.settings import masked
@@ -75,6 +76,15 @@ _LOG = logging.getLogger(__name__)
 
 class Gone(PlatformConflict):
     """The engine knows no object of this id."""
+
+
+class _Client(APIClient):
+    """The SDK's client without redirects: requests would send the image registry's credentials to any host."""
+
+    def get_redirect_target(self, resp: Response) -> str | None:
+        if super().get_redirect_target(resp) is not None:
+            raise TooManyRedirects("it answered with a redirect, which is not followed")
+        return None
 
 
 class Engine:
@@ -199,7 +209,7 @@ class Engine:
     def _connect(self) -> APIClient:
         try:
             where: dict[str, Any] = {"base_url": self._base_url} if self._base_url else {**kwargs_from_env()}
-            return APIClient(**where, version="auto", timeout=max(1, round(self._timeout)))
+            return _Client(**where, version="auto", timeout=max(1, round(self._timeout)))
         except (DockerException, RequestException, OSError, ValueError) as problem:
             if isinstance(problem, RequestException | OSError) or isinstance(problem.__cause__, RequestException):
                 where_to = self._base_url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"

@@ -455,9 +455,9 @@ EFFECTS = (
     Effect(
         "UNS_FASTAPI_GROUP_GROUPING_LEVEL",
         "area",
-        lambda s, _: world(s).strategy.lookup().group,
-        "UNS_LEVELS['workcenter']",
-        "UNS_LEVELS['area']",
+        lambda s, _: world(s).strategy.lookup().levels,
+        ("workcenter",),
+        ("area",),
     ),
     Effect("UNS_FASTAPI_GROUP_GROUPING_LEVEL", "area", has("UNS_LEVELS['area']"), False, True),
     Effect("STATE_API_IMAGE", "s:2", state(lambda s: s.image), "ghcr.io/openfactoryio/state-api:latest", "s:2"),
