@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -17,7 +18,7 @@ from reconciler.registry import Registry
 from routing_layer import metrics as exposition
 from routing_layer import problems
 from routing_layer.dial import Dialer, Target
-from routing_layer.forward import Forwarder, Passed, StreamAborted
+from routing_layer.forward import Forwarder, Passed, StreamAborted, taken
 from routing_layer.ksql import Ksql, open_session
 from routing_layer.lookup import Lookup
 from routing_layer.membership import Membership, NegativeCache
@@ -111,6 +112,7 @@ class Proxy:
         request[_ROUTE] = route
         if request.method not in ("GET", "HEAD"):
             handler = self._wrong_method
+        await taken(request, self.settings.idle_timeout)
         try:
             response = await handler(request)
         except problems.Problem as problem:
@@ -311,15 +313,8 @@ def _asset_of(request: web.BaseRequest) -> str | None:
     return (named.pop() or None) if named else None
 
 
-_targets: dict[str, Target] = {}
-
-
-def _target(url: str) -> Target:
-    """Take a URL apart once (URLs come from the registry and are few)."""
-    target = _targets.get(url)
-    if target is None:
-        target = _targets[url] = Target.of(url)
-    return target
+#: Takes each URL of the registry apart once.
+_target = functools.lru_cache(maxsize=4096)(Target.of)
 
 
 def _document(document: object, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
