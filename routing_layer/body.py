@@ -11,7 +11,7 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 FIELD_LINE = _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*"
 _FIELD_LINE = re.compile(FIELD_LINE)
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
-_EXTENSION = rb"[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
+_EXTENSION = rb";[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
 _DIGITS = 15  # of a chunk's size: more than any body has, less than what overflows elsewhere
 #: The line before a chunk (RFC 9112, section 7.1), its CRLF excluded.
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,%d})(?:%b)*" % (_DIGITS, _EXTENSION))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from routing_layer.upstream import COLLECT, Exchange, UpstreamBroke, body_of
 
-_EXAMPLES = 1500
+_EXAMPLES = 1000
 
 
 @dataclass
@@ -129,7 +129,7 @@ def _reference(data: bytes) -> Reading:
 
 _HEAD = rb"(?is)\A(?:HTTP/1.1 1\d\d .*?\r\n\r\n)*HTTP/1.[01] \d\d\d(?:(?!\r\n\r\n).)*?"  # and a part of its fields
 _WORD = rb"[\w!#$%&'*+.^`|~-]+"
-_EXTENSION = rb"[ \t]*;[ \t]*" + _WORD + rb"(?:[ \t]*=[ \t]*(?:" + _WORD + rb"|\"[^\"\r]*\"))?"
+_EXTENSION = rb";[ \t]*" + _WORD + rb"(?:[ \t]*=[ \t]*(?:" + _WORD + rb"|\"[^\"\r]*\"))?"
 #: Why we may refuse what h11 takes: each is a rule of RFC 9112 or 9110 that h11 does not insist on.
 _STRICTER = {
     "half a line end": rb"(?<!\r)\n|\r(?!\n)",
@@ -138,7 +138,7 @@ _STRICTER = {
     "no blank after the status code": rb"HTTP/1\.[01] \d\d\d\r",
     "a status code that does not exist": rb"HTTP/\d\.\d [06-9]\d\d",
     "another version": rb"\A(?!HTTP/1\.[01] )|\nHTTP/(?!1\.[01] )",
-    "interim with a length or a coding": rb"(?is)HTTP/1.1 1\d\d (?:(?!\r\n\r\n).)*\n(?:content-length|transfer-encoding):",
+    "interim with a length or a coding": rb"(?is)HTTP/1.1 1\d\d .*\n(?:content-length|transfer-encoding):",
     "without content, with a length or a coding": rb"(?is)HTTP/1.[01] 204 .*\n(?:content-length|transfer-encoding):",
     "a list of lengths": _HEAD + rb"\ncontent-length:[^\n]*,",
     "several lengths": _HEAD + rb"\ncontent-length:.*\ncontent-length:",
@@ -152,7 +152,7 @@ _STRICTER = {
 }
 
 _PIECES = st.lists(st.integers(0, 600), max_size=8)
-_CRLF = st.sampled_from([b"\r\n"] * 40 + [b"\n", b"\r", b"\r\r\n", b"\n\r\n", b"\r\n "])
+_CRLF = st.sampled_from([b"\r\n"] * 100 + [b"\n", b"\r", b"\r\r\n", b"\n\r\n", b"\r\n "])
 _STATUS = st.sampled_from(
     [
         *[b"HTTP/1.1 200 OK"] * 8,
@@ -165,11 +165,11 @@ _BAD_LENGTHS = (b"5, 5", b"+5", b"5,6", b"", b"0x5", b"-1", b"5 ", b"5 5", b"1" 
 _CODINGS = (b"gzip", b"chunked, chunked", b"gzip, chunked", b"CHUNKED ", b"", b"identity", b"xchunked")
 _LINES = st.sampled_from(
     [
-        *[b"Content-Length: " + value for value in _GOOD_LENGTHS] * 4,
+        *[b"Content-Length: " + value for value in _GOOD_LENGTHS],
         *[b"content-length:" + value for value in _BAD_LENGTHS],
-        *[b"Transfer-Encoding: chunked"] * 20,
+        *[b"Transfer-Encoding: chunked"] * 4,
         *[b"Transfer-Encoding:" + value for value in _CODINGS],
-        *[b"X-A: 1", b"Set-Cookie: a=b; c", b"X:", b"Connection: close", b"Connection: X-A, keep-alive"] * 4,
+        *[b"X-A: 1", b"Set-Cookie: a=b; c", b"X:", b"Connection: close", b"Connection: X-A, keep-alive"] * 30,
         *(
             b"X-A : 1",
             b" folded",
@@ -183,16 +183,16 @@ _LINES = st.sampled_from(
         ),
     ]
 )
-_SIZES = st.sampled_from([*[b"%x", b"%X", b"%02x"] * 6, b"0x%x", b" %x", b"+%x", b"%x ", b"%016x"])
+_SIZES = st.sampled_from([*[b"%x", b"%X", b"%02x"] * 12, b"0x%x", b" %x", b"+%x", b"%x ", b"%016x"])
 _EXTENSIONS = st.sampled_from(
-    [*[b"", b"", b";a", b";a=b;c", b';a="b"'] * 4, b" ;a", b" ", b";", b";a\x00", b";a\nb", b";=", b'"', b";a b"]
+    [*[b"", b"", b";a", b";a=b;c", b';a="b"'] * 10, b" ;a", b" ", b";", b";a\x00", b";a\nb", b";=", b'"', b";a b"]
 )
 _CHUNK = st.builds(
     lambda content, size, extension, end: size % len(content) + extension + b"\r\n" + content + end,
     st.binary(min_size=1, max_size=12),
     _SIZES,
     _EXTENSIONS,
-    st.sampled_from([*[b"\r\n"] * 30, b"\n", b"", b"\r", b"x\r\n", b"\r\r\n"]),
+    st.sampled_from([*[b"\r\n"] * 60, b"\n", b"", b"\r", b"x\r\n", b"\r\r\n"]),
 )
 _CHUNKED = st.builds(
     lambda chunks, last, trailer, end: b"".join(chunks) + last + trailer + end,
@@ -211,9 +211,21 @@ _BYTES = b'\x00\t\n\x0b\r "+,-0159:;=Aax\x7f\x85\xff'
 @st.composite
 def _responses(draw: st.DrawFn) -> bytes:
     """A response that is nearly right, or right."""
-    lines = [draw(_STATUS), *draw(st.lists(_LINES, max_size=4))]
+    body = draw(st.one_of(_CHUNKED, st.binary(max_size=14)))
+    extra = draw(st.sampled_from([b"", b"", b"", b"x", b"HTTP/1.1 200 OK\r\n\r\n"]))
+    framing = draw(
+        st.sampled_from(
+            [
+                [],
+                [b"Transfer-Encoding: chunked"],
+                [b"Transfer-Encoding: chunked"],
+                *[[b"Content-Length: %d" % len(body)]] * 2,
+            ]
+        )
+    )
+    lines = [draw(_STATUS), *draw(st.lists(_LINES, max_size=2)), *framing, *draw(st.lists(_LINES, max_size=2))]
     head = b"".join(line + draw(_CRLF) for line in lines) + draw(_CRLF)
-    body = draw(st.one_of(_CHUNKED, _CHUNKED, st.binary(max_size=14)))
+    body += extra
     data = bytearray(draw(_INTERIM) + head + body)
     for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
         position, byte = draw(st.integers(0, len(data))), draw(st.sampled_from(_BYTES))

@@ -55,6 +55,7 @@ _NO_CHUNKS = [
         b"\x0b9\r\n",
         b"9\x0c\r\n",
         b"9\x00\r\n",
+        b"1 ;a\r\na\r\n",
         b"\xd9\xa1\r\na\r\n",
         b"1.0\r\na\r\n",
     ),
@@ -107,7 +108,7 @@ def test_what_is_not_a_chunk_is_refused(data: bytes, size: int) -> None:
             b"1;a\r\na\r\n0;z=1\r\n\r\n",
             b'1;a="b;\\"c"\r\na\r\n0\r\n\r\n',
         ),
-        *(b"1 ; a = b;c\r\na\r\n0\r\n\r\n", b"1\r\na\r\n0\r\nX-Sum: 1\r\nEmpty:\r\n\r\n", b"1\r\na\r\n000\r\n\r\n"),
+        *(b"1; a = b;c\r\na\r\n0\r\n\r\n", b"1\r\na\r\n0\r\nX-Sum: 1\r\nEmpty:\r\n\r\n", b"1\r\na\r\n000\r\n\r\n"),
     ],
 )
 def test_every_form_of_a_chunk_is_taken(data: bytes) -> None:
