@@ -18,7 +18,7 @@ from reconciler.registry import Registry
 from routing_layer import metrics as exposition
 from routing_layer import problems
 from routing_layer.dial import Dialer, Target
-from routing_layer.forward import Forwarder, Passed, StreamAborted, taken
+from routing_layer.forward import Forwarder, Passed, StreamAborted
 from routing_layer.ksql import Ksql, open_session
 from routing_layer.lookup import Lookup
 from routing_layer.membership import Membership, NegativeCache
@@ -112,7 +112,6 @@ class Proxy:
         request[_ROUTE] = route
         if request.method not in ("GET", "HEAD"):
             handler = self._wrong_method
-        await taken(request, self.settings.idle_timeout)
         try:
             response = await handler(request)
         except problems.Problem as problem:

@@ -188,7 +188,7 @@ class Forwarder:
         reuse = self._reusable(request)
         data = _client_head(head, keep_alive=reuse, framed=False)
         _transport(request).write(data if request.method == "HEAD" else data + body)
-        await taken(request, self._idle_timeout)
+        await _taken(request, self._idle_timeout)
         return Passed(head.status, keep_alive=reuse)
 
     def _reusable(self, request: web.BaseRequest) -> bool:
@@ -225,7 +225,7 @@ class Forwarder:
             loop.call_later(_KEPT_SECONDS, self._sweep)
 
 
-async def taken(request: web.BaseRequest, limit: float) -> None:
+async def _taken(request: web.BaseRequest, limit: float) -> None:
     """Wait until the client has taken what was written for it, but for a rest that is bounded.
 
     Raises:
