@@ -106,7 +106,7 @@ class ChunkedBody:
             BrokenBody: a chunk's size or end, or a line of the trailer, is not what it must be.
         """
         if not (self._left or self._rest or self._in_trailer):
-            end = data.find(b"\r\n", 0, _DIGITS + 2)
+            end = data.find(b"\r\n", 0, 17)  # _DIGITS and the line's end
             # An event is nearly always one whole chunk in one read: no loop, one slice.
             if (
                 end > 0
@@ -152,8 +152,6 @@ class ChunkedBody:
                 raise BrokenBody(f"a line of the chunked coding is too long or has control characters: {line[:20]!r}")
             return len(data)
         line = data[position:end]
-        if len(line) > self.LONGEST_LINE:
-            raise BrokenBody(f"a line of the chunked coding is too long: {line[:20]!r}")
         if self._in_trailer:
             self._trailer_line(line)
         else:
@@ -162,17 +160,19 @@ class ChunkedBody:
 
     def _trailer_line(self, line: bytes) -> None:
         self._trailer += len(line) + 2
-        if self._trailer > self.LONGEST_TRAILER:
+        if self._trailer > self.LONGEST_TRAILER or len(line) > self.LONGEST_LINE:
             raise BrokenBody("the trailer is too long")
         if line and not _FIELD_LINE.fullmatch(line):
             raise BrokenBody(f"not a field of a trailer: {line[:20]!r}")
         self.done = not line
 
     def _size(self, line: bytes) -> None:
-        found = _SIZE_LINE.fullmatch(line)
-        if found is None:
-            raise BrokenBody(f"not the size of a chunk: {line[:20]!r}")
-        size = int(found[1], 16)
+        if not line or len(line) > _DIGITS or line.strip(_HEXADECIMAL):  # not the usual form
+            found = _SIZE_LINE.fullmatch(line)
+            if found is None or len(line) > self.LONGEST_LINE:
+                raise BrokenBody(f"not the size of a chunk: {line[:20]!r}")
+            line = found[1]
+        size = int(line, 16)
         if size == 0:
             self._in_trailer = True
         else:

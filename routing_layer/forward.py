@@ -21,6 +21,9 @@ _NOT_FORWARDED = frozenset(
     (
         *(b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"trailer", b"upgrade"),
         *(b"transfer-encoding", b"content-length", b"expect", b"host", b"x-forwarded-host", b"x-forwarded-proto"),
+        # What a service that sees headers as environment variables takes for ours.
+        *(b"x_forwarded_for", b"x_forwarded-for", b"x-forwarded_for", b"x_forwarded_host", b"x_forwarded-host"),
+        *(b"x-forwarded_host", b"x_forwarded_proto", b"x_forwarded-proto", b"x-forwarded_proto"),
     ),
 )
 #: Idle connections to one service that are kept, and for how long (servers close theirs after 5 s and more).
@@ -159,6 +162,10 @@ class Forwarder:
             raise _Stale
         return head, body
 
+    def _drop(self, exchange: Exchange, target: Target) -> None:
+        exchange.abort()
+        self._report(exchange, target)
+
     def _report(self, exchange: Exchange, target: Target) -> None:
         if exchange.fault:
             self._dialer.failed(target, exchange.fault)
@@ -172,6 +179,7 @@ class Forwarder:
         if request.method == "HEAD":
             return Passed(head.status, keep_alive=reuse)
         ended = await stream.run(head, request, client, framed=framed)
+        stream.close(ended)
         if ended not in CLEAN or (ended is not Ended.UPSTREAM_ENDED and not framed):
             # No last chunk: the client must see that it did not get everything. What is pending is still sent, but a
             # client that takes nothing does not keep its connection (nor what is pending our memory).
@@ -181,6 +189,7 @@ class Forwarder:
                 client.close()
                 asyncio.get_running_loop().call_later(self._idle_timeout, client.abort)
             return Passed(head.status, keep_alive=False)
+        await _taken(request, self._idle_timeout)
         return Passed(head.status, keep_alive=reuse)
 
     async def _whole(self, request: web.BaseRequest, head: Head, body: bytes) -> Passed:
@@ -201,7 +210,7 @@ class Forwarder:
             until, exchange = kept.pop()
             if until > now and exchange.usable:
                 return exchange
-            exchange.abort()
+            self._drop(exchange, target)
         return None
 
     def _keep(self, target: Target, exchange: Exchange) -> None:
@@ -211,14 +220,14 @@ class Forwarder:
         kept = self._kept.setdefault(target, deque())
         kept.append((loop.time() + _KEPT_SECONDS, exchange))
         if len(kept) > _KEPT:
-            kept.popleft()[1].abort()
+            self._drop(kept.popleft()[1], target)
 
     def _sweep(self) -> None:
         """Close the connections whose time is over, and forget the services without one."""
         loop = asyncio.get_running_loop()
         for target, kept in list(self._kept.items()):
             while kept and (kept[0][0] <= loop.time() or not kept[0][1].open):
-                kept.popleft()[1].abort()
+                self._drop(kept.popleft()[1], target)
             if not kept:
                 del self._kept[target]
         if self._kept:

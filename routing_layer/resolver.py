@@ -27,8 +27,9 @@ _PATIENCE_SECONDS = 0.3
 _LOOKUP_SECONDS = 10.0
 #: Lookups that take longer count as hanging.
 _HANGS_SECONDS = 1.0
-#: Threads in which names are looked up, at most. Names that hung the last time share half of them.
-_THREADS = 256
+#: Threads in which names are looked up, at most; and those of names that hung the last time.
+_THREADS = 128
+_THREADS_OF_HUNG = 64
 
 Name = tuple[str, int]
 #: Gives a name's addresses, in any order; fails with ``socket.gaierror``.
@@ -147,7 +148,8 @@ class Addresses:
 class SystemResolver:
     """Asks the system, as it is configured (in a Swarm: the engine's own name server), each name in a thread.
 
-    The threads are daemons: one that hangs does not hold up the end of the process.
+    A thread has a name until the library gives up, so names wait for a thread when all are taken. Those that hung the
+    last time have threads of their own to wait for. The threads are daemons: the process can end while they hang.
     """
 
     def __init__(self, getaddrinfo: Callable[..., Any] = socket.getaddrinfo) -> None:
@@ -155,57 +157,58 @@ class SystemResolver:
         self._getaddrinfo = getaddrinfo
         self._busy = set[Name]()
         self._hung = Recent[Name, bool](60.0)
+        self._threads = asyncio.Semaphore(_THREADS)
+        self._threads_of_hung = asyncio.Semaphore(_THREADS_OF_HUNG)
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
         """Return the addresses of a host.
 
         Raises:
-            socket.gaierror: there is no such name; or (``EAI_AGAIN``) no answer, its last lookup still hangs, or too
-                many others do.
+            socket.gaierror: there is no such name; or (``EAI_AGAIN``) no answer, or its last lookup still hangs.
         """
         with contextlib.suppress(ValueError):
             return [str(ipaddress.ip_address(host))]
         name = host, port
-        most = _THREADS // 2 if self._hung.get(name) else _THREADS
         if name in self._busy:
             raise socket.gaierror(socket.EAI_AGAIN, "the last lookup still hangs")
-        if len(self._busy) >= most:
-            raise socket.gaierror(socket.EAI_AGAIN, "too many lookups hang")
+        threads = self._threads_of_hung if self._hung.get(name) else self._threads
+        await threads.acquire()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Sequence[str]] = loop.create_future()
-        thread = threading.Thread(target=self._ask, args=(loop, answer, name), name=f"lookup {host}", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as error:
-            raise socket.gaierror(socket.EAI_AGAIN, "no thread can be started") from error
+
+        def ask() -> None:
+            began = time.monotonic()
+            found = self._ask(name)
+            hung = time.monotonic() - began > _HANGS_SECONDS
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+                loop.call_soon_threadsafe(over, found, hung)
+
+        def over(found: Sequence[str] | socket.gaierror, hung: bool) -> None:
+            threads.release()
+            self._busy.discard(name)
+            if hung:
+                self._hung.put(name, True)
+            else:
+                self._hung.forget(name)
+            if answer.done():  # nobody waits any more
+                return
+            if isinstance(found, socket.gaierror):
+                answer.set_exception(found)
+            else:
+                answer.set_result(found)
+
         self._busy.add(name)
+        try:
+            threading.Thread(target=ask, name=f"lookup {host}", daemon=True).start()
+        except RuntimeError as error:  # the system allows no more
+            over(socket.gaierror(socket.EAI_AGAIN, str(error)), hung=False)
         return await answer
 
-    def _ask(self, loop: asyncio.AbstractEventLoop, answer: asyncio.Future[Sequence[str]], name: Name) -> None:
-        began = time.monotonic()
-        found: Sequence[str] | socket.gaierror
+    def _ask(self, name: Name) -> Sequence[str] | socket.gaierror:
         try:
-            found = [str(item[4][0]) for item in self._getaddrinfo(*name, type=socket.SOCK_STREAM)]
+            return [str(item[4][0]) for item in self._getaddrinfo(*name, type=socket.SOCK_STREAM)]
         except socket.gaierror as error:
-            found = error
-        except (OSError, ValueError) as error:  # ValueError: what can be no name, as "a..b"
-            code = socket.EAI_AGAIN if isinstance(error, OSError) else socket.EAI_NONAME
-            found = socket.gaierror(code, f"{type(error).__name__}: {error}")
-        hung = time.monotonic() - began > _HANGS_SECONDS
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
-            loop.call_soon_threadsafe(self._answered, answer, name, found, hung)
-
-    def _answered(
-        self, answer: asyncio.Future[Sequence[str]], name: Name, found: Sequence[str] | socket.gaierror, hung: bool
-    ) -> None:
-        self._busy.discard(name)
-        if hung:
-            self._hung.put(name, True)
-        else:
-            self._hung.forget(name)
-        if answer.done():  # nobody waits any more
-            return
-        if isinstance(found, socket.gaierror):
-            answer.set_exception(found)
-        else:
-            answer.set_result(found)
+            return error
+        except Exception as error:  # noqa: BLE001 - ValueError for what can be no name ("a..b"); the caller waits
+            code = socket.EAI_NONAME if isinstance(error, ValueError) else socket.EAI_AGAIN
+            return socket.gaierror(code, f"{type(error).__name__}: {error}")

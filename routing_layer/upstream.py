@@ -166,7 +166,7 @@ class Exchange(asyncio.Protocol):
     the next request would take them for its own answer.
 
     Attributes:
-        fault: why the body cannot be read on; empty while it can.
+        fault: what was wrong with the bytes after the head; empty if nothing.
     """
 
     __slots__ = (
@@ -279,22 +279,23 @@ class Exchange(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass on what was read."""
-        if self._sink is not None and self.body is not None:
+        sink, body = self._sink, self.body
+        if sink is not None and body is not None:
             try:
-                payload = self.body.feed(data)
+                payload = body.feed(data)
             except BrokenBody as error:
                 self.fault = f"malformed body: {error}"
                 self._end(complete=False)
                 return
             if payload:
-                self._sink(payload)
-            if self.body.done:
+                sink(payload)
+            if body.done:
                 self._end(complete=True)
         elif self._wanted:
             self._buffer += data
             self._read_head()
-        elif self.transport is not None:
-            self.transport.abort()
+        else:
+            self._refuse_unasked()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever waits."""
@@ -355,9 +356,14 @@ class Exchange(asyncio.Protocol):
         elif len(self._buffer) >= length:
             self._wanted = False
             self._answer.set_result((head, bytes(self._buffer[:length])))
-            if len(self._buffer) > length and self.transport is not None:
-                self.transport.abort()
+            if len(self._buffer) > length:
+                self._refuse_unasked()
             self._buffer.clear()
+
+    def _refuse_unasked(self) -> None:
+        self.fault = "it sent bytes that were not asked for"
+        if self.transport is not None:
+            self.transport.abort()
 
     def _late(self) -> None:
         self._fail(UpstreamLate())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from tests.routing.world import Connection, World, until, world
+from tests.routing.world import Connection, World, chunk, until, world
 
 _LARGE = 1_000_000
 _KIB = 1024
@@ -33,29 +33,40 @@ async def _settles(count: list[int]) -> int:
     return last
 
 
+async def _is_cut(around: World) -> None:
+    """Wait until a connection ends."""
+    descriptors = around.proxy.descriptors()
+    await until(lambda: around.proxy.descriptors() < descriptors, "the client is cut")
+
+
 def _request(target: str) -> bytes:
     return f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
 
 
 async def test_pipelined_requests_are_answered_as_they_are_read() -> None:
-    """400 requests for 1 MB each, never read: a few are asked of the service, and one answer is in memory."""
+    """400 requests for 1 MB each, or 200 kB in one chunk, never read: a few are asked of the service, and few kept."""
     asked = [0]
 
     async def large(connection: Connection) -> None:
         asked[0] += 1
-        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % _LARGE + b"x" * _LARGE)
+        if connection.target.endswith("?chunks"):
+            await connection.send(
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(b"x" * 200_000) + chunk(b"")
+            )
+        else:
+            await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % _LARGE + b"x" * _LARGE)
 
-    async with world(state=large, IDLE_TIMEOUT="3s") as around:
-        (await around.proxy.get("/asset_state")).leave()
-        before = around.proxy.memory()
-        asked[0] = 0
-        client = await _never_reads(around, _request("/asset_state") * 400)
-        assert 0 < await _settles(asked) < 20
-        assert around.proxy.memory() - before < 16 * _KIB
-        descriptors = around.proxy.descriptors()
-        await until(lambda: around.proxy.descriptors() < descriptors, "the client is cut")
-        client.transport.abort()
-        assert asked[0] < 20
+    async with world(state=large, IDLE_TIMEOUT="2s") as around:
+        for target in ("/asset_state", "/asset_state?chunks"):
+            (await around.proxy.get(target)).leave()
+            before = around.proxy.memory()
+            asked[0] = 0
+            client = await _never_reads(around, _request(target) * 400)
+            assert 0 < await _settles(asked) < 40
+            assert around.proxy.memory() - before < 16 * _KIB
+            await _is_cut(around)
+            client.transport.abort()
+            assert asked[0] < 40
 
 
 async def test_pipelined_requests_get_every_byte_when_they_are_read() -> None:
@@ -84,7 +95,7 @@ async def test_a_huge_answer_is_read_from_the_service_as_the_client_takes_it() -
             await connection.send(b"x" * _LARGE)
             sent[0] += 1
 
-    async with world(state=huge, IDLE_TIMEOUT="3s") as around:
+    async with world(state=huge, IDLE_TIMEOUT="2s") as around:
         before = around.proxy.memory()
         client = await _never_reads(around, _request("/asset_state"))
         assert 0 < await _settles(sent) < 30
