@@ -141,6 +141,8 @@ class Addresses:
             if error.errno in (socket.EAI_NONAME, socket.EAI_NODATA):
                 self._answers.forget(name)
             raise
+        if not addresses:
+            raise socket.gaierror(socket.EAI_NODATA, "the name has no address")
         self._answers.put(name, _Answer(addresses, time.monotonic() + _DNS_SECONDS))
         return addresses
 
