@@ -156,10 +156,11 @@ def test_a_list_of_networks_without_those_of_the_swarm_is_not_complete(
     """A manager that lost its leader between two lists answers 200 with its local networks: no drift follows."""
     service = to_engine(SPEC, "t", {}, SPEC.image)
     engine.lists["services"] = [{"ID": "id1", "Version": {"Index": 7}, "Spec": service}]
-    engine.lists["networks"] = [{"Id": "n0", "Name": "bridge"}]
+    local = {"Id": "n0", "Name": "bridge", "Scope": "local"}
+    engine.lists["networks"] = [local]
     with pytest.raises(PlatformUnreachable, match="lacks networks"):
         platform.observe()
-    engine.lists["networks"] = [{"Id": "n0", "Name": "bridge"}, {"Id": SPEC.network, "Name": "factory-net"}]
+    engine.lists["networks"] = [local, {"Id": SPEC.network, "Name": "factory-net", "Scope": "swarm"}]
     live = platform.observe().services["t_group_weld"]
     assert live.spec is not None
     assert live.spec.network == "factory-net"
@@ -175,6 +176,7 @@ def test_a_task_that_is_counted_on_a_lost_node_is_found_out(
     engine.lists["services"] = [{"ID": "id1", "Version": {"Index": 7}, "Spec": service, "ServiceStatus": status}]
     network = {"Network": {"ID": SPEC.network, "Spec": {"Name": "factory-net"}}}
     runs = {"ServiceID": "id1", "CreatedAt": "2026-01-02T03:04:05Z", "Spec": {}, "Status": {"State": "running"}}
+    runs["DesiredState"] = "running"
     engine.lists["tasks"] = [{**runs, "NetworksAttachments": [network]}]
     seen = []
     for node in ("ready", "ready", "down", "down", "down", "ready", "ready"):
@@ -189,10 +191,10 @@ def test_a_task_that_is_counted_on_a_lost_node_is_found_out(
 
 def test_a_network_is_not_missing_from_such_a_list(engine: ScriptedEngine, platform: SwarmPlatform) -> None:
     """A list without any network of the Swarm says nothing; one with others says that it is not there."""
-    engine.lists["networks"] = [{"Name": "bridge", "Scope": "local"}]
+    engine.lists["networks"] = [{"Id": "n0", "Name": "bridge", "Scope": "local"}]
     with pytest.raises(PlatformUnreachable, match="no network of the Swarm"):
         platform.lacks(Reference.NETWORK, ("factory-net",))
-    engine.lists["networks"].append({"Name": "ingress", "Scope": "swarm"})
+    engine.lists["networks"].append({"Id": "n1", "Name": "ingress", "Scope": "swarm"})
     assert set(platform.lacks(Reference.NETWORK, ("factory-net",))) == {"factory-net"}
 
 
