@@ -73,7 +73,14 @@ def _health(item: Item, live: LiveService, facts: Facts) -> Item:
 
 
 def _advised(live: LiveService) -> str:
-    return "; ".join((live.error, *advice(live))) if live.error else ""
+    """Return the engine's words, with what helps where nothing else says it: `why` does for groups.
+
+    Which port is taken is said in any case, as the engine leaves it out.
+    """
+    brief = live.spec is None or live.spec.kind is Kind.GROUP
+    if not live.error or (brief and "port already" not in live.error):
+        return live.error
+    return "; ".join((live.error, *advice(live)))
 
 
 def _waiting(item: Item, live: LiveService, detail: str, facts: Facts) -> Item:

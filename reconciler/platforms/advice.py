@@ -49,7 +49,7 @@ _ERRORS: tuple[tuple[str, str], ...] = (
     ),
     (r"no such network|network \S+ not found|could not find network", "the network {network} (DOCKER_NETWORK) is gone"),
     (
-        r"no available (ipv4 |ip )?addresses|could not find an available|address space (is )?exhausted",
+        r"network attachments|addresses? .*exhausted|no available (ipv4 |ip )?address|could not find an available",
         "no address is free in the network {network} (DOCKER_NETWORK): make one with a larger subnet",
     ),
     (r"(secret|config) reference|(secret|config) \S+ not found", "a secret or config that it mounts is gone"),
