@@ -6,7 +6,7 @@
 # that matters: a task of a Swarm counts as running only once it is healthy, and engines before 25 have no interval for
 # the start of its own. So the engine's interval is short and the check itself waits: before the first success it asks
 # every 0.1 s, after it 30 s go by before the next question. Measured, for an idle container: a new Python every 2 s
-# cost 4.0 % of a core, this one 0.05 %.
+# cost 4.0 % of a core, this one 0.09 %.
 port=${!1:-$2} path=${3:-/healthz} alive=/dev/shm/alive  # writable with a read-only root, and empty at each start
 
 answers() {

@@ -89,9 +89,7 @@ class FakePlatform:
         if current is None or current.version != live.version:
             raise PlatformConflict(f"service {live.name}: update out of sequence")
         self._need_configs(spec)
-        self.services[live.name.casefold()] = replace(
-            current, version=next(self._ids), spec=spec, since=self.clock()
-        )
+        self.services[live.name.casefold()] = replace(current, version=next(self._ids), spec=spec, since=self.clock())
 
     def remove_service(self, live: LiveService) -> None:
         """Remove it by id."""

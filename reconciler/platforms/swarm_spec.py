@@ -106,7 +106,7 @@ def from_engine(raw: Raw, networks: Mapping[str, str]) -> ServiceSpec | None:
     labels = raw.get("Labels") or {}
     task = raw["TaskTemplate"]
     container = task.get("ContainerSpec")
-    if labels.get(KIND) not in set(Kind) or not container or "Replicated" not in raw["Mode"]:
+    if labels.get(KIND) not in set(Kind) or not container or raw["Mode"].get("Replicated") is None:
         return None
     ports = _ports(raw)
     resources = task.get("Resources") or {}

@@ -62,7 +62,8 @@ def test_services_of_another_prefix_are_named(stage: Stage) -> None:
     plan, survey = renamed(stage)
     note = (
         "4 services carry our label under a name that is not ours (a copy, or another RESOURCE_PREFIX) and are left "
-        "alone: ofa_group_Paint, ofa_group_Weld, ofa_routing_layer, ofa_state_api; docs/operations.md says how to remove them"
+        "alone: ofa_group_Paint, ofa_group_Weld, ofa_routing_layer, ofa_state_api; docs/operations.md says how "
+        "to remove them"
     )
     assert plan_text(plan).splitlines()[-2:] == [f"note      {note}", "Plan: nothing to do, in sync."]
     assert note in status_text(plan, survey).splitlines()

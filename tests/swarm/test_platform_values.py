@@ -59,7 +59,9 @@ def test_a_hardened_service_has_a_root_that_cannot_be_written(sandbox: Sandbox) 
     """Nor any capability; its `/tmp` can be written."""
     spec = sandbox.create_running(sandbox.spec(hardened=True))
     assert sandbox.drift(spec) == ()
-    script = "echo x >/tmp/x && ! (echo x >/x) 2>/dev/null && while read -r l; do case $l in CapEff*) echo \"$l\";; esac; done"
+    script = (
+        'echo x >/tmp/x && ! (echo x >/x) 2>/dev/null && while read -r l; do case $l in CapEff*) echo "$l";; esac; done'
+    )
     shown = docker("exec", container_of(spec), "/bin/sh", "-c", f"{script} </proc/self/status")
     assert shown.split() == ["CapEff:", "0000000000000000"]
 

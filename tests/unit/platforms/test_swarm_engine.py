@@ -38,6 +38,8 @@ class ScriptedEngine(ThreadingHTTPServer):
         self.silent = threading.Event()
         self.resumed = threading.Event()
         self.seen: list[str] = []
+        self.bodies: list[bytes] = []
+        self.version: Any = {"ApiVersion": "1.43", "MinAPIVersion": "1.12"}
 
     def says(self, status: int, answer: Any) -> None:
         """Answer with ``status`` from now on; bytes go out as they are."""
@@ -50,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/version":
-            self._answer(200, b'{"ApiVersion": "1.41"}')
+            self._answer(200, json.dumps(self.server.version).encode())
             return
         self.server.seen.append(f"{self.command} {self.path}")
         if self.server.silent.is_set():
@@ -63,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_DELETE = do_GET  # noqa: N815 - the name that http.server asks for
 
     def _answer(self, status: int, body: bytes) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         self.send_response(status or 200)
         self.send_header("Content-Length", str(len(body) if status else len(body) + 100))
         self.end_headers()
@@ -275,7 +277,7 @@ def test_a_removal_of_what_is_gone_is_no_error(engine: ScriptedEngine, platform:
     """Somebody else was faster: the end is the same."""
     engine.says(404, {"message": "service id1 not found"})
     platform.remove_service(SERVICE)
-    assert engine.seen == ["DELETE /v1.41/services/id1"]
+    assert engine.seen == ["DELETE /v1.43/services/id1"]
 
 
 def test_an_update_of_what_is_gone_is_a_conflict(engine: ScriptedEngine, platform: SwarmPlatform) -> None:
