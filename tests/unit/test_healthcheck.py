@@ -77,6 +77,15 @@ def test_a_program_that_answers_is_healthy_at_once(script: Path, server: Server)
     assert server.asked == ["/healthz", "/info"]
 
 
+def test_after_a_gap_the_check_does_not_wait(script: Path, server: Server, tmp_path: Path) -> None:
+    """A container that was paused, or whose engine was restarted, is unhealthy until a check has succeeded."""
+    script.write_text(script.read_text().replace("sleep 2", "exit 9"))
+    arguments = (script, "X", str(server.server_port))
+    assert [check(*arguments).returncode for _ in range(2)] == [0, 9]
+    (tmp_path / "alive").write_text(f"{int(time.time()) - 10}\n")
+    assert [check(*arguments).returncode for _ in range(2)] == [0, 9]
+
+
 def test_a_program_that_comes_up_is_waited_for(script: Path, server: Server) -> None:
     """A check that fails at the start would cost the engine's interval, or the container."""
     server.status = 503
