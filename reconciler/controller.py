@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -18,6 +18,7 @@ from reconciler import guards
 from reconciler.apply import Executor, Result
 from reconciler.backoff import Backoff
 from reconciler.changes import Changes
+from reconciler.deadline import Standing, with_deadline
 from reconciler.errors import KsqlUnreachable, ReconcilerError
 from reconciler.grouping.base import GroupingStrategy
 from reconciler.guards import Memory, Overrides, Verdict
@@ -143,6 +144,7 @@ class Controller:
         self._resynced = self.clocks.monotonic()
         self._survey, self._make_plan = Latest(survey), Latest(make_plan)
         self._changes = Changes()
+        self._standing: Mapping[str, Standing] = {}
         self._strays = Strays(world.ksqldb, world.topology, at_once=None if self.looks_once else 1)
         self._map = MapScan(world.strategy.read, self.clocks.monotonic)
 
@@ -241,7 +243,10 @@ class Controller:
         if any(isinstance(action, (CreateSharedStream, CreateStream)) for action in plan.actions):
             plan = self._make_plan(seen, verdict, self._facts(seen, self.world.ksqldb.query_limit()))
         if self.pause is not None and self.pause.active(self.clocks.wall()):
+            self._standing = {}  # what may not be written cannot get on
             return replace(plan, notes=(*plan.notes, self.pause.text))
+        now, at, limit = self.clocks.monotonic(), self.clocks.wall(), self.world.settings.progress_deadline
+        plan, self._standing = with_deadline(plan, self._standing, now, at, limit)
         return plan
 
     def _facts(self, seen: Survey, query_limit: int | None) -> Facts:
@@ -250,6 +255,7 @@ class Controller:
             topology=self.world.topology,
             lookup=self.world.strategy.lookup(),
             aged=self._aged(seen.observed.platform),
+            stalled=self._stalled(seen.observed.platform),
             failures=self.backoff.texts(),
             query_limit=query_limit,
         )
@@ -257,6 +263,11 @@ class Controller:
     def _aged(self, platform: PlatformState) -> frozenset[str]:
         now, limit = self.clocks.wall(), self.world.settings.registry_roll_after
         return frozenset(live.name for live in platform.registries if (now - live.updated_at).total_seconds() >= limit)
+
+    def _stalled(self, platform: PlatformState) -> frozenset[str]:
+        now, limit = self.clocks.wall(), self.world.settings.progress_deadline
+        since = {live.name: live.since for live in platform.services.values() if live.since is not None and limit}
+        return frozenset(name for name, moved in since.items() if (now - moved).total_seconds() >= limit)
 
     def _apply(self, plan: Plan) -> Iterator[Result]:
         self.backoff = self.backoff.only({action.key for action in plan.actions})

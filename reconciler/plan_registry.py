@@ -10,6 +10,7 @@ from reconciler.errors import RegistryError
 from reconciler.guards import Verdict
 from reconciler.model import Action, PublishRegistry, Refusal, RemoveRegistry
 from reconciler.names import GroupNames
+from reconciler.platforms.base import is_named
 from reconciler.registry import Registry, replaced
 from reconciler.settings import Settings
 from reconciler.steps import Facts, Step
@@ -86,5 +87,6 @@ def old_registries(survey: Survey, facts: Facts) -> list[Action]:
     """Forget all but the newest documents; never one that a service mounts, nor the one that made it out of date."""
     registries = survey.observed.platform.registries
     successors = {newer.name for newer, older in pairwise(registries) if older.mounted}
-    stale = registries[facts.settings.registry_keep :]
+    prefix = facts.settings.resource_prefix
+    stale = (live for live in registries[facts.settings.registry_keep :] if is_named(live, prefix))
     return [RemoveRegistry(live) for live in stale if not live.mounted and live.name not in successors]
