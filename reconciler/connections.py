@@ -38,6 +38,7 @@ _SHARE = 0.9
 #: Seconds after which a client that was refused can try again.
 RETRY_AFTER = 5
 _TICK_SECONDS = 0.5
+_END_OF_HEAD = b"\r\n\r\n"
 #: The state of a socket whose other side has answered "reset" (linux/tcp_states.h).
 _TCP_CLOSE = 7
 
@@ -335,7 +336,7 @@ class GuardedHandler(web.RequestHandler):
     A client that closes its half of the connection after its request still gets the answer.
     """
 
-    __slots__ = ("_guard", "_half_closed", "_wire", "entry")
+    __slots__ = ("_guard", "_half_closed", "_tail", "_wire", "entry")
 
     def __init__(self, manager: web.Server, *, guard: ConnectionGuard, **options: Any) -> None:
         """Wait for the connection."""
@@ -343,6 +344,7 @@ class GuardedHandler(web.RequestHandler):
         self._guard = guard
         self.entry: Entry | None = None
         self._half_closed = False
+        self._tail = b""
         self._wire: asyncio.Transport | None = None  # aiohttp forgets its own before the socket is closed
 
     def refusal(self, status: HTTPStatus) -> bytes:
@@ -376,6 +378,8 @@ class GuardedHandler(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Tell the guard whether a request is complete."""
         before = self._request_count
+        if data:
+            self._tail = (self._tail + data[-len(_END_OF_HEAD) :])[-len(_END_OF_HEAD) :]
         super().data_received(data)
         if self.entry is None:
             return
@@ -413,6 +417,8 @@ class GuardedHandler(web.RequestHandler):
         entry = self.entry
         if entry is not None and not self._messages:
             self._guard.idle(entry)
+            if self._tail != _END_OF_HEAD and not request.body_exists:
+                self._guard.reading(entry)  # a part of the next head came with this request, or behind it
             if self._half_closed or entry.excess:
                 self.close()
         return sent

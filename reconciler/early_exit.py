@@ -1,4 +1,4 @@
-"""Ends the process at SIGTERM and SIGINT from the moment this module is imported; import it before anything else.
+"""Ends the process at SIGTERM and SIGINT before it has anything to give back; install it before the other imports.
 
 Process 1 of a container ignores a signal that it has no handler for. A program's imports take up to a second, so
 without this a ``docker stop`` in that second is lost and ends in SIGKILL. The program replaces these handlers by its
@@ -19,5 +19,7 @@ def _end(number: int, _frame: object) -> None:
     os._exit(_SIGNALLED + number)
 
 
-for _number in ENDING:
-    signal.signal(_number, _end)
+def install() -> None:
+    """Listen from now on, in the main thread; a program that has something to give back installs its own."""
+    for number in ENDING:
+        signal.signal(number, _end)

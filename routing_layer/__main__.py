@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import reconciler.early_exit  # noqa: F401 - a signal that comes during the imports below must not be lost
+if __name__ == "__main__":  # a signal that comes during the imports below must not be lost
+    from reconciler import early_exit
+
+    early_exit.install()
 
 # isort: split
 import argparse
