@@ -7,7 +7,6 @@ if __name__ == "__main__":  # a signal that comes during the imports below must 
 
     early_exit.install()
 
-# isort: split
 import sys
 
 from demo.service import configure_logging, load, run, serve

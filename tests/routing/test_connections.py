@@ -127,7 +127,7 @@ async def _full(around: World) -> AsyncIterator[list[Response]]:
             streams.append(answer)
         assert answer.status == 503
         assert answer.header("Retry-After") == "5"
-        assert (await answer.problem())["type"] == "urn:openfactory:routing-layer:overloaded"
+        assert (await answer.problem())["type"] == "urn:openfactory:routing-layer:too-many-connections"
     yield streams
     for stream in streams:
         stream.leave()
@@ -175,7 +175,7 @@ async def test_an_address_has_its_number() -> None:
         streams = [await around.stream("A1") for _ in range(3)]
         refused = await around.proxy.get("/asset_stream?asset_uuid=A1")
         assert refused.status == 503
-        assert (await refused.problem())["type"] == "urn:openfactory:routing-layer:overloaded"
+        assert (await refused.problem())["type"] == "urn:openfactory:routing-layer:too-many-connections"
         other = await _connect(
             around.proxy, b"GET /asset_stream?asset_uuid=A1 HTTP/1.1\r\nHost: x\r\n\r\n", source="127.0.0.2"
         )
