@@ -7,6 +7,9 @@ from http import HTTPStatus
 
 from aiohttp import web
 
+from reconciler.connections import RETRY_AFTER
+from reconciler.text import printable
+
 CONTENT_TYPE = "application/problem+json"
 
 
@@ -19,6 +22,7 @@ class Problem(Exception):
         detail: what happened to this request, for people.
         retry_after: seconds after which trying again can help; None where it cannot.
         allow: the methods that the resource has, for 405.
+        ends_connection: nothing that follows on the connection can be trusted, or is wanted.
         passing: nothing was sent to a service and the cause is likely to be over in seconds.
 
     As text it is the cause, which may name what is internal and is for the log alone; without one, the detail.
@@ -32,6 +36,7 @@ class Problem(Exception):
         *,
         retry_after: int | None = None,
         allow: str | None = None,
+        ends_connection: bool = False,
         passing: bool = False,
         cause: str = "",
     ) -> None:
@@ -42,28 +47,50 @@ class Problem(Exception):
         self.detail = detail
         self.retry_after = retry_after
         self.allow = allow
+        self.ends_connection = ends_connection
         self.passing = passing
 
     def response(self) -> web.Response:
         """Return the answer."""
-        document = {
-            "type": f"urn:openfactory:routing-layer:{self.kind}",
-            "title": self.status.phrase,
-            "status": int(self.status),
-            "detail": self.detail,
-        }
         headers = {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)
         if self.allow is not None:
             headers["Allow"] = self.allow
-        body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
-        return web.Response(status=int(self.status), body=body, headers=headers)
+        return web.Response(status=int(self.status), body=self.document(), headers=headers)
+
+    def document(self) -> bytes:
+        """Return the answer's body; what a client has typed is escaped."""
+        document = {
+            "type": f"urn:openfactory:routing-layer:{self.kind}",
+            "title": self.status.phrase,
+            "status": int(self.status),
+            "detail": printable(self.detail),
+        }
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 def bad_request(detail: str) -> Problem:
     """The request itself is wrong."""
     return Problem(HTTPStatus.BAD_REQUEST, "bad-request", detail)
+
+
+def unsupported_version(version: str) -> Problem:
+    """The request is of another protocol."""
+    detail = f"{version} is not served here, HTTP/1.1 is"
+    return Problem(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "unsupported-version", detail, ends_connection=True)
+
+
+def late_request() -> Problem:
+    """The head of the request did not come in time."""
+    detail = "the head of the request was not complete in time"
+    return Problem(HTTPStatus.REQUEST_TIMEOUT, "late-request", detail, ends_connection=True)
+
+
+def overloaded() -> Problem:
+    """This process has no descriptors left for one more client, or for one more of this address."""
+    detail = "there is no room for more clients, or for more from this address"
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "too-many-connections", detail, retry_after=RETRY_AFTER, ends_connection=True)
 
 
 def unknown_path(path: str) -> Problem:

@@ -162,6 +162,10 @@ CASES = (
         {f'routing_layer_streams_ended_total{{reason="upstream_broke",{PROXY}}}': "0+60x60"},
         {},
     ),
+    Case("RoutingLayerFull", {f'routing_layer_connections_ended_total{{reason="refused",{PROXY}}}': "0+60x60"}, {}),
+    Case(
+        "RoutingLayerTaskEnds", {f'routing_layer_background_task_ends_total{{task="membership",{PROXY}}}': "0+1x60"}, {}
+    ),
 )
 #: A good day: nothing may fire.
 QUIET = {
@@ -185,6 +189,8 @@ QUIET = {
     f'routing_layer_requests_total{{route="asset_stream",code="200",{PROXY}}}': "0+60x120",
     f'routing_layer_requests_total{{route="asset_stream",code="502",{PROXY}}}': "0x30 5x90",
     f'routing_layer_streams_ended_total{{reason="client_left",{PROXY}}}': "0+60x120",
+    f'routing_layer_connections_ended_total{{reason="idle_timeout",{PROXY}}}': "0+60x120",
+    f'routing_layer_background_task_ends_total{{task="membership",{PROXY}}}': "0x30 1x90",
 }
 
 

@@ -98,6 +98,11 @@ class Ksql:
             await response.write(b'{"finalMessage":"Query Completed"}]')
             _cut(response)
 
+    async def poison(self, data: bytes) -> None:
+        """Send bytes to everybody who watches, as they are; those who come later do not get them."""
+        for response in list(self._watchers):
+            await response.write(data)
+
     async def _record(self, asset: str, group: str | None, *, gone: bool) -> None:
         self.history.append((asset, group, gone))
         for response in [] if self.mute else list(self._watchers):
