@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-<<<<<<< HEAD
-from functools import lru_cache
-=======
 from functools import lru_cache, partial
->>>>>>> edge
 from http import HTTPStatus
 from urllib.parse import parse_qsl, quote, unquote
 
@@ -325,13 +321,7 @@ class Proxy:
     def _registry_changed(self, before: Registry | None, now: Registry) -> None:
         if before is not None:
             self.streams.groups_removed(frozenset(before.groups.keys() - now.groups.keys()))
-<<<<<<< HEAD
         if before is None or (before.membership, before.identity) != (now.membership, now.identity):
-            if self._watch is not None:
-                self._watch.cancel()
-            self._watch = asyncio.create_task(self.follower.run(now.membership))
-=======
-        if before is None or before.membership != now.membership:
             self.supervisor.start("membership", partial(self.follower.run, now.membership))
 
     def _guard(self) -> ConnectionGuard:
@@ -355,7 +345,6 @@ class Proxy:
         async with asyncio.TaskGroup() as both:
             both.create_task(self.guard.run())
             both.create_task(self.metrics_guard.run())
->>>>>>> edge
 
     def _observe(self) -> None:
         observe = self.metrics.observe
@@ -389,15 +378,9 @@ def _asset_of(request: web.BaseRequest) -> str | None:
     return (named.pop() or None) if named else None
 
 
-<<<<<<< HEAD
-@lru_cache(maxsize=4096)
-def _target(url: str) -> Target:
-    """Take a URL apart once."""
-=======
 @lru_cache(_TARGETS)
 def _target(url: str) -> Target:
     """Take a URL of the registry apart once."""
->>>>>>> edge
     return Target.of(url)
 
 

@@ -21,7 +21,6 @@ class Problem(Exception):
         kind: last part of the ``type`` URN, stable, for programs.
         detail: what happened to this request, for people.
         retry_after: seconds after which trying again can help; None where it cannot.
-        allow: the methods that the resource has, for 405.
         ends_connection: nothing that follows on the connection can be trusted, or is wanted.
         passing: nothing was sent to a service and the cause is likely to be over in seconds.
 
@@ -35,7 +34,6 @@ class Problem(Exception):
         detail: str,
         *,
         retry_after: int | None = None,
-        allow: str | None = None,
         ends_connection: bool = False,
         passing: bool = False,
         cause: str = "",
@@ -46,7 +44,6 @@ class Problem(Exception):
         self.kind = kind
         self.detail = detail
         self.retry_after = retry_after
-        self.allow = allow
         self.ends_connection = ends_connection
         self.passing = passing
 
@@ -55,8 +52,8 @@ class Problem(Exception):
         headers = {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)
-        if self.allow is not None:
-            headers["Allow"] = self.allow
+        if self.status is HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = "GET, HEAD"  # of every resource
         return web.Response(status=int(self.status), body=self.document(), headers=headers)
 
     def document(self) -> bytes:
@@ -90,7 +87,9 @@ def late_request() -> Problem:
 def overloaded() -> Problem:
     """This process has no descriptors left for one more client, or for one more of this address."""
     detail = "there is no room for more clients, or for more from this address"
-    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "too-many-connections", detail, retry_after=RETRY_AFTER, ends_connection=True)
+    return Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE, "too-many-connections", detail, retry_after=RETRY_AFTER, ends_connection=True
+    )
 
 
 def unknown_path(path: str) -> Problem:
@@ -101,7 +100,7 @@ def unknown_path(path: str) -> Problem:
 def wrong_method(method: str) -> Problem:
     """The resources of the proxy are read-only."""
     detail = f"{method} is not supported here, GET and HEAD are"
-    return Problem(HTTPStatus.METHOD_NOT_ALLOWED, "wrong-method", detail, allow="GET, HEAD")
+    return Problem(HTTPStatus.METHOD_NOT_ALLOWED, "wrong-method", detail)
 
 
 def unknown_asset(asset: str) -> Problem:
