@@ -6,7 +6,7 @@ stream with our prefix. Nothing else is ever changed or removed, whatever its na
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -167,12 +167,20 @@ def _list(differences: tuple[str, ...]) -> str:
 def current_registry(registries: tuple[LiveRegistry, ...]) -> tuple[Published | None, Mapping[str, str]]:
     """Return the newest document that can be read, and those that were passed over."""
     unreadable: dict[str, str] = {}
-    for live in registries:
+    for live in newest_first(registries):
         try:
-            return Published(live, parse(live.data)), unreadable
-        except RegistryError as error:
+            document = parse(live.data)
+            document.canonical()  # one that is too large to be published cannot be compared with the next one either
+        except (RegistryError, ValueError) as error:
             unreadable[live.name] = str(error)
+        else:
+            return Published(live, document), unreadable
     return None, unreadable
+
+
+def newest_first(registries: Iterable[LiveRegistry]) -> list[LiveRegistry]:
+    """Sort documents by their numbers; of equal numbers in the order of names, so that everybody takes the same."""
+    return sorted(registries, key=lambda live: (-live.sequence, live.name))
 
 
 def _services(observed: Observed, settings: Settings) -> Mapping[str, LiveService]:

@@ -120,6 +120,7 @@ class LiveService:
         running: tasks that run and are healthy.
         update_state: of a rolling update: ``""``, ``updating``, ``paused``, ``completed``, ...
         error: why tasks do not run, in the engine's own words; ``""`` where they do.
+        updated_at: when the service was last changed (the engine's clock, with time zone); None where unknown.
     """
 
     id: str
@@ -130,6 +131,7 @@ class LiveService:
     running: int
     update_state: str = ""
     error: str = ""
+    updated_at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ def live_service(raw: Raw, owner: str, networks: Mapping[str, str], tasks: Tasks
         running=running,
         update_state=_update(raw).get("State", ""),
         error=trouble(raw, own) if tasks is not None and (running < _wanted(raw) or _unfinished(raw)) else "",
+        updated_at=moment(raw["UpdatedAt"]) if raw.get("UpdatedAt") else None,
     )
 
 

@@ -8,11 +8,12 @@ from functools import cache
 
 from prometheus_client import CollectorRegistry
 
-from reconciler.controller import Clocks, Controller, Outcome, World
+from reconciler.controller import Clocks, Controller, World
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.guards import Overrides
 from reconciler.metrics import Metrics
 from reconciler.model import Condition
+from reconciler.outcome import Outcome
 from reconciler.wiring import topology_of
 from tests.fakes import Stage
 from tests.faults.matrix_oracle import End, Watch, differences, end_of

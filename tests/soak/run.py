@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from reconciler.controller import Controller, Outcome
+from reconciler.controller import Controller
 from reconciler.guards import allowed_removals
 from reconciler.model import Condition
+from reconciler.outcome import Outcome
 from reconciler.platforms.base import LiveService
 from tests.fakes import Stage
 from tests.faults.matrix import is_done, operator
