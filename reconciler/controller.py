@@ -120,10 +120,12 @@ class Controller:
         self._strays = Strays(world.ksqldb, world.topology, self._unanswered, None if self.looks_once else 1)
         self._map = MapScan(world.strategy.read, self.clocks.monotonic)
         self._bugs: list[str] = []
+        self._unread = ""
 
     def cycle(self) -> Outcome:
         """Look at everything, decide, act (unless paused, or another operator does), and say so in one sentence."""
         self._bugs.clear()
+        self._unread = ""
         with bound_contextvars(reconcile_id=uuid.uuid4().hex[:8]), self.metrics.seconds.time():
             try:
                 outcome = self._cycle()
@@ -136,7 +138,7 @@ class Controller:
                 self.memory = self.memory.distrust()
                 self.bug(Part.CYCLE, error)
                 outcome = Outcome(CycleResult.BUG, f"cycle ended by a bug: {type(error).__name__}: {error}")
-            outcome = outcome.with_bugs(self._bugs)
+            outcome = outcome.with_troubles(self._unread, self._bugs)
             with self._isolated(Part.REPORT):
                 self._record(outcome)
             return outcome
@@ -241,7 +243,7 @@ class Controller:
                 return True
         except ReconcilerError as error:
             self.memory = self.memory.distrust()
-            log.warning("the last question before a removal failed", group=group, error=str(error))
+            self._unread = f"the last question before group {group} is removed failed: {error}"
             self.metrics.read_failed(error)
         except Exception as error:  # noqa: BLE001 - nothing is removed without an answer; the other groups go on
             self.memory = self.memory.forget(group)
