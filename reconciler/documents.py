@@ -31,7 +31,7 @@ class ItemDocument(_Document):
         description="What a plan does about it: create, update, repair, remove, wait, conflict; null: nothing."
     )
     detail: str | None = Field(description="What is done about it, or why nothing is, for a person.")
-    reason: Reason | None = Field(description="Why it has its condition, for programs; null where only `detail` says it.")
+    reason: Reason | None = Field(description="Why it has its condition, for programs; null: see `detail`.")
     members: int = Field(ge=0, description="Assets in the group.")
     stream: str | None = Field(description="Name of its ksqlDB stream as stored.")
     topic: str | None = Field(description="Name of its Kafka topic.")

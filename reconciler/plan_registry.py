@@ -89,13 +89,14 @@ def old_registries(survey: Survey, facts: Facts, registry: Registry | None) -> l
     Never the current one or the next, one that a service mounts, or the one that made that out of date.
     """
     registries = newest_first(survey.observed.platform.registries)
-    needed = {newer.name for newer, older in pairwise(registries) if older.mounted}
+    needed = {live.name for live in registries if live.mounted}
+    needed |= {newer.name for newer, older in pairwise(registries) if older.mounted}
     if survey.published is not None:
         needed.add(survey.published.live.name)
     if registry is not None:
         needed.add(registry_name(facts.settings, registry))
     stale = registries[facts.settings.registry_keep :]
-    return [RemoveRegistry(live) for live in stale if not live.mounted and live.name not in needed]
+    return [RemoveRegistry(live) for live in stale if live.name not in needed]
 
 
 def registry_name(settings: Settings, registry: Registry) -> str:
