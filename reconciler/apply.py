@@ -36,7 +36,7 @@ from reconciler.platforms.base import Platform
 from reconciler.ports import Ksqldb
 
 #: How ksqlDB says which retention an existing topic has.
-_KEPT_RETENTION = re.compile(r"retention \(topic has (-?\d+)\)")
+_KEPT_RETENTION = re.compile(r"retention \(topic has (-?[0-9]{1,18})\)")
 
 
 @dataclass(frozen=True)

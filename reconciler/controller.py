@@ -235,8 +235,7 @@ class Controller:
 
         A question that ksqlDB does not answer is a failed read: all counts start again.
         """
-        key = f"group {group}"
-        if self.stopping() or self.memory.missing.get(group) is None or self.backoff.waits(key, self._now()):
+        if self.stopping() or group not in self.memory.missing:
             return False
         try:
             if not self.world.strategy.has_members(group):
@@ -247,15 +246,12 @@ class Controller:
             self.metrics.read_failed(error)
         except Exception as error:  # noqa: BLE001 - nothing is removed without an answer; the other groups go on
             self.memory = self.memory.forget(group)
-            self.bug(Part.QUESTION, error, key)
+            self.bug(Part.QUESTION, error)
         else:
             self.memory = self.memory.forget(group)
             log.warning("group has members after all", group=group)
             self.metrics.blocked.labels(BlockReason.QUESTION).inc()
         return False
-
-    def _now(self) -> float:
-        return self.clocks.monotonic()
 
     def _note_collapse(self, seen: Survey) -> None:
         before, now = self.memory.assets, seen.observed.membership.assets

@@ -490,7 +490,8 @@ class Plan:
     def settled(self) -> bool:
         """Nothing to do, nothing on its way, and nothing left to find out."""
         busy = (Condition.PROGRESSING, Condition.LEAVING)
-        return not self.actions and not self.unknown and not any(item.condition in busy for item in self.items)
+        open_ends = self.actions or self.unknown or self.left_out
+        return not open_ends and not any(item.condition in busy for item in self.items)
 
     @property
     def in_sync(self) -> bool:

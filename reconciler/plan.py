@@ -113,6 +113,7 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
         approval=verdict.approval,
         notes=(
             *(f"{name}: {why}" for name, why in survey.unreadable.items()),
+            *(f"{key}: {error}" for key, error in parts.left_out.items()),
             *_failures_of_all(kept, (state_api, routing), facts),
             *left_alone(survey, facts.settings),
             *_unknown_owners(survey.observed.source.unasked),
@@ -203,7 +204,7 @@ def _group_step(
     actions = stream.actions + _after_stream(stream, service, proven=_is_proven(survey, stream, names))
     if stream.item.condition is Condition.DEGRADED and not stream.actions:
         item = replace(stream.item, running=service.item.running, wanted=service.item.wanted)
-    elif stream.actions:
+    elif stream.item.condition is not Condition.READY:
         item = replace(service.item, condition=Condition.PROGRESSING, mark=stream.item.mark, serves=False)
         item = replace(item, detail=_joined(stream.item.detail, service.item.detail))
     else:

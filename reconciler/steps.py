@@ -66,34 +66,38 @@ class Isolated:
     Attributes:
         facts: name what is in back-off: such a part is not tried.
         bugs: the exceptions.
-        left_out: keys of all parts that were left out, now or because of their back-off.
+        left_out: every part that was left out, now or because of its back-off, with the error.
     """
 
     facts: Facts
     bugs: list[Bug] = field(default_factory=list)
-    left_out: set[str] = field(default_factory=set)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def step(self, item: Item, make: Callable[[], Step]) -> Step:
         """Make the step of one object; where that fails, nothing is done about the object and ``item`` says so."""
-        unplanned = replace(item, condition=Condition.DEGRADED, mark="!", reason=Reason.BUG)
         made = self.part(item.title, make, None)
         if made is not None:
             return made
-        if self.bugs and self.bugs[-1].key == item.title:
-            return Step(replace(unplanned, detail=described(self.bugs[-1].error)))
-        return Step(replace(unplanned, detail=self.facts.failures.get(item.title, "")))
+        detail = self.left_out[_key(item.title)]
+        return Step(replace(item, condition=Condition.DEGRADED, mark="!", detail=detail, reason=Reason.BUG))
 
-    def part(self, key: str, make: Callable[[], T], otherwise: D) -> T | D:
+    def part(self, title: str, make: Callable[[], T], otherwise: D) -> T | D:
         """Make a part, or return ``otherwise`` in its place."""
+        key = _key(title)
         if key in self.facts.waiting:
-            self.left_out.add(key)
+            self.left_out[key] = self.facts.failures.get(key, "")
             return otherwise
         try:
             return make()
         except Exception as error:  # noqa: BLE001 - the controller logs it; the other objects must not suffer
-            self.left_out.add(key)
+            self.left_out[key] = described(error)
             self.bugs.append(Bug(key, error))
             return otherwise
+
+
+def _key(title: str) -> str:
+    """Return the name for back-off; a write to the object has another one."""
+    return f"plan of {title}"
 
 
 def busy(mark: str, detail: str) -> Item:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from reconciler.errors import RegistryError
 from reconciler.ksqldb.topology import Topology
@@ -169,13 +169,20 @@ def current_registry(registries: tuple[LiveRegistry, ...]) -> tuple[Published | 
     unreadable: dict[str, str] = {}
     for live in newest_first(registries):
         try:
-            document = parse(live.data)
-            document.canonical()  # one that is too large to be published cannot be compared with the next one either
+            document = _document(live.data)
         except (RegistryError, ValueError) as error:
             unreadable[live.name] = str(error)
         else:
             return Published(live, document), unreadable
     return None, unreadable
+
+
+@lru_cache(maxsize=16)  # every cycle reads the same few documents, which may have a megabyte each
+def _document(data: bytes) -> Registry:
+    """Read a document; one that is too large to be published again is of no use either."""
+    document = parse(data)
+    document.canonical()
+    return document
 
 
 def newest_first(registries: Iterable[LiveRegistry]) -> list[LiveRegistry]:

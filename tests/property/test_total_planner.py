@@ -59,7 +59,7 @@ def case_of(seed: int) -> Case:
     """Any world, any memory, any settings."""
     dice = Random(seed)  # noqa: S311 - repeatable on purpose
     options = settings_of(dice.randrange(len(OPTIONS)))
-    keys = ("registry", "service ofa_group_Weld", "stream ASSET_STREAM_WELD", "group Paint", "x")
+    keys = ("registry", "service ofa_group_Weld", "stream ASSET_STREAM_WELD", "plan of group Paint", "plan of registry")
     failures = dict.fromkeys(dice.sample(keys, dice.randrange(3)), "failed")
     facts = Facts(
         settings=options,
