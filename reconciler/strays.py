@@ -55,8 +55,9 @@ class Strays:
         known = {name: text for name, text in self._known.items() if name in there and self._cluster == source.identity}
         self._errors = {name: error for name, error in self._errors.items() if name in there}
         again = [name for name, text in known.items() if not text or self._is_ours(name, text)]
-        unknown = sorted(there - known.keys(), key=lambda name: (name in self._errors, name))
-        for name in islice([*unknown, *again], self.at_once):
+        never = sorted(there - known.keys() - self._errors.keys())
+        failed = [name for name in self._errors if name not in known]  # the longest ago comes first
+        for name in islice([*never, *failed, *again], self.at_once):
             known.pop(name, None)
             try:
                 statement = statement_of(self.ksqldb, name)
