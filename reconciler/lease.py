@@ -108,7 +108,7 @@ class Sight:
         """See the record now; of the durations that it has had since the last beat the longest counts."""
         seconds = lease.seconds if lease is not None else 0.0
         if self.lease is not None and lease is not None and _life(lease) == _life(self.lease):
-            return Sight(lease, self.since, max(seconds, self.longest))
+            return Sight(lease, self.since, max(seconds, self.lease.seconds, self.longest))
         return Sight(lease, now, seconds)
 
     def stale(self, now: float, at_least: float = 0.0) -> bool:
