@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from reconciler.apply import Executor, Result
 from reconciler.backoff import Backoff, described
 from reconciler.changes import Changes
 from reconciler.contest import Contest
+from reconciler.deadline import Standing, with_deadline
 from reconciler.errors import ReconcilerError
 from reconciler.grouping.base import GroupingStrategy
 from reconciler.guards import Memory, Overrides, Verdict
@@ -47,6 +48,7 @@ from reconciler.pause import Pause, latest
 from reconciler.plan import make_plan
 from reconciler.platforms.base import Platform, PlatformState
 from reconciler.ports import Ksqldb
+from reconciler.registry import revision_of
 from reconciler.schedule import Timers, next_due
 from reconciler.settings import Settings
 from reconciler.steps import Facts
@@ -117,6 +119,7 @@ class Controller:
         self._resynced = self.clocks.monotonic()
         self._survey, self._make_plan = Latest(survey), Latest(make_plan)
         self._changes = Changes()
+        self._standing: Mapping[str, Standing] = {}
         self._strays = Strays(world.ksqldb, world.topology, self._unanswered, None if self.looks_once else 1)
         self._map = MapScan(world.strategy.read, self.clocks.monotonic)
         self._bugs: list[str] = []
@@ -273,7 +276,10 @@ class Controller:
         if any(isinstance(action, (CreateSharedStream, CreateStream)) for action in plan.actions):
             plan = self._make_plan(seen, verdict, self._facts(seen, self._query_limit()))
         if self.pause is not None and self.pause.active(self.clocks.wall()):
+            self._standing = {}  # what may not be written cannot get on
             return replace(plan, notes=(*plan.notes, self.pause.text))
+        now, at, limit = self.clocks.monotonic(), self.clocks.wall(), self.world.settings.progress_deadline
+        plan, self._standing = with_deadline(plan, self._standing, now, at, limit)
         return plan
 
     def _query_limit(self) -> int | None:
@@ -291,6 +297,7 @@ class Controller:
             topology=self.world.topology,
             lookup=self.world.strategy.lookup(),
             aged=self._aged(seen.observed.platform),
+            stalled=self._stalled(seen.observed.platform),
             failures=self.backoff.texts(),
             query_limit=query_limit,
             waiting=self.backoff.waiting(self.clocks.monotonic()),
@@ -301,6 +308,11 @@ class Controller:
         now, limit = self.clocks.wall(), self.world.settings.registry_roll_after
         ages = {live.name: (now - _aware(live.updated_at)).total_seconds() for live in platform.registries}
         return frozenset(name for name, age in ages.items() if age >= limit)
+
+    def _stalled(self, platform: PlatformState) -> frozenset[str]:
+        now, limit = self.clocks.wall(), self.world.settings.progress_deadline
+        since = {live.name: live.since for live in platform.services.values() if live.since is not None and limit}
+        return frozenset(name for name, at in since.items() if (now - _aware(at)).total_seconds() >= limit)
 
     def _apply(self, plan: Plan) -> Iterator[Result]:
         self.backoff = self.backoff.only({action.key for action in plan.actions} | plan.left_out)
@@ -351,7 +363,7 @@ class Controller:
         """Hand the current registry to those who follow it, also while ksqlDB is away."""
         published, _ = current_registry(platform.registries)
         if published is not None:
-            self._publish(published.live.data, published.document.revision)
+            self._publish(published.live.data, revision_of(published.live.data))
 
     def _publish(self, data: bytes, revision: str) -> None:
         self.metrics.registry(revision, len(data))

@@ -38,6 +38,7 @@ from reconciler.names import GroupNames
 from reconciler.plan_registry import fitting, next_registry, old_registries, publish
 from reconciler.plan_services import left_alone, routing_step, service_step
 from reconciler.plan_streams import old_shared, shared_actions, stream_step
+from reconciler.registry import revision_of
 from reconciler.settings import Policy, Settings
 from reconciler.steps import Facts, Isolated, Step, conflict, failing
 from reconciler.survey import StreamCheck, StreamVerdict, Survey
@@ -106,7 +107,7 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
             *(_held(step, kept, facts.settings) for step in (state_api, routing) if step.item.detail != "-"),
         ),
         registry=registry,
-        registry_before=published.revision if published else None,
+        registry_before=revision_of(survey.published.live.data) if survey.published else None,
         added=tuple(sorted(after.keys() - before.keys())),
         removed=tuple(sorted(before.keys() - after.keys())),
         refusals=(*verdict.refusals, *full, *too_large),

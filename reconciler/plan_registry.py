@@ -10,7 +10,8 @@ from reconciler.errors import RegistryError
 from reconciler.guards import Verdict
 from reconciler.model import Action, Guard, PublishRegistry, Refusal, RemoveRegistry
 from reconciler.names import GroupNames
-from reconciler.registry import Registry
+from reconciler.platforms.base import is_named
+from reconciler.registry import Registry, replaced
 from reconciler.settings import Settings
 from reconciler.steps import Facts, Step
 from reconciler.survey import Survey, newest_first
@@ -36,6 +37,7 @@ def next_registry(
         return None
     return Registry(
         identity=survey.identity,
+        replaces=replaced(survey.published.document if survey.published else None, survey.identity),
         groups=urls,
         state_api=_state_url(facts.settings, ports),
         membership=facts.lookup,
@@ -43,13 +45,17 @@ def next_registry(
 
 
 def fitting(registry: Registry | None, survey: Survey) -> tuple[Registry | None, tuple[Refusal, ...]]:
-    """Keep the published document where the next one would be larger than any config can be."""
-    try:
-        if registry is not None:
-            registry.canonical()
-    except RegistryError as error:
-        return (survey.published.document if survey.published else None), (Refusal(Guard.SIZE, str(error)),)
-    return registry, ()
+    """Keep the published document where no proxy would take the next one, or no config could hold it."""
+    refusals: tuple[Refusal, ...] = ()
+    for document in (registry, survey.published.document if survey.published else None):
+        try:
+            if document is not None:
+                document.canonical()
+        except RegistryError as error:
+            refusals = refusals or (Refusal(Guard.SIZE, str(error)),)
+        else:
+            return document, refusals
+    return None, refusals
 
 
 def _url(names: GroupNames, settings: Settings, ports: HostPorts) -> str:
@@ -75,7 +81,8 @@ def publish(survey: Survey, registry: Registry | None) -> list[Action]:
     if registry is None:
         return []
     registries, published = survey.observed.platform.registries, survey.published
-    if published is not None and published.document == registry:
+    # By its bytes: one that was read without the fields of a newer operator, or in an older form, is another document.
+    if published is not None and published.live.data == registry.canonical():
         current = published.live
         if not any(live.sequence >= current.sequence for live in registries if live.name != current.name):
             return []
@@ -95,7 +102,8 @@ def old_registries(survey: Survey, facts: Facts, registry: Registry | None) -> l
         needed.add(survey.published.live.name)
     if registry is not None:
         needed.add(registry_name(facts.settings, registry))
-    stale = registries[facts.settings.registry_keep :]
+    prefix = facts.settings.resource_prefix
+    stale = (live for live in registries[facts.settings.registry_keep :] if is_named(live, prefix))
     return [RemoveRegistry(live) for live in stale if live.name not in needed]
 
 
