@@ -37,7 +37,7 @@ from reconciler.wiring import topology_of
 
 T = TypeVar("T")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-LOOKUP = Lookup(table="ASSET_TO_UNS_MAP", key="ASSET_UUID", group="UNS_LEVELS['workcenter']")
+LOOKUP = Lookup.of("ASSET_TO_UNS_MAP", "ASSET_UUID", "workcenter")
 HERE = Identity(kafka="kafka-1", ksqldb="default_")
 GROUPS = (
     "Weld",

@@ -20,7 +20,7 @@ from reconciler.wiring import topology_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HERE = Identity(kafka="kafka-1", ksqldb="default_")
-LOOKUP = Lookup(table="ASSET_TO_UNS_MAP", key="ASSET_UUID", group="UNS_LEVELS['workcenter']")
+LOOKUP = Lookup.of("ASSET_TO_UNS_MAP", "ASSET_UUID", "workcenter")
 FOREIGN = "CREATE STREAM {} WITH (KAFKA_TOPIC='theirs') AS SELECT * FROM THEIRS EMIT CHANGES;"
 
 
