@@ -137,9 +137,9 @@ class LiveService:
     running: int
     update_state: str = ""
     error: str = ""
-    updated_at: datetime | None = field(default=None, compare=False)
     waits: str = ""
     since: datetime | None = None
+    updated_at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

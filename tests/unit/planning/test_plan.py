@@ -455,6 +455,7 @@ def test_which_registry_is_current(documents: str, number: str, removed: str, mo
     found, mounted = _documents(documents)
     services = [service(spec_of("Weld"), "ok"), state_api(), routing_layer(mounted=mounted)]
     plan = make_plan(seen(observed({"Weld": 1}, source({"Weld": "ok"}), services, found)), Verdict(), facts())
+    assert plan.bugs == ()
     published = [action.sequence for action in plan.actions if isinstance(action, PublishRegistry)]
     gone = [action.registry.name for action in plan.actions if isinstance(action, RemoveRegistry)]
     assert (published, gone) == ([int(number)] if number else [], [_name(removed)] if removed else [])
