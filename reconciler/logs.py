@@ -13,8 +13,6 @@ from reconciler.settings import LogLevel
 #: Without the values of local variables, which structlog shows by default: they have the credentials of the settings.
 _TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 
-#: Without the values of local variables: they hold credentials, and whole worlds that take minutes to render.
-
 
 def configure(level: LogLevel) -> None:
     """Log at ``level`` and above; standard library loggers (ours and of libraries) go the same way."""
