@@ -10,9 +10,9 @@ from reconciler import logs
 from reconciler.commands import interface, migrate, pause, run, runserver, show, teardown, why
 from reconciler.commands import settings as settings_command
 from reconciler.commands.manual import MAIN
-from reconciler.controller import explained
 from reconciler.converge import Exit
 from reconciler.errors import ConfigurationError, ReconcilerError
+from reconciler.outcome import explained
 from reconciler.settings import Policy, Settings, load
 
 _DEFAULTS = {

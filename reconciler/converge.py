@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from enum import IntEnum
 
-from reconciler.controller import Controller, Outcome
+from reconciler.controller import Controller
 from reconciler.errors import Retry
 from reconciler.model import Condition
+from reconciler.outcome import Outcome
 
 
 class Exit(IntEnum):

@@ -75,12 +75,16 @@ def latest(before: Pause | None, records: Mapping[str, Record]) -> Pause | None:
 
 
 def parse(fields: Mapping[str, str]) -> Pause:
-    """Read a record; an end that cannot be read is none, so that nothing is paused for ever."""
+    """Read a record of this or another version; an end that cannot be read is none, so that nothing waits for ever."""
+    until, by, reason = (
+        value if isinstance(value := fields.get(name), str) else "" for name in ("until", "by", "reason")
+    )
     try:
-        until = datetime.strptime(fields.get("until", ""), _FORM).replace(tzinfo=UTC)
-    except ValueError:
-        return Pause(None, fields.get("by", ""))
-    return Pause(until, fields.get("by", ""), fields.get("reason", ""))
+        end = datetime.fromisoformat(until)
+        end = (end if end.tzinfo is not None else end.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):  # an end in the year 1 or 9999 leaves the calendar in another time zone
+        return Pause(None, by)
+    return Pause(end, by, reason)
 
 
 def put(records: Records, pause: Pause) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from reconciler.desired import is_ours, routing_layer_name, routing_layer_spec, state_api_name
 from reconciler.model import Condition, CreateService, Item, RemoveService, UpdateService
+from reconciler.plan_registry import registry_name
 from reconciler.platforms.advice import advice
 from reconciler.platforms.base import Kind, LiveRegistry, LiveService, ServiceSpec, drift
 from reconciler.registry import Registry
@@ -104,8 +105,7 @@ def routing_step(survey: Survey, facts: Facts, registry: Registry | None) -> Ste
         return _no_routing_layer(survey, facts, registry)
     if registry is None:
         return _hidden(settings)
-    current = f"{settings.resource_prefix}_registry-{registry.revision}"
-    spec = routing_layer_spec(settings, current)
+    spec = routing_layer_spec(settings, registry_name(settings, registry))
     live = survey.observed.platform.services.get(spec.name.casefold())
     mounted = live.spec.configs if live and live.spec else ()
     if mounted and mounted != spec.configs and not _stale(survey, facts, mounted[0].name):
@@ -139,19 +139,23 @@ def _hidden(settings: Settings) -> Step:
 
 def _stale(survey: Survey, facts: Facts, mounted: str) -> bool:
     """Whether the mounted document is unknown, or has been out of date for `REGISTRY_ROLL_AFTER`."""
-    known = {live.name for live in survey.observed.platform.registries}
-    if mounted not in known or survey.published is None:
+    known = [live for live in survey.observed.platform.registries if live.name == mounted]
+    if not known or survey.published is None:
         return True
     if survey.published.live.name == mounted:
         return False
-    return _successor(survey, mounted).name in facts.aged
+    successor = _successor(survey, known[0])
+    return successor is not None and successor.name in facts.aged
 
 
-def _successor(survey: Survey, mounted: str) -> LiveRegistry:
-    """The document that made the mounted one out of date."""
-    registries = survey.observed.platform.registries
-    (sequence,) = (live.sequence for live in registries if live.name == mounted)
-    return min((live for live in registries if live.sequence > sequence), key=lambda live: live.sequence)
+def _successor(survey: Survey, mounted: LiveRegistry) -> LiveRegistry | None:
+    """The document that made the mounted one out of date.
+
+    None while there is no newer one: then the mounted one cannot be read here, or has the number of the current one,
+    and the next publication makes it out of date.
+    """
+    newer = [live for live in survey.observed.platform.registries if live.sequence > mounted.sequence]
+    return min(newer, key=lambda live: live.sequence, default=None)
 
 
 def left_alone(survey: Survey, settings: Settings) -> tuple[str, ...]:

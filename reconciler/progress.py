@@ -9,7 +9,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from reconciler.controller import Outcome
+from reconciler.outcome import Outcome
 from reconciler.status_table import status_table
 
 

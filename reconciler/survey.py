@@ -6,10 +6,10 @@ shared stream with our prefix. Nothing else is ever changed or removed, whatever
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from reconciler.desired import is_ours
 from reconciler.errors import RegistryError
@@ -168,12 +168,24 @@ def _list(differences: tuple[str, ...]) -> str:
 def current_registry(registries: tuple[LiveRegistry, ...]) -> tuple[Published | None, Mapping[str, str]]:
     """Return the newest document that can be read, and those that were passed over."""
     unreadable: dict[str, str] = {}
-    for live in registries:
+    for live in newest_first(registries):
         try:
-            return Published(live, parse(live.data)), unreadable
+            document = _document(live.data)
         except RegistryError as error:
             unreadable[live.name] = str(error)
+        else:
+            return Published(live, document), unreadable
     return None, unreadable
+
+
+@lru_cache(maxsize=16)  # every cycle reads the same few documents, which may have a megabyte each
+def _document(data: bytes) -> Registry:
+    return parse(data)
+
+
+def newest_first(registries: Iterable[LiveRegistry]) -> list[LiveRegistry]:
+    """Sort documents by their numbers; of equal numbers in the order of names, so that everybody takes the same."""
+    return sorted(registries, key=lambda live: (-live.sequence, live.name))
 
 
 def _services(observed: Observed, settings: Settings) -> Mapping[str, LiveService]:

@@ -305,6 +305,8 @@ def _next_missing(known: Known) -> Iterator[str]:
     elif known.plan.approval:
         options = [*_overrides(known.plan), f"--approve {known.plan.approval}"]
         yield f"too many groups are missing; if that is meant: `reconciler --once {' '.join(options)}`"
+    elif known.plan.unknown:
+        yield from (note for note in known.plan.notes if note.startswith("Ownership of "))
     else:
         yield "it goes after the reads and the grace time; an asset that is mapped to it keeps it"
 

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from reconciler import render
 from reconciler.commands.manual import PAGES
-from reconciler.controller import Outcome
 from reconciler.converge import Exit
+from reconciler.outcome import Outcome
 from reconciler.status_table import status_table
 
 

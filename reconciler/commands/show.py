@@ -10,10 +10,11 @@ from prometheus_client import CollectorRegistry
 
 from reconciler import render
 from reconciler.commands.output import command, out, output_option, show_status
-from reconciler.controller import Controller, Outcome
+from reconciler.controller import Controller
 from reconciler.converge import Exit
 from reconciler.metrics import Metrics
-from reconciler.model import Condition, Plan
+from reconciler.model import Condition, CycleResult, Plan
+from reconciler.outcome import Outcome
 from reconciler.readonly import Withheld
 from reconciler.references import unmet
 from reconciler.settings import Settings
@@ -64,5 +65,7 @@ def detailed(plan: Plan) -> Exit:
 
 def _status(options: argparse.Namespace, settings: Settings) -> int:
     plan, survey = look(settings)
-    show_status(options.output, Outcome("", "", plan, survey))
+    show_status(
+        options.output, Outcome(CycleResult.IN_SYNC if plan.in_sync else CycleResult.PROGRESSING, "", plan, survey)
+    )
     return Exit.OK

@@ -15,7 +15,7 @@ from reconciler.commands.output import command, out
 from reconciler.commands.pause import who
 from reconciler.controller import World
 from reconciler.converge import Exit
-from reconciler.errors import GuardRefusal, KsqlError, ReconcilerError
+from reconciler.errors import GuardRefusal, KsqlError
 from reconciler.fence import fenced
 from reconciler.leadership import Leadership, own_name
 from reconciler.lease import BEATS, Candidate
@@ -140,5 +140,5 @@ def _complain(text: str) -> None:
     print(f"reconciler: {text}", file=sys.stderr)  # noqa: T201 - the one-line summary
 
 
-def _reason(error: ReconcilerError | None) -> str:
+def _reason(error: Exception | None) -> str:
     return f": {error}" if error else ""

@@ -123,6 +123,7 @@ class LiveService:
         running: tasks that run and are healthy.
         update_state: of a rolling update: ``""``, ``updating``, ``paused``, ``completed``, ...
         error: why tasks do not run, in the engine's own words; ``""`` where they do.
+        updated_at: when the service was last changed (the engine's clock, with time zone); None where unknown.
         waits: what its tasks wait for where that is no error: ``1 task in state new``.
         since: when anything of it last moved, where it is not as it should be (the engine's clock, with time zone);
             None where all is as it should be, or where that is not known.
@@ -138,6 +139,7 @@ class LiveService:
     error: str = ""
     waits: str = ""
     since: datetime | None = None
+    updated_at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

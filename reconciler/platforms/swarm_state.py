@@ -57,6 +57,7 @@ def live_service(raw: Raw, owner: str, networks: Mapping[str, str], tasks: Tasks
         running=running,
         update_state=_update(raw).get("State", ""),
         error="" if rests or running > _wanted(raw) else trouble(raw, own),
+        updated_at=moment(raw["UpdatedAt"]) if raw.get("UpdatedAt") else None,
         waits="" if rests else waits(own),
         since=None if rests else last_move(raw, own),
     )
