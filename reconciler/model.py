@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import ClassVar
 
+from reconciler.installation import Installation
 from reconciler.names import GroupNames
-from reconciler.platforms.base import Drift, LiveRegistry, LiveService, PlatformState, ServiceSpec
+from reconciler.platforms.base import Drift, LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
 from reconciler.registry import Identity, Registry
 
 
@@ -64,6 +65,7 @@ class SourceState:
         strays: the statements that made streams which no query writes and no asset's group has, by the stream's name;
             ``""`` for one that ksqlDB does not let us see.
         unasked: names of such streams whose statement is not known yet.
+        inserts: statements of INSERT INTO queries, by the query's id: they read and write what others made.
     """
 
     identity: Identity
@@ -74,6 +76,13 @@ class SourceState:
     topics: frozenset[str] | None = None
     strays: Mapping[str, str] = field(default_factory=dict)
     unasked: frozenset[str] = frozenset()
+    inserts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def statements(self) -> Mapping[str, str]:
+        """Every statement that is known: by the source that it made, an INSERT INTO by its query's id."""
+        made = {name: query.text for name, query in self.queries.items()}
+        return {**self.strays, **made, **self.inserts}
 
 
 @dataclass(frozen=True)
@@ -114,30 +123,27 @@ class Action:
 
 
 @dataclass(frozen=True)
+class RecordInstallation(Action):
+    """Write down which installation this is, before anything carries its id."""
+
+    installation: Installation
+    before: Record | None
+    verb: ClassVar[str] = "record_installation"
+    effect: ClassVar[Effect] = Effect.PUBLISH
+
+    @property
+    def key(self) -> str:
+        """The installation."""
+        return f"installation {self.installation.id}"
+
+
+@dataclass(frozen=True)
 class CreateSharedStream(Action):
-    """Create the pre-join stream that all group streams read."""
+    """Create the pre-join stream that all group streams read; its number is chosen when the topics are known."""
 
     name: str
     verb: ClassVar[str] = "create_shared_stream"
     effect: ClassVar[Effect] = Effect.CREATE
-    on_ksqldb: ClassVar[bool] = True
-
-    @property
-    def key(self) -> str:
-        """The stream."""
-        return f"stream {self.name}"
-
-
-@dataclass(frozen=True)
-class RebuildSharedStream(Action):
-    """Drop a shared stream that has lost its query, and the group streams that read it: the next cycle makes all anew.
-
-    A join cannot be replaced in place, and a source cannot be dropped before its readers.
-    """
-
-    name: str
-    verb: ClassVar[str] = "rebuild_shared_stream"
-    effect: ClassVar[Effect] = Effect.UPDATE
     on_ksqldb: ClassVar[bool] = True
 
     @property
@@ -187,12 +193,14 @@ class ReplaceStream(StreamAction):
 class RecreateStream(StreamAction):
     """Drop a group's stream and create it again over its topic, where replacing in place is impossible.
 
-    With ``topic_gone`` the reason is that its topic was not listed, which is asked again first.
+    With ``topic_gone`` the reason is that its topic was not listed, which is asked again first. With ``starved`` nothing
+    fed it any more, so it starts at the beginning of its new source: it has had none of that.
     """
 
     why: str
     retention_ms: int | None = None
     topic_gone: bool = False
+    starved: bool = False
     verb: ClassVar[str] = "recreate_stream"
     effect: ClassVar[Effect] = Effect.UPDATE
 

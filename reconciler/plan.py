@@ -18,6 +18,7 @@ from reconciler.desired import (
     state_api_spec,
 )
 from reconciler.guards import Verdict
+from reconciler.installation import Standing
 from reconciler.model import (
     Action,
     Condition,
@@ -27,13 +28,21 @@ from reconciler.model import (
     Effect,
     Item,
     Plan,
+    RecordInstallation,
     Refusal,
     RemoveService,
 )
 from reconciler.names import GroupNames
 from reconciler.plan_registry import fitting, next_registry, old_registries, publish
 from reconciler.plan_services import left_alone, routing_step, service_step
-from reconciler.plan_streams import old_shared, shared_actions, stream_step
+from reconciler.plan_streams import (
+    check_offset,
+    kept_for_readers,
+    offset_note,
+    old_shared,
+    shared_actions,
+    stream_step,
+)
 from reconciler.settings import Policy, Settings
 from reconciler.steps import Facts, Step, conflict, failing
 from reconciler.survey import StreamCheck, StreamVerdict, Survey
@@ -48,7 +57,7 @@ _ALLOWED = {
 def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
     """Plan one cycle."""
     ports = assign_ports(_published_services(survey, facts), survey.observed.platform.services, facts.settings)
-    shared = survey.shared
+    shared = check_offset(survey.shared, facts)
     steps = [_group_step(survey, verdict, facts, ports, shared, names) for names in survey.wanted.values()]
     steps += [conflict(group, reason) for group, reason in survey.losers.items()]
     leaving = [_leaving_step(survey, verdict, facts, group) for group in sorted(survey.missing)]
@@ -56,7 +65,7 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
     state_api = service_step(survey, facts, state_api_spec(facts.settings, ports.of(state_api_name(facts.settings))))
     routing = routing_step(survey, facts, registry)
     actions = [
-        *shared_actions(verdict, shared, facts),
+        *shared_actions(verdict, shared, survey, facts),
         *_all(steps),
         *state_api.actions,
         *publish(survey, registry),
@@ -68,7 +77,9 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
     full = _no_room(actions, survey, facts)
     if full:
         actions = [action for action in actions if not isinstance(action, (CreateSharedStream, CreateStream))]
-    kept = () if verdict.stopped else _permitted(actions, verdict, facts.settings, _waiting(full, steps))
+    stopped = verdict.stopped or bool(facts.standing.refusal)
+    kept = () if stopped else _permitted(actions, verdict, facts.settings, _waiting(full, steps))
+    kept = (*_record(kept, facts.standing), *kept)
     items = [_held(step, kept, facts.settings) for step in (*steps, *leaving)]
     items.sort(key=lambda item: item.group or "")
     before = survey.published.document.groups if survey.published else {}
@@ -83,15 +94,32 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
         registry_before=survey.published.document.revision if survey.published else None,
         added=tuple(sorted(after.keys() - before.keys())),
         removed=tuple(sorted(before.keys() - after.keys())),
-        refusals=(*verdict.refusals, *full, *too_large),
+        refusals=(*_unclaimed(facts.standing), *verdict.refusals, *_deaf(shared), *full, *too_large),
         approval=verdict.approval,
         notes=(
             *(f"{name}: {why}" for name, why in survey.unreadable.items()),
             *left_alone(survey, facts.settings),
+            *kept_for_readers(survey),
+            *offset_note(kept, facts),
             *_still_to_ask(len(survey.observed.source.unasked)),
         ),
         unknown=len(survey.observed.source.unasked),
     )
+
+
+def _record(kept: Collection[Action], standing: Standing) -> tuple[Action, ...]:
+    """Write down which installation this is before anything carries its id; an id that nothing needs is not."""
+    if standing.refusal or not (standing.due or (standing.provisional and kept)):
+        return ()
+    return (RecordInstallation(standing.installation, standing.before),)
+
+
+def _unclaimed(standing: Standing) -> tuple[Refusal, ...]:
+    return (Refusal("installation", standing.refusal, stops=True),) if standing.refusal else ()
+
+
+def _deaf(shared: StreamCheck) -> tuple[Refusal, ...]:
+    return (Refusal("offset", shared.detail),) if shared.verdict is StreamVerdict.REFUSED else ()
 
 
 def _still_to_ask(number: int) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ _NAMED = 5
 
 def service_step(survey: Survey, facts: Facts, spec: ServiceSpec) -> Step:
     """What a service needs: to be created, to be repaired, or to be left alone."""
+    spec = replace(spec, installation=facts.topology.installation.id)
     live = survey.observed.platform.services.get(spec.name.casefold())
     item = Item(f"service {spec.name}", Condition.READY, wanted=spec.replicas)
     if live is None:
@@ -85,7 +86,8 @@ def routing_step(survey: Survey, facts: Facts, registry: Registry | None) -> Ste
     mounted = live.spec.configs if live and live.spec else ()
     if mounted and mounted != spec.configs and not _stale(survey, facts, mounted[0].name):
         patient = replace(spec, configs=mounted)
-        if live and live.spec and not drift(live.spec, patient):
+        # Its label restarts nothing, so it is no reason to renew the copy.
+        if live and live.spec and not drift(replace(live.spec, installation=""), patient):
             spec = patient
     return service_step(survey, facts, spec)
 

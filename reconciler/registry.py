@@ -52,6 +52,7 @@ class Registry(BaseModel):
         groups: URL of each group's stream service, by the group's value.
         state_api: URL of the asset state service, None where it is not deployed.
         membership: how the proxy finds an asset's group.
+        installation: id of the installation that published it, None in a document of before there were ids.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +62,7 @@ class Registry(BaseModel):
     groups: dict[str, str] = Field(default_factory=dict)
     state_api: str | None = None
     membership: Membership
+    installation: str | None = None
 
     def canonical(self) -> bytes:
         """Return the bytes that are published: sorted keys, no blanks, UTF-8, a final newline.
@@ -68,7 +70,7 @@ class Registry(BaseModel):
         Raises:
             RegistryError: the document is larger than a Swarm config can be.
         """
-        text = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        text = json.dumps(self.model_dump(exclude=None if self.installation else {"installation"}), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         data = text.encode() + b"\n"
         if len(data) > LIMIT_BYTES:
             raise RegistryError(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from reconciler.ksqldb.topology import Topology
+from reconciler.installation import Standing
+from reconciler.ksqldb.topology import UNBOUND, Topology
 from reconciler.model import Action, Condition, Item
 from reconciler.registry import Membership as Lookup
 from reconciler.settings import Settings
@@ -23,6 +24,9 @@ class Facts:
             is never the same twice, and a plan whose facts are the same is the same.)
         failures: the last error of every object whose write failed and is waited for.
         query_limit: how many persistent queries ksqlDB allows; None where it was not asked or does not say.
+        offset_reset: with which offset the server begins every query that names none; ``""`` where it was not asked or
+            leaves that to Kafka.
+        standing: which installation this is, and whether that has to be written down.
     """
 
     settings: Settings
@@ -31,6 +35,8 @@ class Facts:
     aged: frozenset[str] = frozenset()
     failures: Mapping[str, str] = field(default_factory=dict)
     query_limit: int | None = None
+    offset_reset: str = ""
+    standing: Standing = field(default_factory=lambda: Standing(UNBOUND))
 
 
 @dataclass(frozen=True)

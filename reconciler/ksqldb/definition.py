@@ -103,6 +103,22 @@ def definition_of(text: str) -> Definition | None:
         return None
 
 
+@lru_cache(maxsize=_CACHED_TEXTS)
+def sources_of(text: str) -> frozenset[str]:
+    """Return what a statement reads: every name after FROM or JOIN, as stored, whatever kind of statement it is."""
+    tokens = tuple(_tokens(text))
+    pairs = zip(tokens, tokens[1:], strict=False)
+    return frozenset(name.value for word, name in pairs if word.is_word("FROM", "JOIN") and name.is_name)
+
+
+def target_of(text: str) -> str:
+    """Return what an INSERT INTO writes, as stored; ``""`` for any other statement."""
+    tokens = tuple(_tokens(text))[:3]
+    if len(tokens) < 3 or not (tokens[0].is_word("INSERT") and tokens[1].is_word("INTO")):  # noqa: PLR2004 - both words and the name
+        return ""
+    return tokens[2].value
+
+
 class _OtherFormError(Exception):
     """The text is not of the form that is looked for."""
 

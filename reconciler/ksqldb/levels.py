@@ -44,16 +44,18 @@ Level = str | JoinedLevels
 def group_sql(level: Level, side: str = "") -> str:
     """Return the expression for the group of a row of the UNS map; NULL for an asset without one.
 
+    A value that is empty or blank is no group: nobody could name it, in a URL or anywhere else.
+
     Args:
         level: by what assets are grouped.
         side: what goes before the column in a join (``"H."``).
     """
     if isinstance(level, str):
-        return _value(level, side)
+        return f"CASE WHEN {_present(level, side)} THEN {_value(level, side)} END"
     # Brackets as the server renders them, so that the text that it keeps is the text that was sent.
-    present = f"({_value(level.names[0], side)} IS NOT NULL)"
+    present = _present(level.names[0], side)
     for name in level.names[1:]:
-        present = f"({present} AND ({_value(name, side)} IS NOT NULL))"
+        present = f"({present} AND {_present(name, side)})"
     return f"CASE WHEN {present} THEN {_joined(level, side)} END"
 
 
@@ -69,6 +71,10 @@ def group_condition(level: Level, group: str) -> str:
 def _joined(level: JoinedLevels, side: str = "") -> str:
     parts = f", {literal(level.separator)}, ".join(_value(name, side) for name in level.names)
     return f"CONCAT({parts})"
+
+
+def _present(name: str, side: str) -> str:
+    return f"(TRIM({_value(name, side)}) <> '')"
 
 
 def _value(name: str, side: str = "") -> str:

@@ -79,6 +79,7 @@ class ServiceSpec:
         stop_grace: seconds between SIGTERM and SIGKILL.
         unexpected: names of settings that a live service has and that no spec of ours ever sets
             (``args``, ``mounts``, ...); always empty in a desired spec.
+        installation: id of the installation that it is of, the label ``org.openfactory.installation``; ``""`` for none.
     """
 
     name: str
@@ -96,6 +97,7 @@ class ServiceSpec:
     start_first: bool = True
     stop_grace: float = 30.0
     unexpected: tuple[str, ...] = ()
+    installation: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ class LiveService:
         running: tasks that run and are healthy.
         update_state: of a rolling update: ``""``, ``updating``, ``paused``, ``completed``, ...
         error: why tasks do not run, in the engine's own words; ``""`` where they do.
+        installation: value of ``org.openfactory.installation``, ``""`` where the label is missing.
     """
 
     id: str
@@ -130,6 +133,7 @@ class LiveService:
     running: int
     update_state: str = ""
     error: str = ""
+    installation: str = ""
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,7 @@ class Record:
     Attributes:
         id: of the platform.
         version: that a write must carry.
-        name: ``lease`` or ``pause``.
+        name: ``lease``, ``pause`` or ``installation``.
         fields: what it says.
     """
 

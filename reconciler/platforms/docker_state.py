@@ -17,7 +17,7 @@ from typing import Any
 
 from reconciler.platforms.base import LiveService, ServiceSpec
 from reconciler.platforms.docker_spec import SERVICE, Shelf, from_engine, side_by_side
-from reconciler.platforms.swarm_spec import OWNER
+from reconciler.platforms.swarm_spec import INSTALLATION, OWNER
 from reconciler.platforms.swarm_state import moment
 
 #: What joins the ids of a service's containers in the id of the service.
@@ -117,6 +117,7 @@ def live_service(containers: Containers, images: Mapping[str, Raw | None], shelf
         running=int(running),
         update_state="updating" if containers.older else "",
         error="" if running else trouble(newest),
+        installation=newest["Config"]["Labels"].get(INSTALLATION, ""),
     )
 
 

@@ -16,9 +16,11 @@ LABEL = "org.openfactory."
 OWNER = f"{LABEL}owner"
 KIND = f"{LABEL}kind"
 GROUP = f"{LABEL}group"
+#: Id of the installation that an object is of: what tells two with the same owner id apart.
+INSTALLATION = f"{LABEL}installation"
 #: The image as it was asked for, where a digest stands in the spec: what tells a pinned digest from a wanted one.
 IMAGE = f"{LABEL}image"
-_OURS = frozenset({OWNER, KIND, GROUP, IMAGE})
+_OURS = frozenset({OWNER, KIND, GROUP, IMAGE, INSTALLATION})
 
 _SECOND = 1_000_000_000
 _CORE = 1_000_000_000
@@ -102,6 +104,7 @@ def from_engine(raw: Raw, networks: Mapping[str, str]) -> ServiceSpec | None:
         start_first=(raw.get("UpdateConfig") or {}).get("Order") == "start-first",
         stop_grace=container.get("StopGracePeriod", _DEFAULT_GRACE) / _SECOND,
         unexpected=unexpected(raw, endpoint_mode(ports), UPDATE_POLICY, RESTART_POLICY),
+        installation=labels.get(INSTALLATION, ""),
     )
 
 
@@ -145,6 +148,8 @@ def _labels(spec: ServiceSpec, owner: str, image: str) -> dict[str, str]:
     labels = {OWNER: owner, KIND: spec.kind.value}
     if spec.group is not None:
         labels[GROUP] = spec.group
+    if spec.installation:
+        labels[INSTALLATION] = spec.installation
     if "@" in image:
         labels[IMAGE] = spec.image
     return labels

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from reconciler.platforms.base import LiveRegistry, LiveService, Record
-from reconciler.platforms.swarm_spec import KIND, OWNER, from_engine
+from reconciler.platforms.swarm_spec import INSTALLATION, KIND, OWNER, from_engine
 
 #: Which publication a registry document is.
 SEQUENCE = "org.openfactory.sequence"
@@ -46,6 +46,7 @@ def live_service(raw: Raw, owner: str, networks: Mapping[str, str], tasks: Tasks
         running=running,
         update_state=_update(raw).get("State", ""),
         error=trouble(raw, own) if tasks is not None and (running < _wanted(raw) or _unfinished(raw)) else "",
+        installation=_labels(raw).get(INSTALLATION, ""),
     )
 
 
