@@ -21,6 +21,7 @@ from reconciler.changes import Changes
 from reconciler.errors import KsqlUnreachable, ReconcilerError
 from reconciler.grouping.base import GroupingStrategy
 from reconciler.guards import Memory, Overrides, Verdict
+from reconciler.installation import Installation, Standing, new_id, parse, sift, standing
 from reconciler.ksqldb.topology import Topology
 from reconciler.latest import Latest
 from reconciler.leadership import Authority, Hold, Unopposed
@@ -34,6 +35,7 @@ from reconciler.model import (
     Plan,
     PublishRegistry,
     Refusal,
+    SourceState,
     UpdateService,
 )
 from reconciler.observe import MapScan, look_at_source
@@ -139,6 +141,9 @@ class Controller:
     def __post_init__(self) -> None:
         """Prepare the reader of groups."""
         world = self.world
+        self._fresh_id = new_id()
+        self._standing = Standing(world.topology.installation)
+        self._recorded: Installation | None = None
         self._resynced = self.clocks.monotonic()
         self._survey, self._make_plan = Latest(survey), Latest(make_plan)
         self._changes = Changes()
@@ -199,6 +204,8 @@ class Controller:
         failures = self.world.ksqldb.failures
         resync = self._resync_is_due()
         source, membership = look_at_source(self.world.ksqldb, self._map.read, topics=resync)
+        platform = self._bind(platform, source)
+        self._strays.topology = self.world.topology
         source = self._strays.look(source, membership)
         if resync:
             self._resynced = self.clocks.monotonic()
@@ -220,6 +227,18 @@ class Controller:
                 self.memory = self.memory.forget(group)
         return seen, guards.judge(self.memory, seen, settings, self.overrides, now)
 
+    def _bind(self, platform: PlatformState, source: SourceState) -> PlatformState:
+        """Work with what is this installation's: its streams, the shared one that there is now, and its services."""
+        owner = self.world.settings.reconciler_owner
+        self._standing = standing(
+            platform, source.streams, owner, fresh=self._fresh_id, known=self._recorded, adopt=self.overrides.adopt
+        )
+        self._recorded = parse(self._standing.before) or self._recorded
+        topology = replace(self.world.topology, installation=self._standing.installation)
+        made = {name: query.text if (query := source.queries.get(name)) else None for name in source.streams}
+        self.world = replace(self.world, topology=topology.current(made))
+        return sift(platform, owner, self._standing.installation)
+
     def _note_collapse(self, seen: Survey) -> None:
         before, now = self.memory.assets, seen.observed.membership.assets
         if guards.has_collapsed(before, now, self.world.settings):
@@ -236,14 +255,15 @@ class Controller:
         Raises:
             ReconcilerError: that could not be read.
         """
-        plan = self._make_plan(seen, verdict, self._facts(seen, None))
+        plan = self._make_plan(seen, verdict, self._facts(seen))
         if any(isinstance(action, (CreateSharedStream, CreateStream)) for action in plan.actions):
-            plan = self._make_plan(seen, verdict, self._facts(seen, self.world.ksqldb.query_limit()))
+            limit, offset = self.world.ksqldb.query_limit(), self.world.ksqldb.offset_reset()
+            plan = self._make_plan(seen, verdict, self._facts(seen, limit, offset))
         if self.pause is not None and self.pause.active(self.clocks.wall()):
             return replace(plan, notes=(*plan.notes, self.pause.text))
         return plan
 
-    def _facts(self, seen: Survey, query_limit: int | None) -> Facts:
+    def _facts(self, seen: Survey, query_limit: int | None = None, offset_reset: str = "") -> Facts:
         return Facts(
             settings=self.world.settings,
             topology=self.world.topology,
@@ -251,6 +271,8 @@ class Controller:
             aged=self._aged(seen.observed.platform),
             failures=self.backoff.texts(),
             query_limit=query_limit,
+            offset_reset=offset_reset,
+            standing=self._standing,
         )
 
     def _aged(self, platform: PlatformState) -> frozenset[str]:

@@ -105,14 +105,14 @@ def standing(
     here, elsewhere = _on_platform(platform, owner), _in_ksqldb(streams, owner)
     base = recorded or known
     unknown = adopt and adopt not in {*here, *elsewhere} and not (base and base.owns(adopt))
-    if base is None:
-        refusal = _no_such(adopt, here, elsewhere) if unknown else _unclaimed(here, elsewhere) if here else ""
-        if refusal and (unknown or not adopt):
-            return Standing(Installation(fresh), before, provisional=True, refusal=refusal)
-        adopted = Installation(fresh, frozenset({adopt})) if adopt == LEGACY else Installation(adopt or fresh)
-        return Standing(adopted, before, due=bool(adopt), provisional=not adopt)
     if unknown:
-        return Standing(base, before, refusal=_no_such(adopt, here, elsewhere))
+        return Standing(base or Installation(fresh), before, refusal=_no_such(adopt, here, elsewhere))
+    if base is None and adopt:
+        adopted = Installation(fresh, frozenset({adopt})) if adopt == LEGACY else Installation(adopt)
+        return Standing(adopted, before, due=True)
+    if base is None:
+        refusal = _unclaimed(here, elsewhere) if here else ""
+        return Standing(Installation(fresh), before, provisional=True, refusal=refusal)
     # What was adopted and has become ours, or is gone, needs no memory: others may come with the same (`LEGACY`).
     adopted_ids = frozenset(one for one in base.adopted if one in here or one in elsewhere)
     if adopt and not base.owns(adopt):
@@ -123,6 +123,17 @@ def standing(
         refusal = f"the registry was published by installation {published}, and this is {found.id}: {_cure(published)}"
         return Standing(found, before, refusal=refusal)
     return Standing(found, before, due=found != recorded)
+
+
+def sift(platform: PlatformState, owner: str, installation: Installation) -> PlatformState:
+    """Return what is there with services of other installations as what they are: somebody else's."""
+    services = {
+        name: replace(live, owner=f"{owner}, installation {live.installation or LEGACY}", spec=None)
+        if live.owner == owner and not installation.owns(live.installation)
+        else live
+        for name, live in platform.services.items()
+    }
+    return replace(platform, services=services)
 
 
 def _on_platform(platform: PlatformState, owner: str) -> Mapping[str, list[str]]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from reconciler.controller import Controller, World
 from reconciler.desired import routing_layer_name, state_api_name
 from reconciler.errors import KsqlError
+from reconciler.installation import sift
+from reconciler.ksqldb.topology import OFFSET_RESET
 from reconciler.legacy import (
     PORT,
     OldService,
@@ -23,6 +25,7 @@ from reconciler.legacy import (
     OldStream,
     Role,
     create,
+    elsewhere,
     is_old,
     old_streams,
     original_name,
@@ -51,11 +54,13 @@ class Front:
         settings: of the new system.
         platform: what is the new system's there.
         services: with names of the old system, the odd ones too.
+        others: services of another plant's old system, each with the reason: none of our business.
     """
 
     settings: Settings
     platform: PlatformState
     services: tuple[OldService, ...]
+    others: Mapping[str, str]
 
     @property
     def touchable(self) -> tuple[OldService, ...]:
@@ -179,7 +184,8 @@ def look(controller: Controller, old: OldServices) -> Scene:
     settings = controller.world.settings
     plan = controller.plan(survey, verdict)
     streams = old_streams(survey.observed.source.queries, settings)
-    return Scene(settings, survey.observed.platform, old.observe(), plan, survey, streams)
+    services, others = _ours(old, settings, survey.observed.membership.groups)
+    return Scene(settings, survey.observed.platform, services, others, plan, survey, streams)
 
 
 def look_at_front(world: World, old: OldServices) -> Front:
@@ -188,7 +194,18 @@ def look_at_front(world: World, old: OldServices) -> Front:
     Raises:
         PlatformError: the read failed or was not complete.
     """
-    return Front(world.settings, world.platform.observe(), old.observe())
+    services, others = _ours(old, world.settings, None)
+    platform = sift(world.platform.observe(), world.settings.reconciler_owner, world.topology.installation)
+    return Front(world.settings, platform, services, others)
+
+
+def _ours(
+    old: OldServices, settings: Settings, groups: Collection[str] | None
+) -> tuple[tuple[OldService, ...], Mapping[str, str]]:
+    """Tell the old system that this one follows from that of another plant in the same Swarm."""
+    services = old.observe()
+    others = {one.name: why for one in services if (why := elsewhere(one, settings, groups))}
+    return tuple(one for one in services if one.name not in others), others
 
 
 def start(scene: Scene, world: World, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
@@ -206,6 +223,8 @@ def start(scene: Scene, world: World, sleep: Callable[[float], None] = time.slee
         )
     for stream in scene.in_the_way:
         _need_untouched(world, stream)
+    if scene.in_the_way:
+        _need_offset(world)
     there = {stream.name for stream in scene.stand_ins}
     for stream in scene.in_the_way:
         name = stand_in_name(stream.group, scene.settings)
@@ -296,6 +315,8 @@ def give_names_back(scene: Scene, world: World, sleep: Callable[[float], None] =
     if not scene.is_torn_down:
         return
     _need_health(scene)
+    if back:
+        _need_offset(world)
     for stream in back:
         _need_untouched(world, stream)
         _create(world, stream.group, original_name(stream.group))
@@ -347,6 +368,20 @@ def _need_health(scene: Scene) -> None:
     trouble = scene.survey.observed.source.trouble
     if trouble:
         raise StepRefused(f"ksqlDB is not well: {trouble}")
+
+
+def _need_offset(world: World) -> None:
+    """Refuse to make a join over a topic that exists where the server's own offset counts for it."""
+    offset = world.ksqldb.offset_reset()
+    effects = {
+        "latest": "the stream would drop every event until each asset is mapped again",
+        "earliest": f"the stream would write all that {world.settings.ksqldb_assets_stream} still holds once more",
+    }
+    if offset in effects:
+        raise StepRefused(
+            f"ksqlDB's own {OFFSET_RESET}={offset} counts for every new join, and {effects[offset]}: take it out of "
+            "the server's settings"
+        )
 
 
 def _need_ready(scene: Scene) -> None:

@@ -180,11 +180,9 @@ class CreateStream(StreamAction):
 
 @dataclass(frozen=True)
 class ReplaceStream(StreamAction):
-    """Replace a group's filter in place, keeping its offsets; ``prove`` asks for lineage and silence first."""
+    """Give a group's stream that has lost its query another one; lineage and silence are asked for first."""
 
     why: str
-    prove: bool = False
-    retention_ms: int | None = None
     verb: ClassVar[str] = "replace_stream"
     effect: ClassVar[Effect] = Effect.UPDATE
 
@@ -193,8 +191,8 @@ class ReplaceStream(StreamAction):
 class RecreateStream(StreamAction):
     """Drop a group's stream and create it again over its topic, where replacing in place is impossible.
 
-    With ``topic_gone`` the reason is that its topic was not listed, which is asked again first. With ``starved`` nothing
-    fed it any more, so it starts at the beginning of its new source: it has had none of that.
+    With ``topic_gone`` the reason is that its topic was not listed, which is asked again first. With ``starved``
+    nothing fed it any more, so it starts at the beginning of its new source: it has had none of that.
     """
 
     why: str

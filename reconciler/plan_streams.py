@@ -65,7 +65,7 @@ def _stream_repair(check: StreamCheck, names: GroupNames) -> Step | None:
             resume = ResumeStream(names.stream, check.query_id, names.group)
             return Step(busy("!", "resume its paused query"), (resume,))
         case StreamVerdict.SILENT:
-            silent = ReplaceStream(names, check.detail, prove=True)
+            silent = ReplaceStream(names, check.detail)
             return Step(busy("!", f"replace stream: {check.detail}"), (silent,))
     return None
 
@@ -108,10 +108,11 @@ def offset_note(actions: Iterable[Action], facts: Facts) -> tuple[str, ...]:
     """Say before it is made that the shared stream will begin with old events."""
     if facts.offset_reset != "earliest" or not any(isinstance(action, CreateSharedStream) for action in actions):
         return ()
-    return (
+    text = (
         f"ksqlDB's own {OFFSET_RESET}=earliest: the new shared stream replays all events that "
-        f"{facts.topology.assets_stream} still holds; take it out of the server's settings to begin now",
+        f"{facts.topology.assets_stream} still holds; take it out of the server's settings to begin now"
     )
+    return (text,)
 
 
 def old_shared(survey: Survey, facts: Facts, shared: StreamCheck) -> list[Action]:
@@ -140,8 +141,8 @@ def kept_for_readers(survey: Survey) -> tuple[str, ...]:
     if not readers:
         return ()
     streams = sorted({one for ours in survey.readers.values() for one in ours})
-    read, built = _listed(streams), _listed(readers)
-    return (f"built by others on {read}: {built}; none of it is changed, and what it reads stays",)
+    built = f"built by others on {_listed(streams)}: {_listed(readers)}"
+    return (f"{built}; none of it is changed, and what it reads stays",)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -70,7 +70,12 @@ class Registry(BaseModel):
         Raises:
             RegistryError: the document is larger than a Swarm config can be.
         """
-        text = json.dumps(self.model_dump(exclude=None if self.installation else {"installation"}), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        text = json.dumps(
+            self.model_dump(exclude=None if self.installation else {"installation"}),
+            sort_keys=True,
+            separators=(",", ":"),
+            ensure_ascii=False,
+        )
         data = text.encode() + b"\n"
         if len(data) > LIMIT_BYTES:
             raise RegistryError(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from reconciler.errors import KsqlError, Retry
+from reconciler.ksqldb.ownership import Whose
 from reconciler.ksqldb.topology import Topology
 from reconciler.model import Membership, SourceState
 from reconciler.names import STREAM_PREFIX, names_of
@@ -29,7 +30,7 @@ class Strays:
 
     Attributes:
         ksqldb: is asked.
-        topology: tells what could be ours, and what is.
+        topology: tells what could be ours, and what is; that of this look.
         at_once: how many are asked about at a look; None for all of them, where there will be no other look.
     """
 
@@ -66,7 +67,7 @@ class Strays:
         return replace(source, strays=known, unasked=there - known.keys())
 
     def _is_ours(self, name: str, text: str) -> bool:
-        return self.topology.reads_shared(text) or self.topology.makes_shared(name, text)
+        return self.topology.ownership(name, text).whose in (Whose.SHARED, Whose.GROUP)
 
     def _without_a_query(self, source: SourceState, membership: Membership) -> frozenset[str]:
         silent = [name for name in source.streams if name not in source.queries and self._could_be_ours(name)]

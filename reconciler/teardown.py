@@ -7,11 +7,14 @@ goes last, and not before the streams: it says which cluster they are in.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from reconciler.apply import Executor, Result
 from reconciler.controller import World
 from reconciler.errors import GuardRefusal, KsqlError, KsqlNotReady
 from reconciler.guards import another_cluster
+from reconciler.installation import NAME, new_id, sift, standing
+from reconciler.ksqldb.ownership import Whose
 from reconciler.model import Action, DropStream, Membership, RemoveRegistry, RemoveService, SourceState
 from reconciler.names import STREAM_PREFIX
 from reconciler.observe import look_at_source
@@ -44,10 +47,26 @@ def prove(world: World, *, accept_identity: bool = False) -> SourceState:
     return source
 
 
+def claimed(world: World, adopt: str = "", *, keep_streams: bool = False) -> World:
+    """Return the world with the streams and services of this installation for ours.
+
+    Raises:
+        GuardRefusal: no record says which installation this is, and objects of our owner id are here.
+        KsqlError: the streams cannot be listed.
+        PlatformError: the platform cannot be read.
+    """
+    streams = () if keep_streams else [stream.name for stream in world.ksqldb.streams()]
+    now = standing(world.platform.observe(), streams, world.settings.reconciler_owner, fresh=new_id(), adopt=adopt)
+    if now.refusal:
+        raise GuardRefusal(now.refusal)
+    return replace(world, topology=replace(world.topology, installation=now.installation))
+
+
 def teardown(world: World, *, keep_streams: bool = False, accept_identity: bool = False) -> Iterator[Result]:
     """Remove our services, streams and registry documents; yield what became of each.
 
-    Unless the streams are kept, `prove` comes first: here it is asked once more, when the services are gone already.
+    What is ours, `claimed` has told. Unless the streams are kept, `prove` comes first: here it is asked once more, when
+    the services are gone already.
 
     Raises:
         PlatformError: the platform cannot be read.
@@ -66,19 +85,24 @@ def teardown(world: World, *, keep_streams: bool = False, accept_identity: bool 
         yield from executor.apply(registries, lambda _action: False)
 
 
-def remove_records(records: Records) -> None:
+def remove_records(records: Records, *, streams_left: bool) -> None:
     """Remove what operators agreed on; those that still run keep to a pause that they have seen.
+
+    Which installation this is stays known while streams carry its id: nobody else may touch them.
 
     Raises:
         PlatformError: something is still there.
     """
     for record in records.records().values():
+        if record.name == NAME and streams_left:
+            continue
         records.remove_record(record)
 
 
 def _services(world: World) -> list[RemoveService]:
     owner = world.settings.reconciler_owner
-    ours = [live for live in world.platform.observe().services.values() if live.owner == owner]
+    there = sift(world.platform.observe(), owner, world.topology.installation)
+    ours = [live for live in there.services.values() if live.owner == owner]
     ours.sort(key=lambda live: (_ORDER[live.spec.kind] if live.spec else len(_ORDER), live.name))
     return [RemoveService(live, live.spec.group if live.spec else None) for live in ours]
 
@@ -99,9 +123,10 @@ def _drops(world: World, source: SourceState, made: Mapping[str, str]) -> list[A
     groups: list[Action] = []
     shared: list[Action] = []
     for name in sorted(source.streams.keys() & made.keys()):
-        if topology.makes_shared(name, made[name]):
-            shared.append(DropStream(name, None))
-        elif name.startswith(STREAM_PREFIX) and topology.reads_shared(made[name]):
+        whose = topology.ownership(name, made[name])
+        if whose.whose is Whose.SHARED:  # what is in its topic, the groups' topics have as well
+            shared.append(DropStream(name, None, delete_topic=True))
+        elif whose.whose is Whose.GROUP:
             groups.append(DropStream(name, name, world.settings.delete_topics))
     return [*groups, *shared]
 

@@ -10,9 +10,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from reconciler.errors import PlatformConflict, PlatformRefused
+from reconciler.ksqldb.topology import UNBOUND
 from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
 from reconciler.registry import LIMIT_BYTES
 
+#: The installation of a plant that is there already; one that begins has no records.
+RECORD = Record("installation", 1, "installation", {"id": UNBOUND.id, "adopted": ""})
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -32,7 +35,7 @@ class FakePlatform:
     prefix: str = "ofa"
     services: dict[str, LiveService] = field(default_factory=dict)
     registries: dict[str, LiveRegistry] = field(default_factory=dict)
-    kept_records: dict[str, Record] = field(default_factory=dict)
+    kept_records: dict[str, Record] = field(default_factory=lambda: {"installation": RECORD})
     strangers: frozenset[str] = frozenset()
     calls: Counter[str] = field(default_factory=Counter)
     healthy: Callable[[str], bool] = lambda _name: True
@@ -78,7 +81,9 @@ class FakePlatform:
             raise PlatformConflict(f"service {spec.name} exists")
         self._need_configs(spec)
         number = next(self._ids)
-        self.services[spec.name.casefold()] = LiveService(f"id{number}", number, spec.name, self.owner, spec, 0)
+        self.services[spec.name.casefold()] = LiveService(
+            f"id{number}", number, spec.name, self.owner, spec, 0, installation=spec.installation
+        )
 
     def update_service(self, live: LiveService, spec: ServiceSpec) -> None:
         """Replace the spec, at the version that was read."""
@@ -87,7 +92,9 @@ class FakePlatform:
         if current is None or current.version != live.version:
             raise PlatformConflict(f"service {live.name}: update out of sequence")
         self._need_configs(spec)
-        self.services[live.name.casefold()] = replace(current, version=next(self._ids), spec=spec)
+        self.services[live.name.casefold()] = replace(
+            current, version=next(self._ids), spec=spec, installation=spec.installation
+        )
 
     def remove_service(self, live: LiveService) -> None:
         """Remove it by id."""

@@ -62,6 +62,7 @@ class FakeKsqldb:
     fault: Callable[[str], None] = lambda _call: None
     failures: int = 0
     limit: int | None = None
+    offset: str = ""
     named_tables: set[str] = field(default_factory=set)
 
     @property
@@ -110,6 +111,11 @@ class FakeKsqldb:
         """How many queries may be."""
         self._call("query_limit")
         return self.limit
+
+    def offset_reset(self) -> str:
+        """Where a query begins that does not say so."""
+        self._call("offset_reset")
+        return self.offset
 
     def describe_or_none(self, name: str) -> Description | None:
         """One source."""

@@ -67,7 +67,7 @@ def test_a_drop_asks_for_lineage_first(stage: Stage, stream: str) -> None:
     """Somebody made another stream of that name since the plan was made."""
     text = f"CREATE STREAM {stream} WITH (KAFKA_TOPIC='x') AS SELECT * FROM S EMIT CHANGES;"
     stage.ksqldb.made[stream] = ("x", text)
-    assert "is not ours, not touched" in str(applied(stage, DropStream(stream, None)).error)
+    assert "does not read from our shared stream: not touched" in str(applied(stage, DropStream(stream, None)).error)
     assert stream in stage.ksqldb.made
 
 

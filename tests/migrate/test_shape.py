@@ -90,7 +90,9 @@ def test_odd_services_are_shown_and_left() -> None:
 def test_streams_stay_for_an_odd_group_service_of_no_known_group() -> None:
     """Where its variables do not say what it reads, it may be any of them."""
     stage, old = old_plant()
-    old.services["x"] = OldService("x", 1, "stream-api-group-x", Role.GROUP, None, (), 1, 1, "its topic is another")
+    old.services["x"] = OldService(
+        "x", 1, "stream-api-group-x", Role.GROUP, None, (), 1, 1, "its topic is another", networks=("factory-net",)
+    )
     old.publish(old.services["serving_layer_router"], None)
     controller = stage.controller()
     list(start(look(controller, old), controller.world, lambda _: None))

@@ -22,6 +22,7 @@ from reconciler.guards import Overrides
 from reconciler.leadership import Leadership
 from reconciler.loop import Loop
 from reconciler.metrics import Metrics
+from reconciler.ksqldb.levels import group_sql
 from reconciler.names import names_of
 from reconciler.platforms.base import Publish, ServiceSpec
 from reconciler.platforms.swarm import SwarmPlatform
@@ -456,8 +457,8 @@ EFFECTS = (
         "UNS_FASTAPI_GROUP_GROUPING_LEVEL",
         "area",
         lambda s, _: world(s).strategy.lookup().group,
-        "UNS_LEVELS['workcenter']",
-        "UNS_LEVELS['area']",
+        group_sql("workcenter"),
+        group_sql("area"),
     ),
     Effect("UNS_FASTAPI_GROUP_GROUPING_LEVEL", "area", has("UNS_LEVELS['area']"), False, True),
     Effect("STATE_API_IMAGE", "s:2", state(lambda s: s.image), "ghcr.io/openfactoryio/state-api:latest", "s:2"),
@@ -477,8 +478,8 @@ EFFECTS = (
     Effect(
         "RECONCILER_OWNER",
         "plant-2",
-        lambda s, _: (world(s).platform.owner, world(s).topology.shared_prefix),  # type: ignore[attr-defined]  # Swarm's
-        ("ofa", "OFA_ASSETS_WITH_UNS_"),
+        lambda s, _: (world(s).platform.owner, world(s).topology.shared_name[:24]),  # type: ignore[attr-defined]  # Swarm's
+        ("ofa", "OFA_ASSETS_WITH_UNS_0000"),
         ("plant-2", "PLANT_2_ASSETS_WITH_UNS_"),
     ),
     Effect(
