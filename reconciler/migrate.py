@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
 from reconciler.controller import Controller, World
@@ -60,7 +60,7 @@ class Front:
     settings: Settings
     platform: PlatformState
     services: tuple[OldService, ...]
-    others: Mapping[str, str]
+    others: tuple[tuple[OldService, str], ...]
 
     @property
     def touchable(self) -> tuple[OldService, ...]:
@@ -137,8 +137,9 @@ class Scene(Front):
 
     @property
     def read_on(self) -> tuple[OldStream, ...]:
-        """Streams that an odd group service may live on: of its group, or any where its variables name none."""
+        """Streams that an odd group service, or another plant's, may live on: of its group, or any if it names none."""
         odd = {one.group for one in self.services if one.odd and one.role is Role.GROUP}
+        odd |= {one.group for one, _ in self.others if one.role is Role.GROUP}
         return tuple(one for one in self.streams if None in odd or one.group in odd)
 
     @property
@@ -201,11 +202,10 @@ def look_at_front(world: World, old: OldServices) -> Front:
 
 def _ours(
     old: OldServices, settings: Settings, groups: Collection[str] | None
-) -> tuple[tuple[OldService, ...], Mapping[str, str]]:
+) -> tuple[tuple[OldService, ...], tuple[tuple[OldService, str], ...]]:
     """Tell the old system that this one follows from that of another plant in the same Swarm."""
-    services = old.observe()
-    others = {one.name: why for one in services if (why := elsewhere(one, settings, groups))}
-    return tuple(one for one in services if one.name not in others), others
+    judged = [(one, elsewhere(one, settings, groups)) for one in old.observe()]
+    return tuple(one for one, why in judged if not why), tuple((one, why) for one, why in judged if why)
 
 
 def start(scene: Scene, world: World, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
@@ -361,7 +361,7 @@ def remove_old(scene: Scene, world: World, old: OldServices) -> Iterator[str]:
         world.ksqldb.execute(world.topology.drop(stream.name, delete_topic=scene.settings.delete_topics))
         yield f"dropped stream {stream.name}" + (f" and topic {stream.topic}" if scene.settings.delete_topics else "")
     for stream in scene.read_on:
-        yield f"kept stream {stream.name}: an old group service that somebody changed may read {stream.topic}"
+        yield f"kept stream {stream.name}: an old group service that is left may read {stream.topic}"
 
 
 def _need_health(scene: Scene) -> None:

@@ -285,7 +285,7 @@ def as_text(scene: Scene) -> str:
     """Show both sides and what comes next."""
     rows = [_service(one) for one in scene.touchable] + [_stream(one, scene) for one in scene.streams]
     odd = [(one.name, f"left alone: {one.odd}") for one in scene.services if one.odd]
-    odd += [(name, f"not ours: {why}") for name, why in sorted(scene.others.items())]
+    odd += [(one.name, f"not ours: {why}") for one, why in scene.others]
     width = max((len(name) for name, _ in (*rows, *odd)), default=0)
     lines = [f"{name:{width}}  {what}".rstrip() for name, what in (*rows, *odd)]
     groups = [item for item in scene.plan.items if item.group is not None]
@@ -318,7 +318,7 @@ def as_json(scene: Scene) -> str:
     streams = [{"name": s.name, "group": s.group, "topic": s.topic, "stand_in": s.stand_in} for s in scene.streams]
     document = {
         "services": services,
-        "not_ours": dict(sorted(scene.others.items())),
+        "not_ours": {one.name: why for one, why in scene.others},
         "streams": streams,
         "in_the_way": [stream.name for stream in scene.in_the_way],
         "unready": scene.unready,
