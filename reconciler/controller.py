@@ -41,6 +41,7 @@ from reconciler.model import (
 from reconciler.observe import MapScan, look_at_source
 from reconciler.pause import Pause, latest
 from reconciler.plan import make_plan
+from reconciler.plan_streams import offset_note
 from reconciler.platforms.base import Platform, PlatformState
 from reconciler.ports import Ksqldb
 from reconciler.settings import Settings, without_user
@@ -259,6 +260,8 @@ class Controller:
         if any(isinstance(action, (CreateSharedStream, CreateStream)) for action in plan.actions):
             limit, offset = self.world.ksqldb.query_limit(), self.world.ksqldb.offset_reset()
             plan = self._make_plan(seen, verdict, self._facts(seen, limit, offset))
+            for note in offset_note(plan.actions, self._facts(seen, limit, offset)):
+                log.warning(note)
         if self.pause is not None and self.pause.active(self.clocks.wall()):
             return replace(plan, notes=(*plan.notes, self.pause.text))
         return plan

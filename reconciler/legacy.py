@@ -214,8 +214,8 @@ def _select(group: str, name: str, settings: Settings, retention_ms: int | None 
 def create(group: str, name: str, settings: Settings, retention_ms: int | None = None) -> Statement:
     """Return the statement that makes a group's old stream under a name, over its topic as it is.
 
-    It names no offset: then it begins with the events of now, for what came before is in the topic already, and with the
-    whole map. An explicit ``latest`` would count for the map too, which would be empty to it (measured).
+    It names no offset: then it begins with the events of now, for what came before is in the topic already, and with
+    the whole map. An explicit ``latest`` would count for the map too, which would be empty to it (measured).
     """
     text = _select(group, name, settings, retention_ms)
     return Statement(text, dict(PROPERTIES), "create", name, f"stream/`{name}`/create")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from reconciler.controller import Controller, World
 from reconciler.desired import routing_layer_name, state_api_name
 from reconciler.errors import KsqlError
-from reconciler.installation import sift
+from reconciler.installation import NAME, parse, sift
 from reconciler.ksqldb.topology import OFFSET_RESET
 from reconciler.legacy import (
     PORT,
@@ -180,10 +180,11 @@ def look(controller: Controller, old: OldServices) -> Scene:
         StepRefused: a rule stops everything, for example because another cluster answers.
     """
     survey, verdict = controller.look()
-    if verdict.stopped:
-        raise StepRefused("; ".join(refusal.text for refusal in verdict.refusals if refusal.stops))
     settings = controller.world.settings
     plan = controller.plan(survey, verdict)
+    stops = [refusal.text for refusal in plan.refusals if refusal.stops]
+    if stops:
+        raise StepRefused("; ".join(stops))
     streams = old_streams(survey.observed.source.queries, settings)
     services, others = _ours(old, settings, survey.observed.membership.groups)
     return Scene(settings, survey.observed.platform, services, others, plan, survey, streams)
@@ -196,8 +197,9 @@ def look_at_front(world: World, old: OldServices) -> Front:
         PlatformError: the read failed or was not complete.
     """
     services, others = _ours(old, world.settings, None)
-    platform = sift(world.platform.observe(), world.settings.reconciler_owner, world.topology.installation)
-    return Front(world.settings, platform, services, others)
+    platform = world.platform.observe()
+    installation = parse(platform.records.get(NAME)) or world.topology.installation
+    return Front(world.settings, sift(platform, world.settings.reconciler_owner, installation), services, others)
 
 
 def _ours(

@@ -34,7 +34,7 @@ from reconciler.model import (
 )
 from reconciler.names import GroupNames
 from reconciler.plan_registry import fitting, next_registry, old_registries, publish
-from reconciler.plan_services import left_alone, routing_step, service_step
+from reconciler.plan_services import left_alone, of_other_installations, routing_step, service_step
 from reconciler.plan_streams import (
     check_offset,
     kept_for_readers,
@@ -79,7 +79,7 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
         actions = [action for action in actions if not isinstance(action, (CreateSharedStream, CreateStream))]
     stopped = verdict.stopped or bool(facts.standing.refusal)
     kept = () if stopped else _permitted(actions, verdict, facts.settings, _waiting(full, steps))
-    kept = (*_record(kept, facts.standing), *kept)
+    kept = kept if stopped else (*_record(kept, facts.standing), *kept)
     items = [_held(step, kept, facts.settings) for step in (*steps, *leaving)]
     items.sort(key=lambda item: item.group or "")
     before = survey.published.document.groups if survey.published else {}
@@ -99,6 +99,7 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
         notes=(
             *(f"{name}: {why}" for name, why in survey.unreadable.items()),
             *left_alone(survey, facts.settings),
+            *of_other_installations(survey, facts.settings),
             *kept_for_readers(survey),
             *offset_note(kept, facts),
             *_still_to_ask(len(survey.observed.source.unasked)),
@@ -109,7 +110,7 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
 
 def _record(kept: Collection[Action], standing: Standing) -> tuple[Action, ...]:
     """Write down which installation this is before anything carries its id; an id that nothing needs is not."""
-    if standing.refusal or not (standing.due or (standing.provisional and kept)):
+    if not (standing.due or (standing.provisional and kept)):
         return ()
     return (RecordInstallation(standing.installation, standing.before),)
 

@@ -152,6 +152,18 @@ def left_alone(survey: Survey, settings: Settings) -> tuple[str, ...]:
     return (f"{text}; docs/operations.md says how to remove {they}",)
 
 
+def of_other_installations(survey: Survey, settings: Settings) -> tuple[str, ...]:
+    """Name the services that carry our owner's label and the id of another installation."""
+    owner = f"{settings.reconciler_owner}, installation "
+    names = sorted(
+        live.name for live in survey.observed.platform.services.values() if (live.owner or "").startswith(owner)
+    )
+    if not names:
+        return ()
+    shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    return (f"of another installation with our owner id, and left alone: {shown}",)
+
+
 def _has_our_prefix(live: LiveService, settings: Settings) -> bool:
     """Whether it is called as we call services today; another prefix may begin with ours (``ofa``, ``ofa_old``)."""
     name, group = live.name.casefold(), f"{settings.resource_prefix}_group_".casefold()

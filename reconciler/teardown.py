@@ -52,25 +52,29 @@ def claimed(world: World, adopt: str = "", *, keep_streams: bool = False) -> Wor
 
     Raises:
         GuardRefusal: no record says which installation this is, and objects of our owner id are here.
-        KsqlError: the streams cannot be listed.
+        KsqlError: the streams, of which one may have the adopted id, cannot be listed.
         PlatformError: the platform cannot be read.
     """
-    streams = () if keep_streams else [stream.name for stream in world.ksqldb.streams()]
+    streams = [stream.name for stream in world.ksqldb.streams()] if adopt and not keep_streams else []
     now = standing(world.platform.observe(), streams, world.settings.reconciler_owner, fresh=new_id(), adopt=adopt)
     if now.refusal:
         raise GuardRefusal(now.refusal)
     return replace(world, topology=replace(world.topology, installation=now.installation))
 
 
-def teardown(world: World, *, keep_streams: bool = False, accept_identity: bool = False) -> Iterator[Result]:
+def teardown(
+    world: World, *, keep_streams: bool = False, accept_identity: bool = False, adopt: str = ""
+) -> Iterator[Result]:
     """Remove our services, streams and registry documents; yield what became of each.
 
-    What is ours, `claimed` has told. Unless the streams are kept, `prove` comes first: here it is asked once more, when
+    What is ours, `claimed` tells. Unless the streams are kept, `prove` comes first: here it is asked once more, when
     the services are gone already.
 
     Raises:
+        GuardRefusal: it is not known what is ours.
         PlatformError: the platform cannot be read.
     """
+    world = claimed(world, adopt, keep_streams=keep_streams)
     executor = Executor(world.ksqldb, world.platform, world.topology)
     yield from executor.apply(_services(world), lambda _action: False)
     left = False

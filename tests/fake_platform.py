@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from reconciler.errors import PlatformConflict, PlatformRefused
-from reconciler.ksqldb.topology import UNBOUND
+from reconciler.installation import Installation
 from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
 from reconciler.registry import LIMIT_BYTES
 
 #: The installation of a plant that is there already; one that begins has no records.
-RECORD = Record("installation", 1, "installation", {"id": UNBOUND.id, "adopted": ""})
+INSTALLATION = Installation("0fa0fa00")
+RECORD = Record("installation", 1, "installation", {"id": INSTALLATION.id, "adopted": ""})
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 

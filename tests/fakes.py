@@ -10,7 +10,7 @@ import copy
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
 
@@ -28,10 +28,11 @@ from reconciler.guards import Overrides
 from reconciler.ksqldb.entities import Description, Health, QueryInfo, ServerInfo, StreamInfo
 from reconciler.ksqldb.levels import Level
 from reconciler.ksqldb.statement import Statement
+from reconciler.ksqldb.topology import Topology
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings
 from reconciler.wiring import topology_of
-from tests.fake_platform import NOW, FakePlatform
+from tests.fake_platform import INSTALLATION, NOW, FakePlatform
 
 __all__ = ["NOW", "WELL", "FakeKsqldb", "FakePlatform", "Stage", "unreachable"]
 
@@ -236,6 +237,11 @@ class Stage:
     def settings(self) -> Settings:
         """Settings with short, whole numbers."""
         return _settings(tuple(sorted(self.options.items())))
+
+    @property
+    def topology(self) -> Topology:
+        """What streams should be, in this installation."""
+        return replace(topology_of(self.settings), installation=INSTALLATION)
 
     def controller(self, overrides: Overrides | None = None) -> Controller:
         """Start an operator: what one remembered is lost."""

@@ -298,7 +298,7 @@ def as_text(scene: Scene) -> str:
 
 def _service(one: OldService) -> tuple[str, str]:
     port = f", port {', '.join(map(str, one.ports))}" if one.ports else ""
-    group = f" {one.group!r}" if one.group else ""
+    group = "" if one.group is None else f" {one.group!r}"
     return one.name, f"{one.role}{group}, {one.running}/{one.wanted}{port}"
 
 

@@ -53,10 +53,9 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
         heeds_pause=False,
     )
     world = fenced(build_world(settings, metrics), leadership.writing)
-    found = _claimed(world, options)
-    if isinstance(found, Exit):
-        return found
-    world = found
+    refused = _refusal(world, options)
+    if refused is not None:
+        return refused
     before = latest(None, world.platform.records())
     put(world.platform, _longer(before))
     results: list[Result] = []
@@ -66,7 +65,12 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
             _complain(f"nothing was removed: {leadership.lease.holder} holds the lease and does not give it up")
             return Exit.REFUSED
         leadership.begin()
-        for result in teardown(world, keep_streams=options.keep_streams, accept_identity=options.accept_identity):
+        for result in teardown(
+            world,
+            keep_streams=options.keep_streams,
+            accept_identity=options.accept_identity,
+            adopt=options.adopt,
+        ):
             results.append(result)
             out(f"{'removed' if result.outcome == 'ok' else 'kept'} {result.action.key}" + _reason(result.error))
         left = options.keep_streams or any(
@@ -93,10 +97,10 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
     return Exit.OK if all(result.outcome == "ok" for result in results) else Exit.ERROR
 
 
-def _claimed(world: World, options: argparse.Namespace) -> World | Exit:
-    """Find out what is ours; where nothing may be removed, say why and return how that ends."""
+def _refusal(world: World, options: argparse.Namespace) -> Exit | None:
+    """Say why nothing may be removed, and return how that ends; None where it may."""
     try:
-        world = claimed(world, options.adopt, keep_streams=options.keep_streams)
+        claimed(world, options.adopt, keep_streams=options.keep_streams)
         if not options.keep_streams:
             prove(world, accept_identity=options.accept_identity)
     except GuardRefusal as error:
@@ -108,7 +112,7 @@ def _claimed(world: World, options: argparse.Namespace) -> World | Exit:
             f"nothing was removed: {error} (KSQLDB_URL is {url}); --keep-streams removes services and configs alone"
         )
         return Exit.ERROR
-    return world
+    return None
 
 
 def _longer(before: Pause | None) -> Pause:

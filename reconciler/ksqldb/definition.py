@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 
 _TOKEN = re.compile(
     r"(?P<blank>\s+|--[^\n]*|/\*.*?\*/)"
@@ -107,8 +108,7 @@ def definition_of(text: str) -> Definition | None:
 def sources_of(text: str) -> frozenset[str]:
     """Return what a statement reads: every name after FROM or JOIN, as stored, whatever kind of statement it is."""
     tokens = tuple(_tokens(text))
-    pairs = zip(tokens, tokens[1:], strict=False)
-    return frozenset(name.value for word, name in pairs if word.is_word("FROM", "JOIN") and name.is_name)
+    return frozenset(name.value for word, name in pairwise(tokens) if word.is_word("FROM", "JOIN") and name.is_name)
 
 
 def target_of(text: str) -> str:

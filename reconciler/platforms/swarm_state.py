@@ -126,11 +126,16 @@ def is_of_kind(raw: Raw, kind: str) -> bool:
 
 
 def live_record(raw: Raw, prefix: str) -> Record:
-    """Read a record from a config's labels."""
+    """Read a record from a config's labels.
+
+    Which installation this is does not change with `RESOURCE_PREFIX`, so that record is found under any.
+    """
     fields = {
         label.removeprefix(RECORD_FIELD): text for label, text in _labels(raw).items() if label.startswith(RECORD_FIELD)
     }
-    return Record(raw["ID"], raw["Version"]["Index"], raw["Spec"]["Name"].removeprefix(f"{prefix}_"), fields)
+    name = raw["Spec"]["Name"]
+    short = "installation" if name.endswith("_installation") else name.removeprefix(f"{prefix}_")
+    return Record(raw["ID"], raw["Version"]["Index"], short, fields)
 
 
 def newest_first(registries: Iterable[LiveRegistry]) -> tuple[LiveRegistry, ...]:

@@ -9,7 +9,7 @@ import pytest
 from reconciler.apply import Result
 from reconciler.controller import Controller
 from reconciler.names import SharedName
-from reconciler.teardown import claimed, remove_records, teardown
+from reconciler.teardown import remove_records, teardown
 from tests.fake_platform import FakePlatform
 from tests.faults.serving import Plant, plant
 
@@ -61,7 +61,7 @@ def follow(running: Plant, operator: Controller, *, settle: bool = True) -> None
 
 def tear_down(running: Plant) -> list[Result]:
     """Remove everything, topics of groups excepted, as the command does."""
-    world = claimed(running.operator().world)
+    world = running.operator().world
     results = list(teardown(world))
     remove_records(world.platform, streams_left=any(result.outcome != "ok" for result in results))
     return results
@@ -214,7 +214,7 @@ def test_what_others_read_stays_and_the_groups_move_all_the_same(made: Plant) ->
 
 
 def test_another_installation_on_the_same_server_touches_nothing(made: Plant) -> None:
-    """Same owner id, another Swarm: its groups are in conflict and name whose the streams are; its teardown is empty."""
+    """Same owner id, another Swarm: its groups are in conflict and say whose the streams are; its teardown is empty."""
     send(made, "1")
     (first,) = shared(made)
     other = Plant(made.ksqldb, FakePlatform(kept_records={}), {"shared_retention": "2h"})

@@ -233,7 +233,7 @@ def test_two_groups_that_differ_only_in_case(stage: Stage) -> None:
     [("'Weld'", "'Paint'"), ("`tag`, ", ""), ("'asset_stream_Weld'", "'mine'"), ("WHERE", "WHERE 1=1 AND")],
 )
 def test_a_stream_that_is_not_as_we_make_them_is_somebodys(stage: Stage, old: str, new: str) -> None:
-    """It reads our shared stream under a group's name: a conflict that says so, and it is neither changed nor dropped."""
+    """It reads our shared stream under a group's name: a conflict that says so; it is neither changed nor dropped."""
     controller = stage.controller()
     stage.settle(controller)
     topic, text = stage.ksqldb.made["ASSET_STREAM_WELD"]

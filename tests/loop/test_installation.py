@@ -17,7 +17,7 @@ from reconciler.model import Condition, RecordInstallation
 from reconciler.names import LEGACY, SharedName
 from reconciler.platforms.base import Record
 from reconciler.registry import parse as parse_registry
-from reconciler.teardown import claimed, teardown
+from reconciler.teardown import teardown
 from tests.fakes import FakePlatform, Stage
 from tests.faults.serving import Plant, plant
 from tests.ports import free_port
@@ -195,7 +195,7 @@ def test_two_installations_with_the_same_owner_leave_each_other_alone(empty: Sta
     for _ in range(5):
         empty.settle(empty.controller())
     assert len(empty.ksqldb.statements) == statements
-    assert all(result.outcome == "ok" for result in teardown(claimed(second.controller().world)))
+    assert all(result.outcome == "ok" for result in teardown(second.controller().world))
     assert empty.ksqldb.made == made
 
 
@@ -204,7 +204,7 @@ def test_a_second_installation_that_made_nothing_tears_nothing_down(empty: Stage
     empty.settle(empty.controller())
     made = dict(empty.ksqldb.made)
     second = Stage(FakePlatform(kept_records={}), empty.ksqldb)
-    assert list(teardown(claimed(second.controller().world))) == []
+    assert list(teardown(second.controller().world)) == []
     assert empty.ksqldb.made == made
 
 
@@ -228,7 +228,7 @@ def test_a_service_of_another_installation_is_left_alone(empty: Stage) -> None:
     assert outcome.plan is not None
     (item,) = (one for one in outcome.plan.items if one.group == "Weld")
     assert "owner ofa, installation 99999999" in item.detail
-    results = list(teardown(claimed(controller.world)))
+    results = list(teardown(controller.world))
     assert f"service {live.name}" not in {result.action.key for result in results}
 
 

@@ -8,7 +8,6 @@ from reconciler.apply import Executor, Result
 from reconciler.controller import Controller
 from reconciler.model import Action, DropStream, RecreateStream
 from reconciler.names import assign, names_of
-from reconciler.wiring import topology_of
 from tests.fakes import Stage
 
 
@@ -30,7 +29,7 @@ def run(stage: Stage, controller: Controller, cycles: int, step: float) -> None:
 
 def applied(stage: Stage, action: Action) -> Result:
     """Apply one action as if a plan had wanted it."""
-    (result,) = Executor(stage.ksqldb, stage.platform, topology_of(stage.settings)).apply([action], lambda _: False)
+    (result,) = Executor(stage.ksqldb, stage.platform, stage.topology).apply([action], lambda _: False)
     return result
 
 

@@ -9,7 +9,6 @@ from datetime import timedelta
 from reconciler.guards import allowed_removals
 from reconciler.names import names_of
 from reconciler.platforms.base import Kind
-from reconciler.wiring import topology_of
 from tests.fakes import Stage
 from tests.faults.matrix_oracle import OURS, current
 from tests.faults.matrix_scenarios import BLOCKED
@@ -92,7 +91,7 @@ class Factory:
 
     @property
     def _shared(self) -> str:
-        return topology_of(self.stage.settings).shared_name
+        return self.stage.topology.current(dict.fromkeys(self.stage.ksqldb.made)).shared_name
 
     def _allowed(self) -> int:
         return allowed_removals(len(self.owned), 0.25)

@@ -19,10 +19,10 @@ from reconciler.controller import Controller, World
 from reconciler.desired import group_spec, routing_layer_spec, state_api_spec
 from reconciler.errors import ConfigurationError, KsqlError
 from reconciler.guards import Overrides
+from reconciler.ksqldb.levels import group_sql
 from reconciler.leadership import Leadership
 from reconciler.loop import Loop
 from reconciler.metrics import Metrics
-from reconciler.ksqldb.levels import group_sql
 from reconciler.names import names_of
 from reconciler.platforms.base import Publish, ServiceSpec
 from reconciler.platforms.swarm import SwarmPlatform

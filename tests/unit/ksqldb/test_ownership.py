@@ -42,6 +42,10 @@ def shared(
     return name, f"CREATE STREAM `{name}` WITH {with_} AS SELECT {columns} FROM E S {join} EMIT CHANGES;"
 
 
+OLD_SYSTEMS = (
+    "CREATE STREAM ASSET_STREAM_WELD WITH (KAFKA_TOPIC='asset_stream_Weld_topic') AS SELECT S.* FROM E S "
+    "JOIN M H ON S.A = H.A WHERE (H.UNS_LEVELS['workcenter'] = 'Weld') EMIT CHANGES;"
+)
 CASES: dict[str, tuple[tuple[str, str], Whose]] = {
     "a group's stream": (group(), Whose.GROUP),
     "on an older shared stream": (group(source=OLDER), Whose.GROUP),
@@ -98,8 +102,7 @@ CASES: dict[str, tuple[tuple[str, str], Whose]] = {
     "the old system's": (
         (
             "ASSET_STREAM_WELD",
-            "CREATE STREAM ASSET_STREAM_WELD WITH (KAFKA_TOPIC='asset_stream_Weld_topic') AS SELECT S.* FROM E S "
-            "JOIN M H ON S.A = H.A WHERE (H.UNS_LEVELS['workcenter'] = 'Weld') EMIT CHANGES;",
+            OLD_SYSTEMS,
         ),
         Whose.FOREIGN,
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -134,3 +135,14 @@ def test_two_tasks_are_refused() -> None:
     """Also where the settings were not asked."""
     with pytest.raises(PlatformRefused, match="2 tasks"):
         to_engine(ServiceSpec(**{**vars(SPEC), "replicas": 2}), "ofa", SHELF)
+
+
+def test_the_installation_is_read_from_the_containers_label() -> None:
+    """Of a service of ours it shows twice: in its spec, so that it can differ, and beside it, whatever the spec."""
+    raw = container("running", 100)
+    assert (observed(raw).installation, SPEC.installation) == ("", "")
+    raw["Config"]["Labels"]["org.openfactory.installation"] = "1a2b3c4d"
+    live = observed(raw)
+    assert live.spec == replace(SPEC, installation="1a2b3c4d")
+    assert live.installation == "1a2b3c4d"
+    assert to_engine(live.spec, "ofa", SHELF)["Labels"]["org.openfactory.installation"] == "1a2b3c4d"
