@@ -147,7 +147,7 @@ class Executor:
         topic it would write everything that the shared topic still holds a second time, into live clients. A shared
         stream that was made just now holds nothing of before.
         """
-        kept = action.names.topic in self._topics and not self._began
+        kept = action.names.topic in self._topics and not (self._began or action.starved)
         self._create(action.names, "latest" if kept else "earliest", None)
 
     def _create(self, names: GroupNames, offset: Offset, retention_ms: int | None) -> None:

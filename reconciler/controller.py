@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -18,10 +18,11 @@ from reconciler import guards
 from reconciler.apply import Executor, Result
 from reconciler.backoff import Backoff
 from reconciler.changes import Changes
+from reconciler.deadline import Standing, with_deadline
 from reconciler.errors import KsqlUnreachable, ReconcilerError
 from reconciler.grouping.base import GroupingStrategy
 from reconciler.guards import Memory, Overrides, Verdict
-from reconciler.installation import Installation, Standing, new_id, parse, sift, standing
+from reconciler.installation import Claim, Installation, claim, new_id, parse, sift
 from reconciler.ksqldb.topology import Topology
 from reconciler.latest import Latest
 from reconciler.leadership import Authority, Hold, Unopposed
@@ -44,6 +45,7 @@ from reconciler.plan import make_plan
 from reconciler.plan_streams import offset_note
 from reconciler.platforms.base import Platform, PlatformState
 from reconciler.ports import Ksqldb
+from reconciler.registry import revision_of
 from reconciler.settings import Settings, without_user
 from reconciler.steps import Facts
 from reconciler.strays import Strays
@@ -143,11 +145,12 @@ class Controller:
         """Prepare the reader of groups."""
         world = self.world
         self._fresh_id = new_id()
-        self._standing = Standing(world.topology.installation)
+        self._claim = Claim(world.topology.installation)
         self._recorded: Installation | None = None
         self._resynced = self.clocks.monotonic()
         self._survey, self._make_plan = Latest(survey), Latest(make_plan)
         self._changes = Changes()
+        self._standing: Mapping[str, Standing] = {}
         self._strays = Strays(world.ksqldb, world.topology, at_once=None if self.looks_once else 1)
         self._map = MapScan(world.strategy.read, self.clocks.monotonic)
 
@@ -231,14 +234,14 @@ class Controller:
     def _bind(self, platform: PlatformState, source: SourceState) -> PlatformState:
         """Work with what is this installation's: its streams, the shared one that there is now, and its services."""
         owner = self.world.settings.reconciler_owner
-        self._standing = standing(
+        self._claim = claim(
             platform, source.streams, owner, fresh=self._fresh_id, known=self._recorded, adopt=self.overrides.adopt
         )
-        self._recorded = parse(self._standing.before) or self._recorded
-        topology = replace(self.world.topology, installation=self._standing.installation)
+        self._recorded = parse(self._claim.before) or self._recorded
+        topology = replace(self.world.topology, installation=self._claim.installation)
         made = {name: query.text if (query := source.queries.get(name)) else None for name in source.streams}
         self.world = replace(self.world, topology=topology.current(made))
-        return sift(platform, owner, self._standing.installation)
+        return sift(platform, owner, self._claim.installation)
 
     def _note_collapse(self, seen: Survey) -> None:
         before, now = self.memory.assets, seen.observed.membership.assets
@@ -258,12 +261,15 @@ class Controller:
         """
         plan = self._make_plan(seen, verdict, self._facts(seen))
         if any(isinstance(action, (CreateSharedStream, CreateStream)) for action in plan.actions):
-            limit, offset = self.world.ksqldb.query_limit(), self.world.ksqldb.offset_reset()
-            plan = self._make_plan(seen, verdict, self._facts(seen, limit, offset))
-            for note in offset_note(plan.actions, self._facts(seen, limit, offset)):
+            facts = self._facts(seen, self.world.ksqldb.query_limit(), self.world.ksqldb.offset_reset())
+            plan = self._make_plan(seen, verdict, facts)
+            for note in offset_note(plan.actions, facts):
                 log.warning(note)
         if self.pause is not None and self.pause.active(self.clocks.wall()):
+            self._standing = {}  # what may not be written cannot get on
             return replace(plan, notes=(*plan.notes, self.pause.text))
+        now, at, limit = self.clocks.monotonic(), self.clocks.wall(), self.world.settings.progress_deadline
+        plan, self._standing = with_deadline(plan, self._standing, now, at, limit)
         return plan
 
     def _facts(self, seen: Survey, query_limit: int | None = None, offset_reset: str = "") -> Facts:
@@ -272,15 +278,21 @@ class Controller:
             topology=self.world.topology,
             lookup=self.world.strategy.lookup(),
             aged=self._aged(seen.observed.platform),
+            stalled=self._stalled(seen.observed.platform),
             failures=self.backoff.texts(),
             query_limit=query_limit,
             offset_reset=offset_reset,
-            standing=self._standing,
+            claim=self._claim,
         )
 
     def _aged(self, platform: PlatformState) -> frozenset[str]:
         now, limit = self.clocks.wall(), self.world.settings.registry_roll_after
         return frozenset(live.name for live in platform.registries if (now - live.updated_at).total_seconds() >= limit)
+
+    def _stalled(self, platform: PlatformState) -> frozenset[str]:
+        now, limit = self.clocks.wall(), self.world.settings.progress_deadline
+        since = {live.name: live.since for live in platform.services.values() if live.since is not None and limit}
+        return frozenset(name for name, moved in since.items() if (now - moved).total_seconds() >= limit)
 
     def _apply(self, plan: Plan) -> Iterator[Result]:
         self.backoff = self.backoff.only({action.key for action in plan.actions})
@@ -317,7 +329,7 @@ class Controller:
         """Hand the current registry to those who follow it, also while ksqlDB is away."""
         published, _ = current_registry(platform.registries)
         if published is not None:
-            self._publish(published.live.data, published.document.revision)
+            self._publish(published.live.data, revision_of(published.live.data))
 
     def _publish(self, data: bytes, revision: str) -> None:
         self.metrics.registry(revision, len(data))

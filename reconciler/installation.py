@@ -45,7 +45,7 @@ class Installation:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Claim:
     """Which installation this operator is of, and how that is known.
 
     Attributes:
@@ -81,7 +81,7 @@ def parse(record: Record | None) -> Installation | None:
     return Installation(record.fields["id"], adopted)
 
 
-def standing(
+def claim(
     platform: PlatformState,
     streams: Iterable[str],
     owner: str,
@@ -89,7 +89,7 @@ def standing(
     fresh: str,
     known: Installation | None = None,
     adopt: str = "",
-) -> Standing:
+) -> Claim:
     """Say which installation this is.
 
     Args:
@@ -106,13 +106,13 @@ def standing(
     base = recorded or known
     unknown = adopt and adopt not in {*here, *elsewhere} and not (base and base.owns(adopt))
     if unknown:
-        return Standing(base or Installation(fresh), before, refusal=_no_such(adopt, here, elsewhere))
+        return Claim(base or Installation(fresh), before, refusal=_no_such(adopt, here, elsewhere))
     if base is None and adopt:
         adopted = Installation(fresh, frozenset({adopt})) if adopt == LEGACY else Installation(adopt)
-        return Standing(adopted, before, due=True)
+        return Claim(adopted, before, due=True)
     if base is None:
         refusal = _unclaimed(here, elsewhere) if here else ""
-        return Standing(Installation(fresh), before, provisional=True, refusal=refusal)
+        return Claim(Installation(fresh), before, provisional=True, refusal=refusal)
     # What was adopted and has become ours, or is gone, needs no memory: others may come with the same (`LEGACY`).
     adopted_ids = frozenset(one for one in base.adopted if one in here or one in elsewhere)
     if adopt and not base.owns(adopt):
@@ -121,8 +121,8 @@ def standing(
     published = _registry_of(platform.registries)
     if published and not found.owns(published):
         refusal = f"the registry was published by installation {published}, and this is {found.id}: {_cure(published)}"
-        return Standing(found, before, refusal=refusal)
-    return Standing(found, before, due=found != recorded)
+        return Claim(found, before, refusal=refusal)
+    return Claim(found, before, due=found != recorded)
 
 
 def sift(platform: PlatformState, owner: str, installation: Installation) -> PlatformState:

@@ -172,8 +172,9 @@ class StreamAction(Action):
 
 @dataclass(frozen=True)
 class CreateStream(StreamAction):
-    """Create a group's filter stream."""
+    """Create a group's filter stream; ``starved`` as in `RecreateStream`, of which this is the second half."""
 
+    starved: bool = False
     verb: ClassVar[str] = "create_stream"
     effect: ClassVar[Effect] = Effect.CREATE
 

@@ -18,7 +18,7 @@ from reconciler.desired import (
     state_api_spec,
 )
 from reconciler.guards import Verdict
-from reconciler.installation import Standing
+from reconciler.installation import Claim
 from reconciler.model import (
     Action,
     Condition,
@@ -43,6 +43,7 @@ from reconciler.plan_streams import (
     shared_actions,
     stream_step,
 )
+from reconciler.registry import revision_of
 from reconciler.settings import Policy, Settings
 from reconciler.steps import Facts, Step, conflict, failing
 from reconciler.survey import StreamCheck, StreamVerdict, Survey
@@ -77,9 +78,9 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
     full = _no_room(actions, survey, facts)
     if full:
         actions = [action for action in actions if not isinstance(action, (CreateSharedStream, CreateStream))]
-    stopped = verdict.stopped or bool(facts.standing.refusal)
+    stopped = verdict.stopped or bool(facts.claim.refusal)
     kept = () if stopped else _permitted(actions, verdict, facts.settings, _waiting(full, steps))
-    kept = kept if stopped else (*_record(kept, facts.standing), *kept)
+    kept = kept if stopped else (*_record(kept, facts.claim), *kept)
     items = [_held(step, kept, facts.settings) for step in (*steps, *leaving)]
     items.sort(key=lambda item: item.group or "")
     before = survey.published.document.groups if survey.published else {}
@@ -91,10 +92,10 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
             *(_held(step, kept, facts.settings) for step in (state_api, routing) if step.item.detail != "-"),
         ),
         registry=registry,
-        registry_before=survey.published.document.revision if survey.published else None,
+        registry_before=revision_of(survey.published.live.data) if survey.published else None,
         added=tuple(sorted(after.keys() - before.keys())),
         removed=tuple(sorted(before.keys() - after.keys())),
-        refusals=(*_unclaimed(facts.standing), *verdict.refusals, *_deaf(shared), *full, *too_large),
+        refusals=(*_unclaimed(facts.claim), *verdict.refusals, *_deaf(shared), *full, *too_large),
         approval=verdict.approval,
         notes=(
             *(f"{name}: {why}" for name, why in survey.unreadable.items()),
@@ -108,15 +109,15 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
     )
 
 
-def _record(kept: Collection[Action], standing: Standing) -> tuple[Action, ...]:
+def _record(kept: Collection[Action], claim: Claim) -> tuple[Action, ...]:
     """Write down which installation this is before anything carries its id; an id that nothing needs is not."""
-    if not (standing.due or (standing.provisional and kept)):
+    if not (claim.due or (claim.provisional and kept)):
         return ()
-    return (RecordInstallation(standing.installation, standing.before),)
+    return (RecordInstallation(claim.installation, claim.before),)
 
 
-def _unclaimed(standing: Standing) -> tuple[Refusal, ...]:
-    return (Refusal("installation", standing.refusal, stops=True),) if standing.refusal else ()
+def _unclaimed(claim: Claim) -> tuple[Refusal, ...]:
+    return (Refusal("installation", claim.refusal, stops=True),) if claim.refusal else ()
 
 
 def _deaf(shared: StreamCheck) -> tuple[Refusal, ...]:

@@ -54,7 +54,7 @@ def _stream_repair(check: StreamCheck, names: GroupNames) -> Step | None:
     """What puts a stream in order; None where it is in order already."""
     match check.verdict:
         case StreamVerdict.ABSENT:
-            return Step(busy("+", f"create stream {names.topic}"), (CreateStream(names),))
+            return Step(busy("+", f"create stream {names.topic}"), (CreateStream(names, check.starved),))
         case StreamVerdict.MOVED:
             move = RecreateStream(names, check.detail, check.retention_ms, starved=check.starved)
             return Step(busy("~", f"move stream: {check.detail}"), (move,))

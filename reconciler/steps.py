@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from reconciler.installation import Standing
+from reconciler.installation import Claim
 from reconciler.ksqldb.topology import UNBOUND, Topology
 from reconciler.model import Action, Condition, Item
 from reconciler.registry import Membership as Lookup
@@ -22,21 +22,23 @@ class Facts:
         lookup: how the proxy finds an asset's group.
         aged: registry documents that became current longer than `REGISTRY_ROLL_AFTER` ago. (Not the time itself: it
             is never the same twice, and a plan whose facts are the same is the same.)
+        stalled: services of which nothing has moved for `PROGRESS_DEADLINE` although they are not as they should be.
         failures: the last error of every object whose write failed and is waited for.
         query_limit: how many persistent queries ksqlDB allows; None where it was not asked or does not say.
         offset_reset: with which offset the server begins every query that names none; ``""`` where it was not asked or
             leaves that to Kafka.
-        standing: which installation this is, and whether that has to be written down.
+        claim: which installation this is, and whether that has to be written down.
     """
 
     settings: Settings
     topology: Topology
     lookup: Lookup
     aged: frozenset[str] = frozenset()
+    stalled: frozenset[str] = frozenset()
     failures: Mapping[str, str] = field(default_factory=dict)
     query_limit: int | None = None
     offset_reset: str = ""
-    standing: Standing = field(default_factory=lambda: Standing(UNBOUND))
+    claim: Claim = field(default_factory=lambda: Claim(UNBOUND))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What the observation means: which objects are ours, which belong to which group, and in what state. Pure.
 
-Ownership is by labels for services, and by form and lineage for streams (`reconciler.ksqldb.ownership`). Nothing else
-is ever changed or removed, whatever its name.
+Ownership is by labels and name for services, and by form and lineage for streams (`reconciler.ksqldb.ownership`).
+Nothing else is ever changed or removed, whatever its name.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 
+from reconciler.desired import is_ours
 from reconciler.errors import RegistryError
 from reconciler.ksqldb.definition import definition_of, sources_of, target_of
 from reconciler.ksqldb.ownership import Whose
@@ -44,7 +45,7 @@ class StreamCheck:
         detail: what that rests on.
         query_id: of the query that writes it.
         retention_ms: that its topic was made with.
-        starved: no query writes what it reads, so nothing has come through since.
+        starved: no query writes what it reads, or read before it was dropped, so nothing has come through since.
     """
 
     verdict: StreamVerdict
@@ -137,7 +138,7 @@ def check_stream(names: GroupNames, source: SourceState, topology: Topology) -> 
     was terminated (measured: for up to 70 s, with status RUNNING). LIST STREAMS stays complete to the end.
     """
     if names.stream not in source.streams:
-        return StreamCheck(StreamVerdict.ABSENT)
+        return StreamCheck(StreamVerdict.ABSENT, starved=_is_followed(source, topology))
     query = source.queries.get(names.stream)
     if query is None:
         return StreamCheck(StreamVerdict.SILENT, "no query writes it")
@@ -170,6 +171,11 @@ def check_shared(source: SourceState, topology: Topology) -> StreamCheck:
     return StreamCheck(StreamVerdict.IN_SYNC, "its query failed" if query.failed else "")
 
 
+def _is_followed(source: SourceState, topology: Topology) -> bool:
+    """Whether the groups are moving away from a shared stream that lost its query: it is dropped when all have."""
+    return any(topology.is_shared(one) for one in source.streams.keys() - {*source.queries, topology.shared_name})
+
+
 def _readers(source: SourceState, topology: Topology) -> Mapping[str, frozenset[str]]:
     """Find what others built on streams of ours: sources made from them, queries that insert from or into them."""
     statements = source.statements
@@ -200,18 +206,15 @@ def current_registry(registries: tuple[LiveRegistry, ...]) -> tuple[Published | 
 
 
 def _services(observed: Observed, settings: Settings) -> Mapping[str, LiveService]:
-    """Our group services, by group; of several (see `RESOURCE_PREFIX`) the one that has the group's name of today."""
-    ours = [
-        (live.spec.group, live)
+    """Our group services, by group: by label and by name (see `desired.is_ours`), so there is one of each at most."""
+    return {
+        live.spec.group: live
         for live in observed.platform.services.values()
-        if live.owner == settings.reconciler_owner
-        and live.spec is not None
+        if live.spec is not None
         and live.spec.kind is Kind.GROUP
         and live.spec.group is not None
-    ]
-    prefix = settings.resource_prefix
-    ours.sort(key=lambda pair: pair[1].name.casefold() == names_of(pair[0], prefix).service.casefold())
-    return dict(ours)
+        and is_ours(live, settings)
+    }
 
 
 def _is_text(group: str) -> bool:

@@ -11,14 +11,15 @@ from dataclasses import replace
 
 from reconciler.apply import Executor, Result
 from reconciler.controller import World
+from reconciler.desired import is_ours
 from reconciler.errors import GuardRefusal, KsqlError, KsqlNotReady
 from reconciler.guards import another_cluster
-from reconciler.installation import NAME, new_id, sift, standing
+from reconciler.installation import NAME, claim, new_id, sift
 from reconciler.ksqldb.ownership import Whose
 from reconciler.model import Action, DropStream, Membership, RemoveRegistry, RemoveService, SourceState
 from reconciler.names import STREAM_PREFIX
 from reconciler.observe import look_at_source
-from reconciler.platforms.base import Kind, Records
+from reconciler.platforms.base import Kind, Records, is_named
 from reconciler.strays import statement_of
 from reconciler.survey import current_registry
 
@@ -56,7 +57,7 @@ def claimed(world: World, adopt: str = "", *, keep_streams: bool = False) -> Wor
         PlatformError: the platform cannot be read.
     """
     streams = [stream.name for stream in world.ksqldb.streams()] if adopt and not keep_streams else []
-    now = standing(world.platform.observe(), streams, world.settings.reconciler_owner, fresh=new_id(), adopt=adopt)
+    now = claim(world.platform.observe(), streams, world.settings.reconciler_owner, fresh=new_id(), adopt=adopt)
     if now.refusal:
         raise GuardRefusal(now.refusal)
     return replace(world, topology=replace(world.topology, installation=now.installation))
@@ -81,7 +82,9 @@ def teardown(
     for result in () if keep_streams else _drop_streams(world, executor, accept_identity=accept_identity):
         left = left or result.outcome != "ok"
         yield result
-    registries = [RemoveRegistry(live) for live in world.platform.observe().registries]
+    prefix = world.settings.resource_prefix
+    documents = world.platform.observe().registries
+    registries = [RemoveRegistry(live) for live in documents if is_named(live, prefix)]
     if left:
         why = GuardRefusal("it says which cluster the streams that are left are in")
         yield from (Result(registry, why) for registry in registries)
@@ -104,9 +107,8 @@ def remove_records(records: Records, *, streams_left: bool) -> None:
 
 
 def _services(world: World) -> list[RemoveService]:
-    owner = world.settings.reconciler_owner
-    there = sift(world.platform.observe(), owner, world.topology.installation)
-    ours = [live for live in there.services.values() if live.owner == owner]
+    there = sift(world.platform.observe(), world.settings.reconciler_owner, world.topology.installation)
+    ours = [live for live in there.services.values() if is_ours(live, world.settings)]
     ours.sort(key=lambda live: (_ORDER[live.spec.kind] if live.spec else len(_ORDER), live.name))
     return [RemoveService(live, live.spec.group if live.spec else None) for live in ours]
 

@@ -65,7 +65,7 @@ class FakePlatform:
         self._call("observe")
         mounted = self._mounted()
         live = {
-            name: replace(service, running=service.spec.replicas if self.healthy(service.name) else 0)
+            name: self._running(service, service.spec.replicas if self.healthy(service.name) else 0)
             if service.spec
             else service
             for name, service in self.services.items()
@@ -83,7 +83,7 @@ class FakePlatform:
         self._need_configs(spec)
         number = next(self._ids)
         self.services[spec.name.casefold()] = LiveService(
-            f"id{number}", number, spec.name, self.owner, spec, 0, installation=spec.installation
+            f"id{number}", number, spec.name, self.owner, spec, 0, installation=spec.installation, since=self.clock()
         )
 
     def update_service(self, live: LiveService, spec: ServiceSpec) -> None:
@@ -94,7 +94,7 @@ class FakePlatform:
             raise PlatformConflict(f"service {live.name}: update out of sequence")
         self._need_configs(spec)
         self.services[live.name.casefold()] = replace(
-            current, version=next(self._ids), spec=spec, installation=spec.installation
+            current, version=next(self._ids), spec=spec, installation=spec.installation, since=self.clock()
         )
 
     def remove_service(self, live: LiveService) -> None:
@@ -151,6 +151,11 @@ class FakePlatform:
         live = self.services[name.casefold()]
         assert live.spec is not None
         self.services[name.casefold()] = replace(live, version=next(self._ids), spec=replace(live.spec, **changes))  # type: ignore[arg-type]
+
+    def _running(self, service: LiveService, tasks: int) -> LiveService:
+        """Show how many tasks run; where that is as it should be, nothing is waited for."""
+        there = service.spec is not None and tasks == service.spec.replicas
+        return replace(service, running=tasks, since=None if there else service.since)
 
     def _mounted(self) -> set[str]:
         return {mount.name for live in self.services.values() if live.spec for mount in live.spec.configs}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reconciler.errors import ConfigurationError
-from reconciler.ksqldb.wire import literal
+from reconciler.ksqldb.wire import column, identifier, literal, stored
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,18 @@ def group_sql(level: Level, side: str = "") -> str:
         side: what goes before the column in a join (``"H."``).
     """
     return f"CASE WHEN {_present(level, side)} THEN {_value_of(level, side)} END"
+
+
+def membership_sql(table: str, key: str, level: Level) -> str:
+    """Return the query for every asset and its group, to be followed by a condition, EMIT CHANGES or nothing.
+
+    Args:
+        table: the UNS map, as a person writes it (upper-case unless in quotes).
+        key: its key column, likewise.
+        level: by what assets are grouped.
+    """
+    # Everything in it is a quoted name or a literal.
+    return f"SELECT {column(stored(key))}, {group_sql(level)} AS UNS_GROUP FROM {identifier(stored(table))}"  # noqa: S608
 
 
 def group_condition(level: Level, group: str) -> str:

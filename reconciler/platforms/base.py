@@ -77,6 +77,8 @@ class ServiceSpec:
         secrets: mounted secrets, sorted.
         start_first: start the new task before the old one stops at an update.
         stop_grace: seconds between SIGTERM and SIGKILL.
+        hardened: a read-only root with a small `/tmp` in memory, no capabilities, and no way to new privileges
+            where the engine has that.
         unexpected: names of settings that a live service has and that no spec of ours ever sets
             (``args``, ``mounts``, ...); always empty in a desired spec.
         installation: id of the installation that it is of, the label ``org.openfactory.installation``; ``""`` for none.
@@ -96,6 +98,7 @@ class ServiceSpec:
     secrets: tuple[SecretMount, ...] = ()
     start_first: bool = True
     stop_grace: float = 30.0
+    hardened: bool = False
     unexpected: tuple[str, ...] = ()
     installation: str = ""
 
@@ -123,6 +126,9 @@ class LiveService:
         update_state: of a rolling update: ``""``, ``updating``, ``paused``, ``completed``, ...
         error: why tasks do not run, in the engine's own words; ``""`` where they do.
         installation: value of ``org.openfactory.installation``, ``""`` where the label is missing.
+        waits: what its tasks wait for where that is no error: ``1 task in state new``.
+        since: when anything of it last moved, where it is not as it should be (the engine's clock, with time zone);
+            None where all is as it should be, or where that is not known.
     """
 
     id: str
@@ -134,6 +140,8 @@ class LiveService:
     update_state: str = ""
     error: str = ""
     installation: str = ""
+    waits: str = ""
+    since: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -258,6 +266,11 @@ class Checkable(Protocol):
         Raises:
             PlatformError: it cannot be told.
         """
+
+
+def is_named(registry: LiveRegistry, prefix: str) -> bool:
+    """Whether a registry document has a name that we give: a copy of one, or one of another prefix, is not removed."""
+    return registry.name.startswith(f"{prefix}_registry-")
 
 
 def drift(live: ServiceSpec, wanted: ServiceSpec) -> tuple[Drift, ...]:

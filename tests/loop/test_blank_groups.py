@@ -31,7 +31,7 @@ def test_assets_with_a_blank_value_are_ungrouped() -> None:
         assert seen.observed.membership.ungrouped == len(BLANK)
         assert set(running.platform.services) == {"ofa_group_weld", "ofa_state_api", "ofa_routing_layer"}
         assert seen.published is not None
-        found = groups(running, seen.published.document.membership.group)
+        found = groups(running, group_sql(seen.published.document.membership.level))
         assert found == {"w": "Weld", **{f"b{number}": None for number in range(len(BLANK))}}
 
 

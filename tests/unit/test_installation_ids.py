@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.installation import NAME, Installation, Standing, is_id, new_id, parse, sift, standing
+from reconciler.installation import NAME, Claim, Installation, claim, is_id, new_id, parse, sift
 from reconciler.names import LEGACY
 from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, Record
 from reconciler.registry import Identity, Membership, Registry
@@ -44,23 +44,21 @@ def state(*things: object) -> PlatformState:
     return PlatformState(services, tuple(one for one in things if isinstance(one, LiveRegistry)), records)
 
 
-def stand(
-    *things: object, streams: tuple[str, ...] = (), known: Installation | None = None, adopt: str = ""
-) -> Standing:
+def stand(*things: object, streams: tuple[str, ...] = (), known: Installation | None = None, adopt: str = "") -> Claim:
     """Decide."""
-    return standing(state(*things), streams, "ofa", fresh=FRESH, known=known, adopt=adopt)
+    return claim(state(*things), streams, "ofa", fresh=FRESH, known=known, adopt=adopt)
 
 
 def test_a_first_installation_gets_an_id_of_its_own() -> None:
     """It is written down with the first write, and not by looking."""
-    assert stand() == Standing(Installation(FRESH), provisional=True)
+    assert stand() == Claim(Installation(FRESH), provisional=True)
     assert stand(service("ofa_x", THEIRS, "other"), streams=(SHARED,)).installation.id == FRESH
 
 
 def test_the_record_says_it() -> None:
     """Whatever else is there, and then nothing has to be written."""
     found = stand(record(), service("ofa_a", OURS), service("ofa_b", THEIRS), registry(OURS), streams=(LEGACY_SHARED,))
-    assert found == Standing(Installation(OURS), record())
+    assert found == Claim(Installation(OURS), record())
 
 
 @pytest.mark.parametrize(
@@ -111,7 +109,7 @@ def test_what_is_nowhere_cannot_be_adopted(things: list[object]) -> None:
 
 def test_what_is_ours_already_is_adopted_without_a_word() -> None:
     """The command can be run again."""
-    assert stand(record(), adopt=OURS) == Standing(Installation(OURS), record())
+    assert stand(record(), adopt=OURS) == Claim(Installation(OURS), record())
 
 
 def test_adoption_is_forgotten_when_nothing_of_it_is_left() -> None:
