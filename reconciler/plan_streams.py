@@ -121,8 +121,9 @@ def old_shared(survey: Survey, facts: Facts, shared: StreamCheck) -> list[Action
     What is in those topics is ours alone, and has been written to the groups' topics.
     """
     source, topology = survey.observed.source, facts.topology
-    if shared.verdict is not StreamVerdict.IN_SYNC:
-        return []
+    moving = (StreamVerdict.ABSENT, StreamVerdict.MOVED)
+    if shared.verdict is not StreamVerdict.IN_SYNC or any(one.verdict in moving for one in survey.streams.values()):
+        return []  # while it is there, a group that is still to come knows where to begin
     read = {one for text in source.statements.values() for one in sources_of(text)}
     kept = {one for ours in survey.readers.values() for one in ours}
     return [

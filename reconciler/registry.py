@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reconciler.errors import RegistryError
 from reconciler.ksqldb.failures import parse_json
-from reconciler.ksqldb.levels import JoinedLevels, Level, group_sql
+from reconciler.ksqldb.levels import JoinedLevels, Level
+from reconciler.ksqldb.wire import literal
 
 #: Swarm refuses a config of more than 1000 KiB (measured on engine 20.10; older ones took 500 KB).
 LIMIT_BYTES = 1000 * 1024
@@ -220,10 +221,21 @@ _OLD_VALUE = re.compile(r"UNS_LEVELS\['((?:[^']|'')*)'\]")
 _OLD_SEPARATOR = re.compile(r"CONCAT\(UNS_LEVELS\['(?:[^']|'')*'\], '((?:[^']|'')*)', ")
 
 
+def _old_sql(level: Level) -> str:
+    """Return the SQL that documents had instead of levels; there a blank value was a group."""
+    if isinstance(level, str):
+        return f"UNS_LEVELS[{literal(level)}]"
+    values = [f"UNS_LEVELS[{literal(name)}]" for name in level.names]
+    present = f"({values[0]} IS NOT NULL)"
+    for value in values[1:]:
+        present = f"({present} AND ({value} IS NOT NULL))"
+    return f"CASE WHEN {present} THEN CONCAT({f', {literal(level.separator)}, '.join(values)}) END"
+
+
 def _upgraded(document: Any) -> Any:
     """Return a document in which the membership's SQL, as it was once published, is levels.
 
-    Only the text that ``group_sql`` makes of them is taken; any other SQL is left, and then the levels are missing.
+    Only the text that was once made of them is taken; any other SQL is left, and then the levels are missing.
     """
     source = document.get("membership") if isinstance(document, dict) else None
     if not isinstance(source, dict) or "levels" in source or not isinstance(source.get("group"), str):
@@ -236,6 +248,6 @@ def _upgraded(document: Any) -> Any:
     if not all(names) or not names or (len(names) == 1) is not (found is None):
         return document
     level: Level = names[0] if len(names) == 1 else JoinedLevels(tuple(names), separator)
-    if group_sql(level) != sql:
+    if _old_sql(level) != sql:
         return document
     return {**document, "membership": {**source, "levels": names, "separator": separator}}

@@ -31,7 +31,7 @@ def registry(installation: str | None) -> LiveRegistry:
     """Return a published document."""
     document = Registry(
         identity=Identity(kafka="k", ksqldb="q"),
-        membership=Membership(table="T", key="K", group="G"),
+        membership=Membership(table="T", key="K", levels=("area",)),
         installation=installation,
     )
     return LiveRegistry("c", 1, "c", 1, document.canonical(), NOW)
