@@ -125,10 +125,10 @@ class LiveService:
         running: tasks that run and are healthy.
         update_state: of a rolling update: ``""``, ``updating``, ``paused``, ``completed``, ...
         error: why tasks do not run, in the engine's own words; ``""`` where they do.
-        installation: value of ``org.openfactory.installation``, ``""`` where the label is missing.
         waits: what its tasks wait for where that is no error: ``1 task in state new``.
         since: when anything of it last moved, where it is not as it should be (the engine's clock, with time zone);
             None where all is as it should be, or where that is not known.
+        installation: value of ``org.openfactory.installation``, ``""`` where the label is missing.
     """
 
     id: str
@@ -139,9 +139,9 @@ class LiveService:
     running: int
     update_state: str = ""
     error: str = ""
-    installation: str = ""
     waits: str = ""
     since: datetime | None = None
+    installation: str = ""
 
 
 @dataclass(frozen=True)
