@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from reconciler.installation import Installation
 from reconciler.ksqldb.definition import Definition, Output, definition_of, sources_of
@@ -69,6 +70,7 @@ class Ownership:
         return "does not read from our shared stream"
 
 
+@lru_cache(maxsize=8192)  # a cycle asks three times of each of the same statements
 def ownership(name: str, text: str, owner: str, installation: Installation) -> Ownership:
     """Say whose a source is.
 
