@@ -72,7 +72,7 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
         *publish(survey, registry),
         *routing.actions,
         *_all(leaving),
-        *old_shared(survey, facts, shared),
+        *old_shared(survey, facts, shared, _all(steps)),
         *old_registries(survey, facts),
     ]
     full = _no_room(actions, survey, facts)

@@ -115,14 +115,15 @@ def offset_note(actions: Iterable[Action], facts: Facts) -> tuple[str, ...]:
     return (text,)
 
 
-def old_shared(survey: Survey, facts: Facts, shared: StreamCheck) -> list[Action]:
+def old_shared(survey: Survey, facts: Facts, shared: StreamCheck, planned: Iterable[Action]) -> list[Action]:
     """Drop the shared streams that the groups have left and nothing reads any more, with their topics.
 
     What is in those topics is ours alone, and has been written to the groups' topics.
     """
     source, topology = survey.observed.source, facts.topology
-    moving = (StreamVerdict.ABSENT, StreamVerdict.MOVED)
-    if shared.verdict is not StreamVerdict.IN_SYNC or any(one.verdict in moving for one in survey.streams.values()):
+    if shared.verdict is not StreamVerdict.IN_SYNC or any(
+        isinstance(a, (CreateStream, RecreateStream)) for a in planned
+    ):
         return []  # while it is there, a group that is still to come knows where to begin
     read = {one for text in source.statements.values() for one in sources_of(text)}
     kept = {one for ours in survey.readers.values() for one in ours}

@@ -159,9 +159,10 @@ class Factory:
                 stream = self._shared if self.dice.random() < 0.1 else stream
                 self.stage.ksqldb.terminated.add(stream)
                 return f"somebody terminates {stream}"
-        topic, sql = self.stage.ksqldb.made[stream]
-        self.stage.ksqldb.made[stream] = (topic, sql.replace("UNS_GROUP = 'g", "UNS_GROUP = 'x"))
-        return f"somebody changes the filter of {stream}"
+        del self.stage.ksqldb.made[stream]
+        self.stage.ksqldb.terminated.discard(stream)
+        self.stage.ksqldb.paused.discard(stream)
+        return f"somebody drops {stream}"
 
     def _settings(self) -> str:
         name, values = self.dice.choice(
