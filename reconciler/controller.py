@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -25,6 +26,7 @@ from reconciler.deadline import Standing, with_deadline
 from reconciler.errors import ReconcilerError
 from reconciler.grouping.base import GroupingStrategy
 from reconciler.guards import Memory, Overrides, Verdict
+from reconciler.installation import Claim, Installation, claim, new_id, parse, sift
 from reconciler.ksqldb.topology import Topology
 from reconciler.latest import Latest
 from reconciler.leadership import Authority, Hold, Unopposed
@@ -39,6 +41,7 @@ from reconciler.model import (
     Part,
     Plan,
     PublishRegistry,
+    SourceState,
     UpdateService,
     WriteResult,
 )
@@ -46,6 +49,7 @@ from reconciler.observe import MapScan, look_at_source
 from reconciler.outcome import Outcome, explained, outcome_of, sentence_of
 from reconciler.pause import Pause, latest
 from reconciler.plan import make_plan
+from reconciler.plan_streams import offset_note
 from reconciler.platforms.base import Platform, PlatformState
 from reconciler.ports import Ksqldb
 from reconciler.registry import revision_of
@@ -56,6 +60,7 @@ from reconciler.strays import Strays
 from reconciler.survey import Survey, current_registry, survey
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,9 @@ class Controller:
     def __post_init__(self) -> None:
         """Prepare the reader of groups."""
         world = self.world
+        self._fresh_id = new_id()
+        self._claim = Claim(world.topology.installation)
+        self._recorded: Installation | None = None
         self._resynced = self.clocks.monotonic()
         self._survey, self._make_plan = Latest(survey), Latest(make_plan)
         self._changes = Changes()
@@ -217,6 +225,8 @@ class Controller:
         failures = self.world.ksqldb.failures
         resync = self._resync_is_due()
         source, membership = look_at_source(self.world.ksqldb, self._map.read, topics=resync)
+        platform = self._bind(platform, source)
+        self._strays.topology = self.world.topology
         source = self._strays.look(source, membership)
         if resync:
             self._resynced = self.clocks.monotonic()
@@ -256,6 +266,18 @@ class Controller:
             self.metrics.blocked.labels(BlockReason.QUESTION).inc()
         return False
 
+    def _bind(self, platform: PlatformState, source: SourceState) -> PlatformState:
+        """Work with what is this installation's: its streams, the shared one that there is now, and its services."""
+        owner = self.world.settings.reconciler_owner
+        self._claim = claim(
+            platform, source.streams, owner, fresh=self._fresh_id, known=self._recorded, adopt=self.overrides.adopt
+        )
+        self._recorded = parse(self._claim.before) or self._recorded
+        topology = replace(self.world.topology, installation=self._claim.installation)
+        made = {name: query.text if (query := source.queries.get(name)) else None for name in source.streams}
+        self.world = replace(self.world, topology=topology.current(made))
+        return sift(platform, owner, self._claim.installation)
+
     def _note_collapse(self, seen: Survey) -> None:
         before, now = self.memory.assets, seen.observed.membership.assets
         if guards.has_collapsed(before, now, self.world.settings):
@@ -272,9 +294,13 @@ class Controller:
         Raises:
             ReconcilerError: that could not be read.
         """
-        plan = self._make_plan(seen, verdict, self._facts(seen, None))
+        plan = self._make_plan(seen, verdict, self._facts(seen))
         if any(isinstance(action, (CreateSharedStream, CreateStream)) for action in plan.actions):
-            plan = self._make_plan(seen, verdict, self._facts(seen, self._query_limit()))
+            most, offset = self._asked(self.world.ksqldb.query_limit), self._asked(self.world.ksqldb.offset_reset)
+            facts = self._facts(seen, most, offset or "")
+            plan = self._make_plan(seen, verdict, facts)
+            for note in offset_note(plan.actions, facts):
+                log.warning(note)
         if self.pause is not None and self.pause.active(self.clocks.wall()):
             self._standing = {}  # what may not be written cannot get on
             return replace(plan, notes=(*plan.notes, self.pause.text))
@@ -282,16 +308,17 @@ class Controller:
         plan, self._standing = with_deadline(plan, self._standing, now, at, limit)
         return plan
 
-    def _query_limit(self) -> int | None:
+    def _asked(self, ask: Callable[[], T]) -> T | None:
+        """Return what the server says of its settings, which it checks by itself, too."""
         try:
-            return self.world.ksqldb.query_limit()
+            return ask()
         except ReconcilerError:
             raise
-        except Exception as error:  # noqa: BLE001 - ksqlDB itself refuses what is over its limit
+        except Exception as error:  # noqa: BLE001 - a plan is made without it
             self.bug(Part.PLAN, error)
             return None
 
-    def _facts(self, seen: Survey, query_limit: int | None) -> Facts:
+    def _facts(self, seen: Survey, query_limit: int | None = None, offset_reset: str = "") -> Facts:
         return Facts(
             settings=self.world.settings,
             topology=self.world.topology,
@@ -302,6 +329,8 @@ class Controller:
             query_limit=query_limit,
             waiting=self.backoff.waiting(self.clocks.monotonic()),
             contested=self.contest.texts(self.clocks.monotonic()),
+            offset_reset=offset_reset,
+            claim=self._claim,
         )
 
     def _aged(self, platform: PlatformState) -> frozenset[str]:

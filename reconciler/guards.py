@@ -64,6 +64,7 @@ class Overrides:
     allow_empty: bool = False
     accept_identity: bool = False
     approve: str = ""
+    adopt: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import ClassVar
 
+from reconciler.installation import Installation
 from reconciler.names import GroupNames
-from reconciler.platforms.base import Drift, LiveRegistry, LiveService, PlatformState, ServiceSpec
+from reconciler.platforms.base import Drift, LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
 from reconciler.registry import Identity, Registry
 
 
@@ -65,6 +67,7 @@ class SourceState:
             ``""`` for one that ksqlDB does not let us see.
         unasked: such streams whose statement is not known yet, each with the error of the last question; ``""`` for
             one that has not been asked.
+        inserts: statements of INSERT INTO queries, by the query's id: they read and write what others made.
     """
 
     identity: Identity
@@ -75,6 +78,13 @@ class SourceState:
     topics: frozenset[str] | None = None
     strays: Mapping[str, str] = field(default_factory=dict)
     unasked: Mapping[str, str] = field(default_factory=dict)
+    inserts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def statements(self) -> Mapping[str, str]:
+        """Every statement that is known: by the source that it made, an INSERT INTO by its query's id."""
+        made = {name: query.text for name, query in self.queries.items()}
+        return {**self.strays, **made, **self.inserts}
 
 
 @dataclass(frozen=True)
@@ -112,10 +122,12 @@ class WriteResult(StrEnum):
 class Guard(StrEnum):
     """A safety rule that can refuse."""
 
+    INSTALLATION = "installation"
     IDENTITY = "identity"
     EMPTY = "empty"
     BUDGET = "budget"
     HEALTH = "health"
+    OFFSET = "offset"
     LIMIT = "limit"
     SIZE = "size"
 
@@ -177,8 +189,23 @@ class Action:
 
 
 @dataclass(frozen=True)
+class RecordInstallation(Action):
+    """Write down which installation this is, before anything carries its id."""
+
+    installation: Installation
+    before: Record | None
+    verb: ClassVar[str] = "record_installation"
+    effect: ClassVar[Effect] = Effect.PUBLISH
+
+    @property
+    def key(self) -> str:
+        """The installation."""
+        return f"installation {self.installation.id}"
+
+
+@dataclass(frozen=True)
 class CreateSharedStream(Action):
-    """Create the pre-join stream that all group streams read."""
+    """Create the pre-join stream that all group streams read; its number is chosen when the topics are known."""
 
     name: str
     verb: ClassVar[str] = "create_shared_stream"
@@ -187,26 +214,8 @@ class CreateSharedStream(Action):
 
     @property
     def key(self) -> str:
-        """The stream."""
-        return f"stream {self.name}"
-
-
-@dataclass(frozen=True)
-class RebuildSharedStream(Action):
-    """Drop a shared stream that has lost its query, and the group streams that read it: the next cycle makes all anew.
-
-    A join cannot be replaced in place, and a source cannot be dropped before its readers.
-    """
-
-    name: str
-    verb: ClassVar[str] = "rebuild_shared_stream"
-    effect: ClassVar[Effect] = Effect.UPDATE
-    on_ksqldb: ClassVar[bool] = True
-
-    @property
-    def key(self) -> str:
-        """The stream."""
-        return f"stream {self.name}"
+        """The stream, whatever its generation: each attempt and each new one is of the same object."""
+        return f"stream {re.sub(r'_[0-9]+$', '', self.name)}"
 
 
 @dataclass(frozen=True)
@@ -229,19 +238,18 @@ class StreamAction(Action):
 
 @dataclass(frozen=True)
 class CreateStream(StreamAction):
-    """Create a group's filter stream."""
+    """Create a group's filter stream; ``starved`` as in `RecreateStream`, of which this is the second half."""
 
+    starved: bool = False
     verb: ClassVar[str] = "create_stream"
     effect: ClassVar[Effect] = Effect.CREATE
 
 
 @dataclass(frozen=True)
 class ReplaceStream(StreamAction):
-    """Replace a group's filter in place, keeping its offsets; ``prove`` asks for lineage and silence first."""
+    """Give a group's stream that has lost its query another one; lineage and silence are asked for first."""
 
     why: str
-    prove: bool = False
-    retention_ms: int | None = None
     verb: ClassVar[str] = "replace_stream"
     effect: ClassVar[Effect] = Effect.UPDATE
 
@@ -250,12 +258,14 @@ class ReplaceStream(StreamAction):
 class RecreateStream(StreamAction):
     """Drop a group's stream and create it again over its topic, where replacing in place is impossible.
 
-    With ``topic_gone`` the reason is that its topic was not listed, which is asked again first.
+    With ``topic_gone`` the reason is that its topic was not listed, which is asked again first. With ``starved``
+    nothing fed it any more, so it starts at the beginning of its new source: it has had none of that.
     """
 
     why: str
     retention_ms: int | None = None
     topic_gone: bool = False
+    starved: bool = False
     verb: ClassVar[str] = "recreate_stream"
     effect: ClassVar[Effect] = Effect.UPDATE
 

@@ -66,14 +66,15 @@ def look_at_source(
     health = ksqldb.health()
     membership = read()
     streams = {stream.name: Stream(stream.name, stream.topic) for stream in ksqldb.streams()}
-    queries = _writers(ksqldb.queries())
+    listed = ksqldb.queries()
     state = SourceState(
         identity=Identity(kafka=info.kafka_cluster_id, ksqldb=info.ksql_service_id),
         version=info.version,
         trouble=trouble(info, health),
         streams=streams,
-        queries=queries,
+        queries=_writers(listed),
         topics=ksqldb.topics() if topics else None,
+        inserts={query.id: query.text for query in listed if query.text.lstrip()[:6].upper() == "INSERT"},
     )
     return state, membership
 

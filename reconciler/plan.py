@@ -20,6 +20,7 @@ from reconciler.desired import (
     state_api_spec,
 )
 from reconciler.guards import Verdict
+from reconciler.installation import Claim
 from reconciler.model import (
     Action,
     Condition,
@@ -31,13 +32,21 @@ from reconciler.model import (
     Item,
     Plan,
     Reason,
+    RecordInstallation,
     Refusal,
     RemoveService,
 )
 from reconciler.names import GroupNames
 from reconciler.plan_registry import fitting, next_registry, old_registries, publish
-from reconciler.plan_services import left_alone, routing_step, service_step
-from reconciler.plan_streams import old_shared, shared_actions, stream_step
+from reconciler.plan_services import left_alone, of_other_installations, routing_step, service_step
+from reconciler.plan_streams import (
+    check_offset,
+    kept_for_readers,
+    offset_note,
+    old_shared,
+    shared_actions,
+    stream_step,
+)
 from reconciler.registry import revision_of
 from reconciler.settings import Policy, Settings
 from reconciler.steps import Facts, Isolated, Step, conflict, failing
@@ -57,7 +66,7 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
     """
     parts = Isolated(facts)
     ports = assign_ports(_published_services(survey, facts), survey.observed.platform.services, facts.settings)
-    shared = survey.shared
+    shared = check_offset(survey.shared, facts)
     steps = [
         parts.step(
             _described(Item("", Condition.DEGRADED), survey, names),
@@ -83,19 +92,21 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
         lambda: routing_step(survey, facts, registry),
     )
     actions = [
-        *shared_actions(verdict, shared, facts),
+        *shared_actions(verdict, shared, survey, facts),
         *_all(steps),
         *state_api.actions,
         *publish(survey, registry),
         *routing.actions,
         *_all(leaving),
-        *parts.part("earlier shared streams", lambda: old_shared(survey, facts, shared), []),
+        *parts.part("earlier shared streams", lambda: old_shared(survey, facts, shared, _all(steps)), []),
         *parts.part("earlier registries", lambda: old_registries(survey, facts, registry), []),
     ]
     full = _no_room(actions, survey, facts)
     if full:
         actions = [action for action in actions if not isinstance(action, (CreateSharedStream, CreateStream))]
-    kept = () if verdict.stopped else _permitted(actions, verdict, facts.settings, _waiting(full, steps))
+    stopped = verdict.stopped or bool(facts.claim.refusal)
+    kept = () if stopped else _permitted(actions, verdict, facts.settings, _waiting(full, steps))
+    kept = kept if stopped else (*_record(kept, facts.claim), *kept)
     items = [_held(step, kept, facts.settings) for step in (*steps, *leaving)]
     items.sort(key=lambda item: item.group or "")
     before = published.groups if published else {}
@@ -110,7 +121,7 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
         registry_before=revision_of(survey.published.live.data) if survey.published else None,
         added=tuple(sorted(after.keys() - before.keys())),
         removed=tuple(sorted(before.keys() - after.keys())),
-        refusals=(*verdict.refusals, *full, *too_large),
+        refusals=(*_unclaimed(facts.claim), *verdict.refusals, *_deaf(shared), *full, *too_large),
         approval=verdict.approval,
         notes=(
             *(f"{name}: {why}" for name, why in survey.unreadable.items()),
@@ -118,6 +129,9 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
             *_failures_of_all(kept, (state_api, routing), facts),
             *left_alone(survey, facts.settings),
             *_unknown_owners(survey.observed.source.unasked),
+            *of_other_installations(survey, facts.settings),
+            *kept_for_readers(survey),
+            *offset_note(kept, facts),
         ),
         unknown=len(survey.observed.source.unasked),
         bugs=tuple(parts.bugs),
@@ -142,6 +156,21 @@ def _unknown_owners(unasked: Mapping[str, str]) -> tuple[str, ...]:
     failed = [f"{name}: {error}" for name, error in sorted(unasked.items()) if error]
     why = f" (asking failed: {failed[0]})" if failed else ""
     return (f"Ownership of {streams} is unknown; deletions are suspended until it is determined{why}",)
+
+
+def _record(kept: Collection[Action], claim: Claim) -> tuple[Action, ...]:
+    """Write down which installation this is before anything carries its id; an id that nothing needs is not."""
+    if not (claim.due or (claim.provisional and kept)):
+        return ()
+    return (RecordInstallation(claim.installation, claim.before),)
+
+
+def _unclaimed(claim: Claim) -> tuple[Refusal, ...]:
+    return (Refusal(Guard.INSTALLATION, claim.refusal, stops=True),) if claim.refusal else ()
+
+
+def _deaf(shared: StreamCheck) -> tuple[Refusal, ...]:
+    return (Refusal(Guard.OFFSET, shared.detail),) if shared.verdict is StreamVerdict.REFUSED else ()
 
 
 def _held(step: Step, kept: Collection[Action], settings: Settings) -> Item:

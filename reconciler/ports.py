@@ -41,6 +41,9 @@ class Ksqldb(Protocol):
     def query_limit(self) -> int | None:
         """How many persistent queries the server allows, None where it does not say."""
 
+    def offset_reset(self) -> str:
+        """Where the server begins a query that does not say so itself; ``""`` where it leaves that to Kafka."""
+
     def describe_or_none(self, name: str) -> Description | None:
         """One source, None where it does not exist."""
 

@@ -70,7 +70,7 @@ class StreamPart(_Part):
     name: str | None
     topic: str | None
     exists: bool
-    state: str | None = Field(description="`in sync`, `absent`, `changed`, `silent`, ...; null for a group to remove.")
+    state: str | None = Field(description="`in sync`, `absent`, `moved`, `silent`, ...; null for a group to remove.")
     detail: str | None
 
 

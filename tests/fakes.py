@@ -10,7 +10,7 @@ import copy
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
 
@@ -28,10 +28,11 @@ from reconciler.guards import Overrides
 from reconciler.ksqldb.entities import Description, Health, QueryInfo, ServerInfo, StreamInfo
 from reconciler.ksqldb.levels import Level
 from reconciler.ksqldb.statement import Statement
+from reconciler.ksqldb.topology import Topology
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings
 from reconciler.wiring import topology_of
-from tests.fake_platform import NOW, FakePlatform
+from tests.fake_platform import INSTALLATION, NOW, FakePlatform
 
 __all__ = ["NOW", "WELL", "FakeKsqldb", "FakePlatform", "Stage", "unreachable"]
 
@@ -62,6 +63,7 @@ class FakeKsqldb:
     fault: Callable[[str], None] = lambda _call: None
     failures: int = 0
     limit: int | None = None
+    offset: str = ""
     named_tables: set[str] = field(default_factory=set)
 
     @property
@@ -110,6 +112,11 @@ class FakeKsqldb:
         """How many queries may be."""
         self._call("query_limit")
         return self.limit
+
+    def offset_reset(self) -> str:
+        """Where a query begins that does not say so."""
+        self._call("offset_reset")
+        return self.offset
 
     def describe_or_none(self, name: str) -> Description | None:
         """One source."""
@@ -230,6 +237,11 @@ class Stage:
     def settings(self) -> Settings:
         """Settings with short, whole numbers."""
         return _settings(tuple(sorted(self.options.items())))
+
+    @property
+    def topology(self) -> Topology:
+        """What streams should be, in this installation."""
+        return replace(topology_of(self.settings), installation=INSTALLATION)
 
     def controller(self, overrides: Overrides | None = None) -> Controller:
         """Start an operator: what one remembered is lost."""

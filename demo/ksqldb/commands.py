@@ -14,7 +14,7 @@ from demo.ksqldb import ast, properties, rendering
 from demo.ksqldb.catalog import Catalog, CommandStatus, Properties, Source
 from demo.ksqldb.creating import PLANNING, AlreadyExists, Creator
 from demo.ksqldb.describing import Describer, Entity, PushQuery
-from demo.ksqldb.engine import PersistentQuery
+from demo.ksqldb.engine import PersistentQuery, explicit_offset
 from demo.ksqldb.errors import (
     BAD_REQUEST,
     QUERY_ENDPOINT,
@@ -33,6 +33,7 @@ from demo.ksqldb.variables import substitute
 SELECT_ELSEWHERE = (
     "The following statement types should be issued to the websocket endpoint '/query':\n\t* PRINT\n\t* SELECT"
 )
+OFFSET_RESET = "ksql.streams.auto.offset.reset"
 NO_LIMIT = 2**31 - 1  # ksqlDB's default for the number of persistent queries
 WRITES = (ast.Create, ast.Drop, ast.InsertSelect, ast.QueryCommand, ast.Alter)
 
@@ -62,6 +63,7 @@ class Server:
         hidden: how many queries a server that is shutting down no longer lists.
         written: told of every accepted record of an INSERT: source, key, value.
         executed: told of every statement that ran.
+        offset_reset: where queries begin that do not say so themselves; empty leaves it to Kafka.
     """
 
     service_id: str = "default_"
@@ -71,12 +73,19 @@ class Server:
     hidden: Callable[[], int] = lambda: 0
     written: Callable[[Source, Key, dict[str, Any]], None] = lambda _, __, ___: None
     executed: Callable[[ast.Prepared, Session], None] = lambda _, __: None
+    offset_reset: str = ""
+
+    def properties(self, given: Properties) -> Properties:
+        """The properties of a query: the server's own offset counts like one that the request names."""
+        told = explicit_offset(given) or not self.offset_reset
+        return dict(given) if told else {**given, OFFSET_RESET: self.offset_reset}
 
     @property
     def settings(self) -> dict[str, str]:
         """The settings that LIST PROPERTIES gives: those that matter to who creates queries."""
         limit = NO_LIMIT if self.query_limit is None else self.query_limit
-        return {"ksql.service.id": self.service_id, "ksql.query.persistent.active.limit": str(limit)}
+        named = {"ksql.service.id": self.service_id, "ksql.query.persistent.active.limit": str(limit)}
+        return named | ({OFFSET_RESET: self.offset_reset} if self.offset_reset else {})
 
 
 def parsed(request: str) -> list[ast.Prepared]:
@@ -172,7 +181,7 @@ class Commands:
 
     def _create(self, statement: ast.Create, text: str, session: Session) -> Entity:
         try:
-            done = self._creator.create(statement, text, dict(session.properties))
+            done = self._creator.create(statement, text, self._server.properties(session.properties))
         except AlreadyExists as warning:
             return {"@type": "warning_entity", "statementText": text, "message": str(warning), "warnings": []}
         command = f"{statement.kind.lower()}/{rendering.quoted(statement.name)}/create"
@@ -191,7 +200,7 @@ class Commands:
                 f"Result schema is {planned.schema}\nSink schema is {target.schema}"
             )
         query_id = f"INSERTQUERY_{self._catalog.peek_query_number()}"
-        query = PersistentQuery(query_id, text, planned, target, dict(session.properties))
+        query = PersistentQuery(query_id, text, planned, target, self._server.properties(session.properties))
         self._catalog.queries[query_id] = query
         query.start()
         command = f"{target.kind.lower()}/{rendering.quoted(target.name)}/create"

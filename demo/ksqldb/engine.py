@@ -34,6 +34,12 @@ class Projection:
         self._key = plan.schema.key_position
         self._width = len(plan.driving.schema.columns)  # CREATE OR REPLACE may widen the source later
 
+    def empty_table(self) -> TableSide:
+        """Join with what the table becomes from now on, and with nothing that it was."""
+        side = TableSide()
+        self._lookup = side.rows
+        return side
+
     def change(self, key: Key, row: Row | None, record: Record) -> None:
         """Take one row of the driving stream."""
         if row is None:
@@ -47,6 +53,20 @@ class Projection:
             return
         result = self._project(row)
         self._emit(key if self._key is None else result[self._key], result, record)
+
+
+class TableSide:
+    """The table side of a join that began at the table's end: it knows only what changed since."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self.rows: dict[Key, Row] = {}
+
+    def change(self, key: Key, row: Row | None, record: Record) -> None:  # noqa: ARG002 - as every consumer is told
+        """Take one change of the table."""
+        self.rows.pop(key, None)
+        if row is not None:
+            self.rows[key] = row
 
 
 class TableProjection:
@@ -167,9 +187,21 @@ class PersistentQuery:
         self.position = 0
         self._cells = [(index, each.name) for index, each in enumerate(plan.schema.columns) if not each.key]
         self._operator = operator_for(plan, self._write)
+        self._table_side: TableSide | None = None
 
     def start(self, position: int | None = None) -> None:
-        """Read from an offset, or from where the query's properties say (tables always from the beginning)."""
+        """Read from an offset, or from where the query's properties say (tables always from the beginning).
+
+        But an explicit ``latest`` of a join counts for its table side too, as in ksqlDB (facts, 14b).
+        """
+        lookup = self.plan.lookup
+        if (
+            lookup is not None
+            and isinstance(self._operator, Projection)
+            and explicit_offset(self.properties) == "latest"
+        ):
+            self._table_side = self._operator.empty_table()
+            lookup.consumers.append(self._table_side)
         topic = self.plan.driving.topic
         earliest = self.plan.driving.is_table or wants_earliest(self.properties)
         self.position = position if position is not None else 0 if earliest else topic.end
@@ -186,12 +218,14 @@ class PersistentQuery:
         """End for good."""
         if self in self.plan.driving.consumers:
             self.plan.driving.consumers.remove(self)
+        if self.plan.lookup is not None and self._table_side in self.plan.lookup.consumers and not self.paused:
+            self.plan.lookup.consumers.remove(self._table_side)
 
     def pause(self) -> None:
         """Stop reading; the position stays."""
         if not self.paused:
-            self.stop()
             self.paused = True
+            self.stop()
 
     def resume(self) -> None:
         """Read what came meanwhile, then follow again."""
@@ -240,7 +274,14 @@ def _internal_topics(plan: Plan) -> tuple[str, ...]:
     return (*own, "Aggregate-GroupBy-repartition", "KsqlTopic-Reduce-changelog") if plan.driving.is_table else own
 
 
+OFFSET_RESET = ("auto.offset.reset", "ksql.streams.auto.offset.reset", "ksql.streams.consumer.auto.offset.reset")
+
+
+def explicit_offset(properties: Properties) -> str:
+    """Where a query is told to begin, in any of ksqlDB's spellings; empty where it is not told."""
+    return next((str(properties[name]).lower() for name in OFFSET_RESET if name in properties), "")
+
+
 def wants_earliest(properties: Properties) -> bool:
-    """Whether a request's properties ask for the beginning of the topic, in any of ksqlDB's spellings."""
-    names = ("auto.offset.reset", "ksql.streams.auto.offset.reset", "ksql.streams.consumer.auto.offset.reset")
-    return any(str(properties.get(name, "")).lower() == "earliest" for name in names)
+    """Whether a request's properties ask for the beginning of the topic."""
+    return explicit_offset(properties) == "earliest"

@@ -45,6 +45,15 @@ def output_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def adopt_option(parser: argparse.ArgumentParser) -> None:
+    """Give a parser ``--adopt``, which names one installation and no more, so a loop takes it too."""
+    parser.add_argument(
+        "--adopt",
+        metavar="ID",
+        help="this is the installation ID, where no record says so; 'legacy': objects made before there were ids",
+    )
+
+
 def out(text: str) -> None:
     """Write to standard output, which is for what was asked for and nothing else."""
     print(text)  # noqa: T201 - this is the output

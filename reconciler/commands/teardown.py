@@ -11,20 +11,20 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from reconciler.apply import Result
-from reconciler.commands.output import command, out
+from reconciler.commands.output import adopt_option, command, out
 from reconciler.commands.pause import who
 from reconciler.controller import World
 from reconciler.converge import Exit
-from reconciler.errors import GuardRefusal, KsqlError
+from reconciler.errors import GuardRefusal, KsqlError, KsqlInUse
 from reconciler.fence import fenced
 from reconciler.leadership import Leadership, own_name
 from reconciler.lease import BEATS, Candidate
 from reconciler.metrics import Metrics
-from reconciler.model import DropStream
+from reconciler.model import DropStream, RemoveRegistry
 from reconciler.pause import NAME, Pause, beginning, ended, latest, put
 from reconciler.platforms.base import Platform
 from reconciler.settings import Settings, without_user
-from reconciler.teardown import prove, remove_records, teardown
+from reconciler.teardown import claimed, prove, remove_records, teardown
 from reconciler.wiring import build_platform, build_world
 
 #: Seconds for which operators that run stay paused, so that they do not make anew what is removed.
@@ -38,6 +38,7 @@ def add(commands: Any) -> None:
     down = command(commands, "teardown", "remove all services, streams and configs of this owner", _teardown)
     down.add_argument("--keep-streams", action="store_true", help="leave the streams; ksqlDB is not asked")
     down.add_argument("--accept-identity", action="store_true", help="another Kafka or ksqlDB is meant")
+    adopt_option(down)
     down.add_argument("--yes", action="store_true", help="do not ask, also on a terminal")
 
 
@@ -64,10 +65,18 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
             _complain(f"nothing was removed: {leadership.lease.holder} holds the lease and does not give it up")
             return Exit.REFUSED
         leadership.begin()
-        for result in teardown(world, keep_streams=options.keep_streams, accept_identity=options.accept_identity):
+        for result in teardown(
+            world,
+            keep_streams=options.keep_streams,
+            accept_identity=options.accept_identity,
+            adopt=options.adopt,
+        ):
             results.append(result)
             out(f"{'removed' if result.outcome == 'ok' else 'kept'} {result.action.key}" + _reason(result.error))
-        kept_to = _forget(world.platform, leadership, settings)
+        left = options.keep_streams or any(
+            isinstance(result.action, DropStream) and result.outcome != "ok" for result in results
+        )
+        kept_to = _forget(world.platform, leadership, settings, streams_left=left)
     finally:
         leadership.stop()
         if not any(result.outcome == "ok" for result in results) and NAME in world.platform.records():
@@ -79,15 +88,21 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
         )
     if any(isinstance(result.action, DropStream) and isinstance(result.error, GuardRefusal) for result in results):
         return Exit.REFUSED
+    failed = [result for result in results if result.outcome != "ok" and not isinstance(result.action, RemoveRegistry)]
+    if failed and all(isinstance(result.error, KsqlInUse) for result in failed):
+        _complain(
+            "what others built on streams of ours stays, and with it those streams: drop theirs, and run it again"
+        )
+        return Exit.NOT_CONVERGED
     return Exit.OK if all(result.outcome == "ok" for result in results) else Exit.ERROR
 
 
 def _refusal(world: World, options: argparse.Namespace) -> Exit | None:
     """Say why nothing may be removed, and return how that ends; None where it may."""
-    if options.keep_streams:
-        return None
     try:
-        prove(world, accept_identity=options.accept_identity)
+        claimed(world, options.adopt, keep_streams=options.keep_streams)
+        if not options.keep_streams:
+            prove(world, accept_identity=options.accept_identity)
     except GuardRefusal as error:
         _complain(f"nothing was removed: {error}")
         return Exit.REFUSED
@@ -117,7 +132,7 @@ def _leads(leadership: Leadership, settings: Settings) -> bool:
     return leadership.leads
 
 
-def _forget(platform: Platform, leadership: Leadership, settings: Settings) -> datetime | None:
+def _forget(platform: Platform, leadership: Leadership, settings: Settings, *, streams_left: bool) -> datetime | None:
     """Remove the records, once every operator that still runs has seen a pause with time enough to end it.
 
     Returns the pause's end; None where the lease was lost, and the records stay.
@@ -132,7 +147,7 @@ def _forget(platform: Platform, leadership: Leadership, settings: Settings) -> d
         _complain("the lease was lost on the way: run teardown again")
         return None
     leadership.stop(release=False)
-    remove_records(platform)
+    remove_records(platform, streams_left=streams_left)
     return pause.until
 
 

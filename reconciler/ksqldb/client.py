@@ -56,6 +56,8 @@ from reconciler.latest import Latest
 T = TypeVar("T")
 E = TypeVar("E", bound=Entity)
 
+#: With or without the prefixes ``ksql.streams.`` and ``ksql.streams.consumer.``.
+OFFSET_RESET = "auto.offset.reset"
 QUERY_LIMIT = "ksql.query.persistent.active.limit"
 READ_ATTEMPTS = 3
 READ_SECONDS = 2.0
@@ -161,6 +163,14 @@ class KsqlClient:
         """Return how many persistent queries the server allows, None where it does not say."""
         value = self._one("list_properties", "LIST PROPERTIES;", Properties).values.get(QUERY_LIMIT, "")
         return int(value) if value.isdecimal() and len(value) < _DIGITS else None
+
+    def offset_reset(self) -> str:
+        """Return where the server begins a query that does not say so itself; ``""`` where it leaves that to Kafka.
+
+        It counts like an explicit offset of the query, for the table side of a join too (measured).
+        """
+        values = self._one("list_properties", "LIST PROPERTIES;", Properties).values
+        return next((value for name, value in sorted(values.items()) if name.endswith(OFFSET_RESET)), "")
 
     def describe(self, name: str) -> Description:
         """Return the definition of a source.

@@ -27,6 +27,7 @@ from demo.ksqldb.server import Config, DevServer
 from reconciler.errors import KsqlError
 from reconciler.grouping.base import GroupingStrategy
 from reconciler.ksqldb.client import KsqlClient
+from reconciler.ksqldb.definition import definition_of
 from reconciler.ksqldb.exchange import Limits
 from reconciler.ksqldb.levels import group_sql, membership_sql
 from reconciler.ksqldb.topology import Topology
@@ -148,7 +149,7 @@ class GroupingConformance:
         """What the server keeps of the statement is read back as ours, so that the next cycle changes nothing."""
         topology = installed.topology
         installed.client.execute(topology.create_shared())
-        found = topology.definition_of(installed.client.describe(topology.shared_name).statement)
+        found = definition_of(installed.client.describe(topology.shared_name).statement)
         assert found is not None
         assert topology.shared_differences(found) == ()
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from reconciler.errors import KsqlBadStatement, KsqlConflict, KsqlRefused
 from reconciler.ksqldb.client import KsqlClient
-from reconciler.ksqldb.definition import Definition
+from reconciler.ksqldb.definition import Definition, definition_of
+from reconciler.ksqldb.ownership import Whose
 from reconciler.ksqldb.topology import Topology
 from reconciler.names import names_of
 
@@ -83,9 +84,9 @@ def definition(client: KsqlClient, stream: str) -> Definition:
     """Return what LIST QUERIES says of a stream, which must be what DESCRIBE says."""
     (query,) = [query for query in client.queries() if stream in query.sinks]
     described = client.describe(stream)
-    found = TOPOLOGY.definition_of(query.text)
+    found = definition_of(query.text)
     assert found is not None
-    assert TOPOLOGY.definition_of(described.statement) == found
+    assert definition_of(described.statement) == found
     assert [query.id for query in described.write_queries] == [query.id]
     return found
 
@@ -107,11 +108,11 @@ def test_a_table_that_was_not_made_by_a_query_cannot_be_pulled(client: KsqlClien
 def test_the_life_of_a_group_stream(client: KsqlClient) -> None:
     """Created, read back as ours, replaced in place, read by nobody, dropped; the shared stream refuses meanwhile."""
     names = names_of("Weld")
-    shared = TOPOLOGY.definition_of(client.describe(TOPOLOGY.shared_name).statement)
-    assert shared is not None
-    assert TOPOLOGY.shared_matches(shared)
+    shared = client.describe(TOPOLOGY.shared_name).statement
+    assert TOPOLOGY.ownership(TOPOLOGY.shared_name, shared).whose is Whose.SHARED
+    assert TOPOLOGY.current({TOPOLOGY.shared_name: shared}) == TOPOLOGY
     created = client.execute(TOPOLOGY.create_group(names, "earliest"))
-    assert TOPOLOGY.group_matches(definition(client, names.stream), names)
+    assert TOPOLOGY.group_differences(definition(client, names.stream), names) == ()
     assert names.topic in client.topics()
     with pytest.raises(KsqlConflict):
         client.execute(TOPOLOGY.create_group(names, "earliest"))
@@ -144,7 +145,7 @@ def test_no_group_value_becomes_sql(client: KsqlClient, group: str) -> None:
         assert {stream.name for stream in client.streams()} == before | {names.stream}
         found = definition(client, names.stream)
         assert found.filter_literal == group
-        assert TOPOLOGY.group_matches(found, names)
+        assert TOPOLOGY.ownership(names.stream, client.describe(names.stream).statement).group == group
     finally:
         client.execute(TOPOLOGY.drop(names.stream, delete_topic=True))
     assert {stream.name for stream in client.streams()} == before

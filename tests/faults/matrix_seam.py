@@ -29,7 +29,19 @@ from reconciler.ports import Ksqldb
 from tests.fakes import FakeKsqldb, FakePlatform
 
 READS = frozenset(
-    {"info", "health", "streams", "tables", "queries", "query_limit", "describe_or_none", "topics", "members", "pull"}
+    {
+        "info",
+        "health",
+        "streams",
+        "tables",
+        "queries",
+        "query_limit",
+        "offset_reset",
+        "describe_or_none",
+        "topics",
+        "members",
+        "pull",
+    }
     | {"group_has_members", "observe", "records"}
 )
 WRITES = frozenset(

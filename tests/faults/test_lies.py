@@ -144,8 +144,8 @@ def test_4_drop_delete_topic_is_never_sent_for_a_stream_with_readers() -> None:
         assert "asset_stream_g5" not in made.ksqldb.topics
 
 
-def test_4_the_shared_topic_is_never_deleted(tmp_path: Path) -> None:
-    """Another definition of the shared stream: readers move first, the old one goes last, its topic stays."""
+def test_4_the_shared_topic_goes_when_nothing_reads_it(tmp_path: Path) -> None:
+    """Another definition of the shared stream: readers move first, the old one goes last, with what only it had."""
     journal = tmp_path / "journal"
     with plant(GROUPS, data_file=journal) as made:
         old = next(name for name in made.ksqldb.streams if name.startswith("OFA_ASSETS_WITH_UNS_"))
@@ -153,10 +153,10 @@ def test_4_the_shared_topic_is_never_deleted(tmp_path: Path) -> None:
         made.settle(made.operator())
         drops = [sql for sql, _ in executed(journal) if sql.startswith("DROP")]
         assert old not in made.ksqldb.streams
-        assert old.lower() in made.ksqldb.topics
-        assert drops[-1] == f"DROP STREAM `{old}`;"
+        assert old.lower() not in made.ksqldb.topics
+        assert drops[-1] == f"DROP STREAM `{old}` DELETE TOPIC;"
         assert len(drops) == GROUPS + 1
-        assert not any("DELETE TOPIC" in sql for sql in drops)
+        assert not any("DELETE TOPIC" in sql for sql in drops[:-1])
 
 
 def test_4_a_table_that_only_looks_like_ours_is_not_dropped(settled: Plant) -> None:

@@ -260,7 +260,7 @@ def test_any_history_keeps_the_counts(actions: list[tuple[str, int]], capacity: 
     assert guard.connections == guard._busy == guard._excess == 0
     assert not guard._addresses
     assert not guard._stalled
-    assert not (guard._silent or guard._heads or guard._idle or guard._excess_heads or guard._half_closed)
+    assert not any((guard._silent, guard._heads, guard._idle, guard._excess_heads, guard._half_closed))
 
 
 @pytest.mark.parametrize(

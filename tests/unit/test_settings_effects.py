@@ -497,8 +497,8 @@ EFFECTS = (
     Effect(
         "RECONCILER_OWNER",
         "plant-2",
-        lambda s, _: (world(s).platform.owner, world(s).topology.shared_prefix),  # type: ignore[attr-defined]  # Swarm's
-        ("ofa", "OFA_ASSETS_WITH_UNS_"),
+        lambda s, _: (world(s).platform.owner, world(s).topology.shared_name[:24]),  # type: ignore[attr-defined]  # Swarm's
+        ("ofa", "OFA_ASSETS_WITH_UNS_0000"),
         ("plant-2", "PLANT_2_ASSETS_WITH_UNS_"),
     ),
     Effect(
