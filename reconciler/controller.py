@@ -14,14 +14,16 @@ from datetime import UTC, datetime
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from reconciler import guards
+from reconciler import guards, hosts
 from reconciler.apply import Executor, Result
 from reconciler.backoff import Backoff
 from reconciler.changes import Changes
-from reconciler.errors import KsqlUnreachable, ReconcilerError
+from reconciler.errors import KsqlError, KsqlUnreachable, ReconcilerError
 from reconciler.grouping.base import GroupingStrategy
 from reconciler.guards import Memory, Overrides, Verdict
+from reconciler.ksqldb.entities import QueryInfo
 from reconciler.ksqldb.topology import Topology
+from reconciler.ksqldb.wire import stored
 from reconciler.latest import Latest
 from reconciler.leadership import Authority, Hold, Unopposed
 from reconciler.metrics import Metrics
@@ -142,6 +144,7 @@ class Controller:
         self._resynced = self.clocks.monotonic()
         self._survey, self._make_plan = Latest(survey), Latest(make_plan)
         self._changes = Changes()
+        self._collapsed = False
         self._strays = Strays(world.ksqldb, world.topology, at_once=None if self.looks_once else 1)
         self._map = MapScan(world.strategy.read, self.clocks.monotonic)
 
@@ -198,7 +201,9 @@ class Controller:
         self.metrics.paused.set(self.pause is not None and self.pause.active(self.clocks.wall()))
         failures = self.world.ksqldb.failures
         resync = self._resync_is_due()
-        source, membership = look_at_source(self.world.ksqldb, self._map.read, topics=resync)
+        source, membership = look_at_source(
+            self.world.ksqldb, self._map.read, topics=resync, degraded=self._not_running
+        )
         source = self._strays.look(source, membership)
         if resync:
             self._resynced = self.clocks.monotonic()
@@ -211,20 +216,48 @@ class Controller:
         self.memory = guards.remember(self.memory, seen, self.world.topology, settings, now)
         self.memory = guards.approve(self.memory, seen, self.overrides)
         verdict = guards.judge(self.memory, seen, settings, self.overrides, now)
-        for group in sorted(verdict.retire):
-            if self.stopping():
-                break
-            if self.world.strategy.has_members(group):
-                log.warning("group has members after all", group=group)
-                self.metrics.blocked.labels("question").inc()
-                self.memory = self.memory.forget(group)
+        due = guards.due(seen, verdict)
+        if due and not self.stopping() and self.hold() is None:
+            self._ask_directly(seen, due)
         return seen, guards.judge(self.memory, seen, settings, self.overrides, now)
 
+    def _ask_directly(self, seen: Survey, groups: frozenset[str]) -> None:
+        """Ask the last question before removals, once for all of ``groups``; without a complete answer none goes."""
+        direct, doubt = None, ""
+        try:
+            direct = self.world.strategy.read_directly(self.memory.largest or 0)
+        except KsqlError as error:
+            doubt = str(error)
+        before, self.memory = self.memory, guards.confirm(self.memory, seen, groups, direct, doubt)
+        kept = sorted(before.missing.keys() - self.memory.missing.keys())
+        if kept:
+            self.metrics.blocked.labels("question").inc(len(kept))
+            log.warning(
+                "groups are kept by the last question", groups=kept, reason=self.memory.doubt or "they have members"
+            )
+
+    def _not_running(self, queries: tuple[QueryInfo, ...]) -> str:
+        """Say which query that groups depend on does not run on every ksqlDB server."""
+        topology = self.world.topology
+        tables = {stored(self.world.strategy.lookup().table), stored(topology.join_table)}
+        return hosts.not_running(
+            queries,
+            tables,
+            lambda query: (
+                topology.reads_shared(query.text)
+                or any(topology.makes_shared(sink, query.text) for sink in query.sinks)
+            ),
+        )
+
     def _note_collapse(self, seen: Survey) -> None:
-        before, now = self.memory.assets, seen.observed.membership.assets
-        if guards.has_collapsed(before, now, self.world.settings):
-            self.metrics.blocked.labels("collapse").inc()
+        before, now = self.memory.largest, seen.observed.membership.assets
+        if not guards.has_collapsed(before, now, self.world.settings):
+            self._collapsed = False
+            return
+        self.metrics.blocked.labels("collapse").inc()
+        if not self._collapsed:
             log.warning("the map lost many assets at once, absences are counted anew", before=before, now=now)
+        self._collapsed = True
 
     def _resync_is_due(self) -> bool:
         """Whether this look lists the topics too, which no other read tells: every `RESYNC_INTERVAL`."""

@@ -170,7 +170,7 @@ def status_document(plan: Plan, survey: Survey, operator: OperatorDocument | Non
         registry=plan.registry_before,
         ksqldb=KsqldbDocument(
             version=source.version,
-            trouble=source.trouble or None,
+            trouble=source.unhealthy or None,
             kafka=survey.identity.kafka,
             ksqldb=survey.identity.ksqldb,
         ),

@@ -58,6 +58,9 @@ class SourceState:
         identity: the Kafka cluster and the ksqlDB service that answered.
         version: of the server.
         trouble: why the server must not be given DDL now, nor believed about an absence; ``""`` when healthy.
+        degraded: why no absence may be believed now, although statements may be sent: a query of ours or of the UNS
+            map does not run on every server; ``""`` where all do.
+        servers: on how many ksqlDB servers queries run; 0 where it is not known.
         streams: by exact name.
         queries: persistent queries by the name of the stream or table they write.
         topics: names of all Kafka topics; None where they were not read at this look.
@@ -74,6 +77,13 @@ class SourceState:
     topics: frozenset[str] | None = None
     strays: Mapping[str, str] = field(default_factory=dict)
     unasked: frozenset[str] = frozenset()
+    degraded: str = ""
+    servers: int = 0
+
+    @property
+    def unhealthy(self) -> str:
+        """Why no absence may be believed now; ``""`` when healthy."""
+        return self.trouble or self.degraded
 
 
 @dataclass(frozen=True)

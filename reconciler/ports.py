@@ -56,8 +56,8 @@ class Ksqldb(Protocol):
     def pull(self, sql: str, expected: Sequence[Column]) -> list[tuple[Any, ...]]:
         """The rows of a pull query with exactly these columns."""
 
-    def group_has_members(self, table: str, key: str, level: Level, group: str) -> bool:
-        """Whether any asset has the value ``group`` at ``level``."""
+    def members_directly(self, table: str, key: str, level: Level, at_least: int) -> tuple[tuple[str, str | None], ...]:
+        """As ``members``, read from Kafka, whichever servers are there; at least so many assets, or an error."""
 
     def stop_waiting(self) -> None:
         """End all waiting for a statement's outcome now; safe in a signal handler."""

@@ -22,6 +22,7 @@ from reconciler.errors import (
     KsqlBadStatement,
     KsqlConflict,
     KsqlRefused,
+    KsqlTruncated,
     KsqlUnreachable,
 )
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
@@ -47,6 +48,7 @@ class FakeKsqldb:
     Attributes:
         assets: the group of each asset at the level `workcenter`.
         levels: the same at other levels.
+        deleted: assets that Kafka's history of the map names and that are no more.
     """
 
     assets: dict[str, str | None] = field(default_factory=dict)
@@ -66,6 +68,7 @@ class FakeKsqldb:
     limit: int | None = None
     counts: dict[str, str] = field(default_factory=dict)
     forgotten: set[str] = field(default_factory=set)
+    deleted: int = 1_000_000
 
     @property
     def writes(self) -> int:
@@ -219,10 +222,13 @@ class FakeKsqldb:
         counts = Counter(group for group in self.assets.values() if group is not None)
         return [(group, members) for group, members in counts.items() if group not in self.forgotten]
 
-    def group_has_members(self, table: str, key: str, level: Level, group: str) -> bool:
-        """Whether any asset is in the group."""
-        self._call("group_has_members")
-        return group in self._at(table, key, level).values()
+    def members_directly(self, table: str, key: str, level: Level, at_least: int) -> tuple[tuple[str, str | None], ...]:
+        """Every asset with its group, as Kafka has it; deleted ones count."""
+        self._call("members_directly")
+        found = self._at(table, key, level)
+        if len(found) + self.deleted < at_least:
+            raise KsqlTruncated(f"{len(found)} of {at_least} assets were read")
+        return tuple(found.items())
 
     def _at(self, table: str, key: str, level: Level) -> Mapping[str, str | None]:
         assert (table.upper(), key.upper()) == ("ASSET_TO_UNS_MAP", "ASSET_UUID")

@@ -57,15 +57,6 @@ def group_sql(level: Level, side: str = "") -> str:
     return f"CASE WHEN {present} THEN {_joined(level, side)} END"
 
 
-def group_condition(level: Level, group: str) -> str:
-    """Return the condition that a row of the UNS map is in ``group``, or may be.
-
-    The server refuses IS NULL in a pull query's condition, so a missing value counts as an empty one here: a yes may
-    be wrong, a no never is.
-    """
-    return f"{_value(level) if isinstance(level, str) else _joined(level)} = {literal(group)}"
-
-
 def _joined(level: JoinedLevels, side: str = "") -> str:
     parts = f", {literal(level.separator)}, ".join(_value(name, side) for name in level.names)
     return f"CONCAT({parts})"
