@@ -313,7 +313,7 @@ def _why_waiting(memory: Memory, group: str, settings: Settings, now: float, ove
     doubt = f"; the last direct read of the UNS map proved nothing: {memory.doubt}" if memory.doubt else ""
     last = memory.counts[-1][1] if memory.counts else 0
     if seen is None and has_collapsed(memory.largest, last, settings):
-        return f"no assets, but the UNS map fell from {memory.largest} to {last} assets: counting starts when that lasts"
+        return f"no assets, but the map fell from {memory.largest} to {last} assets: counting starts when that lasts"
     if seen is None:
         return f"no assets; counting starts when ksqlDB answers well{doubt}"
     waited = min(now - seen.since, settings.prune_grace)

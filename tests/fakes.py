@@ -9,11 +9,10 @@ from __future__ import annotations
 import copy
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import Any
 
 from prometheus_client import CollectorRegistry
 
@@ -30,7 +29,6 @@ from reconciler.guards import Overrides
 from reconciler.ksqldb.entities import Description, Health, QueryInfo, ServerInfo, StreamInfo
 from reconciler.ksqldb.levels import Level
 from reconciler.ksqldb.statement import Statement
-from reconciler.ksqldb.wire import Column
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings
 from reconciler.wiring import topology_of
@@ -66,9 +64,8 @@ class FakeKsqldb:
     fault: Callable[[str], None] = lambda _call: None
     failures: int = 0
     limit: int | None = None
-    counts: dict[str, str] = field(default_factory=dict)
-    forgotten: set[str] = field(default_factory=set)
     deleted: int = 1_000_000
+    named_tables: set[str] = field(default_factory=set)
 
     @property
     def writes(self) -> int:
@@ -99,9 +96,9 @@ class FakeKsqldb:
         return tuple(StreamInfo(name, topic, "KAFKA", "JSON") for name, (topic, _) in self.made.items())
 
     def tables(self) -> tuple[StreamInfo, ...]:
-        """All tables of counts."""
+        """All tables."""
         self._call("tables")
-        return tuple(StreamInfo(name, name.lower(), "KAFKA", "JSON") for name in self.counts)
+        return tuple(StreamInfo(name, name.lower(), "KAFKA", "JSON") for name in sorted(self.named_tables))
 
     def queries(self) -> tuple[QueryInfo, ...]:
         """All queries."""
@@ -110,10 +107,6 @@ class FakeKsqldb:
             QueryInfo(f"CSAS_{name}", text, (name,), "PERSISTENT", {"PAUSED" if name in self.paused else "RUNNING": 1})
             for name, (_, text) in self.made.items()
             if name not in self.terminated
-        ) + tuple(
-            QueryInfo(f"CTAS_{n}", sql, (n,), "PERSISTENT", {"RUNNING": 1})
-            for n, sql in self.counts.items()
-            if n not in self.terminated
         )
 
     def query_limit(self) -> int | None:
@@ -124,8 +117,8 @@ class FakeKsqldb:
     def describe_or_none(self, name: str) -> Description | None:
         """One source."""
         self._call("describe")
-        if name in self.counts:
-            topic, text = name.lower(), self.counts[name]
+        if name in self.named_tables:
+            topic, text = name.lower(), ""
         elif name in self.made:
             topic, text = self.made[name]
         else:
@@ -134,7 +127,7 @@ class FakeKsqldb:
         readers = self.readers_of(name)
         return Description(
             name=name,
-            kind="TABLE" if name in self.counts else "STREAM",
+            kind="TABLE" if name in self.named_tables else "STREAM",
             topic=topic,
             statement=text,
             write_queries=() if name in self.terminated else (query,),
@@ -156,13 +149,6 @@ class FakeKsqldb:
         match statement.verb:
             case "create" | "replace":
                 self._create(statement)
-            case "create_table":
-                if statement.target in self.counts:
-                    raise KsqlConflict(f"{statement.target}: a table with the same name already exists")
-                self.counts[statement.target] = statement.sql
-            case "drop_table":
-                if self.counts.pop(statement.target, None) is None:
-                    raise KsqlBadStatement(f"Could not find source {statement.target}")
             case "drop":
                 self._drop(statement)
             case "resume":
@@ -176,7 +162,7 @@ class FakeKsqldb:
         source = re.search(r"FROM `([^`]*)` WHERE", sql)
         if source is not None and source[1] not in self.made:
             raise KsqlBadStatement(f"{source[1]} does not exist.")
-        if name not in self.made and self.limit is not None and len(self.made) + len(self.counts) >= self.limit:
+        if name not in self.made and self.limit is not None and len(self.made) >= self.limit:
             raise KsqlRefused("it would cause the number of active, persistent queries to exceed the limit")
         topic = sql.split("KAFKA_TOPIC")[1].split("'")[1]
         self.made[name] = (topic, sql)
@@ -212,15 +198,6 @@ class FakeKsqldb:
         """Every asset with its group."""
         self._call("members")
         return tuple(self._at(table, key, level).items())
-
-    def pull(self, sql: str, expected: Sequence[Column]) -> list[tuple[Any, ...]]:
-        """The counts of the groups table; a row can be lost for good."""
-        self._call("pull")
-        assert [column.name for column in expected] == ["UNS_GROUP", "MEMBERS"]
-        if not any(f"`{name}`" in sql for name in self.counts):
-            raise KsqlBadStatement(f"there is no such table: {sql}")
-        counts = Counter(group for group in self.assets.values() if group is not None)
-        return [(group, members) for group, members in counts.items() if group not in self.forgotten]
 
     def members_directly(self, table: str, key: str, level: Level, at_least: int) -> tuple[tuple[str, str | None], ...]:
         """Every asset with its group, as Kafka has it; deleted ones count."""

@@ -43,7 +43,7 @@ UPSTREAM = (
     "CREATE TABLE asset_to_uns_map AS SELECT * FROM asset_to_uns_map_raw EMIT CHANGES;",
 )
 MAP_TOPIC = "asset_to_uns_map_topic"
-SHORT = Limits(connect=0.5, read=0.5, ddl=2.0, outcome=0.5)
+SHORT = Limits(connect=0.5, read=0.5, ddl=2.0, outcome=0.5, direct=3.0, first_row=1.0, quiet=0.15)
 _PATIENCE = 20.0
 
 
@@ -214,11 +214,13 @@ def executed(journal: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def question(request: Request) -> str:
-    """Name what a request asks: ``info``, ``healthcheck``, ``pull``, ``LIST STREAMS`` and so on."""
+    """Name what a request asks: ``info``, ``healthcheck``, ``pull``, ``push``, ``LIST STREAMS`` and so on."""
     if request.path == "/ksql":
         sql = str(json.loads(request.body)["ksql"])
         return re.split(r"[ ;]", sql)[0] + " " + re.split(r"[ ;]", sql)[1]
-    return "pull" if request.path == "/query" else request.path.strip("/")
+    if request.path == "/query":
+        return "push" if b"EMIT CHANGES" in request.body else "pull"
+    return request.path.strip("/")
 
 
 @contextmanager

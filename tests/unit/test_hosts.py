@@ -13,7 +13,10 @@ MAP = {"ASSET_TO_UNS_MAP", "ASSET_TO_UNS_MAP_RAW"}
 RUNNING: Mapping[str, int] = {"RUNNING": 2}
 
 
-def query(name: str, text: str, count: Mapping[str, int], sinks: tuple[str, ...], kind: str = "PERSISTENT") -> QueryInfo:
+Count = Mapping[str, int]
+
+
+def query(name: str, text: str, count: Count, sinks: tuple[str, ...], kind: str = "PERSISTENT") -> QueryInfo:
     """Return one line of LIST QUERIES."""
     return QueryInfo(name, text, sinks, kind, count)
 
@@ -26,7 +29,8 @@ def copy(count: Mapping[str, int]) -> QueryInfo:
 
 def raw(count: Mapping[str, int]) -> QueryInfo:
     """Return the query that writes what the map is made from, by an INSERT INTO."""
-    return query("INSERT_1", "INSERT INTO `ASSET_TO_UNS_MAP_RAW` SELECT * FROM `plants`;", count, ("ASSET_TO_UNS_MAP_RAW",))
+    text = "INSERT INTO `ASSET_TO_UNS_MAP_RAW` SELECT * FROM `plants`;"
+    return query("INSERT_1", text, count, ("ASSET_TO_UNS_MAP_RAW",))
 
 
 def further(count: Mapping[str, int]) -> QueryInfo:
@@ -41,7 +45,8 @@ def ours(count: Mapping[str, int]) -> QueryInfo:
 
 def theirs(count: Mapping[str, int], kind: str = "PERSISTENT") -> QueryInfo:
     """Return a query that has nothing to do with groups, though its text quotes the map's name."""
-    return query("CSAS_X", "CREATE STREAM X AS SELECT * FROM Y WHERE A = ' FROM ASSET_TO_UNS_MAP';", count, ("X",), kind)
+    text = "CREATE STREAM X AS SELECT * FROM Y WHERE A = ' FROM ASSET_TO_UNS_MAP';"
+    return query("CSAS_X", text, count, ("X",), kind)
 
 
 LOST = {"RUNNING": 1, "UNRESPONSIVE": 1}
