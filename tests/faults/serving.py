@@ -223,6 +223,18 @@ def question(request: Request) -> str:
     return request.path.strip("/")
 
 
+def _begun(behind: httpx.Client, request: Request, headers: dict[str, str]) -> Reply:
+    """Return what a push query begins with, as an answer without an end."""
+    body = b""
+    try:
+        with behind.stream("POST", request.path, content=request.body, headers=headers, timeout=0.3) as got:
+            for chunk in got.iter_bytes():
+                body += chunk
+    except httpx.ReadTimeout:
+        pass
+    return Reply(body, got.status_code, got.headers.get("content-type", ""), Manner.OPEN)
+
+
 @contextmanager
 def front(served: Served, spoiled: Mapping[str, Reply | Manner]) -> Iterator[Site]:
     """Stand before the server and pass everything on, but spoil the answers to the questions that are named.
@@ -236,6 +248,8 @@ def front(served: Served, spoiled: Mapping[str, Reply | Manner]) -> Iterator[Sit
             if isinstance(spoil, Reply):
                 return spoil
             headers = {name: request.headers[name] for name in ("accept", "content-type")}
+            if question(request) == "push":
+                return _begun(behind, request, headers)
             got = behind.request(request.method, request.path, content=request.body, headers=headers)
             return Reply(got.content, got.status_code, got.headers.get("content-type", ""), spoil)
 
