@@ -18,7 +18,8 @@ from reconciler import guards, hosts
 from reconciler.apply import Executor, Result
 from reconciler.backoff import Backoff
 from reconciler.changes import Changes
-from reconciler.errors import KsqlError, KsqlUnreachable, ReconcilerError
+from reconciler.errors import KsqlError, KsqlUnreachable, KsqlWrongShape, ReconcilerError
+from reconciler.flow import FlowWatch
 from reconciler.grouping.base import GroupingStrategy
 from reconciler.guards import Memory, Overrides, Verdict
 from reconciler.ksqldb.entities import QueryInfo
@@ -122,6 +123,7 @@ class Controller:
         pause: the pause that was seen last.
         pretends: writes reach nobody (a dry run), so nothing may be said to have been done.
         looks_once: there will be no other look, so nothing is left for it.
+        flow: watches whether events come through; None where it is not asked.
     """
 
     world: World
@@ -137,6 +139,7 @@ class Controller:
     pause: Pause | None = None
     pretends: bool = False
     looks_once: bool = False
+    flow: FlowWatch | None = None
 
     def __post_init__(self) -> None:
         """Prepare the reader of groups."""
@@ -171,6 +174,8 @@ class Controller:
         plan = self.plan(seen, verdict)
         self.metrics.surveyed(seen, plan)
         self._changes.tell(plan)
+        if self.flow is not None:
+            self.flow.tick(seen, self.clocks.monotonic())
         held = self.hold()
         if held is not None:
             waiting = f"{len(plan.actions)} {'write waits' if len(plan.actions) == 1 else 'writes wait'}"
@@ -284,6 +289,7 @@ class Controller:
             aged=self._aged(seen.observed.platform),
             failures=self.backoff.texts(),
             query_limit=query_limit,
+            silent=self.flow.silent() if self.flow is not None else {},
         )
 
     def _aged(self, platform: PlatformState) -> frozenset[str]:
@@ -345,8 +351,8 @@ def _drift(action: Action) -> dict[str, list[str]]:
 
 
 def explained(error: ReconcilerError, settings: Settings) -> str:
-    """Add where ksqlDB was looked for to an error that says it was not there (without credentials in the URL)."""
-    if not isinstance(error, KsqlUnreachable):
+    """Add where ksqlDB was looked for to an error that says it is not there (without credentials in the URL)."""
+    if not isinstance(error, KsqlUnreachable | KsqlWrongShape):
         return str(error)
     return f"{error} (KSQLDB_URL is {without_user(settings.ksqldb_url)})"
 

@@ -165,7 +165,18 @@ def _group_step(
         item = replace(item, detail=_joined(stream.item.detail, service.item.detail))
     else:
         item = service.item
-    return Step(_described(failing(item, actions, facts), survey, names), actions)
+    return Step(_described(_flowing(failing(item, actions, facts), survey, facts, names), survey, names), actions)
+
+
+def _flowing(item: Item, survey: Survey, facts: Facts, names: GroupNames) -> Item:
+    """Say of a group that is in order otherwise that no events come out of its stream, or of the shared one."""
+    text = facts.silent.get("") or facts.silent.get(names.group)
+    if item.condition is not Condition.READY or not text:
+        return item
+    stream = facts.topology.shared_name if "" in facts.silent else names.stream
+    query = survey.observed.source.queries.get(stream)
+    cure = f"`TERMINATE {query.id};` in ksqlDB lets the operator make it again" if query else "it is made again"
+    return replace(item, condition=Condition.DEGRADED, mark="!", detail=f"Silent: stream {stream}: {text}; {cure}")
 
 
 def _is_proven(survey: Survey, stream: Step, names: GroupNames) -> bool:

@@ -44,6 +44,12 @@ class Ksqldb(Protocol):
     def describe_or_none(self, name: str) -> Description | None:
         """One source, None where it does not exist."""
 
+    def describe_extended(self, name: str) -> Description | None:
+        """One source with how far its queries have read, None where it does not exist."""
+
+    def sample(self, sql: str, columns: Sequence[Column], seconds: float) -> list[tuple[Any, ...]]:
+        """The rows that a push query with a LIMIT shows within so many seconds."""
+
     def topics(self) -> frozenset[str]:
         """Names of all Kafka topics."""
 

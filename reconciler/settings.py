@@ -190,6 +190,8 @@ class Settings(BaseSettings):
     """Seconds between two cycles when nothing happens."""
     resync_interval: Seconds = 300.0
     """Seconds between two lists of the Kafka topics, which find a stream whose topic was deleted."""
+    flow_interval: Seconds = 60.0
+    """Seconds between two checks whether events come through the streams; `0s` switches them off."""
     reconcile_policy: Policy = Policy.SYNC
     """`sync`, `upsert-only` (never removes) or `create-only` (never changes either)."""
     lease_seconds: Annotated[Seconds, Field(ge=1, le=600)] = 15.0

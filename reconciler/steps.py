@@ -22,6 +22,7 @@ class Facts:
         aged: registry documents that became current longer than `REGISTRY_ROLL_AFTER` ago. (Not the time itself: it
             is never the same twice, and a plan whose facts are the same is the same.)
         failures: the last error of every object whose write failed and is waited for.
+        silent: why streams are silent (see `reconciler.flow`), by group; that of the shared stream by "".
         query_limit: how many persistent queries ksqlDB allows; None where it was not asked or does not say.
     """
 
@@ -31,6 +32,7 @@ class Facts:
     aged: frozenset[str] = frozenset()
     failures: Mapping[str, str] = field(default_factory=dict)
     query_limit: int | None = None
+    silent: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import copy
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
@@ -29,6 +30,7 @@ from reconciler.guards import Overrides
 from reconciler.ksqldb.entities import Description, Health, QueryInfo, ServerInfo, StreamInfo
 from reconciler.ksqldb.levels import Level
 from reconciler.ksqldb.statement import Statement
+from reconciler.ksqldb.wire import Column
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings
 from reconciler.wiring import topology_of
@@ -136,6 +138,15 @@ class FakeKsqldb:
             fields=(),
             partitions=1,
         )
+
+    def describe_extended(self, name: str) -> Description | None:
+        """One source; how far its query has read is not known here."""
+        return self.describe_or_none(name)
+
+    def sample(self, sql: str, columns: Sequence[Column], seconds: float) -> list[tuple[Any, ...]]:  # noqa: ARG002
+        """Nothing flows here."""
+        self._call("sample")
+        return []
 
     def topics(self) -> frozenset[str]:
         """All topics."""

@@ -52,7 +52,7 @@ from reconciler.ksqldb.failures import DEGRADED, NOT_QUERYABLE, missing_source
 from reconciler.ksqldb.levels import Level, group_sql
 from reconciler.ksqldb.replies import parse_entities, parse_health, parse_info, parse_status
 from reconciler.ksqldb.statement import Statement
-from reconciler.ksqldb.wire import PULL_ACCEPT, Column, PullReader, PushFold, column, identifier, stored
+from reconciler.ksqldb.wire import PULL_ACCEPT, Column, PullReader, PushFold, PushRows, column, identifier, stored
 from reconciler.latest import Latest
 
 T = TypeVar("T")
@@ -133,8 +133,16 @@ class KsqlClient:
         self._exchange.close()
 
     def info(self) -> ServerInfo:
-        """Return who answers (GET /info)."""
-        return self._read(lambda: parse_info(self._exchange.body(Ask("info", "GET", "/info"))))
+        """Return who answers (GET /info).
+
+        Raises:
+            KsqlWrongShape: it is not ksqlDB; this is the first question that it is asked.
+        """
+        try:
+            return self._read(lambda: parse_info(self._exchange.body(Ask("info", "GET", "/info"))))
+        except (KsqlBadStatement, KsqlWrongShape) as error:
+            text = f"what answers is not ksqlDB, correct KSQLDB_URL: GET /info: {error}"
+            raise KsqlWrongShape(text, code=error.code, status=error.status) from error
 
     def health(self) -> Health:
         """Return how the server judges itself (GET /healthcheck); its judgement is up to 5 s old."""
@@ -190,6 +198,38 @@ class KsqlClient:
             if missing_source(error):
                 return None
             raise
+
+    def describe_extended(self, name: str) -> Description | None:
+        """Return a source with how far its queries have read; None when the server says that it does not exist."""
+        try:
+            found = self._one("describe_extended", f"DESCRIBE {identifier(name)} EXTENDED;", Descriptions).sources
+        except KsqlBadStatement as error:
+            if missing_source(error):
+                return None
+            raise
+        return found[0] if found else None
+
+    def sample(self, sql: str, columns: Sequence[Column], seconds: float) -> list[tuple[Any, ...]]:
+        """Return the rows that a push query with a LIMIT shows within ``seconds`` of its first answer.
+
+        Raises:
+            KsqlError: it was not answered, or not with these columns.
+        """
+        payload = {"ksql": sql, "streamsProperties": {"ksql.streams.num.stream.threads": 1}}
+        ask = Ask("sample", "POST", "/query", payload, PULL_ACCEPT, seconds=seconds + self._limits.read)
+        found = PushRows(tuple(columns))
+        ends: list[float] = []
+
+        def left() -> float:
+            ends[:] = ends or [time.monotonic() + seconds]
+            return ends[0] - time.monotonic()
+
+        with closing(self._exchange.until_quiet(ask, left)) as chunks:
+            for chunk in chunks:
+                found.feed(chunk)
+                if found.final:
+                    break
+        return found.rows
 
     def pull(self, sql: str, expected: Sequence[Column]) -> list[tuple[Any, ...]]:
         """Return the rows of a pull query, all of them or an error.
@@ -252,11 +292,13 @@ class KsqlClient:
             for chunk in chunks:
                 if found.feed(chunk):
                     last = time.monotonic()
+                if found.final:
+                    raise KsqlTruncated("the server ended the push query", status=200)
                 if found.records > MOST_RECORDS:
                     raise KsqlTruncated(f"the topic of {table} has more than {MOST_RECORDS} records", status=200)
         if found.keys < at_least:
             raise KsqlTruncated(f"{found.keys} of {at_least} assets were read from the topic of {table}", status=200)
-        return tuple((asset, group) for asset, (group,) in found.rows.items())
+        return tuple((asset, group) for asset, (group,) in found.table.items())
 
     def execute(self, statement: Statement) -> Outcome:
         """Have one statement executed and return when it is final.

@@ -241,59 +241,80 @@ class PullReader:
             self._headed = True
 
 
-class PushFold:
-    """Folds a push query's rows by their first column: the content of a table, from the history of its topic.
+class PushRows:
+    """Reads a push query's rows as they come.
 
     Attributes:
-        rows: what each key has now, without the key.
-        records: rows that were read.
+        rows: what came, tombstones left out.
+        final: the server ended the query, e.g. because of its LIMIT.
     """
 
     def __init__(self, expected: tuple[Column, ...]) -> None:
         """Expect rows with these columns; a push query marks none as the key."""
-        self.rows: dict[str, tuple[Any, ...]] = {}
-        self.records = 0
-        self._deleted: set[str] = set()
+        self.rows: list[tuple[Any, ...]] = []
+        self.final = False
         self._expected = expected
         self._feed = RowFeed()
         self._headed = False
-
-    @property
-    def keys(self) -> int:
-        """Keys that were named, those counted that were deleted."""
-        return len(self.rows) + len(self._deleted)
 
     def feed(self, chunk: bytes) -> int:
         """Take a chunk; return how many rows it completed.
 
         Raises:
             KsqlInBandFailure: the server failed after it had begun.
-            KsqlTruncated: the server ended the query.
-            KsqlWrongShape: another schema, no header, another width, a row without its key, or not rows at all.
+            KsqlWrongShape: another schema, no header, another width, or not rows at all.
         """
-        before = self.records
+        count = 0
         for item in self._feed.feed(chunk):
-            if isinstance(item, Row) and self._headed:
-                self._row(item)
+            if isinstance(item, Row) and self._headed and len(item.values) == len(self._expected):
+                self.take(item)
+                count += 1
             elif isinstance(item, Header) and not self._headed and item.columns == self._expected:
                 self._headed = True
             elif isinstance(item, Final):
-                raise KsqlTruncated(f"the server ended the push query: {item.message}", status=200)
+                self.final = True
             else:
                 raise KsqlWrongShape(f"not the columns {_shown(self._expected)}: {str(item)[:120]}", status=200)
-        return self.records - before
+        return count
 
-    def _row(self, row: Row) -> None:
-        key = row.values[0] if row.values else None
-        if not isinstance(key, str) or len(row.values) != len(self._expected):
-            raise KsqlWrongShape(f"a row without its key, or not of {len(self._expected)} columns", status=200)
+    def take(self, row: Row) -> None:
+        """Keep a row."""
+        if not row.tombstone:
+            self.rows.append(tuple(row.values))
+
+
+class PushFold(PushRows):
+    """Folds a push query's rows by their first column: the content of a table, from the history of its topic.
+
+    Attributes:
+        table: what each key has now, without the key.
+        records: rows that were read.
+    """
+
+    def __init__(self, expected: tuple[Column, ...]) -> None:
+        """Expect rows with these columns."""
+        super().__init__(expected)
+        self.table: dict[str, tuple[Any, ...]] = {}
+        self.records = 0
+        self._deleted: set[str] = set()
+
+    @property
+    def keys(self) -> int:
+        """Keys that were named, those counted that were deleted."""
+        return len(self.table) + len(self._deleted)
+
+    def take(self, row: Row) -> None:
+        """Set or delete the row of a key."""
+        key = row.values[0]
+        if not isinstance(key, str):
+            raise KsqlWrongShape("a row without its key", status=200)
         self.records += 1
         if row.tombstone:
-            self.rows.pop(key, None)
+            self.table.pop(key, None)
             self._deleted.add(key)
         else:
             self._deleted.discard(key)
-            self.rows[key] = tuple(row.values[1:])
+            self.table[key] = tuple(row.values[1:])
 
 
 def parse_rows(body: bytes, expected: tuple[Column, ...]) -> list[tuple[Any, ...]]:
@@ -414,6 +435,7 @@ __all__ = [
     "Item",
     "PullReader",
     "PushFold",
+    "PushRows",
     "Row",
     "RowFeed",
     "column",

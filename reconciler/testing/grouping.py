@@ -163,9 +163,7 @@ class GroupingConformance:
         assert (membership.assets, dict(membership.groups)) == (len(bench.assets), counted(bench))
         assert installed.strategy.read().assets == 0
 
-    def test_an_incomplete_direct_read_is_an_error(
-        self, bench: GroupingBench, installed: Installation
-    ) -> None:
+    def test_an_incomplete_direct_read_is_an_error(self, bench: GroupingBench, installed: Installation) -> None:
         """Fewer assets than there were proves nothing, and it never returns them."""
         with pytest.raises(KsqlError):
             installed.strategy.read_directly(len(bench.assets) + 1)

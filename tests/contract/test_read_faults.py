@@ -236,3 +236,22 @@ def test_connections_are_reused_and_credentials_are_sent() -> None:
                 client.streams()
         assert site.connections == 1
         assert {request.headers["authorization"] for request in site.requests} == {"Basic cmVhZGVyOnNlY3JldA=="}
+
+
+WRONG_SERVERS = {
+    "a web server": Reply(b"<html><title>404 Not Found</title></html>", 404, "text/html"),
+    "a web server with one page for all": Reply(b"<!doctype html><html>hello</html>", 200, "text/html"),
+    "an API of something else": Reply(b'{"name":"registry"}'),
+    "one that answers with a list": Reply(b"[]"),
+    "one that knows no such path": Reply(b'{"detail":"Not Found"}', 404),
+    "one that wants another method": Reply(b"", 405),
+    "one that takes it for a bad request": Reply(b"<html>bad request</html>", 400, "text/html"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_SERVERS)
+def test_a_server_that_is_not_ksqldb_names_the_variable(kind: str) -> None:
+    """Whatever else listens at the address: the error says which variable leads there."""
+    with serve(in_turn(WRONG_SERVERS[kind])) as site, closing(KsqlClient(site.url, SHORT)) as client:
+        with pytest.raises(KsqlWrongShape, match="is not ksqlDB, correct KSQLDB_URL"):
+            client.info()

@@ -30,7 +30,7 @@ from tests.fakes import FakeKsqldb, FakePlatform
 
 READS = frozenset(
     {"info", "health", "streams", "tables", "queries", "query_limit", "describe_or_none", "topics", "members", "pull"}
-    | {"members_directly", "observe", "records"}
+    | {"members_directly", "describe_extended", "sample", "observe", "records"}
 )
 WRITES = frozenset(
     {"execute", "create_service", "update_service", "remove_service", "publish_registry", "remove_registry"}

@@ -217,6 +217,8 @@ def question(request: Request) -> str:
     """Name what a request asks: ``info``, ``healthcheck``, ``pull``, ``push``, ``LIST STREAMS`` and so on."""
     if request.path == "/ksql":
         sql = str(json.loads(request.body)["ksql"])
+        if sql.endswith(" EXTENDED;"):
+            return "DESCRIBE EXTENDED"
         return re.split(r"[ ;]", sql)[0] + " " + re.split(r"[ ;]", sql)[1]
     if request.path == "/query":
         return "push" if b"EMIT CHANGES" in request.body else "pull"

@@ -1,8 +1,8 @@
 """The eleventh bad day: one of two ksqlDB servers is away or joins, and the other answers with its part of the map.
 
-Measured on two servers: 1,371 of 2,000 rows (a group of one asset is gone altogether), with 200 and the closing bracket,
-for up to 64 s, and no row at all for 4-5 s of them. A killed server shows as UNRESPONSIVE in LIST QUERIES; while one
-joins nothing tells.
+Measured on two servers: 1,371 of 2,000 rows (a group of one asset is gone altogether), with 200 and the closing
+bracket, for up to 64 s, and no row at all for 4-5 s of them. A killed server shows as UNRESPONSIVE in LIST QUERIES;
+while one joins nothing tells.
 """
 
 from __future__ import annotations
