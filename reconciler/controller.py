@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -148,6 +148,7 @@ class Controller:
         self._survey, self._make_plan = Latest(survey), Latest(make_plan)
         self._changes = Changes()
         self._collapsed = False
+        self._partitions: Mapping[str, int] = {}
         self._strays = Strays(world.ksqldb, world.topology, at_once=None if self.looks_once else 1)
         self._map = MapScan(world.strategy.read, self.clocks.monotonic)
 
@@ -175,7 +176,7 @@ class Controller:
         self.metrics.surveyed(seen, plan)
         self._changes.tell(plan)
         if self.flow is not None:
-            self.flow.tick(seen, self.clocks.monotonic())
+            self.flow.tick(seen, self.world.topology, self.clocks.monotonic())
         held = self.hold()
         if held is not None:
             waiting = f"{len(plan.actions)} {'write waits' if len(plan.actions) == 1 else 'writes wait'}"
@@ -212,6 +213,8 @@ class Controller:
         source = self._strays.look(source, membership)
         if resync:
             self._resynced = self.clocks.monotonic()
+        self._partitions = source.topics or self._partitions
+        source = replace(source, partitions=self._partitions)
         if self.world.ksqldb.failures != failures:
             self.memory = self.memory.distrust()  # a retry made a failed read good: not a healthy, agreeing read
         seen = self._survey(Observed(source, platform, membership), self.world.topology, self.world.settings)

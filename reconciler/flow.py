@@ -156,13 +156,15 @@ class Watched:
     Attributes:
         shared: the shared stream.
         shared_topic: its topic.
-        assets_topic: the topic of the assets' stream.
+        assets: the assets' stream.
+        assets_topic: its topic.
         groups: the streams of groups that are in order otherwise.
         queries: the query that writes each stream.
     """
 
     shared: str
     shared_topic: str
+    assets: str
     assets_topic: str
     groups: Mapping[str, str]
     queries: Mapping[str, str]
@@ -177,7 +179,7 @@ def watched(survey: Survey, topology: Topology) -> Watched | None:
     if source.unhealthy or shared is None or assets is None or not groups or not _in_order(survey.shared):
         return None
     queries = {name: query.id for name, query in source.queries.items()}
-    return Watched(shared.name, shared.topic, assets.topic, groups, queries)
+    return Watched(shared.name, shared.topic, assets.name, assets.topic, groups, queries)
 
 
 def _in_order(check: StreamCheck) -> bool:
@@ -196,7 +198,6 @@ class FlowWatch:
     Attributes:
         events: is asked.
         strategy: says which assets are mapped.
-        topology: of the streams.
         interval: seconds between the starts of two checks.
         start: runs a check; tests run it at once.
         seconds: for which events are looked at.
@@ -205,7 +206,6 @@ class FlowWatch:
 
     events: Events
     strategy: GroupingStrategy
-    topology: Topology
     interval: float
     start: Callable[[Callable[[], None]], None] = in_thread
     seconds: float = SAMPLE
@@ -218,9 +218,9 @@ class FlowWatch:
         self._after = ""
         self._unknown = ""
 
-    def tick(self, survey: Survey, now: float) -> None:
+    def tick(self, survey: Survey, topology: Topology, now: float) -> None:
         """Start a check of what was observed if one is due; ``now`` in monotonic seconds."""
-        seen = watched(survey, self.topology)
+        seen = watched(survey, topology)
         if seen is None or self._busy.is_set() or (self._due is not None and now < self._due):
             return
         self._due = now + self.interval
@@ -259,7 +259,7 @@ class FlowWatch:
         shared = replace(shared, written=max(ends)) if shared is not None and ends else None
         found = {"": shared, **read}
         suspects = [name for name, now in found.items() if self._suspect(name, now, seen)]
-        samples = {"": self._mapped()} if "" in suspects else self._through(suspects, seen)
+        samples = {"": self._mapped(seen)} if "" in suspects else self._through(suspects, seen)
         names = {"": seen.shared, **seen.groups}
         kept = {name: track for name, track in self.tracks.items() if name in names}
         return kept | {
@@ -277,9 +277,9 @@ class FlowWatch:
         consumed = found.consumed.get(topic) if found is not None else None
         return Reading(consumed.end, consumed.read, found.written) if found is not None and consumed else None
 
-    def _mapped(self) -> Sample:
+    def _mapped(self, seen: Watched) -> Sample:
         """Look at the assets' events: how many are of assets that have a group."""
-        sql = f"SELECT {ASSET} FROM {identifier(stored(self.topology.assets_stream))} EMIT CHANGES LIMIT {ENOUGH};"  # noqa: S608 - quoted
+        sql = f"SELECT {ASSET} FROM {identifier(seen.assets)} EMIT CHANGES LIMIT {ENOUGH};"  # noqa: S608 - quoted
         assets = [asset for (asset,) in self.events.sample(sql, (Column(ASSET, "STRING"),), self.seconds)]
         if not assets:
             return Sample(0)

@@ -63,7 +63,8 @@ class SourceState:
         servers: on how many ksqlDB servers queries run; 0 where it is not known.
         streams: by exact name.
         queries: persistent queries by the name of the stream or table they write.
-        topics: names of all Kafka topics; None where they were not read at this look.
+        topics: partitions of all Kafka topics, by name; None where they were not read at this look.
+        partitions: the same as of the last look that read them; of an earlier look they prove no absence.
         strays: the statements that made streams which no query writes and no asset's group has, by the stream's name;
             ``""`` for one that ksqlDB does not let us see.
         unasked: names of such streams whose statement is not known yet.
@@ -74,11 +75,12 @@ class SourceState:
     trouble: str
     streams: Mapping[str, Stream]
     queries: Mapping[str, Query]
-    topics: frozenset[str] | None = None
+    topics: Mapping[str, int] | None = None
     strays: Mapping[str, str] = field(default_factory=dict)
     unasked: frozenset[str] = frozenset()
     degraded: str = ""
     servers: int = 0
+    partitions: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def unhealthy(self) -> str:
@@ -353,10 +355,10 @@ class Condition(StrEnum):
 
 @dataclass(frozen=True)
 class Item:
-    """One line of a plan or status: a group, or one of the two services that belong to none.
+    """One line of a plan or status: a group, or a service or stream that belongs to none.
 
     Attributes:
-        title: ``group Weld``, ``service ofa_state_api``.
+        title: ``group Weld``, ``service ofa_state_api``, ``stream OFA_ASSETS_WITH_UNS_...``.
         condition: how it fares.
         mark: ``+ ~ ! - ? x`` or blank, as plans show it.
         detail: what is done about it, or why nothing is.

@@ -33,7 +33,7 @@ from reconciler.model import (
 from reconciler.names import GroupNames
 from reconciler.plan_registry import fitting, next_registry, old_registries, publish
 from reconciler.plan_services import left_alone, routing_step, service_step
-from reconciler.plan_streams import old_shared, shared_actions, stream_step
+from reconciler.plan_streams import old_shared, shared_actions, shared_step, stream_step, waits
 from reconciler.settings import Policy, Settings
 from reconciler.steps import Facts, Step, conflict, failing
 from reconciler.survey import StreamCheck, StreamVerdict, Survey
@@ -49,14 +49,17 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
     """Plan one cycle."""
     ports = assign_ports(_published_services(survey, facts), survey.observed.platform.services, facts.settings)
     shared = survey.shared
-    steps = [_group_step(survey, verdict, facts, ports, shared, names) for names in survey.wanted.values()]
+    shared_now = shared_step(shared, shared_actions(verdict, shared, facts), facts)
+    steps = [
+        waits(_group_step(survey, verdict, facts, ports, shared, names), shared_now) for names in survey.wanted.values()
+    ]
     steps += [conflict(group, reason) for group, reason in survey.losers.items()]
     leaving = [_leaving_step(survey, verdict, facts, group) for group in sorted(survey.missing)]
     registry, too_large = fitting(next_registry(survey, verdict, facts, ports, steps), survey)
     state_api = service_step(survey, facts, state_api_spec(facts.settings, ports.of(state_api_name(facts.settings))))
     routing = routing_step(survey, facts, registry)
     actions = [
-        *shared_actions(verdict, shared, facts),
+        *shared_now.actions,
         *_all(steps),
         *state_api.actions,
         *publish(survey, registry),
@@ -78,6 +81,7 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
         items=(
             *items,
             *(_held(step, kept, facts.settings) for step in (state_api, routing) if step.item.detail != "-"),
+            *(_held(shared_now, kept, facts.settings),)[shared_now.item.condition is Condition.READY :],
         ),
         registry=registry,
         registry_before=survey.published.document.revision if survey.published else None,

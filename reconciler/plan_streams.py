@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from reconciler.guards import Verdict
 from reconciler.model import (
     Action,
@@ -14,9 +17,10 @@ from reconciler.model import (
     RecreateStream,
     ReplaceStream,
     ResumeStream,
+    StreamAction,
 )
 from reconciler.names import GroupNames
-from reconciler.steps import Facts, Step, busy, conflict
+from reconciler.steps import Facts, Step, busy, conflict, failing
 from reconciler.survey import StreamCheck, StreamVerdict, Survey
 
 #: What can be put right only when the shared stream is seen to be there.
@@ -72,6 +76,28 @@ def _shared_trouble(shared: StreamCheck) -> str:
     if failed or shared.verdict in (StreamVerdict.FOREIGN, StreamVerdict.SILENT):
         return f"the shared stream: {shared.detail}"
     return ""
+
+
+def shared_step(shared: StreamCheck, actions: Sequence[Action], facts: Facts) -> Step:
+    """How the shared stream fares, with what it needs: a failure of it is every group's, and has a line of its own."""
+    title = f"stream {facts.topology.shared_name}"
+    trouble = _shared_trouble(shared) or facts.silent.get("", "")
+    item = Item(title, Condition.READY)
+    if actions:
+        item = replace(busy("+", actions[0].verb.replace("_", " ")), title=title)
+    elif trouble:
+        item = Item(title, Condition.DEGRADED, "!", trouble.removeprefix("the shared stream: "))
+    return Step(failing(item, actions, facts), tuple(actions))
+
+
+def waits(step: Step, shared: Step) -> Step:
+    """Say of a group whose stream waits for the shared one why that is not made."""
+    if shared.item.condition is not Condition.DEGRADED or not any(
+        isinstance(one, StreamAction) for one in step.actions
+    ):
+        return step
+    detail = f"waits for the shared stream: {shared.item.detail}"
+    return replace(step, item=replace(step.item, condition=Condition.DEGRADED, mark="!", detail=detail))
 
 
 def shared_actions(verdict: Verdict, shared: StreamCheck, facts: Facts) -> list[Action]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from reconciler.ksqldb.entities import Description, Health, QueryInfo, ServerInfo, StreamInfo
@@ -50,8 +50,8 @@ class Ksqldb(Protocol):
     def sample(self, sql: str, columns: Sequence[Column], seconds: float) -> list[tuple[Any, ...]]:
         """The rows that a push query with a LIMIT shows within so many seconds."""
 
-    def topics(self) -> frozenset[str]:
-        """Names of all Kafka topics."""
+    def topics(self) -> Mapping[str, int]:
+        """How many partitions each Kafka topic has, by name."""
 
     def execute(self, statement: Statement) -> object:
         """Send one statement and wait until its outcome is known."""

@@ -148,10 +148,10 @@ class FakeKsqldb:
         self._call("sample")
         return []
 
-    def topics(self) -> frozenset[str]:
+    def topics(self) -> Mapping[str, int]:
         """All topics."""
         self._call("topics")
-        return frozenset(self.kept_topics)
+        return dict.fromkeys(self.kept_topics, 1)
 
     def execute(self, statement: Statement) -> object:
         """Do what the statement says."""

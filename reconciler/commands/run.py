@@ -90,7 +90,7 @@ def prepared(settings: Settings, overrides: Overrides, metrics: Metrics) -> tupl
     world = fenced(build_world(settings, metrics), leadership.writing)
     controller = Controller(world, metrics, overrides, on_registry=board.put, authority=leadership)
     if settings.flow_interval > 0:
-        controller.flow = FlowWatch(world.ksqldb, world.strategy, world.topology, settings.flow_interval)
+        controller.flow = FlowWatch(world.ksqldb, world.strategy, settings.flow_interval)
     loop = Loop(controller, settings.reconcile_interval)
     return world, loop, Server(loop, board, settings.reconciler_port), leadership
 

@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -167,9 +167,9 @@ class KsqlClient:
         """Return the queries; while the server stops the list shrinks with status 200, so absence proves nothing."""
         return self._one("list_queries", "LIST QUERIES;", Queries).queries
 
-    def topics(self) -> frozenset[str]:
-        """Return the names of the Kafka topics; needs a living Kafka."""
-        return self._one("list_topics", "LIST TOPICS;", Topics).names
+    def topics(self) -> Mapping[str, int]:
+        """Return how many partitions each Kafka topic has; needs a living Kafka."""
+        return self._one("list_topics", "LIST TOPICS;", Topics).partitions
 
     def query_limit(self) -> int | None:
         """Return how many persistent queries the server allows, None where it does not say."""

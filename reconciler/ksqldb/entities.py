@@ -181,9 +181,9 @@ class Descriptions(Entity):
 
 @dataclass(frozen=True)
 class Topics(Entity):
-    """The names of the Kafka topics (ksqlDB hides its internal ones)."""
+    """The Kafka topics (ksqlDB hides its internal ones): how many partitions each has, by name."""
 
-    names: frozenset[str]
+    partitions: Mapping[str, int]
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,8 @@ def _field(document: Mapping[str, Any]) -> Field:
 
 
 def _topics(document: Mapping[str, Any]) -> Topics:
-    return Topics(names=frozenset(_text(topic, "name") for topic in _member(document, "topics", list)))
+    topics = _member(document, "topics", list)
+    return Topics({_text(topic, "name"): len(_member(topic, "replicaInfo", list)) for topic in topics})
 
 
 def _terminated(document: Mapping[str, Any]) -> Terminated:

@@ -252,6 +252,7 @@ WRONG_SERVERS = {
 @pytest.mark.parametrize("kind", WRONG_SERVERS)
 def test_a_server_that_is_not_ksqldb_names_the_variable(kind: str) -> None:
     """Whatever else listens at the address: the error says which variable leads there."""
-    with serve(in_turn(WRONG_SERVERS[kind])) as site, closing(KsqlClient(site.url, SHORT)) as client:
-        with pytest.raises(KsqlWrongShape, match="is not ksqlDB, correct KSQLDB_URL"):
+    with serve(in_turn(WRONG_SERVERS[kind])) as site:
+        client = KsqlClient(site.url, SHORT)
+        with closing(client), pytest.raises(KsqlWrongShape, match="is not ksqlDB, correct KSQLDB_URL"):
             client.info()

@@ -41,7 +41,6 @@ def watching(made: Plant, url: str = "") -> Controller:
     operator.flow = FlowWatch(
         world.ksqldb,
         world.strategy,
-        world.topology,
         60.0,
         start=lambda check: check(),
         seconds=0.25,  # type: ignore[arg-type]
