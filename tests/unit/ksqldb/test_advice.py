@@ -13,7 +13,7 @@ NAMES = {"KAFKA_BROKER": "kafka:9092", "KSQLDB_ASSETS_STREAM": "events", "join_t
     ("error", "expected"),
     [
         (
-            "500: A Kafka topic with the name 'asset_stream_Weld' already exists, with different partition/replica\n\t/",
+            "500: A Kafka topic with the name 'asset_stream_Weld' already exists, with different partition\n\t/",
             "`kafka-topics --bootstrap-server kafka:9092 --delete --topic asset_stream_Weld`",
         ),
         (
