@@ -29,7 +29,7 @@ _ERRORS: Mapping[str, str] = {
     ),
     r"corruption in the command topic": "restart the ksqlDB server: it executes no statement until then",
     r"not authorized|authorization": "grant the ksqlDB server, or KSQLDB_USERNAME, what it needs",
-    r"is read by |read from this source|reads it, is in the way": "drop what reads it; what is read is kept until then",
+    r"is read by |read from this source|reads it, is in the way": "drop what reads it: it is kept until then",
 }
 
 

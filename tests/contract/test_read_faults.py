@@ -20,6 +20,7 @@ from reconciler.errors import (
 )
 from reconciler.ksqldb.client import READ_ATTEMPTS, KsqlClient
 from reconciler.ksqldb.exchange import Limits
+from reconciler.ksqldb.wire import Column
 from tests.contract.bodies import MEMBERS_SCHEMA, error, error_row, header, listed, row, rows
 from tests.contract.server import Manner, Reply, in_turn, serve
 
@@ -256,3 +257,39 @@ def test_a_server_that_is_not_ksqldb_names_the_variable(kind: str) -> None:
         client = KsqlClient(site.url, SHORT)
         with closing(client), pytest.raises(KsqlWrongShape, match="is not ksqlDB, correct KSQLDB_URL"):
             client.info()
+
+
+EVENTS = (Column("UNS_GROUP", "STRING"),)
+EVENT_SCHEMA = "`UNS_GROUP` STRING"
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        (header(EVENT_SCHEMA), row("Weld"), row("Weld")),
+        (header(EVENT_SCHEMA), row("Weld"), row("Weld"), '{"finalMessage":"Limit Reached"}'),
+        (header(EVENT_SCHEMA), row("Weld"), tombstone("X").replace(",null", ""), row("Weld")),
+    ],
+)
+def test_a_look_at_events_ends_in_time_or_with_its_limit(items: tuple[str, ...]) -> None:
+    """What came until then is what there was to see."""
+    with serve(in_turn(pushed(*items))) as site, closing(KsqlClient(site.url, SHORT)) as client:
+        assert client.sample("SELECT UNS_GROUP FROM S EMIT CHANGES LIMIT 9;", EVENTS, 0.1) == [("Weld",), ("Weld",)]
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (pushed(header(PUSH), row("A1", "Weld")), KsqlWrongShape),
+        (pushed(header(EVENT_SCHEMA), error_row()), KsqlInBandFailure),
+        (pushed(header(EVENT_SCHEMA), manner=Manner.CUT), KsqlTruncated),
+        (Reply(manner=Manner.SILENT), KsqlUnreachable),
+        (Reply(error(50302, "KSQL is not yet ready to serve requests."), 503, ""), KsqlNotReady),
+    ],
+)
+def test_a_look_at_events_that_fails_is_an_error(reply: Reply, kind: type[KsqlError]) -> None:
+    """No event seen is something else than nothing told."""
+    with serve(in_turn(reply)) as site, closing(KsqlClient(site.url, SHORT)) as client:
+        with pytest.raises(KsqlError) as caught:
+            client.sample("SELECT UNS_GROUP FROM S EMIT CHANGES LIMIT 9;", EVENTS, 0.1)
+        assert type(caught.value) is kind

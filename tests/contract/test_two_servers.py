@@ -10,7 +10,7 @@ import pytest
 from reconciler.errors import KsqlUnreachable
 from reconciler.hosts import not_running, servers
 from reconciler.ksqldb.client import KsqlClient
-from reconciler.ksqldb.entities import QueryInfo
+from reconciler.ksqldb.entities import Consumed, QueryInfo
 from reconciler.ksqldb.exchange import Limits
 from reconciler.ksqldb.topology import Topology
 from reconciler.ksqldb.wire import Column
@@ -94,3 +94,18 @@ def test_a_group_of_a_topic_with_three_partitions_is_described() -> None:
         found = client.describe("ASSET_STREAM_WC03")
     assert found.partitions == 3
     assert [query.status_count for query in found.write_queries] == [{"RUNNING": 1}]
+
+
+def test_how_far_a_query_has_read_is_described() -> None:
+    """Over all partitions of its topic, with what the asked server has written; the short form has no offsets."""
+    name = "ASSET_STREAM_WC03"
+    with serve(in_turn(reply("two-describe-ext-1"))) as site, closing(KsqlClient(site.url)) as client:
+        found = client.describe_extended(name)
+    assert found is not None
+    assert found.consumed == {
+        "r2_assets_with_uns_b18cd379": Consumed(end=20872 + 14549 + 19772, read=20853 + 14536 + 19754)
+    }
+    assert found.written == 561
+    with serve(in_turn(reply("two-describe-2"))) as site, closing(KsqlClient(site.url)) as client:
+        other = client.describe(name)
+    assert (other.consumed, other.written) == ({}, 62), "the other server has written other partitions"
