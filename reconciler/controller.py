@@ -18,6 +18,7 @@ from reconciler import guards, hosts
 from reconciler.apply import Executor, Result
 from reconciler.backoff import Backoff
 from reconciler.changes import Changes
+from reconciler.deadline import Standing, with_deadline
 from reconciler.errors import KsqlError, KsqlUnreachable, KsqlWrongShape, ReconcilerError
 from reconciler.flow import FlowWatch
 from reconciler.grouping.base import GroupingStrategy
@@ -44,6 +45,7 @@ from reconciler.pause import Pause, latest
 from reconciler.plan import make_plan
 from reconciler.platforms.base import Platform, PlatformState
 from reconciler.ports import Ksqldb
+from reconciler.registry import revision_of
 from reconciler.settings import Settings, without_user
 from reconciler.steps import Facts
 from reconciler.strays import Strays
@@ -149,6 +151,7 @@ class Controller:
         self._changes = Changes()
         self._collapsed = False
         self._partitions: Mapping[str, int] = {}
+        self._standing: Mapping[str, Standing] = {}
         self._strays = Strays(world.ksqldb, world.topology, at_once=None if self.looks_once else 1)
         self._map = MapScan(world.strategy.read, self.clocks.monotonic)
 
@@ -281,7 +284,10 @@ class Controller:
         if any(isinstance(action, (CreateSharedStream, CreateStream)) for action in plan.actions):
             plan = self._make_plan(seen, verdict, self._facts(seen, self.world.ksqldb.query_limit()))
         if self.pause is not None and self.pause.active(self.clocks.wall()):
+            self._standing = {}  # what may not be written cannot get on
             return replace(plan, notes=(*plan.notes, self.pause.text))
+        now, at, limit = self.clocks.monotonic(), self.clocks.wall(), self.world.settings.progress_deadline
+        plan, self._standing = with_deadline(plan, self._standing, now, at, limit)
         return plan
 
     def _facts(self, seen: Survey, query_limit: int | None) -> Facts:
@@ -290,6 +296,7 @@ class Controller:
             topology=self.world.topology,
             lookup=self.world.strategy.lookup(),
             aged=self._aged(seen.observed.platform),
+            stalled=self._stalled(seen.observed.platform),
             failures=self.backoff.texts(),
             query_limit=query_limit,
             silent=self.flow.silent() if self.flow is not None else {},
@@ -298,6 +305,11 @@ class Controller:
     def _aged(self, platform: PlatformState) -> frozenset[str]:
         now, limit = self.clocks.wall(), self.world.settings.registry_roll_after
         return frozenset(live.name for live in platform.registries if (now - live.updated_at).total_seconds() >= limit)
+
+    def _stalled(self, platform: PlatformState) -> frozenset[str]:
+        now, limit = self.clocks.wall(), self.world.settings.progress_deadline
+        since = {live.name: live.since for live in platform.services.values() if live.since is not None and limit}
+        return frozenset(name for name, moved in since.items() if (now - moved).total_seconds() >= limit)
 
     def _apply(self, plan: Plan) -> Iterator[Result]:
         self.backoff = self.backoff.only({action.key for action in plan.actions})
@@ -334,7 +346,7 @@ class Controller:
         """Hand the current registry to those who follow it, also while ksqlDB is away."""
         published, _ = current_registry(platform.registries)
         if published is not None:
-            self._publish(published.live.data, published.document.revision)
+            self._publish(published.live.data, revision_of(published.live.data))
 
     def _publish(self, data: bytes, revision: str) -> None:
         self.metrics.registry(revision, len(data))

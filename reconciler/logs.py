@@ -10,6 +10,9 @@ from structlog.typing import Processor
 
 from reconciler.settings import LogLevel
 
+#: Without the values of local variables, which structlog shows by default: they have the credentials of the settings.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+
 
 def configure(level: LogLevel) -> None:
     """Log at ``level`` and above; standard library loggers (ours and of libraries) go the same way."""
@@ -20,9 +23,9 @@ def configure(level: LogLevel) -> None:
     ]
     human = sys.stderr.isatty()
     last: list[Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if human
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [_TRACEBACKS, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

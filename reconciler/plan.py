@@ -34,6 +34,7 @@ from reconciler.names import GroupNames
 from reconciler.plan_registry import fitting, next_registry, old_registries, publish
 from reconciler.plan_services import left_alone, routing_step, service_step
 from reconciler.plan_streams import old_shared, shared_actions, shared_step, stream_step, waits
+from reconciler.registry import revision_of
 from reconciler.settings import Policy, Settings
 from reconciler.steps import Facts, Step, conflict, failing
 from reconciler.survey import StreamCheck, StreamVerdict, Survey
@@ -84,7 +85,7 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
             *(_held(shared_now, kept, facts.settings),)[shared_now.item.condition is Condition.READY :],
         ),
         registry=registry,
-        registry_before=survey.published.document.revision if survey.published else None,
+        registry_before=revision_of(survey.published.live.data) if survey.published else None,
         added=tuple(sorted(after.keys() - before.keys())),
         removed=tuple(sorted(before.keys() - after.keys())),
         refusals=(*verdict.refusals, *full, *too_large),

@@ -10,7 +10,8 @@ from reconciler.errors import RegistryError
 from reconciler.guards import Verdict
 from reconciler.model import Action, PublishRegistry, Refusal, RemoveRegistry
 from reconciler.names import GroupNames
-from reconciler.registry import Registry
+from reconciler.platforms.base import is_named
+from reconciler.registry import Registry, replaced
 from reconciler.settings import Settings
 from reconciler.steps import Facts, Step
 from reconciler.survey import Survey
@@ -36,6 +37,7 @@ def next_registry(
         return None
     return Registry(
         identity=survey.identity,
+        replaces=replaced(survey.published.document if survey.published else None, survey.identity),
         groups=urls,
         state_api=_state_url(facts.settings, ports),
         membership=facts.lookup,
@@ -43,13 +45,17 @@ def next_registry(
 
 
 def fitting(registry: Registry | None, survey: Survey) -> tuple[Registry | None, tuple[Refusal, ...]]:
-    """Keep the published document where the next one would be larger than any config can be."""
-    try:
-        if registry is not None:
-            registry.canonical()
-    except RegistryError as error:
-        return (survey.published.document if survey.published else None), (Refusal("size", str(error)),)
-    return registry, ()
+    """Keep the published document where no proxy would take the next one, or no config could hold it."""
+    refusals: tuple[Refusal, ...] = ()
+    for document in (registry, survey.published.document if survey.published else None):
+        try:
+            if document is not None:
+                document.canonical()
+        except RegistryError as error:
+            refusals = refusals or (Refusal("size", str(error)),)
+        else:
+            return document, refusals
+    return None, refusals
 
 
 def _url(names: GroupNames, settings: Settings, ports: HostPorts) -> str:
@@ -70,7 +76,8 @@ def publish(survey: Survey, registry: Registry | None) -> list[Action]:
     """Publish the document unless it is the current one; also over a newer one that cannot be read."""
     if registry is None:
         return []
-    if survey.published and survey.published.document == registry and not survey.unreadable:
+    # By its bytes: one that was read without the fields of a newer operator, or in an older form, is another document.
+    if survey.published and survey.published.live.data == registry.canonical() and not survey.unreadable:
         return []
     newest = max((live.sequence for live in survey.observed.platform.registries), default=0)
     return [PublishRegistry(registry, newest + 1)]
@@ -80,5 +87,6 @@ def old_registries(survey: Survey, facts: Facts) -> list[Action]:
     """Forget all but the newest documents; never one that a service mounts, nor the one that made it out of date."""
     registries = survey.observed.platform.registries
     successors = {newer.name for newer, older in pairwise(registries) if older.mounted}
-    stale = registries[facts.settings.registry_keep :]
+    prefix = facts.settings.resource_prefix
+    stale = (live for live in registries[facts.settings.registry_keep :] if is_named(live, prefix))
     return [RemoveRegistry(live) for live in stale if not live.mounted and live.name not in successors]

@@ -21,6 +21,7 @@ class Facts:
         lookup: how the proxy finds an asset's group.
         aged: registry documents that became current longer than `REGISTRY_ROLL_AFTER` ago. (Not the time itself: it
             is never the same twice, and a plan whose facts are the same is the same.)
+        stalled: services of which nothing has moved for `PROGRESS_DEADLINE` although they are not as they should be.
         failures: the last error of every object whose write failed and is waited for.
         silent: why streams are silent (see `reconciler.flow`), by group; that of the shared stream by "".
         query_limit: how many persistent queries ksqlDB allows; None where it was not asked or does not say.
@@ -30,6 +31,7 @@ class Facts:
     topology: Topology
     lookup: Lookup
     aged: frozenset[str] = frozenset()
+    stalled: frozenset[str] = frozenset()
     failures: Mapping[str, str] = field(default_factory=dict)
     query_limit: int | None = None
     silent: Mapping[str, str] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from reconciler.backoff import Backoff
 from reconciler.guards import Absence, Memory
-from reconciler.ksqldb.advice import advice
+from reconciler.ksqldb.advice import statement_advice
 from reconciler.model import Action, Condition, Item, Plan, SourceState, UpdateService
+from reconciler.platforms.advice import advice
 from reconciler.platforms.base import LiveService
 from reconciler.render import safe, spoken
 from reconciler.settings import Policy, Settings
@@ -255,15 +256,6 @@ def _backoff(group: str, item: Item, live: LiveService | None, known: Known) -> 
             yield BackoffPart(object=key, failures=failure.times, retry_in_seconds=left, error=failure.text)
 
 
-#: What the engine says of a task that does not run, and what helps.
-_CURES: Mapping[str, str] = {
-    "insufficient resources": "add cores to the Swarm, or lower FASTAPI_GROUP_CPU_RESERVATION",
-    "no such image": "push the image, or correct FASTAPI_GROUP_IMAGE",
-    "host-mode port already in use": "publish it in another way (FASTAPI_GROUP_PORT_BASE), or free the port",
-    "no suitable node": "look at `docker node ls`: no node fits what the service asks for",
-}
-
-
 def _next(group: str, item: Item, live: LiveService | None, actions: list[Action], known: Known) -> Iterator[str]:
     """Say what helps, the most urgent first."""
     plan = known.plan
@@ -276,9 +268,8 @@ def _next(group: str, item: Item, live: LiveService | None, actions: list[Action
         yield from _next_conflict(live, known.settings)
     if group in known.survey.missing:
         yield from _next_missing(known)
-    if live is not None and live.error:
-        said = live.error.lower()
-        yield from (cure for words, cure in _CURES.items() if words in said)
+    if live is not None and (live.error or live.since is not None):
+        yield from advice(live)
         yield f"`docker service ps --no-trunc {live.name}` and `docker service logs {live.name}` show more"
     check = known.survey.streams.get(group)
     if check is not None and check.verdict is StreamVerdict.SILENT:
@@ -306,7 +297,7 @@ def _cures(item: Item, known: Known) -> Iterator[str]:
         "KSQLDB_ASSETS_STREAM": settings.ksqldb_assets_stream,
         "join_table": settings.join_table,
     }
-    found = advice(item.detail, names) if item.condition is Condition.DEGRADED else None
+    found = statement_advice(item.detail, names) if item.condition is Condition.DEGRADED else None
     if found is not None:
         yield found
 

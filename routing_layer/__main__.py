@@ -47,8 +47,6 @@ def main() -> int:
         print(error, file=sys.stderr)  # noqa: T201 - before there is a log
         return 2
     logs.configure(settings.log_level)
-    # Lookups of names run in libuv's threads; a slow one must not hold up the others.
-    os.environ.setdefault("UV_THREADPOOL_SIZE", "16")
     try:
         sock = listen(settings.routing_layer_port, shared=False)
     except OSError as error:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import parse_qsl, quote, unquote
 
-import aiohttp
 import structlog
 from aiohttp import web
 
@@ -24,6 +24,7 @@ from routing_layer.membership import Membership, NegativeCache
 from routing_layer.memory import give_back
 from routing_layer.metrics import Ended, Metrics
 from routing_layer.registry_follower import RegistryFollower
+from routing_layer.registry_follower import open_session as open_operator_session
 from routing_layer.settings import RoutingMode, Settings
 from routing_layer.siblings import Siblings
 from routing_layer.streams import Stream, Streams
@@ -53,7 +54,7 @@ class Proxy:
         self.streams = Streams(self.metrics)
         self.members = Membership(self.streams.moved)
         self._ksql_session = open_session(settings)
-        self._operator_session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        self._operator_session = open_operator_session(settings.reconciler_url)
         ksql = Ksql(self._ksql_session, settings.ksqldb_url)
         self.follower = Follower(ksql, self.members, self.metrics, settings.membership_resync)
         negative = NegativeCache(settings.negative_cache_size, settings.negative_cache_seconds)
@@ -188,7 +189,7 @@ class Proxy:
     async def _redirect(self, request: web.BaseRequest, asset: str) -> web.StreamResponse:
         group = await self.lookup.group_of(asset)
         query = request.raw_path.partition("?")[2]
-        location = f"{_GROUP}{quote(group, safe='')}{_STREAM}?{query}"
+        location = f"{_GROUP}{quote(group, safe='', errors='replace')}{_STREAM}?{query}"
         return web.Response(status=HTTPStatus.TEMPORARY_REDIRECT, headers={"Location": location})
 
     async def _group_stream(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -200,6 +201,8 @@ class Proxy:
             if actual != group:
                 raise problems.asset_elsewhere(asset, group, actual)
         elif not self.members.has_group(group) and not self._serves(group):
+            if not self.members.complete:
+                raise problems.not_ready("the membership has not been listed; retry")
             raise problems.unknown_group(group)
         target = await self._target_of(group)
         try:
@@ -275,7 +278,7 @@ class Proxy:
     def _registry_changed(self, before: Registry | None, now: Registry) -> None:
         if before is not None:
             self.streams.groups_removed(frozenset(before.groups.keys() - now.groups.keys()))
-        if before is None or before.membership != now.membership:
+        if before is None or (before.membership, before.identity) != (now.membership, now.identity):
             if self._watch is not None:
                 self._watch.cancel()
             self._watch = asyncio.create_task(self.follower.run(now.membership))
@@ -311,15 +314,10 @@ def _asset_of(request: web.BaseRequest) -> str | None:
     return (named.pop() or None) if named else None
 
 
-_targets: dict[str, Target] = {}
-
-
+@lru_cache(maxsize=4096)
 def _target(url: str) -> Target:
-    """Take a URL apart once (URLs come from the registry and are few)."""
-    target = _targets.get(url)
-    if target is None:
-        target = _targets[url] = Target.of(url)
-    return target
+    """Take a URL apart once."""
+    return Target.of(url)
 
 
 def _document(document: object, status: HTTPStatus = HTTPStatus.OK) -> web.Response:

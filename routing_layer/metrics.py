@@ -31,7 +31,7 @@ ROUTES = ("asset_stream", "group_stream", "asset_state", "healthz", "readyz", "m
 _CODES = (200, 307, 400, 404, 405, 500, 502, 503, 504)
 #: How the values of several processes become one.
 Across = Callable[[Iterable[float]], float]
-_REFUSALS = ("corrupt", "identity", "unreachable")
+_REFUSALS = ("corrupt", "identity", "unreachable", "bug")
 
 
 class Metrics:

@@ -20,6 +20,8 @@ class Problem(Exception):
         retry_after: seconds after which trying again can help; None where it cannot.
         allow: the methods that the resource has, for 405.
         passing: nothing was sent to a service and the cause is likely to be over in seconds.
+
+    As text it is the cause, which may name what is internal and is for the log alone; without one, the detail.
     """
 
     def __init__(
@@ -31,9 +33,10 @@ class Problem(Exception):
         retry_after: int | None = None,
         allow: str | None = None,
         passing: bool = False,
+        cause: str = "",
     ) -> None:
         """Keep what the answer needs."""
-        super().__init__(detail)
+        super().__init__(cause or detail)
         self.status = status
         self.kind = kind
         self.detail = detail
@@ -79,9 +82,9 @@ def unknown_asset(asset: str) -> Problem:
     return Problem(HTTPStatus.NOT_FOUND, "unknown-asset", f"asset {asset!r} is not in the UNS map")
 
 
-def asset_without_level(asset: str, expression: str) -> Problem:
+def asset_without_level(asset: str, level: str) -> Problem:
     """The asset is mapped, but not below the level that makes the groups."""
-    detail = f"asset {asset!r} is in the UNS map, but has no {expression}, so it belongs to no group"
+    detail = f"asset {asset!r} is in the UNS map, but has no {level}, so it belongs to no group"
     return Problem(HTTPStatus.NOT_FOUND, "asset-without-level", detail)
 
 
@@ -107,15 +110,15 @@ def not_ready(detail: str) -> Problem:
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", detail, retry_after=2, passing=True)
 
 
-def unreachable(upstream: str, why: str, *, passing: bool = False) -> Problem:
-    """The service behind could not be connected to, or broke before it answered."""
-    detail = f"{upstream}: {why}"
-    return Problem(HTTPStatus.BAD_GATEWAY, "upstream-unreachable", detail, retry_after=2, passing=passing)
+def unreachable(detail: str, cause: str, *, passing: bool = False) -> Problem:
+    """The service behind could not be connected to, or broke before it answered; ``detail`` names nothing internal."""
+    kind = "upstream-unreachable"
+    return Problem(HTTPStatus.BAD_GATEWAY, kind, detail, retry_after=2, passing=passing, cause=cause)
 
 
-def late(upstream: str, seconds: float) -> Problem:
+def late(seconds: float) -> Problem:
     """The service behind accepted the request and did not answer in time."""
-    detail = f"{upstream} did not answer within {seconds:g} s"
+    detail = f"the service did not answer within {seconds:g} s"
     return Problem(HTTPStatus.GATEWAY_TIMEOUT, "upstream-late", detail, retry_after=2)
 
 

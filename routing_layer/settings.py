@@ -169,8 +169,9 @@ def _explain(item: dict[str, Any]) -> str:
     if item["type"] == "missing":
         return f"{name} is required and not set: {_doc(name)}"
     said = message(item)
-    # What may be the credentials of a URL is not repeated.
-    shown = ascii(re.sub(r"^(\w+://)?.*@", r"\1***@", str(item["input"]), flags=re.DOTALL))
+    # What may be the credentials of a URL, or a token in its query, is not repeated.
+    masked = re.sub(r"^(\w+://)?.*@", r"\1***@", str(item["input"]), flags=re.DOTALL)
+    shown = ascii(re.sub(r"[?#].*", "?***", masked, flags=re.DOTALL))
     return f"{name}={shown}: {said} ({_doc(name)})" if name else said
 
 

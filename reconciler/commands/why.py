@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote
 
@@ -32,6 +33,13 @@ _PATIENCE = 3.0
 #: Groups that are named where nothing is like the one that was asked for.
 _NAMED = 10
 OWN_LOOK = "a look of this command's own: counters start with it"
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Leaves a redirect as the answer that it is."""
+
+    def redirect_request(self, *_args: Any) -> None:
+        """Follow nothing."""
 
 
 class _Unknown(Exception):
@@ -96,18 +104,20 @@ def _asked(group: str, settings: Settings) -> WhyDocument | None:
 
 
 def _ask(url: str, group: str) -> dict[str, Any] | None:
-    request = urllib.request.Request(f"{url}/groups/{quote(group, safe='')}")  # noqa: S310 - http(s) by the settings
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    # Without the user and password that may be in the URL: http.client takes them for a part of the host.
+    address = f"{without_user(url)}/groups/{quote(group, safe='')}"
+    request = urllib.request.Request(address)  # noqa: S310 - http(s) by the settings
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
     try:
         with opener.open(request, timeout=_PATIENCE) as response:
             body = response.read()
     except urllib.error.HTTPError as error:
         body = error.read()
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return None
     try:
         answer = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return answer if isinstance(answer, dict) else None
 

@@ -33,7 +33,7 @@ _ERRORS: Mapping[str, str] = {
 }
 
 
-def advice(error: str, names: Mapping[str, str]) -> str | None:
+def statement_advice(error: str, names: Mapping[str, str]) -> str | None:
     """Return what a person has to do about an error that no repetition cures; None where time may.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.ksqldb.advice import advice
+from reconciler.ksqldb.advice import statement_advice
 
 NAMES = {"KAFKA_BROKER": "kafka:9092", "KSQLDB_ASSETS_STREAM": "events", "join_table": "map"}
 
@@ -34,7 +34,7 @@ NAMES = {"KAFKA_BROKER": "kafka:9092", "KSQLDB_ASSETS_STREAM": "events", "join_t
 )
 def test_what_a_person_has_to_do(error: str, expected: str) -> None:
     """Each text has its advice, with the names that are configured, whatever its line ends."""
-    found = advice(error, NAMES)
+    found = statement_advice(error, NAMES)
     assert found is not None
     assert expected in found
 
@@ -52,4 +52,4 @@ def test_what_a_person_has_to_do(error: str, expected: str) -> None:
 )
 def test_what_time_cures_has_none(error: str) -> None:
     """Nothing is asked of a person where waiting helps."""
-    assert advice(error, NAMES) is None
+    assert statement_advice(error, NAMES) is None
