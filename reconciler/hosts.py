@@ -57,12 +57,11 @@ def _text(query: QueryInfo) -> str:
 
 def _feeding(queries: Iterable[QueryInfo], tables: Collection[str]) -> set[str]:
     """Ids of the queries that write one of ``tables``, or what such a query reads, and so on."""
-    made = {query.id: set(_made(query)) for query in queries}
-    reads = {query.id: set(_read(query)) for query in queries}
+    rest = {query.id: (query, set(_made(query))) for query in queries}
     wanted, feeding = set(tables), set[str]()
-    while new := {name for name, sinks in made.items() if name not in feeding and sinks & wanted}:
+    while new := {name for name, (_, sinks) in rest.items() if sinks & wanted}:
         feeding |= new
-        wanted |= {source for name in new for source in reads[name]}
+        wanted |= {source for name in new for source in _read(rest.pop(name)[0])}
     return feeding
 
 
