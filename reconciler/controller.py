@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from reconciler import guards, hosts
+from reconciler import guards, servers
 from reconciler.apply import Executor, Result
 from reconciler.backoff import Backoff
 from reconciler.changes import Changes
@@ -251,7 +251,7 @@ class Controller:
         """Say which query that groups depend on does not run on every ksqlDB server."""
         topology = self.world.topology
         tables = {stored(self.world.strategy.lookup().table), stored(topology.join_table)}
-        return hosts.not_running(
+        return servers.not_running(
             queries,
             tables,
             lambda query: (

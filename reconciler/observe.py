@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from reconciler.hosts import servers
 from reconciler.ksqldb.entities import ERROR, Health, QueryInfo, ServerInfo
 from reconciler.model import Membership, Query, SourceState, Stream
 from reconciler.ports import Ksqldb
 from reconciler.registry import Identity
+from reconciler.servers import servers
 
 RUNNING = "RUNNING"
 #: A scan of the UNS map costs time with every asset (20,000: 0.2 s, 100,000: 1 s, measured), so the next one is not

@@ -8,12 +8,12 @@ from contextlib import closing
 import pytest
 
 from reconciler.errors import KsqlUnreachable
-from reconciler.hosts import not_running, servers
 from reconciler.ksqldb.client import KsqlClient
 from reconciler.ksqldb.entities import Consumed, QueryInfo
 from reconciler.ksqldb.exchange import Limits
 from reconciler.ksqldb.topology import Topology
 from reconciler.ksqldb.wire import Column
+from reconciler.servers import not_running, servers
 from tests.contract.corpus import corpus_path, read_cases
 from tests.contract.server import Manner, Reply, in_turn, serve
 
