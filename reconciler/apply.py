@@ -8,7 +8,7 @@ that group's actions and nothing else.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -119,7 +119,7 @@ class Executor:
         return Result(action)
 
     @cached_property
-    def _topics(self) -> frozenset[str]:
+    def _topics(self) -> Mapping[str, int]:
         return self._ksqldb.topics()
 
     def _create_shared(self, _: CreateSharedStream) -> None:

@@ -60,9 +60,13 @@ class SourceState:
         identity: the Kafka cluster and the ksqlDB service that answered.
         version: of the server.
         trouble: why the server must not be given DDL now, nor believed about an absence; ``""`` when healthy.
+        degraded: why no absence may be believed now, although statements may be sent: a query of ours or of the UNS
+            map does not run on every server; ``""`` where all do.
+        servers: on how many ksqlDB servers queries run; 0 where it is not known.
         streams: by exact name.
         queries: persistent queries by the name of the stream or table they write.
-        topics: names of all Kafka topics; None where they were not read at this look.
+        topics: partitions of all Kafka topics, by name; None where they were not read at this look.
+        partitions: the same as of the last look that read them; of an earlier look they prove no absence.
         strays: the statements that made streams which no query writes and no asset's group has, by the stream's name;
             ``""`` for one that ksqlDB does not let us see.
         unasked: such streams whose statement is not known yet, each with the error of the last question; ``""`` for
@@ -75,16 +79,24 @@ class SourceState:
     trouble: str
     streams: Mapping[str, Stream]
     queries: Mapping[str, Query]
-    topics: frozenset[str] | None = None
+    topics: Mapping[str, int] | None = None
     strays: Mapping[str, str] = field(default_factory=dict)
     unasked: Mapping[str, str] = field(default_factory=dict)
     inserts: Mapping[str, str] = field(default_factory=dict)
+    degraded: str = ""
+    servers: int = 0
+    partitions: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def statements(self) -> Mapping[str, str]:
         """Every statement that is known: by the source that it made, an INSERT INTO by its query's id."""
         made = {name: query.text for name, query in self.queries.items()}
         return {**self.strays, **made, **self.inserts}
+
+    @property
+    def unhealthy(self) -> str:
+        """Why no absence may be believed now; ``""`` when healthy."""
+        return self.trouble or self.degraded
 
 
 @dataclass(frozen=True)
@@ -143,6 +155,7 @@ class BlockReason(StrEnum):
 class Reason(StrEnum):
     """Why an object has its condition, as one word that programs can compare."""
 
+    SILENT = "Silent"
     CONTESTED = "Contested"
     WRITE_FAILED = "WriteFailed"
     BUG = "InternalError"
@@ -416,10 +429,10 @@ class Condition(StrEnum):
 
 @dataclass(frozen=True)
 class Item:
-    """One line of a plan or status: a group, or one of the two services that belong to none.
+    """One line of a plan or status: a group, or a service or stream that belongs to none.
 
     Attributes:
-        title: ``group Weld``, ``service ofa_state_api``.
+        title: ``group Weld``, ``service ofa_state_api``, ``stream OFA_ASSETS_WITH_UNS_...``.
         condition: how it fares.
         mark: ``+ ~ ! - ? x`` or blank, as plans show it.
         detail: what is done about it, or why nothing is.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from reconciler.apply import Result
-from reconciler.errors import KsqlUnreachable, ReconcilerError
+from reconciler.errors import KsqlUnreachable, KsqlWrongShape, ReconcilerError
 from reconciler.leadership import Hold
 from reconciler.model import Condition, CycleResult, Plan, Refusal, WriteResult
 from reconciler.settings import Settings, without_user
@@ -33,20 +33,14 @@ class Outcome:
     results: tuple[Result, ...] = ()
     error: ReconcilerError | None = None
 
-    def with_troubles(self, unread: str, bugs: Sequence[str]) -> Outcome:
-        """Say what failed without ending the cycle: a read that concerned one object, and unexpected exceptions."""
-        if self.plan is None or not (unread or bugs):
+    def with_bugs(self, bugs: Sequence[str]) -> Outcome:
+        """Name the unexpected exceptions that did not end the cycle."""
+        if self.plan is None or not bugs:
             return self
-        result, sentence = self.result, self.sentence
-        if unread:
-            result = CycleResult.READ_ERROR
-            sentence += f"; {unread}"
-        if bugs:
-            result = CycleResult.BUG
-            count = "1 internal error" if len(bugs) == 1 else f"{len(bugs)} internal errors"
-            sentence += f"; {count} (first: {bugs[0]})"
+        count = "1 internal error" if len(bugs) == 1 else f"{len(bugs)} internal errors"
         held = self.result in (CycleResult.PAUSED, CycleResult.STANDBY)
-        return replace(self, result=self.result if held else result, sentence=sentence)
+        result = self.result if held else CycleResult.BUG
+        return replace(self, result=result, sentence=f"{self.sentence}; {count} (first: {bugs[0]})")
 
     def cut_short(self, held: Hold | None) -> Outcome:
         """Say that writes were skipped because they may not be done any more."""
@@ -56,8 +50,8 @@ class Outcome:
 
 
 def explained(error: ReconcilerError, settings: Settings) -> str:
-    """Add where ksqlDB was looked for to an error that says it was not there (without credentials in the URL)."""
-    if not isinstance(error, KsqlUnreachable):
+    """Add where ksqlDB was looked for to an error that says it is not there (without credentials in the URL)."""
+    if not isinstance(error, KsqlUnreachable | KsqlWrongShape):
         return str(error)
     return f"{error} (KSQLDB_URL is {without_user(settings.ksqldb_url)})"
 

@@ -45,7 +45,9 @@ from reconciler.plan_streams import (
     offset_note,
     old_shared,
     shared_actions,
+    shared_step,
     stream_step,
+    waiting_for,
 )
 from reconciler.registry import revision_of
 from reconciler.settings import Policy, Settings
@@ -67,10 +69,14 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
     parts = Isolated(facts)
     ports = assign_ports(_published_services(survey, facts), survey.observed.platform.services, facts.settings)
     shared = check_offset(survey.shared, facts)
+    shared_now = parts.step(
+        Item(f"stream {facts.topology.shared_name}", Condition.DEGRADED),
+        lambda: shared_step(shared, shared_actions(verdict, shared, survey, facts), facts),
+    )
     steps = [
         parts.step(
             _described(Item("", Condition.DEGRADED), survey, names),
-            partial(_group_step, survey, verdict, facts, ports, shared, names),
+            partial(_group_step, survey, verdict, facts, ports, shared, shared_now.item, names),
         )
         for names in survey.wanted.values()
     ]
@@ -92,7 +98,7 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
         lambda: routing_step(survey, facts, registry),
     )
     actions = [
-        *shared_actions(verdict, shared, survey, facts),
+        *shared_now.actions,
         *_all(steps),
         *state_api.actions,
         *publish(survey, registry),
@@ -116,6 +122,7 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
         items=(
             *items,
             *(_held(step, kept, facts.settings) for step in (state_api, routing) if step.item.detail != "-"),
+            *(_held(shared_now, kept, facts.settings),)[shared_now.item.condition is Condition.READY :],
         ),
         registry=registry,
         registry_before=revision_of(survey.published.live.data) if survey.published else None,
@@ -126,7 +133,7 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
         notes=(
             *(f"{name}: {why}" for name, why in survey.unreadable.items()),
             *(f"{key}: {error}" for key, error in parts.left_out.items()),
-            *_failures_of_all(kept, (state_api, routing), facts),
+            *_failures_of_all(kept, (state_api, routing, shared_now), facts),
             *left_alone(survey, facts.settings),
             *_unknown_owners(survey.observed.source.unasked),
             *of_other_installations(survey, facts.settings),
@@ -224,7 +231,13 @@ def _permitted(
 
 
 def _group_step(
-    survey: Survey, verdict: Verdict, facts: Facts, ports: HostPorts, shared: StreamCheck, names: GroupNames
+    survey: Survey,
+    verdict: Verdict,
+    facts: Facts,
+    ports: HostPorts,
+    shared: StreamCheck,
+    shared_item: Item,
+    names: GroupNames,
 ) -> Step:
     stream = stream_step(survey, verdict, shared, names)
     service = service_step(survey, facts, group_spec(names, facts.settings, ports.of(names.service)))
@@ -239,19 +252,27 @@ def _group_step(
         item = replace(item, detail=_joined(stream.item.detail, service.item.detail))
     else:
         item = service.item
-    if shared.verdict is not StreamVerdict.IN_SYNC and stream.item.condition is not Condition.READY:
-        item = _behind_shared(item, facts)
-    return Step(_described(failing(item, actions, facts), survey, names), actions)
+    item = failing(item, actions, facts)
+    if stream.item.condition is Condition.PROGRESSING:
+        item = waiting_for(item, shared_item)
+    return Step(_described(_flowing(item, survey, facts, names), survey, names), actions)
 
 
-def _behind_shared(item: Item, facts: Facts) -> Item:
-    """Say why the shared stream cannot be made, which is what this group waits for."""
-    key = f"stream {facts.topology.shared_name}"
-    for texts, reason in ((facts.contested, Reason.CONTESTED), (facts.failures, Reason.WRITE_FAILED)):
-        if key in texts:
-            detail = f"the shared stream: {texts[key]}"
-            return replace(item, condition=Condition.DEGRADED, mark="!", detail=detail, reason=reason)
-    return item
+def _flowing(item: Item, survey: Survey, facts: Facts, names: GroupNames) -> Item:
+    """Say of a group that is in order otherwise that no events come out of its stream, or of the shared one."""
+    text = facts.silent.get("") or facts.silent.get(names.group)
+    if item.condition is not Condition.READY or not text:
+        return item
+    stream = facts.topology.shared_name if "" in facts.silent else names.stream
+    query = survey.observed.source.queries.get(stream)
+    cure = f"`TERMINATE {query.id};` in ksqlDB lets the operator make it again" if query else "it is made again"
+    return replace(
+        item,
+        condition=Condition.DEGRADED,
+        mark="!",
+        detail=f"Silent: stream {stream}: {text}; {cure}",
+        reason=Reason.SILENT,
+    )
 
 
 def _is_proven(survey: Survey, stream: Step, names: GroupNames) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from reconciler.guards import Verdict
 from reconciler.ksqldb.definition import sources_of
@@ -20,7 +21,7 @@ from reconciler.model import (
     ResumeStream,
 )
 from reconciler.names import GroupNames
-from reconciler.steps import Facts, Step, busy, conflict
+from reconciler.steps import Facts, Step, busy, conflict, failing
 from reconciler.survey import StreamCheck, StreamVerdict, Survey
 
 #: Streams that a note names before it says how many more there are.
@@ -75,6 +76,26 @@ def _shared_trouble(shared: StreamCheck) -> str:
     if failed or shared.verdict in (StreamVerdict.REFUSED, StreamVerdict.SILENT):
         return f"the shared stream: {shared.detail}"
     return ""
+
+
+def shared_step(shared: StreamCheck, actions: Sequence[Action], facts: Facts) -> Step:
+    """How the shared stream fares, with what it needs: a failure of it is every group's, and has a line of its own."""
+    title = f"stream {facts.topology.shared_name}"
+    trouble = _shared_trouble(shared) or facts.silent.get("", "")
+    item = Item(title, Condition.READY)
+    if actions:
+        item = replace(busy("+", actions[0].verb.replace("_", " ")), title=title)
+    elif trouble:
+        item = Item(title, Condition.DEGRADED, "!", trouble.removeprefix("the shared stream: "))
+    return Step(failing(item, actions, facts), tuple(actions))
+
+
+def waiting_for(item: Item, shared: Item) -> Item:
+    """Say of a group whose stream is not in order yet why the shared stream is not."""
+    if shared.condition is not Condition.DEGRADED:
+        return item
+    detail = f"waits for the shared stream: {shared.detail}"
+    return replace(item, condition=Condition.DEGRADED, mark="!", detail=detail, reason=shared.reason)
 
 
 def shared_actions(verdict: Verdict, shared: StreamCheck, survey: Survey, facts: Facts) -> list[Action]:

@@ -29,6 +29,7 @@ class Facts:
             is never the same twice, and a plan whose facts are the same is the same.)
         stalled: services of which nothing has moved for `PROGRESS_DEADLINE` although they are not as they should be.
         failures: the last error of every object whose write failed and is waited for.
+        silent: why streams are silent (see `reconciler.flow`), by group; that of the shared stream by "".
         query_limit: how many persistent queries ksqlDB allows; None where it was not asked or does not say.
         waiting: objects that are in back-off now.
         contested: why each object that another writer keeps changing is not written now.
@@ -48,6 +49,7 @@ class Facts:
     contested: Mapping[str, str] = field(default_factory=dict)
     offset_reset: str = ""
     claim: Claim = field(default_factory=lambda: Claim(UNBOUND))
+    silent: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,24 @@ def check_stream(names: GroupNames, source: SourceState, topology: Topology) -> 
         return StreamCheck(StreamVerdict.TOPICLESS, "its topic is gone", query.id, retention)
     if query.paused:
         return StreamCheck(StreamVerdict.PAUSED, "its query is paused", query.id)
-    return StreamCheck(StreamVerdict.IN_SYNC, "its query failed" if query.failed else "", query.id)
+    detail = "its query failed" if query.failed else _partitions(names, source, topology)
+    return StreamCheck(StreamVerdict.IN_SYNC, detail, query.id)
+
+
+def _partitions(names: GroupNames, source: SourceState, topology: Topology) -> str:
+    """Say that a topic was deleted and made again by Kafka, which it does with its own number of partitions.
+
+    Events go through it, but the stream could not be made again over it: ksqlDB refuses other partitions than those of
+    what it reads. What the topic held is gone already; still only a person deletes one.
+    """
+    shared, there = source.streams.get(topology.shared_name), source.streams[names.stream].topic
+    found, wanted = source.partitions.get(there), source.partitions.get(shared.topic if shared else "")
+    if found is None or wanted is None or found == wanted:
+        return ""
+    return (
+        f"its topic {there} has {found} of {wanted} partitions: it was deleted, and Kafka made it again; "
+        f"`DROP STREAM `{names.stream}` DELETE TOPIC;` in ksqlDB lets the operator make both again"
+    )
 
 
 def check_shared(source: SourceState, topology: Topology) -> StreamCheck:

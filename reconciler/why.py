@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from reconciler.backoff import Backoff
 from reconciler.guards import Absence, Memory
-from reconciler.model import Action, Condition, Item, Plan, UpdateService
+from reconciler.ksqldb.advice import statement_advice
+from reconciler.model import Action, Condition, Item, Plan, SourceState, UpdateService
 from reconciler.platforms.advice import advice
 from reconciler.platforms.base import LiveService
 from reconciler.render import safe, spoken
@@ -190,7 +191,7 @@ def _read(known: Known) -> ReadPart:
         groups=len(membership.groups),
         kafka=known.survey.identity.kafka,
         ksqldb=known.survey.identity.ksqldb,
-        trouble=source.trouble or None,
+        trouble=source.unhealthy or None,
         last_cycle=known.last or None,
     )
 
@@ -273,17 +274,39 @@ def _next(group: str, item: Item, live: LiveService | None, actions: list[Action
     check = known.survey.streams.get(group)
     if check is not None and check.verdict is StreamVerdict.SILENT:
         yield "its query is not listed: if that lasts for several reads, the stream is made anew over its topic"
-    if known.survey.observed.source.trouble:
-        yield f"ksqlDB is not well ({known.survey.observed.source.trouble}): its streams wait until it is"
+    yield from _next_source(known.survey.observed.source)
+    cures = tuple(_cures(item, known))
+    yield from cures
     if actions and not known.paused:
         who = "the operator that holds the lease" if known.role == "standby" else "the next cycle"
-        yield f"{who} does the writes that are listed; what failed is tried again after its back-off"
+        again = "alone helps nothing until then" if cures else "follows its back-off"
+        yield f"{who} does the writes that are listed; trying again what failed {again}"
     elif item.condition is Condition.READY:
         port = known.settings.fastapi_group_port
         yield (
             "nothing: it is as it should be; if clients get 502 all the same, compare "
             f"FASTAPI_GROUP_PORT ({port}) with the port that its image listens on"
         )
+
+
+def _cures(item: Item, known: Known) -> Iterator[str]:
+    """Say what a person has to do about an error of ksqlDB that no repetition cures."""
+    settings = known.settings
+    names = {
+        "KAFKA_BROKER": settings.kafka_broker,
+        "KSQLDB_ASSETS_STREAM": settings.ksqldb_assets_stream,
+        "join_table": settings.join_table,
+    }
+    found = statement_advice(item.detail, names) if item.condition is Condition.DEGRADED else None
+    if found is not None:
+        yield found
+
+
+def _next_source(source: SourceState) -> Iterator[str]:
+    if source.trouble:
+        yield f"ksqlDB is not well ({source.trouble}): its streams wait until it is"
+    elif source.degraded:
+        yield f"ksqlDB is degraded ({source.degraded}): nothing is removed until it runs on every server"
 
 
 def _next_conflict(live: LiveService | None, settings: Settings) -> Iterator[str]:

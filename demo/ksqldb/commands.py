@@ -61,6 +61,7 @@ class Server:
         pushes: the open push queries, for LIST QUERIES.
         end_push: ends one by its id; False when there is none.
         hidden: how many queries a server that is shutting down no longer lists.
+        status: the statusCount of all queries while another server is away; None while there is one server.
         written: told of every accepted record of an INSERT: source, key, value.
         executed: told of every statement that ran.
         offset_reset: where queries begin that do not say so themselves; empty leaves it to Kafka.
@@ -71,6 +72,7 @@ class Server:
     pushes: Callable[[], list[PushQuery]] = list
     end_push: Callable[[str], bool] = lambda _: False
     hidden: Callable[[], int] = lambda: 0
+    status: Callable[[], dict[str, int] | None] = lambda: None
     written: Callable[[Source, Key, dict[str, Any]], None] = lambda _, __, ___: None
     executed: Callable[[ast.Prepared, Session], None] = lambda _, __: None
     offset_reset: str = ""
@@ -334,7 +336,8 @@ class Commands:
 
     def _list_queries(self, statement: ast.ListQueries, text: str, _: Session) -> Entity:
         pushes, hidden = self._server.pushes(), self._server.hidden()
-        return self._describer.queries(text, pushes, extended=statement.extended, hidden=hidden)
+        status = self._server.status()
+        return self._describer.queries(text, pushes, extended=statement.extended, hidden=hidden, status=status)
 
 
 def _substituted(prepared: ast.Prepared, session: Session) -> ast.Prepared:
@@ -350,6 +353,10 @@ class _Frozen:
         self.id, self.text, self.sink = query.id, query.text, sink
         self.source_names, self.paused, self.properties = query.source_names, query.paused, query.properties
         self.internal_topics = query.internal_topics
+        self.written, self.silent, self.consumed = query.written, query.silent, query.consumed
+
+    def hush(self, how: str) -> None:
+        """Nothing runs."""
 
     def stop(self) -> None:
         """Nothing runs."""

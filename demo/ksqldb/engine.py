@@ -12,7 +12,7 @@ from typing import Any
 
 from demo.ksqldb.catalog import Properties, Source
 from demo.ksqldb.planning import Output, Plan
-from demo.ksqldb.topics import Record
+from demo.ksqldb.topics import Record, Topic
 from demo.ksqldb.values import BadValue, Key, Row
 
 # A row that an expression cannot work on is skipped, as in ksqlDB, which writes a line to its processing log.
@@ -184,6 +184,8 @@ class PersistentQuery:
         self.source_names = plan.sources
         self.internal_topics = _internal_topics(plan)
         self.paused = False
+        self.silent = ""
+        self.written = 0
         self.position = 0
         self._cells = [(index, each.name) for index, each in enumerate(plan.schema.columns) if not each.key]
         self._operator = operator_for(plan, self._write)
@@ -209,10 +211,25 @@ class PersistentQuery:
         self.plan.driving.consumers.append(self)
 
     def change(self, key: Key, row: Row | None, record: Record) -> None:
-        """Take one change of the driving source."""
+        """Take one change of the driving source, unless a fault keeps the query from it (``silent``)."""
+        if self.silent == "stuck":
+            return
         self.position = record.offset + 1
+        if self.silent == "drops":
+            return
         with suppress(*ROW_FAILURES):
             self._operator.change(key, row, record)
+
+    def consumed(self) -> list[tuple[Topic, int]]:
+        """The driving topic and how far it is read; the table of a join is read to its end."""
+        lookup = self.plan.lookup
+        return [(self.plan.driving.topic, self.position), *([(lookup.topic, lookup.topic.end)] if lookup else [])]
+
+    def hush(self, how: str) -> None:
+        """Let the query run and write nothing (``drops``), or read nothing (``stuck``); ``""`` ends that."""
+        was, self.silent = self.silent, how
+        if was == "stuck" and how != "stuck" and not self.paused:
+            self._catch_up()
 
     def stop(self) -> None:
         """End for good."""
@@ -244,6 +261,7 @@ class PersistentQuery:
 
     def _write(self, key: Key, row: Row | None, record: Record) -> None:
         value = None if row is None else {name: row[index] for index, name in self._cells}
+        self.written += 1
         self.sink.topic.append(key, value, record.timestamp)
 
 
@@ -257,6 +275,15 @@ class SourceTableQuery:
         self.internal_topics: tuple[str, ...] = ("KsqlTopic-Reduce-changelog",)
         self.properties: Properties = {}
         self.paused = False
+        self.silent = ""
+        self.written = 0
+
+    def consumed(self) -> list[tuple[Topic, int]]:
+        """It is read to its end."""
+        return [(self.sink.topic, self.sink.topic.end)]
+
+    def hush(self, how: str) -> None:
+        """Keep to what it is."""
 
     def stop(self) -> None:
         """Nothing to end: the table goes with it."""

@@ -119,7 +119,7 @@ class DevServer:
         self.pushes: dict[str, tuple[Push, OpenPush]] = {}
         self._settings = Server(
             config.service_id, config.query_limit, self._listed_pushes, self.end_push, self._hidden_queries,
-            self._written, self._executed, config.offset_reset,
+            self._status, self._written, self._executed, config.offset_reset,
         )  # fmt: skip
         self.commands = Commands(self.catalog, self._settings)
         self.runner = Runner(self.catalog, self.faults, self.commands)
@@ -221,6 +221,16 @@ class DevServer:
         hidden = self._shrinking
         self._shrinking += int(step)
         return hidden
+
+    def _status(self) -> dict[str, int] | None:
+        lost = self.faults.use("lost_server")
+        return None if lost is None else {str(state): int(number) for state, number in lost["status"].items()}
+
+    def hush(self) -> None:
+        """Let the queries that `silent_query` matches run and do nothing, and all others work."""
+        switch = self.faults.active.get("silent_query")
+        for query in self.catalog.queries.values():
+            query.hush(str(switch.value) if switch is not None and switch.match in query.text else "")
 
     def run(self, sql: str, properties: Properties | None = None) -> list[Entity]:
         """Run statements directly, without HTTP and without faults."""

@@ -16,6 +16,7 @@ from reconciler.controller import Controller, World
 from reconciler.converge import Exit, converge
 from reconciler.errors import ConfigurationError
 from reconciler.fence import fenced
+from reconciler.flow import FlowWatch
 from reconciler.guards import Overrides
 from reconciler.installation import is_id
 from reconciler.leadership import Leadership, OnDemand, own_name
@@ -92,6 +93,8 @@ def prepared(settings: Settings, overrides: Overrides, metrics: Metrics) -> tupl
     )
     world = fenced(build_world(settings, metrics), leadership.writing)
     controller = Controller(world, metrics, overrides, on_registry=board.put, authority=leadership)
+    if settings.flow_interval > 0:
+        controller.flow = FlowWatch(world.ksqldb, world.strategy, settings.flow_interval)
     loop = Loop(controller, settings.reconcile_interval)
     return world, loop, Server(loop, board, settings.reconciler_port), leadership
 

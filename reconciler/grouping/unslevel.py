@@ -20,8 +20,8 @@ class UnsMap(Protocol):
     def members(self, table: str, key: str, level: Level) -> tuple[tuple[str, str | None], ...]:
         """Every asset with its value at ``level``; complete or an error."""
 
-    def group_has_members(self, table: str, key: str, level: Level, group: str) -> bool:
-        """Whether any asset has the value ``group`` at ``level``; complete or an error."""
+    def members_directly(self, table: str, key: str, level: Level, at_least: int) -> tuple[tuple[str, str | None], ...]:
+        """The same, read from Kafka; complete or an error."""
 
 
 class LevelGrouping:
@@ -43,17 +43,15 @@ class LevelGrouping:
         Raises:
             reconciler.errors.KsqlError: the read was not complete.
         """
-        rows = self._ksqldb.members(self._table, KEY, self.level)
-        groups = Counter(group for _, group in rows if group is not None)
-        return Membership(assets=len(rows), groups=dict(sorted(groups.items())))
+        return _membership(self._ksqldb.members(self._table, KEY, self.level))
 
-    def has_members(self, group: str) -> bool:
-        """Ask directly whether any asset belongs to ``group``.
+    def read_directly(self, at_least: int) -> Membership:
+        """Read all assets and their groups from Kafka.
 
         Raises:
-            reconciler.errors.KsqlError: the read was not complete.
+            reconciler.errors.KsqlError: the read was not complete, or names fewer than ``at_least`` assets.
         """
-        return self._ksqldb.group_has_members(self._table, KEY, self.level, group)
+        return _membership(self._ksqldb.members_directly(self._table, KEY, self.level, at_least))
 
     def lookup(self) -> Lookup:
         """Say how the proxy finds the group of one asset."""
@@ -66,3 +64,8 @@ class UNSLevelGroupingStrategy(LevelGrouping):
     def __init__(self, settings: Settings, ksqldb: UnsMap) -> None:
         """Read from ``ksqldb``, with table and level from ``settings``."""
         super().__init__(settings, ksqldb, settings.uns_fastapi_group_grouping_level)
+
+
+def _membership(rows: tuple[tuple[str, str | None], ...]) -> Membership:
+    groups = Counter(group for _, group in rows if group is not None)
+    return Membership(assets=len(rows), groups=dict(sorted(groups.items())))

@@ -65,14 +65,6 @@ def membership_sql(table: str, key: str, level: Level) -> str:
     return f"SELECT {column(stored(key))}, {group_sql(level)} AS UNS_GROUP FROM {identifier(stored(table))}"  # noqa: S608
 
 
-def group_condition(level: Level, group: str) -> str:
-    """Return the condition that a row of the UNS map is in ``group``.
-
-    The server refuses IS NULL in a pull query's condition, and takes comparisons.
-    """
-    return f"{_present(level)} AND {_value_of(level)} = {literal(group)}"
-
-
 def _present(level: Level, side: str = "") -> str:
     """Every value is there and not blank; brackets as the server renders them, so that its text is the one sent."""
     first, *others = (level,) if isinstance(level, str) else level.names

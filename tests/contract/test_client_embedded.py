@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.errors import KsqlBadStatement, KsqlConflict, KsqlRefused
+from reconciler.errors import KsqlBadStatement, KsqlConflict, KsqlRefused, KsqlTruncated
 from reconciler.ksqldb.client import KsqlClient
 from reconciler.ksqldb.definition import Definition, definition_of
+from reconciler.ksqldb.exchange import Limits
 from reconciler.ksqldb.ownership import Whose
 from reconciler.ksqldb.topology import Topology
 from reconciler.names import names_of
@@ -75,7 +76,7 @@ def url() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def client(url: str) -> Iterator[KsqlClient]:
     """A client of that server, with the shared stream in place."""
-    with closing(KsqlClient(url)) as speaker:
+    with closing(KsqlClient(url, Limits(quiet=0.3))) as speaker:
         speaker.execute(TOPOLOGY.create_shared())
         yield speaker
 
@@ -95,8 +96,9 @@ def test_members_are_read(client: KsqlClient) -> None:
     """Each asset with its group; without the level, None."""
     members = client.members("asset_to_uns_map", "asset_uuid", "workcenter")
     assert sorted(members) == [("A1", "Weld"), ("A2", None)]
-    assert client.group_has_members("asset_to_uns_map", "asset_uuid", "workcenter", "Weld")
-    assert not client.group_has_members("asset_to_uns_map", "asset_uuid", "workcenter", "Paint")
+    assert client.members_directly("asset_to_uns_map", "asset_uuid", "workcenter", 2) == members
+    with pytest.raises(KsqlTruncated):
+        client.members_directly("asset_to_uns_map", "asset_uuid", "workcenter", 3)
 
 
 def test_a_table_that_was_not_made_by_a_query_cannot_be_pulled(client: KsqlClient) -> None:
@@ -152,10 +154,9 @@ def test_no_group_value_becomes_sql(client: KsqlClient, group: str) -> None:
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(group=HOSTILE, level=HOSTILE)
-def test_no_question_becomes_another(client: KsqlClient, group: str, level: str) -> None:
-    """A hostile level or group matches nothing, and every asset is still listed once."""
-    assert not client.group_has_members("asset_to_uns_map", "asset_uuid", level, group)
+@given(level=HOSTILE)
+def test_no_question_becomes_another(client: KsqlClient, level: str) -> None:
+    """A hostile level matches nothing, and every asset is still listed once."""
     assert sorted(client.members("asset_to_uns_map", "asset_uuid", level)) == [("A1", None), ("A2", None)]
 
 

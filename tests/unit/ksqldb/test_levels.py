@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from reconciler.errors import ConfigurationError
 from reconciler.ksqldb.definition import definition_of
-from reconciler.ksqldb.levels import JoinedLevels, group_condition, group_sql
+from reconciler.ksqldb.levels import JoinedLevels, group_sql
 from reconciler.ksqldb.topology import Topology
 
 ONE = Topology("enriched_assets_stream", "asset_to_uns_map", "workcenter", 3_600_000, 604_800_000)
@@ -21,7 +21,6 @@ def test_one_level_is_its_value_where_that_is_not_blank() -> None:
     """Reads, streams and the proxy have the same expression, so an empty value is no group for any of them."""
     value = "UNS_LEVELS['work''center']"
     assert group_sql("work'center", "H.") == f"CASE WHEN (TRIM(H.{value}) <> '') THEN H.{value} END"
-    assert group_condition("work'center", "We'ld") == f"(TRIM({value}) <> '') AND {value} = 'We''ld'"
 
 
 def test_several_are_joined_where_all_are_there() -> None:
@@ -31,9 +30,6 @@ def test_several_are_joined_where_all_are_there() -> None:
         "CASE WHEN (((TRIM(H.UNS_LEVELS['a']) <> '') AND (TRIM(H.UNS_LEVELS['b']) <> '')) AND "
         "(TRIM(H.UNS_LEVELS['c']) <> '')) THEN "
         "CONCAT(H.UNS_LEVELS['a'], '/', H.UNS_LEVELS['b'], '/', H.UNS_LEVELS['c']) END"
-    )
-    assert group_condition(levels, "x").endswith(
-        "(TRIM(UNS_LEVELS['c']) <> '')) AND CONCAT(UNS_LEVELS['a'], '/', UNS_LEVELS['b'], '/', UNS_LEVELS['c']) = 'x'"
     )
 
 
