@@ -125,6 +125,7 @@ class Entry:
     state: State
     excess: bool = False
     closed: bool = False
+    queue: OrderedDict[Entry, float] | None = None
 
 
 class ConnectionGuard:
@@ -146,9 +147,9 @@ class ConnectionGuard:
         self._busy = 0
         self._excess = 0
         self._excess_heads: OrderedDict[Entry, float] = OrderedDict()
-        self._resting: dict[State, OrderedDict[Entry, float]] = {
-            state: OrderedDict() for state in (State.SILENT, State.HEAD, State.IDLE)
-        }
+        self._silent: OrderedDict[Entry, float] = OrderedDict()
+        self._heads: OrderedDict[Entry, float] = OrderedDict()
+        self._idle: OrderedDict[Entry, float] = OrderedDict()
         self._stalled: OrderedDict[Entry, float] = OrderedDict()
         self._half_closed: set[Entry] = set()
         self._addresses: dict[str, _Address] = {}
@@ -171,7 +172,8 @@ class ConnectionGuard:
         if self._excess > self.limits.excess:
             self.close(entry)
             return None
-        self._excess_heads[entry] = self._clock()
+        entry.queue = self._excess_heads
+        entry.queue[entry] = self._clock()
         return entry
 
     def reading(self, entry: Entry) -> None:
@@ -231,11 +233,11 @@ class ConnectionGuard:
 
     def expire(self) -> None:
         """End every connection whose time is over."""
-        limits, resting = self.limits, self._resting
+        limits = self.limits
         self._expire(self._excess_heads, min(limits.head, _EXCESS_HEAD_SECONDS), Ending.HEAD)
-        self._expire(resting[State.SILENT], limits.head, Ending.HEAD)
-        self._expire(resting[State.HEAD], limits.head, Ending.HEAD)
-        self._expire(resting[State.IDLE], limits.idle, Ending.IDLE)
+        self._expire(self._silent, limits.head, Ending.HEAD)
+        self._expire(self._heads, limits.head, Ending.HEAD)
+        self._expire(self._idle, limits.idle, Ending.IDLE)
         self._expire(self._stalled, limits.stall, Ending.STALLED)
         for entry in [entry for entry in self._half_closed if entry.connection.gone()]:
             self._end(entry, Ending.STALLED)
@@ -270,16 +272,17 @@ class ConnectionGuard:
             self._rest(entry)
 
     def _rest(self, entry: Entry) -> None:
-        now = self._clock()
-        self._resting[entry.state][entry] = now
-        if entry.state is not State.HEAD and not entry.excess:
+        now, state = self._clock(), entry.state
+        entry.queue = self._idle if state is State.IDLE else self._silent if state is State.SILENT else self._heads
+        entry.queue[entry] = now
+        if state is not State.HEAD and not entry.excess:
             entry.address.resting[entry] = now
 
     def _unrest(self, entry: Entry) -> None:
-        for queue in self._resting.values():
-            queue.pop(entry, None)
-        entry.address.resting.pop(entry, None)
-        self._excess_heads.pop(entry, None)
+        if entry.queue is not None:
+            entry.queue.pop(entry, None)
+            entry.queue = None
+            entry.address.resting.pop(entry, None)
 
     def _count(self, entry: Entry, sign: int) -> None:
         address = entry.address
@@ -298,7 +301,7 @@ class ConnectionGuard:
             if not self._end_oldest(address.resting):
                 return False
         while self.connections + limits.cost * self._busy > limits.capacity:
-            queues = [queue for queue in (self._resting[State.SILENT], self._resting[State.IDLE]) if queue]
+            queues = [queue for queue in (self._silent, self._idle) if queue]
             if not queues or not self._end_oldest(min(queues, key=lambda queue: next(iter(queue.values())))):
                 return False
         return True

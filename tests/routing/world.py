@@ -320,9 +320,8 @@ class Proxy:
 
     async def metrics(self) -> dict[str, float]:
         """Return the value of each series, as it was at most a second ago."""
-        seconds = 2.1 if "ROUTING_LAYER_WORKERS" in self.environment else 1.05
-        self._fresh_at = time.monotonic() + seconds
         response = await self.get("/metrics")
+        self._fresh_at = time.monotonic() + (2.1 if "ROUTING_LAYER_WORKERS" in self.environment else 1.05)
         text = (await response.rest()).decode()
         response.leave()
         return {name: float(value) for name, value in re.findall(r"^([a-z]\S*) (\S+)$", text, re.MULTILINE)}
