@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.cells import cell_len
 
 from reconciler.documents import plan_document, status_document
 from reconciler.model import Action, Condition, Effect, Item, Plan, PublishRegistry
 from reconciler.survey import Survey
+from reconciler.text import safe, safe_json, told_apart
 
 _COUNTED = {"+": "create", "~": "update", "!": "repair", "-": "delete", "?": "waiting", "x": "conflict"}
 _ALWAYS = ("create", "update", "repair", "delete")
@@ -28,7 +29,8 @@ MOST_ROWS = 100
 
 def plan_text(plan: Plan) -> str:
     """Render a plan for a terminal: one line an object that is not as it should be, then the totals."""
-    rows = [(item.mark, safe(item.title), safe(item.detail)) for item in _noteworthy(plan)]
+    titles = shown_titles(plan.items)
+    rows = [(item.mark, titles[item.title], safe(item.detail)) for item in _noteworthy(plan)]
     rows += [(_MARKS[a.effect], safe(a.key), a.verb.replace("_", " ")) for a in _of_no_item(plan)]
     width = max((cell_len(title) for _, title, _ in rows if cell_len(title) <= _WIDEST_TITLE), default=0)
     lines = [f"{mark} {_padded(title, max(width, _TITLE))} {detail}".rstrip() for mark, title, detail in rows]
@@ -88,7 +90,7 @@ def spoken(verb: str, key: str) -> str:
 
 def plan_json(plan: Plan) -> str:
     """Render a plan as JSON; its schema is docs/schema/plan.schema.json."""
-    return plan_document(plan).model_dump_json(indent=2)
+    return safe_json(plan_document(plan).model_dump_json(indent=2))
 
 
 def plan_markdown(plan: Plan) -> str:
@@ -96,8 +98,9 @@ def plan_markdown(plan: Plan) -> str:
 
     The first line is a mark by which a job finds its own comment again.
     """
+    titles = shown_titles(plan.items)
     rows = [
-        (_code(item.mark), _code(item.title), item.condition.value, _markdown(item.detail))
+        (_code(item.mark), _code(titles[item.title]), item.condition.value, _markdown(item.detail))
         for item in _noteworthy(plan)
     ]
     parts = [COMMENT_MARK, f"{_verdict(plan)} **{summary(plan)}**"]
@@ -132,15 +135,16 @@ def _writes(plan: Plan) -> str:
 
 def status_rows(plan: Plan) -> list[tuple[str, ...]]:
     """Return the status table: one row a group or service."""
+    titles = shown_titles(plan.items)
     return [
         (
-            safe(item.title.removeprefix("group ")) if item.group is not None else item.title,
+            titles[item.title].removeprefix("group ") if item.group is not None else titles[item.title],
             item.condition.value,
             str(item.members) if item.group is not None else "",
-            item.names.stream if item.names else "",
-            item.names.service if item.names else "",
+            safe(item.names.stream) if item.names else "",
+            safe(item.names.service) if item.names else "",
             f"{item.running}/{item.wanted}",
-            item.url or "",
+            safe(item.url or ""),
             safe(item.detail),
         )
         for item in plan.items
@@ -171,7 +175,7 @@ def status_notes(plan: Plan, survey: Survey) -> list[str]:
 
 def status_json(plan: Plan, survey: Survey) -> str:
     """Render the status as JSON; its schema is docs/schema/status.schema.json."""
-    return status_document(plan, survey).model_dump_json(indent=2)
+    return safe_json(status_document(plan, survey).model_dump_json(indent=2))
 
 
 def status_markdown(plan: Plan, survey: Survey) -> str:
@@ -182,6 +186,15 @@ def status_markdown(plan: Plan, survey: Survey) -> str:
         for row in status_rows(plan)
     ]
     return "\n\n".join([_markdown_table(STATUS_HEAD, rows), *notes])
+
+
+def shown_titles(items: Iterable[Item]) -> Mapping[str, str]:
+    """Return how each item's title is shown, so that no two groups of a table look alike."""
+    every = tuple(items)
+    names = told_apart(item.group for item in every if item.group is not None)
+    return {
+        item.title: safe(item.title) if item.group is None else f"group {names[item.group]}" for item in every
+    }
 
 
 def _noteworthy(plan: Plan) -> list[Item]:
@@ -231,8 +244,3 @@ def _markdown(text: str) -> str:
     plain = safe(text).replace("&", "&amp;").replace("<", "&lt;")
     escaped = re.sub(r"([\\`*{}\[\]|~]|(?<![A-Za-z0-9_])_|_(?![A-Za-z0-9_]))", r"\\\1", plain)
     return re.sub(r"([@#]|:(?=//))", r"\1<!-- -->", escaped)
-
-
-def safe(text: str) -> str:
-    """Keep whatever a person typed into the UNS from writing to the terminal more than text."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
 
 from reconciler.settings import IN_FILES, Settings, explain, is_secret, masked
+from reconciler.text import safe
 
 #: What Docker's own clients read; from the environment only.
 DOCKER = {
@@ -117,7 +118,7 @@ def _row(name: str, info: FieldInfo, given: _Given, settings: Settings | None) -
         text = SecretStr(found[0]) if is_secret(name) else found[0]
         return Row(name.upper(), shown(text if settings is None else getattr(settings, name)), found[1])
     if file is not None:
-        return Row(name.upper(), "***", f"file {printable(file[0])}")
+        return Row(name.upper(), "***", f"file {safe(file[0])}")
     return Row(name.upper(), "", UNSET) if info.is_required() else Row(name.upper(), shown(info.default), DEFAULT)
 
 
@@ -131,12 +132,7 @@ def shown(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return "" if value is None else printable(masked(str(value)))
-
-
-def printable(text: str) -> str:
-    """Return a text that no terminal takes for a command and every encoding can hold."""
-    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)
+    return "" if value is None else safe(masked(str(value)))
 
 
 def _docker_row(name: str) -> Row:

@@ -7,15 +7,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from reconciler.backoff import Backoff
+from reconciler.documents import Document
 from reconciler.guards import Absence, Memory
 from reconciler.model import Action, Condition, Item, Plan, UpdateService
 from reconciler.platforms.base import LiveService
-from reconciler.render import safe, spoken
+from reconciler.render import spoken
 from reconciler.settings import Policy, Settings
 from reconciler.survey import StreamVerdict, Survey
+from reconciler.text import safe, told_apart
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class Known:
     paused: str = ""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+class _Part(Document):
+    model_config = ConfigDict(extra="ignore")
 
 
 class ReadPart(_Part):
@@ -247,7 +249,8 @@ def _backoff(group: str, item: Item, live: LiveService | None, known: Known) -> 
     owned = known.survey.owned.get(group)
     stream = item.names.stream if item.names else owned.stream if owned else None
     service = item.names.service if item.names else live.name if live else None
-    for key in (f"stream {stream}", f"service {service}"):
+    shared = (action.key for action in known.plan.actions if action.group is None)
+    for key in dict.fromkeys((f"stream {stream}", f"service {service}", *shared)):
         failure = known.backoff.failures.get(key)
         if failure is not None:
             left = round(max(0.0, failure.until - known.now), 1)
@@ -284,6 +287,9 @@ def _next(group: str, item: Item, live: LiveService | None, actions: list[Action
         yield "its query is not listed: if that lasts for several reads, the stream is made anew over its topic"
     if known.survey.observed.source.trouble:
         yield f"ksqlDB is not well ({known.survey.observed.source.trouble}): its streams wait until it is"
+    failing = [a.key for a in known.plan.actions if a.group is None and a.key in known.backoff.failures]
+    for key in failing:
+        yield f"{key} serves all groups and its write fails; groups that need it wait until that is resolved"
     if actions and not known.paused:
         who = "the operator that holds the lease" if known.role == "standby" else "the next cycle"
         yield f"{who} does the writes that are listed; what failed is tried again after its back-off"
@@ -331,7 +337,7 @@ def why_text(answer: WhyDocument) -> str:
 
 def _lines(answer: WhyDocument) -> Iterator[tuple[str, str]]:
     read, stream, service = answer.read, answer.stream, answer.service
-    yield "group", f"{answer.group}: {answer.condition.value}"
+    yield "group", f"{told_apart([answer.group])[answer.group]}: {answer.condition.value}"
     yield "plan", answer.plan or "nothing to do"
     yield (
         "members",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 from typing import Any
 
 import structlog
@@ -25,9 +24,13 @@ from reconciler.progress import progress
 from reconciler.readonly import Withheld
 from reconciler.server import Board, Server
 from reconciler.settings import Settings, without_user
+from reconciler.signals import SIGNALS
 from reconciler.wiring import build_platform, build_world
 
 log = structlog.get_logger()
+
+#: Seconds within which the loop ends: its cycle's reads and the write that is under way; the stack file gives it 30.
+_GRACE = 20.0
 
 
 def add(commands: Any) -> None:
@@ -95,8 +98,6 @@ def prepared(settings: Settings, overrides: Overrides, metrics: Metrics) -> tupl
 def _loop(options: argparse.Namespace, settings: Settings) -> int:
     world, loop, server, leadership = prepared(settings, _overrides(options), Metrics())
     server.start()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: _stop(loop, world))
     log.info(
         "operator started",
         owner=settings.reconciler_owner,
@@ -106,9 +107,9 @@ def _loop(options: argparse.Namespace, settings: Settings) -> int:
     )
     for stray in in_force().strays:
         log.warning("a variable looks misspelt", variable=stray.name, origin=stray.origin, hint=stray.hint)
-    leadership.start()
-    loop.run()
-    leadership.stop()
+    with SIGNALS.orderly(leadership.stop, on_ask=lambda: _stop(loop, world), grace=_GRACE):
+        leadership.start()
+        loop.run()
     server.stop()
     world.platform.close()
     world.ksqldb.close()
@@ -128,12 +129,9 @@ def _once(options: argparse.Namespace, settings: Settings) -> int:
     me = Candidate(own_name(), settings.lease_seconds, insists=True)
     lease = OnDemand(Leadership(build_platform(settings, metrics), me))
     world = fenced(build_world(settings, metrics), lease.writing)
-    controller = Controller(world, metrics, _overrides(options), authority=lease)
-    try:
-        with progress() as show:
-            code, outcome = converge(controller, options.timeout, prune=not options.no_prune, show=show)
-    finally:
-        lease.stop()
+    controller = Controller(world, metrics, _overrides(options), authority=lease, stopping=lambda: SIGNALS.asked)
+    with SIGNALS.orderly(lease.stop, on_ask=world.ksqldb.stop_waiting), progress() as show:
+        code, outcome = converge(controller, options.timeout, prune=not options.no_prune, show=show)
     show_status(options.output, outcome)
     summary(code, outcome)
     return code
