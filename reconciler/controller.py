@@ -18,7 +18,7 @@ from reconciler import guards
 from reconciler.apply import Executor, Result
 from reconciler.backoff import Backoff
 from reconciler.changes import Changes
-from reconciler.errors import KsqlUnreachable, ReconcilerError
+from reconciler.errors import KsqlError, KsqlUnreachable, KsqlWrongShape, ReconcilerError
 from reconciler.grouping.base import GroupingStrategy
 from reconciler.guards import Memory, Overrides, Verdict
 from reconciler.ksqldb.topology import Topology
@@ -47,6 +47,9 @@ from reconciler.strays import Strays
 from reconciler.survey import Survey, current_registry, survey
 
 log = structlog.get_logger()
+
+#: What a server that is not ksqlDB answers to a question for it.
+_NOT_KSQLDB = (300, 301, 302, 303, 307, 308, 400, 404, 405, 406, 410, 415, 421, 501)
 
 
 @dataclass(frozen=True)
@@ -313,9 +316,14 @@ def _drift(action: Action) -> dict[str, list[str]]:
 
 def explained(error: ReconcilerError, settings: Settings) -> str:
     """Add where ksqlDB was looked for to an error that says it was not there (without credentials in the URL)."""
-    if not isinstance(error, KsqlUnreachable):
-        return str(error)
-    return f"{error} (KSQLDB_URL is {without_user(settings.ksqldb_url)})"
+    where = f"KSQLDB_URL is {without_user(settings.ksqldb_url)}"
+    if isinstance(error, KsqlUnreachable):
+        return f"{error} ({where})"
+    # ksqlDB gives each of its own errors a code; a page of another server has none.
+    elsewhere = isinstance(error, KsqlError) and error.code is None and error.status in _NOT_KSQLDB
+    if isinstance(error, KsqlWrongShape) or elsewhere:
+        return f"{error} ({where}: does ksqlDB answer there?)"
+    return str(error)
 
 
 def _outcome(plan: Plan, seen: Survey, results: tuple[Result, ...], done: str) -> Outcome:

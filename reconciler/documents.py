@@ -53,7 +53,7 @@ class ItemDocument(Document):
 class RefusalDocument(Document):
     """A safety rule's no."""
 
-    guard: str = Field(description="Which rule: identity, empty, budget, health, limit, size.")
+    guard: str = Field(description="Which rule: identity, level, empty, budget, health, limit, size.")
     text: str = Field(description="What it saw and how to go on, for a person.")
     stops: bool = Field(description="Nothing at all is written until it is resolved.")
 

@@ -19,7 +19,7 @@ from reconciler.survey import Survey
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series for each counter that nobody asked for
 
 RESULTS = ("in_sync", "changed", "progressing", "refused", "read_error", "write_error", "paused", "standby", "bug")
-GUARDS = ("identity", "empty", "budget", "health", "limit", "size")
+GUARDS = ("identity", "level", "empty", "budget", "health", "limit", "size")
 KINDS = (
     "unreachable",
     "not_ready",

@@ -56,6 +56,9 @@ class Ksqldb(Protocol):
     def pull(self, sql: str, expected: Sequence[Column]) -> list[tuple[Any, ...]]:
         """The rows of a pull query with exactly these columns."""
 
+    def level_names(self, table: str, key: str, assets: Sequence[str]) -> frozenset[str]:
+        """The names of all UNS levels that these assets have."""
+
     def group_has_members(self, table: str, key: str, level: Level, group: str) -> bool:
         """Whether any asset has the value ``group`` at ``level``."""
 

@@ -15,7 +15,7 @@ from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
 
-from reconciler.settings import IN_FILES, Settings, explain, is_secret, masked
+from reconciler.settings import IN_FILES, Settings, explain, is_secret, masked, unreadable_lines
 from reconciler.text import safe
 
 #: What Docker's own clients read; from the environment only.
@@ -104,6 +104,8 @@ class _Given:
 def _checked() -> tuple[Settings | None, dict[str, str]]:
     """Return the settings, or what is wrong by the field (under the empty name: between fields)."""
     nothing: dict[str, Any] = {}
+    if lines := unreadable_lines(Path(".env")):
+        return None, {f"line {at}": line for at, line in enumerate(lines)}
     try:
         return Settings(**nothing), {}
     except ValidationError as error:

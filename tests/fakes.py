@@ -210,6 +210,13 @@ class FakeKsqldb:
         self._call("members")
         return tuple(self._at(table, key, level).items())
 
+    def level_names(self, table: str, key: str, assets: Sequence[str]) -> frozenset[str]:
+        """The levels of all assets."""
+        self._call("level_names")
+        assert assets
+        at_ours = {"workcenter"} if any(group is not None for group in self.assets.values()) else set()
+        return frozenset(at_ours | {level for level in self.levels if isinstance(level, str)})
+
     def pull(self, sql: str, expected: Sequence[Column]) -> list[tuple[Any, ...]]:
         """The counts of the groups table; a row can be lost for good."""
         self._call("pull")
