@@ -10,7 +10,7 @@ ARGS ?= status
 IMAGES := scripts/images.sh >build/images.env.new && mv build/images.env.new build/images.env
 
 .NOTPARALLEL:
-.PHONY: help demo demo-down test test-fast test-engine lint docs audit soak mutants bench cli images engine venv wheels lock clean
+.PHONY: help demo demo-down test test-fast test-engine lint docs audit soak bench cli images engine venv wheels lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,9 +51,6 @@ audit: ## look for known vulnerabilities in the locked libraries (needs the inde
 
 soak: venv ## random faults from a seed for long, e.g. make soak SOAK="--cycles 5000 --seed 7"
 	$(BIN)/python -m tests.soak $(SOAK)
-
-mutants: venv ## a deliberate bug in each guard, and the tests that die of it
-	$(BIN)/python -m tests.mutations
 
 bench: venv ## measurements, as ratios within one run (results in bench/results)
 	@for script in $(wildcard bench/*.py bench/*/run.py); do $(BIN)/python $$script; done

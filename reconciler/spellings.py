@@ -47,6 +47,7 @@ _IMAGE = re.compile(
 )
 _IMAGE_LIMIT = 512
 _LEVEL_LIMIT = 200
+_SHOWN = 40
 
 
 def brokers(value: str) -> str:
@@ -68,11 +69,11 @@ def brokers(value: str) -> str:
         if not one:
             raise ValueError("there is a comma with nothing beside it")
         if not colon or one.endswith("]"):
-            raise ValueError(f"{one!r} has no port: write host:port")
+            raise ValueError(f"{_shortened(one)} has no port: write host:port")
         if not _is_port(port):
-            raise ValueError(f"{one!r}: its port must be a number from 1 to {_PORTS}")
+            raise ValueError(f"{_shortened(one)}: its port must be a number from 1 to {_PORTS}")
         if not _is_host(name):
-            raise ValueError(f"{one!r}: this is no host's name or address (an IPv6 address stands in brackets)")
+            raise ValueError(f"{_shortened(one)}: this is no host's name or address (an IPv6 address stands in brackets)")
     return value
 
 
@@ -138,6 +139,10 @@ def level(value: str) -> str:
     if len(value) > _LEVEL_LIMIT:
         raise ValueError(f"it has more than {_LEVEL_LIMIT} characters")
     return value
+
+
+def _shortened(text: str) -> str:
+    return ascii(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
 
 
 def _is_port(text: str) -> bool:

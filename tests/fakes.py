@@ -9,11 +9,10 @@ from __future__ import annotations
 import copy
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import Any
 
 from prometheus_client import CollectorRegistry
 
@@ -29,7 +28,6 @@ from reconciler.guards import Overrides
 from reconciler.ksqldb.entities import Description, Health, QueryInfo, ServerInfo, StreamInfo
 from reconciler.ksqldb.levels import Level
 from reconciler.ksqldb.statement import Statement
-from reconciler.ksqldb.wire import Column
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings
 from reconciler.wiring import topology_of
@@ -64,8 +62,7 @@ class FakeKsqldb:
     fault: Callable[[str], None] = lambda _call: None
     failures: int = 0
     limit: int | None = None
-    counts: dict[str, str] = field(default_factory=dict)
-    forgotten: set[str] = field(default_factory=set)
+    named_tables: set[str] = field(default_factory=set)
 
     @property
     def writes(self) -> int:
@@ -96,9 +93,9 @@ class FakeKsqldb:
         return tuple(StreamInfo(name, topic, "KAFKA", "JSON") for name, (topic, _) in self.made.items())
 
     def tables(self) -> tuple[StreamInfo, ...]:
-        """All tables of counts."""
+        """All tables."""
         self._call("tables")
-        return tuple(StreamInfo(name, name.lower(), "KAFKA", "JSON") for name in self.counts)
+        return tuple(StreamInfo(name, name.lower(), "KAFKA", "JSON") for name in sorted(self.named_tables))
 
     def queries(self) -> tuple[QueryInfo, ...]:
         """All queries."""
@@ -107,10 +104,6 @@ class FakeKsqldb:
             QueryInfo(f"CSAS_{name}", text, (name,), "PERSISTENT", {"PAUSED" if name in self.paused else "RUNNING": 1})
             for name, (_, text) in self.made.items()
             if name not in self.terminated
-        ) + tuple(
-            QueryInfo(f"CTAS_{n}", sql, (n,), "PERSISTENT", {"RUNNING": 1})
-            for n, sql in self.counts.items()
-            if n not in self.terminated
         )
 
     def query_limit(self) -> int | None:
@@ -121,8 +114,8 @@ class FakeKsqldb:
     def describe_or_none(self, name: str) -> Description | None:
         """One source."""
         self._call("describe")
-        if name in self.counts:
-            topic, text = name.lower(), self.counts[name]
+        if name in self.named_tables:
+            topic, text = name.lower(), ""
         elif name in self.made:
             topic, text = self.made[name]
         else:
@@ -131,7 +124,7 @@ class FakeKsqldb:
         readers = self.readers_of(name)
         return Description(
             name=name,
-            kind="TABLE" if name in self.counts else "STREAM",
+            kind="TABLE" if name in self.named_tables else "STREAM",
             topic=topic,
             statement=text,
             write_queries=() if name in self.terminated else (query,),
@@ -153,13 +146,6 @@ class FakeKsqldb:
         match statement.verb:
             case "create" | "replace":
                 self._create(statement)
-            case "create_table":
-                if statement.target in self.counts:
-                    raise KsqlConflict(f"{statement.target}: a table with the same name already exists")
-                self.counts[statement.target] = statement.sql
-            case "drop_table":
-                if self.counts.pop(statement.target, None) is None:
-                    raise KsqlBadStatement(f"Could not find source {statement.target}")
             case "drop":
                 self._drop(statement)
             case "resume":
@@ -173,7 +159,7 @@ class FakeKsqldb:
         source = re.search(r"FROM `([^`]*)` WHERE", sql)
         if source is not None and source[1] not in self.made:
             raise KsqlBadStatement(f"{source[1]} does not exist.")
-        if name not in self.made and self.limit is not None and len(self.made) + len(self.counts) >= self.limit:
+        if name not in self.made and self.limit is not None and len(self.made) >= self.limit:
             raise KsqlRefused("it would cause the number of active, persistent queries to exceed the limit")
         topic = sql.split("KAFKA_TOPIC")[1].split("'")[1]
         self.made[name] = (topic, sql)
@@ -216,15 +202,6 @@ class FakeKsqldb:
         assert assets
         at_ours = {"workcenter"} if any(group is not None for group in self.assets.values()) else set()
         return frozenset(at_ours | {level for level in self.levels if isinstance(level, str)})
-
-    def pull(self, sql: str, expected: Sequence[Column]) -> list[tuple[Any, ...]]:
-        """The counts of the groups table; a row can be lost for good."""
-        self._call("pull")
-        assert [column.name for column in expected] == ["UNS_GROUP", "MEMBERS"]
-        if not any(f"`{name}`" in sql for name in self.counts):
-            raise KsqlBadStatement(f"there is no such table: {sql}")
-        counts = Counter(group for group in self.assets.values() if group is not None)
-        return [(group, members) for group, members in counts.items() if group not in self.forgotten]
 
     def group_has_members(self, table: str, key: str, level: Level, group: str) -> bool:
         """Whether any asset is in the group."""

@@ -48,7 +48,6 @@ def answers(groups: int, assets: int) -> dict[str, Answer]:
     statements = [(TOPOLOGY.shared_name, TOPOLOGY.shared_name.lower(), TOPOLOGY.create_shared().sql)]
     statements += [(one.stream, one.topic, TOPOLOGY.create_group(one, "earliest").sql) for one in names]
     healthy = {"isHealthy": True}
-    table = (TOPOLOGY.groups_table, TOPOLOGY.groups_table.lower(), TOPOLOGY.create_groups_table().sql)
     documents: dict[str, Any] = {
         "info": {"KsqlServerInfo": _info()},
         "healthcheck": {
@@ -57,13 +56,11 @@ def answers(groups: int, assets: int) -> dict[str, Answer]:
             "serverState": "READY",
         },
         "streams": _listed("streams", [_stream(name, topic) for name, topic, _ in statements]),
-        "queries": _listed("queries", [_query(name, topic, sql) for name, topic, sql in (*statements, table)]),
+        "queries": _listed("queries", [_query(name, topic, sql) for name, topic, sql in statements]),
     }
     scanned = ((f"asset-{n:06}", group(n % groups)) for n in range(assets))
-    counted = ((group(n), assets // groups) for n in range(groups))
     pulls = {
         "scan": _rows("`ASSET_UUID` STRING KEY, `UNS_GROUP` STRING", scanned),
-        "counts": _rows("`UNS_GROUP` STRING KEY, `MEMBERS` BIGINT", counted),
     }
     whole = {what: Answer((_whole(document),), (SECONDS[what],)) for what, document in documents.items()}
     return {**whole, **pulls}
@@ -126,7 +123,7 @@ def _asked(head: bytes, body: bytes) -> str:
     if head.startswith(b"GET"):
         return "info" if b"/info" in head[:40] else "healthcheck"
     if head.startswith(b"POST /query"):
-        return "counts" if b"MEMBERS" in body else "scan"
+        return "scan"
     return "streams" if b"STREAMS" in body else "queries"
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from reconciler.errors import KsqlBadStatement, KsqlConflict, KsqlError, KsqlRefused
-from reconciler.grouping.unslevel import COUNTS
 from reconciler.ksqldb.topology import Topology
 from reconciler.names import names_of
 from reconciler.ports import Ksqldb
@@ -176,16 +175,3 @@ def test_a_terminated_query_leaves_a_silent_stream(bench: Bench) -> None:
     assert described.write_queries == ()
     bench.ksqldb.execute(topology().replace_group(WELD))
     assert len([query for query in bench.ksqldb.queries() if WELD.stream in query.sinks]) == 1
-
-
-def test_the_table_of_counts(bench: Bench) -> None:
-    """Made, read, refused a second time, dropped; then there is nothing to read."""
-    select = topology().select_groups()
-    bench.ksqldb.execute(topology().create_groups_table())
-    assert dict(bench.ksqldb.pull(select, COUNTS)) == {"Weld": 2, "Paint": 1}
-    assert refused(bench, topology().create_groups_table()) is KsqlConflict
-    assert topology().groups_table in {sink for query in bench.ksqldb.queries() for sink in query.sinks}
-    bench.ksqldb.execute(topology().drop_table(topology().groups_table))
-    with pytest.raises(KsqlBadStatement):
-        bench.ksqldb.pull(select, COUNTS)
-    assert refused(bench, topology().drop_table(topology().groups_table)) is KsqlBadStatement

@@ -21,7 +21,7 @@ from tests.faults.matrix_seam import Call, Crash, Fault, Seam, seam_of
 
 #: Cycles within which a run must have settled.
 LIMIT = 60
-#: Cycles in a row that must find nothing to do: with a table of counts every other one proves nothing.
+#: Cycles in a row that must find nothing to do.
 SURE = 2
 
 

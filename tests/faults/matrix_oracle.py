@@ -94,9 +94,8 @@ class Watch:
         platform, ksqldb = self.stage.platform, self.stage.ksqldb
         services = {name: live for name, live in platform.services.items() if live.owner != OURS}
         streams = {name: made for name, made in ksqldb.made.items() if not self._is_ours(name)}
-        tables = {name: sql for name, sql in ksqldb.counts.items() if "COUNT(*)" not in sql}
         topics = {topic for topic, _ in streams.values()} & ksqldb.kept_topics
-        return services, streams, tables, topics, platform.strangers
+        return services, streams, topics, platform.strangers
 
     def _is_ours(self, stream: str) -> bool:
         """By lineage, worked out here once more: it reads from a shared stream of ours, or is one."""
@@ -164,10 +163,6 @@ class Watch:
     def _execute(self, statement: Statement) -> None:
         if statement.verb == "drop" and statement.target in self.stage.ksqldb.made:
             self._drop(statement)
-        if statement.verb == "drop_table" and "COUNT(*)" not in self.stage.ksqldb.counts.get(
-            statement.target, "COUNT(*)"
-        ):
-            self._say(f"table {statement.target} of others is dropped")
 
     def _drop(self, statement: Statement) -> None:
         name, ksqldb = statement.target, self.stage.ksqldb
@@ -204,7 +199,6 @@ class End:
 
     services: dict[str, Any]
     streams: dict[str, tuple[str, str]]
-    tables: dict[str, str]
     topics: frozenset[str]
     stopped: frozenset[str]
     registry: bytes
@@ -226,7 +220,6 @@ def end_of(stage: Stage, watch: Watch) -> End:
     return End(
         services=specs,
         streams={name: (topic, sql.replace("CREATE OR REPLACE ", "CREATE ")) for name, (topic, sql) in made},
-        tables=dict(ksqldb.counts),
         topics=frozenset(ksqldb.kept_topics),
         stopped=frozenset(ksqldb.terminated | ksqldb.paused),
         registry=newest.data,

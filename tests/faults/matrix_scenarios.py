@@ -26,9 +26,6 @@ FOREIGN_STREAMS = {
     "OFA_ASSETS_WITH_UNS_DEADBEEF": "CREATE STREAM OFA_ASSETS_WITH_UNS_DEADBEEF WITH (KAFKA_TOPIC='{topic}') AS "
     "SELECT * FROM S EMIT CHANGES;",
 }
-FOREIGN_TABLES = {
-    "OFA_GROUPS_DEADBEEF": "CREATE TABLE OFA_GROUPS_DEADBEEF AS SELECT A, SUM(B) C FROM D GROUP BY A EMIT CHANGES;",
-}
 
 
 def foreign_services() -> dict[str, LiveService]:
@@ -47,7 +44,6 @@ def plant_foreign(stage: Stage) -> None:
     """Put objects of others beside ours."""
     stage.platform.services |= foreign_services()
     stage.platform.strangers = frozenset({"ofa_registry-000000000000"})
-    stage.ksqldb.counts |= FOREIGN_TABLES
     for name, text in FOREIGN_STREAMS.items():
         stage.ksqldb.made[name] = (name.lower(), text.format(topic=name.lower()))
         stage.ksqldb.kept_topics.add(name.lower())
@@ -66,9 +62,8 @@ def clone(stage: Stage) -> Stage:
 
 
 @cache
-def _settled(groups_table: str = "off") -> Stage:
+def _settled() -> Stage:
     stage = empty()
-    stage.options["groups_table"] = groups_table
     stage.ksqldb.assets = {**FIVE, **BLOCKED}
     stage.ksqldb.levels = {"area": {**FIVE, **BLOCKED, "a4": "h4"}}
     stage.settle(stage.controller(), step=STEP)
@@ -76,9 +71,9 @@ def _settled(groups_table: str = "off") -> Stage:
     return stage
 
 
-def settled(groups_table: str = "off") -> Stage:
+def settled() -> Stage:
     """Five groups in place, and three that cannot be."""
-    return clone(_settled(groups_table))
+    return clone(_settled())
 
 
 def _leaving() -> Stage:
@@ -160,7 +155,6 @@ SCENARIOS = (
     Scenario("image changed", settled, _image),
     Scenario("environment changed", settled, _environment),
     Scenario("group deleted", settled, _deleted),
-    Scenario("group deleted, read by counts", lambda: settled("on"), _deleted),
     Scenario("group back while it leaves", _leaving, _back),
     Scenario("level changed", settled, _level),
     Scenario("registry rolled", _outdated, _roll),

@@ -82,63 +82,6 @@ def test_1_a_failed_direct_question_removes_nothing(settled: Plant) -> None:
 # ---- 2. A derived aggregate can be wrong for good
 
 
-@pytest.fixture
-def counted() -> Iterator[Plant]:
-    """Six groups in place, read from the table of counts."""
-    with plant() as made:
-        made.options["groups_table"] = "on"
-        made.ksqldb.assign({f"a{n}": f"g{n}" for n in range(GROUPS)})
-        made.settle(made.operator())
-        yield made
-
-
-def test_2_a_derived_aggregate_can_be_wrong_for_good(counted: Plant) -> None:
-    """A table of counts that lost a row for good removes no group: it is found out, made anew, and believed again."""
-    operator = counted.operator()
-    table = operator.world.topology.groups_table
-    counted.run(operator, 3)
-    counted.ksqldb.switch(lost_row={"table": table, "key": "g3"})
-    platform = counted.platform.writes
-    while counted.ksqldb.statements("DROP TABLE") == 0:
-        counted.run(operator)
-        assert counted.now < 1000 + 3600, "nobody noticed"
-    counted.ksqldb.good_day()  # the new table is whole
-    counted.settle(operator)
-    counted.run(operator, 60)
-    assert {f"ASSET_STREAM_G{n}" for n in range(GROUPS)} <= counted.ksqldb.streams
-    assert counted.ksqldb.statements("DROP STREAM") == 0
-    assert counted.ksqldb.statements("DROP TABLE") == 1
-    assert table in counted.ksqldb.server.catalog.sources
-    assert counted.platform.writes == platform
-
-
-@pytest.mark.parametrize("lie", ["empty_pull", "partial_pull", "truncated", "error_row", "pull_not_ready"])
-def test_2_whatever_the_table_of_counts_says_removes_nothing(counted: Plant, lie: str) -> None:
-    """Only the table is spoiled, the map is well: no group goes, however long it lasts."""
-    operator = counted.operator()
-    counted.run(operator, 3)
-    before = counted.platform.writes
-    counted.ksqldb.switch(**{lie: {"value": 1, "match": "OFA_GROUPS_"}})
-    outcomes = counted.run(operator, 30)
-    assert counted.ksqldb.uses(lie) > 0
-    assert "bug" not in {outcome.result for outcome in outcomes}
-    assert counted.ksqldb.statements("DROP STREAM") == 0
-    assert counted.platform.writes == before
-
-
-def test_2_a_table_of_counts_that_lies_and_has_readers_is_kept(counted: Plant) -> None:
-    """Points 2 and 4 together: it would be made anew, but somebody reads it, so its topic must not be deleted."""
-    operator = counted.operator()
-    table = operator.world.topology.groups_table
-    counted.ksqldb.sql(f"CREATE TABLE theirs AS SELECT * FROM {table} EMIT CHANGES;")
-    counted.run(operator, 3)
-    counted.ksqldb.switch(lost_row={"table": table, "key": "g3"})
-    counted.run(operator, 60)
-    assert counted.ksqldb.statements("DROP TABLE") == 0
-    assert table.lower() in counted.ksqldb.topics
-    assert counted.ksqldb.statements("DROP STREAM") == 0
-
-
 def test_2_a_row_that_is_lost_for_less_than_the_grace_removes_nothing(settled: Plant) -> None:
     """The map is derived too: one that loses a row and gets it back within the grace time costs nothing."""
     operator, before = settled.operator(), settled.writes

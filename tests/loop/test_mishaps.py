@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from fakes import WELL, FakeKsqldb, Stage, unreachable
+from fakes import WELL, Stage, unreachable
 
 from reconciler.converge import Exit, converge
 from reconciler.errors import KsqlBadStatement, KsqlRefused
@@ -53,14 +53,6 @@ def test_a_users_stream_that_is_named_like_a_shared_one_is_not_dropped(stage: St
     stage.ksqldb.made[name] = ("x", text)
     run(stage)
     assert name in stage.ksqldb.made
-
-
-@pytest.mark.parametrize("name", ["OFA_GROUPS_REPORT", "OFA_GROUPS_DEADBEEF"])
-def test_a_users_table_that_is_named_like_ours_is_not_dropped(stage: Stage, name: str) -> None:
-    """The same for tables of counts."""
-    stage.ksqldb.counts[name] = f"CREATE TABLE {name} AS SELECT A, SUM(B) C FROM D GROUP BY A EMIT CHANGES;"
-    run(stage)
-    assert name in stage.ksqldb.counts
 
 
 def test_a_typo_in_the_join_table_drops_no_stream(stage: Stage) -> None:
@@ -219,17 +211,6 @@ def test_what_the_policy_forbids_is_held_and_not_waited_for(stage: Stage, policy
     assert outcome.plan is not None
     assert {item.condition for item in outcome.plan.items} == {Condition.READY, Condition.HELD}
     assert not outcome.busy
-
-
-def test_a_table_of_counts_that_is_only_not_listed_is_left_alone() -> None:
-    """One look without its query leads to a question, not to a statement."""
-    stage = Stage(options={"groups_table": "on"}, ksqldb=FakeKsqldb(assets=dict(THREE)))
-    stage.settle(stage.controller())
-    queries = stage.ksqldb.queries
-    stage.ksqldb.queries = lambda: tuple(one for one in queries() if "GROUPS" not in one.id)  # type: ignore[method-assign]
-    sent = stage.ksqldb.writes
-    run(stage, 5)
-    assert stage.ksqldb.writes == sent
 
 
 def test_a_yes_to_another_cluster_is_taken_once(stage: Stage) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from reconciler.apply import Executor, Result
 from reconciler.controller import Controller
-from reconciler.model import Action, DropGroupsTable, DropStream, RecreateStream
+from reconciler.model import Action, DropStream, RecreateStream
 from reconciler.names import assign, names_of
 from reconciler.wiring import topology_of
 from tests.fakes import Stage
@@ -71,13 +71,6 @@ def test_a_drop_asks_for_lineage_first(stage: Stage, stream: str) -> None:
     assert stream in stage.ksqldb.made
 
 
-def test_a_drop_of_a_table_asks_for_its_form_first(stage: Stage) -> None:
-    """Somebody made another table of that name since the plan was made."""
-    stage.ksqldb.counts["OFA_GROUPS_DEADBEEF"] = "CREATE TABLE OFA_GROUPS_DEADBEEF AS SELECT A FROM B EMIT CHANGES;"
-    assert "is not ours, not touched" in str(applied(stage, DropGroupsTable("OFA_GROUPS_DEADBEEF")).error)
-    assert "OFA_GROUPS_DEADBEEF" in stage.ksqldb.counts
-
-
 def test_a_topic_that_is_there_after_all_keeps_its_stream(stage: Stage) -> None:
     """The list that lacked it was older; the stream is not dropped."""
     action = RecreateStream(names_of("g1"), "its topic is gone", topic_gone=True)
@@ -91,30 +84,3 @@ def test_names_that_differ_only_in_case_are_one() -> None:
     named, losers = assign(["line1", "Line1"])
     assert set(named) == {"Line1"}
     assert losers == {"line1": "Line1"}
-
-
-@pytest.fixture
-def counted() -> Stage:
-    """Six groups, read by counts."""
-    stage = Stage(options={"groups_table": "on"})
-    stage.ksqldb.assets = {f"a{n}": f"g{n}" for n in range(6)}
-    controller = stage.controller()
-    stage.settle(controller)
-    return stage
-
-
-def test_counts_are_no_full_read(counted: Stage) -> None:
-    """Whoever decides about an absence must be able to tell."""
-    world = counted.controller().world
-    assert not world.strategy.read_counts(world.topology.select_groups()).full  # type: ignore[attr-defined]
-
-
-def test_a_group_that_the_counts_lack_is_there_until_a_scan_has_looked(counted: Stage) -> None:
-    """A lost row is filled in from the last scan."""
-    controller = counted.controller()
-    run(counted, controller, 2, 10)
-    counted.ksqldb.forgotten = {"g3"}
-    before = counted.ksqldb.calls["pull"]
-    seen, _ = controller.look()
-    assert counted.ksqldb.calls["pull"] == before + 1
-    assert "g3" in seen.wanted

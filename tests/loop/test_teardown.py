@@ -208,28 +208,11 @@ def test_a_users_stream_that_is_named_like_ours_stays(stage: Stage, name: str, q
     assert stage.platform.registries == {}
 
 
-def test_a_users_table_that_is_named_like_ours_stays(stage: Stage) -> None:
-    """The same for tables of counts."""
-    name = "OFA_GROUPS_DEADBEEF"
-    stage.ksqldb.counts[name] = f"CREATE TABLE {name} AS SELECT A, SUM(B) C FROM D GROUP BY A EMIT CHANGES;"
-    assert {result.outcome for result in torn(stage)} == {"ok"}
-    assert (list(stage.ksqldb.counts), stage.ksqldb.made) == ([name], {})
-
-
 def test_streams_that_lost_their_queries_go(stage: Stage) -> None:
     """Their own statements say whose they are; the groups' streams go before the shared one."""
     stage.ksqldb.terminated |= stage.ksqldb.made.keys()
     assert {result.outcome for result in torn(stage)} == {"ok"}
     assert stage.ksqldb.made == {}
-
-
-def test_a_table_of_counts_that_lost_its_query_goes(stage: Stage) -> None:
-    """The same for the table of counts, of today's definition or an earlier one."""
-    text = "CREATE TABLE {0} WITH (KAFKA_TOPIC='x') AS SELECT A AS UNS_GROUP, COUNT(*) AS MEMBERS FROM B GROUP BY A;"
-    stage.ksqldb.counts["OFA_GROUPS_DEADBEEF"] = text.format("OFA_GROUPS_DEADBEEF")
-    stage.ksqldb.terminated.add("OFA_GROUPS_DEADBEEF")
-    assert {result.outcome for result in torn(stage)} == {"ok"}
-    assert stage.ksqldb.counts == {}
 
 
 def test_a_stream_that_may_not_be_seen_stays_and_stops_nothing(stage: Stage) -> None:

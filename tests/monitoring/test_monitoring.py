@@ -78,7 +78,6 @@ def test_every_metric_of_trouble_is_on_the_dashboard(families: dict[str, Family]
         == {
             "reconciler_lease_info",
             "reconciler_registry_info",
-            "reconciler_groups_table_rebuilds_total",
             "routing_layer_membership_relists_total",
             "routing_layer_workers",
         }
@@ -144,7 +143,6 @@ CASES = (
     ),
     Case("ReconcilerGroupsSlow", {f'reconciler_groups{{condition="Progressing",{OPERATOR}}}': "1x60"}, {}),
     Case("ReconcilerFoughtOver", {f'reconciler_drift_total{{field="env",{OPERATOR}}}': "0+1x120"}, {}, "60m"),
-    Case("ReconcilerTableLies", {f"reconciler_groups_table_rebuilds_total{{{OPERATOR}}}": "0x5 3x60"}, {}),
     Case("ReconcilerPaused", {f"reconciler_paused{{{OPERATOR}}}": "1x120"}, {}, "90m"),
     Case("ReconcilerRegistryNearlyFull", {f"reconciler_registry_bytes{{{OPERATOR}}}": "900000x60"}, {}),
     Case("RoutingLayerDown", {f"up{{{PROXY}}}": "0x60"}, {}),

@@ -170,7 +170,6 @@ class Factory:
                 ("fastapi_group_image", ("services:1", "services:2")),
                 ("ksqldb_uns_join_table", ("asset_to_uns_map", "asset_to_uns_map_raw")),
                 ("log_level", ("info", "debug")),
-                ("groups_table", ("on", "off")),
             ]
         )
         self.stage.options[name] = self.dice.choice(values)

@@ -69,7 +69,6 @@ def test_a_write_to_what_all_groups_share_has_its_line() -> None:
     [
         ("create_service", "service ofa_group_Weld", "create"),
         ("create_shared_stream", "stream OFA", "create shared"),
-        ("drop_groups_table", "table OFA", "drop groups"),
         ("remove_registry", "config ofa_registry-1", "remove registry"),
         ("publish_registry", "registry", "publish"),
     ],

@@ -37,7 +37,7 @@ class Telling(FakePlatform):
 def ksqldb() -> FakeKsqldb:
     """A ksqlDB that has everything that the settings name."""
     made = {"ENRICHED_ASSETS_STREAM": ("enriched", "CREATE STREAM ENRICHED_ASSETS_STREAM (X INT)")}
-    return FakeKsqldb(assets={"a": "Weld"}, made=made, counts={"ASSETS": "", "RAW_MAP": ""})
+    return FakeKsqldb(assets={"a": "Weld"}, made=made, named_tables={"ASSETS", "RAW_MAP"})
 
 
 def notes(ksqldb: FakeKsqldb, platform: Platform | None = None, **options: object) -> list[str]:

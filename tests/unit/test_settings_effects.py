@@ -490,7 +490,6 @@ EFFECTS = (
     ),
     Effect("RECONCILE_INTERVAL", "500ms", lambda s, _: loop_of(s)[0], 10.0, 0.5),
     Effect("RESYNC_INTERVAL", "20s", topic_lists, 0, 5),
-    Effect("GROUPS_TABLE", "ON", lambda s, _: len(stage(s).ksqldb.counts), 0, 1),
     Effect("RECONCILE_POLICY", "upsert-only", gone_after, 80.0, None),
     Effect("RECONCILE_POLICY", "create-only", repaired, True, False),
     Effect("LEASE_SECONDS", "1m", lease_seconds, 15.0, 60.0),
