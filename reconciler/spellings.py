@@ -73,7 +73,7 @@ def brokers(value: str) -> str:
         if not _is_port(port):
             raise ValueError(f"{_shortened(one)}: its port must be a number from 1 to {_PORTS}")
         if not _is_host(name):
-            raise ValueError(f"{_shortened(one)}: this is no host's name or address (an IPv6 address stands in brackets)")
+            raise ValueError(f"{_shortened(one)}: this is no host (an IPv6 address stands in brackets)")
     return value
 
 
@@ -122,7 +122,7 @@ def image(value: str) -> str:
         ValueError: with what is expected.
     """
     if len(value) > _IMAGE_LIMIT or not _IMAGE.fullmatch(value):
-        raise ValueError("it must be an image such as registry:5000/name:tag: no scheme, no blanks, the name lower-case")
+        raise ValueError("it must be an image such as registry:5000/name:tag: no scheme, no blanks, lower-case")
     return value
 
 

@@ -287,9 +287,7 @@ def _next(group: str, item: Item, live: LiveService | None, actions: list[Action
         yield "its query is not listed: if that lasts for several reads, the stream is made anew over its topic"
     if known.survey.observed.source.trouble:
         yield f"ksqlDB is not well ({known.survey.observed.source.trouble}): its streams wait until it is"
-    failing = [a.key for a in known.plan.actions if a.group is None and a.key in known.backoff.failures]
-    for key in failing:
-        yield f"{key} serves all groups and its write fails; groups that need it wait until that is resolved"
+    yield from _next_shared(known)
     if actions and not known.paused:
         who = "the operator that holds the lease" if known.role == "standby" else "the next cycle"
         yield f"{who} does the writes that are listed; what failed is tried again after its back-off"
@@ -299,6 +297,12 @@ def _next(group: str, item: Item, live: LiveService | None, actions: list[Action
             "nothing: it is as it should be; if clients get 502 all the same, compare "
             f"FASTAPI_GROUP_PORT ({port}) with the port that its image listens on"
         )
+
+
+def _next_shared(known: Known) -> Iterator[str]:
+    for action in known.plan.actions:
+        if action.group is None and action.key in known.backoff.failures:
+            yield f"{action.key} serves all groups and its write fails; groups that need it wait until that is resolved"
 
 
 def _next_conflict(live: LiveService | None, settings: Settings) -> Iterator[str]:

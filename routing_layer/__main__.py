@@ -14,6 +14,7 @@ import threading
 
 import uvloop
 
+from reconciler import __version__
 from reconciler.errors import ConfigurationError
 from routing_layer import logs
 from routing_layer.server import listen, serve
@@ -40,6 +41,7 @@ def main() -> int:
         epilog=_EXIT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"routing layer {__version__}")
     parser.parse_args()
     try:
         settings = load()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -199,7 +199,7 @@ class FakeKsqldb:
     def level_names(self, table: str, key: str, assets: Sequence[str]) -> frozenset[str]:
         """The levels of all assets."""
         self._call("level_names")
-        assert assets
+        assert (table.upper(), key.upper(), bool(assets)) == ("ASSET_TO_UNS_MAP", "ASSET_UUID", True)
         at_ours = {"workcenter"} if any(group is not None for group in self.assets.values()) else set()
         return frozenset(at_ours | {level for level in self.levels if isinstance(level, str)})
 

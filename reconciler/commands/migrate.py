@@ -237,7 +237,7 @@ def _back(controller: Controller, old: OldServices, converge: Callable[[], int])
 
 def _converge(options: argparse.Namespace, operator: Controller) -> int:
     """Let the operator's own cycles make the new side, as ``--once`` does."""
-    with progress() as show:
+    with progress(complain) as show:
         code, outcome = converge(operator, options.timeout, prune=not options.no_prune, show=show)
     show_status("text", outcome)
     summary(code, outcome)

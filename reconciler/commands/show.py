@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from reconciler import render
 from reconciler.commands.operator import Silence, counters
 from reconciler.commands.output import command, out, output_option, show_status
+from reconciler.commands.settings import misspelt
 from reconciler.controller import Controller, Outcome
 from reconciler.converge import Exit
 from reconciler.counters import count_on
@@ -43,8 +44,8 @@ def look(settings: Settings) -> tuple[Plan, Survey]:
     source = count_on_from_operator(controller, settings)
     survey, verdict = controller.look()
     plan = controller.plan(survey, verdict)
-    if survey.missing or controller.memory.silent:  # something is being counted
-        plan = replace(plan, notes=(*plan.notes, source))
+    counting = (source,) if survey.missing or controller.memory.silent else ()
+    plan = replace(plan, notes=(*plan.notes, *counting, *misspelt()))
     if plan.in_sync:  # nothing is to be made, and a look costs no more than in the loop
         return plan, survey
     return replace(plan, notes=(*plan.notes, *unmet(survey, world.ksqldb, world.platform, settings))), survey
