@@ -119,7 +119,7 @@ class Connections:
             now = self._clock()
             for one in [one for one in self._open.values() if not one.busy]:
                 limit = self._bounds.idle if one.answered else self._bounds.head
-                if one.half_closed and one.answered or now - one.since >= limit:
+                if (one.half_closed and one.answered) or now - one.since >= limit:
                     self.close(one)
 
 

@@ -192,9 +192,7 @@ def shown_titles(items: Iterable[Item]) -> Mapping[str, str]:
     """Return how each item's title is shown, so that no two groups of a table look alike."""
     every = tuple(items)
     names = told_apart(item.group for item in every if item.group is not None)
-    return {
-        item.title: safe(item.title) if item.group is None else f"group {names[item.group]}" for item in every
-    }
+    return {item.title: safe(item.title) if item.group is None else f"group {names[item.group]}" for item in every}
 
 
 def _noteworthy(plan: Plan) -> list[Item]:

@@ -29,7 +29,6 @@ from reconciler.text import safe_json
 from reconciler.why import Known, known_groups, similar, why
 
 
-
 class Board:
     """What the server shows: the current registry document, replaced by the loop as a whole."""
 

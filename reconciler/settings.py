@@ -84,7 +84,9 @@ class Settings(BaseSettings):
     """Kafka bootstrap servers, handed to the group services (`host:port`, comma-separated)."""
     ksqldb_url: Annotated[str, Field(pattern=spellings.URL), AfterValidator(spellings.url)]
     """The ksqlDB server as the operator reaches it (`http://host:8088`)."""
-    ksqldb_service_url: Annotated[str, Field(pattern=spellings.optional(spellings.URL)), AfterValidator(spellings.url)] = ""
+    ksqldb_service_url: Annotated[
+        str, Field(pattern=spellings.optional(spellings.URL)), AfterValidator(spellings.url)
+    ] = ""
     """The ksqlDB server as the services in the Swarm reach it; empty: `KSQLDB_URL` without user and password."""
     ksqldb_username: str = Field("", pattern=spellings.USERNAME)
     """User name for HTTP basic authentication; empty: none is sent."""
@@ -201,7 +203,9 @@ class Settings(BaseSettings):
     """How long the lease must not have been renewed before another operator of the same owner takes over."""
     reconciler_port: TcpPort = 8080
     """Port of the operator's own HTTP server."""
-    reconciler_url: Annotated[str, Field(pattern=spellings.URL), AfterValidator(spellings.url)] = "http://ofa_reconciler:8080"
+    reconciler_url: Annotated[str, Field(pattern=spellings.URL), AfterValidator(spellings.url)] = (
+        "http://ofa_reconciler:8080"
+    )
     """Where the routing layer follows the registry: the operator as the Swarm's services reach it. With
     `DEPLOYMENT_PLATFORM=docker` only if it is set; otherwise the routing layer reads the registry's file."""
     reconciler_allowed_hosts: str = Field("", pattern=spellings.optional(spellings.HOSTS))

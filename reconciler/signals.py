@@ -23,7 +23,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-#: The signals that end a program. One that is ignored when the process starts (nohup, a job in the background) stays so.
+#: The signals that end a program. One that is ignored when the process starts (nohup, a job in the background) stays
+#: ignored.
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: Seconds within which a command that holds something gets to its next `check`; a container's default time to stop is
 #: 10 seconds, and giving back takes a request or two.

@@ -36,6 +36,8 @@ def _hashed(text: str) -> str:
 
 
 _STYLE, _SCRIPT = _part("css"), _part("js")
+
+
 def _shown(value: Any) -> Any:
     return safe(value) if type(value) is str else value  # not our own style and script, which are `Markup`
 

@@ -51,8 +51,13 @@ def told_apart(names: Iterable[str]) -> Mapping[str, str]:
 
 def _shown(name: str, *, alone: bool) -> str:
     if not alone or not name.isprintable() or not _look(name):
-        return ascii(name)
-    return name if name == " ".join(name.split()) else repr(name)
+        return _with_blanks(ascii(name))
+    return name if name == " ".join(name.split()) else _with_blanks(repr(name))
+
+
+def _with_blanks(quoted: str) -> str:
+    """Show blanks in a row, of which a page shows one only."""
+    return quoted.replace("  ", r"\x20\x20")
 
 
 def _look(name: str) -> str:

@@ -65,7 +65,9 @@ def check(options: argparse.Namespace) -> None:
         raise ConfigurationError("--dry-run goes with --once, deploy, or no command; plan shows what would be done")
     loops = options.run is run and not options.once and not options.dry_run
     if options.approve and not _APPROVAL.fullmatch(options.approve):
-        raise ConfigurationError(f"--approve {options.approve!r} is no id of removals: 8 hex digits, as `plan` shows it")
+        raise ConfigurationError(
+            f"--approve {options.approve!r} is no id of removals: 8 hex digits, as `plan` shows it"
+        )
     if loops and (options.allow_empty or options.accept_identity or options.approve):
         raise ConfigurationError(
             "--allow-empty, --accept-identity and --approve go with --once: a loop would say yes to everything that "

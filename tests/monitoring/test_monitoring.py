@@ -195,7 +195,7 @@ CASES = (
 QUIET = {
     f"up{{{OPERATOR}}}": "1x120",
     f"up{{{PROXY}}}": "1x120",
-    f"reconciler_leader{{{OPERATOR}}}": "1x120",
+    f"reconciler_leader{{{OPERATOR}}}": "1x30 0x30 1x60",  # given up while paused
     f"reconciler_leader{{{STANDBY}}}": "0x120",
     f"reconciler_last_success_timestamp_seconds{{{OPERATOR}}}": "0+60x120",
     f'reconciler_reconcile_total{{result="in_sync",{OPERATOR}}}': "0+6x120",
