@@ -74,7 +74,8 @@ def known_hosts(allowed: Collection[str]) -> Any:
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        hosts = [*request.headers.getall("Host", []), request.rel_url.host or ""]
+        hosts = request.headers.getall("Host", [])
+        hosts += [request.host] if hosts else []  # that of the request line, where it has one
         wrong = next((host for host in hosts if not is_answered(host, allowed)), None)
         if wrong is None:
             return await handler(request)
