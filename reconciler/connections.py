@@ -24,6 +24,8 @@ log = structlog.get_logger()
 #: in one go before they can be counted (`BACKLOG`).
 RESERVE = 96
 BACKLOG = 32
+#: Connections that the kernel keeps for us until then: one that finds no place tries again a second later.
+QUEUE = 512
 _MOST = 512
 _FEWEST = 16
 #: Seconds between two looks for connections whose time is over.

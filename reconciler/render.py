@@ -35,9 +35,9 @@ def plan_text(plan: Plan) -> str:
     width = max((cell_len(title) for _, title, _ in rows if cell_len(title) <= _WIDEST_TITLE), default=0)
     lines = [f"{mark} {_padded(title, max(width, _TITLE))} {detail}".rstrip() for mark, title, detail in rows]
     lines += [f"registry  {_registry_change(plan)}"] if _registry_changes(plan) else []
-    lines += [f"refused   {refusal.guard}: {safe(refusal.text)}" for refusal in plan.refusals]
+    lines += [f"refused   {safe(refusal.guard)}: {safe(refusal.text)}" for refusal in plan.refusals]
     lines += [f"note      {safe(note)}" for note in plan.notes]
-    return "\n".join([*lines, summary(plan)])
+    return "\n".join(map(safe, [*lines, summary(plan)]))
 
 
 def summary(plan: Plan) -> str:
@@ -104,7 +104,7 @@ def plan_markdown(plan: Plan) -> str:
         for item in _noteworthy(plan)
     ]
     parts = [COMMENT_MARK, f"{_verdict(plan)} **{summary(plan)}**"]
-    parts += [f"> **Refused by the rule `{refusal.guard}`:** {_markdown(refusal.text)}" for refusal in plan.refusals]
+    parts += [f"> **Refused by the rule `{safe(refusal.guard)}`:** {_markdown(refusal.text)}" for refusal in plan.refusals]
     if rows:
         parts.append(_markdown_table(("", "object", "condition", "what"), rows[:MOST_ROWS]))
     if len(rows) > MOST_ROWS:
@@ -169,7 +169,7 @@ def status_notes(plan: Plan, survey: Survey) -> list[str]:
         f"{membership.assets} assets, {membership.ungrouped} without a group",
         f"registry {plan.registry_before or 'none'}",
     ]
-    notes += [f"refused by {refusal.guard}: {refusal.text}" for refusal in plan.refusals]
+    notes += [f"refused by {safe(refusal.guard)}: {refusal.text}" for refusal in plan.refusals]
     return [*map(safe, [*notes, *plan.notes]), summary(plan)]
 
 
@@ -205,7 +205,7 @@ def _registry_changes(plan: Plan) -> bool:
 
 def _registry_change(plan: Plan) -> str:
     after = plan.registry.revision[:6] if plan.registry else "none"
-    before = plan.registry_before[:6] if plan.registry_before else "none"
+    before = safe(plan.registry_before)[:6] if plan.registry_before else "none"
     return f"{before} -> {after} (+{len(plan.added)} -{len(plan.removed)})"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import REGISTRY
 
-from reconciler.connections import BACKLOG, Bounds, Connections, counted
+from reconciler.connections import BACKLOG, QUEUE, Bounds, Connections, counted
 from reconciler.counters import counters
 from reconciler.errors import ConfigurationError, PlatformError
 from reconciler.loop import Loop
@@ -98,14 +99,12 @@ class Server:
         assert handlers is not None  # noqa: S101 - it is set up
         listening: asyncio.Server | None = None
         try:
+            sock = socket.create_server((self._host, self.port))
             listening = await asyncio.get_running_loop().create_server(
-                lambda: self._connections.protocol(handlers()),
-                self._host,
-                self.port,
-                reuse_address=True,
-                backlog=BACKLOG,
+                lambda: self._connections.protocol(handlers()), sock=sock, backlog=BACKLOG
             )
-            self.port = listening.sockets[0].getsockname()[1]
+            sock.listen(QUEUE)  # more may wait than are accepted in one go
+            self.port = sock.getsockname()[1]
         except OSError as error:
             self._error = error
             self._done.set()

@@ -361,8 +361,8 @@ def down(env: dict[str, str]) -> None:
         if remove == ("network", "rm") and docker(*listing) and (guests := in_network(env)):
             network, named = env["DOCKER_NETWORK"], ", ".join(guests)
             sys.exit(
-                f"demo: all else is removed; network {network} stays, because this is in it: {named}; remove it or take "
-                f"it out (docker network disconnect {network} NAME), then: make demo-down"
+                f"demo: all else is removed; network {network} stays, because this is in it: {named}; remove it or "
+                f"take it out (docker network disconnect {network} NAME), then: make demo-down"
             )
         until_gone(listing, remove)
     say("nothing of the demo is left (its images are kept for the next time)")

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 
 import pytest
 from fakes import NOW, WELL, FakeKsqldb, Stage
+from ports import free_port
 from prometheus_client import CollectorRegistry
 
-from ports import free_port
 from reconciler import cli
 from reconciler.commands import pause as pause_command
 from reconciler.commands import show
@@ -270,7 +270,25 @@ def test_an_operator_of_another_owner_is_not_believed(
 
 @pytest.mark.parametrize(
     "name",
-    ["{x}", "{{ .Node }}", "a/b", "/", "..", ".", "a?b=c", "a#b", "%2F", "a b ", "A&B", "\u202eWeld", "100%", "+", "溶接", "[", "\\"],
+    [
+        "{x}",
+        "{{ .Node }}",
+        "a/b",
+        "/",
+        "..",
+        ".",
+        "a?b=c",
+        "a#b",
+        "%2F",
+        "a b ",
+        "A&B",
+        "\u202eWeld",
+        "100%",
+        "+",
+        "溶接",
+        "[",
+        "\\",
+    ],
 )
 def test_a_group_of_any_name_is_asked_of_the_operator(
     stage: Stage, operator: Loop, capsys: pytest.CaptureFixture[str], name: str
@@ -304,7 +322,7 @@ def test_an_operator_that_has_read_nothing_yet_is_not_passed_over_in_silence(
     assert "has no answer: no cycle has read everything yet" in seen
 
 
-def test_what_all_groups_share_and_fails_is_a_reason(stage: Stage) -> None:
+def test_what_all_groups_share_and_fails_is_a_reason() -> None:
     """The shared stream cannot be made: each group that waits for it shows the error and the next try."""
     fresh = Stage()
     fresh.ksqldb.assets = {"a": "Weld"}

@@ -33,7 +33,7 @@ class FilePlatform:
         """Return what is there."""
         made = FakePlatform()
         if self._file.exists() and self._file.stat().st_size:
-            made.services, made.registries, made.kept_records, number = pickle.loads(self._file.read_bytes())
+            made.services, made.registries, made.kept_records, number = pickle.loads(self._file.read_bytes())  # noqa: S301 - our own file
             made._ids = itertools.count(number)
         return made
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 from reconciler import connections
@@ -25,6 +24,8 @@ from tests.status.operator import Operator, operating
 _PATIENCE, NEVER = 20.0, 3600.0
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 ROOT = Path(__file__).parents[2]
+#: One client for all: making one takes longer than what is asked. Each question has a connection of its own.
+asking = httpx.Client(timeout=_PATIENCE, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 def serving(bounds: Bounds) -> Iterator[Operator]:
@@ -57,9 +58,7 @@ def connected(operator: Operator, sent: bytes = b"", source: str = "127.0.0.1") 
 
 def asked(url: str, method: str = "GET") -> int:
     """Return the status of an answer."""
-    with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=_PATIENCE) as answer:
-        answer.read()
-        return int(answer.status)
+    return asking.request(method, url).status_code
 
 
 def is_closed(one: socket.socket) -> bool:
@@ -126,12 +125,12 @@ def test_a_client_that_sends_no_more_gets_its_answer(hasty: Operator) -> None:
 def test_the_oldest_idle_connection_makes_room(narrow: Operator) -> None:
     """A new client is answered, whatever number of silent ones there is, and those go in the order they came."""
     silent = [connected(narrow) for _ in range(4)]
-    asking = []
+    clients = []
     for at in range(4):
-        asking.append(connected(narrow, GET))
-        assert asking[-1].recv(65536).startswith(b"HTTP/1.1 200")
+        clients.append(connected(narrow, GET))
+        assert clients[-1].recv(65536).startswith(b"HTTP/1.1 200")
         assert is_closed(silent[at])
-    for one in (*silent, *asking):
+    for one in (*silent, *clients):
         one.close()
 
 
@@ -222,7 +221,7 @@ def test_more_clients_than_descriptors_hurt_nobody(tmp_path: Path) -> None:
         silent = [socket.create_connection(("127.0.0.1", port), _PATIENCE) for _ in range(400)]
         for path in ("healthz", "status", "metrics", "") * 5:
             assert asked(f"http://127.0.0.1:{port}/{path}") == 200
-        last = json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=_PATIENCE))["operator"]
+        last = asking.get(f"http://127.0.0.1:{port}/status").json()["operator"]
         assert last["last_result"] == "in_sync"
         operator.stdin.close()
         assert operator.stdout.readline() == "in_sync\n"

@@ -94,13 +94,14 @@ def test_a_command_that_looks_every_second_says_a_thing_once(written: Terminal) 
 @pytest.mark.parametrize("written", [False, True], indirect=True, ids=["json", "terminal"])
 def test_an_exception_shows_no_value_of_a_variable(written: Terminal) -> None:
     """Among them are passwords."""
-    password = "open sesame"
+    password, local = "x", "LOCAL"
     try:
-        raise ValueError(len(password))
+        int(password)
     except ValueError:
         structlog.get_logger().exception("bug")
+    assert local
     assert "ValueError" in written.getvalue()
-    assert "sesame" not in written.getvalue().replace('password = "open sesame"', "")
+    assert "LOCAL" not in written.getvalue()
 
 
 @pytest.mark.parametrize("written", [False, True], indirect=True, ids=["json", "terminal"])
@@ -110,7 +111,7 @@ def test_a_name_does_not_command_the_terminal(written: Terminal, name: str) -> N
     structlog.get_logger().warning(f"group {name}", group=name, names=[name])
     logging.getLogger("library").warning("group %s", name)
     try:
-        raise ValueError(name)
+        int(name)
     except ValueError:
         structlog.get_logger().exception("bug")
     rest = re.sub(r"\x1b\[[0-9;]*m", "", written.getvalue())  # the colours are our own

@@ -60,7 +60,9 @@ def test_closed_outputs_are_no_error(tmp_path: Path) -> None:
 
 def test_a_terminal_that_cannot_show_a_sign_gets_it_escaped(tmp_path: Path) -> None:
     """PYTHONIOENCODING, or an old locale."""
-    line = "DOCKER_NETWORK=x KSQLDB_USERNAME=溶接 KSQLDB_PASSWORD=x PYTHONIOENCODING=ascii reconciler settings | grep 6eb6"
+    line = (
+        "DOCKER_NETWORK=x KSQLDB_USERNAME=溶接 KSQLDB_PASSWORD=x PYTHONIOENCODING=ascii reconciler settings | grep 6eb6"
+    )
     assert "\\u6eb6\\u63a5" in shell(line, tmp_path).stdout
 
 
