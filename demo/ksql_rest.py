@@ -139,9 +139,9 @@ class KsqlRest:
     async def is_ready(self) -> bool:
         """Return whether the server answers ``/info`` with 200 within 5 s."""
         try:
-            async with asyncio.timeout(5), self._session.get(f"{self._url}/info") as reply:
+            async with asyncio.timeout(5), self._session.get(f"{self._url}/info", allow_redirects=False) as reply:
                 return reply.status == 200  # noqa: PLR2004 - HTTP's own number reads better than a name for it
-        except (aiohttp.ClientError, OSError, TimeoutError):
+        except (aiohttp.ClientError, OSError, TimeoutError, UnicodeError):  # the last: of a host with an empty label
             return False
 
     async def execute(self, sql: str, properties: Mapping[str, object] | None = None) -> list[dict[str, Any]]:
@@ -185,7 +185,8 @@ class KsqlRest:
             KsqlRefused: the statement was refused.
         """
         body = {"ksql": sql, "streamsProperties": {"auto.offset.reset": "latest"}}
-        request = self._session.post(f"{self._url}/query", json=body, headers={"Accept": STREAMED_ROWS})
+        headers = {"Accept": STREAMED_ROWS}
+        request = self._session.post(f"{self._url}/query", json=body, headers=headers, allow_redirects=False)
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(OPEN_SECONDS):
@@ -193,7 +194,7 @@ class KsqlRest:
                     await _check(reply)
                     items = await stack.enter_async_context(aclosing(_items(reply)))
                     columns = _columns(await anext(items, {}))
-            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
                 raise _away(error) from error
             yield await stack.enter_async_context(aclosing(_pushed(columns, items)))
 
@@ -201,7 +202,9 @@ class KsqlRest:
         try:
             async with (
                 asyncio.timeout(seconds),
-                self._session.post(self._url + path, json=body, headers={"Accept": accept}) as reply,
+                self._session.post(
+                    self._url + path, json=body, headers={"Accept": accept}, allow_redirects=False
+                ) as reply,
             ):
                 await _check(reply)
                 parsed = json.loads(await reply.read())
@@ -220,6 +223,9 @@ async def _check(reply: aiohttp.ClientResponse) -> None:
     """Raise what an error reply says; its JSON body often comes without a content type."""
     if reply.status == 200:  # noqa: PLR2004 - HTTP's own number reads better than a name for it
         return
+    if 300 <= reply.status < 400:  # noqa: PLR2004 - as above
+        # Followed, the credentials would go to whichever host it names.
+        raise KsqlRefused(reply.status * 100, "redirects are not followed; KSQLDB_URL must be ksqlDB's own address")
     text = (await reply.read()).decode("utf-8", "replace")
     try:
         said = json.loads(text)

@@ -29,13 +29,14 @@ from reconciler.model import (
     ReplaceStream,
     ResumeStream,
     UpdateService,
+    WriteResult,
 )
 from reconciler.names import STREAM_PREFIX, GroupNames
 from reconciler.platforms.base import Platform
 from reconciler.ports import Ksqldb
 
 #: How ksqlDB says which retention an existing topic has.
-_KEPT_RETENTION = re.compile(r"retention \(topic has (-?\d+)\)")
+_KEPT_RETENTION = re.compile(r"retention \(topic has (-?[0-9]{1,18})\)")
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,17 @@ class Result:
     """What became of an action: done, failed with an error, or skipped because something before it failed."""
 
     action: Action
-    error: ReconcilerError | None = None
+    error: Exception | None = None
     skipped: bool = False
 
     @property
-    def outcome(self) -> str:
+    def outcome(self) -> WriteResult:
         """The value of the metric's label ``result``."""
         if self.skipped:
-            return "skipped"
-        return "ok" if self.error is None else "error"
+            return WriteResult.SKIPPED
+        if self.error is None:
+            return WriteResult.OK
+        return WriteResult.ERROR if isinstance(self.error, ReconcilerError) else WriteResult.BUG
 
 
 class Executor:
@@ -84,28 +87,29 @@ class Executor:
             actions: in the order of the plan.
             held: whether an action must wait (back-off); it and what follows from it is skipped.
 
-        Raises:
-            Exception: anything but a `ReconcilerError` is a bug and is not hidden.
+        An unexpected exception fails its action, as any other error does.
         """
         broken: set[str | None] = set()
         shared_broken = False
         for action in actions:
             blocked = action.group in broken if action.group is not None else False
-            if blocked or (shared_broken and isinstance(action, (CreateStream, RecreateStream))) or held(action):
+            if blocked or (shared_broken and isinstance(action, (CreateStream, RecreateStream))):
                 result = Result(action, skipped=True)
             else:
-                result = self._one(action)
-            if result.outcome != "ok":
+                result = self._one(action, held)
+            if result.outcome is not WriteResult.OK:
                 broken.add(action.group)
                 shared_broken = shared_broken or isinstance(action, CreateSharedStream)
             yield result
 
-    def _one(self, action: Action) -> Result:
+    def _one(self, action: Action, held: Callable[[Action], bool]) -> Result:
         try:
+            if held(action):
+                return Result(action, skipped=True)
             self._write[type(action)](action)
         except LeaseLost:
             return Result(action, skipped=True)
-        except ReconcilerError as error:
+        except Exception as error:  # noqa: BLE001 - who applies logs it; the other objects must not suffer
             return Result(action, error)
         return Result(action)
 

@@ -10,8 +10,11 @@ from reconciler.errors import KsqlUnknownOutcome, ReconcilerError, Retry
 FIRST = 2.0
 LONGEST = 300.0
 UNKNOWN = 60.0
-"""After a statement of unknown outcome: a server that executes it late does so within about a minute (measured: a DDL
-that was given up after 10 s ran when Kafka came back); until then a repetition could create it twice."""
+"""After a write of unknown outcome: a server that executes it late does so within about a minute (measured: a DDL
+that was given up after 10 s ran when Kafka came back); until then a repetition could create it twice. The
+outcome of a write that ended in an unexpected exception is unknown, too."""
+#: Doublings after which the delay does not grow any more; 2.0 ** 1024 is an OverflowError (after 3.5 days of failures).
+_DOUBLINGS = 8
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,15 @@ class Backoff:
 
     failures: Mapping[str, Failure] = field(default_factory=dict)
 
-    def failed(self, key: str, error: ReconcilerError, now: float) -> Backoff:
+    def failed(self, key: str, error: Exception, now: float) -> Backoff:
         """Let ``key`` wait: twice as long after each failure in a row, up to five minutes."""
         times = self.failures[key].times + 1 if key in self.failures else 1
-        delay = min(LONGEST, FIRST * 2.0 ** (times - 1))
-        if isinstance(error, KsqlUnknownOutcome):
+        delay = min(LONGEST, FIRST * 2.0 ** min(times - 1, _DOUBLINGS))
+        if isinstance(error, KsqlUnknownOutcome) or not isinstance(error, ReconcilerError):
             delay = max(delay, UNKNOWN)
         elif error.retry is Retry.LOOK_FIRST:
             delay = 0.0 if times == 1 else delay / 2  # once at once: the next look tells; then like any failure
-        return Backoff({**self.failures, key: Failure(times, now + delay, str(error))})
+        return Backoff({**self.failures, key: Failure(times, now + delay, described(error))})
 
     def succeeded(self, key: str) -> Backoff:
         """Forget the failures of ``key``."""
@@ -55,3 +58,14 @@ class Backoff:
     def texts(self) -> Mapping[str, str]:
         """The last error of every object that waits."""
         return {key: failure.text for key, failure in self.failures.items()}
+
+    def waiting(self, now: float) -> frozenset[str]:
+        """Objects that must not be tried yet."""
+        return frozenset(key for key, failure in self.failures.items() if now < failure.until)
+
+
+def described(error: Exception) -> str:
+    """Return an error for a person; an unexpected one is named as what it is."""
+    if isinstance(error, ReconcilerError):
+        return str(error)
+    return f"internal error, please report it: {type(error).__name__}: {error}"

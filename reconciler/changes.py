@@ -40,6 +40,7 @@ class Changes:
                 self._better(item)
         for gone in self._said.keys() - {item.title for item in plan.items}:
             del self._said[gone]
+            self._well.pop(gone, None)
 
     def _not_well(self, item: Item) -> None:
         news = (item.condition, _VARYING.sub("#", item.detail))

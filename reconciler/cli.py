@@ -14,9 +14,9 @@ from reconciler.commands import interface, migrate, pause, run, runserver, show,
 from reconciler.commands import settings as settings_command
 from reconciler.commands.manual import MAIN
 from reconciler.commands.output import OutputFailed, complain, writing
-from reconciler.controller import explained
 from reconciler.converge import Exit
 from reconciler.errors import ConfigurationError, ReconcilerError
+from reconciler.outcome import explained
 from reconciler.settings import Policy, Settings, load
 
 _DEFAULTS = {

@@ -1,192 +1,486 @@
-"""Connections to the operator's web server: how many there may be, and for how long one may say nothing.
+"""Limits for the connections of an HTTP server, so that no client can take the place of the others for ever.
 
-Without limits a client that is silent, that stops in half a head or that does not read its answer keeps a descriptor
-for ever (measured: 320 of them against 300 descriptors, and `/healthz` timed out while the operator's own sockets
-failed). So a connection that nothing is being answered on is closed after a while, and when there are too many, the one
-that has been idle for longest goes first: a new client is served as long as not all of them are at work.
+`ConnectionGuard` decides (no I/O, any clock); `GuardedHandler`, `GuardedServer` and `GuardedAppRunner` are aiohttp's
+server with its connections under a guard. A connection is in one of four states: ``SILENT`` (accepted, no byte yet),
+``HEAD`` (a part of a request's head has come), ``BUSY`` (a request is being answered) and ``IDLE`` (all is answered).
+The first two end after ``head`` seconds, the last after ``idle``; a busy one whose client takes nothing of what is
+pending ends after ``stall``.
+
+Descriptors are counted before they run out: a reserve is kept for the process's own connections. Where a new client
+does not fit, the connection that has rested longest goes first; where none rests, the client is let in as an excess
+one, whose request is answered 503, or really if it asks for the process's health.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import ipaddress
+import json
 import resource
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Protocol
 
-import structlog
 from aiohttp import web
 
-log = structlog.get_logger()
+#: A connection that has rested for less is not closed to make room: its request may be on the way.
+REST_SECONDS = 0.5
+#: An excess connection has less time for its head.
+_EXCESS_HEAD_SECONDS = 2.0
+#: The part of the room that one address can take at most: the others always find some.
+_SHARE = 0.9
+#: Seconds after which a client that was refused can try again.
+RETRY_AFTER = 5
+_TICK_SECONDS = 0.5
+_END_OF_HEAD = b"\r\n\r\n"
+#: The state of a socket whose other side has answered "reset" (linux/tcp_states.h).
+_TCP_CLOSE = 7
 
-#: Descriptors that are kept for ourselves: connections to ksqlDB and the engine, files, and those that are accepted
-#: in one go before they can be counted (`BACKLOG`).
-RESERVE = 96
-BACKLOG = 32
-#: Connections that the kernel keeps for us until then: one that finds no place tries again a second later.
-QUEUE = 512
-_MOST = 512
-_FEWEST = 16
-#: Seconds between two looks for connections whose time is over.
-_SWEEP = 1.0
+
+class State(StrEnum):
+    """What a connection does."""
+
+    SILENT = "silent"
+    HEAD = "head"
+    BUSY = "busy"
+    IDLE = "idle"
+
+
+class Ending(StrEnum):
+    """Why the guard ended a connection."""
+
+    HEAD = "head_timeout"
+    IDLE = "idle_timeout"
+    STALLED = "write_timeout"
+    ROOM = "made_room"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """Limits for connections.
+class Limits:
+    """What a server allows.
 
     Attributes:
-        total: how many there may be.
-        per_address: how many from one address.
-        head: seconds for the head of the first request.
-        idle: seconds from an answer to the end of the next request's head, also for reading the answer.
+        capacity: descriptors for the clients, with what their requests open.
+        excess: connections beyond the capacity that are still read.
+        head: seconds for a request's head, from the connection's start and from the head's first byte.
+        idle: seconds between two requests on one connection.
+        stall: seconds for which a client may take nothing of what is pending for it.
+        per_address: connections from one address (IPv6: from one /64 network); 0: as many as leave others a tenth.
+        cost: descriptors that a request in progress needs besides its connection.
     """
 
-    total: int
-    per_address: int
+    capacity: int
+    excess: int = 64
     head: float = 10.0
-    idle: float = 60.0
-
-    @classmethod
-    def of_process(cls) -> Bounds:
-        """Return what this process's descriptors allow; the soft limit is raised to the hard one first."""
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        with contextlib.suppress(ValueError, OSError):  # a system that has less than its own limit says
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        room = _MOST if soft == resource.RLIM_INFINITY else soft - RESERVE
-        total = max(_FEWEST, min(_MOST, room))
-        return cls(total, max(_FEWEST, total // 2))
+    idle: float = 75.0
+    stall: float = 45.0
+    per_address: int = 0
+    cost: int = 0
 
 
-class Connections:
-    """All connections of a server; used in its event loop alone."""
+def descriptors() -> tuple[int, int]:
+    """Return how many descriptors clients may take, and how many of the reserve may be taken by excess ones.
 
-    def __init__(self, bounds: Bounds, clock: Callable[[], float]) -> None:
-        """There is none yet; ``clock`` gives seconds."""
-        self._bounds = bounds
+    The reserve is an eighth of the process's limit, 512 at most.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    reserve = min(512, limit // 8)
+    return max(1, limit - reserve - len(list(Path("/proc/self/fd").iterdir()))), max(1, reserve // 4)
+
+
+class Guarded(Protocol):
+    """A connection as the guard sees it."""
+
+    def end(self, why: Ending) -> None:
+        """Close it."""
+
+    def gone(self) -> bool:
+        """Whether its client is known to have left (asked for half-closed connections)."""
+
+
+@dataclass(eq=False)
+class _Address:
+    """What one address has; ``members`` are all of its connections, ``connections`` those that are not excess."""
+
+    name: str
+    members: int = 0
+    connections: int = 0
+    busy: int = 0
+    resting: OrderedDict[Entry, float] = field(default_factory=OrderedDict)
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """One connection in the guard's tables."""
+
+    connection: Guarded
+    address: _Address
+    state: State
+    excess: bool = False
+    closed: bool = False
+    queue: OrderedDict[Entry, float] | None = None
+
+
+class ConnectionGuard:
+    """Knows every connection of one server, and ends those that have no right to stay.
+
+    Attributes:
+        connections: how many there are, excess ones left out.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        told: Callable[[Ending], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start without connections; ``told`` is called for each one that the guard ends."""
+        self.limits = limits
+        self.connections = 0
+        self._busy = 0
+        self._excess = 0
+        self._excess_heads: OrderedDict[Entry, float] = OrderedDict()
+        self._silent: OrderedDict[Entry, float] = OrderedDict()
+        self._heads: OrderedDict[Entry, float] = OrderedDict()
+        self._idle: OrderedDict[Entry, float] = OrderedDict()
+        self._stalled: OrderedDict[Entry, float] = OrderedDict()
+        self._half_closed: set[Entry] = set()
+        self._addresses: dict[str, _Address] = {}
+        self._told = told
         self._clock = clock
-        self._open: dict[asyncio.BaseTransport, Connection] = {}
 
-    def __len__(self) -> int:
-        """How many there are."""
-        return len(self._open)
+    def open(self, connection: Guarded, address: str) -> Entry | None:
+        """Let a new connection in; None: there is not even room to read it, close it at once."""
+        known = self._addresses.setdefault(address, _Address(address))
+        entry = Entry(connection, known, State.SILENT)
+        known.members += 1
+        self._count(entry, 1)
+        if self._make_room(known):
+            self._rest(entry)
+            return entry
+        self._count(entry, -1)
+        self._told(Ending.REFUSED)
+        entry.excess = True
+        self._excess += 1
+        if self._excess > self.limits.excess:
+            self.close(entry)
+            return None
+        entry.queue = self._excess_heads
+        entry.queue[entry] = self._clock()
+        return entry
 
-    def protocol(self, inner: asyncio.Protocol) -> Connection:
-        """Return the protocol of a new connection, which ``inner`` answers."""
-        return Connection(self, inner, self._clock)
+    def reading(self, entry: Entry) -> None:
+        """A part of a head has come."""
+        if entry.state in (State.SILENT, State.IDLE):
+            self._move(entry, State.HEAD)
 
-    def admit(self, new: Connection) -> bool:
-        """Let a connection in, if need be instead of the one that has been idle for longest."""
-        here = [one for one in self._open.values() if one.address == new.address]
-        for there, most in ((here, self._bounds.per_address), (list(self._open.values()), self._bounds.total)):
-            if len(there) >= most:
-                idle = [one for one in there if not one.busy]
-                if not idle:
-                    log.warning("web server: too many requests at a time, a connection is refused", limit=most)
-                    return False
-                log.warning("web server: too many connections, the one that is idle for longest is closed", limit=most)
-                self.close(min(idle, key=lambda one: one.since))
-        self._open[new.transport] = new
+    def busy(self, entry: Entry) -> None:
+        """A request is complete."""
+        self._move(entry, State.BUSY)
+
+    def idle(self, entry: Entry) -> None:
+        """Everything is answered."""
+        self._move(entry, State.IDLE)
+
+    def close(self, entry: Entry) -> None:
+        """The connection is over."""
+        if entry.closed:
+            return
+        entry.closed = True
+        self._unrest(entry)
+        self._stalled.pop(entry, None)
+        self._half_closed.discard(entry)
+        if entry.excess:
+            self._excess -= 1
+        else:
+            self._count(entry, -1)
+        entry.address.members -= 1
+        if not entry.address.members:
+            del self._addresses[entry.address.name]
+
+    def has_room(self, entry: Entry) -> bool:
+        """Whether the request on this connection may open what it needs; ends resting connections for it."""
+        if entry.closed or not entry.excess:
+            return not entry.closed and self._make_room(entry.address)
+        self._count(entry, 1)
+        if not self._make_room(entry.address):
+            self._count(entry, -1)
+            return False
+        entry.excess = False
+        self._excess -= 1
         return True
 
-    def close(self, one: Connection) -> None:
-        """End a connection at once."""
-        self._open.pop(one.transport, None)
-        one.transport.abort()
+    def write_paused(self, entry: Entry) -> None:
+        """The client takes less than is pending for it."""
+        if not entry.closed:
+            self._stalled[entry] = self._clock()
 
-    def forget(self, one: Connection) -> None:
-        """A connection has ended."""
-        self._open.pop(one.transport, None)
+    def write_resumed(self, entry: Entry) -> None:
+        """The client has taken enough."""
+        self._stalled.pop(entry, None)
 
-    @contextlib.contextmanager
-    def answering(self, transport: asyncio.BaseTransport | None) -> Iterator[None]:
-        """Answer a request inside: its connection is not idle."""
-        one = self._open.get(transport) if transport is not None else None
-        if one is None:
-            yield
-            return
-        one.busy += 1
-        try:
-            yield
-        finally:
-            one.busy -= 1
-            one.answered, one.since = True, self._clock()
+    def half_closed(self, entry: Entry) -> None:
+        """The client sends no more and may still read."""
+        if not entry.closed:
+            self._half_closed.add(entry)
 
-    async def sweep(self) -> None:
-        """Close connections whose time is over, until cancelled."""
+    def expire(self) -> None:
+        """End every connection whose time is over."""
+        limits = self.limits
+        self._expire(self._excess_heads, min(limits.head, _EXCESS_HEAD_SECONDS), Ending.HEAD)
+        self._expire(self._silent, limits.head, Ending.HEAD)
+        self._expire(self._heads, limits.head, Ending.HEAD)
+        self._expire(self._idle, limits.idle, Ending.IDLE)
+        self._expire(self._stalled, limits.stall, Ending.STALLED)
+        for entry in [entry for entry in self._half_closed if entry.connection.gone()]:
+            self._end(entry, Ending.STALLED)
+
+    async def run(self) -> None:
+        """Expire connections until cancelled."""
         while True:
-            await asyncio.sleep(_SWEEP)
-            now = self._clock()
-            for one in [one for one in self._open.values() if not one.busy]:
-                limit = self._bounds.idle if one.answered else self._bounds.head
-                if (one.half_closed and one.answered) or now - one.since >= limit:
-                    self.close(one)
+            self.expire()
+            await asyncio.sleep(_TICK_SECONDS)
+
+    def _expire(self, queue: OrderedDict[Entry, float], seconds: float, why: Ending) -> None:
+        until = self._clock() - seconds
+        while queue:
+            entry, since = next(iter(queue.items()))
+            if since > until:
+                return
+            self._end(entry, why)
+
+    def _move(self, entry: Entry, state: State) -> None:
+        if entry.closed or entry.state is state:
+            return
+        if entry.excess and state is State.HEAD:
+            entry.state = state  # its time has begun with the connection
+            return
+        self._unrest(entry)
+        more = (state is State.BUSY) - (entry.state is State.BUSY)
+        entry.state = state
+        if not entry.excess:
+            self._busy += more
+            entry.address.busy += more
+        if state is not State.BUSY:
+            self._rest(entry)
+
+    def _rest(self, entry: Entry) -> None:
+        now, state = self._clock(), entry.state
+        entry.queue = self._idle if state is State.IDLE else self._silent if state is State.SILENT else self._heads
+        entry.queue[entry] = now
+        if state is not State.HEAD and not entry.excess:
+            entry.address.resting[entry] = now
+
+    def _unrest(self, entry: Entry) -> None:
+        if entry.queue is not None:
+            entry.queue.pop(entry, None)
+            entry.queue = None
+            entry.address.resting.pop(entry, None)
+
+    def _count(self, entry: Entry, sign: int) -> None:
+        address = entry.address
+        self.connections += sign
+        address.connections += sign
+        if entry.state is State.BUSY:
+            self._busy += sign
+            address.busy += sign
+
+    def _make_room(self, address: _Address) -> bool:
+        """End the longest resting connections until what is counted fits; False if that is not enough."""
+        limits = self.limits
+        most = limits.per_address or limits.capacity
+        share = max(1, int(limits.capacity * _SHARE))
+        while address.connections > most or address.connections + limits.cost * address.busy > share:
+            if not self._end_oldest(address.resting):
+                return False
+        while self.connections + limits.cost * self._busy > limits.capacity:
+            queues = [queue for queue in (self._silent, self._idle) if queue]
+            if not queues or not self._end_oldest(min(queues, key=lambda queue: next(iter(queue.values())))):
+                return False
+        return True
+
+    def _end_oldest(self, queue: OrderedDict[Entry, float]) -> bool:
+        if not queue:
+            return False
+        entry, since = next(iter(queue.items()))
+        if self._clock() - since < REST_SECONDS:
+            return False
+        self._end(entry, Ending.ROOM)
+        return True
+
+    def _end(self, entry: Entry, why: Ending) -> None:
+        self.close(entry)
+        self._told(why)
+        entry.connection.end(why)
 
 
-class Connection(asyncio.Protocol):
-    """One connection; everything is passed on to the protocol that answers."""
+def address_key(peer: object) -> str:
+    """Return what counts as one address of a socket's peer: an IPv4 address or a /64 network of IPv6."""
+    host = str(peer[0]) if isinstance(peer, tuple) and peer else ""
+    host = host.removeprefix("::ffff:")
+    if ":" not in host:
+        return host
+    try:
+        return str(ipaddress.ip_network((host.partition("%")[0], 64), strict=False))
+    except ValueError:
+        return host
 
-    transport: asyncio.Transport
 
-    def __init__(self, connections: Connections, inner: asyncio.Protocol, clock: Callable[[], float]) -> None:
-        """Pass everything on to ``inner``, if the connection is admitted."""
-        self.busy = 0
-        self.answered = False
-        self.half_closed = False
-        self.since = clock()
-        self.address = ""
-        self._connections = connections
-        self._inner: asyncio.Protocol | None = inner
+class GuardedHandler(web.RequestHandler):
+    """One connection of aiohttp's server, under a guard.
+
+    A client that closes its half of the connection after its request still gets the answer.
+    """
+
+    __slots__ = ("_guard", "_half_closed", "_tail", "_wire", "entry")
+
+    def __init__(self, manager: web.Server, *, guard: ConnectionGuard, **options: Any) -> None:
+        """Wait for the connection."""
+        super().__init__(manager, **options)
+        self._guard = guard
+        self.entry: Entry | None = None
+        self._half_closed = False
+        self._tail = b""
+        self._wire: asyncio.Transport | None = None  # aiohttp forgets its own before the socket is closed
+
+    def refusal(self, status: HTTPStatus) -> bytes:
+        """Return a whole response that ends the connection: 503 (no room) or 408 (the head did not come in time)."""
+        detail = "the server has no room for more clients" if status is HTTPStatus.SERVICE_UNAVAILABLE else (
+            "the request was not complete in time"
+        )  # fmt: skip
+        body = json.dumps({"type": "about:blank", "title": status.phrase, "status": int(status), "detail": detail})
+        return whole_response(status, "application/problem+json", body.encode())
+
+    def awaits_answer(self) -> bool:
+        """Whether a client that sends no more still waits for an end; not so for a response that never ends."""
+        return True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has connected."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a stream's
-        self.transport = transport
-        self.address = str((transport.get_extra_info("peername") or [""])[0])
-        if self._inner is not None and self._connections.admit(self):
-            self._inner.connection_made(transport)
-        else:
-            self._inner = None
-            transport.abort()
+        """Ask the guard."""
+        super().connection_made(transport)
+        self._wire = self.transport
+        self.entry = self._guard.open(self, address_key(transport.get_extra_info("peername")))
+        if self.entry is None and self.transport is not None:
+            self.transport.write(self.refusal(HTTPStatus.SERVICE_UNAVAILABLE))
+            self.force_close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Tell the guard."""
+        if self.entry is not None:
+            self._guard.close(self.entry)
+        self._wire = None
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Something came."""
-        if self._inner is not None:
-            self._inner.data_received(data)
+        """Tell the guard whether a request is complete."""
+        before = self._request_count
+        if data:
+            self._tail = (self._tail + data[-len(_END_OF_HEAD) :])[-len(_END_OF_HEAD) :]
+        super().data_received(data)
+        if self.entry is None:
+            return
+        if self._request_count != before:
+            self._guard.busy(self.entry)
+        elif data:
+            self._guard.reading(self.entry)
 
-    def eof_received(self) -> bool:
-        """The client sends no more; it may still read the answer."""
-        self.half_closed = True
-        return self._inner is not None
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks for it; aiohttp never keeps a connection
+        """Keep the connection for the answers that are due; otherwise it is over."""
+        entry = self.entry
+        if entry is None or entry.closed or entry.state is not State.BUSY or not self.awaits_answer():
+            return False
+        self._half_closed = True
+        self._guard.half_closed(entry)
+        return True
 
     def pause_writing(self) -> None:
-        """The client does not read."""
-        if self._inner is not None:
-            self._inner.pause_writing()
+        """Tell the guard."""
+        super().pause_writing()
+        if self.entry is not None:
+            self._guard.write_paused(self.entry)
 
     def resume_writing(self) -> None:
-        """It does again."""
-        if self._inner is not None:
-            self._inner.resume_writing()
+        """Tell the guard."""
+        super().resume_writing()
+        if self.entry is not None:
+            self._guard.write_resumed(self.entry)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """It is over."""
-        self._connections.forget(self)
-        if self._inner is not None:
-            self._inner.connection_lost(exc)
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the answer; with the last one the connection rests, or ends."""
+        sent = await super().finish_response(request, resp, start_time)
+        entry = self.entry
+        if entry is not None and not self._messages:
+            self._guard.idle(entry)
+            if self._tail != _END_OF_HEAD and not request.body_exists:
+                self._guard.reading(entry)  # a part of the next head came with this request, or behind it
+            if self._half_closed or entry.excess:
+                self.close()
+        return sent
+
+    def end(self, why: Ending) -> None:
+        """Close the connection, with a 408 in the middle of a head."""
+        wire, entry = self._wire, self.entry
+        if wire is None:
+            return
+        pending = wire.get_write_buffer_size()
+        if not pending and why is Ending.HEAD and entry is not None and entry.state is State.HEAD:
+            wire.write(self.refusal(HTTPStatus.REQUEST_TIMEOUT))
+        self.force_close()
+        if pending:
+            wire.abort()  # its client may never take what is pending
+
+    def gone(self) -> bool:
+        """Whether the other side has answered what was sent with a reset: a closed socket does, a half-closed not."""
+        found = self._wire.get_extra_info("socket") if self._wire is not None else None
+        try:
+            return found is not None and found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+        except OSError:
+            return False
 
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+class GuardedServer(web.Server):
+    """aiohttp's low-level server, each connection under the guard."""
+
+    handler: type[GuardedHandler] = GuardedHandler
+
+    def __init__(self, request_handler: Any, *, guard: ConnectionGuard, **options: Any) -> None:
+        """Answer with ``request_handler``; ``options`` are those of ``web.Server`` and of its connections."""
+        super().__init__(request_handler, **options)
+        self.guard = guard
+
+    def __call__(self) -> web.RequestHandler:
+        """Make the handler of a new connection."""
+        return self.handler(self, guard=self.guard, loop=self._loop, **self._kwargs)
 
 
-def counted(connections: Connections) -> Any:
-    """Return the middleware that says which connections are being answered on."""
+class GuardedAppRunner(web.AppRunner):
+    """aiohttp's runner of an application, each connection under the guard; ``guard.run()`` has to run beside it."""
 
-    @web.middleware
-    async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
-        with connections.answering(request.transport):
-            return await handler(request)
+    def __init__(self, app: web.Application, *, guard: ConnectionGuard, **options: Any) -> None:
+        """Run ``app``; ``options`` are those of ``web.AppRunner``."""
+        super().__init__(app, **options)
+        self._guard = guard
 
-    return count
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        options = {**made._kwargs, "handler_cancellation": made.handler_cancellation}  # noqa: SLF001 - no other way in
+        return GuardedServer(made.request_handler, request_factory=made.request_factory, guard=self._guard, **options)
+
+
+def whole_response(status: HTTPStatus, content_type: str, body: bytes) -> bytes:
+    """Return a response, byte for byte, after which the connection ends."""
+    retry = f"Retry-After: {RETRY_AFTER}\r\n" if status is HTTPStatus.SERVICE_UNAVAILABLE else ""
+    head = (
+        f"HTTP/1.1 {int(status)} {status.phrase}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+        f"{retry}Cache-Control: no-store\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body

@@ -5,9 +5,11 @@ Level-triggered: every cycle starts from full reads and decides from what it see
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -16,9 +18,11 @@ from structlog.contextvars import bound_contextvars
 
 from reconciler import guards
 from reconciler.apply import Executor, Result
-from reconciler.backoff import Backoff
+from reconciler.backoff import Backoff, described
 from reconciler.changes import Changes
-from reconciler.errors import KsqlError, KsqlUnreachable, KsqlWrongShape, ReconcilerError
+from reconciler.contest import Contest
+from reconciler.deadline import Standing, with_deadline
+from reconciler.errors import ReconcilerError
 from reconciler.grouping.base import GroupingStrategy
 from reconciler.guards import Memory, Overrides, Verdict
 from reconciler.ksqldb.topology import Topology
@@ -27,29 +31,31 @@ from reconciler.leadership import Authority, Hold, Unopposed
 from reconciler.metrics import Metrics
 from reconciler.model import (
     Action,
-    Condition,
+    BlockReason,
     CreateSharedStream,
     CreateStream,
+    CycleResult,
     Observed,
+    Part,
     Plan,
     PublishRegistry,
-    Refusal,
     UpdateService,
+    WriteResult,
 )
 from reconciler.observe import MapScan, look_at_source
+from reconciler.outcome import Outcome, explained, outcome_of, sentence_of
 from reconciler.pause import Pause, latest
 from reconciler.plan import make_plan
 from reconciler.platforms.base import Platform, PlatformState
 from reconciler.ports import Ksqldb
-from reconciler.settings import Settings, without_user
+from reconciler.registry import revision_of
+from reconciler.schedule import Timers, next_due
+from reconciler.settings import Settings
 from reconciler.steps import Facts
 from reconciler.strays import Strays
 from reconciler.survey import Survey, current_registry, survey
 
 log = structlog.get_logger()
-
-#: What a server that is not ksqlDB answers to a question for it.
-_NOT_KSQLDB = (300, 301, 302, 303, 307, 308, 400, 404, 405, 406, 410, 415, 421, 501)
 
 
 @dataclass(frozen=True)
@@ -71,40 +77,6 @@ class Clocks:
     wall: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What one cycle saw and did.
-
-    Attributes:
-        result: the value of the metric's label ``result``.
-        sentence: what happened, for a person.
-        plan: None where a read failed.
-        survey: None where a read failed.
-        results: of the writes.
-        error: the failed read.
-    """
-
-    result: str
-    sentence: str
-    plan: Plan | None = None
-    survey: Survey | None = None
-    results: tuple[Result, ...] = ()
-    error: ReconcilerError | None = None
-
-    @property
-    def busy(self) -> bool:
-        """Something is on its way: look again soon."""
-        if self.plan is None:
-            return False
-        return bool(self.results) or not self.plan.settled
-
-    def cut_short(self, held: Hold | None) -> Outcome:
-        """Say that writes were skipped because they may not be done any more."""
-        if held is None or not any(result.outcome != "ok" for result in self.results):
-            return self
-        return replace(self, result=held.result, sentence=f"{self.sentence}; stopped in between: {held.text}")
-
-
 @dataclass
 class Controller:
     """One operator. All that changes is counters, back-off and what is shown to others.
@@ -119,6 +91,7 @@ class Controller:
         stopping: asked before each write; once true, the rest of the cycle is left to the next one.
         memory: counters of the guards.
         backoff: objects that wait after a failed write.
+        contest: objects that another writer keeps changing.
         authority: asked before each write whether this operator may write now.
         pause: the pause that was seen last.
         pretends: writes reach nobody (a dry run), so nothing may be said to have been done.
@@ -134,6 +107,7 @@ class Controller:
     stopping: Callable[[], bool] = lambda: False
     memory: Memory = field(default_factory=Memory)
     backoff: Backoff = field(default_factory=Backoff)
+    contest: Contest = field(default_factory=Contest)
     authority: Authority = field(default_factory=Unopposed)
     pause: Pause | None = None
     pretends: bool = False
@@ -145,11 +119,16 @@ class Controller:
         self._resynced = self.clocks.monotonic()
         self._survey, self._make_plan = Latest(survey), Latest(make_plan)
         self._changes = Changes()
-        self._strays = Strays(world.ksqldb, world.topology, at_once=None if self.looks_once else 1)
+        self._standing: Mapping[str, Standing] = {}
+        self._strays = Strays(world.ksqldb, world.topology, self._unanswered, None if self.looks_once else 1)
         self._map = MapScan(world.strategy.read, self.clocks.monotonic)
+        self._bugs: list[str] = []
+        self._unread = ""
 
     def cycle(self) -> Outcome:
         """Look at everything, decide, act (unless paused, or another operator does), and say so in one sentence."""
+        self._bugs.clear()
+        self._unread = ""
         with bound_contextvars(reconcile_id=uuid.uuid4().hex[:8]), self.metrics.seconds.time():
             try:
                 outcome = self._cycle()
@@ -157,27 +136,62 @@ class Controller:
                 self.memory = self.memory.distrust()
                 self.metrics.read_failed(error)
                 said = explained(error, self.world.settings)
-                outcome = Outcome("read_error", f"nothing changed, a read failed: {said}", error=error)
-            except Exception as error:
+                outcome = Outcome(CycleResult.READ_ERROR, f"nothing changed, a read failed: {said}", error=error)
+            except Exception as error:  # noqa: BLE001 - the next cycle starts from full reads again
                 self.memory = self.memory.distrust()
-                log.exception("bug", error=str(error))
-                outcome = Outcome("bug", f"cycle ended by a bug: {type(error).__name__}: {error}")
-            self._record(outcome)
+                self.bug(Part.CYCLE, error)
+                outcome = Outcome(CycleResult.BUG, f"cycle ended by a bug: {type(error).__name__}: {error}")
+            outcome = outcome.with_troubles(self._unread, self._bugs)
+            with self._isolated(Part.REPORT):
+                self._record(outcome)
             return outcome
+
+    def bug(self, part: Part, error: Exception, key: str = "") -> None:
+        """Log an unexpected exception with its traceback, and count it; with ``key``, let that object wait."""
+        self._bugs.append(f"{key or part}: {type(error).__name__}: {error}")
+        if key:
+            self.backoff = self.backoff.failed(key, error, self.clocks.monotonic())
+        self.metrics.bugs.labels(part).inc()
+        with suppress(Exception):  # the log itself may be what fails
+            log.error("bug", part=part.value, object=key or None, error=str(error), exc_info=error)
+
+    @contextmanager
+    def _isolated(self, part: Part) -> Iterator[None]:
+        """Go on after any exception of what is done inside, which no decision depends on."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - counted as a bug, whatever it is
+            self.bug(part, error)
+
+    def _unanswered(self, name: str, error: Exception) -> None:
+        if not isinstance(error, ReconcilerError):
+            self.bug(Part.OWNERSHIP, error)
+        log.warning("ownership of a stream is unknown, deletions are suspended", stream=name, error=described(error))
 
     def _cycle(self) -> Outcome:
         self.authority.begin()
         seen, verdict = self.look()
         plan = self.plan(seen, verdict)
-        self.metrics.surveyed(seen, plan)
-        self._changes.tell(plan)
+        for bug in plan.bugs:
+            self.bug(Part.PLAN, bug.error, bug.key)
+        with self._isolated(Part.REPORT):
+            self.metrics.surveyed(seen, plan)
+        with self._isolated(Part.REPORT):
+            self._changes.tell(plan)
         held = self.hold()
         if held is not None:
             waiting = f"{len(plan.actions)} {'write waits' if len(plan.actions) == 1 else 'writes wait'}"
-            sentence = f"{held.text}, {waiting}; {_sentence(plan, seen, ())}"
+            sentence = f"{held.text}, {waiting}; {sentence_of(plan, seen, ())}"
             return Outcome(held.result, sentence, plan, seen)
-        outcome = _outcome(plan, seen, tuple(self._apply(plan)), "withheld" if self.pretends else "done")
+        outcome = outcome_of(plan, seen, tuple(self._apply(plan)), "withheld" if self.pretends else "done")
         return outcome.cut_short(self.hold())
+
+    def due(self, outcome: Outcome) -> float:
+        """Return in how many seconds time alone can change what a cycle does; infinity where it cannot."""
+        if outcome.plan is None:
+            return math.inf
+        timers = Timers(self.memory, self.backoff, self.contest, self.pause, self.world.settings)
+        return next_due(timers, outcome.plan, outcome.results, self.clocks.monotonic(), self.clocks.wall())
 
     def nudge(self) -> None:
         """Let the next cycle scan the UNS map however long the last scan took."""
@@ -186,7 +200,7 @@ class Controller:
     def hold(self) -> Hold | None:
         """Why nothing may be written now, None if it may: a pause, or another operator that holds the lease."""
         if self.pause is not None and self.pause.active(self.clocks.wall()):
-            return Hold("paused", self.pause.text)
+            return Hold(CycleResult.PAUSED, self.pause.text)
         return self.authority.hold()
 
     def look(self) -> tuple[Survey, Verdict]:
@@ -196,7 +210,8 @@ class Controller:
             ReconcilerError: a read failed or was not complete; nothing may be concluded.
         """
         platform = self.world.platform.observe()
-        self._show(platform)
+        with self._isolated(Part.REPORT):
+            self._show(platform)
         self.pause = latest(self.pause, platform.records)
         self.metrics.paused.set(self.pause is not None and self.pause.active(self.clocks.wall()))
         failures = self.world.ksqldb.failures
@@ -214,20 +229,38 @@ class Controller:
         self.memory = guards.remember(self.memory, seen, self.world.topology, settings, now)
         self.memory = guards.approve(self.memory, seen, self.overrides)
         verdict = guards.judge(self.memory, seen, settings, self.overrides, now)
-        for group in sorted(verdict.retire):
-            if self.stopping():
-                break
-            if self.world.strategy.has_members(group):
-                log.warning("group has members after all", group=group)
-                self.metrics.blocked.labels("question").inc()
-                self.memory = self.memory.forget(group)
-        return seen, guards.judge(self.memory, seen, settings, self.overrides, now)
+        denied = frozenset(group for group in sorted(verdict.retire) if not self._may_retire(group))
+        verdict = guards.judge(self.memory, seen, settings, self.overrides, now)
+        return seen, replace(verdict, retire=verdict.retire - denied, drained=verdict.drained - denied)
+
+    def _may_retire(self, group: str) -> bool:
+        """Ask directly whether a group has no members; without a clear answer it stays, and the others go on.
+
+        A question that ksqlDB does not answer is a failed read: all counts start again.
+        """
+        if self.stopping() or group not in self.memory.missing:
+            return False
+        try:
+            if not self.world.strategy.has_members(group):
+                return True
+        except ReconcilerError as error:
+            self.memory = self.memory.distrust()
+            self._unread = f"the last question before group {group} is removed failed: {error}"
+            self.metrics.read_failed(error)
+        except Exception as error:  # noqa: BLE001 - nothing is removed without an answer; the other groups go on
+            self.memory = self.memory.forget(group)
+            self.bug(Part.QUESTION, error)
+        else:
+            self.memory = self.memory.forget(group)
+            log.warning("group has members after all", group=group)
+            self.metrics.blocked.labels(BlockReason.QUESTION).inc()
+        return False
 
     def _note_collapse(self, seen: Survey) -> None:
         before, now = self.memory.assets, seen.observed.membership.assets
         if guards.has_collapsed(before, now, self.world.settings):
-            self.metrics.blocked.labels("collapse").inc()
-            log.warning("the map lost many assets at once, absences are counted anew", before=before, now=now)
+            self.metrics.blocked.labels(BlockReason.COLLAPSE).inc()
+            log.warning("the map lost many assets at once, absences are counted again", before=before, now=now)
 
     def _resync_is_due(self) -> bool:
         """Whether this look lists the topics too, which no other read tells: every `RESYNC_INTERVAL`."""
@@ -241,10 +274,22 @@ class Controller:
         """
         plan = self._make_plan(seen, verdict, self._facts(seen, None))
         if any(isinstance(action, (CreateSharedStream, CreateStream)) for action in plan.actions):
-            plan = self._make_plan(seen, verdict, self._facts(seen, self.world.ksqldb.query_limit()))
+            plan = self._make_plan(seen, verdict, self._facts(seen, self._query_limit()))
         if self.pause is not None and self.pause.active(self.clocks.wall()):
+            self._standing = {}  # what may not be written cannot get on
             return replace(plan, notes=(*plan.notes, self.pause.text))
+        now, at, limit = self.clocks.monotonic(), self.clocks.wall(), self.world.settings.progress_deadline
+        plan, self._standing = with_deadline(plan, self._standing, now, at, limit)
         return plan
+
+    def _query_limit(self) -> int | None:
+        try:
+            return self.world.ksqldb.query_limit()
+        except ReconcilerError:
+            raise
+        except Exception as error:  # noqa: BLE001 - ksqlDB itself refuses what is over its limit
+            self.bug(Part.PLAN, error)
+            return None
 
     def _facts(self, seen: Survey, query_limit: int | None) -> Facts:
         return Facts(
@@ -252,50 +297,73 @@ class Controller:
             topology=self.world.topology,
             lookup=self.world.strategy.lookup(),
             aged=self._aged(seen.observed.platform),
+            stalled=self._stalled(seen.observed.platform),
             failures=self.backoff.texts(),
             query_limit=query_limit,
+            waiting=self.backoff.waiting(self.clocks.monotonic()),
+            contested=self.contest.texts(self.clocks.monotonic()),
         )
 
     def _aged(self, platform: PlatformState) -> frozenset[str]:
         now, limit = self.clocks.wall(), self.world.settings.registry_roll_after
-        return frozenset(live.name for live in platform.registries if (now - live.updated_at).total_seconds() >= limit)
+        ages = {live.name: (now - _aware(live.updated_at)).total_seconds() for live in platform.registries}
+        return frozenset(name for name, age in ages.items() if age >= limit)
+
+    def _stalled(self, platform: PlatformState) -> frozenset[str]:
+        now, limit = self.clocks.wall(), self.world.settings.progress_deadline
+        since = {live.name: live.since for live in platform.services.values() if live.since is not None and limit}
+        return frozenset(name for name, at in since.items() if (now - _aware(at)).total_seconds() >= limit)
 
     def _apply(self, plan: Plan) -> Iterator[Result]:
-        self.backoff = self.backoff.only({action.key for action in plan.actions})
+        self.backoff = self.backoff.only({action.key for action in plan.actions} | plan.left_out)
         executor = Executor(self.world.ksqldb, self.world.platform, self.world.topology)
         now = self.clocks.monotonic()
         for result in executor.apply(plan.actions, lambda one: self._waits(one, now)):
-            self._note(result)
-            self.on_step()
+            with self._isolated(Part.REPORT):
+                self._note(result)
+            with self._isolated(Part.REPORT):
+                self.on_step()
             yield result
 
     def _waits(self, action: Action, now: float) -> bool:
-        return self.stopping() or self.hold() is not None or self.backoff.waits(action.key, now)
+        if self.stopping() or self.hold() is not None:
+            return True
+        return self.backoff.waits(action.key, now) or self.contest.waits(action, now)
 
     def _note(self, result: Result) -> None:
         action, error = result.action, result.error
-        self.metrics.applied(result)
-        if error is not None:
+        if result.outcome is WriteResult.BUG and error is not None:
+            self.bug(Part.WRITE, error, action.key)
+        elif error is not None:
             self.backoff = self.backoff.failed(action.key, error, self.clocks.monotonic())
             log.warning("write failed", action=action.verb, object=action.key, group=action.group, error=str(error))
         elif not result.skipped:
-            self.backoff = self.backoff.succeeded(action.key)
-            log.info(
-                "write withheld" if self.pretends else "write done",
-                action=action.verb,
-                object=action.key,
-                group=action.group,
-                **_drift(action),
-            )
-            if isinstance(action, PublishRegistry):
-                document = action.document
-                self._publish(document.canonical(), document.revision)
+            self._note_done(action)
+        self.metrics.applied(result)
+
+    def _note_done(self, action: Action) -> None:
+        self.backoff = self.backoff.succeeded(action.key)
+        now = self.clocks.monotonic()
+        before, self.contest = self.contest.texts(now), self.contest.wrote(action, now, self.clocks.wall())
+        contested = self.contest.texts(now).get(action.key)
+        if contested is not None and action.key not in before:
+            log.warning("contested", object=action.key, group=action.group, reason=contested)
+        log.info(
+            "write withheld" if self.pretends else "write done",
+            action=action.verb,
+            object=action.key,
+            group=action.group,
+            **_drift(action),
+        )
+        if isinstance(action, PublishRegistry):
+            document = action.document
+            self._publish(document.canonical(), document.revision)
 
     def _show(self, platform: PlatformState) -> None:
         """Hand the current registry to those who follow it, also while ksqlDB is away."""
         published, _ = current_registry(platform.registries)
         if published is not None:
-            self._publish(published.live.data, published.document.revision)
+            self._publish(published.live.data, revision_of(published.live.data))
 
     def _publish(self, data: bytes, revision: str) -> None:
         self.metrics.registry(revision, len(data))
@@ -303,56 +371,27 @@ class Controller:
 
     def _record(self, outcome: Outcome) -> None:
         self.metrics.reconciles.labels(outcome.result).inc()
-        if outcome.error is None and outcome.result != "bug":
-            self.metrics.last_success.set(time.time())
-        level = "warning" if outcome.result in ("read_error", "refused", "write_error", "bug") else "info"
-        getattr(log, level)(outcome.sentence, result=outcome.result)
+        self.metrics.contested.set(len(self.contest.texts(self.clocks.monotonic())))
+        if outcome.result is CycleResult.PAUSED or not (outcome.result in _NO_SUCCESS or self._fails(outcome)):
+            self.metrics.last_success.set(self.clocks.wall().timestamp())
+        level = "warning" if outcome.result in _WARNINGS else "info"
+        getattr(log, level)(outcome.sentence, result=outcome.result.value)
+
+    def _fails(self, outcome: Outcome) -> bool:
+        """Whether a write that is wanted has failed and was not tried again in this cycle."""
+        wanted = {action.key for action in outcome.plan.actions} | outcome.plan.left_out if outcome.plan else set()
+        return not self.backoff.failures.keys().isdisjoint(wanted)
+
+
+#: A standby writes nothing: its reads prove nothing about the one that should.
+_NO_SUCCESS = (CycleResult.READ_ERROR, CycleResult.WRITE_ERROR, CycleResult.BUG, CycleResult.STANDBY)
+_WARNINGS = (CycleResult.READ_ERROR, CycleResult.REFUSED, CycleResult.WRITE_ERROR, CycleResult.BUG)
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _drift(action: Action) -> dict[str, list[str]]:
     """Name the fields that were put right; what stood in them may be somebody's secret."""
     return {"drift": [each.field for each in action.drift]} if isinstance(action, UpdateService) else {}
-
-
-def explained(error: ReconcilerError, settings: Settings) -> str:
-    """Add where ksqlDB was looked for to an error that says it was not there (without credentials in the URL)."""
-    where = f"KSQLDB_URL is {without_user(settings.ksqldb_url)}"
-    if isinstance(error, KsqlUnreachable):
-        return f"{error} ({where})"
-    # ksqlDB gives each of its own errors a code; a page of another server has none.
-    elsewhere = isinstance(error, KsqlError) and error.code is None and error.status in _NOT_KSQLDB
-    if isinstance(error, KsqlWrongShape) or elsewhere:
-        return f"{error} ({where}: does ksqlDB answer there?)"
-    return str(error)
-
-
-def _outcome(plan: Plan, seen: Survey, results: tuple[Result, ...], done: str) -> Outcome:
-    failed = [result for result in results if result.error is not None]
-    stops = [refusal for refusal in plan.refusals if refusal.stops]
-    if stops:
-        return Outcome("refused", f"nothing changed, refused: {_texts(stops)}", plan, seen, results)
-    sentence = _sentence(plan, seen, results, done)
-    if failed:
-        return Outcome("write_error", sentence, plan, seen, results)
-    if plan.refusals:
-        return Outcome("refused", f"{sentence}; refused: {_texts(plan.refusals)}", plan, seen, results)
-    if any(result.outcome == "ok" for result in results):
-        return Outcome("changed", sentence, plan, seen, results)
-    return Outcome("in_sync" if plan.in_sync else "progressing", sentence, plan, seen, results)
-
-
-def _texts(refusals: Iterable[Refusal]) -> str:
-    return "; ".join(refusal.text for refusal in refusals)
-
-
-def _sentence(plan: Plan, seen: Survey, results: tuple[Result, ...], said: str = "done") -> str:
-    groups = [item for item in plan.items if item.group is not None]
-    ready = sum(item.condition is Condition.READY for item in groups)
-    text = f"{ready} of {len(groups)} groups ready, {seen.observed.membership.assets} assets"
-    done = sum(result.outcome == "ok" for result in results)
-    failed = [result for result in results if result.error is not None]
-    if done:
-        text += f", {done} {'write' if done == 1 else 'writes'} {said}"
-    if failed:
-        text += f", {len(failed)} failed (first: {failed[0].action.key}: {failed[0].error})"
-    return text + ("" if results or not plan.in_sync else ", in sync")

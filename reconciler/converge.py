@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import IntEnum
 
-from reconciler.controller import Controller, Outcome
+from reconciler.controller import Controller
 from reconciler.errors import Retry
 from reconciler.model import Condition
+from reconciler.outcome import Outcome
 from reconciler.signals import SIGNALS
 
 

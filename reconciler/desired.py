@@ -6,12 +6,21 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from reconciler.names import GroupNames
+from reconciler.names import GroupNames, names_of
 from reconciler.platforms.base import ConfigMount, Kind, LiveService, Port, Publish, SecretMount, ServiceSpec
 from reconciler.settings import Environment, RoutingMode, Settings
 
 #: Where the routing layer finds the mounted copy of the registry.
 REGISTRY_PATH = "/etc/openfactory/registry.json"
+#: Ports that browsers refuse to ask (`ERR_UNSAFE_PORT`): the list of the Fetch standard, section "Port blocking".
+REFUSED_BY_BROWSERS = frozenset(
+    (
+        *(1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109),
+        *(110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530),
+        *(531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045),
+        *(4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080),
+    )
+)
 #: Seconds that a routing layer has after its drain, for what is still being sent (it takes 2 itself) and a busy node.
 _AFTER_DRAIN = 10
 
@@ -24,6 +33,24 @@ def routing_layer_name(settings: Settings) -> str:
 def state_api_name(settings: Settings) -> str:
     """Name of the state API's service."""
     return f"{settings.resource_prefix}_state_api"
+
+
+def is_ours(live: LiveService, settings: Settings) -> bool:
+    """Whether a service is this installation's: by its labels and by the name that follows from them.
+
+    A copy with all our labels under another name is a person's. A service whose labels say no group any more is ours if
+    it has the form of a group's name; one that cannot be read (no kind, or not replicated) is not touched.
+    """
+    if live.owner != settings.reconciler_owner or live.spec is None:
+        return False
+    name, kind, group = live.name.casefold(), live.spec.kind, live.spec.group
+    if kind is Kind.ROUTING_LAYER:
+        return name == routing_layer_name(settings).casefold()
+    if kind is Kind.STATE_API:
+        return name == state_api_name(settings).casefold()
+    if group is None:
+        return name.startswith(f"{settings.resource_prefix}_group_".casefold())
+    return name == names_of(group, settings.resource_prefix).service.casefold()
 
 
 def group_spec(names: GroupNames, settings: Settings, host_port: int | None) -> ServiceSpec:
@@ -48,6 +75,7 @@ def group_spec(names: GroupNames, settings: Settings, host_port: int | None) -> 
         network=settings.docker_network,
         ports=_host_port(settings.fastapi_group_port, host_port),
         start_first=host_port is None,
+        hardened=settings.fastapi_group_hardened,
     )
 
 
@@ -70,6 +98,7 @@ def state_api_spec(settings: Settings, host_port: int | None) -> ServiceSpec:
         network=settings.docker_network,
         ports=_host_port(settings.state_api_port, host_port),
         start_first=host_port is None,
+        hardened=settings.state_api_hardened,
     )
 
 
@@ -104,6 +133,7 @@ def routing_layer_spec(settings: Settings, registry_name: str) -> ServiceSpec:
         secrets=_routing_layer_secrets(settings),
         start_first=published is not Publish.HOST,
         stop_grace=_stop_grace(settings.routing_layer_drain_seconds),
+        hardened=settings.routing_layer_hardened,
     )
 
 
@@ -160,8 +190,9 @@ class HostPorts:
 def assign_ports(wanted: Iterable[str], live: Mapping[str, LiveService], settings: Settings) -> HostPorts:
     """Give every wanted service a stable host port.
 
-    A live service keeps the port it has; a new one gets the lowest free port from `FASTAPI_GROUP_PORT_BASE` up, in
-    the order of names. So a port never moves while its service exists, and nothing has to be remembered.
+    A live service keeps the port it has; a new one gets the lowest free port from `FASTAPI_GROUP_PORT_BASE` up that
+    browsers do not refuse, in the order of names. So a port never moves while its service exists, and nothing has to be
+    remembered. One that browsers refuse, as 6000 was given out once, moves: no page could ever read from it.
     """
     if settings.environment is not Environment.LOCAL:
         return HostPorts({})
@@ -177,7 +208,8 @@ def assign_ports(wanted: Iterable[str], live: Mapping[str, LiveService], setting
     for name in sorted({service.casefold() for service in wanted}):
         own = held.get(name)
         taken = set(ports.values()) | {port for holder, port in held.items() if holder != name}
-        ports[name] = own if own is not None and own >= base else _lowest_free(base, taken)
+        kept = own is not None and own >= base and own not in REFUSED_BY_BROWSERS
+        ports[name] = own if own is not None and kept else _lowest_free(base, taken | REFUSED_BY_BROWSERS)
     return HostPorts(ports)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from reconciler.model import Condition, Item, Plan, Refusal
+from reconciler.model import Condition, Guard, Item, Plan, Reason, Refusal
 from reconciler.survey import Survey
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -41,6 +41,7 @@ class ItemDocument(Document):
         description="What a plan does about it: create, update, repair, remove, wait, conflict; null: nothing."
     )
     detail: str | None = Field(description="What is done about it, or why nothing is, for a person.")
+    reason: Reason | None = Field(description="Why it has its condition, for programs; null: see `detail`.")
     members: int = Field(description="Assets in the group.")
     stream: str | None = Field(description="Name of its ksqlDB stream as stored.")
     topic: str | None = Field(description="Name of its Kafka topic.")
@@ -53,7 +54,7 @@ class ItemDocument(Document):
 class RefusalDocument(Document):
     """A safety rule's no."""
 
-    guard: str = Field(description="Which rule: identity, level, empty, budget, health, limit, size.")
+    guard: Guard = Field(description="Which rule.")
     text: str = Field(description="What it saw and how to go on, for a person.")
     stops: bool = Field(description="Nothing at all is written until it is resolved.")
 
@@ -210,6 +211,7 @@ def _item(item: Item) -> ItemDocument:
         condition=item.condition,
         mark=item.mark.strip() or None,  # type: ignore[arg-type]
         detail=item.detail or None,
+        reason=item.reason,
         members=item.members,
         stream=item.names.stream if item.names else None,
         topic=item.names.topic if item.names else None,

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from reconciler.ksqldb.topology import Topology
-from reconciler.model import Refusal
+from reconciler.model import Guard, Refusal
 from reconciler.registry import Identity
 from reconciler.settings import Policy, Settings
 from reconciler.survey import Published, StreamVerdict, Survey
@@ -145,11 +145,11 @@ def judge(memory: Memory, survey: Survey, settings: Settings, overrides: Overrid
     trouble = survey.observed.source.trouble
     refusals = [*stops]
     if trouble:
-        refusals.append(Refusal("health", f"ksqlDB is not well: {trouble}; no statements, no removals until it is"))
+        refusals.append(Refusal(Guard.HEALTH, f"ksqlDB is not well: {trouble}; no statements, no removals until it is"))
     over = "" if survey.observed.membership.unknown_level else _over_budget(memory, survey, settings)
     approval = approval_id(survey) if over else ""
     if over:
-        refusals.append(Refusal("budget", f"{over}; approve exactly this with --approve {approval}"))
+        refusals.append(Refusal(Guard.BUDGET, f"{over}; approve exactly this with --approve {approval}"))
     ripe = frozenset(group for group in survey.missing if _ripe(memory.missing.get(group), settings, now))
     # A stream that has not been asked whose it is may be one more group that is missing.
     complete = survey.observed.membership.fresh and not survey.observed.source.unasked
@@ -198,15 +198,15 @@ def _stops(survey: Survey, overrides: Overrides) -> tuple[Refusal, ...]:
     other = another_cluster(survey.published, survey.identity)
     if other and not overrides.accept_identity:
         text = f"{other}; if that is meant, run once with --accept-identity"
-        refusals.append(Refusal("identity", text, stops=True))
+        refusals.append(Refusal(Guard.IDENTITY, text, stops=True))
     membership = survey.observed.membership
     if membership.unknown_level:  # a misspelt name, which no option may turn into the removal of all groups
-        refusals.append(Refusal("level", f"{membership.unknown_level}: nothing is changed", stops=True))
+        refusals.append(Refusal(Guard.LEVEL, f"{membership.unknown_level}: nothing is changed", stops=True))
     elif not membership.groups and not overrides.allow_empty:
         empty = f"{membership.assets} assets" if membership.assets else "0 assets: it is empty, or not loaded yet"
         refusals.append(
             Refusal(
-                "empty",
+                Guard.EMPTY,
                 f"the UNS map names no group ({empty}): nothing is changed; if no group is wanted any more, run "
                 "--once --allow-empty",
                 stops=True,

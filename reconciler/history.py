@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from reconciler.controller import Outcome
+from reconciler.outcome import Outcome
 
 
 @dataclass(frozen=True)

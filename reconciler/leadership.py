@@ -20,6 +20,7 @@ import structlog
 
 from reconciler.errors import LeaseLost, PlatformConflict, PlatformError
 from reconciler.lease import BEATS, NAME, WRITE_PART, Candidate, Lease, Sight, must_yield, next_lease, parse, released
+from reconciler.model import CycleResult
 from reconciler.pause import Pause, latest
 from reconciler.platforms.base import Record, Records
 
@@ -40,7 +41,7 @@ def own_name() -> str:
 class Hold:
     """Why nothing may be written: the cycle's result, and words."""
 
-    result: str
+    result: CycleResult
     text: str
 
 
@@ -147,13 +148,13 @@ class Leadership:
         written since it looked.
         """
         if self._paused and self.pause is not None:
-            return Hold("paused", self.pause.text)
+            return Hold(CycleResult.PAUSED, self.pause.text)
         if self._yields:
-            return Hold("standby", f"the lease goes to {self.lease.wanted}, which asks for it")
+            return Hold(CycleResult.STANDBY, f"the lease goes to {self.lease.wanted}, which asks for it")
         if not self.leads:
-            return Hold("standby", self._why_not())
+            return Hold(CycleResult.STANDBY, self._why_not())
         if self._looked_in != self._stretch:
-            return Hold("standby", "the lease was taken just now, and everything must be read again first")
+            return Hold(CycleResult.STANDBY, "the lease was taken just now, and everything must be read again first")
         return None
 
     @contextmanager
@@ -184,7 +185,7 @@ class Leadership:
 
     def start(self) -> None:
         """Beat once here, so that a free lease is held when this returns, and then in a thread."""
-        self.beat()
+        self._beat_safely()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self._thread.start()
 
@@ -205,16 +206,19 @@ class Leadership:
             record = self._records.records().get(NAME)
             if record is not None and self.me.name in (record.fields.get("holder"), record.fields.get("wanted")):
                 self._records.write_record(NAME, released(self.me, parse(record.fields)).fields, record)
-        except PlatformError as error:
+        except Exception as error:  # noqa: BLE001 - a process that ends must come to its end
             log.warning("lease: not given up, others wait until it has run out", error=str(error))
 
     def _run(self) -> None:
         while not self._ended.wait(self._interval()):
-            try:
-                self.beat()
-            except Exception:
-                # The lease lapses by itself, which is safe; a thread that has ended would never seek it again.
-                log.exception("lease: bug")
+            self._beat_safely()
+
+    def _beat_safely(self) -> None:
+        try:
+            self.beat()
+        except Exception:
+            # The lease lapses by itself, which is safe; a thread that has ended would never seek it again.
+            log.exception("lease: bug")
 
     def _interval(self) -> float:
         beat = self.me.seconds / BEATS

@@ -12,6 +12,7 @@ hands it over between two writes, and has it back afterwards.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -58,18 +59,26 @@ class Lease:
 
 
 def parse(fields: Mapping[str, str]) -> Lease:
-    """Read a record; what somebody spoilt by hand reads as a default, and is replaced at the next change of hands."""
+    """Read a record of this or another version; unknown fields are ignored, spoilt ones read as defaults.
+
+    One that names no holder in a way that we know is taken for held: whoever wrote it may be writing. What it says is
+    part of the holder's name, so that any change of it counts as a sign of life.
+    """
+    holder = fields.get("holder")
+    if not isinstance(holder, str):
+        digest = hashlib.sha256(repr(sorted(fields.items(), key=repr)).encode("utf-8", "surrogatepass"))
+        holder = f"unreadable-{digest.hexdigest()[:8]}"
     return Lease(
-        holder=fields.get("holder", ""),
-        term=int(_number(fields.get("term", ""))),
-        beat=int(_number(fields.get("beat", ""))),
-        seconds=min(_number(fields.get("seconds", "")), LONGEST) or Lease.seconds,
-        wanted=fields.get("wanted", ""),
+        holder=holder,
+        term=int(_number(fields.get("term"))),
+        beat=int(_number(fields.get("beat"))),
+        seconds=min(_number(fields.get("seconds")), LONGEST) or Lease.seconds,
+        wanted=wanted if isinstance(wanted := fields.get("wanted", ""), str) else "",
     )
 
 
-def _number(text: str) -> float:
-    return float(text) if _NUMBER.fullmatch(text) else 0.0
+def _number(text: object) -> float:
+    return float(text) if isinstance(text, str) and _NUMBER.fullmatch(text) else 0.0
 
 
 @dataclass(frozen=True)
@@ -93,15 +102,21 @@ class Sight:
 
     lease: Lease | None = None
     since: float = 0.0
+    longest: float = 0.0
 
     def of(self, lease: Lease | None, now: float) -> Sight:
-        """See the record now."""
-        same = self.lease is not None and lease is not None and _life(lease) == _life(self.lease)
-        return Sight(lease, self.since if same else now)
+        """See the record now; of the durations that it has had since the last beat the longest counts."""
+        seconds = lease.seconds if lease is not None else 0.0
+        if self.lease is not None and lease is not None and _life(lease) == _life(self.lease):
+            return Sight(lease, self.since, max(seconds, self.lease.seconds, self.longest))
+        return Sight(lease, now, seconds)
 
-    def stale(self, now: float) -> bool:
-        """Whether whoever should change the record has not done so for its whole duration."""
-        return self.lease is not None and now - self.since >= self.lease.seconds
+    def stale(self, now: float, at_least: float = 0.0) -> bool:
+        """Whether whoever should change the record has not done so for its whole duration.
+
+        The record may have been spoilt: a duration that is shorter than the waiter's own is not believed.
+        """
+        return self.lease is not None and now - self.since >= max(self.lease.seconds, self.longest, at_least)
 
 
 def _life(lease: Lease) -> tuple[str, int, int]:
@@ -126,13 +141,15 @@ def next_lease(me: Candidate, sight: Sight, now: float, *, paused: bool, writing
     lease = sight.lease
     if lease is not None and lease.holder == me.name:
         closed = paused or must_yield(me, lease)
-        return released(me, lease) if closed and not writing else replace(lease, beat=lease.beat + 1)
+        return (
+            released(me, lease) if closed and not writing else replace(lease, beat=lease.beat + 1, seconds=me.seconds)
+        )
     if paused:
         return None
     if lease is None:
         return Lease(me.name, 1, 0, me.seconds)
     free = lease.holder == "" and lease.wanted in ("", me.name)
-    if free or sight.stale(now):
+    if free or sight.stale(now, me.seconds):
         return Lease(me.name, lease.term + 1, 0, me.seconds)
     if me.insists and not lease.wanted:
         return replace(lease, wanted=me.name)

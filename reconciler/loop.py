@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
-from reconciler.controller import Controller, Outcome
+from reconciler.controller import Controller
 from reconciler.history import History
+from reconciler.model import CycleResult, Part, WriteResult
+from reconciler.outcome import Outcome
 from reconciler.pause import Pause, put
-
-#: Least seconds between the starts of two cycles, however many events come.
-MIN_GAP = 1.0
-#: Seconds without a tick after which a loop is taken for dead: longer than the longest bounded cycle.
-DEAD_AFTER = 300.0
+from reconciler.schedule import Pace, Polling, under_way
 
 
 class Loop:
-    """Runs cycles until told to stop; a nudge shortens the sleep."""
+    """Runs cycles until told to stop; a nudge shortens the sleep. No exception ends it."""
 
     def __init__(
-        self, controller: Controller, interval: float, monotonic: Callable[[], float] = time.monotonic
+        self,
+        controller: Controller,
+        interval: float,
+        monotonic: Callable[[], float] = time.monotonic,
+        pace: Pace | None = None,
     ) -> None:
-        """Run cycles of ``controller`` every ``interval`` seconds, sooner while something is on its way."""
+        """Run cycles of ``controller`` every ``interval`` seconds, sooner where something can have changed."""
         self.controller = controller
         self.interval = interval
+        self.pace = pace or Pace()
+        self._polling = Polling()
         self.ticked = monotonic()
         self.outcome: Outcome | None = None
         self.history = History()
@@ -38,7 +44,7 @@ class Loop:
     @property
     def alive(self) -> bool:
         """Whether the loop turns."""
-        return self._monotonic() - self.ticked < DEAD_AFTER
+        return self._monotonic() - self.ticked < self.pace.dead_after
 
     @property
     def paused(self) -> bool:
@@ -71,23 +77,45 @@ class Loop:
     def run(self) -> None:
         """Run until `stop`."""
         while not self._stopped.is_set():
-            started = self._monotonic()
-            self._tick()
-            with self._cycling:
-                self.outcome = self.controller.cycle()
-            self.history = self.history.after(self.outcome, self.controller.clocks.wall())
-            self._tick()
-            self._sleep(started)
+            try:
+                self._turn()
+            except Exception as error:  # noqa: BLE001 - the operator must go on; what reports it can fail, too
+                with suppress(Exception):
+                    self.controller.bug(Part.LOOP, error)
+                self._wake.wait(min(self.interval, self.pace.dead_after / 2))
+                self._wake.clear()
+
+    def _turn(self) -> None:
+        started = self._monotonic()
+        self._tick()
+        with self._cycling:
+            self.outcome = self.controller.cycle()
+        self.history = self.history.after(self.outcome, self.controller.clocks.wall())
+        self._tick()
+        self._sleep(started, started + self._delay(self.outcome))
 
     def _tick(self) -> None:
         self.ticked = self._monotonic()
 
-    def _sleep(self, started: float) -> None:
-        """Wait for the interval or a nudge, in slices, so that the age of the last tick stays small."""
-        if self._stopped.wait(max(0.0, MIN_GAP - (self._monotonic() - started))):
+    def _delay(self, outcome: Outcome) -> float:
+        """Return how many seconds after its start a cycle is followed by the next one."""
+        before, self._polling = self._polling, Polling()
+        plan, held = outcome.plan, outcome.result in (CycleResult.PAUSED, CycleResult.STANDBY)
+        delay = self.interval
+        if outcome.result is CycleResult.STANDBY and self.controller.authority.role == "leader":
+            delay = self.pace.gap  # held, and held again: everything must be read once more
+        elif not held and any(result.outcome is WriteResult.OK for result in outcome.results):
+            delay = self.pace.gap
+        elif not held and plan is not None and (seen := under_way(plan)) is not None:
+            self._polling = before.after(seen, self.pace)
+            delay = self._polling.gap
+        due = self.controller.due(outcome)
+        return max(self.pace.gap, min(delay, self.interval, due if math.isfinite(due) else delay))
+
+    def _sleep(self, started: float, until: float) -> None:
+        """Wait for a moment or a nudge, in slices, so that the age of the last tick stays small."""
+        if self._stopped.wait(max(0.0, self.pace.gap - (self._monotonic() - started))):
             return
-        busy = self.outcome is not None and self.outcome.busy
-        until = started + (MIN_GAP if busy else self.interval)
         while not self._stopped.is_set() and self._monotonic() < until:
             self._tick()
             if self._wake.wait(min(1.0, max(0.0, until - self._monotonic()))):

@@ -13,13 +13,21 @@ from prometheus_client.core import REGISTRY
 
 from reconciler.apply import Result
 from reconciler.errors import KsqlError, ReconcilerError
-from reconciler.model import Action, Condition, Plan, UpdateService
+from reconciler.model import (
+    Action,
+    BlockReason,
+    Condition,
+    CycleResult,
+    Guard,
+    Part,
+    Plan,
+    UpdateService,
+    WriteResult,
+)
 from reconciler.survey import Survey
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series for each counter that nobody asked for
 
-RESULTS = ("in_sync", "changed", "progressing", "refused", "read_error", "write_error", "paused", "standby", "bug")
-GUARDS = ("identity", "level", "empty", "budget", "health", "limit", "size")
 KINDS = (
     "unreachable",
     "not_ready",
@@ -58,7 +66,9 @@ class Metrics:
         self.reconciles = Counter("reconciler_reconcile", "Cycles by result", ["result"], registry=r)
         self.seconds = Histogram("reconciler_reconcile_time_seconds", "Duration of a cycle", buckets=_TIMES, registry=r)
         self.last_success = Gauge(
-            "reconciler_last_success_timestamp_seconds", "When a cycle last ended without an error", registry=r
+            "reconciler_last_success_timestamp_seconds",
+            "When a cycle last ended in which no read and no write had failed",
+            registry=r,
         )
         self.read_errors = Counter(
             "reconciler_source_read_errors", "Reads that failed or were not complete", ["source", "kind"], registry=r
@@ -89,10 +99,19 @@ class Metrics:
         self.paused = Gauge("reconciler_paused", "1 while a pause holds all writes back", registry=r)
         self.leader = Gauge("reconciler_leader", "1 while this operator holds the lease", registry=r)
         self.lease_info = Gauge("reconciler_lease_info", "Who holds the lease", ["holder"], registry=r)
+        self.bugs = Counter(
+            "reconciler_bugs",
+            "Unexpected exceptions, by part of the operator",
+            ["part"],
+            registry=r,
+        )
+        self.contested = Gauge(
+            "reconciler_contested_objects", "Objects that are not written because another writer undoes it", registry=r
+        )
         self._create_labels()
 
     def _create_labels(self) -> None:
-        for result in RESULTS:
+        for result in CycleResult:
             self.reconciles.labels(result)
         for source, kind in product(("ksqldb", "platform"), KINDS):
             self.read_errors.labels(source, kind)
@@ -100,13 +119,15 @@ class Metrics:
             self.live.labels(kind)
         for condition in Condition:
             self.groups.labels(condition.value)
-        for action, result in product(_verbs(Action), ("ok", "error", "skipped")):
-            self.actions.labels(action, result)
-        for guard in GUARDS:
+        for action, ended in product(_verbs(Action), WriteResult):
+            self.actions.labels(action, ended)
+        for guard in Guard:
             self.guard.labels(guard)
             self.blocked.labels(guard)
-        for reason in ("grace", "question", "collapse"):
+        for reason in BlockReason:
             self.blocked.labels(reason)
+        for part in Part:
+            self.bugs.labels(part)
         for target in ("ksqldb", "platform"):
             self.request_seconds.labels(target)
 
@@ -131,11 +152,11 @@ class Metrics:
         tally = Tally(item.condition for item in plan.items if item.group is not None)
         for condition in Condition:
             self.groups.labels(condition.value).set(tally[condition])
-        active = {refusal.guard for refusal in plan.refusals}
-        for guard in GUARDS:
+        active: set[Guard | BlockReason] = {refusal.guard for refusal in plan.refusals}
+        for guard in Guard:
             self.guard.labels(guard).set(guard in active)
         if survey.missing:
-            for reason in active or {"grace"}:
+            for reason in active or {BlockReason.GRACE}:
                 self.blocked.labels(reason).inc()
 
     def registry(self, revision: str, size: int) -> None:
@@ -165,4 +186,4 @@ def _verbs(kind: type[Action]) -> list[str]:
     return own + [verb for sub in kind.__subclasses__() for verb in _verbs(sub)]
 
 
-__all__ = ["GUARDS", "KINDS", "RESULTS", "Metrics"]
+__all__ = ["KINDS", "Metrics"]

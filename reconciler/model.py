@@ -66,7 +66,8 @@ class SourceState:
         topics: names of all Kafka topics; None where they were not read at this look.
         strays: the statements that made streams which no query writes and no asset's group has, by the stream's name;
             ``""`` for one that ksqlDB does not let us see.
-        unasked: names of such streams whose statement is not known yet.
+        unasked: such streams whose statement is not known yet, each with the error of the last question; ``""`` for
+            one that has not been asked.
     """
 
     identity: Identity
@@ -76,7 +77,7 @@ class SourceState:
     queries: Mapping[str, Query]
     topics: frozenset[str] | None = None
     strays: Mapping[str, str] = field(default_factory=dict)
-    unasked: frozenset[str] = frozenset()
+    unasked: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,69 @@ class Observed:
     source: SourceState
     platform: PlatformState
     membership: Membership
+
+
+class CycleResult(StrEnum):
+    """How a cycle ended; the values of the label ``result`` of ``reconciler_reconcile_total``."""
+
+    IN_SYNC = "in_sync"
+    CHANGED = "changed"
+    PROGRESSING = "progressing"
+    REFUSED = "refused"
+    READ_ERROR = "read_error"
+    WRITE_ERROR = "write_error"
+    PAUSED = "paused"
+    STANDBY = "standby"
+    BUG = "bug"
+
+
+class WriteResult(StrEnum):
+    """How a write ended; the values of the label ``result`` of ``reconciler_actions_total``."""
+
+    OK = "ok"
+    ERROR = "error"
+    SKIPPED = "skipped"
+    BUG = "bug"
+
+
+class Guard(StrEnum):
+    """A safety rule that can refuse."""
+
+    IDENTITY = "identity"
+    LEVEL = "level"
+    EMPTY = "empty"
+    BUDGET = "budget"
+    HEALTH = "health"
+    LIMIT = "limit"
+    SIZE = "size"
+
+
+class BlockReason(StrEnum):
+    """Why a removal does not happen now, where no `Guard` refuses it."""
+
+    GRACE = "grace"
+    QUESTION = "question"
+    COLLAPSE = "collapse"
+
+
+class Reason(StrEnum):
+    """Why an object has its condition, as one word that programs can compare."""
+
+    CONTESTED = "Contested"
+    WRITE_FAILED = "WriteFailed"
+    BUG = "InternalError"
+
+
+class Part(StrEnum):
+    """Parts of a cycle that are isolated: an unexpected exception in one ends neither the others nor the cycle."""
+
+    CYCLE = "cycle"
+    PLAN = "plan"
+    WRITE = "write"
+    QUESTION = "question"
+    OWNERSHIP = "ownership"
+    REPORT = "report"
+    LOOP = "loop"
 
 
 class Effect(Enum):
@@ -360,6 +424,7 @@ class Item:
         wanted: tasks asked for.
         url: where it is served, as registered; None where it is not.
         serves: as many tasks run as should, be it those of before an update, and nothing is wrong with its stream.
+        reason: why it has its condition; None where ``detail`` alone says it.
     """
 
     title: str
@@ -373,15 +438,24 @@ class Item:
     wanted: int = 0
     url: str | None = None
     serves: bool = False
+    reason: Reason | None = None
 
 
 @dataclass(frozen=True)
 class Refusal:
     """A guard's no: which rule, what it saw and how to go on. ``stops`` means that nothing at all is written."""
 
-    guard: str
+    guard: Guard
     text: str
     stops: bool = False
+
+
+@dataclass(frozen=True)
+class Bug:
+    """An unexpected exception in the plan of one object, which is left as it is."""
+
+    key: str
+    error: Exception
 
 
 @dataclass(frozen=True)
@@ -399,6 +473,8 @@ class Plan:
         approval: id by which exactly the refused deletes can be approved; ``""`` where none are refused.
         notes: what a person should know besides.
         unknown: number of streams without a query that are still to be asked whose they are.
+        bugs: objects that could not be planned because of an unexpected exception.
+        left_out: keys of everything that was not planned, because of `bugs` of this plan or an earlier one.
     """
 
     actions: tuple[Action, ...] = ()
@@ -411,12 +487,15 @@ class Plan:
     approval: str = ""
     notes: tuple[str, ...] = field(default=())
     unknown: int = 0
+    bugs: tuple[Bug, ...] = ()
+    left_out: frozenset[str] = frozenset()
 
     @property
     def settled(self) -> bool:
         """Nothing to do, nothing on its way, and nothing left to find out."""
         busy = (Condition.PROGRESSING, Condition.LEAVING)
-        return not self.actions and not self.unknown and not any(item.condition in busy for item in self.items)
+        open_ends = self.actions or self.unknown or self.left_out
+        return not open_ends and not any(item.condition in busy for item in self.items)
 
     @property
     def in_sync(self) -> bool:

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from reconciler.settings import Settings
-from reconciler.text import safe
+from reconciler.text import printable
 
 _SAFE = ("GET", "HEAD")
 _BROWSERS = ("Origin", "Sec-Fetch-Site")
@@ -80,8 +80,8 @@ def known_hosts(allowed: Collection[str]) -> Any:
         if wrong is None:
             return await handler(request)
         detail = (
-            f"this operator is not asked by the name {safe(wrong[:_SHOWN])!r}: use an address or a name without a dot, "
-            "or add the name to RECONCILER_ALLOWED_HOSTS"
+            f"this operator is not asked by the name {printable(wrong[:_SHOWN])!r}: use an address or a name without a "
+            "dot, or add the name to RECONCILER_ALLOWED_HOSTS"
         )
         status = HTTPStatus.MISDIRECTED_REQUEST
         return web.json_response({"title": "another host", "detail": detail}, status=status)

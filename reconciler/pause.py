@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 from reconciler.errors import PlatformConflict
 from reconciler.platforms.base import Record, Records
-from reconciler.text import safe
+from reconciler.text import printable
 
 #: Name of the record.
 NAME = "pause"
@@ -50,8 +50,8 @@ class Pause:
     def text(self) -> str:
         """The pause as part of a sentence; it does not depend on the present time."""
         until = f"{self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until else "now"
-        reason = f": {safe(self.reason)}" if self.reason else ""
-        return f"paused until {until} by {safe(self.by)}{reason}"
+        reason = f": {printable(self.reason)}" if self.reason else ""
+        return f"paused until {until} by {printable(self.by)}{reason}"
 
     def active(self, now: datetime) -> bool:
         """Whether it holds writes back at this time; an end that no command could have set is nonsense and does not."""
@@ -76,12 +76,16 @@ def latest(before: Pause | None, records: Mapping[str, Record]) -> Pause | None:
 
 
 def parse(fields: Mapping[str, str]) -> Pause:
-    """Read a record; an end that cannot be read is none, so that nothing is paused for ever."""
+    """Read a record of this or another version; an end that cannot be read is none, so that nothing waits for ever."""
+    until, by, reason = (
+        value if isinstance(value := fields.get(name), str) else "" for name in ("until", "by", "reason")
+    )
     try:
-        until = datetime.strptime(fields.get("until", ""), _FORM).replace(tzinfo=UTC)
-    except ValueError:
-        return Pause(None, fields.get("by", ""))
-    return Pause(until, fields.get("by", ""), fields.get("reason", ""))
+        end = datetime.fromisoformat(until)
+        end = (end if end.tzinfo is not None else end.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):  # an end in the year 1 or 9999 leaves the calendar in another time zone
+        return Pause(None, by)
+    return Pause(end, by, reason)
 
 
 def put(records: Records, pause: Pause) -> None:

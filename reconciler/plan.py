@@ -7,13 +7,15 @@ interruption anywhere is continued by the next cycle.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 
 from reconciler.desired import (
     HostPorts,
     assign_ports,
     group_spec,
+    routing_layer_name,
     state_api_name,
     state_api_spec,
 )
@@ -25,8 +27,10 @@ from reconciler.model import (
     CreateStream,
     DropStream,
     Effect,
+    Guard,
     Item,
     Plan,
+    Reason,
     Refusal,
     RemoveService,
 )
@@ -34,8 +38,9 @@ from reconciler.names import GroupNames
 from reconciler.plan_registry import fitting, next_registry, old_registries, publish
 from reconciler.plan_services import left_alone, routing_step, service_step
 from reconciler.plan_streams import old_shared, shared_actions, stream_step
+from reconciler.registry import revision_of
 from reconciler.settings import Policy, Settings
-from reconciler.steps import Facts, Step, conflict, failing
+from reconciler.steps import Facts, Isolated, Step, conflict, failing
 from reconciler.survey import StreamCheck, StreamVerdict, Survey
 
 _ALLOWED = {
@@ -46,15 +51,37 @@ _ALLOWED = {
 
 
 def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
-    """Plan one cycle."""
+    """Plan one cycle.
+
+    A plan is made whatever was observed: what is planned for one object is isolated from the others.
+    """
+    parts = Isolated(facts)
     ports = assign_ports(_published_services(survey, facts), survey.observed.platform.services, facts.settings)
     shared = survey.shared
-    steps = [_group_step(survey, verdict, facts, ports, shared, names) for names in survey.wanted.values()]
+    steps = [
+        parts.step(
+            _described(Item("", Condition.DEGRADED), survey, names),
+            partial(_group_step, survey, verdict, facts, ports, shared, names),
+        )
+        for names in survey.wanted.values()
+    ]
     steps += [conflict(group, reason) for group, reason in survey.losers.items()]
-    leaving = [_leaving_step(survey, verdict, facts, group) for group in sorted(survey.missing)]
-    registry, too_large = fitting(next_registry(survey, verdict, facts, ports, steps), survey)
-    state_api = service_step(survey, facts, state_api_spec(facts.settings, ports.of(state_api_name(facts.settings))))
-    routing = routing_step(survey, facts, registry)
+    leaving = [
+        parts.step(_leaving_item(survey, verdict, group), partial(_leaving_step, survey, verdict, facts, group))
+        for group in sorted(survey.missing)
+    ]
+    published = survey.published.document if survey.published else None
+    registry, too_large = parts.part(
+        "registry", lambda: fitting(next_registry(survey, verdict, facts, ports, steps), survey), (published, ())
+    )
+    state_api = parts.step(
+        Item(f"service {state_api_name(facts.settings)}", Condition.READY),
+        lambda: service_step(survey, facts, state_api_spec(facts.settings, ports.of(state_api_name(facts.settings)))),
+    )
+    routing = parts.step(
+        Item(f"service {routing_layer_name(facts.settings)}", Condition.READY),
+        lambda: routing_step(survey, facts, registry),
+    )
     actions = [
         *shared_actions(verdict, shared, facts),
         *_all(steps),
@@ -62,8 +89,8 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
         *publish(survey, registry),
         *routing.actions,
         *_all(leaving),
-        *old_shared(survey, facts, shared),
-        *old_registries(survey, facts),
+        *parts.part("earlier shared streams", lambda: old_shared(survey, facts, shared), []),
+        *parts.part("earlier registries", lambda: old_registries(survey, facts, registry), []),
     ]
     full = _no_room(actions, survey, facts)
     if full:
@@ -71,7 +98,7 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
     kept = () if verdict.stopped else _permitted(actions, verdict, facts.settings, _waiting(full, steps))
     items = [_held(step, kept, facts.settings) for step in (*steps, *leaving)]
     items.sort(key=lambda item: item.group or "")
-    before = survey.published.document.groups if survey.published else {}
+    before = published.groups if published else {}
     after = registry.groups if registry else before
     return Plan(
         actions=kept,
@@ -80,23 +107,41 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
             *(_held(step, kept, facts.settings) for step in (state_api, routing) if step.item.detail != "-"),
         ),
         registry=registry,
-        registry_before=survey.published.document.revision if survey.published else None,
+        registry_before=revision_of(survey.published.live.data) if survey.published else None,
         added=tuple(sorted(after.keys() - before.keys())),
         removed=tuple(sorted(before.keys() - after.keys())),
         refusals=(*verdict.refusals, *full, *too_large),
         approval=verdict.approval,
         notes=(
             *(f"{name}: {why}" for name, why in survey.unreadable.items()),
+            *(f"{key}: {error}" for key, error in parts.left_out.items()),
+            *_failures_of_all(kept, (state_api, routing), facts),
             *left_alone(survey, facts.settings),
-            *_still_to_ask(len(survey.observed.source.unasked)),
+            *_unknown_owners(survey.observed.source.unasked),
         ),
         unknown=len(survey.observed.source.unasked),
+        bugs=tuple(parts.bugs),
+        left_out=frozenset(parts.left_out),
     )
 
 
-def _still_to_ask(number: int) -> tuple[str, ...]:
-    streams = "1 stream without a query is" if number == 1 else f"{number} streams without a query are"
-    return (f"{streams} still to be asked whose it was; until then nothing is removed",) if number else ()
+def _failures_of_all(actions: Iterable[Action], steps: Iterable[Step], facts: Facts) -> Iterator[str]:
+    """Say why writes failed that serve all groups and that no item speaks of, such as that of the shared stream."""
+    told = {action.key for step in steps for action in step.actions}
+    keys = dict.fromkeys(action.key for action in actions if action.group is None and action.key not in told)
+    texts = {**facts.failures, **facts.contested}
+    return (f"{key}: {texts[key]}" for key in keys if key in texts)
+
+
+def _unknown_owners(unasked: Mapping[str, str]) -> tuple[str, ...]:
+    if not unasked:
+        return ()
+    streams = (
+        "1 stream without a running query" if len(unasked) == 1 else f"{len(unasked)} streams without running queries"
+    )
+    failed = [f"{name}: {error}" for name, error in sorted(unasked.items()) if error]
+    why = f" (asking failed: {failed[0]})" if failed else ""
+    return (f"Ownership of {streams} is unknown; deletions are suspended until it is determined{why}",)
 
 
 def _held(step: Step, kept: Collection[Action], settings: Settings) -> Item:
@@ -123,7 +168,7 @@ def _no_room(actions: Iterable[Action], survey: Survey, facts: Facts) -> tuple[R
         f"{new} streams are to be created, but ksqlDB has {there} of {facts.query_limit} persistent queries: raise "
         "ksql.query.persistent.active.limit, or group by a coarser level"
     )
-    return (Refusal("limit", text),)
+    return (Refusal(Guard.LIMIT, text),)
 
 
 def _waiting(full: tuple[Refusal, ...], steps: Iterable[Step]) -> frozenset[str]:
@@ -160,12 +205,24 @@ def _group_step(
     actions = stream.actions + _after_stream(stream, service, proven=_is_proven(survey, stream, names))
     if stream.item.condition is Condition.DEGRADED and not stream.actions:
         item = replace(stream.item, running=service.item.running, wanted=service.item.wanted)
-    elif stream.actions:
+    elif stream.item.condition is not Condition.READY:
         item = replace(service.item, condition=Condition.PROGRESSING, mark=stream.item.mark, serves=False)
         item = replace(item, detail=_joined(stream.item.detail, service.item.detail))
     else:
         item = service.item
+    if shared.verdict is not StreamVerdict.IN_SYNC and stream.item.condition is not Condition.READY:
+        item = _behind_shared(item, facts)
     return Step(_described(failing(item, actions, facts), survey, names), actions)
+
+
+def _behind_shared(item: Item, facts: Facts) -> Item:
+    """Say why the shared stream cannot be made, which is what this group waits for."""
+    key = f"stream {facts.topology.shared_name}"
+    for texts, reason in ((facts.contested, Reason.CONTESTED), (facts.failures, Reason.WRITE_FAILED)):
+        if key in texts:
+            detail = f"the shared stream: {texts[key]}"
+            return replace(item, condition=Condition.DEGRADED, mark="!", detail=detail, reason=reason)
+    return item
 
 
 def _is_proven(survey: Survey, stream: Step, names: GroupNames) -> bool:
@@ -207,10 +264,9 @@ def _published_services(survey: Survey, facts: Facts) -> list[str]:
     return [*services, state_api_name(facts.settings)]
 
 
-def _leaving_step(survey: Survey, verdict: Verdict, facts: Facts, group: str) -> Step:
-    """What is left of a group without assets, one step a cycle: registry, drain time, service, stream."""
+def _leaving_item(survey: Survey, verdict: Verdict, group: str) -> Item:
     owned = survey.owned[group]
-    item = Item(
+    return Item(
         f"group {group}",
         Condition.LEAVING,
         "?",
@@ -219,6 +275,11 @@ def _leaving_step(survey: Survey, verdict: Verdict, facts: Facts, group: str) ->
         url=owned.url,
         running=owned.service.running if owned.service else 0,
     )
+
+
+def _leaving_step(survey: Survey, verdict: Verdict, facts: Facts, group: str) -> Step:
+    """What is left of a group without assets, one step a cycle: registry, drain time, service, stream."""
+    owned, item = survey.owned[group], _leaving_item(survey, verdict, group)
     if group not in verdict.retire:
         return Step(replace(item, condition=Condition.HELD) if verdict.held else item)
     if owned.url is not None:
@@ -226,10 +287,11 @@ def _leaving_step(survey: Survey, verdict: Verdict, facts: Facts, group: str) ->
     if owned.service is not None:
         if group not in verdict.drained:
             return Step(replace(item, mark="-", detail="is being drained"))
-        gone = RemoveService(owned.service, group)
-        return Step(replace(item, mark="-", detail=f"remove service {owned.service.name}"), (gone,))
-    if owned.stream is None:
+        gone: Action = RemoveService(owned.service, group)
+        item = replace(item, mark="-", detail=f"remove service {owned.service.name}")
+    elif owned.stream is not None:
+        gone = DropStream(owned.stream, group, facts.settings.delete_topics)
+        item = replace(item, mark="-", detail=f"drop stream {owned.stream}")
+    else:
         return Step(item)
-    failure = facts.failures.get(f"stream {owned.stream}")
-    drop = DropStream(owned.stream, group, facts.settings.delete_topics)
-    return Step(replace(item, mark="-", detail=failure or f"drop stream {owned.stream}"), (drop,))
+    return Step(replace(failing(item, (gone,), facts), condition=Condition.LEAVING), (gone,))

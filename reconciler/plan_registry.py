@@ -8,12 +8,13 @@ from itertools import pairwise
 from reconciler.desired import HostPorts, state_api_name
 from reconciler.errors import RegistryError
 from reconciler.guards import Verdict
-from reconciler.model import Action, PublishRegistry, Refusal, RemoveRegistry
+from reconciler.model import Action, Guard, PublishRegistry, Refusal, RemoveRegistry
 from reconciler.names import GroupNames
-from reconciler.registry import Registry
+from reconciler.platforms.base import is_named
+from reconciler.registry import Registry, replaced
 from reconciler.settings import Settings
 from reconciler.steps import Facts, Step
-from reconciler.survey import Survey
+from reconciler.survey import Survey, newest_first
 
 
 def next_registry(
@@ -36,6 +37,7 @@ def next_registry(
         return None
     return Registry(
         identity=survey.identity,
+        replaces=replaced(survey.published.document if survey.published else None, survey.identity),
         groups=urls,
         state_api=_state_url(facts.settings, ports),
         membership=facts.lookup,
@@ -43,13 +45,17 @@ def next_registry(
 
 
 def fitting(registry: Registry | None, survey: Survey) -> tuple[Registry | None, tuple[Refusal, ...]]:
-    """Keep the published document where the next one would be larger than any config can be."""
-    try:
-        if registry is not None:
-            registry.canonical()
-    except RegistryError as error:
-        return (survey.published.document if survey.published else None), (Refusal("size", str(error)),)
-    return registry, ()
+    """Keep the published document where no proxy would take the next one, or no config could hold it."""
+    refusals: tuple[Refusal, ...] = ()
+    for document in (registry, survey.published.document if survey.published else None):
+        try:
+            if document is not None:
+                document.canonical()
+        except RegistryError as error:
+            refusals = refusals or (Refusal(Guard.SIZE, str(error)),)
+        else:
+            return document, refusals
+    return None, refusals
 
 
 def _url(names: GroupNames, settings: Settings, ports: HostPorts) -> str:
@@ -67,18 +73,40 @@ def _state_url(settings: Settings, ports: HostPorts) -> str:
 
 
 def publish(survey: Survey, registry: Registry | None) -> list[Action]:
-    """Publish the document unless it is the current one; also over a newer one that cannot be read."""
+    """Publish the document unless it is the one and only current one.
+
+    Also over a newer one that cannot be read, and over another one of an equal or higher number, which a program that
+    was rolled back or a late write has left: which of the two is current would be a matter of chance.
+    """
     if registry is None:
         return []
-    if survey.published and survey.published.document == registry and not survey.unreadable:
-        return []
-    newest = max((live.sequence for live in survey.observed.platform.registries), default=0)
-    return [PublishRegistry(registry, newest + 1)]
+    registries, published = survey.observed.platform.registries, survey.published
+    # By its bytes: one that was read without the fields of a newer operator, or in an older form, is another document.
+    if published is not None and published.live.data == registry.canonical():
+        current = published.live
+        if not any(live.sequence >= current.sequence for live in registries if live.name != current.name):
+            return []
+    newest = max((live.sequence for live in registries), default=0)
+    return [PublishRegistry(registry, max(newest, 0) + 1)]
 
 
-def old_registries(survey: Survey, facts: Facts) -> list[Action]:
-    """Forget all but the newest documents; never one that a service mounts, nor the one that made it out of date."""
-    registries = survey.observed.platform.registries
-    successors = {newer.name for newer, older in pairwise(registries) if older.mounted}
-    stale = registries[facts.settings.registry_keep :]
-    return [RemoveRegistry(live) for live in stale if not live.mounted and live.name not in successors]
+def old_registries(survey: Survey, facts: Facts, registry: Registry | None) -> list[Action]:
+    """Forget all but the newest documents.
+
+    Never the current one or the next, one that a service mounts, or the one that made that out of date.
+    """
+    registries = newest_first(survey.observed.platform.registries)
+    needed = {live.name for live in registries if live.mounted}
+    needed |= {newer.name for newer, older in pairwise(registries) if older.mounted}
+    if survey.published is not None:
+        needed.add(survey.published.live.name)
+    if registry is not None:
+        needed.add(registry_name(facts.settings, registry))
+    prefix = facts.settings.resource_prefix
+    stale = (live for live in registries[facts.settings.registry_keep :] if is_named(live, prefix))
+    return [RemoveRegistry(live) for live in stale if live.name not in needed]
+
+
+def registry_name(settings: Settings, registry: Registry) -> str:
+    """Return the name under which a document is published."""
+    return f"{settings.resource_prefix}_registry-{registry.revision}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reconciler.desired import routing_layer_name, routing_layer_spec, state_api_name
+from reconciler.desired import is_ours, routing_layer_name, routing_layer_spec, state_api_name
 from reconciler.model import Condition, CreateService, Item, RemoveService, UpdateService
+from reconciler.plan_registry import registry_name
+from reconciler.platforms.advice import advice
 from reconciler.platforms.base import Kind, LiveRegistry, LiveService, ServiceSpec, drift
 from reconciler.registry import Registry
 from reconciler.settings import Environment, Settings
@@ -34,7 +36,7 @@ def service_step(survey: Survey, facts: Facts, spec: ServiceSpec) -> Step:
         busy = replace(item, condition=Condition.PROGRESSING, mark="~", detail=f"update service: {text}")
         update = (UpdateService(live, spec, differences),)
         return Step(failing(busy, update, facts), update)
-    return Step(_health(item, live))
+    return Step(_health(item, live, facts))
 
 
 def _foreign(live: LiveService, spec: ServiceSpec, settings: Settings) -> str:
@@ -51,21 +53,45 @@ def _foreign(live: LiveService, spec: ServiceSpec, settings: Settings) -> str:
     return ""
 
 
-def _health(item: Item, live: LiveService) -> Item:
+def _health(item: Item, live: LiveService, facts: Facts) -> Item:
     """Say how a service without drift fares, in the engine's own words where it does not run."""
     item = replace(item, serves=live.running >= item.wanted > 0)
     if live.update_state in ("paused", "rollback_paused", "rollback_completed"):
-        detail = f"update {live.update_state}: {live.error or 'see docker service ps'}"
+        detail = f"update {live.update_state}: {_advised(live) or 'see docker service ps'}"
         return replace(item, condition=Condition.DEGRADED, mark="!", detail=detail)
     if live.running < item.wanted:
-        condition = Condition.DEGRADED if live.error else Condition.PROGRESSING
-        waits = live.error or f"{live.running} of {item.wanted} tasks are running and healthy"
-        return replace(item, condition=condition, mark="!" if live.error else " ", detail=waits)
+        if live.error:
+            return replace(item, condition=Condition.DEGRADED, mark="!", detail=_advised(live))
+        return _waiting(item, live, f"{live.running} of {item.wanted} tasks are running and healthy", facts)
     if live.update_state == "updating":  # the tasks of before serve meanwhile, and would for ever
         if live.error:
-            return replace(item, condition=Condition.DEGRADED, mark="!", detail=f"update does not go on: {live.error}")
-        return replace(item, condition=Condition.PROGRESSING, detail="its update is under way")
+            detail = f"update does not go on: {_advised(live)}"
+            return replace(item, condition=Condition.DEGRADED, mark="!", detail=detail)
+        return _waiting(item, live, "its update is under way", facts)
+    if live.running > item.wanted:  # measured: quick updates one after the other can leave one that nothing stops
+        return _waiting(item, live, f"{live.running} tasks run, {item.wanted} wanted: an orphan task", facts)
     return item
+
+
+def _advised(live: LiveService) -> str:
+    """Return the engine's words, with what helps where nothing else says it: `why` does for groups.
+
+    Which port is taken is said in any case, as the engine leaves it out.
+    """
+    brief = live.spec is None or live.spec.kind is Kind.GROUP
+    if not live.error or (brief and "port already" not in live.error):
+        return live.error
+    return "; ".join((live.error, *advice(live)))
+
+
+def _waiting(item: Item, live: LiveService, detail: str, facts: Facts) -> Item:
+    """Say of a service without an error that it is on its way or, once that takes too long, that it is stuck."""
+    detail = f"{detail} ({live.waits})" if live.waits else detail
+    if live.name not in facts.stalled or live.since is None:
+        return replace(item, condition=Condition.PROGRESSING, detail=detail)
+    causes = advice(live) or (f"look at `docker service ps {live.name}`",)
+    text = "; ".join((f"no progress since {live.since:%Y-%m-%d %H:%M:%S} UTC: {detail}", *causes))
+    return replace(item, condition=Condition.DEGRADED, mark="!", detail=text)
 
 
 def routing_step(survey: Survey, facts: Facts, registry: Registry | None) -> Step:
@@ -79,8 +105,7 @@ def routing_step(survey: Survey, facts: Facts, registry: Registry | None) -> Ste
         return _no_routing_layer(survey, facts, registry)
     if registry is None:
         return _before_first_registry(survey, settings)
-    current = f"{settings.resource_prefix}_registry-{registry.revision}"
-    spec = routing_layer_spec(settings, current)
+    spec = routing_layer_spec(settings, registry_name(settings, registry))
     live = survey.observed.platform.services.get(spec.name.casefold())
     mounted = live.spec.configs if live and live.spec else ()
     if mounted and mounted != spec.configs and not _stale(survey, facts, mounted[0].name):
@@ -126,44 +151,41 @@ def _hidden(settings: Settings) -> Step:
 
 def _stale(survey: Survey, facts: Facts, mounted: str) -> bool:
     """Whether the mounted document is unknown, or has been out of date for `REGISTRY_ROLL_AFTER`."""
-    known = {live.name for live in survey.observed.platform.registries}
-    if mounted not in known or survey.published is None:
+    known = [live for live in survey.observed.platform.registries if live.name == mounted]
+    if not known or survey.published is None:
         return True
     if survey.published.live.name == mounted:
         return False
-    return _successor(survey, mounted).name in facts.aged
+    successor = _successor(survey, known[0])
+    return successor is not None and successor.name in facts.aged
 
 
-def _successor(survey: Survey, mounted: str) -> LiveRegistry:
-    """The document that made the mounted one out of date."""
-    registries = survey.observed.platform.registries
-    (sequence,) = (live.sequence for live in registries if live.name == mounted)
-    return min((live for live in registries if live.sequence > sequence), key=lambda live: live.sequence)
+def _successor(survey: Survey, mounted: LiveRegistry) -> LiveRegistry | None:
+    """The document that made the mounted one out of date.
+
+    None while there is no newer one: then the mounted one cannot be read here, or has the number of the current one,
+    and the next publication makes it out of date.
+    """
+    newer = [live for live in survey.observed.platform.registries if live.sequence > mounted.sequence]
+    return min(newer, key=lambda live: live.sequence, default=None)
 
 
 def left_alone(survey: Survey, settings: Settings) -> tuple[str, ...]:
-    """Name the services of ours that no plan touches, as a rule because `RESOURCE_PREFIX` was another one.
+    """Name the services with our label that no plan touches: copies, or those of an earlier `RESOURCE_PREFIX`.
 
-    Those of a group without assets go with the group.
+    Not those that have the name of an object that should exist: a conflict is shown there.
     """
+    shown = {names.service.casefold() for names in survey.wanted.values()}
+    shown |= {routing_layer_name(settings).casefold(), state_api_name(settings).casefold()}
     names = sorted(
         live.name
-        for live in survey.observed.platform.services.values()
-        if live.owner == settings.reconciler_owner
-        and not _has_our_prefix(live, settings)
-        and not (live.spec and live.spec.group in survey.missing)
+        for key, live in survey.observed.platform.services.items()
+        if live.owner == settings.reconciler_owner and not is_ours(live, settings) and key not in shown
     )
     if not names:
         return ()
     many = len(names) > 1
     count, verb, they = (f"{len(names)} services carry", "are", "them") if many else ("1 service carries", "is", "it")
-    shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-    text = f"{count} our label under a name of another RESOURCE_PREFIX or none and {verb} left alone: {shown}"
-    return (f"{text}; docs/operations.md says how to remove {they}",)
-
-
-def _has_our_prefix(live: LiveService, settings: Settings) -> bool:
-    """Whether it is called as we call services today; another prefix may begin with ours (``ofa``, ``ofa_old``)."""
-    name, group = live.name.casefold(), f"{settings.resource_prefix}_group_".casefold()
-    others = (routing_layer_name(settings), state_api_name(settings))
-    return name.startswith(group) or name in (other.casefold() for other in others)
+    listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    text = f"{count} our label under a name that is not ours (a copy, or another RESOURCE_PREFIX) and {verb} left alone"
+    return (f"{text}: {listed}; docs/operations.md says how to remove {they}",)

@@ -10,11 +10,11 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from reconciler.controller import Outcome
 from reconciler.model import Condition, Item
+from reconciler.outcome import Outcome
 from reconciler.render import shown_titles
 from reconciler.status_table import status_table
-from reconciler.text import safe
+from reconciler.text import printable
 
 #: Objects that are named at a time.
 _NAMED = 5
@@ -36,7 +36,7 @@ def progress(say: Callable[[str], None]) -> Iterator[Callable[[Outcome], None]]:
         yield lambda outcome: live.update(
             Group(
                 *([status_table(outcome.plan, console.width)] if outcome.plan else []),
-                Text(safe(outcome.sentence), style="dim"),
+                Text(printable(outcome.sentence), style="dim"),
             )
         )
 
@@ -61,16 +61,16 @@ class Changes:
 def waits(outcome: Outcome) -> str:
     """Return what a cycle leaves to be waited for, with the reasons; ``""`` for nothing."""
     if outcome.plan is None:
-        return f"waiting: {safe(outcome.sentence)}"
+        return f"waiting: {printable(outcome.sentence)}"
     titles = shown_titles(outcome.plan.items)
     waiting = [item for item in outcome.plan.items if item.condition not in _SETTLED]
-    refused = [f"refused by {refusal.guard}: {safe(refusal.text)}" for refusal in outcome.plan.refusals]
+    refused = [f"refused by {refusal.guard}: {printable(refusal.text)}" for refusal in outcome.plan.refusals]
     named = [*refused, *(f"{titles[item.title]}: {_reason(item)}" for item in waiting[:_NAMED])]
     if outcome.result in ("paused", "standby"):
-        named.insert(0, safe(outcome.sentence))
+        named.insert(0, printable(outcome.sentence))
     more = len(waiting) - _NAMED
     return f"waiting: {'; '.join(named)}{f'; and {more} more' if more > 0 else ''}" if named else ""
 
 
 def _reason(item: Item) -> str:
-    return safe(item.detail) or f"{item.running} of {item.wanted} tasks are running and healthy"
+    return printable(item.detail) or f"{item.running} of {item.wanted} tasks are running and healthy"

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
+import resource
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from urllib.parse import unquote
 
+import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import REGISTRY
 
-from reconciler.connections import BACKLOG, QUEUE, Bounds, Connections, counted
+from reconciler.connections import ConnectionGuard, Ending, GuardedAppRunner, Limits, descriptors
 from reconciler.counters import counters
 from reconciler.errors import ConfigurationError, PlatformError
 from reconciler.loop import Loop
@@ -26,8 +27,30 @@ from reconciler.no_browsers import add_headers, allowed_hosts, known_hosts, no_b
 from reconciler.pause import LONGEST, Pause, beginning, ended
 from reconciler.registry import ROLE_HEADER
 from reconciler.status_page import StatusPage
-from reconciler.text import safe_json
+from reconciler.text import printable_json
 from reconciler.why import Known, known_groups, similar, why
+
+log = structlog.get_logger()
+
+#: Clients at a time: it is asked by routing layers, monitoring and people.
+_MOST_CLIENTS = 512
+#: Descriptors that are kept besides the guard's reserve: for connections to ksqlDB and the engine.
+_OWN = 32
+_RETRY = {"Retry-After": "1"}
+
+
+def limits_of_process() -> Limits:
+    """Return what this process's descriptors allow; the soft limit is raised to the hard one first."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    room, excess = descriptors()
+    return Limits(max(1, min(_MOST_CLIENTS, room - _OWN)), excess)
+
+
+def _told(why: Ending) -> None:
+    """Say that clients are kept out; the end of an idle connection is no news."""
+    if why in (Ending.ROOM, Ending.REFUSED):
+        log.warning("web server: too many clients", ended=why.value)
 
 
 class Board:
@@ -57,9 +80,9 @@ class Server:
         *,
         host: str = "0.0.0.0",  # noqa: S104 - it is followed from other containers
         registry: CollectorRegistry = REGISTRY,
-        bounds: Bounds | None = None,
+        limits: Limits | None = None,
     ) -> None:
-        """Serve on ``host:port``; port 0 takes any free one. Without ``bounds``, as the process's limits allow."""
+        """Serve on ``host:port``; port 0 takes any free one. Without ``limits``, the process's own."""
         self.port = port
         self._loop = loop
         self._board = board
@@ -67,7 +90,7 @@ class Server:
         self._registry = registry
         self._events: asyncio.AbstractEventLoop | None = None
         self._done: asyncio.Event | None = None
-        self._connections = Connections(bounds or Bounds.of_process(), time.monotonic)
+        self._guard = ConnectionGuard(limits or limits_of_process(), _told)
         self._pauses = Pauses(loop.pause)
         self._started = threading.Event()
         self._error: OSError | None = None
@@ -93,32 +116,24 @@ class Server:
 
     async def _serve(self) -> None:
         self._events, self._done = asyncio.get_running_loop(), asyncio.Event()
-        runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=1)
+        runner = GuardedAppRunner(self._app(), guard=self._guard, access_log=None, shutdown_timeout=1)
         await runner.setup()
-        handlers = runner.server
-        assert handlers is not None  # noqa: S101 - it is set up
-        listening: asyncio.Server | None = None
         try:
-            sock = socket.create_server((self._host, self.port))
-            listening = await asyncio.get_running_loop().create_server(
-                lambda: self._connections.protocol(handlers()), sock=sock, backlog=BACKLOG
-            )
-            sock.listen(QUEUE)  # more may wait than are accepted in one go
-            self.port = sock.getsockname()[1]
+            site = web.TCPSite(runner, self._host, self.port, reuse_address=True)
+            await site.start()
+            self.port = runner.addresses[0][1]
         except OSError as error:
             self._error = error
             self._done.set()
-        sweeping = asyncio.create_task(self._connections.sweep())
+        guarding = asyncio.create_task(self._guard.run())
         self._started.set()
         await self._done.wait()
-        sweeping.cancel()
-        if listening is not None:
-            listening.close()
+        guarding.cancel()
         await runner.cleanup()
 
     def _app(self) -> web.Application:
         allowed = allowed_hosts(self._loop.controller.world.settings)
-        app = web.Application(middlewares=[counted(self._connections), no_browsers, known_hosts(allowed)])
+        app = web.Application(middlewares=[self._with_room, no_browsers, known_hosts(allowed)])
         app.on_response_prepare.append(add_headers)
         app.add_routes(
             [
@@ -135,6 +150,17 @@ class Server:
             ]
         )
         return app
+
+    @web.middleware
+    async def _with_room(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Answer 503 where there is no room for a client; its question for our health is answered all the same."""
+        entry = getattr(request.protocol, "entry", None)
+        if entry is None or not entry.excess or request.path == "/healthz" or self._guard.has_room(entry):
+            return await handler(request)
+        detail = "the server has no room for more clients"
+        return web.json_response({"title": "too many clients", "detail": detail}, status=503, headers=_RETRY)
 
     async def _healthz(self, _: web.Request) -> web.Response:
         age = time.monotonic() - self._loop.ticked
@@ -175,7 +201,7 @@ class Server:
             return web.json_response(
                 {"title": "no registry yet", "detail": "no group has become ready"},
                 status=503,
-                headers={"Retry-After": "1"},
+                headers=_RETRY,
             )
         data, revision = current
         headers = {"ETag": f'"{revision}"', "Cache-Control": "no-cache"}
@@ -195,20 +221,20 @@ class Server:
             close, names = similar(group, known.survey), sorted(known_groups(known.survey))
             unknown = {"title": "unknown group", "owner": owner, "close": close, "known": names}
             return web.json_response(unknown, status=404)
-        return web.Response(text=safe_json(answer.model_dump_json()), content_type="application/json")
+        return web.Response(text=printable_json(answer.model_dump_json()), content_type="application/json")
 
     async def _counters(self, _: web.Request) -> web.Response:
         """Say what has been counted, for a command that reads directly."""
         if self._loop.history.read is None:
             return self._not_yet()
         counted = counters(self._loop.controller)
-        return web.Response(text=safe_json(counted.model_dump_json()), content_type="application/json")
+        return web.Response(text=printable_json(counted.model_dump_json()), content_type="application/json")
 
     def _not_yet(self) -> web.Response:
         """Say that there is nothing to tell yet, and whose operator this is."""
         owner = self._loop.controller.world.settings.reconciler_owner
         document = {"title": "not yet", "owner": owner, "detail": "no cycle has read everything yet"}
-        return web.json_response(document, status=503, headers={"Retry-After": "1"})
+        return web.json_response(document, status=503, headers=_RETRY)
 
     async def _reconcile(self, _: web.Request) -> web.Response:
         self._loop.nudge()

@@ -30,6 +30,7 @@ from reconciler.quantities import Cores, Limit, Retention, Seconds, Tasks, TcpPo
 IN_FILES = ("ksqldb_username", "ksqldb_password")
 _SHOWN = 80
 _CREDENTIALS = re.compile(r"^(\w+://)?.*@", re.DOTALL)
+_QUERY = re.compile(r"[?#].*", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 Image = Annotated[str, AfterValidator(spellings.image)]
@@ -121,6 +122,8 @@ class Settings(BaseSettings):
     """Cores a routing layer task may use."""
     routing_layer_cpu_reservation: Cores = 0.5
     """Cores a node must have free for a routing layer task."""
+    routing_layer_hardened: bool = True
+    """Run the routing layer with a read-only root, a `/tmp` of 64 MiB in memory and no capabilities."""
     routing_layer_port: TcpPort = 5555
     """Port of the routing layer, inside and outside."""
     routing_layer_publish: Publish = Publish.INGRESS
@@ -164,6 +167,9 @@ class Settings(BaseSettings):
     """Cores a group service task may use."""
     fastapi_group_cpu_reservation: Cores = 0.5
     """Cores a node must have free for a group service task."""
+    fastapi_group_hardened: bool = False
+    """Run the group services with a read-only root, a `/tmp` of 64 MiB in memory and no capabilities; off, as not
+    every image runs like that."""
     fastapi_group_port: TcpPort = 8000
     """Port that the group image listens on (the existing system's image: 5555)."""
     fastapi_group_port_base: TcpPort = 6000
@@ -179,6 +185,9 @@ class Settings(BaseSettings):
     """Cores a state API task may use."""
     state_api_cpu_reservation: Cores = 0.25
     """Cores a node must have free for a state API task."""
+    state_api_hardened: bool = False
+    """Run the state API with a read-only root, a `/tmp` of 64 MiB in memory and no capabilities; off, as not every
+    image runs like that."""
     state_api_port: TcpPort = 5555
     """Port that the state API image listens on."""
 
@@ -197,6 +206,8 @@ class Settings(BaseSettings):
     """Seconds between two cycles when nothing happens."""
     resync_interval: Limit = 300.0
     """Seconds between two lists of the Kafka topics, which find a stream whose topic was deleted."""
+    progress_deadline: Seconds = 600.0
+    """Seconds after which something that does not get on, and reports no error, is `Degraded`; 0: never."""
     reconcile_policy: Policy = Policy.SYNC
     """`sync`, `upsert-only` (never removes) or `create-only` (never changes either)."""
     lease_seconds: Annotated[Seconds, Field(ge=1, le=600)] = 15.0
@@ -337,8 +348,8 @@ def without_user(url: str) -> str:
 
 
 def masked(text: str) -> str:
-    """Return a value with what may be the credentials of a URL replaced by ``***``."""
-    return _CREDENTIALS.sub(r"\1***@", text)
+    """Return a value with what may be the credentials of a URL, or a token in its query, replaced by ``***``."""
+    return _QUERY.sub("?***", _CREDENTIALS.sub(r"\1***@", text))
 
 
 def _content(path: Path) -> str:

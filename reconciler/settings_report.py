@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
 
 from reconciler.settings import IN_FILES, Settings, explain, is_secret, masked, unreadable_lines
-from reconciler.text import safe
+from reconciler.text import printable
 
 #: What Docker's own clients read; from the environment only.
 DOCKER = {
@@ -120,7 +120,7 @@ def _row(name: str, info: FieldInfo, given: _Given, settings: Settings | None) -
         text = SecretStr(found[0]) if is_secret(name) else found[0]
         return Row(name.upper(), shown(text if settings is None else getattr(settings, name)), found[1])
     if file is not None:
-        return Row(name.upper(), "***", f"file {safe(file[0])}")
+        return Row(name.upper(), "***", f"file {printable(file[0])}")
     return Row(name.upper(), "", UNSET) if info.is_required() else Row(name.upper(), shown(info.default), DEFAULT)
 
 
@@ -134,7 +134,7 @@ def shown(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return "" if value is None else safe(masked(str(value)))
+    return "" if value is None else printable(masked(str(value)))
 
 
 def _docker_row(name: str) -> Row:

@@ -15,7 +15,7 @@ HOSTS = r"^\.?[A-Za-z0-9][A-Za-z0-9._-]*(\s*,\s*\.?[A-Za-z0-9][A-Za-z0-9._-]*)*$
 NETWORK = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 LABEL = r"^$|^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$"
 PLUGIN = r"^[A-Za-z0-9_.-]+$"
-URL = r"^https?://[^/\s]+"
+URL = r"^https?://[^/\s?#]+(/[^\s?#]*)?$"
 OWNER = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,38}$"
 PREFIX = r"^[A-Za-z0-9]([A-Za-z0-9_-]{0,10}[A-Za-z0-9])?$"
 USERNAME = r"^[^:]*$"
@@ -26,7 +26,7 @@ _IN_WORDS: Mapping[str, str] = {
     NETWORK: "it must be a network's name: at most 63 letters, digits, _, . and -",
     LABEL: "it must be a secret's name: at most 64 letters, digits, _, . and -",
     PLUGIN: "it must be the name of a plug-in: letters, digits, _, . and -",
-    URL: "it must be a URL such as http://host:8088",
+    URL: "it must be a URL such as http://host:8088, without ? and #",
     OWNER: "it must have 1 to 39 letters, digits, _, . and -, and begin with a letter or digit",
     PREFIX: "it must have 1 to 12 letters, digits, _ and -, and begin and end with a letter or digit",
     USERNAME: "HTTP basic authentication knows no : in a user's name",

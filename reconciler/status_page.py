@@ -21,7 +21,7 @@ from reconciler.documents import BackoffDocument, OperatorDocument, StatusDocume
 from reconciler.loop import Loop
 from reconciler.model import Condition
 from reconciler.status_view import Asked, view
-from reconciler.text import safe, safe_json
+from reconciler.text import printable, printable_json
 
 #: Seconds after which a browser without JavaScript loads the page again.
 REFRESH = 10
@@ -39,7 +39,7 @@ _STYLE, _SCRIPT = _part("css"), _part("js")
 
 
 def _shown(value: Any) -> Any:
-    return safe(value) if type(value) is str else value  # not our own style and script, which are `Markup`
+    return printable(value) if type(value) is str else value  # not our own style and script, which are `Markup`
 
 
 _TEMPLATE = Environment(
@@ -93,7 +93,7 @@ class StatusPage:
             said = operator_document(self._loop)
             detail = said.last_sentence if said else "the first cycle has not ended"
             return web.json_response({"title": "nothing read yet", "detail": detail}, status=503)
-        return web.Response(text=safe_json(document.model_dump_json(indent=2)), content_type="application/json")
+        return web.Response(text=printable_json(document.model_dump_json(indent=2)), content_type="application/json")
 
     def document(self) -> StatusDocument | None:
         """Return what was last read in full, with how the operator fares; None before the first time."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
+from reconciler.backoff import described
 from reconciler.ksqldb.topology import Topology
-from reconciler.model import Action, Condition, Item
+from reconciler.model import Action, Bug, Condition, Item, Reason
 from reconciler.registry import Membership as Lookup
 from reconciler.settings import Settings
+
+T = TypeVar("T")
+D = TypeVar("D")
 
 
 @dataclass(frozen=True)
@@ -21,16 +26,22 @@ class Facts:
         lookup: how the proxy finds an asset's group.
         aged: registry documents that became current longer than `REGISTRY_ROLL_AFTER` ago. (Not the time itself: it
             is never the same twice, and a plan whose facts are the same is the same.)
+        stalled: services of which nothing has moved for `PROGRESS_DEADLINE` although they are not as they should be.
         failures: the last error of every object whose write failed and is waited for.
         query_limit: how many persistent queries ksqlDB allows; None where it was not asked or does not say.
+        waiting: objects that are in back-off now.
+        contested: why each object that another writer keeps changing is not written now.
     """
 
     settings: Settings
     topology: Topology
     lookup: Lookup
     aged: frozenset[str] = frozenset()
+    stalled: frozenset[str] = frozenset()
     failures: Mapping[str, str] = field(default_factory=dict)
     query_limit: int | None = None
+    waiting: frozenset[str] = frozenset()
+    contested: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -44,9 +55,51 @@ class Step:
 def failing(item: Item, actions: Iterable[Action], facts: Facts) -> Item:
     """Say why a write that is still wanted failed the last time; a failure of what is done meanwhile is history."""
     for action in actions:
-        if action.key in facts.failures:
-            return replace(item, condition=Condition.DEGRADED, detail=facts.failures[action.key])
+        for texts, reason in ((facts.contested, Reason.CONTESTED), (facts.failures, Reason.WRITE_FAILED)):
+            if action.key in texts:
+                return replace(item, condition=Condition.DEGRADED, detail=texts[action.key], reason=reason)
     return item
+
+
+@dataclass
+class Isolated:
+    """Makes the parts of a plan; an unexpected exception in one leaves that part out and nothing else.
+
+    Attributes:
+        facts: name what is in back-off: such a part is not tried.
+        bugs: the exceptions.
+        left_out: every part that was left out, now or because of its back-off, with the error.
+    """
+
+    facts: Facts
+    bugs: list[Bug] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def step(self, item: Item, make: Callable[[], Step]) -> Step:
+        """Make the step of one object; where that fails, nothing is done about the object and ``item`` says so."""
+        made = self.part(item.title, make, None)
+        if made is not None:
+            return made
+        detail = self.left_out[_key(item.title)]
+        return Step(replace(item, condition=Condition.DEGRADED, mark="!", detail=detail, reason=Reason.BUG))
+
+    def part(self, title: str, make: Callable[[], T], otherwise: D) -> T | D:
+        """Make a part, or return ``otherwise`` in its place."""
+        key = _key(title)
+        if key in self.facts.waiting:
+            self.left_out[key] = self.facts.failures.get(key, "")
+            return otherwise
+        try:
+            return make()
+        except Exception as error:  # noqa: BLE001 - the controller logs it; the other objects must not suffer
+            self.left_out[key] = described(error)
+            self.bugs.append(Bug(key, error))
+            return otherwise
+
+
+def _key(title: str) -> str:
+    """Return the name for back-off; a write to the object has another one."""
+    return f"plan of {title}"
 
 
 def busy(mark: str, detail: str) -> Item:

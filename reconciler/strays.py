@@ -6,10 +6,11 @@ registry entry are gone its name alone would have to do, which proves nothing. I
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from reconciler.backoff import described
 from reconciler.errors import KsqlError, Retry
 from reconciler.ksqldb.topology import Topology
 from reconciler.model import Membership, SourceState
@@ -30,18 +31,20 @@ class Strays:
     Attributes:
         ksqldb: is asked.
         topology: tells what could be ours, and what is.
+        on_error: told when a question failed, once for each new error of a stream.
         at_once: how many are asked about at a look; None for all of them, where there will be no other look.
     """
 
     ksqldb: Ksqldb
     topology: Topology
+    on_error: Callable[[str, Exception], None] = lambda _name, _error: None
     at_once: int | None = 1
 
     def __post_init__(self) -> None:
         """Know nothing yet."""
         self._cluster: Identity | None = None
         self._known: Mapping[str, str] = {}
-        self._put_off: frozenset[str] = frozenset()
+        self._errors: dict[str, str] = {}
 
     def look(self, source: SourceState, membership: Membership) -> SourceState:
         """Add to what was read the statements that made such streams, and the names of those that are still to ask.
@@ -50,20 +53,31 @@ class Strays:
         """
         there = self._without_a_query(source, membership)
         known = {name: text for name, text in self._known.items() if name in there and self._cluster == source.identity}
+        self._errors = {name: error for name, error in self._errors.items() if name in there}
         again = [name for name, text in known.items() if not text or self._is_ours(name, text)]
-        unknown = sorted(there - known.keys(), key=lambda name: (name in self._put_off, name))
-        for name in islice([*unknown, *again], self.at_once):
+        never = sorted(there - known.keys() - self._errors.keys())
+        failed = [name for name in self._errors if name not in known]  # the longest ago comes first
+        for name in islice([*never, *failed, *again], self.at_once):
             known.pop(name, None)
             try:
                 statement = statement_of(self.ksqldb, name)
-            except KsqlError:
-                self._put_off |= {name}
+            except Exception as error:  # noqa: BLE001 - this stream stays unknown, and nothing else suffers
+                self._failed(name, error)
                 continue
-            self._put_off -= {name}
+            self._errors.pop(name, None)
             if statement is not None:
                 known[name] = statement
         self._known, self._cluster = known, source.identity
-        return replace(source, strays=known, unasked=there - known.keys())
+        return replace(
+            source, strays=known, unasked={name: self._errors.get(name, "") for name in there - known.keys()}
+        )
+
+    def _failed(self, name: str, error: Exception) -> None:
+        """Ask the others before this one, and say why once for each new error."""
+        before = self._errors.pop(name, None)
+        self._errors[name] = described(error)
+        if self._errors[name] != before:
+            self.on_error(name, error)
 
     def _is_ours(self, name: str, text: str) -> bool:
         return self.topology.reads_shared(text) or self.topology.makes_shared(name, text)

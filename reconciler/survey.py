@@ -1,16 +1,17 @@
 """What the observation means: which objects are ours, which belong to which group, and in what state. Pure.
 
-Ownership is by label for services and by *lineage* for streams: a stream is ours when its query reads from a shared
-stream with our prefix. Nothing else is ever changed or removed, whatever its name.
+Ownership is by label and name for services and by *lineage* for streams: a stream is ours when its query reads from a
+shared stream with our prefix. Nothing else is ever changed or removed, whatever its name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 
+from reconciler.desired import is_ours
 from reconciler.errors import RegistryError
 from reconciler.ksqldb.topology import Topology
 from reconciler.model import Observed, SourceState
@@ -167,27 +168,36 @@ def _list(differences: tuple[str, ...]) -> str:
 def current_registry(registries: tuple[LiveRegistry, ...]) -> tuple[Published | None, Mapping[str, str]]:
     """Return the newest document that can be read, and those that were passed over."""
     unreadable: dict[str, str] = {}
-    for live in registries:
+    for live in newest_first(registries):
         try:
-            return Published(live, parse(live.data)), unreadable
+            document = _document(live.data)
         except RegistryError as error:
             unreadable[live.name] = str(error)
+        else:
+            return Published(live, document), unreadable
     return None, unreadable
 
 
+@lru_cache(maxsize=16)  # every cycle reads the same few documents, which may have a megabyte each
+def _document(data: bytes) -> Registry:
+    return parse(data)
+
+
+def newest_first(registries: Iterable[LiveRegistry]) -> list[LiveRegistry]:
+    """Sort documents by their numbers; of equal numbers in the order of names, so that everybody takes the same."""
+    return sorted(registries, key=lambda live: (-live.sequence, live.name))
+
+
 def _services(observed: Observed, settings: Settings) -> Mapping[str, LiveService]:
-    """Our group services, by group; of several (see `RESOURCE_PREFIX`) the one that has the group's name of today."""
-    ours = [
-        (live.spec.group, live)
+    """Our group services, by group: by label and by name (see `desired.is_ours`), so there is one of each at most."""
+    return {
+        live.spec.group: live
         for live in observed.platform.services.values()
-        if live.owner == settings.reconciler_owner
-        and live.spec is not None
+        if live.spec is not None
         and live.spec.kind is Kind.GROUP
         and live.spec.group is not None
-    ]
-    prefix = settings.resource_prefix
-    ours.sort(key=lambda pair: pair[1].name.casefold() == names_of(pair[0], prefix).service.casefold())
-    return dict(ours)
+        and is_ours(live, settings)
+    }
 
 
 def _is_text(group: str) -> bool:

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 
 from reconciler.apply import Executor, Result
 from reconciler.controller import World
+from reconciler.desired import is_ours
 from reconciler.errors import GuardRefusal, KsqlError, KsqlNotReady
 from reconciler.guards import another_cluster
 from reconciler.model import Action, DropStream, Membership, RemoveRegistry, RemoveService, SourceState
 from reconciler.names import STREAM_PREFIX
 from reconciler.observe import look_at_source
-from reconciler.platforms.base import Kind, Records
+from reconciler.platforms.base import Kind, Records, is_named
 from reconciler.strays import statement_of
 from reconciler.survey import current_registry
 
@@ -58,7 +59,9 @@ def teardown(world: World, *, keep_streams: bool = False, accept_identity: bool 
     for result in () if keep_streams else _drop_streams(world, executor, accept_identity=accept_identity):
         left = left or result.outcome != "ok"
         yield result
-    registries = [RemoveRegistry(live) for live in world.platform.observe().registries]
+    prefix = world.settings.resource_prefix
+    documents = world.platform.observe().registries
+    registries = [RemoveRegistry(live) for live in documents if is_named(live, prefix)]
     if left:
         why = GuardRefusal("it says which cluster the streams that are left are in")
         yield from (Result(registry, why) for registry in registries)
@@ -77,8 +80,7 @@ def remove_records(records: Records) -> None:
 
 
 def _services(world: World) -> list[RemoveService]:
-    owner = world.settings.reconciler_owner
-    ours = [live for live in world.platform.observe().services.values() if live.owner == owner]
+    ours = [live for live in world.platform.observe().services.values() if is_ours(live, world.settings)]
     ours.sort(key=lambda live: (_ORDER[live.spec.kind] if live.spec else len(_ORDER), live.name))
     return [RemoveService(live, live.spec.group if live.spec else None) for live in ours]
 

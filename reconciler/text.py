@@ -20,17 +20,31 @@ _LOOKALIKES = str.maketrans(
 )
 
 
-def safe(text: str) -> str:
-    r"""Return one line without anything that is not printed: control characters and marks of direction as ``\x1b``."""
-    return text if text.isprintable() else "".join(map(_escaped, text))
+def printable(text: str, keep: str = "") -> str:
+    r"""Return ``text`` with each character that is not plain text as an escape, e.g. ``\x1b`` or ``\u202e``.
+
+    Control characters drive terminals and add lines to logs; characters that change the direction of writing make a
+    name look like another one. Spaces other than the ordinary one are escaped as well. ``keep`` names exceptions.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in keep else _escape(char) for char in text)
 
 
-def safe_lines(text: str) -> str:
+def _escape(char: str) -> str:
+    short = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char)
+    if short is not None:
+        return short
+    code = ord(char)
+    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004
+
+
+def printable_lines(text: str) -> str:
     """Return a text of several lines in which only the ends of lines are left as they are."""
-    return "\n".join(map(safe, text.split("\n")))
+    return "\n".join(map(printable, text.split("\n")))
 
 
-def safe_json(document: str) -> str:
+def printable_json(document: str) -> str:
     r"""Return a JSON document with the same meaning in which all that is not printed is escaped (``\u202e``).
 
     Between a document's values there are only blanks, ends of lines and signs, so what is replaced stands in a string.
@@ -64,10 +78,6 @@ def _look(name: str) -> str:
     """Return what a reader sees of a name, whatever it is written with."""
     seen = unicodedata.normalize("NFKC", name).translate(_LOOKALIKES)
     return " ".join(_UNSEEN.sub("", "".join(char for char in seen if char.isprintable() or char.isspace())).split())
-
-
-def _escaped(char: str) -> str:
-    return char if char.isprintable() else ascii(char)[1:-1]
 
 
 def _json(char: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,11 +13,12 @@ from reconciler.backoff import Backoff
 from reconciler.documents import Document
 from reconciler.guards import Absence, Memory
 from reconciler.model import Action, Condition, Item, Plan, UpdateService
+from reconciler.platforms.advice import advice
 from reconciler.platforms.base import LiveService
 from reconciler.render import spoken
 from reconciler.settings import Policy, Settings
 from reconciler.survey import StreamVerdict, Survey
-from reconciler.text import safe, told_apart
+from reconciler.text import printable, told_apart
 
 
 @dataclass(frozen=True)
@@ -257,15 +258,6 @@ def _backoff(group: str, item: Item, live: LiveService | None, known: Known) -> 
             yield BackoffPart(object=key, failures=failure.times, retry_in_seconds=left, error=failure.text)
 
 
-#: What the engine says of a task that does not run, and what helps.
-_CURES: Mapping[str, str] = {
-    "insufficient resources": "add cores to the Swarm, or lower FASTAPI_GROUP_CPU_RESERVATION",
-    "no such image": "push the image, or correct FASTAPI_GROUP_IMAGE",
-    "host-mode port already in use": "publish it in another way (FASTAPI_GROUP_PORT_BASE), or free the port",
-    "no suitable node": "look at `docker node ls`: no node fits what the service asks for",
-}
-
-
 def _next(group: str, item: Item, live: LiveService | None, actions: list[Action], known: Known) -> Iterator[str]:
     """Say what helps, the most urgent first."""
     plan = known.plan
@@ -278,9 +270,8 @@ def _next(group: str, item: Item, live: LiveService | None, actions: list[Action
         yield from _next_conflict(live, known.settings)
     if group in known.survey.missing:
         yield from _next_missing(known)
-    if live is not None and live.error:
-        said = live.error.lower()
-        yield from (cure for words, cure in _CURES.items() if words in said)
+    if live is not None and (live.error or live.since is not None):
+        yield from advice(live)
         yield f"`docker service ps --no-trunc {live.name}` and `docker service logs {live.name}` show more"
     check = known.survey.streams.get(group)
     if check is not None and check.verdict is StreamVerdict.SILENT:
@@ -324,6 +315,8 @@ def _next_missing(known: Known) -> Iterator[str]:
     elif known.plan.approval:
         options = [*_overrides(known.plan), f"--approve {known.plan.approval}"]
         yield f"too many groups are missing; if that is meant: `reconciler --once {' '.join(options)}`"
+    elif known.plan.unknown:
+        yield from (note for note in known.plan.notes if note.startswith("Ownership of "))
     else:
         yield "it goes after the reads and the grace time; an asset that is mapped to it keeps it"
 
@@ -336,7 +329,7 @@ def _overrides(plan: Plan) -> Iterator[str]:
 
 def why_text(answer: WhyDocument) -> str:
     """Render an answer for a terminal: one line a fact."""
-    return "\n".join(f"{head:<10}{safe(text)}".rstrip() for head, text in _lines(answer))
+    return "\n".join(f"{head:<10}{printable(text)}".rstrip() for head, text in _lines(answer))
 
 
 def _lines(answer: WhyDocument) -> Iterator[tuple[str, str]]:

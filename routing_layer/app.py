@@ -5,28 +5,31 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from functools import lru_cache, partial
 from http import HTTPStatus
 from urllib.parse import parse_qsl, quote, unquote
 
-import aiohttp
 import structlog
 from aiohttp import web
 
+from reconciler.connections import ConnectionGuard, Ending, Entry, Limits, descriptors
 from reconciler.registry import Membership as Source
 from reconciler.registry import Registry
 from routing_layer import metrics as exposition
-from routing_layer import problems
+from routing_layer import problems, request_line
 from routing_layer.dial import Dialer, Target
 from routing_layer.forward import Forwarder, Passed, StreamAborted
 from routing_layer.ksql import Ksql, open_session
 from routing_layer.lookup import Lookup
 from routing_layer.membership import Membership, NegativeCache
-from routing_layer.memory import give_back
-from routing_layer.metrics import Ended, Metrics
+from routing_layer.memory import give_back, gives_back
+from routing_layer.metrics import Ended, Metrics, Rendered
 from routing_layer.registry_follower import RegistryFollower
+from routing_layer.registry_follower import open_session as open_operator_session
 from routing_layer.settings import RoutingMode, Settings
 from routing_layer.siblings import Siblings
 from routing_layer.streams import Stream, Streams
+from routing_layer.supervise import Supervisor
 from routing_layer.watch import Follower
 
 _log = structlog.get_logger(__name__)
@@ -34,6 +37,18 @@ _STREAM = "/asset_stream"
 _GROUP = "/group/"
 #: Where a request keeps the name that it is counted under.
 _ROUTE = "route"
+#: The head of the request's answer is on its way.
+BEGUN = "begun"
+#: Routes whose answer may never end.
+ENDLESS = frozenset(("asset_stream", "group_stream"))
+#: Routes whose answer needs a descriptor more.
+_FORWARDED = ENDLESS | {"asset_state"}
+#: A client may take nothing for this much longer than its stream allows, which has ended it by then.
+_STALL_SECONDS = 5.0
+#: Connections of the port for metrics.
+_METRICS_CLIENTS = 32
+#: URLs of services that are kept taken apart.
+_TARGETS = 4096
 #: Seconds between two attempts of a request that is held.
 _AGAIN = 0.5
 #: How often a request follows an asset that moves while its stream is being opened.
@@ -53,7 +68,7 @@ class Proxy:
         self.streams = Streams(self.metrics)
         self.members = Membership(self.streams.moved)
         self._ksql_session = open_session(settings)
-        self._operator_session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        self._operator_session = open_operator_session(settings.reconciler_url)
         ksql = Ksql(self._ksql_session, settings.ksqldb_url)
         self.follower = Follower(ksql, self.members, self.metrics, settings.membership_resync)
         negative = NegativeCache(settings.negative_cache_size, settings.negative_cache_seconds)
@@ -64,16 +79,20 @@ class Proxy:
         )
         dialer = Dialer(settings.connect_timeout, settings.replace_wait)
         self.forwarder = Forwarder(dialer, settings.head_timeout, settings.idle_timeout, self._passed)
-        self._watch: asyncio.Task[None] | None = None
-        self._follow: asyncio.Task[None] | None = None
-        self._give_back: asyncio.Task[None] | None = None
+        self.supervisor = Supervisor(lambda name: self.metrics.task_ends[name].inc())
+        self.guard = self._guard()
+        self.metrics_guard = ConnectionGuard(Limits(_METRICS_CLIENTS, excess=0), self._connection_ended)
+        self._rendered = Rendered(self._render)
         self._routes: dict[str, tuple[str, _Handler]] = {
             _STREAM: ("asset_stream", self._held(self._asset_stream)),
             "/asset_state": ("asset_state", self._asset_state),
             "/healthz": ("healthz", self._healthz),
             "/readyz": ("readyz", self._readyz),
-            "/metrics": ("metrics", self._metrics),
         }
+        own = {"/metrics": ("metrics", self._metrics)}
+        self._metrics_routes = own if settings.metrics_port is not None else {}
+        if settings.metrics_port is None:
+            self._routes |= own
         self._held_group_stream = self._held(self._group_stream)
         self._observe()
 
@@ -81,8 +100,10 @@ class Proxy:
         """Read the boot copy and begin to follow."""
         await self.siblings.listen(self.metrics.told)
         self.registry.boot()
-        self._follow = asyncio.create_task(self.registry.run(self.settings.registry_poll))
-        self._give_back = asyncio.create_task(give_back(self.streams))
+        self.supervisor.start("registry", lambda: self.registry.run(self.settings.registry_poll))
+        if gives_back():
+            self.supervisor.start("memory", lambda: give_back(self.streams))
+        self.supervisor.start("connections", self._watch_connections)
 
     def drain(self) -> None:
         """Be not ready from now on, and serve whoever comes all the same, once on each connection."""
@@ -95,10 +116,7 @@ class Proxy:
 
     async def close(self) -> None:
         """End everything that runs in the background."""
-        tasks = [task for task in (self._follow, self._watch, self._give_back) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.supervisor.close()
         self.siblings.close()
         self.forwarder.close()
         await self._ksql_session.close()
@@ -106,19 +124,26 @@ class Proxy:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
-        path = request.raw_path.partition("?")[0]
-        route, handler = self._route(path)
+        return await self._answer(request, *self._route(request.raw_path.partition("?")[0]))
+
+    async def handle_metrics(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request at the port for metrics."""
+        unknown = ("other", self._nothing)
+        return await self._answer(request, *self._metrics_routes.get(request.raw_path.partition("?")[0], unknown))
+
+    async def _answer(self, request: web.BaseRequest, route: str, handler: _Handler) -> web.StreamResponse:
         request[_ROUTE] = route
         if request.method not in ("GET", "HEAD"):
             handler = self._wrong_method
         try:
+            self._admit(request, route)
             response = await handler(request)
         except problems.Problem as problem:
             response = self._problem(request, problem)
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:  # noqa: BLE001 - a bug in one request must not be more than one request's 500
-            _log.exception("a bug: %s %s", request.method, path)
+            _log.exception("a bug: %s %s", request.method, request.raw_path.partition("?")[0])
             response = self._problem(request, problems.internal())
         if not isinstance(response, Passed):
             self.metrics.request(route, response.status)
@@ -126,8 +151,23 @@ class Proxy:
                 response.force_close()
         return response
 
+    def _admit(self, request: web.BaseRequest, route: str) -> None:
+        """Let the request through.
+
+        Raises:
+            Problem: it is no request that is served (400, 505), or there is no room for what it needs (503).
+        """
+        refused: problems.Problem | None = request.get(request_line.REFUSED)
+        if refused is not None:
+            raise refused
+        entry: Entry | None = getattr(request.protocol, "entry", None)
+        needs = route in _FORWARDED or (entry is not None and entry.excess and route == "other")
+        if needs and entry is not None and not self.guard.has_room(entry):
+            raise problems.overloaded()
+
     def _passed(self, request: web.BaseRequest, status: int) -> None:
         """Count a service's answer when it begins: a stream may go on for days."""
+        request[BEGUN] = True
         self.metrics.request(request[_ROUTE], status)
 
     def _route(self, path: str) -> tuple[str, _Handler]:
@@ -159,7 +199,7 @@ class Proxy:
 
     def _problem(self, request: web.BaseRequest, problem: problems.Problem) -> web.Response:
         response = problem.response()
-        if request.method not in ("GET", "HEAD"):
+        if request.method not in ("GET", "HEAD") or problem.ends_connection:
             response.force_close()
         return response
 
@@ -188,7 +228,7 @@ class Proxy:
     async def _redirect(self, request: web.BaseRequest, asset: str) -> web.StreamResponse:
         group = await self.lookup.group_of(asset)
         query = request.raw_path.partition("?")[2]
-        location = f"{_GROUP}{quote(group, safe='')}{_STREAM}?{query}"
+        location = f"{_GROUP}{quote(group, safe='', errors='replace')}{_STREAM}?{query}"
         return web.Response(status=HTTPStatus.TEMPORARY_REDIRECT, headers={"Location": location})
 
     async def _group_stream(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -200,6 +240,8 @@ class Proxy:
             if actual != group:
                 raise problems.asset_elsewhere(asset, group, actual)
         elif not self.members.has_group(group) and not self._serves(group):
+            if not self.members.complete:
+                raise problems.not_ready("the membership has not been listed; retry")
             raise problems.unknown_group(group)
         target = await self._target_of(group)
         try:
@@ -243,8 +285,11 @@ class Proxy:
         return _document(document, status)
 
     async def _metrics(self, _request: web.BaseRequest) -> web.StreamResponse:
-        body = self.metrics.exposition(await self.siblings.ask())
-        return web.Response(body=body, headers={"Content-Type": exposition.CONTENT_TYPE})
+        headers = {"Content-Type": exposition.CONTENT_TYPE, "Cache-Control": "no-store"}
+        return web.Response(body=await self._rendered.get(), headers=headers)
+
+    async def _render(self) -> bytes:
+        return self.metrics.exposition(await self.siblings.ask())
 
     def lacks(self) -> list[str]:
         """Return what is missing before clients can be served."""
@@ -253,7 +298,8 @@ class Proxy:
             lacks.append("registry")
         if not self.members.complete:
             lacks.append("membership")
-        return lacks
+        followed = ("registry", "membership") if self.registry.current is not None else ("registry",)
+        return lacks + [f"{name} follower" for name in followed if not self.supervisor.running(name)]
 
     async def _target_of(self, group: str) -> Target:
         """Return where the group is served; a group that is new is waited for.
@@ -275,14 +321,35 @@ class Proxy:
     def _registry_changed(self, before: Registry | None, now: Registry) -> None:
         if before is not None:
             self.streams.groups_removed(frozenset(before.groups.keys() - now.groups.keys()))
-        if before is None or before.membership != now.membership:
-            if self._watch is not None:
-                self._watch.cancel()
-            self._watch = asyncio.create_task(self.follower.run(now.membership))
+        if before is None or (before.membership, before.identity) != (now.membership, now.identity):
+            self.supervisor.start("membership", partial(self.follower.run, now.membership))
+
+    def _guard(self) -> ConnectionGuard:
+        capacity, excess = descriptors()
+        settings = self.settings
+        limits = Limits(
+            capacity,
+            excess,
+            head=settings.client_head_timeout,
+            idle=settings.client_idle_timeout,
+            stall=settings.idle_timeout + _STALL_SECONDS,
+            per_address=settings.connections_per_address,
+            cost=1,
+        )
+        return ConnectionGuard(limits, self._connection_ended)
+
+    def _connection_ended(self, why: Ending) -> None:
+        self.metrics.connections_ended[why].inc()
+
+    async def _watch_connections(self) -> None:
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self.guard.run())
+            both.create_task(self.metrics_guard.run())
 
     def _observe(self) -> None:
         observe = self.metrics.observe
         observe("streams", "Streams that are open now.", lambda: len(self.streams), sum)
+        observe("connections", "Connections of clients that are open now.", lambda: self.guard.connections, sum)
         observe("membership_assets", "Assets whose group is known.", lambda: len(self.members), min)
         observe("membership_age_seconds", "Seconds since the membership was current.", lambda: self.follower.age)
         observe("registry_age_seconds", "Seconds since the operator confirmed the registry.", lambda: self.registry.age)
@@ -311,15 +378,10 @@ def _asset_of(request: web.BaseRequest) -> str | None:
     return (named.pop() or None) if named else None
 
 
-_targets: dict[str, Target] = {}
-
-
+@lru_cache(_TARGETS)
 def _target(url: str) -> Target:
-    """Take a URL apart once (URLs come from the registry and are few)."""
-    target = _targets.get(url)
-    if target is None:
-        target = _targets[url] = Target.of(url)
-    return target
+    """Take a URL of the registry apart once."""
+    return Target.of(url)
 
 
 def _document(document: object, status: HTTPStatus = HTTPStatus.OK) -> web.Response:

@@ -1,4 +1,4 @@
-"""Names to connections: short-lived lookups, several task addresses, one retry of a refused connection."""
+"""Services to connections: several task addresses, one retry of a refused connection, and what is said of failures."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import asyncio
 import itertools
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import structlog
+
 from routing_layer import problems
+from routing_layer.resolver import Addresses, Name, Recent, Resolve, SystemResolver
 from routing_layer.upstream import Exchange
 
-#: Swarm's names change with every replaced task; a second is short beside that and long beside a storm of clients.
-_DNS_SECONDS = 1.0
+_log = structlog.get_logger(__name__)
+#: A service's failure is logged once in this time for each cause: every client of it meets the same.
+_SAID_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,11 @@ class Target:
         tls = parts.scheme == "https"
         return cls(parts.hostname or "", parts.port or (443 if tls else 80), parts.path or "/", tls)
 
+    @property
+    def name(self) -> Name:
+        """What is looked up."""
+        return self.host, self.port
+
     def __str__(self) -> str:
         """Name it as people do: host and port."""
         return f"{self.host}:{self.port}"
@@ -44,36 +52,18 @@ class Target:
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
 
-@dataclass(frozen=True)
-class _Answer:
-    addresses: tuple[str, ...]
-    until: float
-
-
-#: Gives a name's addresses, in any order; fails with ``socket.gaierror``.
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-
-
-async def resolve(host: str, port: int) -> Sequence[str]:
-    """Ask the system, as it is configured (in a Swarm: the engine's own name server)."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(item[4][0]) for item in found]
-
-
 class Dialer:
     """Opens connections to group services."""
 
-    def __init__(self, timeout: float, replace_wait: float, resolve: Resolve = resolve) -> None:
+    def __init__(self, timeout: float, replace_wait: float, resolve: Resolve | None = None) -> None:
         """Give each connection ``timeout`` seconds, its name lookup included.
 
         A service that was there within ``replace_wait`` seconds and cannot be connected to now is taken to be replaced.
         """
         self._timeout = timeout
-        self._replace_wait = replace_wait
-        self._resolve = resolve
-        self._answers: dict[tuple[str, int], _Answer] = {}
-        self._asking: dict[tuple[str, int], asyncio.Task[tuple[str, ...]]] = {}
-        self._seen: dict[Target, float] = {}
+        self._addresses = Addresses(resolve or SystemResolver())
+        self._seen = Recent[Target, bool](replace_wait)
+        self._said = Recent[tuple[Target, str], bool](_SAID_SECONDS)
         self._turn = itertools.count()
         self._tls = ssl.create_default_context()
 
@@ -87,7 +77,8 @@ class Dialer:
             async with asyncio.timeout(self._timeout):
                 exchange = await self._connect(target)
         except TimeoutError as error:
-            raise self._unreachable(target, f"no connection within {self._timeout:g} s") from error
+            doing = "the lookup of its name hangs" if self._addresses.looking_up(target.name) else "no connection"
+            raise self._unreachable(target, f"{doing} after {self._timeout:g} s") from error
         except socket.gaierror as error:
             raise self._unreachable(target, f"the name does not resolve: {error.strerror}") from error
         except OSError as error:
@@ -97,14 +88,20 @@ class Dialer:
 
     def seen(self, target: Target) -> None:
         """The service is there, or was until now."""
-        self._seen[target] = asyncio.get_running_loop().time()
+        self._seen.put(target, True)
 
-    def _unreachable(self, target: Target, why: str) -> problems.Problem:
-        age = asyncio.get_running_loop().time() - self._seen.get(target, float("-inf"))
-        return problems.unreachable(str(target), why, passing=age < self._replace_wait)
+    def failed(self, target: Target, cause: str) -> None:
+        """Log why a service could not serve, once a minute for each cause; clients are not told."""
+        if not self._said.get((target, cause)):
+            self._said.put((target, cause), True)
+            _log.warning("a service fails", service=str(target), cause=cause)
+
+    def _unreachable(self, target: Target, cause: str) -> problems.Problem:
+        self.failed(target, cause)
+        return problems.unreachable("the service cannot be reached", cause, passing=bool(self._seen.get(target)))
 
     async def _connect(self, target: Target) -> Exchange:
-        addresses = await self._addresses(target)
+        addresses = await self._addresses.of(target.name)
         address = addresses[next(self._turn) % len(addresses)]
         # Another address deserves a part of the time.
         share = self._timeout / 2 if len(addresses) > 1 else self._timeout
@@ -112,8 +109,8 @@ class Dialer:
             async with asyncio.timeout(share):
                 return await self._open(target, address)
         except (OSError, TimeoutError):
-            self._answers.pop((target.host, target.port), None)
-            fresh = await self._addresses(target)
+            self._addresses.doubt(target.name)
+            fresh = await self._addresses.of(target.name)
             others = [other for other in fresh if other != address] or fresh
             return await self._open(target, others[next(self._turn) % len(others)])
 
@@ -124,20 +121,3 @@ class Dialer:
         exchange = Exchange(loop)
         await loop.create_connection(lambda: exchange, address, target.port, ssl=context, server_hostname=name)
         return exchange
-
-    async def _addresses(self, target: Target) -> tuple[str, ...]:
-        """Return the name's addresses; one lookup serves everybody who asks meanwhile."""
-        key = (target.host, target.port)
-        answer = self._answers.get(key)
-        if answer is not None and answer.until > asyncio.get_running_loop().time():
-            return answer.addresses
-        task = self._asking.get(key)
-        if task is None:
-            task = self._asking[key] = asyncio.create_task(self._look_up(key))
-            task.add_done_callback(lambda _: self._asking.pop(key, None))
-        return await asyncio.shield(task)
-
-    async def _look_up(self, key: tuple[str, int]) -> tuple[str, ...]:
-        addresses = tuple(dict.fromkeys(await self._resolve(*key)))
-        self._answers[key] = _Answer(addresses, asyncio.get_running_loop().time() + _DNS_SECONDS)
-        return addresses

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
+from http import HTTPStatus
 
 from aiohttp import web
 from aiohttp.http import HttpVersion11
@@ -18,8 +20,10 @@ from routing_layer.upstream import Exchange, Head, UpstreamBroke, UpstreamLate
 _NOT_FORWARDED = frozenset(
     (
         *(b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"trailer", b"upgrade"),
-        *(b"transfer-encoding", b"content-length", b"expect", b"host", b"x-forwarded-for", b"x-forwarded-host"),
-        b"x-forwarded-proto",
+        *(b"transfer-encoding", b"content-length", b"expect", b"host", b"x-forwarded-host", b"x-forwarded-proto"),
+        # What a service that sees headers as environment variables takes for ours.
+        *(b"x_forwarded_for", b"x_forwarded-for", b"x-forwarded_for", b"x_forwarded_host", b"x_forwarded-host"),
+        *(b"x-forwarded_host", b"x_forwarded_proto", b"x_forwarded-proto", b"x-forwarded_proto"),
     ),
 )
 #: Idle connections to one service that are kept, and for how long (servers close theirs after 5 s and more).
@@ -52,6 +56,10 @@ class Passed(web.StreamResponse):
 
 class StreamAborted(Exception):
     """The stream was ended before its service had answered (its asset moved)."""
+
+
+class _Stale(Exception):
+    """A kept connection had ended before it was used again."""
 
 
 class Forwarder:
@@ -89,16 +97,33 @@ class Forwarder:
             return await self._run(request, head, stream)
         finally:
             self._dialer.seen(target)
+            self._report(exchange, target)
 
     async def answer(self, request: web.BaseRequest, target: Target) -> Passed:
         """Pass a response that is expected to be short, over a connection that is kept.
 
+        A kept connection that ends before the first byte of an answer says nothing about this request: it is asked
+        once more, on a new connection. (RFC 9112, section 9.3.1; all requests here are GET.)
+
         Raises:
             Problem: the service cannot be reached, does not answer, or breaks before a short answer is complete.
         """
-        exchange = self._idle(target) or await self._dialer.connect(target)
+        exchange = self._idle(target)
+        if exchange is not None:
+            with contextlib.suppress(_Stale):
+                return await self._answer(exchange, request, target, kept=True)
+        return await self._answer(await self._dialer.connect(target), request, target, kept=False)
+
+    def close(self) -> None:
+        """Close the kept connections."""
+        for kept in self._kept.values():
+            for _, exchange in kept:
+                exchange.abort()
+        self._kept.clear()
+
+    async def _answer(self, exchange: Exchange, request: web.BaseRequest, target: Target, *, kept: bool) -> Passed:
         try:
-            head, body = await self._ask(exchange, request, target, collect=True)
+            head, body = await self._ask(exchange, request, target, collect=True, kept=kept)
             if body is None:
                 stream = Stream("", "", self._idle_timeout)
                 stream.opening(exchange)
@@ -109,30 +134,41 @@ class Forwarder:
         except BaseException:
             exchange.abort()
             raise
-        if head.reusable:
+        finally:
+            self._report(exchange, target)
+        if head.reusable and exchange.open:
             self._keep(target, exchange)
         else:
             exchange.abort()
-        return self._whole(request, head, body)
-
-    def close(self) -> None:
-        """Close the kept connections."""
-        for kept in self._kept.values():
-            for _, exchange in kept:
-                exchange.abort()
-        self._kept.clear()
+        return await self._whole(request, head, body)
 
     async def _ask(
-        self, exchange: Exchange, request: web.BaseRequest, target: Target, *, collect: bool
+        self, exchange: Exchange, request: web.BaseRequest, target: Target, *, collect: bool, kept: bool = False
     ) -> tuple[Head, bytes | None]:
         try:
-            return await exchange.ask(_request(request, target), limit=self._head_timeout, collect=collect)
+            head, body = await exchange.ask(_request(request, target), limit=self._head_timeout, collect=collect)
         except UpstreamLate as error:
             exchange.abort()
-            raise problems.late(str(target), self._head_timeout) from error
+            self._dialer.failed(target, f"no answer within {self._head_timeout:g} s")
+            raise problems.late(self._head_timeout) from error
         except UpstreamBroke as error:
             exchange.abort()
-            raise problems.unreachable(str(target), str(error)) from error
+            if kept and error.untouched:
+                raise _Stale from error
+            self._dialer.failed(target, str(error))
+            what = "answered what is not HTTP/1.1" if error.malformed else "ended the connection before its answer"
+            raise problems.unreachable(f"the service {what}", str(error)) from error
+        if kept and head.status == HTTPStatus.REQUEST_TIMEOUT:  # it is about the time without a request
+            raise _Stale
+        return head, body
+
+    def _drop(self, exchange: Exchange, target: Target) -> None:
+        exchange.abort()
+        self._report(exchange, target)
+
+    def _report(self, exchange: Exchange, target: Target) -> None:
+        if exchange.fault:
+            self._dialer.failed(target, exchange.fault)
 
     async def _run(self, request: web.BaseRequest, head: Head, stream: Stream) -> Passed:
         client = _transport(request)
@@ -143,19 +179,25 @@ class Forwarder:
         if request.method == "HEAD":
             return Passed(head.status, keep_alive=reuse)
         ended = await stream.run(head, request, client, framed=framed)
+        stream.close(ended)
         if ended not in CLEAN or (ended is not Ended.UPSTREAM_ENDED and not framed):
             # No last chunk: the client must see that it did not get everything. What is pending is still sent, but a
-            # client that takes nothing does not keep its connection.
-            client.close()
-            asyncio.get_running_loop().call_later(self._idle_timeout, client.abort)
+            # client that takes nothing does not keep its connection (nor what is pending our memory).
+            if ended is Ended.CLIENT_STALLED:
+                client.abort()
+            else:
+                client.close()
+                asyncio.get_running_loop().call_later(self._idle_timeout, client.abort)
             return Passed(head.status, keep_alive=False)
+        await _taken(request, self._idle_timeout)
         return Passed(head.status, keep_alive=reuse)
 
-    def _whole(self, request: web.BaseRequest, head: Head, body: bytes) -> Passed:
+    async def _whole(self, request: web.BaseRequest, head: Head, body: bytes) -> Passed:
         self._on_head(request, head.status)
         reuse = self._reusable(request)
         data = _client_head(head, keep_alive=reuse, framed=False)
         _transport(request).write(data if request.method == "HEAD" else data + body)
+        await _taken(request, self._idle_timeout)
         return Passed(head.status, keep_alive=reuse)
 
     def _reusable(self, request: web.BaseRequest) -> bool:
@@ -166,16 +208,46 @@ class Forwarder:
         now = asyncio.get_running_loop().time()
         while kept:
             until, exchange = kept.pop()
-            if until > now and exchange.transport is not None and not exchange.transport.is_closing():
+            if until > now and exchange.usable:
                 return exchange
-            exchange.abort()
+            self._drop(exchange, target)
         return None
 
     def _keep(self, target: Target, exchange: Exchange) -> None:
+        loop = asyncio.get_running_loop()
+        if not self._kept:
+            loop.call_later(_KEPT_SECONDS, self._sweep)
         kept = self._kept.setdefault(target, deque())
-        kept.append((asyncio.get_running_loop().time() + _KEPT_SECONDS, exchange))
+        kept.append((loop.time() + _KEPT_SECONDS, exchange))
         if len(kept) > _KEPT:
-            kept.popleft()[1].abort()
+            self._drop(kept.popleft()[1], target)
+
+    def _sweep(self) -> None:
+        """Close the connections whose time is over, and forget the services without one."""
+        loop = asyncio.get_running_loop()
+        for target, kept in list(self._kept.items()):
+            while kept and (kept[0][0] <= loop.time() or not kept[0][1].open):
+                self._drop(kept.popleft()[1], target)
+            if not kept:
+                del self._kept[target]
+        if self._kept:
+            loop.call_later(_KEPT_SECONDS, self._sweep)
+
+
+async def _taken(request: web.BaseRequest, limit: float) -> None:
+    """Wait until the client has taken what was written for it, but for a rest that is bounded.
+
+    Raises:
+        ConnectionResetError: the client has left, or has not taken it within ``limit`` seconds; it is cut.
+    """
+    if not request.protocol.writing_paused:
+        return
+    try:
+        async with asyncio.timeout(limit):
+            await request.writer.drain()
+    except TimeoutError:
+        _transport(request).abort()
+        raise ConnectionResetError("the client takes nothing") from None
 
 
 def _transport(request: web.BaseRequest) -> asyncio.Transport:
@@ -193,16 +265,22 @@ def _request(request: web.BaseRequest, target: Target) -> bytes:
     query = request.raw_path.partition("?")[2].partition("#")[0]
     path = f"{target.path}?{query}" if query else target.path
     lines = [f"GET {path} HTTP/1.1".encode(errors="surrogateescape"), b"Host: " + target.authority.encode()]
-    named = request.headers.get("Connection", "").lower()
-    dropped = {token.strip().encode() for token in named.split(",")} if named else ()
-    forwarded_for = (request.remote or "unknown").removeprefix("::ffff:")
+    dropped = {
+        token.strip().lower()
+        for name, value in request.raw_headers
+        if name.lower() == b"connection"
+        for token in value.split(b",")
+    }
+    forwarded_for: list[bytes] = []
     for name, value in request.raw_headers:
         lowered = name.lower()
-        if lowered not in _NOT_FORWARDED and lowered not in dropped:
+        if lowered == b"x-forwarded-for":
+            forwarded_for.append(value)
+        elif lowered not in _NOT_FORWARDED and lowered not in dropped:
             lines.append(b"%b: %b" % (name, value))
-        elif lowered == b"x-forwarded-for":
-            forwarded_for = f"{value.decode('latin-1')}, {forwarded_for}"
-    lines.append(b"X-Forwarded-For: " + forwarded_for.encode("latin-1", "replace"))
+    forwarded_for.append((request.remote or "unknown").removeprefix("::ffff:").encode())
+    # In order: the last one is who connected to us, and the only one that we know to be true.
+    lines.append(b"X-Forwarded-For: " + b", ".join(filter(None, forwarded_for)))
     lines.append(b"X-Forwarded-Host: " + request.headers.get("Host", "").encode("latin-1", "replace"))
     lines.append(b"X-Forwarded-Proto: " + request.scheme.encode())
     return b"\r\n".join(lines) + b"\r\n\r\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 import ssl
 import sys
@@ -11,11 +12,13 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import aiohttp
 
 from reconciler.errors import KsqlError, KsqlTruncated, KsqlUnreachable, KsqlWrongShape
-from reconciler.ksqldb.wire import ROWS_ACCEPT, Row, RowFeed, error_of, literal
+from reconciler.ksqldb.levels import membership_sql
+from reconciler.ksqldb.wire import ROWS_ACCEPT, Row, RowFeed, brief, column, error_of, literal, stored
 from reconciler.registry import Membership as Source
 from routing_layer.membership import UNKNOWN, _Unknown
 from routing_layer.settings import Settings
@@ -28,32 +31,32 @@ _ONE_TIMEOUT = aiohttp.ClientTimeout(total=5, sock_connect=3)
 _WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=None)
 _WATCH_HEAD_SECONDS = 20
 _CHUNK = 64 * 1024
+_LONGEST_ERROR = 64 * 1024
 
 
 def list_statement(source: Source) -> str:
     """The pull query that answers the whole membership."""
-    return f"SELECT {source.key}, {source.group} AS UNS_GROUP FROM {source.table};"  # noqa: S608 - the operator's words
+    return f"{membership_sql(source.table, source.key, source.level)};"
 
 
 def watch_statement(source: Source) -> str:
     """The push query that answers the whole membership and then its changes."""
-    return f"SELECT {source.key}, {source.group} AS UNS_GROUP FROM {source.table} EMIT CHANGES;"  # noqa: S608 - the operator's words
+    return f"{membership_sql(source.table, source.key, source.level)} EMIT CHANGES;"
 
 
 def one_statement(source: Source, asset: str) -> str:
     """The pull query for one asset; its name comes from a client and is escaped."""
-    where = f"{source.key} = {literal(asset)}"
-    rows = f"{source.key}, {source.group} AS UNS_GROUP FROM {source.table}"
-    return f"SELECT {rows} WHERE {where};"
+    everything = membership_sql(source.table, source.key, source.level)
+    return f"{everything} WHERE {column(stored(source.key))} = {literal(asset)};"
 
 
 class Ksql:
     """ksqlDB as the proxy sees it: every failure is one of ``KsqlError``."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
-        """Ask the server at ``url`` through ``session``."""
+        """Ask the server at ``url`` through ``session``, which has the credentials: no message has them."""
         self._session = session
-        self._url = f"{url}/query"
+        self._url = f"{without_user(url)}/query"
 
     async def everything(self, source: Source) -> dict[str, str | None]:
         """Return the group of every asset.
@@ -106,12 +109,17 @@ class Ksql:
         body = {"ksql": statement, "streamsProperties": properties}
         headers = {"Accept": ROWS_ACCEPT, "Accept-Encoding": "identity"}
         try:
-            async with self._session.post(self._url, json=body, headers=headers, timeout=limits) as response:
+            # A redirect is an error: followed, the credentials would go to whichever host it names.
+            async with self._session.post(
+                self._url, json=body, headers=headers, timeout=limits, allow_redirects=False
+            ) as response:
                 if response.status != HTTPStatus.OK:
-                    raise error_of(response.status, await response.read(), response.headers.get("Content-Type", ""))
+                    said = await response.content.read(_LONGEST_ERROR)
+                    raise error_of(response.status, said, response.headers.get("Content-Type", ""))
                 yield response
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise KsqlUnreachable(f"{self._url}: {type(error).__name__}: {error}") from error
+        # UnicodeError: the host of KSQLDB_URL has an empty label or one of more than 63 characters.
+        except (aiohttp.ClientError, TimeoutError, OSError, UnicodeError) as error:
+            raise KsqlUnreachable(f"KSQLDB_URL: {self._url}: {type(error).__name__}: {error}") from error
 
 
 async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
@@ -143,12 +151,32 @@ def _pair(row: Row) -> tuple[str, str | None]:
             # One string a group, not one a row: of a million rows, three copies are alive while they are compared.
             return asset, group if group is None else sys.intern(group)
         case _:
-            raise KsqlWrongShape(f"not an asset and its group: {row.values!r:.120}", status=HTTPStatus.OK)
+            raise KsqlWrongShape(f"not an asset and its group: {brief(row.values)}", status=HTTPStatus.OK)
 
 
 def pair(row: Row) -> tuple[str, str | None]:
     """Return the asset and the group of a watched row (a tombstone has no group)."""
     return _pair(row)
+
+
+def basic_auth(user: str, password: str) -> dict[str, str]:
+    """Return the header of HTTP basic authentication."""
+    token = base64.b64encode(f"{user}:{password}".encode(errors="surrogateescape")).decode()
+    return {"Authorization": f"Basic {token}"}
+
+
+def auth_in(url: str) -> dict[str, str]:
+    """Return the header for the user and password that may be in a URL; none without."""
+    parts = urlsplit(url)
+    if parts.username is None:
+        return {}
+    return basic_auth(unquote(parts.username), unquote(parts.password or ""))
+
+
+def without_user(url: str) -> str:
+    """Return a URL without the user and password that may be in it."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _keepalive_socket(address: Any) -> socket.socket:
@@ -163,9 +191,8 @@ def _keepalive_socket(address: Any) -> socket.socket:
 
 def open_session(settings: Settings) -> aiohttp.ClientSession:
     """Return the session for ksqlDB, with the credentials and the CA of the settings."""
-    auth = None
-    if settings.ksqldb_username:
-        auth = aiohttp.BasicAuth(settings.ksqldb_username, settings.ksqldb_password.get_secret_value(), "utf-8")
+    user, password = settings.ksqldb_username, settings.ksqldb_password.get_secret_value()
+    headers = basic_auth(user, password) if user else auth_in(settings.ksqldb_url)
     connector = aiohttp.TCPConnector(
         limit=0,
         ttl_dns_cache=1,
@@ -173,11 +200,11 @@ def open_session(settings: Settings) -> aiohttp.ClientSession:
         socket_factory=_keepalive_socket,
     )
     jar = aiohttp.DummyCookieJar()
-    return aiohttp.ClientSession(connector=connector, auth=auth, cookie_jar=jar, auto_decompress=False)
+    return aiohttp.ClientSession(connector=connector, headers=headers, cookie_jar=jar, auto_decompress=False)
 
 
 def _tls(ca_file: Path | None) -> ssl.SSLContext | bool:
     return True if ca_file is None else ssl.create_default_context(cafile=str(ca_file))
 
 
-__all__ = ["Ksql", "KsqlError", "open_session", "pair"]
+__all__ = ["Ksql", "KsqlError", "auth_in", "basic_auth", "open_session", "pair", "without_user"]

@@ -23,9 +23,14 @@ _LEFT = 0.25
 _EVERY_SECONDS = 1.0
 
 
+def gives_back() -> bool:
+    """Whether there is a way to do it: with glibc alone."""
+    return _trim is not None
+
+
 async def give_back(streams: Streams) -> None:
-    """Look once a second whether a crowd has left, until cancelled; does nothing without glibc."""
-    while _trim is not None:
+    """Look once a second whether a crowd has left, until cancelled."""
+    while True:
         await asyncio.sleep(_EVERY_SECONDS)
         if streams.most >= _CROWD and len(streams) <= streams.most * _LEFT:
             await asyncio.sleep(_EVERY_SECONDS)  # their connections are closed a moment after they

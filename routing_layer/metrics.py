@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
 from enum import StrEnum
+from http import HTTPStatus
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, disable_created_metrics, generate_latest
 from prometheus_client.registry import Collector
+
+from reconciler.connections import Ending
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series for each counter that nobody asked for
 
@@ -28,10 +32,14 @@ class Ended(StrEnum):
 
 
 ROUTES = ("asset_stream", "group_stream", "asset_state", "healthz", "readyz", "metrics", "other")
-_CODES = (200, 307, 400, 404, 405, 500, 502, 503, 504)
+_CODES = (200, 307, 400, 404, 405, 500, 502, 503, 504, 505)
+#: The label of every status that HTTP does not define: services can invent 500 of them, each would stay as a series.
+_UNKNOWN_CODE = "other"
+_KNOWN_CODES = frozenset(map(int, HTTPStatus))
+TASKS = ("registry", "membership", "memory", "connections")
 #: How the values of several processes become one.
 Across = Callable[[Iterable[float]], float]
-_REFUSALS = ("corrupt", "identity", "unreachable")
+_REFUSALS = ("corrupt", "identity", "unreachable", "bug")
 
 
 class Metrics:
@@ -49,6 +57,12 @@ class Metrics:
         self.membership_errors = self._counter("membership_errors", "Failed or disbelieved reads of the membership.")
         refused = self._counter("registry_refused", "Registry documents not used, by reason.", "reason")
         self.registry_refused = {reason: refused.labels(reason) for reason in _REFUSALS}
+        tasks = self._counter(
+            "background_task_ends", "Background tasks that ended unasked, and were restarted.", "task"
+        )
+        self.task_ends = {name: tasks.labels(name) for name in TASKS}
+        closed = self._counter("connections_ended", "Connections that were ended to keep room for others.", "reason")
+        self.connections_ended = {reason: closed.labels(reason.value) for reason in Ending}
         self.nudges = self._counter("nudges", "Times that the operator was told of a group without a service.")
         self._info = self._gauge("registry_info", "The registry in use.", "revision")
         self._revision: str | None = None
@@ -58,7 +72,10 @@ class Metrics:
         """Count one answered request."""
         child = self._children.get((route, code))
         if child is None:
-            child = self._children[route, code] = self._requests.labels(route, str(code))
+            label = str(code) if code in _KNOWN_CODES else _UNKNOWN_CODE
+            child = self._requests.labels(route, label)
+            if label != _UNKNOWN_CODE:
+                self._children[route, code] = child
         child.inc()
 
     def registry_in_use(self, revision: str) -> None:
@@ -92,6 +109,30 @@ class Metrics:
 
     def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
         return Gauge(f"routing_layer_{name}", documentation, labels, registry=self._registry)
+
+
+class Rendered:
+    """An answer that is made at most once in `EVERY_SECONDS` and shared by all who ask meanwhile.
+
+    A scrape takes some milliseconds of the event loop, in which no stream moves: with 100 clients that asked without a
+    pause, the median latency of the streams rose from 0.5 to 295 ms.
+    """
+
+    EVERY_SECONDS = 1.0
+
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, bytes]]) -> None:
+        """Make the answer with ``make``, not before it is asked for."""
+        self._make = make
+        self._task: asyncio.Task[bytes] | None = None
+        self._next = 0.0
+
+    async def get(self) -> bytes:
+        """Return the answer."""
+        now = asyncio.get_running_loop().time()
+        if self._task is None or (self._task.done() and now >= self._next):
+            self._next = now + self.EVERY_SECONDS
+            self._task = asyncio.create_task(self._make())
+        return await asyncio.shield(self._task)
 
 
 class _Together(Collector):

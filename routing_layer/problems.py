@@ -7,6 +7,9 @@ from http import HTTPStatus
 
 from aiohttp import web
 
+from reconciler.connections import RETRY_AFTER
+from reconciler.text import printable
+
 CONTENT_TYPE = "application/problem+json"
 
 
@@ -18,8 +21,10 @@ class Problem(Exception):
         kind: last part of the ``type`` URN, stable, for programs.
         detail: what happened to this request, for people.
         retry_after: seconds after which trying again can help; None where it cannot.
-        allow: the methods that the resource has, for 405.
+        ends_connection: nothing that follows on the connection can be trusted, or is wanted.
         passing: nothing was sent to a service and the cause is likely to be over in seconds.
+
+    As text it is the cause, which may name what is internal and is for the log alone; without one, the detail.
     """
 
     def __init__(
@@ -29,38 +34,62 @@ class Problem(Exception):
         detail: str,
         *,
         retry_after: int | None = None,
-        allow: str | None = None,
+        ends_connection: bool = False,
         passing: bool = False,
+        cause: str = "",
     ) -> None:
         """Keep what the answer needs."""
-        super().__init__(detail)
+        super().__init__(cause or detail)
         self.status = status
         self.kind = kind
         self.detail = detail
         self.retry_after = retry_after
-        self.allow = allow
+        self.ends_connection = ends_connection
         self.passing = passing
 
     def response(self) -> web.Response:
         """Return the answer."""
+        headers = {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}
+        if self.retry_after is not None:
+            headers["Retry-After"] = str(self.retry_after)
+        if self.status is HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = "GET, HEAD"  # of every resource
+        return web.Response(status=int(self.status), body=self.document(), headers=headers)
+
+    def document(self) -> bytes:
+        """Return the answer's body; what a client has typed is escaped."""
         document = {
             "type": f"urn:openfactory:routing-layer:{self.kind}",
             "title": self.status.phrase,
             "status": int(self.status),
-            "detail": self.detail,
+            "detail": printable(self.detail),
         }
-        headers = {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}
-        if self.retry_after is not None:
-            headers["Retry-After"] = str(self.retry_after)
-        if self.allow is not None:
-            headers["Allow"] = self.allow
-        body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
-        return web.Response(status=int(self.status), body=body, headers=headers)
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 def bad_request(detail: str) -> Problem:
     """The request itself is wrong."""
     return Problem(HTTPStatus.BAD_REQUEST, "bad-request", detail)
+
+
+def unsupported_version(version: str) -> Problem:
+    """The request is of another protocol."""
+    detail = f"{version} is not served here, HTTP/1.1 is"
+    return Problem(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "unsupported-version", detail, ends_connection=True)
+
+
+def late_request() -> Problem:
+    """The head of the request did not come in time."""
+    detail = "the head of the request was not complete in time"
+    return Problem(HTTPStatus.REQUEST_TIMEOUT, "late-request", detail, ends_connection=True)
+
+
+def overloaded() -> Problem:
+    """This process has no descriptors left for one more client, or for one more of this address."""
+    detail = "there is no room for more clients, or for more from this address"
+    return Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE, "too-many-connections", detail, retry_after=RETRY_AFTER, ends_connection=True
+    )
 
 
 def unknown_path(path: str) -> Problem:
@@ -71,7 +100,7 @@ def unknown_path(path: str) -> Problem:
 def wrong_method(method: str) -> Problem:
     """The resources of the proxy are read-only."""
     detail = f"{method} is not supported here, GET and HEAD are"
-    return Problem(HTTPStatus.METHOD_NOT_ALLOWED, "wrong-method", detail, allow="GET, HEAD")
+    return Problem(HTTPStatus.METHOD_NOT_ALLOWED, "wrong-method", detail)
 
 
 def unknown_asset(asset: str) -> Problem:
@@ -79,9 +108,9 @@ def unknown_asset(asset: str) -> Problem:
     return Problem(HTTPStatus.NOT_FOUND, "unknown-asset", f"asset {asset!r} is not in the UNS map")
 
 
-def asset_without_level(asset: str, expression: str) -> Problem:
+def asset_without_level(asset: str, level: str) -> Problem:
     """The asset is mapped, but not below the level that makes the groups."""
-    detail = f"asset {asset!r} is in the UNS map, but has no {expression}, so it belongs to no group"
+    detail = f"asset {asset!r} is in the UNS map, but has no {level}, so it belongs to no group"
     return Problem(HTTPStatus.NOT_FOUND, "asset-without-level", detail)
 
 
@@ -107,15 +136,15 @@ def not_ready(detail: str) -> Problem:
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", detail, retry_after=2, passing=True)
 
 
-def unreachable(upstream: str, why: str, *, passing: bool = False) -> Problem:
-    """The service behind could not be connected to, or broke before it answered."""
-    detail = f"{upstream}: {why}"
-    return Problem(HTTPStatus.BAD_GATEWAY, "upstream-unreachable", detail, retry_after=2, passing=passing)
+def unreachable(detail: str, cause: str, *, passing: bool = False) -> Problem:
+    """The service behind could not be connected to, or broke before it answered; ``detail`` names nothing internal."""
+    kind = "upstream-unreachable"
+    return Problem(HTTPStatus.BAD_GATEWAY, kind, detail, retry_after=2, passing=passing, cause=cause)
 
 
-def late(upstream: str, seconds: float) -> Problem:
+def late(seconds: float) -> Problem:
     """The service behind accepted the request and did not answer in time."""
-    detail = f"{upstream} did not answer within {seconds:g} s"
+    detail = f"the service did not answer within {seconds:g} s"
     return Problem(HTTPStatus.GATEWAY_TIMEOUT, "upstream-late", detail, retry_after=2)
 
 

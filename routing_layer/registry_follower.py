@@ -12,7 +12,8 @@ import aiohttp
 import structlog
 
 from reconciler.errors import RegistryError
-from reconciler.registry import ROLE_HEADER, Registry, parse
+from reconciler.registry import LIMIT_BYTES, ROLE_HEADER, OtherClusterError, Registry, parse, revision_of
+from routing_layer.ksql import auth_in, without_user
 from routing_layer.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
@@ -22,9 +23,16 @@ _TIMEOUT = aiohttp.ClientTimeout(total=5, sock_connect=2)
 _NUDGE_GAP = 1.0
 #: How often a nudge that reached an operator that only stands by is sent again.
 _NUDGE_TRIES = 3
+#: UnicodeError: the host of RECONCILER_URL has an empty label or one of more than 63 characters.
+_NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError, UnicodeError)
 
-#: Told after another document came into use: the one before (None: none) and the new one.
+#: Told when another document comes into use: the one before (None: none) and the new one.
 OnChange = Callable[[Registry | None, Registry], None]
+
+
+def open_session(url: str) -> aiohttp.ClientSession:
+    """Return the session for the operator, with the credentials that may be in its URL."""
+    return aiohttp.ClientSession(headers=auth_in(url), cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
 
 
 class RegistryFollower:
@@ -40,10 +48,11 @@ class RegistryFollower:
         """Follow the operator at ``url``, or without one the ``file`` itself."""
         self._file = file
         self._session = session
-        self._url = url
+        self._url = without_user(url)
         self._metrics = metrics
         self._on_change = on_change
         self.current: Registry | None = None
+        self._revision = ""
         self._etag: str | None = None
         self._complaint = ""
         self._confirmed = time.monotonic()
@@ -59,33 +68,43 @@ class RegistryFollower:
     def boot(self) -> None:
         """Use the file if it is there and good; the operator may be down for long."""
         try:
-            self._use(self._file.read_bytes())
+            with self._file.open("rb") as file:
+                self._use(file.read(LIMIT_BYTES + 1))
         except OSError as error:
             self._complain("unreachable", f"no boot copy at {self._file} ({error.strerror})")
         except RegistryError as error:
             self._complain(_reason(error), f"{self._file}: {error}")
 
     async def run(self, every: float) -> None:
-        """Look at the operator's document each ``every`` seconds until cancelled."""
+        """Look at the operator's document each ``every`` seconds until cancelled; any failure is logged and counted."""
         while True:
-            if self._url:
-                await self.look()
-            else:
-                self.boot()
+            try:
+                if self._url:
+                    await self.look()
+                else:
+                    self.boot()
+            except Exception as error:  # noqa: BLE001 - a bug must not end the follower: it is counted and tried again
+                self._complain("bug", f"a bug: {type(error).__name__}", error)
             await asyncio.sleep(every)
 
     async def look(self) -> None:
         """Ask the operator once; whatever it answers, the last good document stays in use."""
-        headers = {"If-None-Match": self._etag} if self._etag else {}
+        headers = {"Accept-Encoding": "identity"}
+        if self._etag:
+            headers["If-None-Match"] = self._etag
         try:
-            async with self._session.get(f"{self._url}/registry", headers=headers, timeout=_TIMEOUT) as response:
-                body = await response.read()
+            async with self._session.get(
+                f"{self._url}/registry", headers=headers, timeout=_TIMEOUT, allow_redirects=False
+            ) as response:
+                body = await _at_most(LIMIT_BYTES + 1, response)
                 if not _stands_by(response):
-                    await self._answered(response.status, response.headers.get("ETag"), body)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._complain("unreachable", f"the operator does not answer: {type(error).__name__}: {error}")
+                    self._answered(response.status, response.headers.get("ETag"), body)
+        except _NO_ANSWER as error:
+            self._complain(
+                "unreachable", f"the operator at RECONCILER_URL does not answer: {type(error).__name__}: {error}"
+            )
 
-    async def _answered(self, status: int, etag: str | None, body: bytes) -> None:
+    def _answered(self, status: int, etag: str | None, body: bytes) -> None:
         if status == HTTPStatus.OK:
             try:
                 self._use(body)
@@ -94,7 +113,7 @@ class RegistryFollower:
                 return
             self._etag = etag
         elif status != HTTPStatus.NOT_MODIFIED:
-            self._complain("unreachable", f"the operator has no registry: HTTP {status}")
+            self._complain("unreachable", f"the operator has no registry: HTTP {status}{_redirect(status)}")
             return
         self._confirmed = time.monotonic()
         self._complaint = ""
@@ -107,11 +126,13 @@ class RegistryFollower:
         self._metrics.nudges.inc()
         try:
             for _ in range(_NUDGE_TRIES):
-                async with self._session.post(f"{self._url}/reconcile", timeout=_TIMEOUT) as response:
-                    await response.read()
+                async with self._session.post(
+                    f"{self._url}/reconcile", timeout=_TIMEOUT, allow_redirects=False
+                ) as response:
+                    await _at_most(LIMIT_BYTES, response)
                     if not _stands_by(response):
                         return
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except _NO_ANSWER as error:
             _log.info("registry: the operator could not be told: %s", error)
 
     async def url_of(self, group: str, patience: float) -> str | None:
@@ -133,24 +154,26 @@ class RegistryFollower:
         return self.current.groups.get(group) if self.current else None
 
     def _use(self, data: bytes) -> None:
+        """Take a document into use; whatever goes wrong, nothing of it is kept, and it is tried again."""
         before = self.current
-        registry = parse(data, expect=before.identity if before else None)
-        if registry == before:
+        registry, revision = parse(data, before=before), revision_of(data)
+        if revision == self._revision:
             return
-        self.current = registry
-        self._metrics.registry_in_use(registry.revision)
-        _log.info("registry: revision %s with %d groups", registry.revision, len(registry.groups))
+        if registry != before:
+            self._on_change(before, registry)
+        self.current, self._revision = registry, revision
+        self._metrics.registry_in_use(revision)
+        _log.info("registry: revision %s with %d groups", revision, len(registry.groups))
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-        self._on_change(before, registry)
 
-    def _complain(self, reason: str, text: str) -> None:
+    def _complain(self, reason: str, text: str, bug: Exception | None = None) -> None:
         """Count a document that is not used, and log it once, not each second."""
         self._metrics.registry_refused[reason].inc()
         if text != self._complaint:
             self._complaint = text
-            kept = f"; revision {self.current.revision} stays in use" if self.current else ""
-            _log.warning("registry: %s%s", text, kept)
+            kept = f"; revision {self._revision} stays in use" if self.current else ""
+            _log.warning("registry: %s%s", text, kept, exc_info=bug)
 
 
 def _stands_by(response: aiohttp.ClientResponse) -> bool:
@@ -160,4 +183,18 @@ def _stands_by(response: aiohttp.ClientResponse) -> bool:
 
 def _reason(error: RegistryError) -> str:
     """Tell a document of another cluster from one that is no registry at all."""
-    return "identity" if "cluster" in str(error) else "corrupt"
+    return "identity" if isinstance(error, OtherClusterError) else "corrupt"
+
+
+def _redirect(status: int) -> str:
+    """Say of a redirect that it is not followed: the credentials would go to whichever host it names."""
+    redirect = 300 <= status < 400  # noqa: PLR2004 - HTTP's redirects
+    return ": redirects are not followed; RECONCILER_URL must be the operator's own address" if redirect else ""
+
+
+async def _at_most(size: int, response: aiohttp.ClientResponse) -> bytes:
+    """Return the body, or as much of it as ``size`` allows."""
+    body = bytearray()
+    while len(body) < size and (piece := await response.content.read(size - len(body))):
+        body += piece
+    return bytes(body)

@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     """Port that is listened on, on every address (0: any free one, written to the log)."""
     routing_layer_workers: int = Field(1, ge=1, le=64)
     """Processes that share the port; each keeps its own copy of the membership."""
+    metrics_port: int | None = Field(None, ge=1, le=65535)
+    """Port of its own for /metrics, which `ROUTING_LAYER_PORT` then does not answer; empty: none."""
     routing_mode: RoutingMode = RoutingMode.PROXY
     """`proxy`, or `redirect`: /asset_stream answers 307 to /group/<Group>/asset_stream."""
     registry_file: Path = Path("/etc/openfactory/registry.json")
@@ -74,6 +76,15 @@ class Settings(BaseSettings):
     idle_timeout: Limit = 45.0
     """Seconds of silence after which a stream is cut (group services ping every 15 s), and seconds for which a
     client may refuse to take what is pending."""
+    client_head_timeout: Limit = 10.0
+    """Seconds for the head of a client's request, from the start of the connection and from the head's first byte."""
+    client_idle_timeout: Limit = 75.0
+    """Seconds that a client's connection may be idle between two requests (a reverse proxy in front should keep its
+    idle connections for less)."""
+    connections_per_address: int = Field(0, ge=0)
+    """Connections of one client address (IPv6: one /64 network) for each process; 0: as many as leave a tenth of the
+    room to others. Set it only where clients connect directly: a reverse proxy, NAT and Swarm's ingress network show
+    many clients as one address."""
     lazy_deploy_wait: Seconds = 10.0
     """Seconds that a request waits for the service of a group that ksqlDB knows and the registry does not."""
     replace_wait: Seconds = 30.0
@@ -119,6 +130,12 @@ class Settings(BaseSettings):
         except OSError as error:
             raise ValueError(error.strerror) from error
         return value
+
+    @model_validator(mode="after")
+    def _two_ports(self) -> Settings:
+        if self.metrics_port is not None and self.metrics_port == self.routing_layer_port:
+            raise ValueError("METRICS_PORT must be another port than ROUTING_LAYER_PORT")
+        return self
 
     @model_validator(mode="after")
     def _read_secrets(self) -> Settings:
@@ -169,8 +186,9 @@ def _explain(item: dict[str, Any]) -> str:
     if item["type"] == "missing":
         return f"{name} is required and not set: {_doc(name)}"
     said = message(item)
-    # What may be the credentials of a URL is not repeated.
-    shown = ascii(re.sub(r"^(\w+://)?.*@", r"\1***@", str(item["input"]), flags=re.DOTALL))
+    # What may be the credentials of a URL, or a token in its query, is not repeated.
+    masked = re.sub(r"^(\w+://)?.*@", r"\1***@", str(item["input"]), flags=re.DOTALL)
+    shown = ascii(re.sub(r"[?#].*", "?***", masked, flags=re.DOTALL))
     return f"{name}={shown}: {said} ({_doc(name)})" if name else said
 
 

@@ -9,11 +9,17 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
+import structlog
+
+_log = structlog.get_logger(__name__)
 #: A process that does not answer within this time is left out.
 _PATIENCE_SECONDS = 2.0
+#: What a process tells is made once in this time, however many of the others ask.
+_SAME_SECONDS = 1.0
 
 
 class Siblings:
@@ -27,9 +33,14 @@ class Siblings:
 
     async def listen(self, tell: Callable[[], Any]) -> None:
         """Answer the others with what ``tell`` returns."""
+        told, until = b"", 0.0
 
         async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(json.dumps(tell()).encode())
+            nonlocal told, until
+            if time.monotonic() >= until:
+                until = time.monotonic() + _SAME_SECONDS
+                told = json.dumps(tell()).encode()
+            writer.write(told)
             writer.close()
 
         if self._own is not None:
@@ -48,7 +59,8 @@ class Siblings:
                     return json.loads(await reader.read())
                 finally:
                     writer.close()
-        except (OSError, TimeoutError, ValueError):
+        except (OSError, TimeoutError, ValueError) as error:
+            _log.warning("metrics: a worker is left out, it does not answer: %s: %s", type(error).__name__, error)
             return None
 
     def close(self) -> None:

@@ -8,25 +8,55 @@ from __future__ import annotations
 
 import asyncio
 import re
+import select
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from routing_layer.body import Body, BrokenBody, ChunkedBody, FixedBody, OpenBody
+from routing_layer.body import FIELD_LINE, Body, BrokenBody, ChunkedBody, FixedBody, OpenBody
 
-_LONGEST_HEAD = 64 * 1024
+#: All heads before a response's body, interim ones included.
+LONGEST_HEAD = 64 * 1024
 #: Answers up to this size are taken as a whole, so that a failure in their middle is still a 502.
 COLLECT = 1024 * 1024
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: (.*))?")
+#: A response's head without its final empty line (RFC 9112, sections 4 and 5).
+_HEAD = re.compile(
+    rb"HTTP/1\.(?P<minor>[01]) (?P<status>[1-5][0-9]{2}) (?P<reason>[\t\x20-\x7e\x80-\xff]*)(?:\r\n%b)*" % FIELD_LINE
+)
+_FIELD = re.compile(FIELD_LINE)
+#: What no head contains, whatever is still to come of it: a control character, or half a line end.
+_BROKEN_LINE = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)")
+_START = b"HTTP/1."
+#: More digits than any length has; Python refuses to read thousands of them.
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_SWITCHING = 101
 _FIRST_FINAL = 200
-_HOP_BY_HOP = frozenset(
-    (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
+_NO_CONTENT = 204
+_NOT_MODIFIED = 304
+#: Fields whose values are read here.
+_READ = frozenset((b"connection", b"content-encoding", b"content-length", b"content-type", b"transfer-encoding"))
+_DROPPED = frozenset(
+    (
+        *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
+        *(b"content-length", b"x-accel-buffering"),
+    )
 )
 
 
 class UpstreamBroke(Exception):
-    """The connection ended, or said something that is not HTTP, before the response had begun."""
+    """The connection ended, or said something that is not HTTP, before the response had begun.
+
+    Attributes:
+        untouched: it ended before the first byte of an answer.
+        malformed: something came that is not HTTP/1.1.
+    """
+
+    def __init__(self, why: str, *, untouched: bool = False, malformed: bool = False) -> None:
+        """Keep what the caller decides by."""
+        super().__init__(why)
+        self.untouched = untouched
+        self.malformed = malformed
 
 
 class UpstreamLate(Exception):
@@ -58,58 +88,86 @@ class Head:
     @property
     def bodiless(self) -> bool:
         """Whether such a response never has a body."""
-        return self.status in (204, 304)
+        return self.status in (_NO_CONTENT, _NOT_MODIFIED)
 
 
 def parse_head(data: bytes) -> Head:
     """Read a response's head, its final empty line excluded.
 
     Raises:
-        UpstreamBroke: it is not HTTP/1.x, or its framing is ambiguous.
+        UpstreamBroke: it is not HTTP/1.x to the letter, or where its body ends is in doubt (RFC 9112, section 6.3).
     """
-    line, *rest = data.split(b"\r\n")
-    status = _STATUS_LINE.fullmatch(line)
-    if status is None:
-        raise UpstreamBroke(f"not an HTTP/1.1 response: {line[:60]!r}")
-    fields = [
-        (name.strip().lower(), value.strip(), whole) for whole in rest for name, _, value in [whole.partition(b":")]
-    ]
-    named = dict[bytes, bytes]()
-    for name, value, _ in fields:
-        named[name] = named[name] + b"," + value if name in named else value
-    return _head(status, fields, named)
-
-
-def _head(status: re.Match[bytes], fields: list[tuple[bytes, bytes, bytes]], named: dict[bytes, bytes]) -> Head:
-    connection = {token.strip().lower() for token in named.get(b"connection", b"").split(b",")}
-    dropped = _HOP_BY_HOP | connection | {b"x-accel-buffering", b"content-length"}
-    coding = named.get(b"transfer-encoding", b"").lower()
-    if coding not in (b"", b"chunked"):
-        raise UpstreamBroke(f"an unsupported transfer coding: {coding[:60]!r}")
-    length = None if coding else _length(named.get(b"content-length"))
-    plain = named.get(b"content-encoding", b"identity").lower() == b"identity"
+    found = _HEAD.fullmatch(data)
+    if found is None:
+        raise _malformed(_what_is_wrong(data))
+    fields: list[tuple[bytes, bytes]] = []
+    read: dict[bytes, list[bytes]] = {}
+    for line in data.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        name = name.lower()
+        fields.append((name, line))
+        if name in _READ:
+            read.setdefault(name, []).append(value.strip())
+    status = int(found["status"])
+    length, chunked = _framing(status, found["minor"] == b"1", read)
+    connection = {token.strip() for value in read.get(b"connection", ()) for token in value.lower().split(b",")}
+    dropped = _DROPPED | connection
+    plain = read.get(b"content-encoding", [b"identity"])[0].lower() == b"identity"
     return Head(
-        status=int(status[2]),
-        reason=status[3] or b"",
-        fields=tuple(whole for name, _, whole in fields if name not in dropped),
+        status=status,
+        reason=found["reason"],
+        fields=tuple(line for name, line in fields if name not in dropped),
         length=length,
-        chunked=bool(coding),
-        reusable=status[1] == b"1" and b"close" not in connection,
-        event_stream=plain and named.get(b"content-type", b"").lower().startswith(b"text/event-stream"),
+        chunked=chunked,
+        # A response without a body that is announced in chunks: some send their last chunk, some do not.
+        reusable=found["minor"] == b"1" and b"close" not in connection and not (chunked and status == _NOT_MODIFIED),
+        event_stream=plain and read.get(b"content-type", [b""])[0].lower().startswith(b"text/event-stream"),
     )
 
 
-def _length(value: bytes | None) -> int | None:
-    if value is None:
-        return None
-    different = {part.strip() for part in value.split(b",")}
-    if len(different) != 1 or not (only := different.pop()).isdigit():
-        raise UpstreamBroke(f"an ambiguous Content-Length: {value[:60]!r}")
-    return int(only)
+def _framing(status: int, can_chunk: bool, read: dict[bytes, list[bytes]]) -> tuple[int | None, bool]:
+    """Return the announced length, None without one, and whether the body is chunked."""
+    codings, lengths = read.get(b"transfer-encoding"), read.get(b"content-length")
+    if codings is not None:
+        if lengths is not None or not can_chunk or [coding.lower() for coding in codings] != [b"chunked"]:
+            raise _malformed("a Transfer-Encoding that is not 'chunked' alone, in HTTP/1.1 and without a length")
+        if status < _FIRST_FINAL or status == _NO_CONTENT:
+            raise _malformed(f"a {status} with a Transfer-Encoding")
+        return None, True
+    if lengths is None:
+        return None, False
+    if len(lengths) != 1 or not _LENGTH.fullmatch(lengths[0]):
+        raise _malformed("a Content-Length that is not one number")
+    length = int(lengths[0])
+    if status < _FIRST_FINAL or status == _NO_CONTENT:
+        if length:
+            raise _malformed(f"a {status} with a Content-Length")
+        return None, False  # there is none to pass on, and many servers send this needless 0
+    return length, False
+
+
+def _malformed(why: str) -> UpstreamBroke:
+    return UpstreamBroke(why, malformed=True)
+
+
+def _what_is_wrong(data: bytes) -> str:
+    """Name the line that is wrong, but not a field's value: it may be a secret."""
+    line, *fields = data.split(b"\r\n")
+    for field in fields:
+        if not _FIELD.fullmatch(field):
+            return f"not a header line: {field.partition(b':')[0][:20]!r}"
+    return f"not the status line of an HTTP/1.1 response: {line[:40]!r}"
 
 
 class Exchange(asyncio.Protocol):
-    """A connection and the response that comes on it."""
+    """A connection and the response that comes on it.
+
+    Bytes that were not asked for (before a request, after an answer, while the connection is kept) end the connection:
+    the next request would take them for its own answer.
+
+    Attributes:
+        fault: what was wrong with the bytes after the head; empty if nothing.
+    """
 
     __slots__ = (
         "_answer",
@@ -117,11 +175,15 @@ class Exchange(asyncio.Protocol):
         "_collect",
         "_finished",
         "_head",
+        "_heads",
         "_loop",
         "_lost",
+        "_scanned",
         "_sink",
         "_timer",
+        "_wanted",
         "body",
+        "fault",
         "transport",
     )
 
@@ -130,9 +192,13 @@ class Exchange(asyncio.Protocol):
         self._loop = loop
         self.transport: asyncio.Transport | None = None
         self.body: Body | None = None
+        self.fault = ""
         self._answer: asyncio.Future[tuple[Head, bytes | None]] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._buffer = b""
+        self._buffer = bytearray()
+        self._scanned = 0  # bytes of the buffer that were searched for the head's end
+        self._heads = 0  # bytes of the heads so far
+        self._wanted = False  # from a request until its answer is complete, or passed on
         self._collect = False
         self._head: Head | None = None
         self._sink: Callable[[bytes], None] | None = None
@@ -143,6 +209,20 @@ class Exchange(asyncio.Protocol):
         """Keep the transport."""
         self.transport = cast("asyncio.Transport", transport)
 
+    @property
+    def open(self) -> bool:
+        """Whether the connection has not ended, as far as was read."""
+        return self.transport is not None and not self.transport.is_closing() and self._lost is None
+
+    @property
+    def usable(self) -> bool:
+        """Whether another request can be sent: it is open, and neither a byte nor the end waits to be read."""
+        if self.transport is None or not self.open:
+            return False
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poll.poll(0)
+
     async def ask(self, request: bytes, *, limit: float, collect: bool) -> tuple[Head, bytes | None]:
         """Send a request and return the head; with ``collect`` the body too, if it is announced and small.
 
@@ -150,11 +230,13 @@ class Exchange(asyncio.Protocol):
             UpstreamBroke: the connection ended, or what came is not HTTP.
             UpstreamLate: nothing within ``limit`` seconds.
         """
-        if self.transport is None or self._lost is not None:
-            raise UpstreamBroke("the connection was closed")
+        if self.transport is None or not self.open:
+            raise UpstreamBroke("the connection was closed", untouched=True)
         self._answer = self._loop.create_future()
         self._collect = collect
         self._head = None
+        self._heads = self._scanned = 0
+        self._wanted = True
         self.body = None
         self.transport.write(request)
         self._timer = self._loop.call_later(limit, self._late)
@@ -167,7 +249,8 @@ class Exchange(asyncio.Protocol):
     def deliver(self, body: Body, sink: Callable[[bytes], None], finished: Callable[[bool], None]) -> None:
         """Pass the body on from now: ``sink`` for each piece, ``finished`` once, True if the body is complete."""
         self.body, self._sink, self._finished = body, sink, finished
-        data, self._buffer = self._buffer, b""
+        self._wanted = False
+        data, self._buffer = bytes(self._buffer), bytearray()
         if data or body.done:
             self.data_received(data)
         if self._lost is not None:
@@ -188,30 +271,38 @@ class Exchange(asyncio.Protocol):
     def abort(self) -> None:
         """Give the connection up; nothing is called after this."""
         self._sink = self._finished = None
+        self._wanted = False
+        self._buffer.clear()
         self._fail(UpstreamBroke("given up"))
         if self.transport is not None:
             self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Pass on what was read."""
-        if self._sink is None or self.body is None:
+        sink, body = self._sink, self.body
+        if sink is not None and body is not None:
+            try:
+                payload = body.feed(data)
+            except BrokenBody as error:
+                self.fault = f"malformed body: {error}"
+                self._end(complete=False)
+                return
+            if payload:
+                sink(payload)
+            if body.done:
+                self._end(complete=True)
+        elif self._wanted:
             self._buffer += data
             self._read_head()
-            return
-        try:
-            payload = self.body.feed(data)
-        except BrokenBody:
-            self._end(complete=False)
-            return
-        if payload:
-            self._sink(payload)
-        if self.body.done:
-            self._end(complete=True)
+        else:
+            self._refuse_unasked()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever waits."""
         self._lost = exc is None
-        self._fail(UpstreamBroke(f"the connection was closed before the response ({exc or 'end of file'})"))
+        untouched = not self._heads and not self._buffer
+        why = f"the connection was closed before the response ({exc or 'end of file'})"
+        self._fail(UpstreamBroke(why, untouched=untouched))
         if self.body is not None:
             self._end(exc is None and self.body.ends_with_connection())
 
@@ -221,33 +312,58 @@ class Exchange(asyncio.Protocol):
             finished(complete)
 
     def _read_head(self) -> None:
-        if self._answer is None or self._answer.done():
-            return
         try:
-            while self._head is None and (end := self._buffer.find(b"\r\n\r\n")) >= 0:
-                head = parse_head(self._buffer[:end])
-                self._buffer = self._buffer[end + 4 :]
-                # What comes before the final response is not for the client. Switching protocols was not asked for:
-                # nothing final will follow it.
+            while self._head is None and (end := self._buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))) >= 0:
+                self._count(end + 4)
+                head = parse_head(bytes(self._buffer[:end]))
+                del self._buffer[: end + 4]
+                self._scanned = 0
+                if head.status == _SWITCHING:
+                    raise _malformed("a switch of protocols that was not asked for")
+                # What comes before the final response is not for the client.
                 self._head = None if head.status < _FIRST_FINAL else head
+            if self._head is None:
+                self._check_partial_head()
         except UpstreamBroke as error:
+            self._wanted = False
             self._fail(error)
             return
         if self._head is not None:
             self._answered(self._head)
-        elif len(self._buffer) > _LONGEST_HEAD:
-            self._fail(UpstreamBroke("the head of the response has no end"))
+
+    def _count(self, size: int) -> None:
+        if self._heads + size > LONGEST_HEAD:
+            raise _malformed("the head of the response is too long")
+        self._heads += size
+
+    def _check_partial_head(self) -> None:
+        """Refuse what cannot become a head, instead of waiting for the rest of it."""
+        if self._heads + len(self._buffer) > LONGEST_HEAD:
+            raise _malformed("the head of the response has no end")
+        if self._buffer[: len(_START)] != _START[: len(self._buffer)]:
+            raise _malformed(f"not an HTTP/1.1 response: {bytes(self._buffer[:40])!r}")
+        if _BROKEN_LINE.search(self._buffer, max(0, self._scanned - 1)):
+            raise _malformed("a control character or half a line end in the head of the response")
+        self._scanned = len(self._buffer)
 
     def _answered(self, head: Head) -> None:
-        if self._answer is None:
+        if self._answer is None or self._answer.done():
             return
         length = 0 if head.bodiless else head.length
         if not self._collect or length is None or length > COLLECT:
             self.pause()
             self._answer.set_result((head, None))
         elif len(self._buffer) >= length:
-            body, self._buffer = self._buffer[:length], b""
-            self._answer.set_result((head, body))
+            self._wanted = False
+            self._answer.set_result((head, bytes(self._buffer[:length])))
+            if len(self._buffer) > length:
+                self._refuse_unasked()
+            self._buffer.clear()
+
+    def _refuse_unasked(self) -> None:
+        self.fault = "it sent bytes that were not asked for"
+        if self.transport is not None:
+            self.transport.abort()
 
     def _late(self) -> None:
         self._fail(UpstreamLate())

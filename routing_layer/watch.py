@@ -105,11 +105,12 @@ class Follower:
 
     def found(self, asset: str, group: str | None) -> None:
         """Take the answer to a direct question about one asset."""
-        self._found.add(asset)
+        if self._stage is not None:  # later nothing asks for it, and nothing would forget it
+            self._found.add(asset)
         self._members.put(asset, group)
 
     async def run(self, source: Source) -> None:
-        """Follow ``source`` until cancelled."""
+        """Follow ``source`` until cancelled; any failure is logged, counted and followed by a backoff."""
         delay = _BACKOFF[0]
         while True:
             started = time.monotonic()
@@ -118,6 +119,9 @@ class Follower:
             except KsqlError as error:
                 self._metrics.membership_errors.inc()
                 _log.warning("membership: %s; serving the last known of %d assets", error, len(self._members))
+            except Exception:  # noqa: BLE001 - a bug must not end the watch for good: it is counted and tried again
+                self._metrics.membership_errors.inc()
+                _log.exception("membership: a bug; serving the last known of %d assets", len(self._members))
             finally:
                 self._lost()
             delay = _BACKOFF[0] if time.monotonic() - started > _BACKOFF[1] else min(delay * 2, _BACKOFF[1])

@@ -19,7 +19,7 @@ base_id=$(docker image inspect -f '{{.Id}}' "$base" 2>/dev/null || echo "$base")
 build() { # variable, target, sources...
   local variable=$1 target=$2 tag image
   shift 2
-  tag=$( { echo "$base_id"; hash_of Dockerfile "$@"; } | sha256sum | cut -c1-12)
+  tag=$( { echo "$base_id"; hash_of Dockerfile scripts/healthcheck.sh "$@"; } | sha256sum | cut -c1-12)
   image="openfactory/$target:$tag"
   if ! docker image inspect "$image" >/dev/null 2>&1; then
     make -s wheels >&2

@@ -61,7 +61,7 @@ class FakePlatform:
         self._call("observe")
         mounted = self._mounted()
         live = {
-            name: replace(service, running=service.spec.replicas if self.healthy(service.name) else 0)
+            name: self._running(service, service.spec.replicas if self.healthy(service.name) else 0)
             if service.spec
             else service
             for name, service in self.services.items()
@@ -78,7 +78,9 @@ class FakePlatform:
             raise PlatformConflict(f"service {spec.name} exists")
         self._need_configs(spec)
         number = next(self._ids)
-        self.services[spec.name.casefold()] = LiveService(f"id{number}", number, spec.name, self.owner, spec, 0)
+        self.services[spec.name.casefold()] = LiveService(
+            f"id{number}", number, spec.name, self.owner, spec, 0, since=self.clock()
+        )
 
     def update_service(self, live: LiveService, spec: ServiceSpec) -> None:
         """Replace the spec, at the version that was read."""
@@ -87,7 +89,7 @@ class FakePlatform:
         if current is None or current.version != live.version:
             raise PlatformConflict(f"service {live.name}: update out of sequence")
         self._need_configs(spec)
-        self.services[live.name.casefold()] = replace(current, version=next(self._ids), spec=spec)
+        self.services[live.name.casefold()] = replace(current, version=next(self._ids), spec=spec, since=self.clock())
 
     def remove_service(self, live: LiveService) -> None:
         """Remove it by id."""
@@ -143,6 +145,11 @@ class FakePlatform:
         live = self.services[name.casefold()]
         assert live.spec is not None
         self.services[name.casefold()] = replace(live, version=next(self._ids), spec=replace(live.spec, **changes))  # type: ignore[arg-type]
+
+    def _running(self, service: LiveService, tasks: int) -> LiveService:
+        """Show how many tasks run; where that is as it should be, nothing is waited for."""
+        there = service.spec is not None and tasks == service.spec.replicas
+        return replace(service, running=tasks, since=None if there else service.since)
 
     def _mounted(self) -> set[str]:
         return {mount.name for live in self.services.values() if live.spec for mount in live.spec.configs}

@@ -101,9 +101,9 @@ PAGES: Mapping[str, Page] = {
         text="""Reads everything, shows what a cycle would do now, and writes nothing.
 
         Each line is one group or service that is not as it should be: + create, ~ update, ! repair, - remove, ? wait,
-        x conflict. A removal that waits for its grace time here always is at its first read, unless
-        the operator that runs answers here or at RECONCILER_URL: then its counts are shown. A note names what the writes would miss: a network, a secret, a stream or a
-        table that somebody else has to make.""",
+        x conflict. A removal that waits for its grace time here is at its first read,
+        unless the operator that runs answers here or at RECONCILER_URL: then its counts are shown. A note names what
+        the writes would miss: a network, a secret, a stream or a table that somebody else has to make.""",
         exits={
             0: "shown; with --detailed-exitcode: everything is as it should be",
             1: "",

@@ -30,7 +30,7 @@ from reconciler.readonly import Withheld
 from reconciler.settings import Settings
 from reconciler.signals import SIGNALS
 from reconciler.teardown import remove_records
-from reconciler.text import safe, safe_json, safe_lines
+from reconciler.text import printable, printable_json, printable_lines
 from reconciler.wiring import build_platform, build_world
 
 _STEPS = ("start", "switch", "back", "remove_old")
@@ -75,7 +75,7 @@ def _migrate(options: argparse.Namespace, settings: Settings) -> int:
 def _show(options: argparse.Namespace, settings: Settings, old: OldServices) -> int:
     metrics = Metrics(CollectorRegistry())
     scene = look(Controller(build_world(settings, metrics, Withheld()), metrics), old)
-    out(safe_json(as_json(scene)) if options.output == "json" else safe_lines(as_text(scene)))
+    out(printable_json(as_json(scene)) if options.output == "json" else printable_lines(as_text(scene)))
     return Exit.OK
 
 
@@ -248,7 +248,7 @@ def _tell(done: Iterator[str], *, may_end: bool = False) -> int:
     """Say what is done; ``may_end`` between two parts, where another run finishes it and nothing is taken meanwhile."""
     count = 0
     for line in done:
-        out(safe(line))
+        out(printable(line))
         count += 1
         if may_end:
             SIGNALS.check()

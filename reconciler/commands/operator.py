@@ -45,7 +45,8 @@ def ask(settings: Settings, path: str) -> Answer | Silence:
     told = [settings.reconciler_url.rstrip("/")] if "reconciler_url" in settings.model_fields_set else []
     tried = []
     for base in (f"http://127.0.0.1:{settings.reconciler_port}", *told):
-        url, found = without_user(base), _get(f"{base}{path}")
+        url = without_user(base)  # with user and password http.client would take them for a part of the host
+        found = _get(f"{url}{path}")
         if isinstance(found, str):
             tried.append(f"{url} {found}")
         elif "owner" in found[1] and found[1]["owner"] != settings.reconciler_owner:
@@ -68,11 +69,18 @@ def counters(settings: Settings) -> tuple[str, Counters] | Silence:
         return Silence(f"{answer.url} is of another version")
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Leaves a redirect as the answer that it is."""
+
+    def redirect_request(self, *_args: Any) -> None:
+        """Follow nothing."""
+
+
 def _get(url: str) -> tuple[int, dict[str, Any]] | str:
     """Return status and document, or what is wrong with the answer."""
     try:
         request = urllib.request.Request(url)  # noqa: S310 - http(s) by the settings
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
         try:
             with opener.open(request, timeout=_PATIENCE) as response:
                 status, body = response.status, response.read(_MOST)

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from reconciler import render
 from reconciler.commands.manual import PAGES
-from reconciler.controller import Outcome
 from reconciler.converge import Exit
+from reconciler.outcome import Outcome
 from reconciler.status_table import status_table
-from reconciler.text import safe, safe_lines
+from reconciler.text import printable, printable_lines
 
 
 class OutputFailed(Exception):
@@ -83,12 +83,12 @@ def out(text: str) -> None:
 def complain(text: str) -> None:
     """Say something on standard error; where that is closed there is nobody to tell."""
     with contextlib.suppress(OSError):
-        print(f"reconciler: {safe_lines(text)}", file=sys.stderr, flush=True)  # noqa: T201 - the summary
+        print(f"reconciler: {printable_lines(text)}", file=sys.stderr, flush=True)  # noqa: T201 - the summary
 
 
 def summary(code: Exit, outcome: Outcome) -> None:
     """Say in one line on standard error how it ended."""
-    complain(f"{safe(outcome.sentence)} (exit {code})")
+    complain(f"{printable(outcome.sentence)} (exit {code})")
 
 
 def show_status(output: str, outcome: Outcome) -> None:

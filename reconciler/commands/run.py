@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from reconciler import logs
 from reconciler.commands.output import command, complain, out, output_option, show_status, summary
 from reconciler.commands.settings import in_force, misspelt
-from reconciler.controller import Controller, Outcome, World
+from reconciler.controller import Controller, World
 from reconciler.converge import Exit, converge
 from reconciler.errors import ConfigurationError
 from reconciler.fence import fenced
@@ -22,13 +22,14 @@ from reconciler.leadership import Leadership, OnDemand, own_name
 from reconciler.lease import Candidate
 from reconciler.loop import Loop
 from reconciler.metrics import Metrics
+from reconciler.outcome import Outcome
 from reconciler.progress import progress
 from reconciler.readonly import Withheld
 from reconciler.server import Board, Server
 from reconciler.settings import Settings, without_user
 from reconciler.signals import SIGNALS
 from reconciler.survey import Survey
-from reconciler.text import safe, safe_json
+from reconciler.text import printable, printable_json
 from reconciler.wiring import build_platform, build_world
 
 log = structlog.get_logger()
@@ -175,9 +176,9 @@ def _dry_run(options: argparse.Namespace, settings: Settings) -> int:
     outcome = controller.cycle()
     _note_approval(options.approve, outcome.survey)
     if options.output == "json":
-        out(safe_json(json.dumps({"would": withheld.writes}, indent=2, ensure_ascii=False)))
+        out(printable_json(json.dumps({"would": withheld.writes}, indent=2, ensure_ascii=False)))
     else:
-        out("\n".join(f"would {safe(write)}" for write in withheld.writes) or "would write nothing")
+        out("\n".join(f"would {printable(write)}" for write in withheld.writes) or "would write nothing")
     code = Exit.ERROR if outcome.plan is None else Exit.REFUSED if outcome.plan.refusals else Exit.OK
     summary(code, outcome)
     return code

@@ -10,7 +10,7 @@ from typing import Any
 from reconciler.commands.output import command, out, output_option
 from reconciler.converge import Exit
 from reconciler.settings_report import Report, report
-from reconciler.text import safe, safe_json
+from reconciler.text import printable, printable_json
 from routing_layer.settings import Settings as ProxySettings
 
 
@@ -28,7 +28,7 @@ def in_force() -> Report:
 
 def misspelt() -> tuple[str, ...]:
     """Return a line for each variable that looks misspelt."""
-    return tuple(f"variable {safe(one.name)} ({one.origin}) {one.hint}" for one in in_force().strays)
+    return tuple(f"variable {printable(one.name)} ({one.origin}) {one.hint}" for one in in_force().strays)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -45,11 +45,11 @@ def _text(found: Report) -> str:
     lines += [""] if found.strays or found.problems else []
     lines += [f"? {stray.name} ({stray.origin}) {stray.hint}" for stray in found.strays]
     lines += [f"! {problem}" for problem in found.problems]
-    return "\n".join(safe(line.rstrip()) for line in lines)
+    return "\n".join(printable(line.rstrip()) for line in lines)
 
 
 def _json(found: Report) -> str:
-    return safe_json(json.dumps(asdict(found), indent=2, ensure_ascii=False))
+    return printable_json(json.dumps(asdict(found), indent=2, ensure_ascii=False))
 
 
 def _markdown(found: Report) -> str:
@@ -69,4 +69,4 @@ def _code(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    return safe(text).replace("|", "\\|").replace("`", "'")
+    return printable(text).replace("|", "\\|").replace("`", "'")

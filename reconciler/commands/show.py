@@ -12,11 +12,12 @@ from reconciler import render
 from reconciler.commands.operator import Silence, counters
 from reconciler.commands.output import command, out, output_option, show_status
 from reconciler.commands.settings import misspelt
-from reconciler.controller import Controller, Outcome
+from reconciler.controller import Controller
 from reconciler.converge import Exit
 from reconciler.counters import count_on
 from reconciler.metrics import Metrics
-from reconciler.model import Condition, Plan
+from reconciler.model import Condition, CycleResult, Plan
+from reconciler.outcome import Outcome
 from reconciler.readonly import Withheld
 from reconciler.references import unmet
 from reconciler.settings import Settings
@@ -80,5 +81,7 @@ def detailed(plan: Plan) -> Exit:
 
 def _status(options: argparse.Namespace, settings: Settings) -> int:
     plan, survey = look(settings)
-    show_status(options.output, Outcome("", "", plan, survey))
+    show_status(
+        options.output, Outcome(CycleResult.IN_SYNC if plan.in_sync else CycleResult.PROGRESSING, "", plan, survey)
+    )
     return Exit.OK

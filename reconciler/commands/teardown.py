@@ -15,18 +15,18 @@ from reconciler.commands.output import command, complain, out
 from reconciler.commands.pause import who
 from reconciler.controller import World
 from reconciler.converge import Exit
-from reconciler.errors import GuardRefusal, KsqlError, PlatformError, ReconcilerError
+from reconciler.errors import GuardRefusal, KsqlError, PlatformError
 from reconciler.fence import fenced
 from reconciler.leadership import Leadership, own_name
 from reconciler.lease import BEATS, Candidate
 from reconciler.metrics import Metrics
-from reconciler.model import DropStream
+from reconciler.model import DropStream, WriteResult
 from reconciler.pause import Pause, beginning, ended, latest, put
 from reconciler.platforms.base import Records
 from reconciler.settings import Settings, without_user
 from reconciler.signals import SIGNALS
 from reconciler.teardown import prove, remove_records, teardown
-from reconciler.text import safe
+from reconciler.text import printable
 from reconciler.wiring import build_platform, build_world
 
 #: Seconds for which operators that run stay paused, so that they do not make again what is removed.
@@ -66,7 +66,8 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
         leadership.begin()
         for result in teardown(world, keep_streams=options.keep_streams, accept_identity=options.accept_identity):
             run.results.append(result)
-            out(f"{'removed' if result.outcome == 'ok' else 'kept'} {safe(result.action.key)}" + _reason(result.error))
+            done = "removed" if result.outcome is WriteResult.OK else "kept"
+            out(f"{done} {printable(result.action.key)}{_reason(result.error)}")
             SIGNALS.check()
         kept_to = run.forget(settings)
     results = run.results
@@ -77,7 +78,7 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
         )
     if any(isinstance(result.action, DropStream) and isinstance(result.error, GuardRefusal) for result in results):
         return Exit.REFUSED
-    return Exit.OK if all(result.outcome == "ok" for result in results) else Exit.ERROR
+    return Exit.OK if all(result.outcome is WriteResult.OK for result in results) else Exit.ERROR
 
 
 def _confirmed(settings: Settings) -> bool:
@@ -118,7 +119,7 @@ class _Run:
         the pause lasted, what is half removed would stay so.
         """
         self._leadership.stop()
-        removed = sum(result.outcome == "ok" for result in self.results)
+        removed = sum(result.outcome is WriteResult.OK for result in self.results)
         if not self._paused or (removed and not SIGNALS.asked):
             return
         try:
@@ -183,5 +184,5 @@ def _leads(leadership: Leadership, settings: Settings) -> bool:
     return leadership.leads
 
 
-def _reason(error: ReconcilerError | None) -> str:
+def _reason(error: Exception | None) -> str:
     return f": {error}" if error else ""

@@ -22,7 +22,7 @@ from reconciler.errors import ConfigurationError
 from reconciler.metrics import Metrics
 from reconciler.readonly import Withheld
 from reconciler.settings import Settings
-from reconciler.text import safe_json
+from reconciler.text import printable_json
 from reconciler.why import Known, WhyDocument, known_groups, similar, why, why_text
 from reconciler.wiring import build_world
 
@@ -75,7 +75,7 @@ def _why(options: argparse.Namespace, settings: Settings) -> int:
     except _Unknown as unknown:
         complain(f"no group {options.group!r}; {unknown.hint}")
         return Exit.USAGE
-    out(safe_json(answer.model_dump_json(indent=2)) if options.output == "json" else why_text(answer))
+    out(printable_json(answer.model_dump_json(indent=2)) if options.output == "json" else why_text(answer))
     return Exit.OK
 
 

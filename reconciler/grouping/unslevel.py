@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
-from reconciler.ksqldb.levels import Level, group_sql
+from reconciler.ksqldb.levels import Level
 from reconciler.model import Membership
 from reconciler.registry import Membership as Lookup
 from reconciler.settings import Settings
@@ -78,7 +78,7 @@ class LevelGrouping:
 
     def lookup(self) -> Lookup:
         """Say how the proxy finds the group of one asset."""
-        return Lookup(table=self._table, key=KEY, group=group_sql(self.level))
+        return Lookup.of(self._table, KEY, self.level)
 
 
 class UNSLevelGroupingStrategy(LevelGrouping):

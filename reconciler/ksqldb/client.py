@@ -47,7 +47,7 @@ from reconciler.ksqldb.entities import (
 )
 from reconciler.ksqldb.exchange import Ask, Exchange, Limits, OnRequest
 from reconciler.ksqldb.failures import DEGRADED, NOT_QUERYABLE, missing_source
-from reconciler.ksqldb.levels import Level, group_condition, group_sql
+from reconciler.ksqldb.levels import Level, group_condition, membership_sql
 from reconciler.ksqldb.replies import parse_entities, parse_health, parse_info, parse_status
 from reconciler.ksqldb.statement import Statement
 from reconciler.ksqldb.wire import PULL_ACCEPT, Column, PullReader, column, identifier, literal, stored
@@ -63,6 +63,7 @@ _POLL_FIRST, _POLL_LONGEST = 0.1, 1.0
 _QUERYABLE = re.compile(r"\bCREATE (OR REPLACE )?(SOURCE )?TABLE\b.*\bAS\s+SELECT\b", re.IGNORECASE | re.DOTALL)
 _NAMED_TABLE = re.compile(r"The `((?:[^`]|``)*)` table isn't queryable")
 _NOT_FOUND = 40400
+_DIGITS = 20
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class KsqlClient:
     def query_limit(self) -> int | None:
         """Return how many persistent queries the server allows, None where it does not say."""
         value = self._one("list_properties", "LIST PROPERTIES;", Properties).values.get(QUERY_LIMIT, "")
-        return int(value) if value.isdecimal() else None
+        return int(value) if value.isdecimal() and len(value) < _DIGITS else None
 
     def describe(self, name: str) -> Description:
         """Return the definition of a source.
@@ -210,8 +211,10 @@ class KsqlClient:
         Raises:
             KsqlWrongShape: an asset came twice or without a key, so the answer is not the table's content.
         """
-        sql = f"SELECT {column(stored(key))}, {group_sql(level)} AS UNS_GROUP FROM {identifier(stored(table))};"  # noqa: S608 - quoted
-        rows = self.pull(sql, (Column(stored(key), "STRING", key=True), Column("UNS_GROUP", "STRING")))
+        rows = self.pull(
+            f"{membership_sql(table, key, level)};",
+            (Column(stored(key), "STRING", key=True), Column("UNS_GROUP", "STRING")),
+        )
         if len({asset for asset, _ in rows}) != len(rows) or any(asset is None for asset, _ in rows):
             raise KsqlWrongShape(f"the keys of {table} are not unique in its answer", status=200)
         shared: dict[str | None, str | None] = {}  # one object per group name, not one per asset

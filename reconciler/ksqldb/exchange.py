@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from reconciler.errors import KsqlError, KsqlRefused, KsqlTruncated, KsqlUnreachable, KsqlWrongShape
+from reconciler.errors import ConfigurationError, KsqlError, KsqlRefused, KsqlTruncated, KsqlUnreachable, KsqlWrongShape
 from reconciler.ksqldb.deadline import time_limit, transport
 from reconciler.ksqldb.failures import error_of, no_answer
 from reconciler.ksqldb.wire import JSON_ACCEPT
@@ -51,6 +51,7 @@ class Ask:
 
 
 _UNAUTHORIZED = "look at KSQLDB_USERNAME and KSQLDB_PASSWORD (or their _FILE variables)"
+_NO_HOST = "KSQLDB_URL does not name a host that can be looked up"
 _NOT_TRUSTED = "KSQLDB_CA_FILE must name the authority that signed it, and KSQLDB_URL the host that it is for"
 
 
@@ -71,16 +72,23 @@ class Exchange:
             ca: file with the certificate authority that signed the server's certificate, None for the system's.
             auth: user and password for basic authentication.
             on_request: see ``OnRequest``.
+
+        Raises:
+            ConfigurationError: the host of ``url`` cannot be a host's name.
         """
         self._limits = limits
         self._on_request = on_request
-        self._http = httpx.Client(
-            base_url=url,
-            auth=httpx.BasicAuth(*auth) if auth else None,
-            transport=transport(ssl.create_default_context(cafile=ca)),
-            trust_env=False,
-            follow_redirects=False,
-        )
+        try:
+            self._http = httpx.Client(
+                base_url=url,
+                auth=httpx.BasicAuth(*auth) if auth else None,
+                transport=transport(ssl.create_default_context(cafile=ca)),
+                trust_env=False,
+                follow_redirects=False,
+                event_hooks={"response": [_without_location]},
+            )
+        except (httpx.InvalidURL, UnicodeError) as error:  # what they say may repeat the password
+            raise ConfigurationError(_NO_HOST) from error
 
     def close(self) -> None:
         """Close all connections."""
@@ -109,6 +117,9 @@ class Exchange:
                 if response.status_code != httpx.codes.OK:
                     raise _refusal(response, ask)
                 yield response.iter_bytes()
+        except UnicodeError as error:  # a label of the host that is empty or has more than 63 characters
+            code = code or type(error).__name__
+            raise KsqlUnreachable(f"ksqlDB cannot be reached: {_NO_HOST}") from error
         except httpx.RequestError as error:
             failure = _failure(error, ask, begun=code != "")
             code = code or type(error).__name__
@@ -130,6 +141,11 @@ class Exchange:
             headers={"accept": ask.accept, "content-type": JSON_ACCEPT},
             timeout=httpx.Timeout(limit, connect=self._limits.connect, pool=self._limits.connect),
         )
+
+
+def _without_location(response: httpx.Response) -> None:
+    """Take off where a redirect leads: httpx parses it also where it does not follow it, and fails with it."""
+    response.headers.pop("location", None)
 
 
 def _refusal(response: httpx.Response, ask: Ask) -> KsqlError:

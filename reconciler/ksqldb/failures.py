@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from reconciler.errors import (
     KsqlBadStatement,
@@ -39,6 +39,8 @@ MISSING_SOURCE = re.compile(r"Could not find STREAM/TABLE '")
 """How DESCRIBE begins its answer for a name that does not exist."""
 
 _MESSAGE_LIMIT = 600
+#: Followed, the credentials would go to whichever host the redirect names.
+_REDIRECT = "redirects are not followed; KSQLDB_URL must be ksqlDB's own address"
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,32 @@ _TABLE = (
 )
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: no JSON, no UTF-8, NaN or Infinity, a number of more than 4,300 digits (Python's limit), or nested
+            too deeply.
+    """
+    try:
+        return json.loads(text, parse_constant=no_constant)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def no_constant(name: str) -> NoReturn:
+    """Refuse what Python reads as a number and JSON has not: NaN, Infinity, -Infinity."""
+    raise ValueError(f"{name} is not JSON")
+
+
+def brief(value: object, limit: int = 120) -> str:
+    """Return the beginning of a JSON value, for a message."""
+    try:
+        return json.dumps(value)[:limit]
+    except (ValueError, RecursionError):  # as deep as could just be parsed
+        return f"a deep {type(value).__name__}"
+
+
 def error_of(status: int, body: bytes, content_type: str = "") -> KsqlError:
     """Return the error that an answer with a status other than 200 stands for.
 
@@ -139,6 +167,8 @@ def error_of(status: int, body: bytes, content_type: str = "") -> KsqlError:
     Returns:
         An instance of one leaf of ``KsqlError``, with ksqlDB's ``error_code`` as ``code``.
     """
+    if 300 <= status < 400:  # noqa: PLR2004 - HTTP's redirects
+        return KsqlWrongShape(f"ksqlDB answered {status}: {_REDIRECT}", status=status)
     code, message = _code_and_message(body)
     text = collapse(message)
     for rule in _TABLE:
@@ -193,17 +223,18 @@ def _made(kind: type[KsqlError], text: str, status: int, code: int | None, conte
 
 def _code_and_message(body: bytes) -> tuple[int | None, str]:
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
+        document = parse_json(body)
+    except ValueError:
         return None, body[:_MESSAGE_LIMIT].decode("utf-8", "replace")
     return _fields(document)
 
 
 def _fields(document: Any) -> tuple[int | None, str]:
     if not isinstance(document, dict):
-        return None, json.dumps(document)[:_MESSAGE_LIMIT]
+        return None, brief(document, _MESSAGE_LIMIT)
     code, message = document.get("error_code"), document.get("message")
-    return (code if isinstance(code, int) else None), (message if isinstance(message, str) else json.dumps(document))
+    text = message if isinstance(message, str) else brief(document, _MESSAGE_LIMIT)
+    return (code if isinstance(code, int) else None), text
 
 
 def _short(text: str) -> str:
@@ -213,10 +244,13 @@ def _short(text: str) -> str:
 __all__ = [
     "DEGRADED",
     "NOT_QUERYABLE",
+    "brief",
     "collapse",
     "error_of",
     "in_band",
     "is_error_object",
     "missing_source",
     "no_answer",
+    "no_constant",
+    "parse_json",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reconciler.errors import ConfigurationError
-from reconciler.ksqldb.wire import literal
+from reconciler.ksqldb.wire import column, identifier, literal, stored
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,18 @@ def group_sql(level: Level, side: str = "") -> str:
     for name in level.names[1:]:
         present = f"({present} AND ({_value(name, side)} IS NOT NULL))"
     return f"CASE WHEN {present} THEN {_joined(level, side)} END"
+
+
+def membership_sql(table: str, key: str, level: Level) -> str:
+    """Return the query for every asset and its group, to be followed by a condition, EMIT CHANGES or nothing.
+
+    Args:
+        table: the UNS map, as a person writes it (upper-case unless in quotes).
+        key: its key column, likewise.
+        level: by what assets are grouped.
+    """
+    # Everything in it is a quoted name or a literal.
+    return f"SELECT {column(stored(key))}, {group_sql(level)} AS UNS_GROUP FROM {identifier(stored(table))}"  # noqa: S608
 
 
 def group_condition(level: Level, group: str) -> str:

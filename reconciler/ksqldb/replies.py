@@ -6,7 +6,6 @@ that it uses and raises ``KsqlWrongShape`` for anything else, so that no half-un
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -33,7 +32,7 @@ from reconciler.ksqldb.entities import (
     Topics,
     Warned,
 )
-from reconciler.ksqldb.failures import in_band, is_error_object
+from reconciler.ksqldb.failures import in_band, is_error_object, parse_json
 
 
 def parse_info(body: bytes) -> ServerInfo:
@@ -43,7 +42,7 @@ def parse_info(body: bytes) -> ServerInfo:
         _text(info, "version"),
         _text(info, "kafkaClusterId"),
         _text(info, "ksqlServiceId"),
-        str(info.get("serverStatus") or RUNNING),
+        _optional(info, "serverStatus") or RUNNING,
     )
 
 
@@ -60,7 +59,7 @@ def parse_health(body: bytes) -> Health:
         kafka=part("kafka"),
         metastore=part("metastore"),
         command_runner=part("commandRunner"),
-        server_state=str(document.get("serverState") or ""),
+        server_state=_optional(document, "serverState"),
     )
 
 
@@ -72,7 +71,7 @@ def parse_status(body: bytes) -> CommandStatus:
 def parse_statuses(body: bytes) -> Mapping[str, str]:
     """Parse the answer of GET /status: the status of every command that this server knows, by command id."""
     statuses = _member(_document(body), "commandStatuses", dict)
-    return {str(name): str(status) for name, status in statuses.items()}
+    return {name: _text(statuses, name) for name in statuses}
 
 
 def parse_entities(body: bytes) -> tuple[Entity, ...]:
@@ -93,8 +92,9 @@ def _entity(document: Any) -> Entity:
         raise in_band(document)
     kind = _text(document, "@type")
     entity = _PARSERS[kind](document) if kind in _PARSERS else Remark(kind)
-    warnings = tuple(_text(warning, "message") for warning in document.get("warnings") or ())
-    return replace(entity, statement=str(document.get("statementText") or ""), warnings=warnings)
+    warnings = () if document.get("warnings") is None else _member(document, "warnings", list)
+    texts = tuple(_text(warning, "message") for warning in warnings)
+    return replace(entity, statement=_optional(document, "statementText"), warnings=texts)
 
 
 def _command(document: Mapping[str, Any]) -> Command:
@@ -106,8 +106,8 @@ def _command(document: Mapping[str, Any]) -> Command:
 
 
 def _command_status(document: Mapping[str, Any]) -> CommandStatus:
-    query = document.get("queryId")
-    return CommandStatus(_text(document, "status"), str(document.get("message") or ""), str(query) if query else None)
+    query = _optional(document, "queryId")
+    return CommandStatus(_text(document, "status"), _optional(document, "message"), query or None)
 
 
 def _sources(member: str, kind: str) -> Callable[[Mapping[str, Any]], Sources]:
@@ -119,7 +119,7 @@ def _sources(member: str, kind: str) -> Callable[[Mapping[str, Any]], Sources]:
 
 
 def _source(line: Mapping[str, Any]) -> StreamInfo:
-    formats = (str(line.get("keyFormat") or ""), str(line.get("valueFormat") or ""))
+    formats = (_optional(line, "keyFormat"), _optional(line, "valueFormat"))
     return StreamInfo(_text(line, "name"), _text(line, "topic"), *formats)
 
 
@@ -132,7 +132,7 @@ def _query(document: Mapping[str, Any]) -> QueryInfo:
         id=_text(document, "id"),
         text=_text(document, "queryString"),
         sinks=_texts(document, "sinks"),
-        type=str(document.get("queryType") or ""),
+        type=_optional(document, "queryType"),
         status_count=_counts(_member(document, "statusCount", dict)),
     )
 
@@ -148,9 +148,9 @@ def _descriptions(document: Mapping[str, Any]) -> Descriptions:
 def _described(source: Mapping[str, Any]) -> Description:
     return Description(
         name=_text(source, "name"),
-        kind=str(source.get("type") or ""),
+        kind=_optional(source, "type"),
         topic=_text(source, "topic"),
-        statement=str(source.get("statement") or ""),
+        statement=_optional(source, "statement"),
         write_queries=tuple(_query(query) for query in _member(source, "writeQueries", list)),
         read_queries=tuple(_query(query) for query in _member(source, "readQueries", list)),
         constraints=_texts(source, "sourceConstraints"),
@@ -182,7 +182,7 @@ def _explained(document: Mapping[str, Any]) -> QueryDescription:
 
 def _server_properties(document: Mapping[str, Any]) -> Properties:
     lines = _member(document, "properties", list)
-    return Properties({_text(line, "name"): str(line["value"]) for line in lines if line.get("value") is not None})
+    return Properties({_text(line, "name"): value for line in lines if (value := _optional(line, "value"))})
 
 
 def _all_explained(document: Mapping[str, Any]) -> QueryDescription:
@@ -207,8 +207,8 @@ _PARSERS: Mapping[str, Callable[[Mapping[str, Any]], Entity]] = {
 
 def _json(body: bytes) -> Any:
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
+        return parse_json(body)
+    except ValueError as error:
         raise KsqlWrongShape(f"not JSON: {body[:120]!r}", status=200) from error
 
 
@@ -230,6 +230,12 @@ def _member(document: Any, name: str, kind: type) -> Any:
 
 def _text(document: Any, name: str) -> str:
     return str(_member(document, name, str))
+
+
+def _optional(document: Any, name: str) -> str:
+    """Return a text that may be missing or null, then ""."""
+    missing = isinstance(document, dict) and document.get(name) is None
+    return "" if missing else _text(document, name)
 
 
 def _count(document: Mapping[str, Any], name: str) -> int:

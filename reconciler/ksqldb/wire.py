@@ -19,10 +19,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from types import NoneType
 from typing import Any, NamedTuple
 
 from reconciler.errors import KsqlBadStatement, KsqlTruncated, KsqlWrongShape
-from reconciler.ksqldb.failures import error_of, in_band, is_error_object, no_answer
+from reconciler.ksqldb.failures import brief, error_of, in_band, is_error_object, no_answer, no_constant
 
 JSON_ACCEPT = "application/json"
 ROWS_ACCEPT = "application/vnd.ksql.v1+json"
@@ -41,6 +42,8 @@ _AFTER_MARK = {
 }
 """What a bracket or a comma between items leads to; items may come at ``first`` and ``comma``."""
 _LONGEST_ITEM = 16 * 1024 * 1024
+#: What a value of a type must be; other types are passed as they come.
+_TYPES: dict[str, Any] = {"STRING": (str, NoneType), "BIGINT": (int, NoneType)}
 
 
 def literal(value: str) -> str:
@@ -123,7 +126,7 @@ class RowFeed:
         """Start before the opening bracket."""
         self._rest = b""
         self._state = "start"
-        self._decode = json.JSONDecoder().raw_decode
+        self._decode = json.JSONDecoder(parse_constant=no_constant).raw_decode
 
     @property
     def closed(self) -> bool:
@@ -172,9 +175,11 @@ class RowFeed:
             if text[position] == "{" and self._state in ("first", "comma"):
                 try:
                     document, position = self._decode(text, position)
-                except (json.JSONDecodeError, RecursionError):
+                except json.JSONDecodeError:
                     self._unfinished(text, position)
                     break
+                except (ValueError, RecursionError) as error:  # NaN, a number of 5,000 digits, or nested too deeply
+                    raise KsqlWrongShape(f"not JSON: {text[position : position + 80]!r}", status=200) from error
                 self._state = "item"
                 item = _item(document)
                 if item is not None:
@@ -202,6 +207,7 @@ class PullReader:
     def __init__(self, expected: tuple[Column, ...]) -> None:
         """Expect rows with these columns."""
         self._expected = expected
+        self._types = [_TYPES.get(one.type, object) for one in expected]
         self._feed = RowFeed()
         self._headed = False
 
@@ -217,6 +223,8 @@ class PullReader:
             if isinstance(item, Row) and self._headed:
                 if len(item.values) != width or item.tombstone:
                     raise KsqlWrongShape(f"a row of {len(item.values)} columns, not {width}", status=200)
+                if not all(map(isinstance, item.values, self._types)):
+                    raise KsqlWrongShape(f"not a row of {_shown(self._expected)}: {brief(item.values)}", status=200)
                 yield tuple(item.values)
             else:
                 self._other(item)
@@ -266,7 +274,7 @@ def columns_of(schema: str) -> tuple[Column, ...]:
     while position < len(schema):
         match = _COLUMN.match(schema, position)
         if match is None:
-            raise KsqlWrongShape(f"not a schema: {schema!r}", status=200)
+            raise KsqlWrongShape(f"not a schema: {schema[:120]!r}", status=200)
         end = _type_end(schema, match.end())
         kind = schema[match.end() : end]
         name = match[1].replace("``", "`")
@@ -311,20 +319,23 @@ def _rare_item(document: Any) -> Item | None:
     if is_error_object(document):
         raise in_band(document)
     if "finalMessage" in document:
-        return Final(str(document["finalMessage"]))
+        message = document["finalMessage"]
+        return Final(message if isinstance(message, str) else brief(message))
     if "header" in document:
         return _header(document["header"])
     if document and _IGNORED.issuperset(document):
         return None
-    raise KsqlWrongShape(f"not an item of a row stream: {json.dumps(document)[:120]}", status=200)
+    raise KsqlWrongShape(f"not an item of a row stream: {brief(document)}", status=200)
 
 
 def _header(header: Any) -> Header:
     try:
         query_id, schema = header.get("queryId"), header["schema"]
-        return Header(str(query_id or ""), columns_of(schema))
     except (KeyError, TypeError, AttributeError) as error:
-        raise KsqlWrongShape(f"not a header: {json.dumps(header)[:120]}", status=200) from error
+        raise KsqlWrongShape(f"not a header: {brief(header)}", status=200) from error
+    if not isinstance(schema, str) or not isinstance(query_id, str | None):
+        raise KsqlWrongShape(f"not a header: {brief(header)}", status=200)
+    return Header(query_id or "", columns_of(schema))
 
 
 def _list(value: Any) -> list[Any]:
@@ -360,6 +371,7 @@ __all__ = [
     "PullReader",
     "Row",
     "RowFeed",
+    "brief",
     "column",
     "columns_of",
     "error_of",

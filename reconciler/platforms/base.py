@@ -77,6 +77,8 @@ class ServiceSpec:
         secrets: mounted secrets, sorted.
         start_first: start the new task before the old one stops at an update.
         stop_grace: seconds between SIGTERM and SIGKILL.
+        hardened: a read-only root with a small `/tmp` in memory, no capabilities, and no way to new privileges
+            where the engine has that.
         unexpected: names of settings that a live service has and that no spec of ours ever sets
             (``args``, ``mounts``, ...); always empty in a desired spec.
     """
@@ -95,6 +97,7 @@ class ServiceSpec:
     secrets: tuple[SecretMount, ...] = ()
     start_first: bool = True
     stop_grace: float = 30.0
+    hardened: bool = False
     unexpected: tuple[str, ...] = ()
 
 
@@ -120,6 +123,10 @@ class LiveService:
         running: tasks that run and are healthy.
         update_state: of a rolling update: ``""``, ``updating``, ``paused``, ``completed``, ...
         error: why tasks do not run, in the engine's own words; ``""`` where they do.
+        updated_at: when the service was last changed (the engine's clock, with time zone); None where unknown.
+        waits: what its tasks wait for where that is no error: ``1 task in state new``.
+        since: when anything of it last moved, where it is not as it should be (the engine's clock, with time zone);
+            None where all is as it should be, or where that is not known.
     """
 
     id: str
@@ -130,6 +137,9 @@ class LiveService:
     running: int
     update_state: str = ""
     error: str = ""
+    waits: str = ""
+    since: datetime | None = None
+    updated_at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -254,6 +264,11 @@ class Checkable(Protocol):
         Raises:
             PlatformError: it cannot be told.
         """
+
+
+def is_named(registry: LiveRegistry, prefix: str) -> bool:
+    """Whether a registry document has a name that we give: a copy of one, or one of another prefix, is not removed."""
+    return registry.name.startswith(f"{prefix}_registry-")
 
 
 def drift(live: ServiceSpec, wanted: ServiceSpec) -> tuple[Drift, ...]:

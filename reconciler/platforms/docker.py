@@ -11,13 +11,14 @@ containers lacks variables and limits, so each of ours is looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from reconciler.errors import PlatformConflict, PlatformError, PlatformRefused
+from reconciler.errors import PlatformConflict, PlatformRefused
+from reconciler.platforms.answers import moment
 from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
 from reconciler.platforms.docker_records import RecordFiles
 from reconciler.platforms.docker_registry import RegistryFiles
@@ -34,9 +35,11 @@ from reconciler.platforms.docker_spec import (
 )
 from reconciler.platforms.docker_state import (
     AND,
+    NEXT,
     Containers,
     Fault,
     by_service,
+    copies,
     foreign,
     live_service,
     name_of,
@@ -44,12 +47,9 @@ from reconciler.platforms.docker_state import (
 )
 from reconciler.platforms.swarm_engine import Engine, Gone, OnRequest
 from reconciler.platforms.swarm_spec import KIND, OWNER
-from reconciler.platforms.swarm_state import moment
 
 #: Value of the kind label on the network that we made.
 NETWORK_KIND = "network"
-#: Ends the passing name of a container that replaces another one; no service's name has a dot.
-NEXT = ".next"
 #: Seconds that a container has to run before an older one is removed for it, unless a healthcheck says more.
 MONITOR = 5.0
 #: Seconds that pulling an image may go without a sign of progress.
@@ -102,18 +102,18 @@ class DockerPlatform:
         Raises:
             PlatformError: nothing was read that is complete.
         """
-        with _complete_answers():
-            rows = self._engine.get("/containers/json", params={"all": "true"})
-            ours = [raw for row in rows if self._owns(row) for raw in self._inspected(row["Id"])]
-            shelf = self._files.shelf()
-            read = [foreign(row) for row in rows if not self._owns(row) and self._reserves(row)]
-            read += [self._live(containers, shelf) for containers in self._by_service(ours).values()]
-            shown = any(shows_registry(raw, shelf) for raw in ours)
-            return PlatformState(
-                services={service.name.lower(): service for service in read},
-                registries=self._files.read(mounted=shown),
-                records=self._records.read(),
-            )
+        rows = self._engine.get("/containers/json", params={"all": "true"})
+        ours = [raw for row in rows if self._owns(row) for raw in self._inspected(row["Id"])]
+        shelf = self._files.shelf()
+        read = [foreign(row) for row in rows if not self._owns(row) and self._reserves(row)]
+        read += copies(ours, self._images_of(ours), shelf)
+        read += [self._live(containers, shelf) for containers in self._by_service(ours).values()]
+        shown = any(shows_registry(raw, shelf) for raw in ours)
+        return PlatformState(
+            services={service.name.lower(): service for service in read},
+            registries=self._files.read(mounted=shown),
+            records=self._records.read(),
+        )
 
     def create_service(self, spec: ServiceSpec) -> None:
         """Create it, with the image and the network if they are not there yet.
@@ -123,8 +123,7 @@ class DockerPlatform:
             PlatformRefused: the engine does not accept the spec, cannot pull the image, or cannot start it.
             PlatformUnreachable: it may or may not have been created.
         """
-        with _complete_answers():
-            self._start(self._create(spec, spec.name))
+        self._start(self._create(spec, spec.name))
 
     def update_service(self, live: LiveService, spec: ServiceSpec) -> None:
         """Do the next step on the way from what was read to ``spec``; later ones show as differences again.
@@ -134,25 +133,23 @@ class DockerPlatform:
             PlatformRefused: the engine does not accept the spec, cannot pull the image, or cannot start it.
             PlatformUnreachable: the step may or may not have been done.
         """
-        with _complete_answers():
-            containers = self._containers(live)
-            shelf = self._files.shelf()
-            found = spec_of(containers, self._images_of(containers), shelf)
-            if found is not None and _is_repairable(found, spec) and not self._lost_its_network(containers.newest):
-                self._limit(containers.newest, found, spec)
-                self._repair(containers, frozenset(map(Fault, found.unexpected)))
-            elif self._is_older(containers, spec, shelf):
-                self._remove(containers.newest)
-            else:
-                self._replace(containers, spec)
+        containers = self._containers(live)
+        shelf = self._files.shelf()
+        found = spec_of(containers, self._images_of(containers.all), shelf)
+        if found is not None and _is_repairable(found, spec) and not self._lost_its_network(containers.newest):
+            self._limit(containers.newest, found, spec)
+            self._repair(containers, frozenset(map(Fault, found.unexpected)))
+        elif self._is_older(containers, spec, shelf):
+            self._remove(containers.newest)
+        else:
+            self._replace(containers, spec)
 
     def remove_service(self, live: LiveService) -> None:
         """Remove it by id; with the last of ours goes the network that we made. One that is gone is no error."""
-        with _complete_answers():
-            for identity in live.id.split(AND):
-                for raw in self._inspected(identity):
-                    self._remove(raw)
-            self._remove_unused_networks()
+        for identity in live.id.split(AND):
+            for raw in self._inspected(identity):
+                self._remove(raw)
+        self._remove_unused_networks()
 
     def publish_registry(self, data: bytes, revision: str, sequence: int) -> None:
         """Make the document current.
@@ -212,10 +209,10 @@ class DockerPlatform:
         return by_service(raws, datetime.now(UTC), self._monitor)
 
     def _live(self, containers: Containers, shelf: Shelf) -> LiveService:
-        return live_service(containers, self._images_of(containers), shelf)
+        return live_service(containers, self._images_of(containers.all), shelf)
 
-    def _images_of(self, containers: Containers) -> dict[str, Raw | None]:
-        return {raw["Image"]: self._image(raw["Image"]) for raw in containers.all}
+    def _images_of(self, raws: Iterable[Raw]) -> dict[str, Raw | None]:
+        return {raw["Image"]: self._image(raw["Image"]) for raw in raws}
 
     def _image(self, identity: str) -> Raw | None:
         """Look at an image once: what has this id never changes."""
@@ -351,12 +348,3 @@ def _is_repairable(found: ServiceSpec, wanted: ServiceSpec) -> bool:
     same = replace(found, unexpected=(), cpu_limit=wanted.cpu_limit) == wanted
     can_be_set = found.cpu_limit == wanted.cpu_limit or wanted.cpu_limit > 0
     return same and can_be_set and set(found.unexpected) <= set(Fault)
-
-
-@contextmanager
-def _complete_answers() -> Iterator[None]:
-    """An answer that lacks what every engine answers is no answer, and never an empty one."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError) as problem:
-        raise PlatformError(f"the Docker engine answered something incomplete: {problem!r}") from problem

@@ -91,7 +91,9 @@ class RecordFiles:
         return sorted(self.directory.glob("[a-z]*.json")) if self.directory.is_dir() else []
 
     def _record(self, path: Path) -> Iterator[Record]:
-        with suppress(FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        with suppress(
+            FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError
+        ):
             said = json.loads(path.read_text())
             if said["record"] == path.stem:
                 texts = {name: text for name, text in said["fields"].items() if isinstance(text, str)}

@@ -8,13 +8,14 @@ place for, and which variables came from us and not from the image, is kept in a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from reconciler.errors import PlatformRefused
 from reconciler.platforms.base import ConfigMount, Kind, Port, Publish, ServiceSpec
-from reconciler.platforms.swarm_spec import GROUP, KIND, LABEL, OWNER
+from reconciler.platforms.swarm_spec import GROUP, KIND, LABEL, OWNER, TMP_BYTES
 
 #: The service that a container belongs to: its name, which a person may change, is no proof.
 SERVICE = f"{LABEL}service"
@@ -41,6 +42,13 @@ _UNSET = (
     "ExtraHosts",
     "VolumesFrom",
 )
+#: What makes a container read-only and powerless; ``/tmp`` is in memory, as many programs need one.
+HARDENED: Mapping[str, Any] = {
+    "ReadonlyRootfs": True,
+    "CapDrop": ["ALL"],
+    "SecurityOpt": ["no-new-privileges"],
+    "Tmpfs": {"/tmp": f"rw,noexec,nosuid,nodev,size={TMP_BYTES},mode=1777"},  # noqa: S108 - a mount in a spec
+}
 _AS_IN_IMAGE = ("Cmd", "Entrypoint", "User", "WorkingDir")
 
 Raw = Mapping[str, Any]
@@ -80,6 +88,7 @@ def to_engine(spec: ServiceSpec, owner: str, shelf: Shelf) -> dict[str, Any]:
             "PortBindings": {f"{port.target}/tcp": [{"HostPort": str(port.published)}] for port in spec.ports},
             "Mounts": [_bind(mount, shelf) for mount in spec.configs],
             "NetworkMode": spec.network,
+            **(HARDENED if spec.hardened else {}),
         },
         "NetworkingConfig": {"EndpointsConfig": {spec.network: {"Aliases": [spec.name]}}},
     }
@@ -115,6 +124,7 @@ def from_engine(raw: Raw, image: Raw | None, shelf: Shelf) -> ServiceSpec | None
         configs=tuple(sorted(_mounts(host, shelf))),
         start_first=asked.get("start_first") is True,
         stop_grace=float(config.get("StopTimeout") or _DEFAULT_GRACE),
+        hardened=_is_hardened(host),
         unexpected=tuple(sorted(_unexpected(raw, image))),
     )
 
@@ -159,7 +169,7 @@ def _asked_of(labels: Mapping[str, str]) -> Mapping[str, Any]:
     """Read the label; one that somebody changed is as good as none: everything then differs and is made anew."""
     try:
         asked = json.loads(labels.get(ASKED, ""))
-    except ValueError:
+    except (ValueError, RecursionError):  # not JSON, a number of thousands of digits, or nested as deep
         return {}
     return asked if _is_asked(asked) else {}
 
@@ -167,8 +177,10 @@ def _asked_of(labels: Mapping[str, str]) -> Mapping[str, Any]:
 def _is_asked(asked: Any) -> bool:
     if not isinstance(asked, dict) or not isinstance(asked.get("env"), list):
         return False
-    named = all(isinstance(name, str) for name in asked["env"])
-    return named and isinstance(asked.get("cpu_reservation"), float) and isinstance(asked.get("publish"), dict)
+    publish = asked.get("publish")
+    if not isinstance(publish, dict) or not isinstance(asked.get("cpu_reservation"), float):
+        return False
+    return all(isinstance(text, str) for text in (*asked["env"], *publish.values()))
 
 
 def _bind(mount: ConfigMount, shelf: Shelf) -> dict[str, Any]:
@@ -193,7 +205,7 @@ def _environment(config: Raw, asked: Raw, image: Raw | None) -> dict[str, str]:
     variables = _pairs(config)
     if image is None:
         return {name: value for name, value in variables.items() if name in ours}
-    theirs = _pairs(image["Config"] or {})
+    theirs = _pairs(image.get("Config") or {})
     return {name: value for name, value in variables.items() if name in ours or theirs.get(name) != value}
 
 
@@ -207,14 +219,14 @@ def _ports(host: Raw, asked: Raw) -> tuple[Port, ...]:
     found = []
     for key, bindings in (host.get("PortBindings") or {}).items():
         target = key.partition("/")[0]
-        mode = Publish(modes[target]) if modes.get(target) in set(Publish) else Publish.HOST
+        mode = Publish(modes[target]) if modes.get(target) in set(Publish) else Publish.HOST  # texts, see `_is_asked`
         found += [Port(_number(target), _number(binding.get("HostPort")), mode) for binding in bindings or ()]
     return tuple(sorted(found, key=lambda port: (port.target, port.published)))
 
 
 def _number(text: str | None) -> int:
     """Return a port, 0 for what is none of ours: a range, or any free one."""
-    return int(text) if text and text.isdecimal() else 0
+    return int(text) if text and re.fullmatch("[0-9]{1,5}", text) else 0
 
 
 def _unexpected(raw: Raw, image: Raw | None) -> Iterator[str]:
@@ -222,14 +234,20 @@ def _unexpected(raw: Raw, image: Raw | None) -> Iterator[str]:
     if raw["State"]["Status"] == "dead":  # the engine could not remove it whole
         yield "dead"
     yield from (_snake(name) for name in _UNSET if host.get(name))
+    if not _is_hardened(host):
+        yield from (_snake(name) for name in HARDENED if host.get(name))
     if (host.get("RestartPolicy") or {}).get("Name") != RESTART:
         yield "restart_policy"
     service = raw["Config"]["Labels"][SERVICE]
     if any(service not in (network.get("Aliases") or ()) for network in networks(raw).values()):
         yield "network_alias"
     if image is not None:
-        own, theirs = raw["Config"], image["Config"] or {}
+        own, theirs = raw["Config"], image.get("Config") or {}
         yield from (_snake(name) for name in _AS_IN_IMAGE if (own.get(name) or None) != (theirs.get(name) or None))
+
+
+def _is_hardened(host: Raw) -> bool:
+    return all(host.get(name) == value for name, value in HARDENED.items())
 
 
 def _snake(name: str) -> str:

@@ -15,11 +15,13 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from reconciler.platforms.answers import moment
 from reconciler.platforms.base import LiveService, ServiceSpec
 from reconciler.platforms.docker_spec import SERVICE, Shelf, from_engine, side_by_side
 from reconciler.platforms.swarm_spec import OWNER
-from reconciler.platforms.swarm_state import moment
 
+#: Ends the passing name of a container that replaces another one; no service's name has a dot.
+NEXT = ".next"
 #: What joins the ids of a service's containers in the id of the service.
 AND = "+"
 
@@ -82,6 +84,8 @@ class Containers:
 def by_service(raws: Iterable[Raw], now: datetime, monitor: float) -> Mapping[str, Containers]:
     """Sort containers of ours into services, by the services' names; one that is on its way out is none any more.
 
+    Neither is one that has all our labels under a name of its own (see `copies`).
+
     Args:
         raws: the containers, in any order.
         now: the present time.
@@ -89,12 +93,34 @@ def by_service(raws: Iterable[Raw], now: datetime, monitor: float) -> Mapping[st
     """
     found: dict[str, list[Raw]] = {}
     for raw in sorted(raws, key=lambda one: moment(one["Created"])):
-        if raw["State"]["Status"] != "removing":
+        if raw["State"]["Status"] != "removing" and _is_named(raw):
             found.setdefault(raw["Config"]["Labels"][SERVICE], []).append(raw)
     return {
         name: Containers(tuple(group), proved=is_well(group[-1]) and _has_proved_itself(group[-1], now, monitor))
         for name, group in found.items()
     }
+
+
+def copies(raws: Iterable[Raw], images: Mapping[str, Raw | None], shelf: Shelf) -> list[LiveService]:
+    """Read the containers that have our labels and another name than their service's: a person's, and only shown."""
+    return [
+        LiveService(
+            id=raw["Id"],
+            version=0,
+            name=name_of(raw),
+            owner=raw["Config"]["Labels"].get(OWNER),
+            spec=from_engine(raw, images[raw["Image"]], shelf),
+            running=int(is_well(raw)),
+        )
+        for raw in raws
+        if raw["State"]["Status"] != "removing" and not _is_named(raw)
+    ]
+
+
+def _is_named(raw: Raw) -> bool:
+    """Whether a container is called as its label says, or has the passing name of its replacement."""
+    service = raw["Config"]["Labels"][SERVICE]
+    return name_of(raw) in (service, f"{service}{NEXT}")
 
 
 def live_service(containers: Containers, images: Mapping[str, Raw | None], shelf: Shelf) -> LiveService:
@@ -117,6 +143,8 @@ def live_service(containers: Containers, images: Mapping[str, Raw | None], shelf
         running=int(running),
         update_state="updating" if containers.older else "",
         error="" if running else trouble(newest),
+        waits="" if running else waits(newest),
+        since=None if running else last_move(newest),
     )
 
 
@@ -164,6 +192,17 @@ def trouble(raw: Raw) -> str:
         said: Sequence[Raw] = health.get("Log") or ({},)
         return f"unhealthy: {str(said[-1].get('Output', '')).strip() or 'the healthcheck fails'}"
     return ""
+
+
+def waits(raw: Raw) -> str:
+    """Return what a container without an error waits for."""
+    state = "starting" if _health(raw) == "starting" else raw["State"]["Status"]
+    return f"1 task in state {state}"
+
+
+def last_move(raw: Raw) -> datetime:
+    """Return when a container was started last; one that never was says year 1."""
+    return max(moment(raw["State"]["StartedAt"]), moment(raw["Created"]))
 
 
 def name_of(raw: Raw) -> str:

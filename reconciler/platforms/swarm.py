@@ -11,13 +11,13 @@ import base64
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from reconciler.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
 from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, Record, Reference, ServiceSpec
-from reconciler.platforms.swarm_engine import Engine, Gone, OnRequest
+from reconciler.platforms.swarm_engine import PRIVILEGES_API, Engine, Gone, OnRequest
 from reconciler.platforms.swarm_references import lacking
 from reconciler.platforms.swarm_spec import KIND, OWNER, live_image, network_ids, repaired, to_engine
 from reconciler.platforms.swarm_state import (
@@ -30,6 +30,7 @@ from reconciler.platforms.swarm_state import (
     in_trouble,
     is_down,
     is_of_kind,
+    is_registry,
     is_relevant,
     live_record,
     live_registry,
@@ -47,6 +48,8 @@ Raw = Mapping[str, Any]
 DIGEST_TTL = 300.0
 #: Seconds between two questions whether a node is down; the Swarm itself takes some 15 to 45 to notice it.
 NODES_EVERY = 30.0
+#: Seconds of the longest wait before a question is asked again that was refused the last times.
+LONGEST_WAIT = 3600.0
 #: What the config of a record holds for a person who looks inside.
 _RECORD_DATA = base64.b64encode(b"What operators agree on stands in the labels of this config.\n").decode()
 _LOG = logging.getLogger(__name__)
@@ -97,21 +100,18 @@ class SwarmPlatform:
         Raises:
             PlatformError: nothing was read that is complete.
         """
-        with _complete_answers():
-            services = self._engine.get("/services", params={"status": "true"})
-            configs = self._engine.get("/configs", params={"filters": {"label": [f"{OWNER}={self.owner}"]}})
-            relevant = [raw for raw in services if is_relevant(raw, self.owner, self.prefix)]
-            own = [raw for raw in relevant if self._owns(raw)]
-            tasks = self._tasks_if_needed(own)
-            read = [live_service(raw, self.owner, self._networks, tasks) for raw in relevant]
-            mounted = mounted_configs(services)
-            return PlatformState(
-                services={service.name.lower(): service for service in read},
-                registries=newest_first(
-                    live_registry(raw, mounted) for raw in configs if is_of_kind(raw, REGISTRY_KIND)
-                ),
-                records=self._records_of(configs),
-            )
+        services = self._engine.get("/services", params={"status": "true"})
+        configs = self._engine.get("/configs", params={"filters": {"label": [f"{OWNER}={self.owner}"]}})
+        relevant = [raw for raw in services if is_relevant(raw, self.owner, self.prefix)]
+        own = [raw for raw in relevant if self._owns(raw)]
+        tasks = self._tasks_if_needed(own)
+        read = [self._pin_checked(live_service(raw, self.owner, self._networks, tasks), raw) for raw in relevant]
+        mounted = mounted_configs(services)
+        return PlatformState(
+            services={service.name.lower(): service for service in read},
+            registries=newest_first(live_registry(raw, mounted) for raw in configs if is_registry(raw)),
+            records=self._records_of(configs),
+        )
 
     def create_service(self, spec: ServiceSpec) -> None:
         """Create it.
@@ -121,10 +121,9 @@ class SwarmPlatform:
             PlatformRefused: the engine does not accept the spec.
             PlatformUnreachable: it may or may not have been created.
         """
-        with _complete_answers():
-            image = self._pinned(spec.image)
-            body = to_engine(spec, self.owner, self._mounted_ids(spec), image)
-            self._engine.post("/services/create", body=body, headers=self._engine.credentials(image))
+        image = self._pinned(spec.image)
+        body = self._body(spec, image)
+        self._engine.post("/services/create", body=body, headers=self._engine.credentials(image))
 
     def update_service(self, live: LiveService, spec: ServiceSpec) -> None:
         """Make ``live`` equal to ``spec``, at the version that was read.
@@ -136,16 +135,15 @@ class SwarmPlatform:
             PlatformRefused: the engine does not accept the spec, for example another mode or name.
             PlatformUnreachable: it may or may not have been updated.
         """
-        with _complete_answers():
-            raw = self._engine.get("/services/{}", live.id)
-            if raw["Version"]["Index"] != live.version:
-                raise PlatformConflict(f"service {live.name} changed since it was read: update out of sequence")
-            self._learn_networks([raw])
-            image = live_image(raw["Spec"], spec) or self._pinned(spec.image)
-            fresh = to_engine(spec, self.owner, self._mounted_ids(spec), image)
-            body = repaired(raw["Spec"], spec, fresh, self._networks)
-            headers = self._engine.credentials(image)
-            self._engine.post("/services/{}/update", live.id, body=body, version=live.version, headers=headers)
+        raw = self._engine.get("/services/{}", live.id)
+        if raw["Version"]["Index"] != live.version:
+            raise PlatformConflict(f"service {live.name} changed since it was read: update out of sequence")
+        self._learn_networks([raw])
+        image = live_image(raw["Spec"], spec) or spec.image
+        fresh = self._body(spec, image if "@" in image else self._pinned(spec.image))
+        body = repaired(raw["Spec"], spec, fresh, self._networks)
+        headers = self._engine.credentials(image)
+        self._engine.post("/services/{}/update", live.id, body=body, version=live.version, headers=headers)
 
     def remove_service(self, live: LiveService) -> None:
         """Remove it by id, so that a new one of the same name is safe; one that is already gone is no error."""
@@ -162,14 +160,13 @@ class SwarmPlatform:
         name = f"{self.prefix}_registry-{revision}"
         labels = {OWNER: self.owner, KIND: REGISTRY_KIND, SEQUENCE: str(sequence)}
         body = {"Name": name, "Labels": labels, "Data": base64.b64encode(data).decode()}
-        with _complete_answers():
-            try:
-                self._engine.post("/configs/create", body=body)
-            except PlatformConflict as taken:
-                existing = self._configs([name]).get(name)
-                if existing is None:
-                    raise
-                self._renew(existing, body, sequence, taken)
+        try:
+            self._engine.post("/configs/create", body=body)
+        except PlatformConflict as taken:
+            existing = self._configs([name]).get(name)
+            if existing is None:
+                raise
+            self._renew(existing, body, sequence, taken)
 
     def remove_registry(self, registry: LiveRegistry) -> None:
         """Remove a document; one that is already gone is no error, one that a service mounts is `PlatformRefused`."""
@@ -181,9 +178,8 @@ class SwarmPlatform:
         Raises:
             PlatformError: they cannot be read.
         """
-        with _complete_answers():
-            labels = [f"{OWNER}={self.owner}", f"{KIND}={RECORD_KIND}"]
-            return self._records_of(self._engine.get("/configs", params={"filters": {"label": labels}}))
+        labels = [f"{OWNER}={self.owner}", f"{KIND}={RECORD_KIND}"]
+        return self._records_of(self._engine.get("/configs", params={"filters": {"label": labels}}))
 
     def write_record(self, name: str, fields: Mapping[str, str], before: Record | None) -> None:
         """Write the record's labels, at the version that was read; the config's data never changes.
@@ -196,17 +192,16 @@ class SwarmPlatform:
         full = f"{self.prefix}_{name}"
         labels = {OWNER: self.owner, KIND: RECORD_KIND, **{f"{RECORD_FIELD}{key}": fields[key] for key in fields}}
         body = {"Name": full, "Labels": labels, "Data": _RECORD_DATA}
-        with _complete_answers():
-            if before is not None:
-                self._engine.post("/configs/{}/update", before.id, body=body, version=before.version)
-                return
-            try:
-                self._engine.post("/configs/create", body=body)
-            except PlatformConflict as taken:
-                existing = self._configs([full]).get(full)
-                if existing is not None and not (self._owns(existing) and is_of_kind(existing, RECORD_KIND)):
-                    raise PlatformRefused(f"config {full} exists without our labels, not touched") from taken
-                raise
+        if before is not None:
+            self._engine.post("/configs/{}/update", before.id, body=body, version=before.version)
+            return
+        try:
+            self._engine.post("/configs/create", body=body)
+        except PlatformConflict as taken:
+            existing = self._configs([full]).get(full)
+            if existing is not None and not (self._owns(existing) and is_of_kind(existing, RECORD_KIND)):
+                raise PlatformRefused(f"config {full} exists without our labels, not touched") from taken
+            raise
 
     def remove_record(self, record: Record) -> None:
         """Remove the record's config; one that is already gone is no error."""
@@ -218,12 +213,24 @@ class SwarmPlatform:
         Raises:
             PlatformError: it cannot be told; a filter before the engine may refuse the list of secrets.
         """
-        with _complete_answers():
-            return lacking(self._engine, kind, names)
+        return lacking(self._engine, kind, names)
 
     def close(self) -> None:
         """Close the connections to the engine."""
         self._engine.close()
+
+    def _body(self, spec: ServiceSpec, image: str) -> dict[str, Any]:
+        old = self._engine.api_version < PRIVILEGES_API
+        return to_engine(spec, self.owner, self._mounted_ids(spec), image, new_privileges=old)
+
+    def _pin_checked(self, live: LiveService, raw: Raw) -> LiveService:
+        """Show an image that has lost its digest as drift, where the digest is to be had: otherwise nothing helps."""
+        if self._digests is None or live.spec is None:
+            return live
+        image = str(raw["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"])
+        if "@" in image or "@" not in self._digests.pinned(image):
+            return live
+        return replace(live, spec=replace(live.spec, unexpected=(*live.spec.unexpected, "unpinned_image")))
 
     def _renew(self, existing: Raw, body: Raw, sequence: int, taken: PlatformConflict) -> None:
         live = existing["Spec"]
@@ -246,7 +253,9 @@ class SwarmPlatform:
         return bool((raw["Spec"].get("Labels") or {}).get(OWNER) == self.owner)
 
     def _records_of(self, configs: Sequence[Raw]) -> Mapping[str, Record]:
-        read = [live_record(raw, self.prefix) for raw in configs if is_of_kind(raw, RECORD_KIND)]
+        """A copy under another name is none of ours; a person may have made one."""
+        ours = (raw for raw in configs if is_of_kind(raw, RECORD_KIND))
+        read = [live_record(raw, self.prefix) for raw in ours if raw["Spec"]["Name"].startswith(f"{self.prefix}_")]
         return {record.name: record for record in read}
 
     def _learn_networks(self, services: Sequence[Raw]) -> None:
@@ -307,19 +316,29 @@ class _Nodes:
     def __init__(self, engine: Engine, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
         self._clock = clock
-        self._asked = -math.inf
+        self._next = -math.inf
+        self._wait = 0.0
 
     def are_down(self) -> bool:
-        """Ask, unless that was done lately."""
-        if self._clock() - self._asked < NODES_EVERY:
+        """Ask, unless that was done lately.
+
+        A refusal is said once and asked about again later and later: a filter before the engine may not let the
+        question pass, but a manager that restarts refuses it too, for a moment.
+        """
+        if self._clock() < self._next:
             return False
-        self._asked = self._clock()
         try:
-            return any(is_down(raw) for raw in self._engine.get("/nodes"))
-        except PlatformRefused as refusal:  # by a filter that is older than the question
-            _LOG.warning("whether nodes are down is not known and not asked again: %s", refusal)
-            self._asked = math.inf
+            down = any(is_down(raw) for raw in self._engine.get("/nodes"))
+        except PlatformRefused as refusal:
+            if not self._wait:
+                _LOG.warning("whether nodes are down is not known, asked again later: %s", refusal)
+            self._wait = min(max(2 * self._wait, NODES_EVERY), LONGEST_WAIT)
+            self._next = self._clock() + self._wait
             return False
+        if self._wait:
+            _LOG.info("whether nodes are down is known again")
+        self._wait, self._next = 0.0, self._clock() + NODES_EVERY
+        return down
 
 
 class _Digests:
@@ -328,31 +347,24 @@ class _Digests:
     def __init__(self, engine: Engine, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
         self._clock = clock
-        self._known: dict[str, tuple[float, str]] = {}
+        self._known: dict[str, tuple[float, float, str]] = {}  # until when, for how long that is, the reference
 
     def pinned(self, image: str) -> str:
         """Return the image with its tag's present digest, or as it is where that cannot be had."""
         if "@" in image:
             return image
-        asked, reference = self._known.get(image, (0.0, ""))
-        if not reference or self._clock() - asked > DIGEST_TTL:
+        until, wait, reference = self._known.get(image, (-math.inf, DIGEST_TTL / 2, ""))
+        if self._clock() >= until:
             reference = self._ask(image)
-            self._known[image] = (self._clock(), reference)
+            # One that cannot be had may cost the whole time limit, each time.
+            wait = DIGEST_TTL if "@" in reference else min(2 * wait, LONGEST_WAIT)
+            self._known[image] = (self._clock() + wait, wait, reference)
         return reference
 
     def _ask(self, image: str) -> str:
         try:
             answer = self._engine.get("/distribution/{}/json", image, headers=self._engine.credentials(image))
-            return f"{image}@{answer['Descriptor']['digest']}"
-        except (PlatformError, KeyError, TypeError) as problem:
+        except PlatformError as problem:
             _LOG.warning("the digest of %s is not known, its tag is used: %s", image, problem)
             return image
-
-
-@contextmanager
-def _complete_answers() -> Iterator[None]:
-    """An answer that lacks what every engine answers is no answer, and never an empty one."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError) as problem:
-        raise PlatformError(f"the Docker engine answered something incomplete: {problem!r}") from problem
+        return f"{image}@{answer['Descriptor']['digest']}"

@@ -20,9 +20,11 @@ from docker.api.client import APIClient
 from docker.auth import get_config_header, resolve_repository_name
 from docker.errors import DockerException
 from docker.utils import kwargs_from_env
-from requests.exceptions import ReadTimeout, RequestException
+from requests import Response
+from requests.exceptions import ReadTimeout, RequestException, TooManyRedirects
 
 from reconciler.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
+from reconciler.platforms.answers import checked
 from reconciler.settings import masked
 
 #: ``(request, code, seconds)``: the request without ids, the HTTP status or ``"none"`` where no answer came.
@@ -60,6 +62,12 @@ REQUESTS = (
     "GET /distribution/{}/json",
 )
 
+#: The newest version of the engine's API that is asked for: a newer one may leave out what is read here. An engine that
+#: knows only older ones is asked in its newest, one that has given this one up in its oldest (29.0 to 29.2: 1.44).
+NEWEST_API = (1, 44)
+#: From here on the engine takes ``NoNewPrivileges`` for a service.
+PRIVILEGES_API = (1, 44)
+
 _NO_ANSWER = "none"
 _RPC = re.compile(r"^rpc error: code = \w+ desc = ")
 _NOT_MANAGER = re.compile(r"not a swarm manager|not part of a swarm", re.IGNORECASE)
@@ -77,6 +85,15 @@ class Gone(PlatformConflict):
     """The engine knows no object of this id."""
 
 
+class _Client(APIClient):
+    """The SDK's client without redirects: requests would send the image registry's credentials to any host."""
+
+    def get_redirect_target(self, resp: Response) -> str | None:
+        if super().get_redirect_target(resp) is not None:
+            raise TooManyRedirects("it answered with a redirect, which is not followed")
+        return None
+
+
 class Engine:
     """A connection that is made at the first request and made anew after a failure."""
 
@@ -92,6 +109,17 @@ class Engine:
         self._timeout = timeout
         self._on_request = on_request
         self._client: APIClient | None = None
+        self._version = NEWEST_API
+
+    @property
+    def api_version(self) -> tuple[int, int]:
+        """The version of the API that requests are sent in.
+
+        Raises:
+            PlatformError: no engine answers.
+        """
+        self._connected()
+        return self._version
 
     def get(
         self,
@@ -166,13 +194,13 @@ class Engine:
         in_lines: bool = False,
     ) -> Any:
         client, label = self._connected(), f"{method} {path}"
-        url = f"{client.base_url}/v{client.api_version}{path.format(*(quote(item, safe='/:') for item in ids))}"
+        url = f"{client.base_url}/v{_text(self._version)}{path.format(*(quote(item, safe='/:') for item in ids))}"
         code, started, limit = _NO_ANSWER, time.monotonic(), timeout or self._timeout
         try:
             answer = client.request(method, url, params=params, json=body, headers=headers, timeout=limit)
             code = str(answer.status_code)
             if answer.ok:
-                return (_lines(answer.content) if in_lines else answer.json()) if answer.content else None
+                return _lines(label, answer.content) if in_lines else checked(label, _document(answer))
         except ReadTimeout as problem:
             self.close()
             raise PlatformUnreachable(
@@ -199,7 +227,8 @@ class Engine:
     def _connect(self) -> APIClient:
         try:
             where: dict[str, Any] = {"base_url": self._base_url} if self._base_url else {**kwargs_from_env()}
-            return APIClient(**where, version="auto", timeout=max(1, round(self._timeout)))
+            client = _Client(**where, version=_text(NEWEST_API), timeout=max(1, round(self._timeout)))
+            self._version = _negotiated(client.version(api_version=False))
         except (DockerException, RequestException, OSError, ValueError) as problem:
             if isinstance(problem, RequestException | OSError) or isinstance(problem.__cause__, RequestException):
                 where_to = self._base_url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
@@ -211,6 +240,7 @@ class Engine:
                 f"no Docker engine can be used as configured: {problem}; look at DOCKER_HOST, DOCKER_TLS_VERIFY "
                 "and DOCKER_CERT_PATH"
             ) from problem
+        return client
 
     def _tell(self, label: str, code: str, started: float) -> None:
         if self._on_request is not None:
@@ -271,9 +301,36 @@ def _message(body: str) -> str:
     return str(said).strip() or "no reason given"
 
 
-def _lines(body: bytes) -> list[Any]:
-    """Return the JSON documents of a report of progress, one a line."""
-    return [json.loads(line) for line in body.splitlines() if line.strip()]
+def _document(answer: Response) -> Any:
+    """Return what an answer holds, None where it is empty; bytes that are no JSON are a connection that broke."""
+    return answer.json() if answer.content else None
+
+
+def _lines(label: str, body: bytes) -> list[Mapping[str, Any]]:
+    """Return the JSON objects of a report of progress, one a line."""
+    try:
+        found = [json.loads(line) for line in body.splitlines() if line.strip()]
+    except ValueError as problem:
+        raise PlatformError(f"{label}: the Docker engine answered something incomplete: {problem}") from problem
+    return [one for one in found if isinstance(one, dict)]
+
+
+def _negotiated(said: Any) -> tuple[int, int]:
+    """Return the version to ask in: the newest that both sides know, from what ``GET /version`` answers."""
+    found = said if isinstance(said, Mapping) else {}
+    newest, oldest = _number(found.get("ApiVersion")), _number(found.get("MinAPIVersion"))
+    if newest is None:
+        raise PlatformError("GET /version: the Docker engine answered something incomplete: ApiVersion")
+    return max(min(newest, NEWEST_API), oldest or (0, 0))
+
+
+def _number(version: Any) -> tuple[int, int] | None:
+    form = re.fullmatch(r"(\d{1,4})\.(\d{1,4})", version) if isinstance(version, str) else None
+    return (int(form[1]), int(form[2])) if form else None
+
+
+def _text(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
 
 
 def _has_version(image: str) -> bool:

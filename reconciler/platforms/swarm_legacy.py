@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reconciler.errors import PlatformConflict, PlatformError
+from reconciler.errors import PlatformConflict
 from reconciler.legacy import PORT, VARIABLES, Names, OldService, Role, topic_of
 from reconciler.platforms.swarm_engine import Engine, Gone, OnRequest
 
@@ -44,10 +44,7 @@ class SwarmOldServices:
             PlatformError: the answer was not complete.
         """
         raws = self._engine.get("/services", params={"status": "true"})
-        try:
-            found = [self._read(raw, role) for raw in raws if (role := self._names.role(raw["Spec"]["Name"]))]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise PlatformError(f"GET /services: the engine's answer is not complete: {error!r}") from error
+        found = [self._read(raw, role) for raw in raws if (role := self._names.role(raw["Spec"]["Name"]))]
         return tuple(sorted(found, key=lambda one: (list(Role).index(one.role), one.name)))
 
     def publish(self, service: OldService, port: int | None) -> None:

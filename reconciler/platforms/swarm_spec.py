@@ -20,6 +20,8 @@ GROUP = f"{LABEL}group"
 IMAGE = f"{LABEL}image"
 _OURS = frozenset({OWNER, KIND, GROUP, IMAGE})
 
+#: Bytes of the ``/tmp`` of a hardened service; what is written there counts as its memory.
+TMP_BYTES = 64 * 1024 * 1024
 _SECOND = 1_000_000_000
 _CORE = 1_000_000_000
 #: The engine's own default where a spec does not say.
@@ -34,10 +36,29 @@ UPDATE_POLICY: Mapping[str, Any] = {
 }
 RESTART_POLICY: Mapping[str, Any] = {"Condition": "any", "Delay": 2 * _SECOND, "MaxAttempts": 0, "Window": 0}
 
+#: What makes a service's container read-only and powerless; ``/tmp`` is in memory, as many programs need one.
+HARDENED: Mapping[str, Any] = {
+    "ReadOnly": True,
+    "CapabilityDrop": ["ALL"],
+    "Mounts": [{"Type": "tmpfs", "Target": "/tmp", "TmpfsOptions": {"SizeBytes": TMP_BYTES, "Mode": 0o1777}}],  # noqa: S108 - a mount in a spec
+}
+#: Besides, for engines that take it.
+NO_NEW_PRIVILEGES: Mapping[str, Any] = {"Privileges": {"NoNewPrivileges": True}}
+
+#: SwarmKit expands Go templates in variables: ``{{.Node.Hostname}}``. An action that prints two braces stands for them.
+_BRACES, _ESCAPED = "{{", '{{"{{"}}'
+
 Raw = Mapping[str, Any]
 
 
-def to_engine(spec: ServiceSpec, owner: str, ids: Mapping[str, str], image: str | None = None) -> dict[str, Any]:
+def to_engine(
+    spec: ServiceSpec,
+    owner: str,
+    ids: Mapping[str, str],
+    image: str | None = None,
+    *,
+    new_privileges: bool = True,
+) -> dict[str, Any]:
     """Return the whole service spec, as ``POST /services/create`` takes it.
 
     Args:
@@ -45,18 +66,21 @@ def to_engine(spec: ServiceSpec, owner: str, ids: Mapping[str, str], image: str 
         owner: value of the owner label.
         ids: id of each mounted config and secret by its name (the engine wants both).
         image: the reference to run where it is not ``spec.image`` itself: the same with a digest.
+        new_privileges: the engine cannot take them from a service.
     """
     image = image or spec.image
+    hardening = {**HARDENED, **({} if new_privileges else NO_NEW_PRIVILEGES)} if spec.hardened else {}
     return {
         "Name": spec.name,
         "Labels": _labels(spec, owner, image),
         "TaskTemplate": {
             "ContainerSpec": {
                 "Image": image,
-                "Env": [f"{name}={value}" for name, value in sorted(spec.env.items())],
+                "Env": [escaped(f"{name}={value}") for name, value in sorted(spec.env.items())],
                 "StopGracePeriod": round(spec.stop_grace * _SECOND),
                 "Configs": [_reference("Config", mount, ids) for mount in spec.configs],
                 "Secrets": [_reference("Secret", mount, ids) for mount in spec.secrets],
+                **hardening,
             },
             "Resources": {"Limits": _cores(spec.cpu_limit), "Reservations": _cores(spec.cpu_reservation)},
             "RestartPolicy": dict(RESTART_POLICY),
@@ -82,7 +106,7 @@ def from_engine(raw: Raw, networks: Mapping[str, str]) -> ServiceSpec | None:
     labels = raw.get("Labels") or {}
     task = raw["TaskTemplate"]
     container = task.get("ContainerSpec")
-    if labels.get(KIND) not in set(Kind) or not container or "Replicated" not in raw["Mode"]:
+    if labels.get(KIND) not in set(Kind) or not container or raw["Mode"].get("Replicated") is None:
         return None
     ports = _ports(raw)
     resources = task.get("Resources") or {}
@@ -101,8 +125,31 @@ def from_engine(raw: Raw, networks: Mapping[str, str]) -> ServiceSpec | None:
         secrets=tuple(sorted(SecretMount(*mount) for mount in _mounts(container, "Secret"))),
         start_first=(raw.get("UpdateConfig") or {}).get("Order") == "start-first",
         stop_grace=container.get("StopGracePeriod", _DEFAULT_GRACE) / _SECOND,
-        unexpected=unexpected(raw, endpoint_mode(ports), UPDATE_POLICY, RESTART_POLICY),
+        hardened=is_hardened(container),
+        unexpected=_unexpected(raw, ports),
     )
+
+
+def _unexpected(raw: Raw, ports: tuple[Port, ...]) -> tuple[str, ...]:
+    container = raw["TaskTemplate"]["ContainerSpec"]
+    hardening = frozenset({*HARDENED, *NO_NEW_PRIVILEGES}) if is_hardened(container) else frozenset[str]()
+    found = unexpected(raw, endpoint_mode(ports), UPDATE_POLICY, RESTART_POLICY, hardening)
+    templates = any(escaped(_unescaped(item)) != item for item in container.get("Env") or ())
+    return tuple(sorted({*found, "env_template"})) if templates else found
+
+
+def escaped(text: str) -> str:
+    """Return a variable as SwarmKit's templates give it back: what is in it is data."""
+    return text.replace(_BRACES, _ESCAPED)
+
+
+def _unescaped(text: str) -> str:
+    return text.replace(_ESCAPED, _BRACES)
+
+
+def is_hardened(container: Raw) -> bool:
+    """Whether a container has all that `HARDENED` says, and exactly that."""
+    return all(container.get(name) == value for name, value in HARDENED.items())
 
 
 def repaired(live: Raw, spec: ServiceSpec, fresh: Mapping[str, Any], networks: Mapping[str, str]) -> dict[str, Any]:
@@ -114,7 +161,8 @@ def repaired(live: Raw, spec: ServiceSpec, fresh: Mapping[str, Any], networks: M
     foreign = {name: value for name, value in (live.get("Labels") or {}).items() if name not in _OURS}
     merged = {**fresh, "Labels": {**foreign, **fresh["Labels"]}}
     kept = {**merged, "TaskTemplate": live["TaskTemplate"]}
-    if from_engine(kept, networks) == spec:
+    same_image = live["TaskTemplate"]["ContainerSpec"]["Image"] == fresh["TaskTemplate"]["ContainerSpec"]["Image"]
+    if same_image and from_engine(kept, networks) == spec:
         return kept
     counter = live["TaskTemplate"].get("ForceUpdate", 0)
     return {**merged, "TaskTemplate": {**fresh["TaskTemplate"], "ForceUpdate": counter}}
@@ -168,7 +216,7 @@ def _mounts(container: Raw, kind: str) -> list[tuple[str, str]]:
 
 
 def _environment(container: Raw) -> dict[str, str]:
-    pairs = (item.partition("=") for item in container.get("Env") or ())
+    pairs = (_unescaped(item).partition("=") for item in container.get("Env") or ())
     return {name: value for name, _, value in pairs}
 
 
@@ -193,10 +241,14 @@ def _published(port: Port) -> dict[str, Any]:
     }
 
 
+def _mode(said: str | None) -> Publish:
+    """One that a later engine invents is shown as none, which no port of ours is."""
+    return Publish(said or "ingress") if (said or "ingress") in set(Publish) else Publish.NONE
+
+
 def _ports(raw: Raw) -> tuple[Port, ...]:
     found = (raw.get("EndpointSpec") or {}).get("Ports") or ()
     ports = (
-        Port(item["TargetPort"], item.get("PublishedPort", 0), Publish(item.get("PublishMode") or "ingress"))
-        for item in found
+        Port(item.get("TargetPort", 0), item.get("PublishedPort", 0), _mode(item.get("PublishMode"))) for item in found
     )
     return tuple(sorted(ports, key=lambda port: (port.target, port.published, port.mode)))

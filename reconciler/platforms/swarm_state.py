@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
+from reconciler.platforms.answers import moment
 from reconciler.platforms.base import LiveRegistry, LiveService, Record
 from reconciler.platforms.swarm_spec import KIND, OWNER, from_engine
 
@@ -23,8 +25,16 @@ Raw = Mapping[str, Any]
 #: Tasks by the id of their service.
 Tasks = Mapping[str, Sequence[Raw]]
 
+#: What a task should be that is not meant to end.
+_WANTED = frozenset({"ready", "running"})
+#: The states of a task before it runs, in their order.
+_ON_THE_WAY = ("new", "allocated", "pending", "assigned", "accepted", "preparing", "ready", "starting")
+#: So many tasks that ended with success are no accident; one may have been told to end.
+_ENDS = 2
 _UNFINISHED = frozenset({"updating", "paused", "rollback_started", "rollback_paused"})
-_FRACTION = re.compile(r"(\.\d{1,6})\d*")
+_DOCUMENT = re.compile(r".+_registry-[0-9a-z]+")
+#: A number that an operator may have written; a longer one, which Python would refuse to read, is no number of ours.
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 def is_relevant(raw: Raw, owner: str, prefix: str) -> bool:
@@ -37,6 +47,7 @@ def live_service(raw: Raw, owner: str, networks: Mapping[str, str], tasks: Tasks
     holder = _labels(raw).get(OWNER)
     own = tasks.get(raw["ID"], ()) if tasks and holder == owner else ()
     running = counted(raw) - miscounted(own)
+    rests = tasks is None or (running == _wanted(raw) and not _unfinished(raw))
     return LiveService(
         id=raw["ID"],
         version=raw["Version"]["Index"],
@@ -45,7 +56,10 @@ def live_service(raw: Raw, owner: str, networks: Mapping[str, str], tasks: Tasks
         spec=from_engine(raw["Spec"], networks) if holder == owner else None,
         running=running,
         update_state=_update(raw).get("State", ""),
-        error=trouble(raw, own) if tasks is not None and (running < _wanted(raw) or _unfinished(raw)) else "",
+        error="" if rests or running > _wanted(raw) else trouble(raw, own),
+        updated_at=moment(raw["UpdatedAt"]) if raw.get("UpdatedAt") else None,
+        waits="" if rests else waits(own),
+        since=None if rests else last_move(raw, own),
     )
 
 
@@ -83,8 +97,8 @@ def is_down(node: Raw) -> bool:
 
 
 def in_trouble(raw: Raw) -> bool:
-    """Tell whether tasks are missing or an update is not through, so that its tasks are worth a look."""
-    return counted(raw) < _wanted(raw) or _unfinished(raw)
+    """Tell whether tasks are missing or too many, or an update is not through, so that its tasks are worth a look."""
+    return counted(raw) != _wanted(raw) or _unfinished(raw)
 
 
 def trouble(raw: Raw, tasks: Iterable[Raw]) -> str:
@@ -97,13 +111,32 @@ def trouble(raw: Raw, tasks: Iterable[Raw]) -> str:
     present = [task for task in own if _template(task["Spec"]) == _template(raw["Spec"]["TaskTemplate"])]
     update = _update(raw)
     if update.get("State", "") == "updating":  # back to a template of before, tasks of then are not of this update
-        present = [task for task in present if _created(task) >= moment(update["StartedAt"])]
+        began = update.get("StartedAt")
+        present = [task for task in present if not began or _created(task) >= moment(began)]
     elif not present:
         present = own
     failed = [task for task in present if task["Status"].get("Err")]
     if failed:
         return str(max(failed, key=_created)["Status"]["Err"])
+    if sum(task["Status"]["State"] == "complete" for task in present) >= _ENDS:
+        return "its tasks end by themselves, with exit code 0: a service must not end"
     return update.get("Message", "") if "paused" in update.get("State", "") else ""
+
+
+def waits(tasks: Iterable[Raw]) -> str:
+    """Return in which states tasks are that should run and do not: ``1 task in state new``."""
+    states = Counter(task["Status"]["State"] for task in tasks if task["DesiredState"] in _WANTED)
+    shown = [(state, states[state]) for state in _ON_THE_WAY if states[state]]
+    return ", ".join(f"{number} {'task' if number == 1 else 'tasks'} in state {state}" for state, number in shown)
+
+
+def last_move(raw: Raw, tasks: Iterable[Raw]) -> datetime | None:
+    """Return when the service was changed or, if later, one of its tasks that should run came to its state."""
+    times = [raw.get("UpdatedAt"), _update(raw).get("StartedAt")]
+    for task in tasks:
+        if task["DesiredState"] in _WANTED:
+            times += [task["CreatedAt"], task["Status"].get("Timestamp")]
+    return max((moment(time) for time in times if time), default=None)
 
 
 def live_registry(raw: Raw, mounted: frozenset[str]) -> LiveRegistry:
@@ -122,6 +155,14 @@ def live_registry(raw: Raw, mounted: frozenset[str]) -> LiveRegistry:
 def is_of_kind(raw: Raw, kind: str) -> bool:
     """Tell whether one of our configs is for this."""
     return _labels(raw).get(KIND) == kind
+
+
+def is_registry(raw: Raw) -> bool:
+    """Tell whether one of our configs is a registry document: by its kind and by the form of its name.
+
+    Of whatever prefix: what an earlier `RESOURCE_PREFIX` published says which cluster it was published for.
+    """
+    return is_of_kind(raw, REGISTRY_KIND) and _DOCUMENT.fullmatch(raw["Spec"]["Name"]) is not None
 
 
 def live_record(raw: Raw, prefix: str) -> Record:
@@ -146,13 +187,7 @@ def mounted_configs(services: Iterable[Raw]) -> frozenset[str]:
 def sequence_of(raw: Raw) -> int:
     """Return the publication number of a config, 0 where its label is missing or no number."""
     text = _labels(raw).get(SEQUENCE, "")
-    return int(text) if text.isascii() and text.isdigit() else 0
-
-
-def moment(text: str) -> datetime:
-    """Parse a time of the engine (``2026-01-02T03:04:05.123456789Z``: up to nanoseconds, zeros cut off)."""
-    parsed = datetime.fromisoformat(_FRACTION.sub(lambda found: found[1].ljust(7, "0"), text))
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    return int(text) if _NUMBER.fullmatch(text) else 0
 
 
 def _template(spec: Raw) -> Raw:

@@ -29,10 +29,20 @@ _NAMES = {"Labels": "container_labels", "DNSConfig": "dns_config", "TTY": "tty"}
 _WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
-def unexpected(raw: Raw, endpoint_mode: str, update_policy: Raw, restart_policy: Raw) -> tuple[str, ...]:
-    """Return the names, sorted; settings of ours whose value is one of two policies are compared with it."""
+def unexpected(
+    raw: Raw, endpoint_mode: str, update_policy: Raw, restart_policy: Raw, hardening: frozenset[str] = frozenset()
+) -> tuple[str, ...]:
+    """Return the names, sorted; settings of ours whose value is one of two policies are compared with it.
+
+    Args:
+        raw: the ``Spec`` of a service.
+        endpoint_mode: that it should have.
+        update_policy: likewise.
+        restart_policy: likewise.
+        hardening: the settings of its container that make it hardened, where it is.
+    """
     task = raw["TaskTemplate"]
-    found = {*_extra(raw, _SPEC), *_extra(task, _TASK), *_container(task.get("ContainerSpec") or {})}
+    found = {*_extra(raw, _SPEC), *_extra(task, _TASK), *_container(task.get("ContainerSpec") or {}, hardening)}
     found.update(_extra(task.get("Placement"), _PLACEMENT))
     found.update(_resources(task.get("Resources") or {}))
     found.update(_endpoint(raw.get("EndpointSpec") or {}, endpoint_mode))
@@ -45,8 +55,10 @@ def unexpected(raw: Raw, endpoint_mode: str, update_policy: Raw, restart_policy:
     return tuple(sorted(found))
 
 
-def _container(container: Raw) -> Iterator[str]:
-    yield from _extra(container, _CONTAINER)
+def _container(container: Raw, hardening: frozenset[str]) -> Iterator[str]:
+    yield from _extra(container, _CONTAINER | hardening)
+    if hardening:
+        yield from _extra(container.get("Privileges"), frozenset({"NoNewPrivileges"}), "privileges_")
     variables = container.get("Env") or ()
     if len({item.partition("=")[0] for item in variables}) < len(variables) or any("=" not in v for v in variables):
         yield "env"

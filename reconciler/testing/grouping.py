@@ -28,7 +28,7 @@ from reconciler.errors import KsqlError
 from reconciler.grouping.base import GroupingStrategy
 from reconciler.ksqldb.client import KsqlClient
 from reconciler.ksqldb.exchange import Limits
-from reconciler.ksqldb.levels import group_sql
+from reconciler.ksqldb.levels import group_sql, membership_sql
 from reconciler.ksqldb.topology import Topology
 from reconciler.ksqldb.wire import Column, literal
 from reconciler.ports import Ksqldb
@@ -128,9 +128,9 @@ class GroupingConformance:
         assert dict(membership.groups) == counted(bench)
 
     def test_the_routing_layer_finds_the_same_group(self, bench: GroupingBench, installed: Installation) -> None:
-        """The expression in the registry gives every asset the group that `read` counts it in."""
+        """The levels in the registry give every asset the group that `read` counts it in."""
         lookup = installed.strategy.lookup()
-        sql = f"SELECT {lookup.key}, {lookup.group} AS UNS_GROUP FROM {lookup.table};"
+        sql = f"{membership_sql(lookup.table, lookup.key, lookup.level)};"
         columns = (Column(lookup.key, "STRING", key=True), Column("UNS_GROUP", "STRING"))
         assert dict(installed.client.pull(sql, columns)) == dict(bench.groups)
 

@@ -19,12 +19,14 @@ T = TypeVar("T")
 #: Values that a field of a spec may have, beside those of the bench's own.
 _VARIANTS: tuple[tuple[str, Any], ...] = (
     ("env", {"GROUP_NAME": "a b", "EMPTY": "", "EQUALS": "a=b", "UNICODE": "Söhne"}),
+    ("env", {"GROUP_NAME": "{{.Node.Hostname}} {{ x }} }} {{", "OTHER": r'{{"{{"}} %s $HOME \n'}),
     ("env", {}),
     ("cpu_limit", 0.25),
     ("cpu_limit", 0.0),
     ("cpu_reservation", 0.0),
     ("stop_grace", 2.0),
     ("start_first", False),
+    ("hardened", True),
 )
 
 

@@ -140,7 +140,7 @@ from reconciler.testing.grouping import GroupingBench
 
 class Sloppy(UNSLevelGroupingStrategy):
     def lookup(self):
-        return super().lookup().model_copy(update={"group": "UNS_LEVELS['area']"})
+        return super().lookup().model_copy(update={"levels": ("area",)})
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from reconciler.ksqldb.levels import JoinedLevels, group_sql
 from reconciler.ksqldb.wire import literal
 from tests.routing.sources import registry
 from tests.routing.test_embedded_ksqldb import Embedded
@@ -14,7 +13,8 @@ from tests.routing.world import Proxy, Service
 LOOKUP = {
     "table": "ASSET_TO_UNS_MAP",
     "key": "ASSET_UUID",
-    "group": group_sql(JoinedLevels(("area", "workcenter"))),
+    "levels": ["area", "workcenter"],
+    "separator": "-",
 }
 
 

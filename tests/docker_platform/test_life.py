@@ -92,7 +92,7 @@ def test_a_container_that_crashes_says_so_and_replaces_nobody(sandbox: Container
 
 
 def test_what_a_person_does_is_undone(sandbox: ContainerSandbox) -> None:
-    """Stopped, killed, renamed, limited, told not to restart: the same container goes on."""
+    """Stopped, killed, limited, told not to restart: the same container goes on."""
     spec = sandbox.create(sandbox.spec())
     identity = sandbox.containers()[spec.name]
     for command in (
@@ -104,9 +104,45 @@ def test_what_a_person_does_is_undone(sandbox: ContainerSandbox) -> None:
         docker(*command, identity)
         assert sandbox.drift(spec) != (), command
         sandbox.converge(spec)
-    docker("rename", identity, f"{sandbox.owner}_elsewhere")
-    sandbox.converge(spec)
     assert sandbox.containers() == {spec.name: identity}
+
+
+def test_a_container_under_a_name_of_its_own_is_a_persons(sandbox: ContainerSandbox) -> None:
+    """A copy with all our labels, and a container that was renamed: shown, never changed or removed, by no name."""
+    spec = sandbox.create(sandbox.spec())
+    labels = sandbox.inspect(spec.name)["Config"]["Labels"]
+    given = [option for name, value in labels.items() for option in ("--label", f"{name}={value}")]
+    docker("run", "--detach", *given, "--name", f"{sandbox.owner}_copy", sandbox.image)
+    docker("rename", spec.name, f"{sandbox.owner}_elsewhere")
+    others = sandbox.containers()
+    state = sandbox.platform.observe().services
+    assert set(state) == {f"{sandbox.owner}_copy", f"{sandbox.owner}_elsewhere"}
+    assert all(live.owner == sandbox.owner and live.spec is not None for live in state.values())
+    sandbox.create(spec)
+    sandbox.converge(dataclasses.replace(spec, env={"CHANGED": "1"}))
+    sandbox.platform.remove_service(sandbox.live(spec))
+    assert sandbox.containers() == others
+
+
+def test_a_hardened_container_has_a_root_that_cannot_be_written(sandbox: ContainerSandbox) -> None:
+    """Nor any capability, nor a way to new ones; what a container cannot change is made anew, both ways."""
+    spec = sandbox.create(sandbox.spec(hardened=True))
+    host = sandbox.inspect(spec.name)["HostConfig"]
+    assert (host["ReadonlyRootfs"], host["CapDrop"], host["SecurityOpt"]) == (True, ["ALL"], ["no-new-privileges"])
+    docker("exec", spec.name, "/bin/sh", "-c", "echo x >/tmp/x && ! (echo x >/x) 2>/dev/null")
+    soft = dataclasses.replace(spec, hardened=False)
+    assert [item.field for item in sandbox.drift(soft)] == ["hardened"]
+    sandbox.converge(soft)
+    sandbox.converge(spec)
+    assert sandbox.drift(spec) == ()
+
+
+def test_values_reach_a_container_as_they_are(sandbox: ContainerSandbox) -> None:
+    """Nothing is a template here, so nothing is escaped."""
+    value = '{{.Node.Hostname}} {{ x }} {{ }} {{"{{"}} %s $HOME \\ \n'
+    spec = sandbox.create(sandbox.spec(env={"GROUP_NAME": value}))
+    assert sandbox.drift(spec) == ()
+    assert docker("exec", spec.name, "/bin/sh", "-c", 'printf "%s|" "$GROUP_NAME"') == f"{value}|"
 
 
 def test_an_update_of_one_that_was_not_renamed_yet(sandbox: ContainerSandbox) -> None:

@@ -127,24 +127,26 @@ def test_secrets_are_allowed_by_a_switch(haproxy: str, proxy: str, recorder: Rec
     """Services with secrets, and the list that gives the secrets' ids, pass only where `SECRETS=allowed` says so."""
     body = b'{"TaskTemplate": {"ContainerSpec": {"Image": "x", "Secrets": [ {"SecretID": "a"}]}}}'
     recorder.requests.clear()
-    assert httpx.get(f"http://{proxy}/v1.41/secrets").status_code == http.HTTPStatus.FORBIDDEN
-    assert httpx.post(f"http://{proxy}/v1.41/services/create", content=body).status_code == http.HTTPStatus.FORBIDDEN
+    path = f"v{docker('version', '--format', '{{.Server.APIVersion}}')}"
+    assert httpx.get(f"http://{proxy}/{path}/secrets").status_code == http.HTTPStatus.FORBIDDEN
+    assert httpx.post(f"http://{proxy}/{path}/services/create", content=body).status_code == http.HTTPStatus.FORBIDDEN
     assert recorder.requests == []
     with filtering(haproxy, recorder, SECRETS="allowed") as open_one:
-        assert httpx.get(f"http://{open_one}/v1.41/secrets").is_success
+        assert httpx.get(f"http://{open_one}/{path}/secrets").is_success
         httpx.post(
-            f"http://{open_one}/v1.41/services/create", content=body
+            f"http://{open_one}/{path}/services/create", content=body
         )  # the engine refuses it: no name, no secret
-        assert [call(each) for each in recorder.requests] == ["GET /v1.41/secrets", "POST /v1.41/services/create"]
+        assert [call(each) for each in recorder.requests] == [f"GET /{path}/secrets", f"POST /{path}/services/create"]
 
 
 def test_a_switch_lets_only_reads_through(haproxy: str, recorder: Recorder) -> None:
     """With `WRITES=refused` a pipeline can show a plan and change nothing."""
+    path = f"v{docker('version', '--format', '{{.Server.APIVersion}}')}"
     with filtering(haproxy, recorder, WRITES="refused") as reading:
-        assert httpx.get(f"http://{reading}/v1.41/services").is_success
-        assert httpx.post(f"http://{reading}/v1.41/services/create", json={}).status_code == http.HTTPStatus.FORBIDDEN
-        assert httpx.delete(f"http://{reading}/v1.41/configs/abc").status_code == http.HTTPStatus.FORBIDDEN
-        assert [call(each) for each in recorder.requests] == ["GET /v1.41/services"]
+        assert httpx.get(f"http://{reading}/{path}/services").is_success
+        assert httpx.post(f"http://{reading}/{path}/services/create", json={}).status_code == http.HTTPStatus.FORBIDDEN
+        assert httpx.delete(f"http://{reading}/{path}/configs/abc").status_code == http.HTTPStatus.FORBIDDEN
+        assert [call(each) for each in recorder.requests] == [f"GET /{path}/services"]
 
 
 @pytest.mark.parametrize(

@@ -61,15 +61,30 @@ class Fault(StrEnum):
     STALE_TWICE = "stale twice"
     STALE_THRICE = "stale three times"
     TRUNCATED = "truncated body"
+    BUG_BEFORE = "unexpected exception before"
+    BUG_AFTER = "unexpected exception after"
 
     @property
     def crashes(self) -> bool:
         """The process ends with it."""
         return self in (Fault.CRASH_BEFORE, Fault.CRASH_AFTER)
 
+    @property
+    def is_bug(self) -> bool:
+        """What is raised is no error that anything was prepared for."""
+        return self in (Fault.BUG_BEFORE, Fault.BUG_AFTER)
+
 
 STALE = {Fault.STALE_ONCE: 1, Fault.STALE_TWICE: 2, Fault.STALE_THRICE: 3}
-_ANY = (Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.TIMED_OUT, Fault.SERVER_ERROR, Fault.TRUNCATED)
+_ANY = (
+    Fault.CRASH_BEFORE,
+    Fault.CRASH_AFTER,
+    Fault.TIMED_OUT,
+    Fault.SERVER_ERROR,
+    Fault.TRUNCATED,
+    Fault.BUG_BEFORE,
+)
+BUGS = (RuntimeError("unexpected"), KeyError("unexpected"), MemoryError(), TypeError("unexpected"))
 
 
 @dataclass(frozen=True)
@@ -100,7 +115,7 @@ class Call:
         """What can happen to it."""
         if not self.writes:
             return (*_ANY, *(fault for fault, times in STALE.items() if self.seen + times <= MEMORY))
-        return (*_ANY, Fault.CONFLICT, *([Fault.LATE] if self.side == "ksqldb" else []))
+        return (*_ANY, Fault.BUG_AFTER, Fault.CONFLICT, *([Fault.LATE] if self.side == "ksqldb" else []))
 
     def __str__(self) -> str:
         """Return it as a line of a log."""
@@ -178,6 +193,8 @@ class Seam:
         self.log.append(f"{call}{f'  <- {fault}' if fault else ''}")
         if fault is Fault.CRASH_BEFORE:
             raise Crash
+        if fault is Fault.BUG_BEFORE:
+            raise BUGS[call.number % len(BUGS)]
         try:
             answer = self._write(call, fault, args) if call.writes else self.alter(call, self._read(call, fault, args))
         except ReconcilerError as error:
@@ -185,6 +202,8 @@ class Seam:
             raise
         if fault is Fault.CRASH_AFTER:
             raise Crash
+        if fault is Fault.BUG_AFTER:
+            raise BUGS[call.number % len(BUGS)]
         return answer
 
     def _next(self, side: str, name: str, args: tuple[Any, ...]) -> Call:

@@ -69,7 +69,7 @@ def test_1_a_partial_scan_is_overruled_by_the_direct_question(settled: Plant) ->
 
 
 def test_1_a_failed_direct_question_removes_nothing(settled: Plant) -> None:
-    """When a group is about to go and the last question is not answered whole, the cycle ends and counting restarts."""
+    """When a group is about to go and the last question is not answered whole, it stays and counting restarts."""
     settled.ksqldb.assign({"a5": None})
     operator, before = settled.operator(), settled.writes
     settled.ksqldb.switch(truncated={"match": "WHERE"})

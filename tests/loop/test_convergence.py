@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from fakes import Stage, unreachable
 
-from reconciler.controller import Outcome
 from reconciler.converge import Exit, converge
 from reconciler.errors import PlatformRefused
 from reconciler.model import Condition
+from reconciler.outcome import Outcome
 from reconciler.platforms.base import ServiceSpec
 from reconciler.readonly import ReadOnlyKsqldb, ReadOnlyPlatform, Withheld
 from reconciler.registry import parse

@@ -38,8 +38,8 @@ def test_the_routing_layer_of_another_environment_goes(stage: Stage) -> None:
     assert done.index(PublishRegistry) < done.index(RemoveService)
     newest = max(stage.platform.registries.values(), key=lambda live: live.sequence)
     assert parse(newest.data).groups == {
-        "Paint": "http://localhost:6000/asset_stream",
-        "Weld": "http://localhost:6001/asset_stream",
+        "Paint": "http://localhost:6001/asset_stream",
+        "Weld": "http://localhost:6002/asset_stream",
     }
     before = stage.writes
     stage.settle(stage.controller())

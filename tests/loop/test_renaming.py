@@ -61,8 +61,9 @@ def test_services_of_another_prefix_are_named(stage: Stage) -> None:
     """`plan` and `status` say what is left alone, which changes nothing else of them."""
     plan, survey = renamed(stage)
     note = (
-        "4 services carry our label under a name of another RESOURCE_PREFIX or none and are left alone: "
-        "ofa_group_Paint, ofa_group_Weld, ofa_routing_layer, ofa_state_api; docs/operations.md says how to remove them"
+        "4 services carry our label under a name that is not ours (a copy, or another RESOURCE_PREFIX) and are left "
+        "alone: ofa_group_Paint, ofa_group_Weld, ofa_routing_layer, ofa_state_api; docs/operations.md says how "
+        "to remove them"
     )
     assert plan_text(plan).splitlines()[-2:] == [f"note      {note}", "Plan: nothing to do, in sync."]
     assert note in status_text(plan, survey).splitlines()
@@ -70,8 +71,8 @@ def test_services_of_another_prefix_are_named(stage: Stage) -> None:
         del stage.platform.services[name]
     (note,) = renamed(stage)[0].notes
     assert note == (
-        "1 service carries our label under a name of another RESOURCE_PREFIX or none and is left alone: ofa_state_api; "
-        "docs/operations.md says how to remove it"
+        "1 service carries our label under a name that is not ours (a copy, or another RESOURCE_PREFIX) and is left "
+        "alone: ofa_state_api; docs/operations.md says how to remove it"
     )
     del stage.platform.services["ofa_state_api"]
     assert renamed(stage)[0].notes == ()
@@ -103,27 +104,78 @@ def services(survey: Survey) -> dict[str, str]:
 
 @pytest.mark.parametrize("newest_first", [False, True])
 def test_a_groups_service_is_the_one_of_todays_prefix(stage: Stage, newest_first: bool) -> None:
-    """In whatever order the platform lists the two; while there is none of today, it is the old one."""
+    """In whatever order the platform lists the two; one of another prefix is no service of the group."""
     stage.options["resource_prefix"] = stage.platform.prefix = "new"
     seen, _ = stage.controller().look()
-    assert services(seen) == {"Weld": "ofa_group_Weld", "Paint": "ofa_group_Paint"}
+    assert services(seen) == {}
     renamed(stage)
     stage.platform.services = dict(sorted(stage.platform.services.items(), reverse=newest_first))
     assert services(renamed(stage)[1]) == {"Weld": "new_group_Weld", "Paint": "new_group_Paint"}
 
 
-def test_a_group_without_assets_goes_under_both_prefixes(stage: Stage) -> None:
-    """Its services, one after the other, before its stream; then nothing is left to do."""
-    renamed(stage)
+def removals(stage: Stage) -> list[str]:
+    """Let the group Paint have no assets until nothing more is done about it; return what was done."""
     del stage.ksqldb.assets["b"]
     controller, done = stage.controller(), []
     for _ in range(60):
         outcome = controller.cycle()
         done += [result.action.key for result in outcome.results if result.action.group == "Paint"]
         stage.now += 10
-    assert done == ["service new_group_Paint", "service ofa_group_Paint", "stream ASSET_STREAM_PAINT"]
     assert outcome.plan is not None
-    assert (outcome.plan.in_sync, "3 services carry" in outcome.plan.notes[0]) == (True, True)
+    assert outcome.plan.in_sync
+    return done
+
+
+def test_a_group_without_assets_goes_under_todays_prefix_alone(stage: Stage) -> None:
+    """Its service and its stream; what another prefix made stays, and the note goes on naming it."""
+    renamed(stage)
+    assert removals(stage) == ["service new_group_Paint", "stream ASSET_STREAM_PAINT"]
+    assert "ofa_group_paint" in stage.platform.services
+    assert "4 services carry" in renamed(stage)[0].notes[0]
+
+
+COPIES = ("ofa_group_copy", "ofa_copy", "copy", "ofa_group_weld_old", "old_group_paint", "ofa_state_api2")
+
+
+@pytest.mark.parametrize("name", COPIES)
+@pytest.mark.parametrize("of", ["ofa_group_paint", "ofa_state_api", "ofa_routing_layer"])
+def test_a_copy_of_a_service_is_named_and_never_touched(stage: Stage, name: str, of: str) -> None:
+    """With all labels and whatever name: it stays when its group goes, when all is torn down, and as it is."""
+    copy = replace(stage.platform.services[of], id="copy", name=name)
+    assert copy.spec is not None
+    stage.platform.services[name] = replace(copy, spec=replace(copy.spec, name=name, image="mine:1"))
+    kept = stage.platform.services[name]
+    plan, _ = renamed(stage, "ofa")
+    assert (plan.actions, plan.in_sync) == ((), True)
+    assert [note for note in plan.notes if name in note] == list(plan.notes) != []
+    assert removals(stage) == ["service ofa_group_Paint", "stream ASSET_STREAM_PAINT"]
+    failed = [result.action.key for result in teardown(stage.controller().world) if result.error]
+    assert all(key.startswith("config ") for key in failed)  # which the copy of a routing layer mounts
+    assert stage.platform.services == {name: kept}
+
+
+def test_a_service_that_cannot_be_read_is_not_torn_down(stage: Stage) -> None:
+    """Our owner's label on a service of another mode, or without a kind, does not make it ours."""
+    stage.platform.services["ofa_group_x"] = replace(
+        stage.platform.services["ofa_group_weld"], id="x", name="ofa_group_x", spec=None
+    )
+    plan, _ = renamed(stage, "ofa")
+    assert "ofa_group_x" in plan.notes[0]
+    list(teardown(stage.controller().world))
+    assert set(stage.platform.services) == {"ofa_group_x"}
+
+
+def test_a_copy_of_a_registry_document_is_not_removed(stage: Stage) -> None:
+    """Neither as an old one nor by a teardown: it has our labels, and a name that we do not give."""
+    live = next(iter(stage.platform.registries.values()))
+    copy = replace(live, id="mine_registry-0", name="mine_registry-0", sequence=0)
+    stage.platform.registries[copy.name] = copy
+    controller = stage.controller()
+    for number in range(8):
+        stage.ksqldb.assets[f"n{number}"] = f"n{number}"
+        stage.settle(controller)
+    list(teardown(controller.world))
+    assert set(stage.platform.registries) == {copy.name}
 
 
 def test_another_owner_touches_nothing(stage: Stage) -> None:

@@ -13,9 +13,10 @@ from fakes import Stage
 from structlog.testing import capture_logs
 
 from reconciler.commands.show import detailed
-from reconciler.controller import Controller, Outcome
+from reconciler.controller import Controller
 from reconciler.converge import Exit, converge
 from reconciler.model import Condition, Item
+from reconciler.outcome import Outcome
 from reconciler.registry import parse
 
 STUCK = "no suitable node (insufficient resources on 1 node)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from fakes import NOW, WELL, FakeKsqldb, Stage
@@ -21,6 +21,7 @@ from reconciler.errors import PlatformRefused
 from reconciler.history import History
 from reconciler.loop import Loop
 from reconciler.metrics import Metrics
+from reconciler.model import Condition
 from reconciler.pause import beginning, put
 from reconciler.server import Board, Server
 from reconciler.status_page import StatusPage
@@ -89,6 +90,21 @@ def test_a_task_that_does_not_run(stage: Stage) -> None:
     assert answer.service.error == "no suitable node (insufficient resources on 1 node)"
     assert any("FASTAPI_GROUP_CPU_RESERVATION" in text for text in answer.next)
     assert any("docker service ps --no-trunc ofa_group_g1" in text for text in answer.next)
+
+
+def test_a_task_that_waits_without_an_error(stage: Stage) -> None:
+    """What it waits for, and what is likely to help, at once; since when, also from a process that has just started."""
+    stage.platform.healthy = lambda name: name != "ofa_group_g1"
+    live = stage.platform.services["ofa_group_g1"]
+    stage.platform.services["ofa_group_g1"] = replace(live, waits="1 task in state new")
+    answer = asked(stage, "g1")
+    assert (answer.condition, answer.service.error) == (Condition.PROGRESSING, None)
+    assert "(1 task in state new)" in (answer.plan or "")
+    assert any("no address is free in the network factory-net" in text for text in answer.next)
+    stage.wall += timedelta(minutes=11)
+    answer = asked(stage, "g1", stage.controller())
+    assert answer.condition is Condition.DEGRADED
+    assert (answer.plan or "").startswith("no progress since 2026-01-01 00:00:00 UTC: 0 of 1 tasks are running")
 
 
 def test_drift_and_a_write_that_failed(stage: Stage) -> None:

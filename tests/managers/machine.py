@@ -137,7 +137,7 @@ class Machine:
     def ask(self, question: Callable[[APIClient], Any]) -> Any:
         """Ask the engine's API on a connection of its own; None where it gives no answer or an error."""
         with suppress(DockerException, RequestException, OSError):
-            client = APIClient(self.url, version="1.41", timeout=5)
+            client = APIClient(self.url, version="auto", timeout=5)
             try:
                 return question(client)
             finally:

@@ -150,7 +150,7 @@ CASES = (
         },
         {},
     ),
-    Case("ReconcilerBug", {f'reconciler_reconcile_total{{result="bug",{OPERATOR}}}': "0x20 1x40"}, {}, "22m"),
+    Case("ReconcilerBug", {f'reconciler_bugs_total{{part="write",{OPERATOR}}}': "0x20 1x40"}, {"part": "write"}, "22m"),
     Case(
         "ReconcilerReadErrors",
         {f'reconciler_source_read_errors_total{{source="ksqldb",kind="unreachable",{OPERATOR}}}': "0+2x60"},
@@ -170,6 +170,7 @@ CASES = (
         {"condition": "Conflict"},
     ),
     Case("ReconcilerGroupsSlow", {f'reconciler_groups{{condition="Progressing",{OPERATOR}}}': "1x60"}, {}),
+    Case("ReconcilerContested", {f"reconciler_contested_objects{{{OPERATOR}}}": "1x60"}, {}),
     Case("ReconcilerFoughtOver", {f'reconciler_drift_total{{field="env",{OPERATOR}}}': "0+1x120"}, {}, "60m"),
     Case("ReconcilerPaused", {f"reconciler_paused{{{OPERATOR}}}": "1x120"}, {}, "90m"),
     Case("ReconcilerRegistryNearlyFull", {f"reconciler_registry_bytes{{{OPERATOR}}}": "900000x60"}, {}),
@@ -190,6 +191,10 @@ CASES = (
         {f'routing_layer_streams_ended_total{{reason="upstream_broke",{PROXY}}}': "0+60x60"},
         {},
     ),
+    Case("RoutingLayerFull", {f'routing_layer_connections_ended_total{{reason="refused",{PROXY}}}': "0+60x60"}, {}),
+    Case(
+        "RoutingLayerTaskEnds", {f'routing_layer_background_task_ends_total{{task="membership",{PROXY}}}': "0+1x60"}, {}
+    ),
 )
 #: A good day: nothing may fire.
 QUIET = {
@@ -199,7 +204,8 @@ QUIET = {
     f"reconciler_leader{{{STANDBY}}}": "0x120",
     f"reconciler_last_success_timestamp_seconds{{{OPERATOR}}}": "0+60x120",
     f'reconciler_reconcile_total{{result="in_sync",{OPERATOR}}}': "0+6x120",
-    f'reconciler_reconcile_total{{result="bug",{OPERATOR}}}': "0x120",
+    f'reconciler_bugs_total{{part="write",{OPERATOR}}}': "0x120",
+    f"reconciler_contested_objects{{{OPERATOR}}}": "0x120",
     f'reconciler_source_read_errors_total{{source="ksqldb",kind="not_ready",{OPERATOR}}}': "0x30 3x90",
     f'reconciler_actions_total{{action="create_service",result="ok",{OPERATOR}}}': "0+1x120",
     f'reconciler_guard_active{{guard="budget",{OPERATOR}}}': "0x120",
@@ -213,6 +219,8 @@ QUIET = {
     f'routing_layer_requests_total{{route="asset_stream",code="200",{PROXY}}}': "0+60x120",
     f'routing_layer_requests_total{{route="asset_stream",code="502",{PROXY}}}': "0x30 5x90",
     f'routing_layer_streams_ended_total{{reason="client_left",{PROXY}}}': "0+60x120",
+    f'routing_layer_connections_ended_total{{reason="idle_timeout",{PROXY}}}': "0+60x120",
+    f'routing_layer_background_task_ends_total{{task="membership",{PROXY}}}': "0x30 1x90",
 }
 
 

@@ -99,3 +99,33 @@ def test_somebody_leads_in_the_end(beats: list[tuple[int, float, float, str, int
         crowd.all[left].beat()
         crowd.now += DURATION / 5
     assert crowd.all[left].leads
+
+
+#: What people, other programs and other versions put into a record; the empty holder, which gives a lease up, is legal.
+SPOILT: list[dict[str, str]] = [
+    {},
+    {"leader": "somebody", "epoch": "7"},
+    {"holder": "p0", "seconds": "0.000001"},
+    {"holder": "p0", "term": "x", "beat": "-1", "seconds": "nan", "wanted": "\ud800"},
+    {"term": "9" * 99, "beat": "9" * 99, "seconds": "1e300"},
+    {"holder": "\x00\u202e" * 1000, "added": "by a newer version"},
+]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(BEATS, min_size=10, max_size=60), st.integers(0, 40), st.sampled_from(SPOILT))
+def test_there_are_never_two_when_the_record_is_spoilt(
+    beats: list[tuple[int, float, float, str, int | None]], at: int, spoilt: dict[str, str]
+) -> None:
+    """Between two beats the record is spoilt, or replaced by one of another version."""
+    crowd = Crowd()
+    for number, (who, before, _, answer, _) in enumerate(beats):
+        crowd.now += before
+        crowd.answer = answer
+        crowd.all[who].beat()
+        crowd.assert_one()
+        there = crowd.platform.kept_records.get("lease")
+        if number == at and there is not None:
+            holder = {"holder": there.fields["holder"] or "x"} if spoilt.get("holder", "").startswith("p") else {}
+            crowd.platform.write_record("lease", {**spoilt, **holder}, there)
+            crowd.assert_one()

@@ -29,6 +29,9 @@ class Ksql:
         hides: assets that pulls leave out, as one does whose host serves only some partitions.
         mute: changes are not shown to those who watch, as by a push query that died inside the server.
         refuses: every request is answered with 503.
+        hangs: questions for one asset are not answered.
+        asked_now: the assets that are being asked for.
+        raw: a row that every watch and list shows besides, as it stands.
         questions: the statements of all pulls.
         refused: how many requests came without the credentials.
     """
@@ -45,6 +48,9 @@ class Ksql:
         self.history: list[tuple[str, str | None, bool]] = []
         self.lies = False
         self.refuses = False
+        self.hangs = False
+        self.asked_now: list[str] = []
+        self.raw = b""
         self.questions: list[str] = []
         self._watchers: set[web.StreamResponse] = set()
         self._runner: web.AppRunner | None = None
@@ -92,6 +98,11 @@ class Ksql:
             await response.write(b'{"finalMessage":"Query Completed"}]')
             _cut(response)
 
+    async def poison(self, data: bytes) -> None:
+        """Send bytes to everybody who watches, as they are; those who come later do not get them."""
+        for response in list(self._watchers):
+            await response.write(data)
+
     async def _record(self, asset: str, group: str | None, *, gone: bool) -> None:
         self.history.append((asset, group, gone))
         for response in [] if self.mute else list(self._watchers):
@@ -111,17 +122,26 @@ class Ksql:
             return await self._push(request)
         self.questions.append(statement)
         rows = {} if self.lies else {key: value for key, value in self.table.items() if key not in self.hides}
-        where = re.search(r"WHERE \w+ = '((?:[^']|'')*)';$", statement)
+        where = re.search(r"WHERE `\w+` = '((?:[^']|'')*)';$", statement)
         if where is not None:
             asset = where[1].replace("''", "'")
+            await self._hang(asset)
             rows = {asset: rows[asset]} if asset in rows else {}
         lines = [self._header(key=True), *(self._row(asset, group, gone=False) for asset, group in rows.items())]
         return web.Response(body=b"[" + b",\n".join(lines) + b"]", content_type="application/vnd.ksql.v1+json")
 
+    async def _hang(self, asset: str) -> None:
+        self.asked_now.append(asset)
+        try:
+            while self.hangs:  # noqa: ASYNC110 - a test says when it ends
+                await asyncio.sleep(0.01)
+        finally:
+            self.asked_now.remove(asset)
+
     async def _push(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/vnd.ksql.v1+json"})
         await response.prepare(request)
-        past = b"".join(self._row(asset, group, gone=gone) + b",\n" for asset, group, gone in self.history)
+        past = b"".join(self._row(asset, group, gone=gone) + b",\n" for asset, group, gone in self.history) + self.raw
         await response.write(b"[" + self._header(key=False) + b",\n" + past)
         self._watchers.add(response)
         try:
@@ -223,6 +243,6 @@ def registry(groups: dict[str, str], state_api: str | None = None, **changes: An
         "identity": {"kafka": "k1", "ksqldb": "default_"},
         "groups": groups,
         "state_api": state_api,
-        "membership": {"table": "asset_to_uns_map", "key": "ASSET_UUID", "group": "UNS_LEVELS['workcenter']"},
+        "membership": {"table": "asset_to_uns_map", "key": "ASSET_UUID", "levels": ["workcenter"], "separator": "-"},
     }
     return json.dumps({**document, **changes}, sort_keys=True).encode()

@@ -17,6 +17,42 @@ _MALFORMED = {
     "two lengths": b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n",
     "a length and chunks": b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
     "a TLS handshake": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "two equal lengths": b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n",
+    "a list of lengths": b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 0, 0\r\n\r\n",
+    "a length with a sign": b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: +0\r\n\r\n",
+    "a length of 5,000 digits": b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+    "a blank before the colon": b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length : 0\r\n\r\n",
+    "an unknown coding": b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",
+    "nearly chunked": b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n",
+    "chunked twice": b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+    "chunked in two lines": b"GET / HTTP/1.1\r\nHost: x\r\n" + b"Transfer-Encoding: chunked\r\n" * 2 + b"\r\n0\r\n\r\n",
+    "chunks in HTTP/1.0": b"GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n0\r\n\r\n",
+    "a chunk's size with 0x": b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0x3\r\nabc\r\n0\r\n\r\n",
+    "chunks that end with LF": b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc\n0\n\n",
+    "LF alone": b"GET / HTTP/1.1\nHost: x\n\n",
+    "LF alone in a head": b"GET / HTTP/1.1\r\nHost: x\nX-A: b\r\n\r\n",
+    "CR alone": b"GET / HTTP/1.1\r\nHost: x\r\nX-A: b\rc\r\n\r\n",
+    "a zero byte in a field": b"GET / HTTP/1.1\r\nHost: x\r\nX-A: b\0c\r\n\r\n",
+    "ESC in a field": b"GET / HTTP/1.1\r\nHost: x\r\nX-A: b\x1bc\r\n\r\n",
+    "ESC in the target": b"GET /\x1b[31m HTTP/1.1\r\nHost: x\r\n\r\n",
+    "raw UTF-8 in the target": "GET /\u202e HTTP/1.1\r\nHost: x\r\n\r\n".encode(),
+    "a folded line": b"GET / HTTP/1.1\r\nHost: x\r\nX-A: b\r\n c\r\n\r\n",
+    "a folded first line": b"GET / HTTP/1.1\r\n X-A: b\r\nHost: x\r\n\r\n",
+    "two hosts": b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+    "two hosts in HTTP/1.0": b"GET / HTTP/1.0\r\nHost: x\r\nHost: y\r\n\r\n",
+    "a list of hosts": b"GET / HTTP/1.1\r\nHost: x, y\r\n\r\n",
+    "a host with a blank": b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+    "a host with a user": b"GET / HTTP/1.1\r\nHost: u@x\r\n\r\n",
+    "a host with a path": b"GET / HTTP/1.1\r\nHost: x/y\r\n\r\n",
+    "an absolute target with a user": b"GET http://u:p@x/ HTTP/1.1\r\nHost: x\r\n\r\n",
+    "an absolute target without a host": b"GET http:///healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+    "another scheme": b"GET ftp://x/healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a target with a fragment": b"GET /healthz#x HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a target without a slash": b"GET healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+    "no version": b"GET /healthz\r\n\r\n",
+    "HTTP/0.9": b"GET /healthz HTTP/0.9\r\nHost: x\r\n\r\n",
+    "HTTP/1.2": b"GET /healthz HTTP/1.2\r\nHost: x\r\n\r\n",
+    "HTTP/2 without TLS": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "a zero byte": b"GET /asset_stream?asset_uuid=A1\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
 }
 
@@ -57,3 +93,76 @@ async def test_targets_that_are_no_text(target: str) -> None:
         answer = await around.proxy.get(target)
         assert answer.status in (400, 404)
         await answer.problem()
+
+
+async def test_another_protocol_is_named() -> None:
+    """505, and the end of the connection."""
+    async with world() as around:
+        for version in ("2.0", "3.0"):
+            answer = await _send(around.proxy, f"GET /healthz HTTP/{version}\r\nHost: x\r\n\r\n".encode())
+            if version == "2.0":
+                assert answer.status == 505
+                problem = await answer.problem()
+                assert problem["type"] == "urn:openfactory:routing-layer:unsupported-version"
+            else:
+                assert answer.status in (400, 505)
+                await answer.problem()
+            assert await answer.reader.read() == b""
+
+
+async def test_a_whole_url_is_its_path() -> None:
+    """Absolute-form (RFC 9112, 3.2.2): answered as its path is, and its host replaces the one of the field."""
+    async with world() as around:
+        target = b"GET http://plant.example:80/asset_stream?asset_uuid=A1&x=http://y/?z HTTP/1.1\r\nHost: other\r\n\r\n"
+        assert (await _send(around.proxy, target)).status == 200
+        [connection] = around.weld.open
+        assert connection.target == "/asset_stream?asset_uuid=A1&x=http://y/?z"
+        assert connection.header("X-Forwarded-Host") == ["plant.example:80"]
+        assert (await around.proxy.get("HTTPS://x/healthz")).status == 200
+        assert (await around.proxy.get("http://x?asset_uuid=A1")).status == 404
+        assert (await around.proxy.get("http://x")).status == 404
+        group = await around.proxy.get("http://x/group/Weld/asset_stream?asset_uuid=A1")
+        assert group.status == 200
+        assert (await around.proxy.get("/http://x/healthz")).status == 404
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"Content-Length: 45\r\n\r\nGET /asset_state HTTP/1.1\r\nHost: x\r\nX: yz\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n2d\r\nGET /asset_state HTTP/1.1\r\nHost: x\r\nX: yz\r\n\r\n\r\n0\r\n\r\n",
+    ],
+)
+async def test_the_body_of_a_request_is_no_request(body: bytes) -> None:
+    """It is read past, and what follows it is answered; the service never sees it."""
+    async with world() as around:
+        reader, writer = await asyncio.open_connection("127.0.0.1", around.proxy.port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + body + b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
+        for status in (200, 404):
+            answer = Response(reader, writer, await reader.readuntil(b"\r\n\r\n"))
+            assert answer.status == status
+            await answer.rest()
+        assert around.state.connections == []
+        answer = await _send(around.proxy, b"GET /asset_stream?asset_uuid=A1 HTTP/1.1\r\nHost: x\r\n" + body)
+        assert answer.status == 200
+        [connection] = around.weld.open
+        assert connection.header("Content-Length") == connection.header("Transfer-Encoding") == []
+
+
+async def test_what_a_client_types_is_escaped_in_what_it_is_told() -> None:
+    """Raw ESC, C1 controls and characters that turn the direction of writing are in no problem document."""
+    typed = "%1b%5b31m%e2%80%ae%c2%9b%0d%0a%e2%81%a6"
+    targets = (
+        f"/{typed}",
+        f"/asset_stream?asset_uuid={typed}",
+        f"/group/{typed}/asset_stream",
+        f"/group/Weld/asset_stream?asset_uuid={typed}",
+        f"/asset_state/{typed}",
+    )
+    async with world() as around:
+        for target in targets:
+            answer = await around.proxy.get(target)
+            problem = await answer.problem()
+            assert answer.status == 404, target
+            assert problem["detail"].isprintable(), target
+            assert "31m" in problem["detail"], target

@@ -117,8 +117,8 @@ async def test_another_membership_source_is_listed_anew() -> None:
     """When the operator names another table, the watch moves there and the served map stays meanwhile."""
     async with world() as around:
         client = await around.stream("A1")
-        around.publish(membership={"table": "other_map", "key": "ASSET_UUID", "group": "UNS_LEVELS['line']"})
-        await until(lambda: any("other_map" in question for question in around.ksql.questions))
+        around.publish(membership={"table": "other_map", "key": "ASSET_UUID", "levels": ["line"]})
+        await until(lambda: any("OTHER_MAP" in question for question in around.ksql.questions))
         await around.stream("A2")
         await around.weld.open[0].event("alive")
         assert (await client.event()).data == "alive"

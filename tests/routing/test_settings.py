@@ -37,6 +37,10 @@ PROVEN = {
     "DRAIN_SECONDS": "test_drain.py::test_sigterm_ends_every_stream_cleanly_and_exits_with_0",
     "REGISTRY_POLL": "test_registry.py::test_the_operator_is_asked_for_changes_only",
     "NEGATIVE_CACHE_SECONDS": "test_moves.py::test_a_miss_asks_once_and_remembers_the_answer",
+    "METRICS_PORT": "test_scrapes.py::test_metrics_have_a_port_of_their_own",
+    "CLIENT_HEAD_TIMEOUT": "test_connections.py::test_a_head_has_its_time",
+    "CLIENT_IDLE_TIMEOUT": "test_connections.py::test_an_idle_connection_has_its_time",
+    "CONNECTIONS_PER_ADDRESS": "test_connections.py::test_an_address_has_its_number",
     "MEMBERSHIP_RESYNC": "test_ksqldb.py::test_a_watch_that_died_in_silence_is_found_by_comparing",
 }
 #: What a process does not show to anybody outside without a clock: looked at where it is used.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 
 import pytest
 
 from tests.ports import free_port
 from tests.routing.sources import Ksql
-from tests.routing.world import Connection, until, world
+from tests.routing.world import HEAD, Connection, chunk, until, world
 
 _STATE = b'{"value":1E3,"b":"\\u00e9"}'
 
@@ -59,13 +61,13 @@ async def test_a_large_chunked_answer() -> None:
 
 
 async def test_nobody_listens() -> None:
-    """502 that names the service, with Retry-After."""
+    """502 with Retry-After, that tells the client nothing of where the service is."""
     async with world() as around:
         await around.weld.stop()
         answer = await around.proxy.get("/asset_stream?asset_uuid=A1")
         assert answer.status == 502
         assert answer.header("Retry-After") == "2"
-        assert f"127.0.0.1:{around.weld.port}" in (await answer.problem())["detail"]
+        assert (await answer.problem())["detail"] == "the service cannot be reached"
 
 
 async def test_a_name_that_is_gone() -> None:
@@ -149,16 +151,175 @@ async def test_a_request_is_sent_once() -> None:
         assert len(around.weld.connections) == 1
 
 
+_FAULTY = {
+    "not HTTP": b"SSH-2.0-x\r\n",
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    "a hidden field": b"HTTP/1.1 200 OK\r\nX: 1\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n1",
+    "a line without an end": b"HTTP/1.1 200 OK\nContent-Length: 1\n\n1",
+    "an endless length": b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n1",
+    "an endless head": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000 + b"\r\n",
+    "endless interim responses": b"HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n" * 4_000,
+    "an empty line first": b"\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1",
+    "a zero byte": b"HTTP/1.1 200 OK\r\nX: \x00",
+}
+
+
 async def test_what_is_not_http() -> None:
-    """502, whatever it says."""
-    for nonsense in (b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"):
+    """502 at once, whatever it says and over whichever path; the service's connection is closed."""
+    says = b""
 
-        async def answer(connection: Connection, nonsense: bytes = nonsense) -> None:
-            await connection.send(nonsense)
+    async def answer(connection: Connection) -> None:
+        await connection.send(says)
+        await connection.reader.read()
+        connection.left.set()
 
-        async with world() as around:
-            around.weld.answer = answer
-            assert (await around.proxy.get("/asset_stream?asset_uuid=A1")).status == 502
+    async with world(state=answer) as around:
+        around.weld.answer = answer
+        for what, faulty in _FAULTY.items():
+            says = faulty
+            for target in ("/asset_stream?asset_uuid=A1", "/group/Weld/asset_stream", "/asset_state"):
+                refused = await around.proxy.get(target)
+                assert refused.status == 502, (what, target)
+                assert (await refused.problem())["detail"] == "the service answered what is not HTTP/1.1"
+        await until(lambda: not around.weld.open and not around.state.open, "the services are free")
+
+
+_BROKEN_BODIES = (
+    b"zz\r\n",
+    b"0x1\r\na\r\n",
+    b"1\r\nabc",
+    b"1\na\n",
+    b"0\r\nX: \x00\r\n\r\n",
+    b"0\r\r\n\r\n",
+    b"9" * 5000,
+)
+
+
+async def test_a_body_that_is_malformed_cuts_the_client() -> None:
+    """What came before is passed, then the connection ends without a last chunk, and nothing of the rest is passed."""
+    says, go = b"", asyncio.Event()
+
+    async def answer(connection: Connection) -> None:
+        await connection.send(HEAD + chunk(b"data: 1\n\n"))
+        await go.wait()
+        await connection.send(says + chunk(b"data: 2\n\n"))
+
+    async with world() as around:
+        around.weld.answer = answer
+        for broken in _BROKEN_BODIES:
+            says = broken
+            go.clear()
+            client = await around.stream("A1")
+            assert (await client.event()).data == "1"
+            go.set()
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await client.rest()
+        ended = 'routing_layer_streams_ended_total{reason="upstream_broke"}'
+        assert await around.proxy.metric(ended) == len(_BROKEN_BODIES)
+
+
+async def test_clients_are_told_nothing_internal() -> None:
+    """Of a failure they learn what kind it is; where the service is and why it failed is in the log, once."""
+    says: bytes | None = b"nonsense"
+
+    async def answer(connection: Connection) -> None:
+        if says is not None:
+            await connection.send(says)
+            connection.writer.close()
+
+    async with world(HEAD_TIMEOUT="300ms", LOG_LEVEL="warning") as around:
+        await around.proxy.stop()
+        around.proxy.process = await around.proxy.spawn(capture=True)
+        around.weld.answer = answer
+        names = {"Weld": around.weld.url, "Paint": f"http://internal-name.invalid:{around.paint.port}/asset_stream"}
+        around.publish(names)
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(ConnectionError):
+                    await around.proxy.wait_ready()
+                    break
+                await asyncio.sleep(0.05)
+        details = set()
+        for asset, told in (("A1", b"nonsense"), ("A1", b""), ("A1", None), ("A2", b""), ("A1", b"stopped")):
+            says = told
+            if told == b"stopped":
+                await around.weld.stop()
+            for _ in range(3):
+                details.add((await (await around.proxy.get(f"/asset_stream?asset_uuid={asset}")).problem())["detail"])
+        assert details == {
+            "the service answered what is not HTTP/1.1",
+            "the service ended the connection before its answer",
+            "the service did not answer within 0.3 s",
+            "the service cannot be reached",
+        }
+        around.proxy.process.kill()
+        _, output = await around.proxy.process.communicate()
+        logged = [entry for entry in map(json.loads, output.splitlines()) if "registry" not in entry["event"]]
+        causes = {(line["service"], line["cause"].partition(":")[0]) for line in logged}
+        weld = f"127.0.0.1:{around.weld.port}"
+        assert causes == {
+            (weld, "not an HTTP/1.1 response"),
+            (weld, "the connection was closed before the response (end of file)"),
+            (weld, "no answer within 0.3 s"),
+            (weld, "cannot connect"),
+            (f"internal-name.invalid:{around.paint.port}", "the name does not resolve"),
+        }
+        assert len(logged) == len(causes)
+
+
+async def test_forwarded_addresses_stay_in_order() -> None:
+    """The last address is the one that we saw: what clients invent, on however many lines, stays before it."""
+
+    async def answer(connection: Connection) -> None:
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with world(state=answer) as around:
+        invented = ("X-Forwarded-For: 6.6.6.6", "x-forwarded-for: 7.7.7.7, 8.8.8.8", "X-Forwarded-For:")
+        others = (
+            "X-Forwarded-Proto: gopher",
+            "X-Forwarded-Host: evil",
+            "Forwarded: for=1.1.1.1",
+            "Forwarded: for=2.2.2.2",
+        )
+        vias = ("Via: 1.1 a", "Via: 1.1 b")
+        spelled = ("X_Forwarded_For: 9.9.9.9", "x-forwarded_for: 9.9.9.9", "X_FORWARDED-PROTO: gopher", "X_Mine: 1")
+        await around.proxy.get("/asset_state", *invented, *others, *vias, *spelled)
+        (asked,) = around.state.connections
+        assert asked.header("X-Forwarded-For") == ["6.6.6.6, 7.7.7.7, 8.8.8.8, 127.0.0.1"]
+        assert asked.header("X-Forwarded-Proto") == ["http"]
+        assert asked.header("X-Forwarded-Host") == ["proxy.test:5555"]
+        assert asked.header("Forwarded") == ["for=1.1.1.1", "for=2.2.2.2"]
+        assert asked.header("Via") == ["1.1 a", "1.1 b"]
+        assert [line.partition(b":")[0] for line in asked.request.split(b"\r\n") if b"_" in line] == [
+            b"GET /asset_state HTTP/1.1",
+            b"X_Mine",
+        ]
+
+
+async def test_every_line_that_names_hop_by_hop_fields_counts() -> None:
+    """In requests and in responses: what any ``Connection`` line names concerns one connection and is not passed on."""
+
+    async def answer(connection: Connection) -> None:
+        fields = (
+            b"Connection: X-One\r\nX-One: 1\r\nCONNECTION: x-two ,X-Three\r\nX-Two: 2\r\nX-Three: 3\r\nX-Four: 4\r\n"
+        )
+        await connection.send(b"HTTP/1.1 200 OK\r\n" + fields + b"Content-Length: 0\r\n\r\n")
+
+    async with world(state=answer) as around:
+        lines = (
+            "Connection: keep-alive",
+            "connection: X-One, \xffx",
+            "CONNECTION: x-two",
+            "X-One: 1",
+            "X-Two: 2",
+            "X-Four: 4",
+        )
+        passed = await around.proxy.get("/asset_state", *lines)
+        assert [passed.header(f"X-{name}") for name in ("One", "Two", "Three", "Four")] == [None, None, None, "4"]
+        assert passed.header("Connection") is None
+        (asked,) = around.state.connections
+        assert [asked.header(f"X-{name}") for name in ("One", "Two", "Four")] == [[], [], ["4"]]
+        assert asked.header("Connection") == []
 
 
 async def test_a_name_with_several_addresses() -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -210,8 +211,12 @@ class Asked:
 class Proxy:
     """The proxy as a process."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
-        """Prepare one with these variables."""
+    def __init__(
+        self, environment: dict[str, str], *, descriptors: int | None = None, errors: Path | None = None
+    ) -> None:
+        """Prepare one with these variables, a limit of descriptors, and a file for its standard error."""
+        self.limit = descriptors
+        self.errors = errors
         self.port = free_port()
         base = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
         self.environment = {
@@ -222,6 +227,7 @@ class Proxy:
             **environment,
         }
         self.process: asyncio.subprocess.Process | None = None
+        self._fresh_at = 0.0
 
     async def start(self) -> Proxy:
         """Start it and wait until it listens."""
@@ -237,8 +243,14 @@ class Proxy:
     async def spawn(self, *arguments: str, capture: bool = False) -> asyncio.subprocess.Process:
         """Start the program."""
         pipe = asyncio.subprocess.PIPE if capture else None
-        command = (sys.executable, "-m", "routing_layer", *arguments)
-        return await asyncio.create_subprocess_exec(*command, env=self.environment, cwd=ROOT, stdout=pipe, stderr=pipe)
+        command = [sys.executable, "-m", "routing_layer", *arguments]
+        if self.limit is not None:
+            command = ["sh", "-c", f'ulimit -n {self.limit}; exec "$0" "$@"', *command]
+        with contextlib.ExitStack() as stack:
+            errors = stack.enter_context(self.errors.open("ab")) if self.errors is not None else pipe
+            return await asyncio.create_subprocess_exec(
+                *command, env=self.environment, cwd=ROOT, stdout=pipe, stderr=errors
+            )
 
     async def stop(self) -> None:
         """End it at once."""
@@ -298,13 +310,21 @@ class Proxy:
         return sum(int(kib) for rollup in rollups for kib in re.findall(r"^Pss:\s+(\d+) kB$", rollup, re.MULTILINE))
 
     async def metric(self, name: str) -> float:
-        """Return the value of one series."""
+        """Return the value of one series as it is now."""
+        await self.stale()
+        return (await self.metrics())[name]
+
+    async def stale(self) -> None:
+        """Wait until no answer for metrics is used again: each worker keeps its own, and what it tells the others."""
+        await asyncio.sleep(self._fresh_at - time.monotonic())
+
+    async def metrics(self) -> dict[str, float]:
+        """Return the value of each series, as it was at most a second ago."""
         response = await self.get("/metrics")
+        self._fresh_at = time.monotonic() + (2.1 if "ROUTING_LAYER_WORKERS" in self.environment else 1.05)
         text = (await response.rest()).decode()
         response.leave()
-        found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
-        assert found is not None, f"no series {name}"
-        return float(found[1])
+        return {name: float(value) for name, value in re.findall(r"^([a-z]\S*) (\S+)$", text, re.MULTILINE)}
 
     async def ready(self) -> bool:
         """Whether it is ready."""
@@ -315,7 +335,7 @@ class Proxy:
     async def wait_metric(self, name: str, least: float) -> None:
         """Wait until a counter has reached a value."""
         async with asyncio.timeout(PATIENCE):
-            while await self.metric(name) < least:  # noqa: ASYNC110 - it is another process that counts
+            while (await self.metrics())[name] < least:  # noqa: ASYNC110 - it is another process that counts
                 await asyncio.sleep(0.05)
 
     async def wait_current(self) -> None:
@@ -323,8 +343,13 @@ class Proxy:
         await self.wait_metric("routing_layer_membership_relists_total", 1)
 
     async def wait_ready(self) -> None:
-        """Wait until it is ready."""
-        await self.wait_metric("routing_layer_ready", 1)
+        """Wait until it is ready, with all of its workers."""
+        if "ROUTING_LAYER_WORKERS" in self.environment:
+            await self.wait_metric("routing_layer_ready", 1)
+            return
+        async with asyncio.timeout(PATIENCE):
+            while not await self.ready():  # noqa: ASYNC110 - it is another process that gets ready
+                await asyncio.sleep(0.02)
 
 
 @dataclass
@@ -357,6 +382,8 @@ async def world(
     ready: bool = True,
     state: Callable[[Connection], Any] | None = None,
     ksql: Ksql | None = None,
+    descriptors: int | None = None,
+    errors: Path | None = None,
     **env: str,
 ) -> AsyncIterator[World]:
     """Start everything, and end it."""
@@ -371,7 +398,7 @@ async def world(
         "REGISTRY_FILE": "/nonexistent",
         "REGISTRY_POLL": "0.1",
     }
-    proxy = Proxy({**base, **env})
+    proxy = Proxy({**base, **env}, descriptors=descriptors, errors=errors)
     around = World(proxy, ksql, operator, weld, paint, state_api)
     around.publish()
     try:

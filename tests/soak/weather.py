@@ -27,6 +27,7 @@ class Weather:
         lie: what the reads of this cycle say instead of the truth; ``""`` for the truth.
         struck: faults so far.
         over: no fault any more.
+        unexpected: an exception that nothing is prepared for has struck in this cycle.
     """
 
     dice: random.Random
@@ -34,10 +35,12 @@ class Weather:
     lie: str = ""
     struck: int = 0
     over: bool = False
+    unexpected: bool = False
     _ends: list[tuple[int, Callable[[], None]]] = field(default_factory=list)
 
     def next_cycle(self, number: int, stage: Stage) -> None:
         """Let the weather of one more cycle come."""
+        self.unexpected = False
         for end in [end for end in self._ends if end[0] <= number]:
             self._ends.remove(end)
             end[1]()
@@ -49,7 +52,7 @@ class Weather:
 
     def clear_up(self) -> None:
         """End all faults."""
-        self.over, self.lie = True, ""
+        self.over, self.lie, self.unexpected = True, "", False
         for _, end in self._ends:
             end()
         self._ends.clear()
@@ -62,7 +65,9 @@ class Weather:
         if call.name in NEVER_STALE:
             faults = tuple(fault for fault in faults if fault not in STALE)
         self.struck += 1
-        return self.dice.choice(faults)
+        fault = self.dice.choice(faults)
+        self.unexpected = self.unexpected or fault.is_bug
+        return fault
 
     def alter(self, call: Call, answer: Any) -> Any:
         """Let a whole, well-formed answer be wrong, as a server's that starts or stops."""

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from reconciler.backoff import Backoff, Failure
 from reconciler.commands.show import detailed
-from reconciler.controller import Outcome
 from reconciler.documents import schema
 from reconciler.history import History
 from reconciler.loop import Loop
-from reconciler.model import Condition, Item, Membership, Plan, Refusal
+from reconciler.model import Condition, CycleResult, Guard, Item, Membership, Plan, Refusal
 from reconciler.names import names_of
+from reconciler.outcome import Outcome
 from reconciler.render import plan_json, plan_markdown, plan_text, status_json, status_markdown, status_text
 from reconciler.status_page import StatusPage
 from reconciler.status_table import status_table
@@ -55,7 +55,7 @@ PLANS = st.builds(
     items=st.lists(items(), max_size=4).map(tuple),
     registry_before=st.none() | TEXT,
     added=st.lists(TEXT, max_size=2).map(tuple),
-    refusals=st.lists(st.builds(Refusal, TEXT, TEXT, st.booleans()), max_size=2).map(tuple),
+    refusals=st.lists(st.builds(Refusal, st.sampled_from(Guard), TEXT, st.booleans()), max_size=2).map(tuple),
     approval=TEXT,
     notes=st.lists(TEXT, max_size=2).map(tuple),
     unknown=NUMBER,
@@ -73,7 +73,7 @@ def seen() -> tuple[Loop, Survey]:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(plan=PLANS, assets=NUMBER, counts=st.dictionaries(TEXT, NUMBER, max_size=2), failures=FAILURES, at=WHEN)
-def test_no_value_costs_a_page_or_a_document(  # noqa: PLR0913 - what is drawn
+def test_no_value_costs_a_page_or_a_document(
     seen: tuple[Loop, Survey],
     plan: Plan,
     assets: int,
@@ -84,7 +84,7 @@ def test_no_value_costs_a_page_or_a_document(  # noqa: PLR0913 - what is drawn
     """Negative, huge, not a number, missing, unprintable: everything is valid by its schema, and nothing is raw."""
     loop, survey = seen
     survey = replace(survey, observed=replace(survey.observed, membership=Membership(assets, counts)))
-    outcome = Outcome("bug", "x\x1b\ud800", plan, survey)
+    outcome = Outcome(CycleResult.BUG, "x\x1b\ud800", plan, survey)
     loop.history = History(outcome, at, outcome, at, None)
     loop.controller.backoff = Backoff(failures)
     page = StatusPage(loop)

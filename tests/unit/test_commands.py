@@ -8,12 +8,12 @@ import pytest
 
 from reconciler import cli
 from reconciler.commands import run, show
-from reconciler.controller import explained
 from reconciler.converge import Exit, converge
 from reconciler.errors import KsqlUnreachable, KsqlWrongShape, PlatformRefused
 from reconciler.guards import Overrides
 from reconciler.ksqldb.failures import error_of
 from reconciler.model import Condition
+from reconciler.outcome import explained
 from reconciler.progress import Changes
 from reconciler.render import plan_text
 from tests.fakes import Stage

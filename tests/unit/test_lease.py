@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from reconciler.lease import Candidate, Lease, Sight, next_lease, parse
@@ -86,3 +88,46 @@ def test_it_is_read_as_it_was_written() -> None:
     """All fields."""
     lease = Lease("a", 3, 7, 2.5, "b")
     assert parse(lease.fields) == lease
+
+
+RECORDS: list[tuple[dict[str, object], str, int, float]] = [
+    ({"holder": "a", "term": "3", "beat": "7", "seconds": "15"}, "a", 3, 15.0),
+    ({"holder": "a", "term": "3", "beat": "7", "seconds": "15", "region": "eu", "v": "2"}, "a", 3, 15.0),
+    ({"holder": "", "term": "3"}, "", 3, 15.0),
+    ({"holder": "a", "term": 3, "beat": None, "seconds": 15}, "a", 0, 15.0),
+    ({"holder": "a", "seconds": "0"}, "a", 0, 15.0),
+    ({"holder": "a", "seconds": "-1"}, "a", 0, 15.0),
+    ({"holder": "a", "seconds": "999999999999999"}, "a", 0, 600.0),
+    ({"holder": "a", "term": "9" * 5000}, "a", 0, 15.0),
+    ({"holder": "\ud800\x00", "wanted": ["x"]}, "\ud800\x00", 0, 15.0),
+]
+
+
+@pytest.mark.parametrize(("fields", "holder", "term", "seconds"), RECORDS)
+def test_any_record_is_read(fields: dict[str, object], holder: str, term: int, seconds: float) -> None:
+    """Unknown fields are ignored, what cannot be read is a default, and nothing is raised."""
+    lease = parse(fields)  # type: ignore[arg-type]
+    assert (lease.holder, lease.term, lease.seconds) == (holder, term, seconds)
+
+
+@pytest.mark.parametrize("fields", [{}, {"leader": "x"}, {"holder": None}, {"holder": 7}, {"\ud800": "\ud800"}])
+def test_a_record_that_names_no_holder_in_our_way_is_held(fields: dict[str, object]) -> None:
+    """It may be that of a newer version which writes: it is taken over only when it has not changed for a duration."""
+    lease = parse(fields)  # type: ignore[arg-type]
+    assert decided(lease) is None
+    assert decided(lease, now=14.9) is None
+    assert decided(lease, now=15.0) == Lease("me", 1, 0, 15.0)
+    changed = Sight(lease, 0.0).of(parse({**fields, "beat2": "8"}), 14.0)  # type: ignore[arg-type]
+    assert not changed.stale(28.9)
+    assert changed.stale(29.0)
+
+
+def test_a_duration_that_was_spoilt_lets_nobody_in_early() -> None:
+    """Neither while the waiter knows the true one, nor where it has only its own; the holder puts it right."""
+    spoilt = replace(THEIRS, seconds=0.000001)
+    assert not Sight(THEIRS, 0.0).of(spoilt, 1.0).stale(14.9)
+    assert decided(spoilt, now=14.9) is None
+    assert decided(replace(spoilt, holder="me")) == Lease("me", 3, 8, 15.0)
+    long = Sight(replace(THEIRS, seconds=40.0), 0.0).of(spoilt, 1.0)
+    assert not long.stale(39.0)
+    assert long.of(replace(THEIRS, beat=8), 2.0).stale(17.0)

@@ -43,41 +43,16 @@ def written(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_thousand_equal_warnings_are_a_few_lines(written: Terminal) -> None:
-    """Of structlog and of libraries; others and those of information pass."""
+    """Of structlog and of libraries; others pass."""
     for number in range(1000):
         structlog.get_logger().warning("out of descriptors", error="EMFILE")
         logging.getLogger("asyncio").error("socket.accept() out of system resource")
         if number % 100 == 0:
-            structlog.get_logger().info("in sync")
             structlog.get_logger().warning("another", number=number)
     lines = [json.loads(line)["event"] for line in written.getvalue().splitlines()]
     assert lines.count("out of descriptors") == 1
     assert lines.count("socket.accept() out of system resource") == 1
-    assert lines.count("in sync") == 10
     assert lines.count("another") == 10
-
-
-def test_what_was_left_out_is_counted() -> None:
-    """The next line after the interval says how many."""
-    now = [0.0]
-    repeats = logs.Repeats(logging.WARNING, 10.0, lambda: now[0])
-
-    def passed(message: object) -> logging.LogRecord | None:
-        record = logging.LogRecord("x", logging.WARNING, "", 0, message, None, None)
-        return record if repeats.filter(record) else None
-
-    assert passed("full") is not None
-    assert [passed("full") for _ in range(7)] == [None] * 7
-    now[0] = 10.0
-    record = passed("full")
-    assert record is not None
-    assert record.getMessage() == "full (7 equal lines left out)"
-    assert passed({"event": "full", "timestamp": 1}) is not None
-    assert passed({"event": "full", "timestamp": 2}) is None
-    now[0] = 20.0
-    record = passed({"event": "full", "timestamp": 3})
-    assert record is not None
-    assert record.msg == {"event": "full", "timestamp": 3, "repeated": 1}
 
 
 def test_a_command_that_looks_every_second_says_a_thing_once(written: Terminal) -> None:

@@ -22,6 +22,7 @@ from reconciler.guards import Overrides
 from reconciler.leadership import Leadership
 from reconciler.loop import Loop
 from reconciler.metrics import Metrics
+from reconciler.model import Condition
 from reconciler.names import names_of
 from reconciler.no_browsers import allowed_hosts, is_answered
 from reconciler.platforms.base import Publish, ServiceSpec
@@ -226,6 +227,21 @@ def rolled(settings: Settings, places: Places) -> bool:
     return spec is not None and spec.configs[0].name == newest.name
 
 
+def stuck(settings: Settings, places: Places) -> bool:
+    """Whether a group whose task does not come up, without an error, is degraded six minutes later."""
+    del places
+    made = stage(settings)
+    made.platform.healthy = lambda name: name != "ofa_group_Weld"
+    controller = made.controller()
+    for _ in range(5):
+        controller.cycle()
+    made.wall += timedelta(minutes=6)
+    plan = controller.cycle().plan
+    assert plan is not None
+    (item,) = (item for item in plan.items if item.group == "Weld")
+    return item.condition is Condition.DEGRADED and item.detail.startswith("no progress since 2026-01-01")
+
+
 def log_levels(settings: Settings, places: Places) -> tuple[object, ...]:
     """The level of this process, and of each service."""
     del places
@@ -388,8 +404,8 @@ EFFECTS = (
         "SWARM_NODE_HOST",
         "node7",
         lambda s, _: published(s).groups["Fit"],
-        "http://localhost:6000/asset_stream",
-        "http://node7:6000/asset_stream",
+        "http://localhost:6001/asset_stream",
+        "http://node7:6001/asset_stream",
         LOCAL,
     ),
     Effect(
@@ -435,6 +451,10 @@ EFFECTS = (
         "ghcr.io/openfactoryio/stream-api-non-replicated:latest",
         "g:2",
     ),
+    Effect("ROUTING_LAYER_HARDENED", "false", routing(lambda s: s.hardened), True, False),
+    Effect("FASTAPI_GROUP_HARDENED", "true", groups(lambda s: s.hardened), False, True),
+    Effect("STATE_API_HARDENED", "true", state(lambda s: s.hardened), False, True),
+    Effect("PROGRESS_DEADLINE", "5m", stuck, False, True),
     Effect("FASTAPI_GROUP_REPLICAS", "2", groups(lambda s: s.replicas), 1, 2),
     Effect("FASTAPI_GROUP_CPU_LIMIT", "0.3", groups(lambda s: s.cpu_limit), 1.0, 0.3),
     Effect("FASTAPI_GROUP_CPU_RESERVATION", "0", groups(lambda s: s.cpu_reservation), 0.5, 0.0),
@@ -449,16 +469,16 @@ EFFECTS = (
         "FASTAPI_GROUP_PORT_BASE",
         "7000",
         lambda s, _: published(s).groups["Fit"],
-        "http://localhost:6000/asset_stream",
+        "http://localhost:6001/asset_stream",
         "http://localhost:7000/asset_stream",
         LOCAL,
     ),
     Effect(
         "UNS_FASTAPI_GROUP_GROUPING_LEVEL",
         "area",
-        lambda s, _: world(s).strategy.lookup().group,
-        "UNS_LEVELS['workcenter']",
-        "UNS_LEVELS['area']",
+        lambda s, _: world(s).strategy.lookup().levels,
+        ("workcenter",),
+        ("area",),
     ),
     Effect("UNS_FASTAPI_GROUP_GROUPING_LEVEL", "area", has("UNS_LEVELS['area']"), False, True),
     Effect("STATE_API_IMAGE", "s:2", state(lambda s: s.image), "ghcr.io/openfactoryio/state-api:latest", "s:2"),

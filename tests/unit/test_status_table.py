@@ -11,9 +11,9 @@ from fakes import FakeKsqldb, Stage
 from rich.cells import cell_len
 
 from reconciler.commands.output import show_status
-from reconciler.controller import Outcome
 from reconciler.model import Condition, Item, Plan
 from reconciler.names import names_of
+from reconciler.outcome import Outcome
 from reconciler.render import plan_text, status_text
 from reconciler.status_table import status_table
 

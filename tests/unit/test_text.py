@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.text import safe, safe_json, safe_lines, told_apart
+from reconciler.text import printable, printable_json, printable_lines, told_apart
 
 ANY = st.text(st.characters(), max_size=30)
 
@@ -28,21 +28,21 @@ ANY = st.text(st.characters(), max_size=30)
 )
 def test_what_is_not_printed_is_escaped(raw: str, shown: str) -> None:
     """Control characters, marks of direction, and halves of surrogate pairs."""
-    assert safe(raw) == shown
+    assert printable(raw) == shown
 
 
 @given(ANY)
 def test_a_safe_text_is_one_printable_line(raw: str) -> None:
     """Whatever it was; and a text that was one already is as it was."""
-    assert safe(raw).isprintable()
-    assert safe(safe(raw)) == safe(raw)
-    assert all(line.isprintable() for line in safe_lines(raw).split("\n"))
+    assert printable(raw).isprintable()
+    assert printable(printable(raw)) == printable(raw)
+    assert all(line.isprintable() for line in printable_lines(raw).split("\n"))
 
 
 @given(st.dictionaries(ANY.map(lambda text: text.encode("utf-8", "replace").decode()), ANY))
 def test_a_safe_document_means_the_same(document: dict[str, str]) -> None:
     """JSON has its own escapes, so nothing raw is left and every value is as it was."""
-    text = safe_json(json.dumps(document, indent=2, ensure_ascii=False))
+    text = printable_json(json.dumps(document, indent=2, ensure_ascii=False))
     assert all(char.isprintable() or char == "\n" for char in text)
     assert json.loads(text) == document
 

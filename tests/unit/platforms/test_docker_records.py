@@ -26,3 +26,13 @@ def test_what_a_hand_spoilt_reads_as_a_default(tmp_path: Path, name: str, fields
         assert pause.parse(record.fields).until is None
     files.write(name, {"by": "ben"}, record)
     assert (files.read()[name].version, files.read()[name].fields) == (4, {"by": "ben"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", "[" * 100_000, '{"record": "lease", "fields": {}, "version": 1e999}', '{"record": []}'],
+)
+def test_a_file_with_any_text_is_no_record(tmp_path: Path, text: str) -> None:
+    """Whatever a person left there: nothing that is read ends in an exception."""
+    (tmp_path / "lease.json").write_text(text)
+    assert RecordFiles(tmp_path).read() == {}

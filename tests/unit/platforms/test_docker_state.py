@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,8 +10,8 @@ import pytest
 
 from reconciler.errors import PlatformRefused
 from reconciler.platforms.base import ConfigMount, Kind, LiveService, ServiceSpec
-from reconciler.platforms.docker_spec import Shelf, to_engine
-from reconciler.platforms.docker_state import by_service, live_service
+from reconciler.platforms.docker_spec import ASKED, Shelf, to_engine
+from reconciler.platforms.docker_state import by_service, copies, live_service
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SHELF = Shelf("/state/ofa", "ofa_registry-abc")
@@ -134,3 +135,73 @@ def test_two_tasks_are_refused() -> None:
     """Also where the settings were not asked."""
     with pytest.raises(PlatformRefused, match="2 tasks"):
         to_engine(ServiceSpec(**{**vars(SPEC), "replicas": 2}), "ofa", SHELF)
+
+
+@pytest.mark.parametrize(
+    "name", ["ofa_group_Weld_copy", "ofa_group_Paint", "copy", "ofa_group_weld", "ofa_group_Weld.old"]
+)
+def test_a_container_of_another_name_is_a_copy(name: str) -> None:
+    """With all our labels: it is none of the service's containers, and is shown under its own name."""
+    ours, copy = container("running", 100), {**container("running", 50), "Id": "copy", "Name": f"/{name}"}
+    assert observed(ours, copy) == observed(ours)
+    [shown] = copies([ours, copy], {"sha256:1": None}, SHELF)
+    assert (shown.id, shown.name, shown.owner) == ("copy", name, "ofa")
+    assert by_service([copy], NOW, 5.0) == {}
+
+
+@pytest.mark.parametrize("state", ["created", "restarting", "paused", "running"])
+def test_a_container_that_does_not_run_says_what_it_waits_for(state: str) -> None:
+    """And since when nothing has moved, from the engine alone."""
+    health = {"Health": {"Status": "starting"}} if state == "running" else {}
+    live = observed(container(state, 100, **health))
+    assert live.waits == f"1 task in state {'starting' if health else state}"
+    assert live.since == NOW - timedelta(seconds=100)
+    well = observed(container("running", 100))
+    assert (well.waits, well.since) == ("", None)
+
+
+ASKED_LABELS = (
+    "",
+    "{",
+    "[]",
+    "[" * 100_000,
+    "9" * 5000,
+    '{"env": ["A"], "cpu_reservation": 0.1, "publish": {"80": []}}',
+    '{"env": [[]], "cpu_reservation": 0.1, "publish": {}}',
+    '{"env": ["A"], "cpu_reservation": NaN, "publish": {"80": "mesh"}}',
+    '{"env": {}, "cpu_reservation": 0.1, "publish": []}',
+    '{"env": ["A"], "cpu_reservation": "x", "publish": {}}',
+)
+
+
+@pytest.mark.parametrize("label", ASKED_LABELS)
+def test_a_label_with_any_text_is_read(label: str) -> None:
+    """Whatever a person wrote there: it differs from what is wanted, and nothing ends in an exception."""
+    raw = container("running", 100)
+    raw["Config"]["Labels"][ASKED] = label
+    raw["HostConfig"]["PortBindings"] = {"80/tcp": [{"HostPort": "80"}], "9/udp": None, "x": [{}]}
+    live = observed(raw)
+    assert live.spec is not None
+    assert live.spec != SPEC
+
+
+HARDER = {
+    "root can be written": {"ReadonlyRootfs": False},
+    "a capability": {"CapAdd": ["NET_ADMIN"]},
+    "fewer dropped": {"CapDrop": ["CHOWN"]},
+    "new privileges": {"SecurityOpt": None},
+    "no tmp": {"Tmpfs": None},
+    "another tmp": {"Tmpfs": {"/x": ""}},
+    "privileged": {"Privileged": True},
+}
+
+
+@pytest.mark.parametrize("name", HARDER)
+def test_a_hardened_container_that_was_made_otherwise_differs(name: str) -> None:
+    """Each part of it is compared."""
+    spec = dataclasses.replace(SPEC, hardened=True)
+    raw = container("running", 100)
+    raw["HostConfig"] = to_engine(spec, "ofa", SHELF)["HostConfig"]
+    assert observed(raw).spec == spec
+    raw["HostConfig"] = {**raw["HostConfig"], **HARDER[name]}
+    assert observed(raw).spec not in (spec, SPEC)

@@ -38,6 +38,8 @@ class ScriptedEngine(ThreadingHTTPServer):
         self.silent = threading.Event()
         self.resumed = threading.Event()
         self.seen: list[str] = []
+        self.bodies: list[bytes] = []
+        self.version: Any = {"ApiVersion": "1.43", "MinAPIVersion": "1.12"}
 
     def says(self, status: int, answer: Any) -> None:
         """Answer with ``status`` from now on; bytes go out as they are."""
@@ -50,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/version":
-            self._answer(200, b'{"ApiVersion": "1.41"}')
+            self._answer(200, json.dumps(self.server.version).encode())
             return
         self.server.seen.append(f"{self.command} {self.path}")
         if self.server.silent.is_set():
@@ -63,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_DELETE = do_GET  # noqa: N815 - the name that http.server asks for
 
     def _answer(self, status: int, body: bytes) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         self.send_response(status or 200)
         self.send_header("Content-Length", str(len(body) if status else len(body) + 100))
         self.end_headers()
@@ -156,10 +158,11 @@ def test_a_list_of_networks_without_those_of_the_swarm_is_not_complete(
     """A manager that lost its leader between two lists answers 200 with its local networks: no drift follows."""
     service = to_engine(SPEC, "t", {}, SPEC.image)
     engine.lists["services"] = [{"ID": "id1", "Version": {"Index": 7}, "Spec": service}]
-    engine.lists["networks"] = [{"Id": "n0", "Name": "bridge"}]
+    local = {"Id": "n0", "Name": "bridge", "Scope": "local"}
+    engine.lists["networks"] = [local]
     with pytest.raises(PlatformUnreachable, match="lacks networks"):
         platform.observe()
-    engine.lists["networks"] = [{"Id": "n0", "Name": "bridge"}, {"Id": SPEC.network, "Name": "factory-net"}]
+    engine.lists["networks"] = [local, {"Id": SPEC.network, "Name": "factory-net", "Scope": "swarm"}]
     live = platform.observe().services["t_group_weld"]
     assert live.spec is not None
     assert live.spec.network == "factory-net"
@@ -175,6 +178,7 @@ def test_a_task_that_is_counted_on_a_lost_node_is_found_out(
     engine.lists["services"] = [{"ID": "id1", "Version": {"Index": 7}, "Spec": service, "ServiceStatus": status}]
     network = {"Network": {"ID": SPEC.network, "Spec": {"Name": "factory-net"}}}
     runs = {"ServiceID": "id1", "CreatedAt": "2026-01-02T03:04:05Z", "Spec": {}, "Status": {"State": "running"}}
+    runs["DesiredState"] = "running"
     engine.lists["tasks"] = [{**runs, "NetworksAttachments": [network]}]
     seen = []
     for node in ("ready", "ready", "down", "down", "down", "ready", "ready"):
@@ -189,10 +193,10 @@ def test_a_task_that_is_counted_on_a_lost_node_is_found_out(
 
 def test_a_network_is_not_missing_from_such_a_list(engine: ScriptedEngine, platform: SwarmPlatform) -> None:
     """A list without any network of the Swarm says nothing; one with others says that it is not there."""
-    engine.lists["networks"] = [{"Name": "bridge", "Scope": "local"}]
+    engine.lists["networks"] = [{"Id": "n0", "Name": "bridge", "Scope": "local"}]
     with pytest.raises(PlatformUnreachable, match="no network of the Swarm"):
         platform.lacks(Reference.NETWORK, ("factory-net",))
-    engine.lists["networks"].append({"Name": "ingress", "Scope": "swarm"})
+    engine.lists["networks"].append({"Id": "n1", "Name": "ingress", "Scope": "swarm"})
     assert set(platform.lacks(Reference.NETWORK, ("factory-net",))) == {"factory-net"}
 
 
@@ -273,7 +277,7 @@ def test_a_removal_of_what_is_gone_is_no_error(engine: ScriptedEngine, platform:
     """Somebody else was faster: the end is the same."""
     engine.says(404, {"message": "service id1 not found"})
     platform.remove_service(SERVICE)
-    assert engine.seen == ["DELETE /v1.41/services/id1"]
+    assert engine.seen == ["DELETE /v1.43/services/id1"]
 
 
 def test_an_update_of_what_is_gone_is_a_conflict(engine: ScriptedEngine, platform: SwarmPlatform) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.platforms.base import ConfigMount, Kind, Port, Publish, SecretMount, ServiceSpec, drift
-from reconciler.platforms.swarm_spec import from_engine, live_image, repaired, to_engine
+from reconciler.platforms.swarm_spec import HARDENED, escaped, from_engine, live_image, repaired, to_engine
 
 DIGEST = "sha256:" + "a" * 64
 NETWORK_ID = "n3tw0rk"
@@ -31,6 +31,7 @@ def stored(sent: Mapping[str, Any]) -> dict[str, Any]:
     task["RestartPolicy"] = {name: value for name, value in task["RestartPolicy"].items() if value}
     container = task["ContainerSpec"]
     container |= {"Isolation": "default", "DNSConfig": {}, "Init": False, "Privileges": {"CredentialSpec": None}}
+    container["Privileges"] |= sent["TaskTemplate"]["ContainerSpec"].get("Privileges", {})
     for optional in ("Configs", "Secrets", "Env"):
         if not container[optional]:
             del container[optional]
@@ -81,7 +82,7 @@ SPECS = st.builds(
     kind=st.sampled_from(Kind),
     group=st.none() | st.text(min_size=1, max_size=20),
     image=st.sampled_from(["group:1", "localhost:5000/a/group", "ghcr.io/a/group:2", f"group:1@{DIGEST}"]),
-    env=st.dictionaries(_WORD, st.text(max_size=20), max_size=5),
+    env=st.dictionaries(_WORD, st.text(max_size=20) | st.text('{} "`-.$%\\\n', max_size=20), max_size=5),
     replicas=st.integers(0, 9),
     cpu_limit=st.integers(0, 8000).map(lambda milli: milli / 1000),
     cpu_reservation=st.integers(0, 8000).map(lambda milli: milli / 1000),
@@ -95,6 +96,7 @@ SPECS = st.builds(
     ),
     start_first=st.booleans(),
     stop_grace=st.integers(0, 120_000).map(lambda milli: milli / 1000),
+    hardened=st.booleans(),
 )
 
 
@@ -175,6 +177,76 @@ def test_what_the_engine_and_its_clients_add_is_no_drift(addition: Callable[[dic
     raw = engine_spec(group_spec())
     addition(raw)
     assert drift(read(raw), group_spec()) == ()
+
+
+@given(st.text('{}"`-.$ x\\\n', max_size=30))
+def test_what_is_escaped_has_no_action_but_ours(text: str) -> None:
+    """Two braces open an action in SwarmKit's templates, and every one that is left prints two braces."""
+    shown = escaped(text)
+    pieces = shown.split('{{"{{"}}')
+    assert not any("{{" in piece for piece in pieces)
+    assert "{{".join(pieces) == text
+
+
+@pytest.mark.parametrize("value", ["{{.Node.Hostname}}", "{{ x }}", '{{"a"}}', "{{", '{{"{{"}}{{.Task.Slot}}'])
+def test_a_template_that_somebody_set_is_drift(value: str) -> None:
+    """Read back, it may look like what is wanted; in the container it is something else."""
+    spec = group_spec(env={"GROUP_NAME": value})
+    raw = engine_spec(spec)
+    assert drift(read(raw), spec) == ()
+    raw["TaskTemplate"]["ContainerSpec"]["Env"] = [f"GROUP_NAME={value}"]
+    assert "env_template" in read(raw).unexpected
+    assert read(_repair(raw, spec) | {"TaskTemplate": stored(_repair(raw, spec))["TaskTemplate"]}) == spec
+
+
+HARDER = {
+    "not read-only": {"ReadOnly": False},
+    "a capability": {"CapabilityAdd": ["CAP_NET_ADMIN"]},
+    "fewer dropped": {"CapabilityDrop": ["CAP_CHOWN"]},
+    "no tmp": {"Mounts": []},
+    "another mount": {"Mounts": [*HARDENED["Mounts"], {"Type": "bind", "Source": "/", "Target": "/host"}]},
+    "a larger tmp": {"Mounts": [{**HARDENED["Mounts"][0], "TmpfsOptions": {"SizeBytes": 1 << 40}}]},
+    "another profile": {"Privileges": {"AppArmor": {"Mode": "disabled"}, "NoNewPrivileges": True}},
+    "new privileges and another profile": {"Privileges": {"SELinuxContext": {"Disable": True}}},
+}
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("name", HARDER)
+def test_a_hardened_service_that_was_changed_is_drift(name: str, old: bool) -> None:
+    """Anything taken from it, and anything added to it, on engines with and without `NoNewPrivileges`."""
+    spec = group_spec(hardened=True)
+    raw = stored(to_engine(spec, "ofa", {}, new_privileges=old))
+    assert drift(read(raw), spec) == ()
+    raw["TaskTemplate"]["ContainerSpec"] |= HARDER[name]
+    assert drift(read(raw), spec) != ()
+    repaired_ = stored(repaired(raw, spec, to_engine(spec, "ofa", {}, new_privileges=old), {NETWORK_ID: "factory-net"}))
+    assert drift(read(repaired_), spec) == ()
+
+
+def test_an_engine_that_takes_privileges_is_told_to() -> None:
+    """From API 1.44 on; an older one would store a field that it does not know."""
+    containers = [
+        to_engine(group_spec(hardened=True), "ofa", {}, new_privileges=old)["TaskTemplate"]["ContainerSpec"]
+        for old in (False, True)
+    ]
+    assert [container.get("Privileges") for container in containers] == [{"NoNewPrivileges": True}, None]
+
+
+def test_a_service_is_pinned_again_in_its_template() -> None:
+    """The template alone cannot stay as it is: the digest is what is missing in it."""
+    raw = engine_spec(group_spec())
+    fresh = to_engine(group_spec(), "ofa", {}, f"ghcr.io/acme/group:1.2@{DIGEST}")
+    body = repaired(raw, group_spec(), fresh, {NETWORK_ID: "factory-net"})
+    assert body["TaskTemplate"]["ContainerSpec"]["Image"] == f"ghcr.io/acme/group:1.2@{DIGEST}"
+
+
+def test_a_publish_mode_that_is_not_known_is_drift() -> None:
+    """A later engine may have another one; ours is asked for again."""
+    spec = group_spec(ports=(Port(80, 80, Publish.HOST),))
+    raw = engine_spec(spec)
+    raw["EndpointSpec"]["Ports"][0]["PublishMode"] = "mesh"
+    assert [item.field for item in drift(read(raw), spec)] == ["ports"]
 
 
 def test_a_secret_that_somebody_mounted_or_took_away_is_drift() -> None:

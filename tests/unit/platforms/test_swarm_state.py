@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from reconciler.platforms.swarm_spec import OWNER
-from reconciler.platforms.swarm_state import by_service, live_service
+from reconciler.platforms.swarm_state import SEQUENCE, by_service, live_service, sequence_of
 
 PENDING = "no suitable node (1 node not available for new tasks)"
 
@@ -74,3 +75,112 @@ def test_without_tasks_the_engines_count_has_to_do() -> None:
     """Where nothing is in doubt they are not read."""
     live = live_service(service(1), "ofa", {}, None)
     assert (live.running, live.error) == (1, "")
+
+
+def at(second: int) -> datetime:
+    """Return a moment of the tasks here."""
+    return datetime(2026, 1, 2, 3, 4, second, tzinfo=UTC)
+
+
+def stands(state: str, desired: str = "running", created: int = 1, moved: int = 0) -> dict[str, Any]:
+    """Return a task that came to its state at a second of its own."""
+    made = task(state, desired, created=created)
+    made["Status"]["Timestamp"] = f"2026-01-02T03:04:{moved or created:02d}Z"
+    return made
+
+
+def rolling(counted: int) -> dict[str, Any]:
+    """Return the service with an update that began at second 30."""
+    return {**service(counted), "UpdateStatus": {"State": "updating", "StartedAt": "2026-01-02T03:04:30Z"}}
+
+
+STANDING: list[tuple[str, dict[str, Any], list[dict[str, Any]], int, str, datetime | None]] = [
+    ("well", service(1), [stands("running")], 1, "", None),
+    ("new", service(0), [stands("new")], 0, "1 task in state new", at(1)),
+    ("pending", service(0), [stands("pending", moved=5)], 0, "1 task in state pending", at(5)),
+    ("pulls", service(0), [stands("preparing", moved=5)], 0, "1 task in state preparing", at(5)),
+    (
+        "two",
+        service(0),
+        [stands("new"), stands("new"), stands("starting", moved=9)],
+        0,
+        "2 tasks in state new, 1 task in state starting",
+        at(9),
+    ),
+    (
+        "after a stop",
+        service(0),
+        [stands("ready"), stands("shutdown", "shutdown", moved=40)],
+        0,
+        "1 task in state ready",
+        at(1),
+    ),
+    ("no task", service(0), [], 0, "", None),
+    (
+        "update",
+        rolling(1),
+        [stands("running"), stands("preparing", created=31)],
+        1,
+        "1 task in state preparing",
+        at(31),
+    ),
+    ("update without a task", rolling(1), [stands("running")], 1, "", at(30)),
+    ("orphan", service(2), [stands("running"), stands("running", created=7)], 2, "", at(7)),
+    ("about to end", service(2), [stands("running"), stands("running", "shutdown")], 1, "", None),
+]
+
+
+@pytest.mark.parametrize(("name", "raw", "tasks", "running", "waits", "since"), STANDING, ids=[r[0] for r in STANDING])
+def test_what_is_not_as_it_should_be_says_what_it_waits_for(
+    name: str,
+    raw: dict[str, Any],
+    tasks: list[dict[str, Any]],
+    running: int,
+    waits: str,
+    since: datetime | None,
+) -> None:
+    """And since when nothing has moved, both from the engine alone: a process that has just started knows as much."""
+    del name
+    live = live_service(raw, "ofa", {}, by_service(tasks))
+    assert (live.running, live.error, live.waits, live.since) == (running, "", waits, since)
+
+
+def test_a_change_of_the_service_itself_is_a_move() -> None:
+    """Its time counts where that is later than what its tasks say."""
+    changed = {**service(0), "UpdatedAt": "2026-01-02T03:04:50.5Z"}
+    live = live_service(changed, "ofa", {}, by_service([stands("new")]))
+    assert live.since == at(50).replace(microsecond=500_000)
+
+
+@pytest.mark.parametrize(("ends", "told"), [(0, False), (1, False), (2, True), (5, True)])
+def test_tasks_that_end_without_an_error_are_one(ends: int, told: bool) -> None:
+    """The engine starts them again for ever and reports nothing; one alone may have been told to stop."""
+    tasks = [stands("complete", "shutdown", created=number + 1) for number in range(ends)]
+    live = live_service(service(0), "ofa", {}, by_service([*tasks, stands("ready")]))
+    assert ("end by themselves" in live.error) is told
+
+
+MODES = [{"Global": {}}, {"ReplicatedJob": {"MaxConcurrent": 1}}, {"GlobalJob": {}}, {}, {"Replicated": None}]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "labels",
+    [None, {}, {OWNER: "ofa"}, *({OWNER: "ofa", "org.openfactory.kind": kind} for kind in ("nonsense", "", "group"))],
+)
+def test_a_service_of_any_mode_can_be_shown(mode: dict[str, Any], labels: dict[str, str] | None) -> None:
+    """Whatever somebody made under our name or label: it is read, and it is none of ours."""
+    raw = service(3)
+    raw["Spec"] |= {"Mode": mode, "Labels": labels}
+    live = live_service(raw, "ofa", {}, by_service([stands("complete", "complete"), stands("pending")]))
+    assert live.spec is None
+    assert live.owner in (None, "ofa")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("7", 7), ("", 0), ("-7", 0), ("\u0667", 0), ("7.0", 0), (" 7", 0), ("9" * 18, int("9" * 18)), ("9" * 5000, 0)],
+)
+def test_a_label_with_any_text_is_a_number_or_none(text: str, number: int) -> None:
+    """Python refuses to read a number of thousands of digits: a person's label must not end the reading."""
+    assert sequence_of({"Spec": {"Labels": {SEQUENCE: text}}}) == number

@@ -1,0 +1,290 @@
+"""An unexpected exception concerns one object: it is logged, counted, and waits; the rest goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import structlog
+from fakes import Stage, unreachable
+from structlog.testing import capture_logs
+
+from reconciler.controller import Controller
+from reconciler.errors import KsqlBadStatement, PlatformRefused
+from reconciler.ksqldb.statement import Statement
+from reconciler.model import Condition, Part, Reason, WriteResult
+from reconciler.platforms.base import ServiceSpec
+
+GROUPS = {"A1": "Aaa", "P1": "Paint", "W1": "Weld"}
+EXCEPTIONS = (RuntimeError("boom"), KeyError("boom"), MemoryError(), RecursionError(), OSError("disk full"))
+
+
+@pytest.fixture(autouse=True)
+def _log_warnings(_quiet_logs: None) -> None:
+    """Let warnings be captured; a line that nobody captures is dropped before its traceback is rendered."""
+
+    def drop(*_: object) -> str:
+        raise structlog.DropEvent
+
+    warnings = structlog.make_filtering_bound_logger(logging.WARNING)
+    structlog.configure(wrapper_class=warnings, processors=[drop])
+
+
+@pytest.fixture
+def stage() -> Stage:
+    """Three groups are mapped, nothing exists."""
+    stage = Stage()
+    stage.ksqldb.assets = dict(GROUPS)
+    return stage
+
+
+def counted(controller: Controller, part: Part) -> float:
+    """How many unexpected exceptions of this part were counted."""
+    return controller.metrics.bugs.labels(part)._value.get()
+
+
+def run(stage: Stage, controller: Controller, cycles: int, step: float = 10.0) -> None:
+    """Let time pass."""
+    for _ in range(cycles):
+        controller.cycle()
+        stage.now += step
+
+
+def services(stage: Stage) -> set[str]:
+    """Group services that exist."""
+    return {live.spec.group for live in stage.platform.services.values() if live.spec and live.spec.group}
+
+
+@pytest.mark.parametrize("error", EXCEPTIONS, ids=lambda error: type(error).__name__)
+def test_a_service_that_cannot_be_created(stage: Stage, error: Exception) -> None:
+    """One group's write fails in an unforeseen way: the others are made, and it is tried again, ever more rarely."""
+    create, tried = stage.platform.create_service, []
+
+    def broken(spec: ServiceSpec) -> None:
+        if spec.group == "Aaa":
+            tried.append(stage.now)
+            raise error
+        create(spec)
+
+    stage.platform.create_service = broken  # type: ignore[method-assign]
+    controller = stage.controller()
+    with capture_logs() as logged:
+        outcome = controller.cycle()
+    assert services(stage) == {"Paint", "Weld"}
+    assert outcome.result == "bug"
+    assert [one.outcome for one in outcome.results if one.action.key == "service ofa_group_Aaa"] == [WriteResult.BUG]
+    assert sum(one.outcome is WriteResult.OK for one in outcome.results) > 5
+    (line,) = (line for line in logged if line["event"] == "bug")
+    assert (line["object"], line["exc_info"]) == ("service ofa_group_Aaa", error)
+    run(stage, controller, 60)
+    assert 4 <= len(tried) <= 8
+    (item,) = (item for item in controller.cycle().plan.items if item.group == "Aaa")  # type: ignore[union-attr]
+    assert (item.condition, item.reason) == (Condition.DEGRADED, Reason.WRITE_FAILED)
+    assert type(error).__name__ in item.detail
+    assert counted(controller, Part.WRITE) == len(tried)
+    stage.platform.create_service = create  # type: ignore[method-assign]
+    stage.now += 300
+    run(stage, controller, 3)
+    assert controller.cycle().result == "in_sync"
+
+
+def test_a_statement_that_ends_in_an_unexpected_exception_is_of_unknown_outcome(stage: Stage) -> None:
+    """It may be executed late: it is not sent again within a minute, and the other groups get their streams."""
+    execute, sent = stage.ksqldb.execute, []
+
+    def broken(statement: Statement) -> object:
+        if "ASSET_STREAM_AAA" in statement.sql:
+            sent.append(stage.now)
+            raise KeyError("commandStatus")
+        return execute(statement)
+
+    stage.ksqldb.execute = broken  # type: ignore[method-assign]
+    controller = stage.controller()
+    run(stage, controller, 13)
+    assert {"ASSET_STREAM_PAINT", "ASSET_STREAM_WELD"} <= stage.ksqldb.made.keys()
+    assert sent[1] - sent[0] >= 60
+    assert services(stage) == {"Paint", "Weld"}
+
+
+def _raises(*_: object, **__: object) -> None:
+    raise RuntimeError("boom")
+
+
+REPORTS: list[tuple[str, Callable[[Controller], None]]] = [
+    ("on_registry", lambda controller: setattr(controller, "on_registry", _raises)),
+    ("on_step", lambda controller: setattr(controller, "on_step", _raises)),
+    ("metrics of the plan", lambda controller: setattr(controller.metrics, "surveyed", _raises)),
+    ("metrics of a write", lambda controller: setattr(controller.metrics, "applied", _raises)),
+    ("metrics of the registry", lambda controller: setattr(controller.metrics, "registry", _raises)),
+    ("metrics of the cycle", lambda controller: setattr(controller.metrics.last_success, "set", _raises)),
+    ("transitions", lambda controller: setattr(controller._changes, "tell", _raises)),
+]
+
+
+@pytest.mark.parametrize(("what", "breaks"), REPORTS, ids=[what for what, _ in REPORTS])
+def test_what_only_reports_holds_nothing_up(stage: Stage, what: str, breaks: Callable[[Controller], None]) -> None:
+    """No decision depends on it: everything is made, nothing is written twice, and the exception is counted."""
+    controller = stage.controller()
+    breaks(controller)
+    run(stage, controller, 8)
+    assert services(stage) == {"Aaa", "Paint", "Weld"}, what
+    assert len(stage.ksqldb.statements) == 4
+    assert counted(controller, Part.REPORT) > 0
+    assert controller.backoff.failures == {}
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), KsqlBadStatement("no such column")])
+def test_the_last_question_about_one_group(stage: Stage, error: Exception) -> None:
+    """A group that cannot be asked about stays; another one that leaves goes, and what is new is made."""
+    stage.ksqldb.assets |= {f"x{number}": f"x{number}" for number in range(6)}
+    stage.settle(stage.controller())
+    controller = stage.controller()
+    ask = controller.world.strategy.has_members
+
+    def broken(group: str) -> bool:
+        if group == "Weld":
+            raise error
+        return ask(group)
+
+    controller.world.strategy.has_members = broken  # type: ignore[method-assign]
+    del stage.ksqldb.assets["W1"]
+    stage.ksqldb.assets["N"] = "New"
+    run(stage, controller, 30)
+    assert {"New", "Weld"} <= services(stage)
+    assert controller.metrics.last_success is not None
+    if isinstance(error, RuntimeError):
+        assert counted(controller, Part.QUESTION) > 0
+        del stage.ksqldb.assets["x0"]
+        run(stage, controller, 30)
+        assert "x0" not in services(stage)
+    assert "Weld" in services(stage)
+
+
+def test_the_statement_of_an_orphan_that_cannot_be_read(stage: Stage) -> None:
+    """An unexpected exception in that read suspends deletions, says so once, and nothing else suffers."""
+    stage.settle(stage.controller())
+    stage.ksqldb.made["ASSET_STREAM_MINE"] = ("mine", "CREATE STREAM ASSET_STREAM_MINE (A STRING);")
+    stage.ksqldb.terminated.add("ASSET_STREAM_MINE")
+
+    def fault(call: str) -> None:
+        if call == "describe":
+            raise AttributeError("boom")
+
+    stage.ksqldb.fault = fault
+    stage.ksqldb.assets["N"] = "New"
+    del stage.ksqldb.assets["W1"]
+    controller = stage.controller()
+    with capture_logs() as logged:
+        run(stage, controller, 30)
+    assert services(stage) == {"Aaa", "New", "Paint", "Weld"}
+    said = [line for line in logged if line["event"].startswith("ownership of a stream is unknown")]
+    assert [line["stream"] for line in said] == ["ASSET_STREAM_MINE"]
+    assert counted(controller, Part.OWNERSHIP) == 1
+    plan = controller.cycle().plan
+    assert plan is not None
+    assert "deletions are suspended" in plan.notes[0]
+    assert "AttributeError" in plan.notes[0]
+    stage.ksqldb.fault = lambda _call: None
+    run(stage, controller, 30)
+    assert services(stage) == {"Aaa", "New", "Paint"}
+
+
+@pytest.mark.parametrize("call", ["info", "health", "members", "streams", "queries"])
+def test_a_full_read_that_ends_in_an_unexpected_exception(stage: Stage, call: str) -> None:
+    """It is a failed read: nothing is concluded, counted absences start again, and the next cycle reads again."""
+    stage.settle(stage.controller())
+    del stage.ksqldb.assets["W1"]
+    controller = stage.controller()
+    run(stage, controller, 2)
+    assert controller.memory.missing != {}
+    writes = stage.writes
+
+    def fault(name: str) -> None:
+        if name == call:
+            raise ZeroDivisionError
+
+    stage.ksqldb.fault = fault
+    assert controller.cycle().result == "bug"
+    assert (stage.writes, controller.memory.missing) == (writes, {})
+    stage.ksqldb.fault = lambda _call: None
+    assert controller.cycle().result == "progressing"
+
+
+def test_a_success_is_a_cycle_without_a_failed_write_or_one_that_waits(stage: Stage) -> None:
+    """The time stamp stands still from the first failure until the write succeeds, also between the tries."""
+    controller = stage.controller()
+    stamp = controller.metrics.last_success._value.get
+
+    def fault(call: str) -> None:
+        if call == "create_service":
+            raise PlatformRefused("no")
+
+    stage.platform.fault = fault
+    results = []
+    for _ in range(20):
+        results.append(controller.cycle().result)
+        stage.now += 10
+    assert stamp() == 0
+    assert {"write_error", "progressing"} <= set(results)
+    stage.platform.fault = lambda _call: None
+    stage.now += 300
+    run(stage, controller, 3)
+    assert stamp() == stage.wall.timestamp()
+
+
+@pytest.mark.parametrize("call", ["info", "members"])
+def test_a_failed_read_is_no_success(stage: Stage, call: str) -> None:
+    """The time stamp is that of the cycle before."""
+    controller = stage.controller()
+    run(stage, controller, 4)
+    before = controller.metrics.last_success._value.get()
+    stage.ksqldb.fault = unreachable(call)
+    stage.wall = stage.wall.replace(year=stage.wall.year + 1)
+    controller.cycle()
+    assert controller.metrics.last_success._value.get() == before
+
+
+def test_a_contested_service_is_left_alone_and_named(stage: Stage) -> None:
+    """Another writer undoes each repair at once: six writes in ten minutes, then none for five; the others go on."""
+    stage.settle(stage.controller())
+    controller = stage.controller()
+    controller.cycle()
+    for _ in range(400):
+        stage.platform.touch("ofa_group_Weld", replicas=9)
+        changed = stage.platform.services["ofa_group_weld"]
+        stage.platform.services["ofa_group_weld"] = replace(changed, updated_at=stage.wall)
+        outcome = controller.cycle()
+        stage.now += 1
+    assert stage.platform.calls["update_service"] <= 8
+    assert outcome.plan is not None
+    conditions = {item.group: (item.condition, item.reason) for item in outcome.plan.items if item.group}
+    assert conditions["Weld"] == (Condition.DEGRADED, Reason.CONTESTED)
+    assert conditions["Paint"] == (Condition.READY, None)
+    (item,) = (item for item in outcome.plan.items if item.group == "Weld")
+    assert "another writer changes replicas (last at 00:00:00 UTC)" in item.detail
+    assert controller.metrics.contested._value.get() == 1
+    stage.ksqldb.assets["N"] = "New"
+    run(stage, controller, 2)
+    assert "New" in services(stage)
+    stage.now += 600
+    run(stage, controller, 3)
+    assert controller.cycle().result == "in_sync"
+    assert controller.metrics.contested._value.get() == 0
+
+
+def test_two_installations_that_remake_each_others_stream_come_to_rest(stage: Stage) -> None:
+    """Whatever the other one does to the stream, it is answered six times and then left alone for five minutes."""
+    stage.settle(stage.controller())
+    controller = stage.controller()
+    controller.cycle()
+    before = len(stage.ksqldb.statements)
+    for _ in range(290):
+        topic, sql = stage.ksqldb.made["ASSET_STREAM_WELD"]
+        stage.ksqldb.made["ASSET_STREAM_WELD"] = (topic, sql.replace("= 'Weld'", "= 'Other'"))
+        outcome = controller.cycle()
+        stage.now += 1
+    assert len(stage.ksqldb.statements) - before == 6
+    assert outcome.plan is not None
+    assert {item.reason for item in outcome.plan.items if item.group == "Weld"} == {Reason.CONTESTED}

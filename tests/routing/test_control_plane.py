@@ -1,0 +1,278 @@
+"""What the proxy learns from ksqlDB and from the operator, when they, or what answers in their place, are not well."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from reconciler.ksqldb.wire import Row
+from reconciler.registry import LIMIT_BYTES, Registry
+from reconciler.registry import Membership as Source
+from routing_layer.ksql import Ksql
+from routing_layer.membership import UNKNOWN, Membership
+from routing_layer.metrics import Metrics
+from routing_layer.registry_follower import RegistryFollower, open_session
+from routing_layer.watch import Follower
+from tests.routing import sources
+from tests.routing.sources import registry
+from tests.routing.world import World, until, world
+
+_ERRORS = "routing_layer_membership_errors_total"
+_SOURCE = Source(table="asset_to_uns_map", key="ASSET_UUID", levels=("workcenter",))
+
+
+def refused(reason: str) -> str:
+    """Return the name of the counter of refused documents."""
+    return f'routing_layer_registry_refused_total{{reason="{reason}"}}'
+
+
+async def offered(around: World, document: bytes, reason: str) -> None:
+    """Publish a document and wait until the proxy has refused it."""
+    before = await around.proxy.metric(refused(reason))
+    around.operator.document = document
+    await around.proxy.wait_metric(refused(reason), before + 1)
+
+
+async def used(around: World, document: bytes) -> None:
+    """Publish a document and wait until the proxy has it: it asks for changes to it."""
+    around.operator.document, before = document, around.operator.not_modified
+    await until(lambda: around.operator.not_modified > before, "it is in use")
+
+
+class _Failing(Ksql):
+    """Fails in its own code a few times, as a bug does."""
+
+    left = 3
+
+    @asynccontextmanager
+    async def watch(self, source: Source) -> AsyncIterator[AsyncIterator[list[Row]]]:
+        if self.left:
+            self.left -= 1
+            raise LookupError("a bug")
+        async with super().watch(source) as rows:
+            yield rows
+
+
+async def test_the_watch_survives_any_exception() -> None:
+    """What is no KsqlError is counted and tried again; nothing ends it but its cancellation."""
+    ksql, metrics = await sources.Ksql().start(), Metrics()
+    await ksql.put("A1", "Weld")
+    members = Membership(lambda *_: None)
+    async with aiohttp.ClientSession() as session:
+        follower = Follower(_Failing(session, ksql.url), members, metrics, 60.0)
+        task = asyncio.create_task(follower.run(_SOURCE))
+        try:
+            await until(lambda: members.group_of("A1") == "Weld", "it follows in the end")
+            assert metrics.membership_errors._value.get() >= 3
+            assert not task.done()
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            await ksql.stop()
+
+
+async def test_the_registry_is_followed_after_any_exception() -> None:
+    """What fails while a document is put into use leaves no trace of it, and is tried again."""
+    operator, metrics, told = await sources.Operator().start(), Metrics(), list[Registry | None]()
+    operator.document = registry({"Weld": "http://h/asset_stream"})
+
+    def change(before: Registry | None, _now: Registry) -> None:
+        told.append(before)
+        if len(told) < 4:
+            raise LookupError("a bug")
+
+    async with open_session(operator.url) as session:
+        follower = RegistryFollower(session, operator.url, Path("/none"), metrics, change)
+        task = asyncio.create_task(follower.run(0.01))
+        try:
+            await until(lambda: follower.current is not None, "it is used in the end")
+            assert told == [None] * 4
+            assert metrics.registry_refused["bug"]._value.get() == 3
+            assert not task.done()
+        finally:
+            task.cancel()
+            await operator.stop()
+
+
+async def test_a_row_that_cannot_be_read_ends_no_watch_for_good() -> None:
+    """Counted; the last known map serves; and once the row is gone changes are followed again."""
+    async with world() as around:
+        await around.proxy.wait_current()
+        for value in (b"1" * 5000, b"[" * 5000 + b"]" * 5000, b"[1]"):
+            around.ksql.raw = b'{"row":{"columns":["A9",' + value + b"]}},\n"
+            before = await around.proxy.metric(_ERRORS)
+            await around.ksql.end_watches()
+            await around.proxy.wait_metric(_ERRORS, before + 1)
+        client = await around.stream("A1")
+        around.ksql.raw = b""
+        await around.proxy.wait_metric("routing_layer_membership_relists_total", 2)
+        await around.ksql.put("A1", "Paint")
+        assert await client.rest() == b""
+
+
+#: What is changed in a good document, and what no one may do with it.
+_FOREIGN: tuple[dict[str, Any], ...] = (
+    {"membership": {"table": "t; DROP TABLE x", "key": "K", "levels": ["l"]}},
+    {"membership": {"table": "t", "key": "K, SECRET", "levels": ["l"]}},
+    {"membership": {"table": "t", "key": "K", "group": "UNS_LEVELS['a'] || SECRET"}},
+    {"groups": {"Weld": "http://user:pw@127.0.0.1/asset_stream"}},
+    {"groups": {"Weld": "http://127.0.0.1/\r\nX-Evil: 1"}},
+    {"groups": {"Weld": "http://a..b/asset_stream"}},
+    {"state_api": "file:///etc/passwd"},
+    {"padding": "x" * 1149 * 1024},
+    {"groups": {f"g{n}": f"http://h/{'u' * 1100}" for n in range(1000)}},
+)
+
+
+async def test_a_document_that_nobody_may_use_is_refused() -> None:
+    """From whoever answers as the operator: nothing of it is kept, and a good one afterwards is used."""
+    async with world() as around:
+        for change in _FOREIGN:
+            await offered(around, json.dumps({**json.loads(registry({})), **change}).encode(), "corrupt")
+            await around.stream("A2")
+        await used(around, registry({"Weld": around.paint.url}))
+        await around.stream("A1")
+        assert len(around.paint.connections) == len(_FOREIGN) + 1
+        assert not any("SECRET" in question or "DROP" in question for question in around.ksql.questions)
+
+
+async def test_a_boot_copy_that_is_too_large_is_no_crash(tmp_path: Path) -> None:
+    """It starts, says that it lacks a registry, and takes the operator's."""
+    copy = tmp_path / "registry.json"
+    copy.write_bytes(registry({f"g{n}": f"http://h/{'u' * 1100}" for n in range(1000)}))
+    assert copy.stat().st_size > LIMIT_BYTES
+    async with world(REGISTRY_FILE=str(copy)) as around:
+        assert await around.proxy.metric(refused("corrupt")) >= 1
+        await around.stream("A1")
+
+
+async def test_a_level_is_a_literal() -> None:
+    """Its name is whatever the operator says: it is looked for, and nothing else happens."""
+    hostile = "x'] AS A, SECRET FROM T; --"
+    async with world() as around:
+        around.publish(membership={"table": "asset_to_uns_map", "key": "ASSET_UUID", "levels": [hostile]})
+        value = "UNS_LEVELS['x''] AS A, SECRET FROM T; --']"
+        wanted = f"CASE WHEN (TRIM({value}) <> '') THEN {value} END AS UNS_GROUP FROM `ASSET_TO_UNS_MAP`;"
+        await until(lambda: any(question.endswith(wanted) for question in around.ksql.questions))
+
+
+async def test_a_new_cluster_is_followed_at_once_when_its_document_says_what_it_replaces() -> None:
+    """Accepted by a person; before, and when an operator that has not noticed answers again, it is refused."""
+    first, second = {"kafka": "k1", "ksqldb": "default_"}, {"kafka": "k2", "ksqldb": "default_"}
+    async with world(REGISTRY_POLL="20ms") as around:
+        client, stays = await around.stream("A1"), await around.stream("A2")
+        old, paint = around.operator.document or b"", {"Paint": around.paint.url}
+        await offered(around, registry(paint, identity=second), "identity")
+        await offered(around, registry(paint, identity=second, replaces=[{"kafka": "k9", "ksqldb": "x"}]), "identity")
+        around.publish(paint, identity=second, replaces=[first])
+        assert await client.rest() == b""  # Weld is not served any more
+        await offered(around, old, "identity")
+        await offered(around, registry({}, identity=first), "identity")
+        back = {"Weld": around.weld.url, **paint}
+        around.publish(back, identity=first, replaces=[first, second])
+        await around.proxy.wait_current()
+        await (await around.stream("A1")).writer.drain()
+        await offered(around, registry(paint, identity=second, replaces=[first]), "identity")
+        await around.paint.open[0].event("untouched")
+        assert (await stays.event()).data == "untouched"
+
+
+async def test_fields_of_a_newer_operator_do_not_stop_the_proxy() -> None:
+    """They are ignored at every level, and the rest of the document is used."""
+    async with world() as around:
+        document = json.loads(registry({"Weld": around.paint.url}))
+        for place in (document, document["identity"], document["membership"]):
+            place["new"] = {"x": 1}
+        await used(around, json.dumps(document).encode())
+        await around.stream("A1")
+        assert len(around.paint.open) == 1
+
+
+async def test_a_group_that_has_been_emptied_is_unknown() -> None:
+    """404 instead of a wait for a service that nobody will make; names of groups are not kept for ever."""
+    async with world(LAZY_DEPLOY_WAIT="100ms") as around:
+        await around.proxy.wait_current()
+        await around.ksql.put("A9", "Brief")
+        await around.proxy.wait_metric("routing_layer_membership_assets", 3)
+        assert (await around.proxy.get("/group/Brief/asset_stream")).status == 503
+        await around.ksql.put("A9", "Weld")
+        statuses = [(await around.proxy.get("/group/Brief/asset_stream")).status for _ in range(20)]
+        assert (statuses[-1], set(statuses) - {404, 503}) == (404, set())
+        assert (await around.proxy.get("/group/Weld/asset_stream")).status == 200
+
+
+async def test_no_group_is_unknown_before_the_membership_was_listed() -> None:
+    """A proxy that has just started says come back, not 404: an event source would be lost for good."""
+    async with world(ready=False) as around:
+        await around.proxy.stop()
+        around.ksql.refuses = True
+        await around.proxy.start()
+        assert (await around.proxy.get("/group/Brief/asset_stream")).status == 503
+
+
+def test_the_names_of_groups_and_assets_are_forgotten_with_them() -> None:
+    """Nothing is kept of what is gone, however many there were."""
+    members = Membership(lambda *_: None)
+    for number in range(1000):
+        members.put("A", f"G{number}")
+        members.put("B", f"G{number}")
+        assert members.has_group(f"G{number}")
+    members.put("B", None)
+    assert (members.has_group("G998"), members.has_group("G999")) == (False, True)
+    members.remove("A")
+    members.remove("B")
+    members.remove("B")
+    assert members.group_of("A") is UNKNOWN
+    assert not any(vars(members)[name] for name in ("_groups", "_members", "_noted"))
+
+
+def test_two_questions_for_one_asset_see_the_same_change() -> None:
+    """The end of one does not hide from the other that the watch was faster."""
+    members = Membership(lambda *_: None)
+    with members.noting("A") as first:
+        with members.noting("A") as second:
+            pass
+        members.put("A", "Weld")
+        assert (first(), second()) == (True, True)
+    assert not members._noted
+
+
+async def test_questions_of_clients_that_left_are_not_asked() -> None:
+    """KsqlDB hangs: a client has its 503 in time, those that leave leave nothing behind, known assets are served."""
+    async with world() as around:
+        await around.proxy.wait_current()
+        around.ksql.hangs = True
+        crowd = [await around.proxy.ask(f"/asset_stream?asset_uuid=invented-{number}") for number in range(300)]
+        await until(lambda: len(around.ksql.asked_now) == 8, "as many as are allowed")
+        await around.stream("A1")
+        late = await around.proxy.ask("/asset_stream?asset_uuid=late")
+        for asked in crowd:
+            asked.writer.transport.abort()
+        await until(lambda: around.ksql.asked_now == ["late"], "the questions of those that left are cancelled")
+        answer = await late.head()
+        assert (answer.status, answer.header("Retry-After")) == (503, "2")
+        assert "127.0.0.1" not in (await answer.problem())["detail"]
+        await until(lambda: not around.ksql.asked_now, "nobody waits, nothing is asked")
+        around.ksql.hangs = False
+        around.ksql.table["late"] = "Weld"
+        await around.stream("late")
+        assert len([question for question in around.ksql.questions if "invented" in question]) < 50
+
+
+async def test_every_client_has_an_answer_while_ksqldb_hangs() -> None:
+    """Those whose question had no turn as well: 503, to come back."""
+    async with world() as around:
+        await around.proxy.wait_current()
+        around.ksql.hangs = True
+        crowd = [await around.proxy.ask(f"/asset_stream?asset_uuid=invented-{number % 60}") for number in range(120)]
+        async with asyncio.timeout(15):
+            answers = [await asked.head() for asked in crowd]
+        assert {(answer.status, answer.header("Retry-After")) for answer in answers} == {(503, "2")}
+        await until(lambda: not around.ksql.asked_now, "nothing is left")

@@ -1,0 +1,1 @@
+"""Table tests of what paces and isolates the cycles."""

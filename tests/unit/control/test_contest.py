@@ -1,0 +1,129 @@
+"""When an object counts as contested: writes, times, and what follows; a line a case."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from reconciler.contest import HOLD, Contest
+from reconciler.model import (
+    Action,
+    CreateService,
+    CreateSharedStream,
+    CreateStream,
+    DropStream,
+    PublishRegistry,
+    RebuildSharedStream,
+    RecreateStream,
+    RemoveService,
+    ReplaceStream,
+    ResumeStream,
+    UpdateService,
+)
+from reconciler.names import names_of
+from reconciler.platforms.base import Drift
+from tests.unit.planning.tables import NOW, document, rows, service, spec_of
+
+WELD = names_of("Weld")
+LIVE = service(spec_of("Weld"), "drifted")
+assert LIVE is not None
+FIRST, SECOND = spec_of("Weld"), replace(spec_of("Weld"), image="other:2")
+DRIFT = (Drift("env LOG_LEVEL", "a", "b"),)
+ACTIONS: dict[str, Action] = {
+    "create": CreateService(FIRST),
+    "update": UpdateService(replace(LIVE, updated_at=NOW - timedelta(seconds=1)), FIRST, DRIFT),
+    "other": UpdateService(LIVE, SECOND, DRIFT),
+    "remove": RemoveService(LIVE, "Weld"),
+    "make": CreateStream(WELD),
+    "replace": ReplaceStream(WELD, "its filter differs"),
+    "again": RecreateStream(WELD, "its source differs"),
+    "resume": ResumeStream(WELD.stream, "q", "Weld"),
+    "drop": DropStream(WELD.stream, "Weld"),
+    "share": CreateSharedStream("S"),
+    "rebuild": RebuildSharedStream("S"),
+    "publish": PublishRegistry(document(["Weld"]), 1),
+    "another": PublishRegistry(document(["Weld", "Paint"]), 2),
+}
+
+CASES = """
+    # writes, in order                                    seconds apart  then     held
+    update update update update update                    1              update   no
+    update update update update update update             1              update   yes
+    update update update update update update             100            update   yes
+    update update update update update update             119            update   yes
+    update update update update update update             121            update   no
+    update update update update update update             1              other    no
+    update update update update update update             1              remove   no
+    update update update update update update             1              make     no
+    update update update update update update other       1              other    no
+    update other update other update other update other   1              update   no
+    create create create create create create             1              create   yes
+    create remove create remove create remove create remove create remove create remove create  1  create  no
+    create update update update update update             1              update   yes
+    create                                                1              create   no
+    make make make make make make                         1              make     yes
+    make again again again again again                    1              again    yes
+    replace replace replace replace replace replace       1              replace  yes
+    resume resume resume resume resume resume             1              resume   yes
+    make drop make drop make drop make drop make drop make drop  1       make     no
+    make replace again resume                             1              make     no
+    share rebuild share                                   60             rebuild  no
+    share rebuild share rebuild share rebuild share rebuild share rebuild share  10  rebuild  yes
+    publish publish publish publish publish publish       1              publish  yes
+    publish another publish another publish another publish  1           publish  no
+    publish publish publish publish publish publish       1              another  no
+"""
+
+
+@pytest.mark.parametrize(("writes", "apart", "then", "held"), rows(CASES))
+def test_what_is_contested(writes: str, apart: str, then: str, held: str) -> None:
+    """More than five writes of one desired state within ten minutes; what we do on our own account is none."""
+    contest, now = Contest(), 0.0
+    for word in writes.split():
+        now += float(apart)
+        contest = contest.wrote(ACTIONS[word], now, NOW)
+    assert contest.waits(ACTIONS[then], now + 0.1) == (held == "yes")
+
+
+TEXTS = """
+    # write   names
+    update    service ofa_group_Weld  another writer changes env LOG_LEVEL (last at 23:59:59 UTC)
+    create    service ofa_group_Weld  another writer removes it (seen at 00:00:00 UTC)
+    make      stream ASSET_STREAM_WELD  another writer removes it
+    again     stream ASSET_STREAM_WELD  another writer changes it, its source differs
+    replace   stream ASSET_STREAM_WELD  another writer changes it, its filter differs
+    resume    stream ASSET_STREAM_WELD  another writer pauses its query
+    publish   registry                another writer replaces it
+"""
+
+
+@pytest.mark.parametrize(("word", "key", "text"), rows(TEXTS))
+def test_what_is_said(word: str, key: str, text: str) -> None:
+    """The field, when the other writer was last there, how often we wrote, and until when we do not."""
+    contest = Contest()
+    for second in range(6):
+        contest = contest.wrote(ACTIONS[word], float(second), NOW)
+    (said,) = contest.texts(5.0).values()
+    assert contest.texts(5.0).keys() == {key}
+    assert text in said
+    assert "written 6 times within 10 minutes, not again before 00:05:00 UTC" in said
+
+
+def test_a_hold_ends_and_what_is_old_is_forgotten() -> None:
+    """After five minutes one write is let through; if it is undone at once the hold begins again, with no more kept."""
+    contest = Contest()
+    for second in range(6):
+        contest = contest.wrote(ACTIONS["update"], float(second), NOW)
+    assert contest.waits(ACTIONS["update"], 5 + HOLD - 0.1)
+    assert not contest.waits(ACTIONS["update"], 5 + HOLD)
+    assert contest.texts(5 + HOLD) == {}
+    contest = contest.wrote(ACTIONS["update"], 5 + HOLD, NOW)
+    assert contest.waits(ACTIONS["update"], 6 + HOLD)
+    for second in range(1000):
+        contest = contest.wrote(ACTIONS["update"], 400.0 + second, NOW)
+    assert len(contest.written["service ofa_group_Weld"].times) <= 6
+    contest = contest.wrote(ACTIONS["make"], 9000.0, NOW)
+    assert contest.written.keys() == {"stream ASSET_STREAM_WELD"}
+    assert contest.held == {}

@@ -1,0 +1,150 @@
+"""Streams without a running query: which are asked about, and what is known afterwards; a line a case."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from reconciler.errors import KsqlBadStatement, KsqlRefused, KsqlTransient, KsqlTruncated, KsqlUnreachable
+from reconciler.ksqldb.entities import Description
+from reconciler.model import Membership, SourceState, Stream
+from reconciler.names import names_of
+from reconciler.registry import Identity
+from reconciler.strays import Strays
+from tests.unit.planning.tables import FOREIGN, rows, source, topology
+
+ERRORS: dict[str, Exception] = {
+    "timeout": KsqlUnreachable("timed out"),
+    "torn": KsqlTruncated("torn"),
+    "500": KsqlTransient("500"),
+    "forbidden": KsqlRefused("forbidden"),
+    "unknown": KsqlBadStatement("cannot be described"),
+    "bug": KeyError("x"),
+    "memory": MemoryError(),
+}
+
+
+class Asked:
+    """A ksqlDB that answers about single sources, each in the way that a word names."""
+
+    def __init__(self, answers: dict[str, str]) -> None:
+        """Answer so; every question is noted."""
+        self.answers = answers
+        self.questions: list[str] = []
+
+    def describe_or_none(self, name: str) -> Description | None:
+        """Answer about one source."""
+        self.questions.append(name)
+        word = self.answers.get(name, "gone")
+        if word in ERRORS:
+            raise ERRORS[word]
+        if word == "gone":
+            return None
+        group = name.removeprefix("ASSET_STREAM_").title()
+        text = topology().create_group(names_of(group), "earliest").sql if word == "ours" else FOREIGN.format(name)
+        return Description(name, "STREAM", name.lower(), text, (), (), (), (), 1)
+
+
+def world(streams: dict[str, str]) -> SourceState:
+    """Streams by name, each ``running`` or ``silent``."""
+    read = source({})
+    running = {
+        name: replace(next(iter(read.queries.values())), id=name) for name, word in streams.items() if word == "running"
+    }
+    return replace(read, streams={name: Stream(name, name.lower()) for name in streams}, queries=running)
+
+
+ASKED = """
+    # stream                        query    its group has assets  asked
+    ASSET_STREAM_WELD               silent   no                    yes
+    ASSET_STREAM_WELD               silent   yes                   no
+    ASSET_STREAM_WELD               running  no                    no
+    ASSET_STREAM_                   silent   no                    yes
+    asset_stream_weld               silent   no                    no
+    MY_ASSET_STREAM_WELD            silent   no                    no
+    OTHER                           silent   no                    no
+    OFA_ASSETS_WITH_UNS_0BADC0DE    silent   no                    yes
+    OFA_ASSETS_WITH_UNS_0BADC0DE    running  no                    no
+    OFA_ASSETS_WITH_UNS_REPORT      silent   no                    no
+    OFB_ASSETS_WITH_UNS_0BADC0DE    silent   no                    no
+"""
+
+
+@pytest.mark.parametrize(("name", "query", "members", "asked"), rows(ASKED))
+def test_who_is_asked_about(name: str, query: str, members: str, asked: str) -> None:
+    """Only a stream that could be ours, has no query, and whose group has no assets; today's shared one never."""
+    ksqldb = Asked({name: "ours"})
+    membership = Membership(1, {"Weld": 1} if members == "yes" else {"Paint": 1})
+    streams = {name: query, topology().shared_name: "silent"}
+    found = Strays(ksqldb, topology()).look(world(streams), membership)  # type: ignore[arg-type]
+    assert ksqldb.questions == ([name] if asked == "yes" else [])
+    assert found.strays.keys() == ({name} if asked == "yes" else set())
+
+
+ANSWERS = """
+    # answers     known  unknown, with the reason                                        asked at three looks
+    ours          yes    -                                                               3
+    theirs        yes    -                                                               1
+    forbidden     yes    -                                                               3
+    unknown       yes    -                                                               3
+    gone          no     (not asked)                                                     3
+    timeout       no     timed out                                                       3
+    torn          no     torn                                                            3
+    500           no     500                                                             3
+    bug           no     internal error, please report it: KeyError: 'x'                 3
+    memory        no     internal error, please report it: MemoryError:                  3
+"""
+
+
+@pytest.mark.parametrize(("answer", "known", "unknown", "times"), rows(ANSWERS))
+def test_what_an_answer_means(answer: str, known: str, unknown: str, times: str) -> None:
+    """One that is not answered stays unknown with its reason, which is told once; another's is asked about once."""
+    ksqldb, told = Asked({"ASSET_STREAM_WELD": answer}), []
+    strays = Strays(ksqldb, topology(), lambda name, error: told.append((name, error)))  # type: ignore[arg-type]
+    for _ in range(3):
+        found = strays.look(world({"ASSET_STREAM_WELD": "silent"}), Membership(1, {"Paint": 1}))
+    assert len(ksqldb.questions) == int(times)
+    assert ("ASSET_STREAM_WELD" in found.strays) == (known == "yes")
+    expected = {} if not unknown else {"ASSET_STREAM_WELD": "" if unknown == "(not asked)" else unknown}
+    assert {name: error.strip() for name, error in found.unasked.items()} == expected
+    assert told == ([("ASSET_STREAM_WELD", ERRORS[answer])] if unknown and answer != "gone" else [])
+
+
+ORDER = """
+    # answers of A, B and C       asked at five looks
+    theirs theirs theirs          A B C
+    ours theirs theirs            A B C A A
+    timeout theirs theirs         A B C A A
+    timeout ours theirs           A B C A A
+    timeout timeout timeout       A B C A B
+    bug timeout theirs            A B C A B
+    forbidden theirs ours         A B C A C
+"""
+
+
+@pytest.mark.parametrize(("answers", "asked"), rows(ORDER))
+def test_in_which_order(answers: str, asked: str) -> None:
+    """One a look; a question that failed comes after the others, and what is ours is asked about again."""
+    names = [f"ASSET_STREAM_{letter}" for letter in "ABC"]
+    ksqldb = Asked(dict(zip(names, answers.split(), strict=True)))
+    strays = Strays(ksqldb, topology())  # type: ignore[arg-type]
+    for _ in range(5):
+        strays.look(world(dict.fromkeys(names, "silent")), Membership(1, {"Paint": 1}))
+    assert [name[-1] for name in ksqldb.questions] == asked.split()
+
+
+def test_a_new_reason_is_told_again_and_another_cluster_forgotten() -> None:
+    """The same error once, another one once more; what another server said counts for nothing here."""
+    ksqldb, told = Asked({"ASSET_STREAM_WELD": "timeout"}), []
+    strays = Strays(ksqldb, topology(), lambda _name, error: told.append(str(error)))  # type: ignore[arg-type]
+    read, membership = world({"ASSET_STREAM_WELD": "silent"}), Membership(1, {"Paint": 1})
+    for answer in ("timeout", "timeout", "torn", "torn", "timeout"):
+        ksqldb.answers["ASSET_STREAM_WELD"] = answer
+        strays.look(read, membership)
+    assert told == ["timed out", "torn", "timed out"]
+    ksqldb.answers["ASSET_STREAM_WELD"] = "theirs"
+    assert strays.look(read, membership).strays != {}
+    ksqldb.answers["ASSET_STREAM_WELD"] = "timeout"
+    other = replace(read, identity=Identity(kafka="k2", ksqldb="x"))
+    assert strays.look(other, membership).strays == {}

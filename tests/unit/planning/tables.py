@@ -1,0 +1,156 @@
+"""What table tests are made of: worlds in a few words, and tables of one line a case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache
+
+from reconciler.desired import group_spec, routing_layer_spec, state_api_spec
+from reconciler.ksqldb.topology import Topology
+from reconciler.model import Membership, Observed, Query, SourceState, Stream
+from reconciler.names import names_of
+from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, ServiceSpec
+from reconciler.registry import Identity, Registry
+from reconciler.registry import Membership as Lookup
+from reconciler.settings import Settings
+from reconciler.survey import Survey, survey
+from reconciler.wiring import topology_of
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+HERE = Identity(kafka="kafka-1", ksqldb="default_")
+LOOKUP = Lookup.of("ASSET_TO_UNS_MAP", "ASSET_UUID", "workcenter")
+FOREIGN = "CREATE STREAM {} WITH (KAFKA_TOPIC='theirs') AS SELECT * FROM THEIRS EMIT CHANGES;"
+
+
+def rows(table: str) -> list[tuple[str, ...]]:
+    """Split a table into its cells: columns are two blanks or more apart, ``#`` begins a comment, ``-`` is empty."""
+    lines = (line.partition("#")[0].strip() for line in table.strip().splitlines())
+    cells = ([cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines if line)
+    return [tuple("" if cell == "-" else cell for cell in row) for row in cells]
+
+
+@cache
+def _settings(options: tuple[tuple[str, object], ...]) -> Settings:
+    given: dict[str, object] = {"kafka_broker": "k:9092", "ksqldb_url": "http://k:8088", "environment": "devswarm"}
+    return Settings(_env_file=None, **{**given, **dict(options)})  # type: ignore[call-arg, arg-type]
+
+
+def settings(**options: object) -> Settings:
+    """Settings with these options."""
+    return _settings(tuple(sorted(options.items())))
+
+
+@cache
+def topology() -> Topology:
+    """What our streams are."""
+    return topology_of(settings())
+
+
+def source(streams: Mapping[str, str], shared: str = "ok", **more: object) -> SourceState:
+    """What ksqlDB says: the state of each group's stream and of the shared one, each in a word."""
+    ours, found, queries = topology(), {}, {}
+    topics = {names_of(group).topic for group in streams} | {ours.shared_name.lower()}
+    words = {
+        names_of(group).stream: (word, ours.create_group(names_of(group), "earliest").sql)
+        for group, word in streams.items()
+    }
+    words[ours.shared_name] = (shared, ours.create_shared().sql)
+    for name, (word, text) in words.items():
+        if word == "absent":
+            continue
+        found[name] = Stream(name, name.lower())
+        if word != "silent":
+            queries[name] = Query(f"CSAS_{name}", _text(word, name, text), word == "paused", word == "failed")
+    for group, word in streams.items():
+        if word != "absent":
+            found[names_of(group).stream] = Stream(names_of(group).stream, names_of(group).topic)
+        if word == "topicless":
+            topics.discard(names_of(group).topic)
+    return replace(SourceState(HERE, "7.7.0", "", found, queries, frozenset(topics)), **more)  # type: ignore[arg-type]
+
+
+def _text(word: str, name: str, text: str) -> str:
+    match word:
+        case "foreign":
+            return FOREIGN.format(name)
+        case "filter":
+            return text.replace("UNS_GROUP = '", "UNS_GROUP = 'not ")
+        case "moved":
+            return text.replace(topology().shared_name, f"{topology().shared_prefix}0BADC0DE")
+    return text
+
+
+def service(spec: ServiceSpec, word: str) -> LiveService | None:
+    """A service in the state that a word names."""
+    live = LiveService("id", 1, spec.name, "ofa", spec, spec.replicas)
+    match word:
+        case "absent":
+            return None
+        case "unlabelled":
+            return replace(live, owner=None, spec=None)
+        case "other's":
+            return replace(live, owner="other")
+        case "global":
+            return replace(live, spec=None)
+        case "drifted":
+            return replace(live, spec=replace(spec, image="old:1", replicas=7), running=7)
+        case "starting":
+            return replace(live, running=0)
+        case "broken":
+            return replace(live, running=0, error="no such image")
+        case "paused":
+            return replace(live, update_state="paused")
+        case "updating":
+            return replace(live, update_state="updating")
+    return live
+
+
+def document(groups: Iterable[str], identity: Identity = HERE) -> Registry:
+    """A registry of these groups."""
+    urls = {group: names_of(group).url(settings().fastapi_group_port) for group in groups}
+    state_api = f"http://ofa_state_api:{settings().state_api_port}/asset_state"
+    return Registry(identity=identity, groups=urls, state_api=state_api, membership=LOOKUP)
+
+
+def live_registry(made: Registry | bytes, sequence: int, *, mounted: bool = False, name: str = "") -> LiveRegistry:
+    """A document as the platform keeps it."""
+    data = made if isinstance(made, bytes) else made.canonical()
+    named = name or f"ofa_registry-{made.revision if isinstance(made, Registry) else sequence}"
+    return LiveRegistry(named, 1, named, sequence, data, NOW, mounted)
+
+
+def observed(
+    members: Mapping[str, int],
+    read: SourceState,
+    services: Iterable[LiveService | None] = (),
+    registries: Iterable[LiveRegistry] = (),
+    *,
+    assets: int | None = None,
+    fresh: bool = True,
+) -> Observed:
+    """One full read."""
+    found = {live.name.casefold(): live for live in services if live is not None}
+    count = sum(members.values()) if assets is None else assets
+    return Observed(read, PlatformState(found, tuple(registries)), Membership(count, members, fresh))
+
+
+def seen(world: Observed, options: Settings | None = None) -> Survey:
+    """The world, understood."""
+    return survey(world, topology(), options or settings())
+
+
+def spec_of(group: str) -> ServiceSpec:
+    """A group's service as it should be."""
+    return group_spec(names_of(group), settings(), None)
+
+
+def state_api(word: str = "ok") -> LiveService | None:
+    """The state API's service."""
+    return service(state_api_spec(settings(), None), word)
+
+
+def routing_layer(word: str = "ok", mounted: str = "") -> LiveService | None:
+    """The routing layer's service."""
+    return service(routing_layer_spec(settings(), mounted), word)

@@ -1,0 +1,234 @@
+"""What the guards count and allow: one read after another, a line a case."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.guards import (
+    Absence,
+    Memory,
+    Overrides,
+    allowed_removals,
+    approval_id,
+    approve,
+    has_collapsed,
+    judge,
+    remember,
+)
+from reconciler.model import Guard
+from reconciler.names import names_of
+from reconciler.registry import Identity
+from reconciler.survey import Survey
+from tests.unit.planning.tables import (
+    document,
+    live_registry,
+    observed,
+    rows,
+    seen,
+    service,
+    settings,
+    source,
+    spec_of,
+    topology,
+)
+
+NOW = 1000.0
+DEFAULTS = settings(prune_reads=3, prune_grace=60.0, drain_seconds=10.0)
+
+
+def plant(live: int, missing: int, *, registered: bool = True, assets: int | None = None, **more: object) -> Survey:
+    """So many groups with assets and services, and so many without assets."""
+    wanted = [f"g{number}" for number in range(live)]
+    gone = [f"x{number}" for number in range(missing)]
+    options = {name: more.pop(name) for name in ("fresh",) if name in more}
+    read = source(dict.fromkeys([*wanted, *gone], "ok"), **more)  # type: ignore[arg-type]
+    made = live_registry(document([*wanted, *(gone if registered else [])]), 1, mounted=True)
+    services = [service(spec_of(group), "ok") for group in (*wanted, *gone)]
+    members = dict.fromkeys(wanted, 1)
+    return seen(observed(members, read, services, [made], assets=assets, **options))  # type: ignore[arg-type]
+
+
+RETIRE = """
+    # live  missing  reads  seconds  policy       trouble  unasked  fresh  retires  refusals
+    10      1        3      60       sync         -        -        yes    yes      -
+    10      1        2      60       sync         -        -        yes    no       -
+    10      1        3      59       sync         -        -        yes    no       -
+    10      1        1      999      sync         -        -        yes    no       -
+    10      1        999    1        sync         -        -        yes    no       -
+    10      1        0      0        sync         -        -        yes    no       -
+    10      1        3      60       upsert-only  -        -        yes    no       -
+    10      1        3      60       create-only  -        -        yes    no       -
+    10      1        3      60       sync         dead     -        yes    no       health
+    10      1        3      60       sync         -        one      yes    no       -
+    10      1        3      60       sync         -        -        no     no       -
+    10      2        3      60       sync         -        -        yes    yes      -
+    9       3        3      60       sync         -        -        yes    yes      -
+    10      3        3      60       sync         -        -        yes    yes      -
+    10      4        3      60       sync         -        -        yes    no       budget
+    1       1        3      60       sync         -        -        yes    yes      -
+    1       2        3      60       sync         -        -        yes    no       budget
+    0       1        3      60       sync         -        -        yes    no       empty
+    0       5        3      60       sync         -        -        yes    no       budget empty
+    10      9        3      60       sync         dead     -        yes    no       budget health
+    10      1        99999  1e300    sync         -        -        yes    yes      -
+    10      1        3      -5       sync         -        -        yes    no       -
+"""
+
+
+@pytest.mark.parametrize(
+    ("live", "missing", "reads", "seconds", "policy", "trouble", "unasked", "fresh", "retires", "refusals"),
+    rows(RETIRE),
+)
+def test_what_may_be_removed(  # noqa: PLR0913, PLR0917 - the columns of the table
+    live: str,
+    missing: str,
+    reads: str,
+    seconds: str,
+    policy: str,
+    trouble: str,
+    unasked: str,
+    fresh: str,
+    retires: str,
+    refusals: str,
+) -> None:
+    """Enough agreeing reads of a healthy server, spread over the grace time, never many groups at once."""
+    found = plant(
+        int(live),
+        int(missing),
+        trouble=trouble,
+        unasked={"ASSET_STREAM_Y": ""} if unasked else {},
+        fresh=fresh == "yes",
+    )
+    since = NOW - float(seconds)
+    memory = Memory(missing={f"x{number}": Absence(int(reads), since) for number in range(int(missing))})
+    options = settings(prune_reads=3, prune_grace=60.0, drain_seconds=10.0, reconcile_policy=policy)
+    verdict = judge(memory, found, options, Overrides(), NOW)
+    assert bool(verdict.retire) == (retires == "yes")
+    assert sorted(refusal.guard for refusal in verdict.refusals) == refusals.split()
+    assert verdict.waiting.keys() == found.missing - verdict.retire
+    assert all(verdict.waiting.values())
+    assert bool(verdict.approval) == ("budget" in refusals)
+    assert verdict.ddl == (not trouble)
+    assert verdict.stopped == ("empty" in refusals)
+
+
+COUNT = """
+    # before: reads  since  trouble  fresh  assets before  assets now  after: reads  since
+    0                -      -        yes    10             10          1             1000
+    1                900    -        yes    10             10          2             900
+    7                900    -        yes    10             10          8             900
+    7                900    -        no     10             10          7             900
+    0                -      -        no     10             10          0             -
+    7                900    dead     yes    10             10          0             -
+    7                900    dead     no     10             10          0             -
+    7                900    -        yes    100            75          8             900
+    7                900    -        yes    100            74          0             -
+    7                900    -        yes    100            0           0             -
+    7                900    -        yes    -              10          8             900
+    7                900    -        yes    0              10          8             900
+"""
+
+
+@pytest.mark.parametrize(("reads", "since", "trouble", "fresh", "before", "assets", "counted", "after"), rows(COUNT))
+def test_what_one_more_read_counts(  # noqa: PLR0913, PLR0917 - the columns of the table
+    reads: str, since: str, trouble: str, fresh: str, before: str, assets: str, counted: str, after: str
+) -> None:
+    """A server that is not healthy, and a map that lost many assets at once, start the count again."""
+    memory = Memory(
+        missing={"x0": Absence(int(reads), float(since))} if since else {},
+        assets=int(before) if before else None,
+    )
+    found = plant(3, 1, trouble=trouble, fresh=fresh == "yes", assets=int(assets))
+    absence = remember(memory, found, topology(), DEFAULTS, NOW).missing.get("x0")
+    assert absence == (Absence(int(counted), float(after)) if after else None)
+
+
+DRAIN = """
+    # registered  out of the registry since  drained
+    yes           -                          no
+    no            -                          no
+    no            995                        no
+    no            990                        yes
+    no            0                          yes
+    no            2000                       no
+"""
+
+
+@pytest.mark.parametrize(("registered", "since", "drained"), rows(DRAIN))
+def test_when_a_group_is_drained(registered: str, since: str, drained: str) -> None:
+    """Its service goes only after it has been out of the registry for the drain time."""
+    found = plant(10, 1, registered=registered == "yes")
+    memory = Memory(missing={"x0": Absence(9, 0.0)}, unregistered={"x0": float(since)} if since else {})
+    after = remember(memory, found, topology(), DEFAULTS, NOW)
+    assert judge(after, found, DEFAULTS, Overrides(), NOW).drained == ({"x0"} if drained == "yes" else set())
+
+
+SILENT = """
+    # stream  queries before  queries now  reads before  since  believed
+    silent    0               0            0             -      no
+    silent    0               0            2             900    yes
+    silent    0               0            1             900    no
+    silent    0               0            2             950    no
+    ok        0               0            2             900    no
+    silent    99              0            2             900    no    # the list shrinks: the server stops
+"""
+
+
+@pytest.mark.parametrize(("stream", "before", "_now", "reads", "since", "believed"), rows(SILENT))
+def test_when_a_missing_query_is_believed(
+    stream: str, before: str, _now: str, reads: str, since: str, believed: str
+) -> None:
+    """As an absence; a list of queries that gets shorter starts the count again."""
+    name = names_of("Weld").stream
+    found = seen(observed({"Weld": 1}, source({"Weld": stream})))
+    memory = Memory(silent={name: Absence(int(reads), float(since))} if since else {}, queries=int(before))
+    after = remember(memory, found, topology(), DEFAULTS, NOW)
+    assert (name in judge(after, found, DEFAULTS, Overrides(), NOW).silent) == (believed == "yes")
+
+
+IDENTITY = """
+    # kafka   ksqldb    accepted  refused
+    kafka-1   default_  no        -
+    kafka-1   default_  yes       -
+    kafka-2   default_  no        identity
+    kafka-1   other_    no        identity
+    kafka-2   other_    yes       -
+"""
+
+
+@pytest.mark.parametrize(("kafka", "ksqldb", "accepted", "refused"), rows(IDENTITY))
+def test_another_cluster_is_refused(kafka: str, ksqldb: str, accepted: str, refused: str) -> None:
+    """The registry says which cluster it was made from; another one stops everything until a person accepts it."""
+    found = plant(3, 0, identity=Identity(kafka=kafka, ksqldb=ksqldb))
+    verdict = judge(Memory(), found, DEFAULTS, Overrides(accept_identity=accepted == "yes"), NOW)
+    assert [refusal.guard for refusal in verdict.refusals] == ([Guard(refused)] if refused else [])
+    assert verdict.stopped == bool(refused)
+
+
+@pytest.mark.parametrize(
+    ("owned", "fraction", "allowed"),
+    [(0, 0.25, 1), (1, 0.0, 1), (3, 0.25, 1), (4, 0.25, 1), (8, 0.25, 2), (100, 0.25, 25), (100, 1.0, 100)],
+)
+def test_how_many_may_go_at_once(owned: int, fraction: float, allowed: int) -> None:
+    """One always may."""
+    assert allowed_removals(owned, fraction) == allowed
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "collapsed"),
+    [(None, 0, False), (0, 0, False), (4, 3, False), (4, 2, True), (100, 75, False), (100, 74, True), (-1, 0, False)],
+)
+def test_when_a_map_has_collapsed(before: int | None, now: int, collapsed: bool) -> None:
+    """More than the fraction of its assets went between two reads."""
+    assert has_collapsed(before, now, DEFAULTS) == collapsed
+
+
+def test_an_approval_is_for_exactly_one_set_of_groups() -> None:
+    """Its id changes with the set, and one that does not fit approves nothing."""
+    four, five = plant(4, 4), plant(4, 5)
+    memory = Memory(missing={f"x{number}": Absence(9, 0.0) for number in range(5)})
+    assert approval_id(four) != approval_id(five)
+    for found in (four, five):
+        right, wrong = (Overrides(approve=approval_id(one)) for one in (found, five if found is four else four))
+        assert judge(approve(memory, found, right), found, DEFAULTS, Overrides(), NOW).retire == found.missing
+        assert judge(approve(memory, found, wrong), found, DEFAULTS, Overrides(), NOW).retire == set()
