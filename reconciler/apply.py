@@ -8,12 +8,15 @@ that group's actions and nothing else.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from reconciler.errors import KsqlConflict, KsqlError, KsqlRefused, LeaseLost, ReconcilerError
-from reconciler.ksqldb.entities import Description
+from reconciler.errors import KsqlConflict, KsqlError, KsqlInUse, KsqlRefused, LeaseLost, ReconcilerError
+from reconciler.installation import NAME
+from reconciler.ksqldb.definition import Definition, definition_of
+from reconciler.ksqldb.entities import Description, QueryInfo
+from reconciler.ksqldb.ownership import Whose
 from reconciler.ksqldb.topology import Offset, Topology
 from reconciler.model import (
     Action,
@@ -22,7 +25,7 @@ from reconciler.model import (
     CreateStream,
     DropStream,
     PublishRegistry,
-    RebuildSharedStream,
+    RecordInstallation,
     RecreateStream,
     RemoveRegistry,
     RemoveService,
@@ -31,7 +34,7 @@ from reconciler.model import (
     UpdateService,
     WriteResult,
 )
-from reconciler.names import STREAM_PREFIX, GroupNames
+from reconciler.names import GroupNames
 from reconciler.platforms.base import Platform
 from reconciler.ports import Ksqldb
 
@@ -65,9 +68,10 @@ class Executor:
         self._ksqldb = ksqldb
         self._platform = platform
         self._topology = topology
+        self._began = False
         self._write: dict[type[Action], Callable[..., object]] = {
+            RecordInstallation: lambda action: platform.write_record(NAME, action.installation.fields, action.before),
             CreateSharedStream: self._create_shared,
-            RebuildSharedStream: self._rebuild_shared,
             CreateStream: self._create_stream,
             ReplaceStream: self._replace_stream,
             RecreateStream: self._recreate_stream,
@@ -90,15 +94,16 @@ class Executor:
         An unexpected exception fails its action, as any other error does.
         """
         broken: set[str | None] = set()
-        shared_broken = False
+        unrecorded = shared_broken = False
         for action in actions:
             blocked = action.group in broken if action.group is not None else False
-            if blocked or (shared_broken and isinstance(action, (CreateStream, RecreateStream))):
+            if blocked or unrecorded or (shared_broken and isinstance(action, (CreateStream, RecreateStream))):
                 result = Result(action, skipped=True)
             else:
                 result = self._one(action, held)
             if result.outcome is not WriteResult.OK:
                 broken.add(action.group)
+                unrecorded = unrecorded or isinstance(action, RecordInstallation)
                 shared_broken = shared_broken or isinstance(action, CreateSharedStream)
             yield result
 
@@ -114,32 +119,35 @@ class Executor:
         return Result(action)
 
     @cached_property
-    def _topics(self) -> frozenset[str]:
+    def _topics(self) -> Mapping[str, int]:
         return self._ksqldb.topics()
 
     def _create_shared(self, _: CreateSharedStream) -> None:
-        self._ksqldb.execute(self._topology.create_shared(self._offset(self._topology.shared_name.lower())))
-
-    def _rebuild_shared(self, action: RebuildSharedStream) -> None:
-        """Drop the readers, then the stream; nothing is dropped unless everything that reads it is ours."""
-        readers = self._prove_silent(action.name).constraints
-        for reader in readers:
-            found = self._describe(reader)
-            if not reader.startswith(STREAM_PREFIX) or not self._reads_shared(found) or _readers(found):
-                raise KsqlRefused(
-                    f"stream {action.name} has lost its query, and {reader}, which reads it, is in the way"
-                )
-        for reader in readers:
-            self._drop(reader, delete_topic=False)
-        self._drop(action.name, delete_topic=False)
+        """Create it under a number that no stream and no topic has had; topics outlive their streams."""
+        seen = [*(stream.name for stream in self._ksqldb.streams()), *self._topics]
+        following = self._topology.after(seen)
+        if following.generation > 1:
+            last = replace(following, generation=following.generation - 1)
+            found = self._ksqldb.describe_or_none(last.shared_name)
+            if (
+                found is not None
+                and _made_by_query(found)
+                and last.current({last.shared_name: found.statement}) == last
+            ):
+                raise KsqlConflict(f"stream {last.shared_name} is there after all, and has its query")
+        self._topology = following
+        self._ksqldb.execute(following.create_shared())
+        self._began = True
 
     def _create_stream(self, action: CreateStream) -> None:
-        """Start at the beginning, unless the topic is already there.
+        """Start at the beginning, unless the topic may have had what is there.
 
         With ``earliest`` nothing is lost between an asset's mapping and the creation of its stream; over an existing
-        topic it would write everything that the shared topic still holds a second time, into live clients.
+        topic it would write everything that the shared topic still holds a second time, into live clients. A shared
+        stream that was made just now holds nothing of before.
         """
-        self._create(action.names, self._offset(action.names.topic), None)
+        kept = action.names.topic in self._topics and not (self._began or action.starved)
+        self._create(action.names, "latest" if kept else "earliest", None)
 
     def _create(self, names: GroupNames, offset: Offset, retention_ms: int | None) -> None:
         """Create the stream, over a topic of another retention with that one: only Kafka can change it."""
@@ -151,28 +159,34 @@ class Executor:
                 raise
             self._ksqldb.execute(self._topology.create_group(names, offset, int(kept[1])))
 
-    def _offset(self, topic: str) -> Offset:
-        return "latest" if topic in self._topics else "earliest"
-
     def _replace_stream(self, action: ReplaceStream) -> None:
-        retention = action.retention_ms
-        if action.prove:
-            description = self._prove_silent(action.names.stream)
-            if not self._reads_shared(description):
-                raise KsqlRefused(f"stream {action.names.stream} exists and is not ours, not touched")
-            definition = self._topology.definition_of(description.statement)
-            retention = definition.retention_ms if definition else None
-            if definition and set(self._topology.group_differences(definition, action.names)) - {"filter"}:
-                self._recreate_stream(RecreateStream(action.names, action.why, retention))
-                return
-        self._ksqldb.execute(self._topology.replace_group(action.names, retention))
+        """Give a stream that has lost its query another one; first it is asked whether it has, and whose it is."""
+        definition = self._need_silent(action.names.stream)
+        if self._topology.group_differences(definition, action.names):
+            starved = not self._has_query(definition.source)
+            self._recreate_stream(RecreateStream(action.names, action.why, definition.retention_ms, starved=starved))
+            return
+        self._ksqldb.execute(self._topology.replace_group(action.names, definition.retention_ms))
 
-    def _prove_silent(self, name: str) -> Description:
-        """Ask ksqlDB directly whether the stream has lost its query."""
-        description = self._describe(name)
-        if description.write_queries:
+    def _need_silent(self, name: str) -> Definition:
+        description = self._ksqldb.describe_or_none(name)
+        if description is None:
+            raise KsqlConflict(f"stream {name} is gone")
+        if _made_by_query(description):
             raise KsqlConflict(f"stream {name} has its query after all")
-        return description
+        return self._need_group(description)
+
+    def _need_group(self, description: Description) -> Definition:
+        """Return the definition of a group's stream of ours."""
+        whose = self._topology.ownership(description.name, description.statement)
+        definition = definition_of(description.statement)
+        if whose.whose is not Whose.GROUP or definition is None:
+            raise KsqlRefused(f"stream {description.name} {whose.text}: not touched")
+        return definition
+
+    def _has_query(self, name: str) -> bool:
+        description = self._ksqldb.describe_or_none(name)
+        return description is not None and bool(_made_by_query(description))
 
     def _recreate_stream(self, action: RecreateStream) -> None:
         """Drop and create; what the lists said is asked again, for a list can be older than our own last write."""
@@ -181,12 +195,13 @@ class Executor:
         if not action.topic_gone and self._is_as_planned(action.names):
             raise KsqlConflict(f"stream {action.names.stream} is as it should be after all")
         self._drop(action.names.stream, delete_topic=False)
-        self._create(action.names, "latest", action.retention_ms)
+        self._create(action.names, "earliest" if action.starved else "latest", action.retention_ms)
 
     def _is_as_planned(self, names: GroupNames) -> bool:
         found = self._ksqldb.describe_or_none(names.stream)
-        definition = self._topology.definition_of(found.statement) if found and found.write_queries else None
-        return definition is not None and self._topology.group_matches(definition, names)
+        if found is None or not _made_by_query(found):
+            return False
+        return not self._topology.group_differences(self._need_group(found), names)
 
     def _resume_stream(self, action: ResumeStream) -> None:
         self._ksqldb.execute(self._topology.resume(action.query_id))
@@ -198,35 +213,36 @@ class Executor:
         """Drop a stream of ours that nobody reads.
 
         ``DROP ... DELETE TOPIC`` of a stream with readers is refused by the server and deletes the topic all the same
-        (measured), so its readers are asked for first.
+        (measured), so its readers are asked for first. A topic that another source is over stays.
         """
         description = self._ksqldb.describe_or_none(name)
         if description is None:
             return
-        if not (self._is_shared(description) or self._reads_shared(description)):
-            raise KsqlRefused(f"stream {name} is not ours, not touched")
+        whose = self._topology.ownership(name, description.statement)
+        if whose.whose not in (Whose.SHARED, Whose.GROUP):
+            raise KsqlRefused(f"stream {name} {whose.text}: not touched")
         readers = _readers(description)
         if readers:
-            raise KsqlRefused(f"stream {name} is read by {', '.join(readers)}: drop those first")
+            raise KsqlInUse(f"stream {name} is read by {', '.join(readers)}: drop those first")
+        writers = [query.id for query in description.write_queries if query not in _made_by_query(description)]
+        if writers:
+            raise KsqlInUse(f"stream {name} is also written by {', '.join(writers)}: terminate those first")
+        delete_topic = delete_topic and not self._is_shared_topic(name, description.topic)
         self._ksqldb.execute(self._topology.drop(name, delete_topic=delete_topic))
 
-    def _describe(self, name: str) -> Description:
-        description = self._ksqldb.describe_or_none(name)
-        if description is None:
-            raise KsqlConflict(f"stream {name} is gone")
-        return description
-
-    def _is_shared(self, description: Description) -> bool:
-        """Whether this is a shared stream of ours: by its name and by its form."""
-        return self._topology.makes_shared(description.name, description.statement)
-
-    def _reads_shared(self, description: Description) -> bool:
-        """Whether the stream's own definition reads from a shared stream of ours: lineage, not the name."""
-        return self._topology.reads_shared(description.statement)
+    def _is_shared_topic(self, name: str, topic: str) -> bool:
+        """Whether another stream or table is over the same topic."""
+        sources = (*self._ksqldb.streams(), *self._ksqldb.tables())
+        return any(one.topic == topic and one.name != name for one in sources)
 
     def _publish(self, action: PublishRegistry) -> None:
         document = action.document
         self._platform.publish_registry(document.canonical(), document.revision, action.sequence)
+
+
+def _made_by_query(description: Description) -> tuple[QueryInfo, ...]:
+    """Return the query that a source was made with, if it still runs; an INSERT INTO it is not that."""
+    return tuple(query for query in description.write_queries if query.text.lstrip()[:6].upper() != "INSERT")
 
 
 def _readers(description: Description) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from reconciler.settings import Policy, Settings, load
 _DEFAULTS = {
     "timeout": 300.0,
     "approve": "",
+    "adopt": "",
     "output": "text",
     "detailed_exitcode": False,
     "keep_streams": False,

@@ -16,7 +16,6 @@ from reconciler.model import (
     CreateService,
     Effect,
     PublishRegistry,
-    RebuildSharedStream,
     RecreateStream,
     ReplaceStream,
     ResumeStream,
@@ -69,8 +68,6 @@ class Contest:
         if action.effect is Effect.REMOVE:
             recent.pop(key, None)
             held.pop(key, None)
-            return Contest(recent, held)
-        if isinstance(action, RebuildSharedStream):  # the creation that follows counts
             return Contest(recent, held)
         before = recent.get(key)
         times = before.times if before is not None and before.desired == desired else ()

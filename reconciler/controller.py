@@ -12,20 +12,26 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from reconciler import guards
+from reconciler import guards, servers
 from reconciler.apply import Executor, Result
 from reconciler.backoff import Backoff, described
 from reconciler.changes import Changes
 from reconciler.contest import Contest
 from reconciler.deadline import Standing, with_deadline
-from reconciler.errors import ReconcilerError
+from reconciler.errors import KsqlError, ReconcilerError
+from reconciler.flow import FlowWatch
 from reconciler.grouping.base import GroupingStrategy
 from reconciler.guards import Memory, Overrides, Verdict
+from reconciler.installation import Claim, Installation, claim, new_id, parse, sift
+from reconciler.ksqldb.entities import QueryInfo
+from reconciler.ksqldb.ownership import Whose
 from reconciler.ksqldb.topology import Topology
+from reconciler.ksqldb.wire import stored
 from reconciler.latest import Latest
 from reconciler.leadership import Authority, Hold, Unopposed
 from reconciler.metrics import Metrics
@@ -39,6 +45,7 @@ from reconciler.model import (
     Part,
     Plan,
     PublishRegistry,
+    SourceState,
     UpdateService,
     WriteResult,
 )
@@ -46,6 +53,7 @@ from reconciler.observe import MapScan, look_at_source
 from reconciler.outcome import Outcome, explained, outcome_of, sentence_of
 from reconciler.pause import Pause, latest
 from reconciler.plan import make_plan
+from reconciler.plan_streams import offset_note
 from reconciler.platforms.base import Platform, PlatformState
 from reconciler.ports import Ksqldb
 from reconciler.registry import revision_of
@@ -56,6 +64,7 @@ from reconciler.strays import Strays
 from reconciler.survey import Survey, current_registry, survey
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,7 @@ class Controller:
         pause: the pause that was seen last.
         pretends: writes reach nobody (a dry run), so nothing may be said to have been done.
         looks_once: there will be no other look, so nothing is left for it.
+        flow: watches whether events come through; None where it is not asked.
     """
 
     world: World
@@ -112,23 +122,27 @@ class Controller:
     pause: Pause | None = None
     pretends: bool = False
     looks_once: bool = False
+    flow: FlowWatch | None = None
 
     def __post_init__(self) -> None:
         """Prepare the reader of groups."""
         world = self.world
+        self._fresh_id = new_id()
+        self._claim = Claim(world.topology.installation)
+        self._recorded: Installation | None = None
         self._resynced = self.clocks.monotonic()
         self._survey, self._make_plan = Latest(survey), Latest(make_plan)
         self._changes = Changes()
+        self._collapsed = False
+        self._partitions: Mapping[str, int] = {}
         self._standing: Mapping[str, Standing] = {}
         self._strays = Strays(world.ksqldb, world.topology, self._unanswered, None if self.looks_once else 1)
         self._map = MapScan(world.strategy.read, self.clocks.monotonic)
         self._bugs: list[str] = []
-        self._unread = ""
 
     def cycle(self) -> Outcome:
         """Look at everything, decide, act (unless paused, or another operator does), and say so in one sentence."""
         self._bugs.clear()
-        self._unread = ""
         with bound_contextvars(reconcile_id=uuid.uuid4().hex[:8]), self.metrics.seconds.time():
             try:
                 outcome = self._cycle()
@@ -141,7 +155,7 @@ class Controller:
                 self.memory = self.memory.distrust()
                 self.bug(Part.CYCLE, error)
                 outcome = Outcome(CycleResult.BUG, f"cycle ended by a bug: {type(error).__name__}: {error}")
-            outcome = outcome.with_troubles(self._unread, self._bugs)
+            outcome = outcome.with_bugs(self._bugs)
             with self._isolated(Part.REPORT):
                 self._record(outcome)
             return outcome
@@ -178,6 +192,9 @@ class Controller:
             self.metrics.surveyed(seen, plan)
         with self._isolated(Part.REPORT):
             self._changes.tell(plan)
+        if self.flow is not None:
+            with self._isolated(Part.REPORT):
+                self.flow.tick(seen, self.world.topology, self.clocks.monotonic())
         held = self.hold()
         if held is not None:
             waiting = f"{len(plan.actions)} {'write waits' if len(plan.actions) == 1 else 'writes wait'}"
@@ -216,10 +233,16 @@ class Controller:
         self.metrics.paused.set(self.pause is not None and self.pause.active(self.clocks.wall()))
         failures = self.world.ksqldb.failures
         resync = self._resync_is_due()
-        source, membership = look_at_source(self.world.ksqldb, self._map.read, topics=resync)
+        source, membership = look_at_source(
+            self.world.ksqldb, self._map.read, topics=resync, degraded=self._not_running
+        )
+        platform = self._bind(platform, source)
+        self._strays.topology = self.world.topology
         source = self._strays.look(source, membership)
         if resync:
             self._resynced = self.clocks.monotonic()
+        self._partitions = source.topics or self._partitions
+        source = replace(source, partitions=self._partitions)
         if self.world.ksqldb.failures != failures:
             self.memory = self.memory.distrust()  # a retry made a failed read good: not a healthy, agreeing read
         seen = self._survey(Observed(source, platform, membership), self.world.topology, self.world.settings)
@@ -229,38 +252,60 @@ class Controller:
         self.memory = guards.remember(self.memory, seen, self.world.topology, settings, now)
         self.memory = guards.approve(self.memory, seen, self.overrides)
         verdict = guards.judge(self.memory, seen, settings, self.overrides, now)
-        denied = frozenset(group for group in sorted(verdict.retire) if not self._may_retire(group))
-        verdict = guards.judge(self.memory, seen, settings, self.overrides, now)
-        return seen, replace(verdict, retire=verdict.retire - denied, drained=verdict.drained - denied)
+        due = guards.due(seen, verdict)
+        if due and not self.stopping() and self.hold() is None:
+            self._ask_directly(seen, due)
+        return seen, guards.judge(self.memory, seen, settings, self.overrides, now)
 
-    def _may_retire(self, group: str) -> bool:
-        """Ask directly whether a group has no members; without a clear answer it stays, and the others go on.
+    def _bind(self, platform: PlatformState, source: SourceState) -> PlatformState:
+        """Work with what is this installation's: its streams, the shared one that there is now, and its services."""
+        owner = self.world.settings.reconciler_owner
+        self._claim = claim(
+            platform, source.streams, owner, fresh=self._fresh_id, known=self._recorded, adopt=self.overrides.adopt
+        )
+        self._recorded = parse(self._claim.before) or self._recorded
+        topology = replace(self.world.topology, installation=self._claim.installation)
+        made = {name: query.text if (query := source.queries.get(name)) else None for name in source.streams}
+        self.world = replace(self.world, topology=topology.current(made))
+        return sift(platform, owner, self._claim.installation)
 
-        A question that ksqlDB does not answer is a failed read: all counts start again.
-        """
-        if self.stopping() or group not in self.memory.missing:
-            return False
+    def _ask_directly(self, seen: Survey, groups: frozenset[str]) -> None:
+        """Ask the last question before removals, once for all of ``groups``; without a complete answer none goes."""
+        direct, doubt = None, ""
         try:
-            if not self.world.strategy.has_members(group):
-                return True
-        except ReconcilerError as error:
-            self.memory = self.memory.distrust()
-            self._unread = f"the last question before group {group} is removed failed: {error}"
-            self.metrics.read_failed(error)
-        except Exception as error:  # noqa: BLE001 - nothing is removed without an answer; the other groups go on
-            self.memory = self.memory.forget(group)
+            direct = self.world.strategy.read_directly(self.memory.largest or 0)
+        except KsqlError as error:
+            doubt = str(error)
+        except Exception as error:  # noqa: BLE001 - nothing is removed without an answer; the rest goes on
             self.bug(Part.QUESTION, error)
-        else:
-            self.memory = self.memory.forget(group)
-            log.warning("group has members after all", group=group)
-            self.metrics.blocked.labels(BlockReason.QUESTION).inc()
-        return False
+            doubt = described(error)
+        before, self.memory = self.memory, guards.confirm(self.memory, seen, groups, direct, doubt)
+        kept = sorted(before.missing.keys() - self.memory.missing.keys())
+        if kept:
+            self.metrics.blocked.labels(BlockReason.QUESTION).inc(len(kept))
+            log.warning(
+                "groups are kept by the last question", groups=kept, reason=self.memory.doubt or "they have members"
+            )
+
+    def _not_running(self, queries: tuple[QueryInfo, ...]) -> str:
+        """Say which query that groups depend on does not run on every ksqlDB server."""
+        topology = self.world.topology
+        tables = {stored(self.world.strategy.lookup().table), stored(topology.join_table)}
+        return servers.not_running(
+            queries,
+            tables,
+            lambda query: any(topology.ownership(sink, query.text).whose in _MADE for sink in query.sinks),
+        )
 
     def _note_collapse(self, seen: Survey) -> None:
-        before, now = self.memory.assets, seen.observed.membership.assets
-        if guards.has_collapsed(before, now, self.world.settings):
-            self.metrics.blocked.labels(BlockReason.COLLAPSE).inc()
+        before, now = self.memory.largest, seen.observed.membership.assets
+        if not guards.has_collapsed(before, now, self.world.settings):
+            self._collapsed = False
+            return
+        self.metrics.blocked.labels(BlockReason.COLLAPSE).inc()
+        if not self._collapsed:
             log.warning("the map lost many assets at once, absences are counted again", before=before, now=now)
+        self._collapsed = True
 
     def _resync_is_due(self) -> bool:
         """Whether this look lists the topics too, which no other read tells: every `RESYNC_INTERVAL`."""
@@ -272,9 +317,13 @@ class Controller:
         Raises:
             ReconcilerError: that could not be read.
         """
-        plan = self._make_plan(seen, verdict, self._facts(seen, None))
+        plan = self._make_plan(seen, verdict, self._facts(seen))
         if any(isinstance(action, (CreateSharedStream, CreateStream)) for action in plan.actions):
-            plan = self._make_plan(seen, verdict, self._facts(seen, self._query_limit()))
+            most, offset = self._asked(self.world.ksqldb.query_limit), self._asked(self.world.ksqldb.offset_reset)
+            facts = self._facts(seen, most, offset or "")
+            plan = self._make_plan(seen, verdict, facts)
+            for note in offset_note(plan.actions, facts):
+                log.warning(note)
         if self.pause is not None and self.pause.active(self.clocks.wall()):
             self._standing = {}  # what may not be written cannot get on
             return replace(plan, notes=(*plan.notes, self.pause.text))
@@ -282,16 +331,17 @@ class Controller:
         plan, self._standing = with_deadline(plan, self._standing, now, at, limit)
         return plan
 
-    def _query_limit(self) -> int | None:
+    def _asked(self, ask: Callable[[], T]) -> T | None:
+        """Return what the server says of its settings, which it checks by itself, too."""
         try:
-            return self.world.ksqldb.query_limit()
+            return ask()
         except ReconcilerError:
             raise
-        except Exception as error:  # noqa: BLE001 - ksqlDB itself refuses what is over its limit
+        except Exception as error:  # noqa: BLE001 - a plan is made without it
             self.bug(Part.PLAN, error)
             return None
 
-    def _facts(self, seen: Survey, query_limit: int | None) -> Facts:
+    def _facts(self, seen: Survey, query_limit: int | None = None, offset_reset: str = "") -> Facts:
         return Facts(
             settings=self.world.settings,
             topology=self.world.topology,
@@ -302,6 +352,9 @@ class Controller:
             query_limit=query_limit,
             waiting=self.backoff.waiting(self.clocks.monotonic()),
             contested=self.contest.texts(self.clocks.monotonic()),
+            offset_reset=offset_reset,
+            claim=self._claim,
+            silent=self.flow.silent() if self.flow is not None else {},
         )
 
     def _aged(self, platform: PlatformState) -> frozenset[str]:
@@ -383,6 +436,8 @@ class Controller:
         return not self.backoff.failures.keys().isdisjoint(wanted)
 
 
+#: Streams of this installation, and of others: before the first look ours cannot be told from theirs.
+_MADE = (Whose.SHARED, Whose.GROUP, Whose.OTHER)
 #: A standby writes nothing: its reads prove nothing about the one that should.
 _NO_SUCCESS = (CycleResult.READ_ERROR, CycleResult.WRITE_ERROR, CycleResult.BUG, CycleResult.STANDBY)
 _WARNINGS = (CycleResult.READ_ERROR, CycleResult.REFUSED, CycleResult.WRITE_ERROR, CycleResult.BUG)

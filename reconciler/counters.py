@@ -43,8 +43,10 @@ class Counters(_Part):
     missing: Mapping[str, AbsenceCount]
     silent: Mapping[str, AbsenceCount]
     out_of_registry: Mapping[str, float]
-    assets: int | None
+    counts: tuple[tuple[float, int], ...]
+    servers: int
     queries: int
+    doubt: str
     backoff: Mapping[str, FailureCount]
     pause: Mapping[str, str] | None
 
@@ -64,8 +66,10 @@ def counters(controller: Controller) -> Counters:
         missing=ages(memory.missing),
         silent=ages(memory.silent),
         out_of_registry={text(group): max(0.0, now - since) for group, since in memory.unregistered.items()},
-        assets=memory.assets,
+        counts=tuple((max(0.0, now - when), number) for when, number in memory.counts),
+        servers=memory.servers,
         queries=memory.queries,
+        doubt=text(memory.doubt),
         backoff={
             text(key): FailureCount(times=one.times, seconds=max(0.0, one.until - now), error=text(one.text))
             for key, one in controller.backoff.failures.items()
@@ -85,8 +89,10 @@ def count_on(controller: Controller, counted: Counters) -> None:
         missing=since(counted.missing),
         silent=since(counted.silent),
         unregistered={group: now - age for group, age in counted.out_of_registry.items()},
-        assets=counted.assets,
+        counts=tuple((now - age, number) for age, number in counted.counts),
+        servers=counted.servers,
         queries=counted.queries,
+        doubt=counted.doubt,
     )
     controller.backoff = Backoff(
         {key: Failure(one.times, now + one.seconds, one.error) for key, one in counted.backoff.items()}

@@ -32,10 +32,10 @@ class Document(BaseModel):
 
 
 class ItemDocument(Document):
-    """One group, or one of the services that belong to none."""
+    """One group, or a service or stream that belongs to none."""
 
-    group: str | None = Field(description="The group's value in the UNS; null for a service of no group.")
-    title: str = Field(description="As plans show it: `group Weld`, `service ofa_state_api`.")
+    group: str | None = Field(description="The group's value in the UNS; null for what belongs to no group.")
+    title: str = Field(description="As plans show it: `group Weld`, `service ofa_state_api`, `stream OFA_...`.")
     condition: Condition = Field(description="How it fares.")
     mark: Literal["+", "~", "!", "-", "?", "x"] | None = Field(
         description="What a plan does about it: create, update, repair, remove, wait, conflict; null: nothing."
@@ -84,7 +84,7 @@ class PlanDocument(Document):
     settled: bool = Field(description="Nothing to do, on its way or left to ask; a conflict may still stand.")
     counts: dict[Condition, int] = Field(description="How many items have each condition.")
     actions: tuple[ActionDocument, ...] = Field(description="Every write, in order.")
-    items: tuple[ItemDocument, ...] = Field(description="One a group in order of names, then services of none.")
+    items: tuple[ItemDocument, ...] = Field(description="One a group in order of names, then what belongs to none.")
     registry: RegistryDocument
     refusals: tuple[RefusalDocument, ...] = Field(description="What safety rules said no to.")
     approval: str | None = Field(description="Id for `--approve`; null where no removals are refused.")
@@ -128,7 +128,7 @@ class StatusDocument(Document):
     schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="Of this document's form.")
     in_sync: bool = Field(description="Everything is as it should be, as far as the policy lets it.")
     counts: dict[Condition, int] = Field(description="How many items have each condition.")
-    items: tuple[ItemDocument, ...] = Field(description="One a group in order of names, then services of none.")
+    items: tuple[ItemDocument, ...] = Field(description="One a group in order of names, then what belongs to none.")
     assets: int = Field(description="Assets in the UNS map.")
     ungrouped: int = Field(description="Assets without a value at the grouping level.")
     registry: str | None = Field(description="Revision that is published; null before the first.")
@@ -182,7 +182,7 @@ def status_document(plan: Plan, survey: Survey, operator: OperatorDocument | Non
         registry=plan.registry_before,
         ksqldb=KsqldbDocument(
             version=source.version,
-            trouble=source.trouble or None,
+            trouble=source.unhealthy or None,
             kafka=survey.identity.kafka,
             ksqldb=survey.identity.ksqldb,
         ),
@@ -213,19 +213,19 @@ def _item(item: Item) -> ItemDocument:
         detail=item.detail or None,
         reason=item.reason,
         members=item.members,
-        stream=item.names.stream if item.names else None,
+        stream=item.names.stream if item.names else _of_kind("stream", item),
         topic=item.names.topic if item.names else None,
-        service=item.names.service if item.names else _service(item),
+        service=item.names.service if item.names else _of_kind("service", item),
         running=item.running,
         wanted=item.wanted,
         url=item.url,
     )
 
 
-def _service(item: Item) -> str | None:
-    """Return the service of an item that belongs to no group; it may be about something else, e.g. a stream."""
-    kind, _, name = item.title.partition(" ")
-    return name if item.group is None and kind == "service" else None
+def _of_kind(kind: str, item: Item) -> str | None:
+    """Return the name of a service or stream that belongs to no group."""
+    own = item.group is None and item.title.startswith(f"{kind} ")
+    return item.title.removeprefix(f"{kind} ") if own else None
 
 
 def text(raw: str) -> str:

@@ -118,6 +118,10 @@ class KsqlRefused(KsqlError):
     """Understood and refused: credentials, privileges, readers of a source, a limit."""
 
 
+class KsqlInUse(KsqlRefused):
+    """Others read a stream of ours or write into it, so it stays."""
+
+
 class KsqlInBandFailure(KsqlError):
     """An error object inside a body that came with status 200."""
 

@@ -7,11 +7,12 @@ stopped between them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 from reconciler.controller import World
+from reconciler.installation import NAME as INSTALLATION
 from reconciler.ksqldb.statement import Statement
 from reconciler.platforms.base import LiveRegistry, LiveService, Platform, PlatformState, Record, ServiceSpec
 from reconciler.ports import Ksqldb
@@ -85,8 +86,9 @@ class FencedPlatform:
         return self._inner.records()
 
     def write_record(self, name: str, fields: Mapping[str, str], before: Record | None) -> None:
-        """Write it."""
-        self._inner.write_record(name, fields, before)
+        """Write it; which installation this is, only the holder of the lease says."""
+        with self._writing() if name == INSTALLATION else nullcontext():
+            self._inner.write_record(name, fields, before)
 
     def remove_record(self, record: Record) -> None:
         """Remove it."""

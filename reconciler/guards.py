@@ -4,6 +4,10 @@ A read that looks perfect can be wrong: after a restart ksqlDB answers a complet
 stops, its list of queries shrinks; an aggregate can lose a row for good. So absence is believed only after several
 agreeing reads of a healthy server, spread over time, and never for many groups at once.
 
+Where several ksqlDB servers share the work, each holds a part of the UNS map: while one is away or joins, the others
+answer with their parts only (measured: up to 64 s, healthy all along). So the last question before a removal does not
+go to a server's state: `due` says for which groups it is asked, `confirm` what follows from the answer.
+
 `Memory` is all that is kept between cycles: counters, whose loss at a restart only makes the operator wait longer.
 """
 
@@ -14,10 +18,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from reconciler.ksqldb.topology import Topology
-from reconciler.model import Guard, Refusal
+from reconciler.model import Guard, Membership, Refusal
 from reconciler.registry import Identity
 from reconciler.settings import Policy, Settings
 from reconciler.survey import Published, StreamVerdict, Survey
+
+#: Seconds over which the UNS map is compared with its largest read: several times the longest partial answers seen.
+WINDOW = 300.0
 
 
 @dataclass(frozen=True)
@@ -36,25 +43,35 @@ class Memory:
         missing: groups that exist and that no asset belongs to.
         silent: streams whose query was not listed.
         unregistered: when each missing group was first seen out of the registry (monotonic seconds).
-        assets: rows of the last good read, None before the first.
+        counts: when (monotonic seconds) which numbers of assets were read within `WINDOW`; of them, those that no later
+            read reached, so the first is the largest.
+        servers: on how many ksqlDB servers queries ran at the last look; 0 before the first.
         queries: queries that were listed at the last look; while a server stops, there are fewer each time.
         approved: the missing groups of an approved plan.
+        doubt: why the last direct read of the map proved nothing; ``""`` where it did, or there was none.
     """
 
     missing: Mapping[str, Absence] = field(default_factory=dict)
     silent: Mapping[str, Absence] = field(default_factory=dict)
     unregistered: Mapping[str, float] = field(default_factory=dict)
-    assets: int | None = None
+    counts: tuple[tuple[float, int], ...] = ()
+    servers: int = 0
     queries: int = 0
     approved: frozenset[str] = frozenset()
+    doubt: str = ""
+
+    @property
+    def largest(self) -> int | None:
+        """The largest number of assets that was read within `WINDOW`; None before the first read."""
+        return self.counts[0][1] if self.counts else None
 
     def distrust(self) -> Memory:
         """Start all counts again: a read failed, or the server is not well."""
         return replace(self, missing={}, silent={})
 
-    def forget(self, group: str) -> Memory:
-        """Start the count of one group again: a direct question found a member."""
-        return replace(self, missing={name: seen for name, seen in self.missing.items() if name != group})
+    def forget(self, groups: Collection[str]) -> Memory:
+        """Start the counts of these groups again."""
+        return replace(self, missing={name: seen for name, seen in self.missing.items() if name not in groups})
 
 
 @dataclass(frozen=True)
@@ -64,6 +81,7 @@ class Overrides:
     allow_empty: bool = False
     accept_identity: bool = False
     approve: str = ""
+    adopt: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,21 +124,24 @@ def remember(memory: Memory, survey: Survey, topology: Topology, settings: Setti
         settings: `PRUNE_MAX_FRACTION` says which loss of rows is a collapse.
         now: monotonic seconds, so that a change of the wall clock ends no grace time.
     """
-    assets, queries = survey.observed.membership.assets, len(survey.observed.source.queries)
+    source, membership = survey.observed.source, survey.observed.membership
     silent = _silent(memory, survey, topology, now)
-    if not survey.observed.membership.fresh and not survey.observed.source.trouble:
-        return replace(memory, missing=_still(memory.missing, survey.missing), silent=silent, queries=queries)
-    if survey.observed.source.trouble or has_collapsed(memory.assets, assets, settings):
-        return replace(memory.distrust(), assets=assets, queries=queries)
+    moved = memory.servers not in (0, source.servers)  # one joined or left: what each holds is moving
+    before, memory = memory, replace(memory, queries=len(source.queries), servers=source.servers)
+    if not membership.fresh and not source.unhealthy and not moved:
+        return replace(memory, missing=_still(memory.missing, survey.missing), silent=silent)
+    if membership.fresh:
+        memory = replace(memory, counts=_windowed(before.counts, membership.assets, now, settings))
+    if source.unhealthy or moved or has_collapsed(before.largest, membership.assets, settings):
+        return memory.distrust()
     out = {group for group in survey.missing if survey.owned[group].url is None}
     return replace(
         memory,
         missing=_counted(memory.missing, survey.missing, now),
         silent=silent,
         unregistered={group: memory.unregistered.get(group, now) for group in sorted(out)},
-        assets=assets,
-        queries=queries,
         approved=memory.approved & survey.missing,
+        doubt=memory.doubt if survey.missing else "",
     )
 
 
@@ -132,6 +153,15 @@ def _silent(memory: Memory, survey: Survey, topology: Topology, now: float) -> M
         silent.add(topology.shared_name)
     shrinks = len(survey.observed.source.queries) < memory.queries
     return _counted({} if shrinks else memory.silent, silent, now)
+
+
+def _windowed(
+    before: tuple[tuple[float, int], ...], assets: int, now: float, settings: Settings
+) -> tuple[tuple[float, int], ...]:
+    """Add a number of assets; the last one stays however old it is, for reads may be further apart than the window."""
+    oldest, last = now - max(WINDOW, 2 * settings.prune_grace), before[-1:]
+    kept = [one for one in before if one[1] > assets and (one[0] >= oldest or one in last)]
+    return (*kept, (now, assets))
 
 
 def _still(before: Mapping[str, Absence], missing: Collection[str]) -> Mapping[str, Absence]:
@@ -146,6 +176,9 @@ def judge(memory: Memory, survey: Survey, settings: Settings, overrides: Overrid
     refusals = [*stops]
     if trouble:
         refusals.append(Refusal(Guard.HEALTH, f"ksqlDB is not well: {trouble}; no statements, no removals until it is"))
+    elif survey.observed.source.degraded:
+        why = survey.observed.source.degraded
+        refusals.append(Refusal(Guard.HEALTH, f"ksqlDB is degraded: {why}; no removals until it runs on every server"))
     over = "" if survey.observed.membership.unknown_level else _over_budget(memory, survey, settings)
     approval = approval_id(survey) if over else ""
     if over:
@@ -153,7 +186,8 @@ def judge(memory: Memory, survey: Survey, settings: Settings, overrides: Overrid
     ripe = frozenset(group for group in survey.missing if _ripe(memory.missing.get(group), settings, now))
     # A stream that has not been asked whose it is may be one more group that is missing.
     complete = survey.observed.membership.fresh and not survey.observed.source.unasked
-    free = complete and not (over or trouble or stops or settings.reconcile_policy is not Policy.SYNC)
+    unhealthy = survey.observed.source.unhealthy
+    free = complete and not (over or unhealthy or stops or settings.reconcile_policy is not Policy.SYNC)
     retire = ripe if free else frozenset()
     return Verdict(
         refusals=tuple(refusals),
@@ -165,6 +199,33 @@ def judge(memory: Memory, survey: Survey, settings: Settings, overrides: Overrid
         held=bool(over) or settings.reconcile_policy is not Policy.SYNC,
         approval=approval,
     )
+
+
+def due(survey: Survey, verdict: Verdict) -> frozenset[str]:
+    """Return the groups of which something is removed next: nothing is, while a group is being drained."""
+    owned = survey.owned
+    return frozenset(
+        group
+        for group in verdict.retire
+        if owned[group].url is not None or owned[group].service is None or group in verdict.drained
+    )
+
+
+def confirm(memory: Memory, survey: Survey, groups: Collection[str], direct: Membership | None, doubt: str) -> Memory:
+    """Take the answer to the last question: groups that have members, or may have, are counted from the start again.
+
+    Args:
+        memory: of this look.
+        survey: of this look; a group that it found must be in a complete answer too.
+        groups: that the question was for, see `due`.
+        direct: the whole map, read from Kafka; None where it was not answered completely.
+        doubt: why not.
+    """
+    lost = survey.observed.membership.groups.keys() - direct.groups.keys() if direct is not None else set()
+    if lost:
+        doubt = f"it does not have group {min(lost)}, which ksqlDB has"
+    kept = groups if direct is None or lost else [group for group in groups if group in direct.groups]
+    return replace(memory.forget(kept), doubt=doubt)
 
 
 def approve(memory: Memory, survey: Survey, overrides: Overrides) -> Memory:
@@ -253,9 +314,13 @@ def _why_waiting(memory: Memory, group: str, settings: Settings, now: float, ove
     if settings.reconcile_policy is not Policy.SYNC:
         return f"no assets; kept because RECONCILE_POLICY={settings.reconcile_policy}"
     seen = memory.missing.get(group)
+    doubt = f"; the last direct read of the UNS map proved nothing: {memory.doubt}" if memory.doubt else ""
+    last = memory.counts[-1][1] if memory.counts else 0
+    if seen is None and has_collapsed(memory.largest, last, settings):
+        return f"no assets, but the map fell from {memory.largest} to {last} assets: counting starts when that lasts"
     if seen is None:
-        return "no assets; counting starts when ksqlDB answers well"
+        return f"no assets; counting starts when ksqlDB answers well{doubt}"
     waited = min(now - seen.since, settings.prune_grace)
     text = f"missing {min(seen.reads, settings.prune_reads)}/{settings.prune_reads} reads, "
-    text += f"{waited:.0f} s of {settings.prune_grace:.0f} s"
+    text += f"{waited:.0f} s of {settings.prune_grace:.0f} s{doubt}"
     return f"{text}; held by the budget" if over else text

@@ -8,8 +8,8 @@ else's, or was changed by somebody: it is shown and never touched.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from reconciler.ksqldb.statement import Statement
 from reconciler.ksqldb.topology import PROPERTIES
 from reconciler.ksqldb.wire import identifier, literal, stored
 from reconciler.model import Query
-from reconciler.settings import Settings
+from reconciler.settings import Settings, masked, without_user
 
 #: Inside and outside, of the router and of every other service.
 PORT = 5555
@@ -81,6 +81,8 @@ class OldService:
         running: tasks that run.
         wanted: tasks asked for.
         odd: in what it is not the old system's; ``""`` where it is in everything. Only such a one is ever written.
+        networks: names of those that it is in.
+        variables: of its environment.
     """
 
     id: str
@@ -92,6 +94,33 @@ class OldService:
     running: int
     wanted: int
     odd: str = ""
+    networks: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+def elsewhere(service: OldService, settings: Settings, groups: Collection[str] | None) -> str:
+    """Say in what a service is of another plant's old system; ``""`` where it is of ours.
+
+    Args:
+        service: with a name of the old system.
+        settings: of the new system.
+        groups: that the UNS map names; None where it was not asked.
+    """
+    said = service.variables
+    if settings.docker_network not in service.networks:
+        return f"its network is {', '.join(service.networks) or 'none'}, not {settings.docker_network} (DOCKER_NETWORK)"
+    if said.get("KAFKA_BROKER", settings.kafka_broker) != settings.kafka_broker:
+        return f"its KAFKA_BROKER is {masked(said['KAFKA_BROKER'])}, not {settings.kafka_broker}"
+    ksqldb = said.get("KSQLDB_URL", settings.url_for_services)
+    if _address(ksqldb) not in (_address(settings.url_for_services), _address(settings.ksqldb_url)):
+        return f"its KSQLDB_URL is {masked(ksqldb)}, not {settings.url_for_services}"
+    if service.role is Role.GROUP and groups is not None and service.group is not None and service.group not in groups:
+        return f"the UNS map names no group {service.group!r}"
+    return ""
+
+
+def _address(url: str) -> str:
+    return without_user(url).rstrip("/")
 
 
 class OldServices(Protocol):
@@ -185,8 +214,8 @@ def _select(group: str, name: str, settings: Settings, retention_ms: int | None 
 def create(group: str, name: str, settings: Settings, retention_ms: int | None = None) -> Statement:
     """Return the statement that makes a group's old stream under a name, over its topic as it is.
 
-    It starts at the end of its source: what came before is in the topic already.
+    It names no offset: then it begins with the events of now, for what came before is in the topic already, and with
+    the whole map. An explicit ``latest`` would count for the map too, which would be empty to it (measured).
     """
-    properties = {"ksql.streams.auto.offset.reset": "latest", **PROPERTIES}
     text = _select(group, name, settings, retention_ms)
-    return Statement(text, properties, "create", name, f"stream/`{name}`/create")
+    return Statement(text, dict(PROPERTIES), "create", name, f"stream/`{name}`/create")

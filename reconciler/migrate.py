@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
 from reconciler.controller import Controller, World
 from reconciler.desired import routing_layer_name, state_api_name
 from reconciler.errors import KsqlError
+from reconciler.installation import NAME, parse, sift
+from reconciler.ksqldb.topology import OFFSET_RESET
 from reconciler.legacy import (
     PORT,
     OldService,
@@ -23,6 +25,7 @@ from reconciler.legacy import (
     OldStream,
     Role,
     create,
+    elsewhere,
     is_old,
     old_streams,
     original_name,
@@ -51,11 +54,13 @@ class Front:
         settings: of the new system.
         platform: what is the new system's there.
         services: with names of the old system, the odd ones too.
+        others: services of another plant's old system, each with the reason: none of our business.
     """
 
     settings: Settings
     platform: PlatformState
     services: tuple[OldService, ...]
+    others: tuple[tuple[OldService, str], ...]
 
     @property
     def touchable(self) -> tuple[OldService, ...]:
@@ -132,8 +137,9 @@ class Scene(Front):
 
     @property
     def read_on(self) -> tuple[OldStream, ...]:
-        """Streams that an odd group service may live on: of its group, or any where its variables name none."""
+        """Streams that an odd group service, or another plant's, may live on: of its group, or any if it names none."""
         odd = {one.group for one in self.services if one.odd and one.role is Role.GROUP}
+        odd |= {one.group for one, _ in self.others if one.role is Role.GROUP}
         return tuple(one for one in self.streams if None in odd or one.group in odd)
 
     @property
@@ -174,12 +180,14 @@ def look(controller: Controller, old: OldServices) -> Scene:
         StepRefused: a rule stops everything, for example because another cluster answers.
     """
     survey, verdict = controller.look()
-    if verdict.stopped:
-        raise StepRefused("; ".join(refusal.text for refusal in verdict.refusals if refusal.stops))
     settings = controller.world.settings
     plan = controller.plan(survey, verdict)
+    stops = [refusal.text for refusal in plan.refusals if refusal.stops]
+    if stops:
+        raise StepRefused("; ".join(stops))
     streams = old_streams(survey.observed.source.queries, settings)
-    return Scene(settings, survey.observed.platform, old.observe(), plan, survey, streams)
+    services, others = _ours(old, settings, survey.observed.membership.groups)
+    return Scene(settings, survey.observed.platform, services, others, plan, survey, streams)
 
 
 def look_at_front(world: World, old: OldServices) -> Front:
@@ -188,7 +196,18 @@ def look_at_front(world: World, old: OldServices) -> Front:
     Raises:
         PlatformError: the read failed or was not complete.
     """
-    return Front(world.settings, world.platform.observe(), old.observe())
+    services, others = _ours(old, world.settings, None)
+    platform = world.platform.observe()
+    installation = parse(platform.records.get(NAME)) or world.topology.installation
+    return Front(world.settings, sift(platform, world.settings.reconciler_owner, installation), services, others)
+
+
+def _ours(
+    old: OldServices, settings: Settings, groups: Collection[str] | None
+) -> tuple[tuple[OldService, ...], tuple[tuple[OldService, str], ...]]:
+    """Tell the old system that this one follows from that of another plant in the same Swarm."""
+    judged = [(one, elsewhere(one, settings, groups)) for one in old.observe()]
+    return tuple(one for one, why in judged if not why), tuple((one, why) for one, why in judged if why)
 
 
 def start(scene: Scene, world: World, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
@@ -206,6 +225,8 @@ def start(scene: Scene, world: World, sleep: Callable[[float], None] = time.slee
         )
     for stream in scene.in_the_way:
         _need_untouched(world, stream)
+    if scene.in_the_way:
+        _need_offset(world)
     there = {stream.name for stream in scene.stand_ins}
     for stream in scene.in_the_way:
         name = stand_in_name(stream.group, scene.settings)
@@ -296,6 +317,8 @@ def give_names_back(scene: Scene, world: World, sleep: Callable[[float], None] =
     if not scene.is_torn_down:
         return
     _need_health(scene)
+    if back:
+        _need_offset(world)
     for stream in back:
         _need_untouched(world, stream)
         _create(world, stream.group, original_name(stream.group))
@@ -340,13 +363,27 @@ def remove_old(scene: Scene, world: World, old: OldServices) -> Iterator[str]:
         world.ksqldb.execute(world.topology.drop(stream.name, delete_topic=scene.settings.delete_topics))
         yield f"dropped stream {stream.name}" + (f" and topic {stream.topic}" if scene.settings.delete_topics else "")
     for stream in scene.read_on:
-        yield f"kept stream {stream.name}: an old group service that somebody changed may read {stream.topic}"
+        yield f"kept stream {stream.name}: an old group service that is left may read {stream.topic}"
 
 
 def _need_health(scene: Scene) -> None:
     trouble = scene.survey.observed.source.trouble
     if trouble:
         raise StepRefused(f"ksqlDB is not well: {trouble}")
+
+
+def _need_offset(world: World) -> None:
+    """Refuse to make a join over a topic that exists where the server's own offset counts for it."""
+    offset = world.ksqldb.offset_reset()
+    effects = {
+        "latest": "the stream would drop every event until each asset is mapped again",
+        "earliest": f"the stream would write all that {world.settings.ksqldb_assets_stream} still holds once more",
+    }
+    if offset in effects:
+        raise StepRefused(
+            f"ksqlDB's own {OFFSET_RESET}={offset} counts for every new join, and {effects[offset]}: take it out of "
+            "the server's settings"
+        )
 
 
 def _need_ready(scene: Scene) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import ClassVar
 
+from reconciler.installation import Installation
 from reconciler.names import GroupNames
-from reconciler.platforms.base import Drift, LiveRegistry, LiveService, PlatformState, ServiceSpec
+from reconciler.platforms.base import Drift, LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
 from reconciler.registry import Identity, Registry
 
 
@@ -61,13 +63,18 @@ class SourceState:
         identity: the Kafka cluster and the ksqlDB service that answered.
         version: of the server.
         trouble: why the server must not be given DDL now, nor believed about an absence; ``""`` when healthy.
+        degraded: why no absence may be believed now, although statements may be sent: a query of ours or of the UNS
+            map does not run on every server; ``""`` where all do.
+        servers: on how many ksqlDB servers queries run; 0 where it is not known.
         streams: by exact name.
         queries: persistent queries by the name of the stream or table they write.
-        topics: names of all Kafka topics; None where they were not read at this look.
+        topics: partitions of all Kafka topics, by name; None where they were not read at this look.
+        partitions: the same as of the last look that read them; of an earlier look they prove no absence.
         strays: the statements that made streams which no query writes and no asset's group has, by the stream's name;
             ``""`` for one that ksqlDB does not let us see.
         unasked: such streams whose statement is not known yet, each with the error of the last question; ``""`` for
             one that has not been asked.
+        inserts: statements of INSERT INTO queries, by the query's id: they read and write what others made.
     """
 
     identity: Identity
@@ -75,9 +82,24 @@ class SourceState:
     trouble: str
     streams: Mapping[str, Stream]
     queries: Mapping[str, Query]
-    topics: frozenset[str] | None = None
+    topics: Mapping[str, int] | None = None
     strays: Mapping[str, str] = field(default_factory=dict)
     unasked: Mapping[str, str] = field(default_factory=dict)
+    inserts: Mapping[str, str] = field(default_factory=dict)
+    degraded: str = ""
+    servers: int = 0
+    partitions: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def statements(self) -> Mapping[str, str]:
+        """Every statement that is known: by the source that it made, an INSERT INTO by its query's id."""
+        made = {name: query.text for name, query in self.queries.items()}
+        return {**self.strays, **made, **self.inserts}
+
+    @property
+    def unhealthy(self) -> str:
+        """Why no absence may be believed now; ``""`` when healthy."""
+        return self.trouble or self.degraded
 
 
 @dataclass(frozen=True)
@@ -115,11 +137,13 @@ class WriteResult(StrEnum):
 class Guard(StrEnum):
     """A safety rule that can refuse."""
 
+    INSTALLATION = "installation"
     IDENTITY = "identity"
     LEVEL = "level"
     EMPTY = "empty"
     BUDGET = "budget"
     HEALTH = "health"
+    OFFSET = "offset"
     LIMIT = "limit"
     SIZE = "size"
 
@@ -135,6 +159,7 @@ class BlockReason(StrEnum):
 class Reason(StrEnum):
     """Why an object has its condition, as one word that programs can compare."""
 
+    SILENT = "Silent"
     CONTESTED = "Contested"
     WRITE_FAILED = "WriteFailed"
     BUG = "InternalError"
@@ -181,8 +206,23 @@ class Action:
 
 
 @dataclass(frozen=True)
+class RecordInstallation(Action):
+    """Write down which installation this is, before anything carries its id."""
+
+    installation: Installation
+    before: Record | None
+    verb: ClassVar[str] = "record_installation"
+    effect: ClassVar[Effect] = Effect.PUBLISH
+
+    @property
+    def key(self) -> str:
+        """The installation."""
+        return f"installation {self.installation.id}"
+
+
+@dataclass(frozen=True)
 class CreateSharedStream(Action):
-    """Create the pre-join stream that all group streams read."""
+    """Create the pre-join stream that all group streams read; its number is chosen when the topics are known."""
 
     name: str
     verb: ClassVar[str] = "create_shared_stream"
@@ -191,26 +231,8 @@ class CreateSharedStream(Action):
 
     @property
     def key(self) -> str:
-        """The stream."""
-        return f"stream {self.name}"
-
-
-@dataclass(frozen=True)
-class RebuildSharedStream(Action):
-    """Drop a shared stream that has lost its query, and the group streams that read it: the next cycle makes all anew.
-
-    A join cannot be replaced in place, and a source cannot be dropped before its readers.
-    """
-
-    name: str
-    verb: ClassVar[str] = "rebuild_shared_stream"
-    effect: ClassVar[Effect] = Effect.UPDATE
-    on_ksqldb: ClassVar[bool] = True
-
-    @property
-    def key(self) -> str:
-        """The stream."""
-        return f"stream {self.name}"
+        """The stream, whatever its generation: each attempt and each new one is of the same object."""
+        return f"stream {re.sub(r'_[0-9]+$', '', self.name)}"
 
 
 @dataclass(frozen=True)
@@ -233,19 +255,18 @@ class StreamAction(Action):
 
 @dataclass(frozen=True)
 class CreateStream(StreamAction):
-    """Create a group's filter stream."""
+    """Create a group's filter stream; ``starved`` as in `RecreateStream`, of which this is the second half."""
 
+    starved: bool = False
     verb: ClassVar[str] = "create_stream"
     effect: ClassVar[Effect] = Effect.CREATE
 
 
 @dataclass(frozen=True)
 class ReplaceStream(StreamAction):
-    """Replace a group's filter in place, keeping its offsets; ``prove`` asks for lineage and silence first."""
+    """Give a group's stream that has lost its query another one; lineage and silence are asked for first."""
 
     why: str
-    prove: bool = False
-    retention_ms: int | None = None
     verb: ClassVar[str] = "replace_stream"
     effect: ClassVar[Effect] = Effect.UPDATE
 
@@ -254,12 +275,14 @@ class ReplaceStream(StreamAction):
 class RecreateStream(StreamAction):
     """Drop a group's stream and create it again over its topic, where replacing in place is impossible.
 
-    With ``topic_gone`` the reason is that its topic was not listed, which is asked again first.
+    With ``topic_gone`` the reason is that its topic was not listed, which is asked again first. With ``starved``
+    nothing fed it any more, so it starts at the beginning of its new source: it has had none of that.
     """
 
     why: str
     retention_ms: int | None = None
     topic_gone: bool = False
+    starved: bool = False
     verb: ClassVar[str] = "recreate_stream"
     effect: ClassVar[Effect] = Effect.UPDATE
 
@@ -410,10 +433,10 @@ class Condition(StrEnum):
 
 @dataclass(frozen=True)
 class Item:
-    """One line of a plan or status: a group, or one of the two services that belong to none.
+    """One line of a plan or status: a group, or a service or stream that belongs to none.
 
     Attributes:
-        title: ``group Weld``, ``service ofa_state_api``.
+        title: ``group Weld``, ``service ofa_state_api``, ``stream OFA_ASSETS_WITH_UNS_...``.
         condition: how it fares.
         mark: ``+ ~ ! - ? x`` or blank, as plans show it.
         detail: what is done about it, or why nothing is.

@@ -19,6 +19,51 @@ _PLAIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?")
 _OTHER = re.compile(r"[^A-Za-z0-9_-]")
 
 STREAM_PREFIX = "ASSET_STREAM_"
+#: Stands for the id of an installation whose objects were made before there were ids.
+LEGACY = "legacy"
+_SHARED = re.compile(
+    r"(?P<owner>[A-Z0-9_]+)_ASSETS_WITH_UNS_"
+    r"((?P<installation>[0-9A-F]{8})_(?P<digest>[0-9A-F]{8})_(?P<generation>[1-9][0-9]{0,17})|(?P<old>[0-9A-F]{8}))"
+)
+
+
+def folded(owner: str) -> str:
+    """Return an owner id as it begins the names of ksqlDB sources."""
+    return re.sub(r"[^A-Z0-9_]", "_", owner.upper())
+
+
+@dataclass(frozen=True)
+class SharedName:
+    """The name of a shared stream, taken apart: ``OFA_ASSETS_WITH_UNS_1A2B3C4D_0F0F0F0F_1``.
+
+    Attributes:
+        owner: whose it is, folded.
+        installation: id of the installation that made it, in lower case; `LEGACY` for a name that has none.
+        digest: hash of its definition.
+        generation: counts up with each one of the same definition; 0 for a name that has none.
+    """
+
+    owner: str
+    installation: str
+    digest: str
+    generation: int
+
+    @property
+    def text(self) -> str:
+        """The name as ksqlDB stores it."""
+        parts = (self.owner, "ASSETS_WITH_UNS", self.installation.upper(), self.digest, str(self.generation))
+        return "_".join(parts if self.installation != LEGACY else (*parts[:2], self.digest))
+
+    @staticmethod
+    @lru_cache(maxsize=4096)
+    def parse(name: str) -> SharedName | None:
+        """Take a name apart; None where it is not a shared stream's."""
+        found = _SHARED.fullmatch(name)
+        if found is None:
+            return None
+        if found["old"]:
+            return SharedName(found["owner"], LEGACY, found["old"], 0)
+        return SharedName(found["owner"], found["installation"].lower(), found["digest"], int(found["generation"]))
 
 
 def slug(group: str) -> str:

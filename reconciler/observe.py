@@ -9,6 +9,7 @@ from reconciler.ksqldb.entities import ERROR, Health, QueryInfo, ServerInfo
 from reconciler.model import Membership, Query, SourceState, Stream
 from reconciler.ports import Ksqldb
 from reconciler.registry import Identity
+from reconciler.servers import servers
 
 RUNNING = "RUNNING"
 #: A scan of the UNS map costs time with every asset (20,000: 0.2 s, 100,000: 1 s, measured), so the next one is not
@@ -47,7 +48,11 @@ class MapScan:
 
 
 def look_at_source(
-    ksqldb: Ksqldb, read: Callable[[], Membership], *, topics: bool = False
+    ksqldb: Ksqldb,
+    read: Callable[[], Membership],
+    *,
+    topics: bool = False,
+    degraded: Callable[[tuple[QueryInfo, ...]], str] = lambda _queries: "",
 ) -> tuple[SourceState, Membership]:
     """Read identity, health, streams, queries and the UNS map.
 
@@ -57,7 +62,8 @@ def look_at_source(
     Args:
         ksqldb: the server.
         read: reads the UNS map.
-        topics: list the Kafka topics too, to find streams whose topic somebody deleted.
+        topics: list the Kafka topics too, to find streams whose topic was deleted.
+        degraded: says from LIST QUERIES why no absence may be believed; ``""`` where one may.
 
     Raises:
         reconciler.errors.KsqlError: any read failed or was not complete.
@@ -66,14 +72,17 @@ def look_at_source(
     health = ksqldb.health()
     membership = read()
     streams = {stream.name: Stream(stream.name, stream.topic) for stream in ksqldb.streams()}
-    queries = _writers(ksqldb.queries())
+    listed = ksqldb.queries()
     state = SourceState(
         identity=Identity(kafka=info.kafka_cluster_id, ksqldb=info.ksql_service_id),
         version=info.version,
         trouble=trouble(info, health),
         streams=streams,
-        queries=queries,
+        queries=_writers(listed),
         topics=ksqldb.topics() if topics else None,
+        inserts={query.id: query.text for query in listed if query.text.lstrip()[:6].upper() == "INSERT"},
+        degraded=degraded(listed),
+        servers=servers(listed),
     )
     return state, membership
 

@@ -36,20 +36,14 @@ class Outcome:
     results: tuple[Result, ...] = ()
     error: ReconcilerError | None = None
 
-    def with_troubles(self, unread: str, bugs: Sequence[str]) -> Outcome:
-        """Say what failed without ending the cycle: a read that concerned one object, and unexpected exceptions."""
-        if self.plan is None or not (unread or bugs):
+    def with_bugs(self, bugs: Sequence[str]) -> Outcome:
+        """Name the unexpected exceptions that did not end the cycle."""
+        if self.plan is None or not bugs:
             return self
-        result, sentence = self.result, self.sentence
-        if unread:
-            result = CycleResult.READ_ERROR
-            sentence += f"; {unread}"
-        if bugs:
-            result = CycleResult.BUG
-            count = "1 internal error" if len(bugs) == 1 else f"{len(bugs)} internal errors"
-            sentence += f"; {count} (first: {bugs[0]})"
+        count = "1 internal error" if len(bugs) == 1 else f"{len(bugs)} internal errors"
         held = self.result in (CycleResult.PAUSED, CycleResult.STANDBY)
-        return replace(self, result=self.result if held else result, sentence=sentence)
+        result = self.result if held else CycleResult.BUG
+        return replace(self, result=result, sentence=f"{self.sentence}; {count} (first: {bugs[0]})")
 
     def cut_short(self, held: Hold | None) -> Outcome:
         """Say that writes were skipped because they may not be done any more."""

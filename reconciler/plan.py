@@ -20,6 +20,7 @@ from reconciler.desired import (
     state_api_spec,
 )
 from reconciler.guards import Verdict
+from reconciler.installation import Claim
 from reconciler.model import (
     Action,
     Condition,
@@ -31,13 +32,23 @@ from reconciler.model import (
     Item,
     Plan,
     Reason,
+    RecordInstallation,
     Refusal,
     RemoveService,
 )
 from reconciler.names import GroupNames
 from reconciler.plan_registry import fitting, next_registry, old_registries, publish
-from reconciler.plan_services import left_alone, routing_step, service_step
-from reconciler.plan_streams import old_shared, shared_actions, stream_step
+from reconciler.plan_services import left_alone, of_other_installations, routing_step, service_step
+from reconciler.plan_streams import (
+    check_offset,
+    kept_for_readers,
+    offset_note,
+    old_shared,
+    shared_actions,
+    shared_step,
+    stream_step,
+    waiting_for,
+)
 from reconciler.registry import revision_of
 from reconciler.settings import Policy, Settings
 from reconciler.steps import Facts, Isolated, Step, conflict, failing
@@ -57,11 +68,15 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
     """
     parts = Isolated(facts)
     ports = assign_ports(_published_services(survey, facts), survey.observed.platform.services, facts.settings)
-    shared = survey.shared
+    shared = check_offset(survey.shared, facts)
+    shared_now = parts.step(
+        Item(f"stream {facts.topology.shared_name}", Condition.DEGRADED),
+        lambda: shared_step(shared, shared_actions(verdict, shared, survey, facts), facts),
+    )
     steps = [
         parts.step(
             _described(Item("", Condition.DEGRADED), survey, names),
-            partial(_group_step, survey, verdict, facts, ports, shared, names),
+            partial(_group_step, survey, verdict, facts, ports, shared, shared_now.item, names),
         )
         for names in survey.wanted.values()
     ]
@@ -83,19 +98,21 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
         lambda: routing_step(survey, facts, registry),
     )
     actions = [
-        *shared_actions(verdict, shared, facts),
+        *shared_now.actions,
         *_all(steps),
         *state_api.actions,
         *publish(survey, registry),
         *routing.actions,
         *_all(leaving),
-        *parts.part("earlier shared streams", lambda: old_shared(survey, facts, shared), []),
+        *parts.part("earlier shared streams", lambda: old_shared(survey, facts, shared, _all(steps)), []),
         *parts.part("earlier registries", lambda: old_registries(survey, facts, registry), []),
     ]
     full = _no_room(actions, survey, facts)
     if full:
         actions = [action for action in actions if not isinstance(action, (CreateSharedStream, CreateStream))]
-    kept = () if verdict.stopped else _permitted(actions, verdict, facts.settings, _waiting(full, steps))
+    stopped = verdict.stopped or bool(facts.claim.refusal)
+    kept = () if stopped else _permitted(actions, verdict, facts.settings, _waiting(full, steps))
+    kept = kept if stopped else (*_record(kept, facts.claim), *kept)
     items = [_held(step, kept, facts.settings) for step in (*steps, *leaving)]
     items.sort(key=lambda item: item.group or "")
     before = published.groups if published else {}
@@ -105,19 +122,23 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
         items=(
             *items,
             *(_held(step, kept, facts.settings) for step in (state_api, routing) if step.item.detail != "-"),
+            *(_held(shared_now, kept, facts.settings),)[shared_now.item.condition is Condition.READY :],
         ),
         registry=registry,
         registry_before=revision_of(survey.published.live.data) if survey.published else None,
         added=tuple(sorted(after.keys() - before.keys())),
         removed=tuple(sorted(before.keys() - after.keys())),
-        refusals=(*verdict.refusals, *full, *too_large),
+        refusals=(*_unclaimed(facts.claim), *verdict.refusals, *_deaf(shared), *full, *too_large),
         approval=verdict.approval,
         notes=(
             *(f"{name}: {why}" for name, why in survey.unreadable.items()),
             *(f"{key}: {error}" for key, error in parts.left_out.items()),
-            *_failures_of_all(kept, (state_api, routing), facts),
+            *_failures_of_all(kept, (state_api, routing, shared_now), facts),
             *left_alone(survey, facts.settings),
             *_unknown_owners(survey.observed.source.unasked),
+            *of_other_installations(survey, facts.settings),
+            *kept_for_readers(survey),
+            *offset_note(kept, facts),
         ),
         unknown=len(survey.observed.source.unasked),
         bugs=tuple(parts.bugs),
@@ -142,6 +163,21 @@ def _unknown_owners(unasked: Mapping[str, str]) -> tuple[str, ...]:
     failed = [f"{name}: {error}" for name, error in sorted(unasked.items()) if error]
     why = f" (asking failed: {failed[0]})" if failed else ""
     return (f"Ownership of {streams} is unknown; deletions are suspended until it is determined{why}",)
+
+
+def _record(kept: Collection[Action], claim: Claim) -> tuple[Action, ...]:
+    """Write down which installation this is before anything carries its id; an id that nothing needs is not."""
+    if not (claim.due or (claim.provisional and kept)):
+        return ()
+    return (RecordInstallation(claim.installation, claim.before),)
+
+
+def _unclaimed(claim: Claim) -> tuple[Refusal, ...]:
+    return (Refusal(Guard.INSTALLATION, claim.refusal, stops=True),) if claim.refusal else ()
+
+
+def _deaf(shared: StreamCheck) -> tuple[Refusal, ...]:
+    return (Refusal(Guard.OFFSET, shared.detail),) if shared.verdict is StreamVerdict.REFUSED else ()
 
 
 def _held(step: Step, kept: Collection[Action], settings: Settings) -> Item:
@@ -195,7 +231,13 @@ def _permitted(
 
 
 def _group_step(
-    survey: Survey, verdict: Verdict, facts: Facts, ports: HostPorts, shared: StreamCheck, names: GroupNames
+    survey: Survey,
+    verdict: Verdict,
+    facts: Facts,
+    ports: HostPorts,
+    shared: StreamCheck,
+    shared_item: Item,
+    names: GroupNames,
 ) -> Step:
     stream = stream_step(survey, verdict, shared, names)
     service = service_step(survey, facts, group_spec(names, facts.settings, ports.of(names.service)))
@@ -210,19 +252,27 @@ def _group_step(
         item = replace(item, detail=_joined(stream.item.detail, service.item.detail))
     else:
         item = service.item
-    if shared.verdict is not StreamVerdict.IN_SYNC and stream.item.condition is not Condition.READY:
-        item = _behind_shared(item, facts)
-    return Step(_described(failing(item, actions, facts), survey, names), actions)
+    item = failing(item, actions, facts)
+    if stream.item.condition is Condition.PROGRESSING:
+        item = waiting_for(item, shared_item)
+    return Step(_described(_flowing(item, survey, facts, names), survey, names), actions)
 
 
-def _behind_shared(item: Item, facts: Facts) -> Item:
-    """Say why the shared stream cannot be made, which is what this group waits for."""
-    key = f"stream {facts.topology.shared_name}"
-    for texts, reason in ((facts.contested, Reason.CONTESTED), (facts.failures, Reason.WRITE_FAILED)):
-        if key in texts:
-            detail = f"the shared stream: {texts[key]}"
-            return replace(item, condition=Condition.DEGRADED, mark="!", detail=detail, reason=reason)
-    return item
+def _flowing(item: Item, survey: Survey, facts: Facts, names: GroupNames) -> Item:
+    """Say of a group that is in order otherwise that no events come out of its stream, or of the shared one."""
+    text = facts.silent.get("") or facts.silent.get(names.group)
+    if item.condition is not Condition.READY or not text:
+        return item
+    stream = facts.topology.shared_name if "" in facts.silent else names.stream
+    query = survey.observed.source.queries.get(stream)
+    cure = f"`TERMINATE {query.id};` in ksqlDB lets the operator make it again" if query else "it is made again"
+    return replace(
+        item,
+        condition=Condition.DEGRADED,
+        mark="!",
+        detail=f"Silent: stream {stream}: {text}; {cure}",
+        reason=Reason.SILENT,
+    )
 
 
 def _is_proven(survey: Survey, stream: Step, names: GroupNames) -> bool:

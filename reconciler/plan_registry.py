@@ -41,6 +41,7 @@ def next_registry(
         groups=urls,
         state_api=_state_url(facts.settings, ports),
         membership=facts.lookup,
+        installation=facts.topology.installation.id,
     )
 
 

@@ -20,6 +20,7 @@ _NAMED = 5
 
 def service_step(survey: Survey, facts: Facts, spec: ServiceSpec) -> Step:
     """What a service needs: to be created, to be repaired, or to be left alone."""
+    spec = replace(spec, installation=facts.topology.installation.id)
     live = survey.observed.platform.services.get(spec.name.casefold())
     item = Item(f"service {spec.name}", Condition.READY, wanted=spec.replicas)
     if live is None:
@@ -110,7 +111,8 @@ def routing_step(survey: Survey, facts: Facts, registry: Registry | None) -> Ste
     mounted = live.spec.configs if live and live.spec else ()
     if mounted and mounted != spec.configs and not _stale(survey, facts, mounted[0].name):
         patient = replace(spec, configs=mounted)
-        if live and live.spec and not drift(live.spec, patient):
+        # Its label restarts nothing, so it is no reason to renew the copy.
+        if live and live.spec and not drift(replace(live.spec, installation=""), patient):
             spec = patient
     return service_step(survey, facts, spec)
 
@@ -189,3 +191,15 @@ def left_alone(survey: Survey, settings: Settings) -> tuple[str, ...]:
     listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
     text = f"{count} our label under a name that is not ours (a copy, or another RESOURCE_PREFIX) and {verb} left alone"
     return (f"{text}: {listed}; docs/operations.md says how to remove {they}",)
+
+
+def of_other_installations(survey: Survey, settings: Settings) -> tuple[str, ...]:
+    """Name the services that carry our owner's label and the id of another installation."""
+    owner = f"{settings.reconciler_owner}, installation "
+    names = sorted(
+        live.name for live in survey.observed.platform.services.values() if (live.owner or "").startswith(owner)
+    )
+    if not names:
+        return ()
+    shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    return (f"of another installation with our owner id, and left alone: {shown}",)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from reconciler.ksqldb.entities import Description, Health, QueryInfo, ServerInfo, StreamInfo
@@ -41,11 +41,20 @@ class Ksqldb(Protocol):
     def query_limit(self) -> int | None:
         """How many persistent queries the server allows, None where it does not say."""
 
+    def offset_reset(self) -> str:
+        """Where the server begins a query that does not say so itself; ``""`` where it leaves that to Kafka."""
+
     def describe_or_none(self, name: str) -> Description | None:
         """One source, None where it does not exist."""
 
-    def topics(self) -> frozenset[str]:
-        """Names of all Kafka topics."""
+    def describe_extended(self, name: str) -> Description | None:
+        """One source with how far its queries have read, None where it does not exist."""
+
+    def sample(self, sql: str, columns: Sequence[Column], seconds: float) -> list[tuple[Any, ...]]:
+        """The rows that a push query with a LIMIT shows within so many seconds."""
+
+    def topics(self) -> Mapping[str, int]:
+        """How many partitions each Kafka topic has, by name."""
 
     def execute(self, statement: Statement) -> object:
         """Send one statement and wait until its outcome is known."""
@@ -59,8 +68,8 @@ class Ksqldb(Protocol):
     def level_names(self, table: str, key: str, assets: Sequence[str]) -> frozenset[str]:
         """The names of all UNS levels that these assets have."""
 
-    def group_has_members(self, table: str, key: str, level: Level, group: str) -> bool:
-        """Whether any asset has the value ``group`` at ``level``."""
+    def members_directly(self, table: str, key: str, level: Level, at_least: int) -> tuple[tuple[str, str | None], ...]:
+        """As ``members``, read from Kafka, whichever servers are there; at least so many assets, or an error."""
 
     def stop_waiting(self) -> None:
         """End all waiting for a statement's outcome now; safe in a signal handler."""

@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reconciler.errors import RegistryError
 from reconciler.ksqldb.failures import parse_json
-from reconciler.ksqldb.levels import JoinedLevels, Level, group_sql
+from reconciler.ksqldb.levels import JoinedLevels, Level
+from reconciler.ksqldb.wire import literal
 
 #: Swarm refuses a config of more than 1000 KiB (measured on engine 20.10; older ones took 500 KB).
 LIMIT_BYTES = 1000 * 1024
@@ -92,6 +93,7 @@ class Registry(BaseModel):
         groups: URL of each group's stream service, by the group's value.
         state_api: URL of the asset state service, None where it is not deployed.
         membership: how the proxy finds an asset's group.
+        installation: id of the installation that published it, None in a document of before there were ids.
     """
 
     model_config = _MODEL
@@ -102,6 +104,7 @@ class Registry(BaseModel):
     groups: dict[str, str] = Field(default_factory=dict)
     state_api: str | None = None
     membership: Membership
+    installation: str | None = None
 
     def canonical(self) -> bytes:
         """Return the bytes that are published: sorted keys, no blanks, UTF-8, a final newline.
@@ -110,7 +113,8 @@ class Registry(BaseModel):
             RegistryError: the document is larger than a Swarm config can be, or a reader would refuse it.
         """
         _check(self)
-        document = self.model_dump(exclude=None if self.replaces else {"replaces"})
+        without = {name for name in ("replaces", "installation") if not getattr(self, name)}
+        document = self.model_dump(exclude=without)
         try:
             data = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
         except UnicodeEncodeError as error:
@@ -217,10 +221,21 @@ _OLD_VALUE = re.compile(r"UNS_LEVELS\['((?:[^']|'')*)'\]")
 _OLD_SEPARATOR = re.compile(r"CONCAT\(UNS_LEVELS\['(?:[^']|'')*'\], '((?:[^']|'')*)', ")
 
 
+def _old_sql(level: Level) -> str:
+    """Return the SQL that documents had instead of levels; there a blank value was a group."""
+    if isinstance(level, str):
+        return f"UNS_LEVELS[{literal(level)}]"
+    values = [f"UNS_LEVELS[{literal(name)}]" for name in level.names]
+    present = f"({values[0]} IS NOT NULL)"
+    for value in values[1:]:
+        present = f"({present} AND ({value} IS NOT NULL))"
+    return f"CASE WHEN {present} THEN CONCAT({f', {literal(level.separator)}, '.join(values)}) END"
+
+
 def _upgraded(document: Any) -> Any:
     """Return a document in which the membership's SQL, as it was once published, is levels.
 
-    Only the text that ``group_sql`` makes of them is taken; any other SQL is left, and then the levels are missing.
+    Only the text that was once made of them is taken; any other SQL is left, and then the levels are missing.
     """
     source = document.get("membership") if isinstance(document, dict) else None
     if not isinstance(source, dict) or "levels" in source or not isinstance(source.get("group"), str):
@@ -233,6 +248,6 @@ def _upgraded(document: Any) -> Any:
     if not all(names) or not names or (len(names) == 1) is not (found is None):
         return document
     level: Level = names[0] if len(names) == 1 else JoinedLevels(tuple(names), separator)
-    if group_sql(level) != sql:
+    if _old_sql(level) != sql:
         return document
     return {**document, "membership": {**source, "levels": names, "separator": separator}}

@@ -168,7 +168,7 @@ def status_notes(plan: Plan, survey: Survey) -> list[str]:
     membership, source = survey.observed.membership, survey.observed.source
     notes = [
         f"ksqlDB {source.version}, kafka {survey.identity.kafka}, service id {survey.identity.ksqldb}: "
-        + (source.trouble or "well"),
+        + (source.unhealthy or "well"),
         f"{membership.assets} assets, {membership.ungrouped} without a group",
         f"registry {plan.registry_before or 'none'}",
     ]

@@ -206,6 +206,8 @@ class Settings(BaseSettings):
     """Seconds between two cycles when nothing happens."""
     resync_interval: Limit = 300.0
     """Seconds between two lists of the Kafka topics, which find a stream whose topic was deleted."""
+    flow_interval: Seconds = 60.0
+    """Seconds between two checks whether events come through the streams; `0s` switches them off."""
     progress_deadline: Seconds = 600.0
     """Seconds after which something that does not get on, and reports no error, is `Degraded`; 0: never."""
     reconcile_policy: Policy = Policy.SYNC

@@ -221,10 +221,10 @@ def _caption(shown: int, matching: int, there: int) -> str:
 def _row(item: ItemDocument, names: Mapping[str, str]) -> Row:
     sign = SIGNS[item.condition]
     counted = item.group is not None and item.condition is not Condition.CONFLICT
-    name = item.title.removeprefix("service ") if item.group is None else names[item.group]
+    name = item.title.partition(" ")[2] if item.group is None else names[item.group]
     members = str(item.members) if counted else "\N{EN DASH}"
     # Every group's address ends alike, which only makes it too long for its column; the JSON has all of it.
-    served = (item.url or item.service or "\N{EN DASH}").removesuffix("/asset_stream")
+    served = (item.url or item.service or item.stream or "\N{EN DASH}").removesuffix("/asset_stream")
     return Row(item, name, members, served, sign.symbol, sign.tone)
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from reconciler.backoff import described
-from reconciler.ksqldb.topology import Topology
+from reconciler.installation import Claim
+from reconciler.ksqldb.topology import UNBOUND, Topology
 from reconciler.model import Action, Bug, Condition, Item, Reason
 from reconciler.registry import Membership as Lookup
 from reconciler.settings import Settings
@@ -28,9 +29,13 @@ class Facts:
             is never the same twice, and a plan whose facts are the same is the same.)
         stalled: services of which nothing has moved for `PROGRESS_DEADLINE` although they are not as they should be.
         failures: the last error of every object whose write failed and is waited for.
+        silent: why streams are silent (see `reconciler.flow`), by group; that of the shared stream by "".
         query_limit: how many persistent queries ksqlDB allows; None where it was not asked or does not say.
         waiting: objects that are in back-off now.
         contested: why each object that another writer keeps changing is not written now.
+        offset_reset: with which offset the server begins every query that names none; ``""`` where it was not asked or
+            leaves that to Kafka.
+        claim: which installation this is, and whether that has to be written down.
     """
 
     settings: Settings
@@ -42,6 +47,9 @@ class Facts:
     query_limit: int | None = None
     waiting: frozenset[str] = frozenset()
     contested: Mapping[str, str] = field(default_factory=dict)
+    offset_reset: str = ""
+    claim: Claim = field(default_factory=lambda: Claim(UNBOUND))
+    silent: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

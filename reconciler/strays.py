@@ -12,6 +12,7 @@ from itertools import islice
 
 from reconciler.backoff import described
 from reconciler.errors import KsqlError, Retry
+from reconciler.ksqldb.ownership import Whose
 from reconciler.ksqldb.topology import Topology
 from reconciler.model import Membership, SourceState
 from reconciler.names import STREAM_PREFIX, names_of
@@ -30,7 +31,7 @@ class Strays:
 
     Attributes:
         ksqldb: is asked.
-        topology: tells what could be ours, and what is.
+        topology: tells what could be ours, and what is; that of this look.
         on_error: told when a question failed, once for each new error of a stream.
         at_once: how many are asked about at a look; None for all of them, where there will be no other look.
     """
@@ -80,7 +81,7 @@ class Strays:
             self.on_error(name, error)
 
     def _is_ours(self, name: str, text: str) -> bool:
-        return self.topology.reads_shared(text) or self.topology.makes_shared(name, text)
+        return self.topology.ownership(name, text).whose in (Whose.SHARED, Whose.GROUP)
 
     def _without_a_query(self, source: SourceState, membership: Membership) -> frozenset[str]:
         silent = [name for name in source.streams if name not in source.queries and self._could_be_ours(name)]

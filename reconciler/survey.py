@@ -1,18 +1,20 @@
 """What the observation means: which objects are ours, which belong to which group, and in what state. Pure.
 
-Ownership is by label and name for services and by *lineage* for streams: a stream is ours when its query reads from a
-shared stream with our prefix. Nothing else is ever changed or removed, whatever its name.
+Ownership is by labels and name for services, and by form and lineage for streams (`reconciler.ksqldb.ownership`).
+Nothing else is ever changed or removed, whatever its name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property, lru_cache
 
 from reconciler.desired import is_ours
 from reconciler.errors import RegistryError
+from reconciler.ksqldb.definition import definition_of, sources_of, target_of
+from reconciler.ksqldb.ownership import Whose
 from reconciler.ksqldb.topology import Topology
 from reconciler.model import Observed, SourceState
 from reconciler.names import STREAM_PREFIX, GroupNames, assign, names_of
@@ -27,21 +29,30 @@ class StreamVerdict(Enum):
     ABSENT = "absent"
     IN_SYNC = "in sync"
     PAUSED = "paused"
-    CHANGED = "changed"
     MOVED = "moved"
     SILENT = "silent"
     TOPICLESS = "topicless"
     FOREIGN = "foreign"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True)
 class StreamCheck:
-    """A verdict on one stream, what it rests on, the query's id, and the retention that its topic was made with."""
+    """A verdict on one stream.
+
+    Attributes:
+        verdict: its state.
+        detail: what that rests on.
+        query_id: of the query that writes it.
+        retention_ms: that its topic was made with.
+        starved: no query writes what it reads, or read before it was dropped, so nothing has come through since.
+    """
 
     verdict: StreamVerdict
     detail: str = ""
     query_id: str = ""
     retention_ms: int | None = None
+    starved: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,7 @@ class Survey:
         unreadable: registry documents that were passed over, with the reason.
         streams: what every wanted group's stream needs, by group.
         shared: what the shared stream needs.
+        readers: what others built on our streams, by name, each with those of ours that it reads or writes.
     """
 
     observed: Observed
@@ -84,6 +96,7 @@ class Survey:
     unreadable: Mapping[str, str]
     streams: Mapping[str, StreamCheck]
     shared: StreamCheck
+    readers: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def identity(self) -> Identity:
@@ -114,6 +127,7 @@ def survey(observed: Observed, topology: Topology, settings: Settings) -> Survey
         unreadable=unreadable,
         streams={group: check_stream(names, observed.source, topology) for group, names in wanted.items()},
         shared=check_shared(observed.source, topology),
+        readers=_readers(observed.source, topology),
     )
 
 
@@ -124,41 +138,73 @@ def check_stream(names: GroupNames, source: SourceState, topology: Topology) -> 
     was terminated (measured: for up to 70 s, with status RUNNING). LIST STREAMS stays complete to the end.
     """
     if names.stream not in source.streams:
-        return StreamCheck(StreamVerdict.ABSENT)
+        return StreamCheck(StreamVerdict.ABSENT, starved=_is_followed(source, topology))
     query = source.queries.get(names.stream)
     if query is None:
         return StreamCheck(StreamVerdict.SILENT, "no query writes it")
-    definition = topology.definition_of(query.text)
-    if definition is None or not topology.is_shared(definition.source):
-        return StreamCheck(StreamVerdict.FOREIGN, f"stream {names.stream} does not read from our shared stream")
+    whose, definition = topology.ownership(names.stream, query.text), definition_of(query.text)
+    if whose.whose is not Whose.GROUP or definition is None:
+        return StreamCheck(StreamVerdict.FOREIGN, f"stream {names.stream} {whose.text}")
     differences = topology.group_differences(definition, names)
-    retention = None if "topic" in differences else definition.retention_ms
-    # Only another filter can be replaced in place: another source, topic or column list is refused (measured).
-    if set(differences) - {"filter"}:
-        return StreamCheck(StreamVerdict.MOVED, _list(differences), query.id, retention)
-    if differences:
-        return StreamCheck(StreamVerdict.CHANGED, _list(differences), query.id, retention)
+    if differences:  # neither source nor topic can be replaced in place
+        retention = None if "topic" in differences else definition.retention_ms
+        starved = definition.source not in source.queries
+        return StreamCheck(StreamVerdict.MOVED, _list(differences), query.id, retention, starved)
+    retention = definition.retention_ms
     if source.topics is not None and source.streams[names.stream].topic not in source.topics:
         return StreamCheck(StreamVerdict.TOPICLESS, "its topic is gone", query.id, retention)
     if query.paused:
         return StreamCheck(StreamVerdict.PAUSED, "its query is paused", query.id)
-    return StreamCheck(StreamVerdict.IN_SYNC, "its query failed" if query.failed else "", query.id)
+    detail = "its query failed" if query.failed else _partitions(names, source, topology)
+    return StreamCheck(StreamVerdict.IN_SYNC, detail, query.id)
+
+
+def _partitions(names: GroupNames, source: SourceState, topology: Topology) -> str:
+    """Say that a topic was deleted and made again by Kafka, which it does with its own number of partitions.
+
+    Events go through it, but the stream could not be made again over it: ksqlDB refuses other partitions than those of
+    what it reads. What the topic held is gone already; still only a person deletes one.
+    """
+    shared, there = source.streams.get(topology.shared_name), source.streams[names.stream].topic
+    found, wanted = source.partitions.get(there), source.partitions.get(shared.topic if shared else "")
+    if found is None or wanted is None or found == wanted:
+        return ""
+    return (
+        f"its topic {there} has {found} of {wanted} partitions: it was deleted, and Kafka made it again; "
+        f"`DROP STREAM `{names.stream}` DELETE TOPIC;` in ksqlDB lets the operator make both again"
+    )
 
 
 def check_shared(source: SourceState, topology: Topology) -> StreamCheck:
-    """Compare the shared stream with what it should be; its name carries the hash of its definition."""
+    """Say what the shared stream needs that the groups are to read (`Topology.current`)."""
     name = topology.shared_name
     if name not in source.streams:
         return StreamCheck(StreamVerdict.ABSENT)
     query = source.queries.get(name)
     if query is None:
         return StreamCheck(StreamVerdict.SILENT, "no query writes it")
-    definition = topology.definition_of(query.text)
-    if definition is None or not topology.shared_matches(definition):
-        return StreamCheck(StreamVerdict.FOREIGN, f"stream {name} exists with another definition than ours")
     if query.paused:
         return StreamCheck(StreamVerdict.PAUSED, "its query is paused", query.id)
     return StreamCheck(StreamVerdict.IN_SYNC, "its query failed" if query.failed else "")
+
+
+def _is_followed(source: SourceState, topology: Topology) -> bool:
+    """Whether the groups are moving away from a shared stream that lost its query: it is dropped when all have."""
+    return any(topology.is_shared(one) for one in source.streams.keys() - {*source.queries, topology.shared_name})
+
+
+def _readers(source: SourceState, topology: Topology) -> Mapping[str, frozenset[str]]:
+    """Find what others built on streams of ours: sources made from them, queries that insert from or into them."""
+    statements = source.statements
+    whose = {name: topology.ownership(name, text).whose for name, text in statements.items()}
+    ours = {name for name, one in whose.items() if one in (Whose.SHARED, Whose.GROUP)}
+    ours |= {name for name in source.streams if name not in statements and topology.is_shared(name)}
+    found = {}
+    for name, text in statements.items():
+        touched = sources_of(text) | ({target_of(text)} if name in source.inserts else set())
+        if name not in ours and (touched & ours or whose[name] is Whose.READER):
+            found[name] = frozenset(one for one in touched if one in ours or topology.is_shared(one))
+    return found
 
 
 def _list(differences: tuple[str, ...]) -> str:
@@ -226,18 +272,18 @@ def _owned(
 def _owned_streams(source: SourceState, topology: Topology, known: Mapping[str, str]) -> Mapping[str, str]:
     """Map groups to those of our streams that exist.
 
-    Ours is what reads from a shared stream of ours, as its query says, or its own definition where it has lost that.
-    While neither is known it is ours only if a group that we know has its name. The group comes from that name, or
-    from the filter's literal.
+    What a stream is, its query says, or its own definition where it has lost that. While neither is known it is ours
+    only if a group that we know has its name.
     """
     found: dict[str, str] = {}
     for name in source.streams:
         if not name.startswith(STREAM_PREFIX):
             continue
         text = _made_by(name, source)
-        definition = topology.definition_of(text) if text else None
-        if definition is not None and topology.is_shared(definition.source):
-            found.setdefault(known.get(name) or definition.filter_literal or name, name)
+        group = topology.ownership(name, text).group if text else None
+        if group is not None:
+            # A twin in another case may have left it; it is that of the group that has the name today.
+            found.setdefault(known.get(name, group), name)
         elif text is None and name in known:
             found.setdefault(known[name], name)
     return found

@@ -7,12 +7,15 @@ goes last, and not before the streams: it says which cluster they are in.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from reconciler.apply import Executor, Result
 from reconciler.controller import World
 from reconciler.desired import is_ours
 from reconciler.errors import GuardRefusal, KsqlError, KsqlNotReady
 from reconciler.guards import another_cluster
+from reconciler.installation import NAME, claim, new_id, sift
+from reconciler.ksqldb.ownership import Whose
 from reconciler.model import Action, DropStream, Membership, RemoveRegistry, RemoveService, SourceState
 from reconciler.names import STREAM_PREFIX
 from reconciler.observe import look_at_source
@@ -45,14 +48,34 @@ def prove(world: World, *, accept_identity: bool = False) -> SourceState:
     return source
 
 
-def teardown(world: World, *, keep_streams: bool = False, accept_identity: bool = False) -> Iterator[Result]:
-    """Remove our services, streams and registry documents; yield what became of each.
-
-    Unless the streams are kept, `prove` comes first: here it is asked once more, when the services are gone already.
+def claimed(world: World, adopt: str = "", *, keep_streams: bool = False) -> World:
+    """Return the world with the streams and services of this installation for ours.
 
     Raises:
+        GuardRefusal: no record says which installation this is, and objects of our owner id are here.
+        KsqlError: the streams, of which one may have the adopted id, cannot be listed.
         PlatformError: the platform cannot be read.
     """
+    streams = [stream.name for stream in world.ksqldb.streams()] if adopt and not keep_streams else []
+    now = claim(world.platform.observe(), streams, world.settings.reconciler_owner, fresh=new_id(), adopt=adopt)
+    if now.refusal:
+        raise GuardRefusal(now.refusal)
+    return replace(world, topology=replace(world.topology, installation=now.installation))
+
+
+def teardown(
+    world: World, *, keep_streams: bool = False, accept_identity: bool = False, adopt: str = ""
+) -> Iterator[Result]:
+    """Remove our services, streams and registry documents; yield what became of each.
+
+    What is ours, `claimed` tells. Unless the streams are kept, `prove` comes first: here it is asked once more, when
+    the services are gone already.
+
+    Raises:
+        GuardRefusal: it is not known what is ours.
+        PlatformError: the platform cannot be read.
+    """
+    world = claimed(world, adopt, keep_streams=keep_streams)
     executor = Executor(world.ksqldb, world.platform, world.topology)
     yield from executor.apply(_services(world), lambda _action: False)
     left = False
@@ -69,18 +92,23 @@ def teardown(world: World, *, keep_streams: bool = False, accept_identity: bool 
         yield from executor.apply(registries, lambda _action: False)
 
 
-def remove_records(records: Records) -> None:
+def remove_records(records: Records, *, streams_left: bool) -> None:
     """Remove what operators agreed on; those that still run keep to a pause that they have seen.
+
+    Which installation this is stays known while streams carry its id: nobody else may touch them.
 
     Raises:
         PlatformError: something is still there.
     """
     for record in records.records().values():
+        if record.name == NAME and streams_left:
+            continue
         records.remove_record(record)
 
 
 def _services(world: World) -> list[RemoveService]:
-    ours = [live for live in world.platform.observe().services.values() if is_ours(live, world.settings)]
+    there = sift(world.platform.observe(), world.settings.reconciler_owner, world.topology.installation)
+    ours = [live for live in there.services.values() if is_ours(live, world.settings)]
     ours.sort(key=lambda live: (_ORDER[live.spec.kind] if live.spec else len(_ORDER), live.name))
     return [RemoveService(live, live.spec.group if live.spec else None) for live in ours]
 
@@ -101,9 +129,10 @@ def _drops(world: World, source: SourceState, made: Mapping[str, str]) -> list[A
     groups: list[Action] = []
     shared: list[Action] = []
     for name in sorted(source.streams.keys() & made.keys()):
-        if topology.makes_shared(name, made[name]):
-            shared.append(DropStream(name, None))
-        elif name.startswith(STREAM_PREFIX) and topology.reads_shared(made[name]):
+        whose = topology.ownership(name, made[name])
+        if whose.whose is Whose.SHARED:  # what is in its topic, the groups' topics have as well
+            shared.append(DropStream(name, None, delete_topic=True))
+        elif whose.whose is Whose.GROUP:
             groups.append(DropStream(name, name, world.settings.delete_topics))
     return [*groups, *shared]
 

@@ -12,7 +12,8 @@ from pydantic import ConfigDict, Field
 from reconciler.backoff import Backoff
 from reconciler.documents import Document
 from reconciler.guards import Absence, Memory
-from reconciler.model import Action, Condition, Item, Plan, UpdateService
+from reconciler.ksqldb.advice import statement_advice
+from reconciler.model import Action, Condition, Item, Plan, SourceState, UpdateService
 from reconciler.platforms.advice import advice
 from reconciler.platforms.base import LiveService
 from reconciler.render import spoken
@@ -72,7 +73,7 @@ class StreamPart(_Part):
     name: str | None
     topic: str | None
     exists: bool
-    state: str | None = Field(description="`in sync`, `absent`, `changed`, `silent`, ...; null for a group to remove.")
+    state: str | None = Field(description="`in sync`, `absent`, `moved`, `silent`, ...; null for a group to remove.")
     detail: str | None
 
 
@@ -192,7 +193,7 @@ def _read(known: Known) -> ReadPart:
         groups=len(membership.groups),
         kafka=known.survey.identity.kafka,
         ksqldb=known.survey.identity.ksqldb,
-        trouble=source.trouble or None,
+        trouble=source.unhealthy or None,
         last_cycle=known.last or None,
     )
 
@@ -276,12 +277,14 @@ def _next(group: str, item: Item, live: LiveService | None, actions: list[Action
     check = known.survey.streams.get(group)
     if check is not None and check.verdict is StreamVerdict.SILENT:
         yield "its query is not listed: if that lasts for several reads, the stream is made anew over its topic"
-    if known.survey.observed.source.trouble:
-        yield f"ksqlDB is not well ({known.survey.observed.source.trouble}): its streams wait until it is"
+    yield from _next_source(known.survey.observed.source)
     yield from _next_shared(known)
+    cures = tuple(_cures(item, known))
+    yield from cures
     if actions and not known.paused:
         who = "the operator that holds the lease" if known.role == "standby" else "the next cycle"
-        yield f"{who} does the writes that are listed; what failed is tried again after its back-off"
+        again = "alone helps nothing until then" if cures else "follows its back-off"
+        yield f"{who} does the writes that are listed; trying again what failed {again}"
     elif item.condition is Condition.READY:
         port = known.settings.fastapi_group_port
         yield (
@@ -294,6 +297,26 @@ def _next_shared(known: Known) -> Iterator[str]:
     for action in known.plan.actions:
         if action.group is None and action.key in known.backoff.failures:
             yield f"{action.key} serves all groups and its write fails; groups that need it wait until that is resolved"
+
+
+def _cures(item: Item, known: Known) -> Iterator[str]:
+    """Say what a person has to do about an error of ksqlDB that no repetition cures."""
+    settings = known.settings
+    names = {
+        "KAFKA_BROKER": settings.kafka_broker,
+        "KSQLDB_ASSETS_STREAM": settings.ksqldb_assets_stream,
+        "join_table": settings.join_table,
+    }
+    found = statement_advice(item.detail, names) if item.condition is Condition.DEGRADED else None
+    if found is not None:
+        yield found
+
+
+def _next_source(source: SourceState) -> Iterator[str]:
+    if source.trouble:
+        yield f"ksqlDB is not well ({source.trouble}): its streams wait until it is"
+    elif source.degraded:
+        yield f"ksqlDB is degraded ({source.degraded}): nothing is removed until it runs on every server"
 
 
 def _next_conflict(live: LiveService | None, settings: Settings) -> Iterator[str]:

@@ -87,9 +87,8 @@ def late_request() -> Problem:
 def overloaded() -> Problem:
     """This process has no descriptors left for one more client, or for one more of this address."""
     detail = "there is no room for more clients, or for more from this address"
-    return Problem(
-        HTTPStatus.SERVICE_UNAVAILABLE, "too-many-connections", detail, retry_after=RETRY_AFTER, ends_connection=True
-    )
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    return Problem(status, "too-many-connections", detail, retry_after=RETRY_AFTER, ends_connection=True)
 
 
 def unknown_path(path: str) -> Problem:

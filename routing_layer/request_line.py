@@ -20,7 +20,7 @@ _OLDEST = HttpVersion(0, 9)
 
 def origin_form(message: RawRequestMessage) -> RawRequestMessage:
     """Return the request with its target as a path: what absolute-form names as the host replaces ``Host`` (3.2.2)."""
-    absolute = _ABSOLUTE.fullmatch(message.path)
+    absolute = None if message.path.startswith("/") else _ABSOLUTE.fullmatch(message.path)
     if absolute is None:
         return message
     authority, path = absolute[1], absolute[2]

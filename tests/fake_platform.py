@@ -10,9 +10,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from reconciler.errors import PlatformConflict, PlatformRefused
+from reconciler.installation import Installation
 from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
 from reconciler.registry import LIMIT_BYTES
 
+#: The installation of a plant that is there already; one that begins has no records.
+INSTALLATION = Installation("0fa0fa00")
+RECORD = Record("installation", 1, "installation", {"id": INSTALLATION.id, "adopted": ""})
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -32,7 +36,7 @@ class FakePlatform:
     prefix: str = "ofa"
     services: dict[str, LiveService] = field(default_factory=dict)
     registries: dict[str, LiveRegistry] = field(default_factory=dict)
-    kept_records: dict[str, Record] = field(default_factory=dict)
+    kept_records: dict[str, Record] = field(default_factory=lambda: {"installation": RECORD})
     strangers: frozenset[str] = frozenset()
     calls: Counter[str] = field(default_factory=Counter)
     healthy: Callable[[str], bool] = lambda _name: True
@@ -79,7 +83,7 @@ class FakePlatform:
         self._need_configs(spec)
         number = next(self._ids)
         self.services[spec.name.casefold()] = LiveService(
-            f"id{number}", number, spec.name, self.owner, spec, 0, since=self.clock()
+            f"id{number}", number, spec.name, self.owner, spec, 0, installation=spec.installation, since=self.clock()
         )
 
     def update_service(self, live: LiveService, spec: ServiceSpec) -> None:
@@ -89,7 +93,9 @@ class FakePlatform:
         if current is None or current.version != live.version:
             raise PlatformConflict(f"service {live.name}: update out of sequence")
         self._need_configs(spec)
-        self.services[live.name.casefold()] = replace(current, version=next(self._ids), spec=spec, since=self.clock())
+        self.services[live.name.casefold()] = replace(
+            current, version=next(self._ids), spec=spec, installation=spec.installation, since=self.clock()
+        )
 
     def remove_service(self, live: LiveService) -> None:
         """Remove it by id."""

@@ -10,9 +10,10 @@ import copy
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
@@ -21,6 +22,7 @@ from reconciler.errors import (
     KsqlBadStatement,
     KsqlConflict,
     KsqlRefused,
+    KsqlTruncated,
     KsqlUnreachable,
 )
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
@@ -28,10 +30,12 @@ from reconciler.guards import Overrides
 from reconciler.ksqldb.entities import Description, Health, QueryInfo, ServerInfo, StreamInfo
 from reconciler.ksqldb.levels import Level
 from reconciler.ksqldb.statement import Statement
+from reconciler.ksqldb.topology import Topology
+from reconciler.ksqldb.wire import Column
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings
 from reconciler.wiring import topology_of
-from tests.fake_platform import NOW, FakePlatform
+from tests.fake_platform import INSTALLATION, NOW, FakePlatform
 
 __all__ = ["NOW", "WELL", "FakeKsqldb", "FakePlatform", "Stage", "unreachable"]
 
@@ -45,6 +49,7 @@ class FakeKsqldb:
     Attributes:
         assets: the group of each asset at the level `workcenter`.
         levels: the same at other levels.
+        deleted: assets that Kafka's history of the map names and that are no more.
     """
 
     assets: dict[str, str | None] = field(default_factory=dict)
@@ -62,6 +67,8 @@ class FakeKsqldb:
     fault: Callable[[str], None] = lambda _call: None
     failures: int = 0
     limit: int | None = None
+    offset: str = ""
+    deleted: int = 1_000_000
     named_tables: set[str] = field(default_factory=set)
 
     @property
@@ -111,6 +118,11 @@ class FakeKsqldb:
         self._call("query_limit")
         return self.limit
 
+    def offset_reset(self) -> str:
+        """Where a query begins that does not say so."""
+        self._call("offset_reset")
+        return self.offset
+
     def describe_or_none(self, name: str) -> Description | None:
         """One source."""
         self._call("describe")
@@ -134,10 +146,19 @@ class FakeKsqldb:
             partitions=1,
         )
 
-    def topics(self) -> frozenset[str]:
+    def describe_extended(self, name: str) -> Description | None:
+        """One source; how far its query has read is not known here."""
+        return self.describe_or_none(name)
+
+    def sample(self, sql: str, columns: Sequence[Column], seconds: float) -> list[tuple[Any, ...]]:  # noqa: ARG002
+        """Nothing flows here."""
+        self._call("sample")
+        return []
+
+    def topics(self) -> Mapping[str, int]:
         """All topics."""
         self._call("topics")
-        return frozenset(self.kept_topics)
+        return dict.fromkeys(self.kept_topics, 1)
 
     def execute(self, statement: Statement) -> object:
         """Do what the statement says."""
@@ -203,10 +224,13 @@ class FakeKsqldb:
         at_ours = {"workcenter"} if any(group is not None for group in self.assets.values()) else set()
         return frozenset(at_ours | {level for level in self.levels if isinstance(level, str)})
 
-    def group_has_members(self, table: str, key: str, level: Level, group: str) -> bool:
-        """Whether any asset is in the group."""
-        self._call("group_has_members")
-        return group in self._at(table, key, level).values()
+    def members_directly(self, table: str, key: str, level: Level, at_least: int) -> tuple[tuple[str, str | None], ...]:
+        """Every asset with its group, as Kafka has it; deleted ones count."""
+        self._call("members_directly")
+        found = self._at(table, key, level)
+        if len(found) + self.deleted < at_least:
+            raise KsqlTruncated(f"{len(found)} of {at_least} assets were read")
+        return tuple(found.items())
 
     def _at(self, table: str, key: str, level: Level) -> Mapping[str, str | None]:
         assert (table.upper(), key.upper()) == ("ASSET_TO_UNS_MAP", "ASSET_UUID")
@@ -237,6 +261,11 @@ class Stage:
     def settings(self) -> Settings:
         """Settings with short, whole numbers."""
         return _settings(tuple(sorted(self.options.items())))
+
+    @property
+    def topology(self) -> Topology:
+        """What streams should be, in this installation."""
+        return replace(topology_of(self.settings), installation=INSTALLATION)
 
     def controller(self, overrides: Overrides | None = None) -> Controller:
         """Start an operator: what one remembered is lost."""

@@ -28,7 +28,7 @@ def _config(arguments: Sequence[str]) -> Config:
     parser = argparse.ArgumentParser(
         prog="python -m demo.ksqldb",
         description="A ksqlDB-compatible development server, in memory. Not for production.",
-        epilog="Environment: PORT, DATA_FILE, KAFKA_CLUSTER_ID, KSQL_SERVICE_ID, PERSISTENT_QUERY_LIMIT, "
+        epilog="Environment: PORT, DATA_FILE, KAFKA_CLUSTER_ID, KSQL_SERVICE_ID, PERSISTENT_QUERY_LIMIT, OFFSET_RESET, "
         "PUSH_QUERY_LIMIT.",
     )
     parser.add_argument("--host", default=found.host, help="address to listen on (default: %(default)s)")

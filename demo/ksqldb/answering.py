@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from dataclasses import dataclass, replace
+from typing import Any
 
 from aiohttp import web
 
@@ -82,6 +84,9 @@ def _distorted(server: DevServer, text: str, snapshot: Snapshot) -> Snapshot:
     rows, schema, use = snapshot.rows, snapshot.schema, server.faults.use
     if use("empty_pull", text):
         rows = []
+    held = use("lost_server", text)
+    if held is not None and snapshot.source.is_table:
+        rows = [row for row in rows if _share(row[0]) < held["share"]]
     kept = use("partial_pull", text)
     if kept is not None:
         rows = rows[: int(kept)]
@@ -93,6 +98,11 @@ def _distorted(server: DevServer, text: str, snapshot: Snapshot) -> Snapshot:
     if lost is not None and snapshot.source.name == lost["table"]:
         rows = [row for row in rows if lost["key"] not in row]
     return replace(snapshot, rows=rows, schema=schema)
+
+
+def _share(key: Any) -> float:
+    """Where a key lies between 0 and 1: which server has its partition, always the same one."""
+    return zlib.crc32(str(key).encode()) / 2**32
 
 
 async def _broken(

@@ -133,6 +133,16 @@ class Runnable(Protocol):
     internal_topics: tuple[str, ...]
     paused: bool
     properties: Properties
+    written: int
+    silent: str
+
+    def consumed(self) -> list[tuple[Topic, int]]:
+        """The topics that it reads, each with the offset of the next record that it will read."""
+        ...
+
+    def hush(self, how: str) -> None:
+        """Let it run and write nothing (``drops``), or read nothing (``stuck``); ``""`` ends that."""
+        ...
 
     def stop(self) -> None:
         """End for good."""

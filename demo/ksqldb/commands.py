@@ -14,7 +14,7 @@ from demo.ksqldb import ast, properties, rendering
 from demo.ksqldb.catalog import Catalog, CommandStatus, Properties, Source
 from demo.ksqldb.creating import PLANNING, AlreadyExists, Creator
 from demo.ksqldb.describing import Describer, Entity, PushQuery
-from demo.ksqldb.engine import PersistentQuery
+from demo.ksqldb.engine import PersistentQuery, explicit_offset
 from demo.ksqldb.errors import (
     BAD_REQUEST,
     QUERY_ENDPOINT,
@@ -33,6 +33,7 @@ from demo.ksqldb.variables import substitute
 SELECT_ELSEWHERE = (
     "The following statement types should be issued to the websocket endpoint '/query':\n\t* PRINT\n\t* SELECT"
 )
+OFFSET_RESET = "ksql.streams.auto.offset.reset"
 NO_LIMIT = 2**31 - 1  # ksqlDB's default for the number of persistent queries
 WRITES = (ast.Create, ast.Drop, ast.InsertSelect, ast.QueryCommand, ast.Alter)
 
@@ -60,8 +61,10 @@ class Server:
         pushes: the open push queries, for LIST QUERIES.
         end_push: ends one by its id; False when there is none.
         hidden: how many queries a server that is shutting down no longer lists.
+        status: the statusCount of all queries while another server is away; None while there is one server.
         written: told of every accepted record of an INSERT: source, key, value.
         executed: told of every statement that ran.
+        offset_reset: where queries begin that do not say so themselves; empty leaves it to Kafka.
     """
 
     service_id: str = "default_"
@@ -69,14 +72,22 @@ class Server:
     pushes: Callable[[], list[PushQuery]] = list
     end_push: Callable[[str], bool] = lambda _: False
     hidden: Callable[[], int] = lambda: 0
+    status: Callable[[], dict[str, int] | None] = lambda: None
     written: Callable[[Source, Key, dict[str, Any]], None] = lambda _, __, ___: None
     executed: Callable[[ast.Prepared, Session], None] = lambda _, __: None
+    offset_reset: str = ""
+
+    def properties(self, given: Properties) -> Properties:
+        """The properties of a query: the server's own offset counts like one that the request names."""
+        told = explicit_offset(given) or not self.offset_reset
+        return dict(given) if told else {**given, OFFSET_RESET: self.offset_reset}
 
     @property
     def settings(self) -> dict[str, str]:
         """The settings that LIST PROPERTIES gives: those that matter to who creates queries."""
         limit = NO_LIMIT if self.query_limit is None else self.query_limit
-        return {"ksql.service.id": self.service_id, "ksql.query.persistent.active.limit": str(limit)}
+        named = {"ksql.service.id": self.service_id, "ksql.query.persistent.active.limit": str(limit)}
+        return named | ({OFFSET_RESET: self.offset_reset} if self.offset_reset else {})
 
 
 def parsed(request: str) -> list[ast.Prepared]:
@@ -172,7 +183,7 @@ class Commands:
 
     def _create(self, statement: ast.Create, text: str, session: Session) -> Entity:
         try:
-            done = self._creator.create(statement, text, dict(session.properties))
+            done = self._creator.create(statement, text, self._server.properties(session.properties))
         except AlreadyExists as warning:
             return {"@type": "warning_entity", "statementText": text, "message": str(warning), "warnings": []}
         command = f"{statement.kind.lower()}/{rendering.quoted(statement.name)}/create"
@@ -191,7 +202,7 @@ class Commands:
                 f"Result schema is {planned.schema}\nSink schema is {target.schema}"
             )
         query_id = f"INSERTQUERY_{self._catalog.peek_query_number()}"
-        query = PersistentQuery(query_id, text, planned, target, dict(session.properties))
+        query = PersistentQuery(query_id, text, planned, target, self._server.properties(session.properties))
         self._catalog.queries[query_id] = query
         query.start()
         command = f"{target.kind.lower()}/{rendering.quoted(target.name)}/create"
@@ -325,7 +336,8 @@ class Commands:
 
     def _list_queries(self, statement: ast.ListQueries, text: str, _: Session) -> Entity:
         pushes, hidden = self._server.pushes(), self._server.hidden()
-        return self._describer.queries(text, pushes, extended=statement.extended, hidden=hidden)
+        status = self._server.status()
+        return self._describer.queries(text, pushes, extended=statement.extended, hidden=hidden, status=status)
 
 
 def _substituted(prepared: ast.Prepared, session: Session) -> ast.Prepared:
@@ -341,6 +353,10 @@ class _Frozen:
         self.id, self.text, self.sink = query.id, query.text, sink
         self.source_names, self.paused, self.properties = query.source_names, query.paused, query.properties
         self.internal_topics = query.internal_topics
+        self.written, self.silent, self.consumed = query.written, query.silent, query.consumed
+
+    def hush(self, how: str) -> None:
+        """Nothing runs."""
 
     def stop(self) -> None:
         """Nothing runs."""

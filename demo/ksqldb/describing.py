@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from demo.ksqldb.topics import Topic
 from demo.ksqldb.values import Schema, type_json
 
 Entity = dict[str, Any]
+HOST = "127.0.0.1:8088"
 
 
 @dataclass(frozen=True)
@@ -79,15 +81,27 @@ class Describer:
         member = f"{statement.kind.lower()}s"
         return _entity(member, text, **{member: [_listed(each) for each in found]})
 
-    def queries(self, text: str, pushes: list[PushQuery], *, extended: bool, hidden: int = 0) -> Entity:
-        """LIST QUERIES; `hidden` leaves out that many, as a server that is shutting down does."""
+    def queries(
+        self,
+        text: str,
+        pushes: list[PushQuery],
+        *,
+        extended: bool,
+        hidden: int = 0,
+        status: dict[str, int] | None = None,
+    ) -> Entity:
+        """LIST QUERIES; `hidden` leaves out that many, as a server that is shutting down does.
+
+        `status` is the statusCount of every query where there are several servers, None for that of this one.
+        """
         found = list(self._catalog.queries.values())
         found = found[: max(0, len(found) - hidden)]
         if extended:
             return _entity("query_descriptions", text, queryDescriptions=[self._query(each) for each in found])
-        return _entity(
-            "queries", text, queries=[query_entry(each) for each in found] + [_push_entry(each) for each in pushes]
-        )
+        entries = [query_entry(each) for each in found] + [_push_entry(each) for each in pushes]
+        if status is not None:
+            entries = [{**each, "statusCount": dict(status)} for each in entries]
+        return _entity("queries", text, queries=entries)
 
     def topics(self, statement: ast.ListTopics, text: str) -> Entity:
         """LIST [ALL] TOPICS."""
@@ -129,7 +143,7 @@ class Describer:
         name, topic = source.name, source.topic
         missing = topic.name not in self._catalog.topics
         writing = self._catalog.writing(name)
-        offsets = [{"groupId": self._group(each), "topicSummaries": []} for each in writing] if extended else []
+        offsets = [{"groupId": self._group(each), "topicSummaries": _consumed(each)} for each in writing]
         return {
             "name": name,
             "windowType": None,
@@ -147,9 +161,9 @@ class Describer:
             "partitions": 0 if missing else topic.partitions,
             "replication": 0 if missing else topic.replicas,
             "statement": source.statement,
-            "queryOffsetSummaries": offsets,
+            "queryOffsetSummaries": offsets if extended else [],
             "sourceConstraints": [] if missing else self._catalog.readers(name),
-            "clusterStatistics": [],
+            "clusterStatistics": [] if missing else _statistics(writing),
             "clusterErrorStats": [],
         }
 
@@ -179,7 +193,7 @@ class Describer:
             "topology": "",
             "executionPlan": "",
             "overriddenProperties": query.properties,
-            "ksqlHostQueryStatus": {"127.0.0.1:8088": status_of(query)},
+            "ksqlHostQueryStatus": {HOST: status_of(query)},
             "queryType": "PERSISTENT",
             "queryErrors": [],
             "tasksMetadata": [],
@@ -223,6 +237,32 @@ _NO_CONNECT = (
     "Caused by: Could not connect to the server. Please check the server details are\n"
     "\tcorrect and that the server is running."
 )
+
+
+def _consumed(query: Runnable) -> list[Entity]:
+    """How far a query has read, once it has committed anything; measured: nothing before."""
+    found = [(topic, position) for topic, position in query.consumed() if position]
+    return [
+        {
+            "kafkaTopic": topic.name,
+            "offsets": [
+                {
+                    "partition": 0,
+                    "logStartOffset": topic.records[0].offset if topic.records else topic.end,
+                    "logEndOffset": topic.end,
+                    "consumerOffset": position,
+                }
+            ],
+        }
+        for topic, position in found
+    ]
+
+
+def _statistics(writing: list[Runnable]) -> list[Entity]:
+    """Messages that this server's queries wrote into a source, once there were any; another server's are not in it."""
+    written, now = sum(each.written for each in writing), int(time.time() * 1000)
+    values = {"messages-per-sec": 0.0, "total-messages": float(written)} if written else {}
+    return [{"name": name, "host": HOST, "value": value, "timestamp": now} for name, value in values.items()]
 
 
 def _listed(source: Source) -> Entity:

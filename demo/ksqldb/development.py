@@ -56,6 +56,7 @@ async def _object(request: web.Request) -> dict[str, Any]:
 def _faults(server: DevServer, ended: list[str]) -> web.Response:
     if {"queued", "dead_runner"} & set(ended):
         server.runner.release()
+    server.hush()
     return web.json_response(server.faults.body())
 
 

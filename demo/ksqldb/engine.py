@@ -12,7 +12,7 @@ from typing import Any
 
 from demo.ksqldb.catalog import Properties, Source
 from demo.ksqldb.planning import Output, Plan
-from demo.ksqldb.topics import Record
+from demo.ksqldb.topics import Record, Topic
 from demo.ksqldb.values import BadValue, Key, Row
 
 # A row that an expression cannot work on is skipped, as in ksqlDB, which writes a line to its processing log.
@@ -34,6 +34,12 @@ class Projection:
         self._key = plan.schema.key_position
         self._width = len(plan.driving.schema.columns)  # CREATE OR REPLACE may widen the source later
 
+    def empty_table(self) -> TableSide:
+        """Join with what the table becomes from now on, and with nothing that it was."""
+        side = TableSide()
+        self._lookup = side.rows
+        return side
+
     def change(self, key: Key, row: Row | None, record: Record) -> None:
         """Take one row of the driving stream."""
         if row is None:
@@ -47,6 +53,20 @@ class Projection:
             return
         result = self._project(row)
         self._emit(key if self._key is None else result[self._key], result, record)
+
+
+class TableSide:
+    """The table side of a join that began at the table's end: it knows only what changed since."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self.rows: dict[Key, Row] = {}
+
+    def change(self, key: Key, row: Row | None, record: Record) -> None:  # noqa: ARG002 - as every consumer is told
+        """Take one change of the table."""
+        self.rows.pop(key, None)
+        if row is not None:
+            self.rows[key] = row
 
 
 class TableProjection:
@@ -164,12 +184,26 @@ class PersistentQuery:
         self.source_names = plan.sources
         self.internal_topics = _internal_topics(plan)
         self.paused = False
+        self.silent = ""
+        self.written = 0
         self.position = 0
         self._cells = [(index, each.name) for index, each in enumerate(plan.schema.columns) if not each.key]
         self._operator = operator_for(plan, self._write)
+        self._table_side: TableSide | None = None
 
     def start(self, position: int | None = None) -> None:
-        """Read from an offset, or from where the query's properties say (tables always from the beginning)."""
+        """Read from an offset, or from where the query's properties say (tables always from the beginning).
+
+        But an explicit ``latest`` of a join counts for its table side too, as in ksqlDB (facts, 14b).
+        """
+        lookup = self.plan.lookup
+        if (
+            lookup is not None
+            and isinstance(self._operator, Projection)
+            and explicit_offset(self.properties) == "latest"
+        ):
+            self._table_side = self._operator.empty_table()
+            lookup.consumers.append(self._table_side)
         topic = self.plan.driving.topic
         earliest = self.plan.driving.is_table or wants_earliest(self.properties)
         self.position = position if position is not None else 0 if earliest else topic.end
@@ -177,21 +211,38 @@ class PersistentQuery:
         self.plan.driving.consumers.append(self)
 
     def change(self, key: Key, row: Row | None, record: Record) -> None:
-        """Take one change of the driving source."""
+        """Take one change of the driving source, unless a fault keeps the query from it (``silent``)."""
+        if self.silent == "stuck":
+            return
         self.position = record.offset + 1
+        if self.silent == "drops":
+            return
         with suppress(*ROW_FAILURES):
             self._operator.change(key, row, record)
+
+    def consumed(self) -> list[tuple[Topic, int]]:
+        """The driving topic and how far it is read; the table of a join is read to its end."""
+        lookup = self.plan.lookup
+        return [(self.plan.driving.topic, self.position), *([(lookup.topic, lookup.topic.end)] if lookup else [])]
+
+    def hush(self, how: str) -> None:
+        """Let the query run and write nothing (``drops``), or read nothing (``stuck``); ``""`` ends that."""
+        was, self.silent = self.silent, how
+        if was == "stuck" and how != "stuck" and not self.paused:
+            self._catch_up()
 
     def stop(self) -> None:
         """End for good."""
         if self in self.plan.driving.consumers:
             self.plan.driving.consumers.remove(self)
+        if self.plan.lookup is not None and self._table_side in self.plan.lookup.consumers and not self.paused:
+            self.plan.lookup.consumers.remove(self._table_side)
 
     def pause(self) -> None:
         """Stop reading; the position stays."""
         if not self.paused:
-            self.stop()
             self.paused = True
+            self.stop()
 
     def resume(self) -> None:
         """Read what came meanwhile, then follow again."""
@@ -210,6 +261,7 @@ class PersistentQuery:
 
     def _write(self, key: Key, row: Row | None, record: Record) -> None:
         value = None if row is None else {name: row[index] for index, name in self._cells}
+        self.written += 1
         self.sink.topic.append(key, value, record.timestamp)
 
 
@@ -223,6 +275,15 @@ class SourceTableQuery:
         self.internal_topics: tuple[str, ...] = ("KsqlTopic-Reduce-changelog",)
         self.properties: Properties = {}
         self.paused = False
+        self.silent = ""
+        self.written = 0
+
+    def consumed(self) -> list[tuple[Topic, int]]:
+        """It is read to its end."""
+        return [(self.sink.topic, self.sink.topic.end)]
+
+    def hush(self, how: str) -> None:
+        """Keep to what it is."""
 
     def stop(self) -> None:
         """Nothing to end: the table goes with it."""
@@ -240,7 +301,14 @@ def _internal_topics(plan: Plan) -> tuple[str, ...]:
     return (*own, "Aggregate-GroupBy-repartition", "KsqlTopic-Reduce-changelog") if plan.driving.is_table else own
 
 
+OFFSET_RESET = ("auto.offset.reset", "ksql.streams.auto.offset.reset", "ksql.streams.consumer.auto.offset.reset")
+
+
+def explicit_offset(properties: Properties) -> str:
+    """Where a query is told to begin, in any of ksqlDB's spellings; empty where it is not told."""
+    return next((str(properties[name]).lower() for name in OFFSET_RESET if name in properties), "")
+
+
 def wants_earliest(properties: Properties) -> bool:
-    """Whether a request's properties ask for the beginning of the topic, in any of ksqlDB's spellings."""
-    names = ("auto.offset.reset", "ksql.streams.auto.offset.reset", "ksql.streams.consumer.auto.offset.reset")
-    return any(str(properties.get(name, "")).lower() == "earliest" for name in names)
+    """Whether a request's properties ask for the beginning of the topic."""
+    return explicit_offset(properties) == "earliest"

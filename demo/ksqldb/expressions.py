@@ -26,6 +26,8 @@ from demo.ksqldb.values import (
 )
 
 Function = Callable[[Row], Any]
+#: What TRIM takes off: Java's ``trim``, every character up to the blank and no other white space.
+_BLANK = "".join(map(chr, range(33)))
 NULL_TYPE = ast.SqlType("NULL")
 AGGREGATES = frozenset({"COUNT", "SUM", "LATEST_BY_OFFSET", "EARLIEST_BY_OFFSET", "MIN", "MAX"})
 
@@ -301,7 +303,7 @@ def _call(node: ast.Call, scope: Scope, clause: str) -> Compiled:
         "AS_VALUE": one,
         "UCASE": Compiled(lambda row: None if (text := inner(row)) is None else text.upper(), STRING),
         "LCASE": Compiled(lambda row: None if (text := inner(row)) is None else text.lower(), STRING),
-        "TRIM": Compiled(lambda row: None if (text := inner(row)) is None else text.strip(), STRING),
+        "TRIM": Compiled(lambda row: None if (text := inner(row)) is None else text.strip(_BLANK), STRING),
         "LEN": Compiled(lambda row: None if (text := inner(row)) is None else len(text), INTEGER),
         "CONCAT": Compiled(lambda row: "".join(each.function(row) or "" for each in arguments), STRING),
         "COALESCE": Compiled(

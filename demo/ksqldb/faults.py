@@ -14,6 +14,7 @@ from typing import Any
 SWITCHES: dict[str, Any] = {
     "empty_pull": True,
     "partial_pull": 1,
+    "lost_server": {"share": 0.66, "status": {"RUNNING": 1, "UNRESPONSIVE": 1}},
     "pull_not_ready": True,
     "pull_shutdown": True,
     "not_ready": True,
@@ -27,6 +28,7 @@ SWITCHES: dict[str, Any] = {
     "dead_runner": 5.2,
     "kafka_down": 60,
     "rate_limited": True,
+    "silent_query": "drops",
     "lost_row": {"table": "OFA_GROUPS", "key": ""},
     "identity": {"kafkaClusterId": "another-cluster", "ksqlServiceId": "default_"},
     "error_row": 10_000,

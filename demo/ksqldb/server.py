@@ -36,6 +36,7 @@ class Config:
         query_limit: persistent queries at most; None means no limit.
         push_limit: open push queries at most.
         command_timeout: seconds that a request waits for an earlier command.
+        offset_reset: where queries begin that do not say so themselves; empty leaves it to Kafka.
     """
 
     host: str = "0.0.0.0"  # noqa: S104 - a development server in a container of its own
@@ -46,6 +47,7 @@ class Config:
     query_limit: int | None = None
     push_limit: int = 1000
     command_timeout: float = 5.0
+    offset_reset: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Config:
@@ -63,6 +65,7 @@ class Config:
             data_file=Path(data) if data else None,
             query_limit=int(limit) if limit else None,
             push_limit=int(environment.get("PUSH_QUERY_LIMIT", "1000")),
+            offset_reset=environment.get("OFFSET_RESET", ""),
         )
 
 
@@ -114,13 +117,11 @@ class DevServer:
         self.statements: Counter[str] = Counter()
         self.writes = 0
         self.pushes: dict[str, tuple[Push, OpenPush]] = {}
-        self.commands = Commands(
-            self.catalog,
-            Server(
-                config.service_id, config.query_limit, self._listed_pushes, self.end_push, self._hidden_queries,
-                self._written, self._executed,
-            ),
+        self._settings = Server(
+            config.service_id, config.query_limit, self._listed_pushes, self.end_push, self._hidden_queries,
+            self._status, self._written, self._executed, config.offset_reset,
         )  # fmt: skip
+        self.commands = Commands(self.catalog, self._settings)
         self.runner = Runner(self.catalog, self.faults, self.commands)
         self._shrinking = 0
         self._replay()
@@ -184,7 +185,7 @@ class DevServer:
             KsqlRefusal: it cannot be planned.
         """
         queue = OpenPush()
-        push = Push(query, text, self.catalog, properties, queue.put)
+        push = Push(query, text, self.catalog, self._settings.properties(properties), queue.put)
         self.pushes[push.id] = push, queue
         push.open()
         return push, queue
@@ -220,6 +221,16 @@ class DevServer:
         hidden = self._shrinking
         self._shrinking += int(step)
         return hidden
+
+    def _status(self) -> dict[str, int] | None:
+        lost = self.faults.use("lost_server")
+        return None if lost is None else {str(state): int(number) for state, number in lost["status"].items()}
+
+    def hush(self) -> None:
+        """Let the queries that `silent_query` matches run and do nothing, and all others work."""
+        switch = self.faults.active.get("silent_query")
+        for query in self.catalog.queries.values():
+            query.hush(str(switch.value) if switch is not None and switch.match in query.text else "")
 
     def run(self, sql: str, properties: Properties | None = None) -> list[Entity]:
         """Run statements directly, without HTTP and without faults."""

@@ -95,7 +95,8 @@ def _write(chosen: str, options: argparse.Namespace, settings: Settings, old: Ol
     with SIGNALS.orderly(lease.stop, on_ask=world.ksqldb.stop_waiting, grace=_GRACE):
         code = insisting(act, lease, settings.lease_seconds + _PATIENCE)
     if chosen == "back" and lease.role is not None and look_at_front(world, old).is_torn_down:
-        remove_records(world.platform)  # as the teardown left it: no lease of an owner that has nothing
+        # As the teardown left it: no lease of an owner that has nothing; it knew whether streams are left.
+        remove_records(world.platform, streams_left=True)
     return code
 
 
@@ -259,6 +260,7 @@ def as_text(scene: Scene) -> str:
     """Show both sides and what comes next."""
     rows = [_service(one) for one in scene.touchable] + [_stream(one, scene) for one in scene.streams]
     odd = [(one.name, f"left alone: {one.odd}") for one in scene.services if one.odd]
+    odd += [(one.name, f"not ours: {why}") for one, why in scene.others]
     width = max((len(name) for name, _ in (*rows, *odd)), default=0)
     lines = [f"{name:{width}}  {what}".rstrip() for name, what in (*rows, *odd)]
     groups = [item for item in scene.plan.items if item.group is not None]
@@ -271,7 +273,7 @@ def as_text(scene: Scene) -> str:
 
 def _service(one: OldService) -> tuple[str, str]:
     port = f", port {', '.join(map(str, one.ports))}" if one.ports else ""
-    group = f" {one.group!r}" if one.group else ""
+    group = "" if one.group is None else f" {one.group!r}"
     return one.name, f"{one.role}{group}, {one.running}/{one.wanted}{port}"
 
 
@@ -291,6 +293,7 @@ def as_json(scene: Scene) -> str:
     streams = [{"name": s.name, "group": s.group, "topic": s.topic, "stand_in": s.stand_in} for s in scene.streams]
     document = {
         "services": services,
+        "not_ours": {one.name: why for one, why in scene.others},
         "streams": streams,
         "in_the_way": [stream.name for stream in scene.in_the_way],
         "unready": scene.unready,

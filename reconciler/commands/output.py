@@ -60,6 +60,15 @@ def output_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def adopt_option(parser: argparse.ArgumentParser) -> None:
+    """Give a parser ``--adopt``, which names one installation and no more, so a loop takes it too."""
+    parser.add_argument(
+        "--adopt",
+        metavar="ID",
+        help="this is the installation ID, where no record says so; 'legacy': objects made before there were ids",
+    )
+
+
 @contextlib.contextmanager
 def writing() -> Iterator[None]:
     """Write to standard output inside.

@@ -11,13 +11,15 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from reconciler import logs
-from reconciler.commands.output import command, complain, out, output_option, show_status, summary
+from reconciler.commands.output import adopt_option, command, complain, out, output_option, show_status, summary
 from reconciler.commands.settings import in_force, misspelt
 from reconciler.controller import Controller, World
 from reconciler.converge import Exit, converge
 from reconciler.errors import ConfigurationError
 from reconciler.fence import fenced
+from reconciler.flow import FlowWatch
 from reconciler.guards import Overrides, approval_id
+from reconciler.installation import is_id
 from reconciler.leadership import Leadership, OnDemand, own_name
 from reconciler.lease import Candidate
 from reconciler.loop import Loop
@@ -53,15 +55,18 @@ def once_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--approve", metavar="ID", help="with --once: let exactly the refused removals with this id through"
     )
+    adopt_option(parser)
     output_option(parser)
 
 
 def check(options: argparse.Namespace) -> None:
-    """Refuse options that make no sense together.
+    """Refuse options that make no sense, or none together.
 
     Raises:
         ConfigurationError: with what goes with what.
     """
+    if options.adopt and not is_id(options.adopt):
+        raise ConfigurationError(f"--adopt {options.adopt}: an installation's id has 8 hex digits, or is 'legacy'")
     if options.dry_run and options.run not in (run, _once):
         raise ConfigurationError("--dry-run goes with --once, deploy, or no command; plan shows what would be done")
     loops = options.run is run and not options.once and not options.dry_run
@@ -82,7 +87,7 @@ def run(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _overrides(options: argparse.Namespace) -> Overrides:
-    return Overrides(options.allow_empty, options.accept_identity, options.approve)
+    return Overrides(options.allow_empty, options.accept_identity, options.approve, options.adopt)
 
 
 def prepared(settings: Settings, overrides: Overrides, metrics: Metrics) -> tuple[World, Loop, Server, Leadership]:
@@ -101,6 +106,8 @@ def prepared(settings: Settings, overrides: Overrides, metrics: Metrics) -> tupl
     )
     world = fenced(build_world(settings, metrics), leadership.writing)
     controller = Controller(world, metrics, overrides, on_registry=board.put, authority=leadership)
+    if settings.flow_interval > 0:
+        controller.flow = FlowWatch(world.ksqldb, world.strategy, settings.flow_interval)
     loop = Loop(controller, settings.reconcile_interval)
     return world, loop, Server(loop, board, settings.reconciler_port), leadership
 

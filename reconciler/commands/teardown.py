@@ -11,21 +11,21 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from reconciler.apply import Result
-from reconciler.commands.output import command, complain, out
+from reconciler.commands.output import adopt_option, command, complain, out
 from reconciler.commands.pause import who
 from reconciler.controller import World
 from reconciler.converge import Exit
-from reconciler.errors import GuardRefusal, KsqlError, PlatformError
+from reconciler.errors import GuardRefusal, KsqlError, KsqlInUse, PlatformError
 from reconciler.fence import fenced
 from reconciler.leadership import Leadership, own_name
 from reconciler.lease import BEATS, Candidate
 from reconciler.metrics import Metrics
-from reconciler.model import DropStream, WriteResult
+from reconciler.model import DropStream, RemoveRegistry, WriteResult
 from reconciler.pause import Pause, beginning, ended, latest, put
 from reconciler.platforms.base import Records
 from reconciler.settings import Settings, without_user
 from reconciler.signals import SIGNALS
-from reconciler.teardown import prove, remove_records, teardown
+from reconciler.teardown import claimed, prove, remove_records, teardown
 from reconciler.text import printable
 from reconciler.wiring import build_platform, build_world
 
@@ -40,6 +40,7 @@ def add(commands: Any) -> None:
     down = command(commands, "teardown", "remove all services, streams and configs of this owner", _teardown)
     down.add_argument("--keep-streams", action="store_true", help="leave the streams; ksqlDB is not asked")
     down.add_argument("--accept-identity", action="store_true", help="another Kafka or ksqlDB is meant")
+    adopt_option(down)
     down.add_argument("--yes", action="store_true", help="do not ask, also on a terminal")
 
 
@@ -64,13 +65,21 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
             complain(f"nothing was removed: {leadership.lease.holder} holds the lease and does not give it up")
             return Exit.REFUSED
         leadership.begin()
-        for result in teardown(world, keep_streams=options.keep_streams, accept_identity=options.accept_identity):
+        for result in teardown(
+            world,
+            keep_streams=options.keep_streams,
+            accept_identity=options.accept_identity,
+            adopt=options.adopt,
+        ):
             run.results.append(result)
             done = "removed" if result.outcome is WriteResult.OK else "kept"
             out(f"{done} {printable(result.action.key)}{_reason(result.error)}")
             SIGNALS.check()
-        kept_to = run.forget(settings)
-    results = run.results
+        results = run.results
+        left = options.keep_streams or any(
+            isinstance(result.action, DropStream) and result.outcome is not WriteResult.OK for result in results
+        )
+        kept_to = run.forget(settings, streams_left=left)
     if kept_to is not None:
         complain(
             f"an operator that still runs is paused until {kept_to:%H:%M:%S} UTC and then makes all of this again: "
@@ -78,6 +87,14 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
         )
     if any(isinstance(result.action, DropStream) and isinstance(result.error, GuardRefusal) for result in results):
         return Exit.REFUSED
+    failed = [
+        result
+        for result in results
+        if result.outcome is not WriteResult.OK and not isinstance(result.action, RemoveRegistry)
+    ]
+    if failed and all(isinstance(result.error, KsqlInUse) for result in failed):
+        complain("what others built on streams of ours stays, and with it those streams: drop theirs, and run it again")
+        return Exit.NOT_CONVERGED
     return Exit.OK if all(result.outcome is WriteResult.OK for result in results) else Exit.ERROR
 
 
@@ -129,7 +146,7 @@ class _Run:
         if removed:
             complain(f"ended by a signal after {removed} removals; an operator that still runs makes all of it again")
 
-    def forget(self, settings: Settings) -> datetime | None:
+    def forget(self, settings: Settings, *, streams_left: bool) -> datetime | None:
         """Remove the records, once every operator that still runs has seen a pause with time enough to end it.
 
         Returns the pause's end; None where the lease was lost, and the records stay.
@@ -145,16 +162,16 @@ class _Run:
             return None
         self._leadership.stop(release=False)
         self._paused = False  # all of it is done: the records go, and nothing is given back
-        remove_records(self._world.platform)
+        remove_records(self._world.platform, streams_left=streams_left)
         return pause.until
 
 
 def _refusal(world: World, options: argparse.Namespace) -> Exit | None:
     """Say why nothing may be removed, and return how that ends; None where it may."""
-    if options.keep_streams:
-        return None
     try:
-        prove(world, accept_identity=options.accept_identity)
+        claimed(world, options.adopt, keep_streams=options.keep_streams)
+        if not options.keep_streams:
+            prove(world, accept_identity=options.accept_identity)
     except GuardRefusal as error:
         complain(f"nothing was removed: {error}")
         return Exit.REFUSED

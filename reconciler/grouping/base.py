@@ -27,8 +27,16 @@ class GroupingStrategy(Protocol):
     def read(self) -> Membership:
         """Read all assets and their groups, with one request."""
 
-    def has_members(self, group: str) -> bool:
-        """Ask directly whether any asset belongs to ``group``: the last question before it is removed."""
+    def read_directly(self, at_least: int) -> Membership:
+        """Read the same from Kafka: the last question before groups are removed, asked once for all of them.
+
+        What a ksqlDB server holds of a table may be a part of it while another server is away; what is in Kafka is
+        all of it.
+
+        Args:
+            at_least: assets that there are, or were within the last minutes; an answer that names fewer of them (those
+                counted that it knows were deleted) is not complete and raises.
+        """
 
     def lookup(self) -> Lookup:
         """Say how the proxy finds the group of one asset."""

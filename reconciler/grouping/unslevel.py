@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from reconciler.ksqldb.levels import Level
@@ -26,8 +27,8 @@ class UnsMap(Protocol):
     def level_names(self, table: str, key: str, assets: Sequence[str]) -> frozenset[str]:
         """The names of all UNS levels that these assets have; complete or an error."""
 
-    def group_has_members(self, table: str, key: str, level: Level, group: str) -> bool:
-        """Whether any asset has the value ``group`` at ``level``; complete or an error."""
+    def members_directly(self, table: str, key: str, level: Level, at_least: int) -> tuple[tuple[str, str | None], ...]:
+        """The same, read from Kafka; complete or an error."""
 
 
 class LevelGrouping:
@@ -53,9 +54,10 @@ class LevelGrouping:
             reconciler.errors.KsqlError: the read was not complete.
         """
         rows = self._ksqldb.members(self._table, KEY, self.level)
-        groups = Counter(group for _, group in rows if group is not None)
-        unknown = "" if groups or not rows else self._unknown_level([asset for asset, _ in rows[:_ASKED]])
-        return Membership(assets=len(rows), groups=dict(sorted(groups.items())), unknown_level=unknown)
+        found = _membership(rows)
+        if found.groups or not rows:
+            return found
+        return replace(found, unknown_level=self._unknown_level([asset for asset, _ in rows[:_ASKED]]))
 
     def _unknown_level(self, assets: Sequence[str]) -> str:
         """Say that no asset has our level, if some of them have others: its name is likely misspelt."""
@@ -68,13 +70,13 @@ class LevelGrouping:
         shown = ", ".join(sorted(seen)[:_NAMED]) + (f" and {len(seen) - _NAMED} more" if len(seen) > _NAMED else "")
         return f"no asset has {levels} {' and '.join(map(repr, unknown))}; levels seen: {shown} ({self.variable})"
 
-    def has_members(self, group: str) -> bool:
-        """Ask directly whether any asset belongs to ``group``.
+    def read_directly(self, at_least: int) -> Membership:
+        """Read all assets and their groups from Kafka.
 
         Raises:
-            reconciler.errors.KsqlError: the read was not complete.
+            reconciler.errors.KsqlError: the read was not complete, or names fewer than ``at_least`` assets.
         """
-        return self._ksqldb.group_has_members(self._table, KEY, self.level, group)
+        return _membership(self._ksqldb.members_directly(self._table, KEY, self.level, at_least))
 
     def lookup(self) -> Lookup:
         """Say how the proxy finds the group of one asset."""
@@ -89,3 +91,8 @@ class UNSLevelGroupingStrategy(LevelGrouping):
     def __init__(self, settings: Settings, ksqldb: UnsMap) -> None:
         """Read from ``ksqldb``, with table and level from ``settings``."""
         super().__init__(settings, ksqldb, settings.uns_fastapi_group_grouping_level)
+
+
+def _membership(rows: tuple[tuple[str, str | None], ...]) -> Membership:
+    groups = Counter(group for _, group in rows if group is not None)
+    return Membership(assets=len(rows), groups=dict(sorted(groups.items())))

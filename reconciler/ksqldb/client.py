@@ -12,7 +12,8 @@ import re
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -25,6 +26,7 @@ from reconciler.errors import (
     KsqlError,
     KsqlInBandFailure,
     KsqlNotReady,
+    KsqlTruncated,
     KsqlUnknownOutcome,
     KsqlWrongShape,
     Retry,
@@ -47,18 +49,35 @@ from reconciler.ksqldb.entities import (
 )
 from reconciler.ksqldb.exchange import Ask, Exchange, Limits, OnRequest
 from reconciler.ksqldb.failures import DEGRADED, NOT_QUERYABLE, missing_source
-from reconciler.ksqldb.levels import Level, group_condition, membership_sql
+from reconciler.ksqldb.levels import Level, membership_sql
 from reconciler.ksqldb.replies import parse_entities, parse_health, parse_info, parse_status
 from reconciler.ksqldb.statement import Statement
-from reconciler.ksqldb.wire import PULL_ACCEPT, Column, PullReader, column, identifier, literal, stored
+from reconciler.ksqldb.wire import (
+    PULL_ACCEPT,
+    Column,
+    PullReader,
+    PushFold,
+    PushRows,
+    column,
+    identifier,
+    literal,
+    stored,
+)
 from reconciler.latest import Latest
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Entity)
 
+#: With or without the prefixes ``ksql.streams.`` and ``ksql.streams.consumer.``.
+OFFSET_RESET = "auto.offset.reset"
 QUERY_LIMIT = "ksql.query.persistent.active.limit"
 READ_ATTEMPTS = 3
 READ_SECONDS = 2.0
+#: Records of a topic that are read for one answer at most: 20,000 assets that were each mapped 50 times.
+MOST_RECORDS = 1_000_000
+#: Without the cache a push query shows each record, deletions too, and shows them at once; one thread reads all
+#: partitions without a second assignment.
+_DIRECT = {"ksql.streams.cache.max.bytes.buffering": 0, "ksql.streams.num.stream.threads": 1}
 _POLL_FIRST, _POLL_LONGEST = 0.1, 1.0
 _QUERYABLE = re.compile(r"\bCREATE (OR REPLACE )?(SOURCE )?TABLE\b.*\bAS\s+SELECT\b", re.IGNORECASE | re.DOTALL)
 _NAMED_TABLE = re.compile(r"The `((?:[^`]|``)*)` table isn't queryable")
@@ -127,8 +146,16 @@ class KsqlClient:
         self._exchange.close()
 
     def info(self) -> ServerInfo:
-        """Return who answers (GET /info)."""
-        return self._read(lambda: parse_info(self._exchange.body(Ask("info", "GET", "/info"))))
+        """Return who answers (GET /info).
+
+        Raises:
+            KsqlWrongShape: it is not ksqlDB; this is the first question that it is asked.
+        """
+        try:
+            return self._read(lambda: parse_info(self._exchange.body(Ask("info", "GET", "/info"))))
+        except (KsqlBadStatement, KsqlWrongShape) as error:
+            text = f"what answers is not ksqlDB, correct KSQLDB_URL: GET /info: {error}"
+            raise KsqlWrongShape(text, code=error.code, status=error.status) from error
 
     def health(self) -> Health:
         """Return how the server judges itself (GET /healthcheck); its judgement is up to 5 s old."""
@@ -153,14 +180,22 @@ class KsqlClient:
         """Return the queries; while the server stops the list shrinks with status 200, so absence proves nothing."""
         return self._one("list_queries", "LIST QUERIES;", Queries).queries
 
-    def topics(self) -> frozenset[str]:
-        """Return the names of the Kafka topics; needs a living Kafka."""
-        return self._one("list_topics", "LIST TOPICS;", Topics).names
+    def topics(self) -> Mapping[str, int]:
+        """Return how many partitions each Kafka topic has; needs a living Kafka."""
+        return self._one("list_topics", "LIST TOPICS;", Topics).partitions
 
     def query_limit(self) -> int | None:
         """Return how many persistent queries the server allows, None where it does not say."""
         value = self._one("list_properties", "LIST PROPERTIES;", Properties).values.get(QUERY_LIMIT, "")
         return int(value) if value.isdecimal() and len(value) < _DIGITS else None
+
+    def offset_reset(self) -> str:
+        """Return where the server begins a query that does not say so itself; ``""`` where it leaves that to Kafka.
+
+        It counts like an explicit offset of the query, for the table side of a join too (measured).
+        """
+        values = self._one("list_properties", "LIST PROPERTIES;", Properties).values
+        return next((value for name, value in sorted(values.items()) if name.endswith(OFFSET_RESET)), "")
 
     def describe(self, name: str) -> Description:
         """Return the definition of a source.
@@ -184,6 +219,38 @@ class KsqlClient:
             if missing_source(error):
                 return None
             raise
+
+    def describe_extended(self, name: str) -> Description | None:
+        """Return a source with how far its queries have read; None when the server says that it does not exist."""
+        try:
+            found = self._one("describe_extended", f"DESCRIBE {identifier(name)} EXTENDED;", Descriptions).sources
+        except KsqlBadStatement as error:
+            if missing_source(error):
+                return None
+            raise
+        return found[0] if found else None
+
+    def sample(self, sql: str, columns: Sequence[Column], seconds: float) -> list[tuple[Any, ...]]:
+        """Return the rows that a push query with a LIMIT shows within ``seconds`` of its first answer.
+
+        Raises:
+            KsqlError: it was not answered, or not with these columns.
+        """
+        payload = {"ksql": sql, "streamsProperties": {"ksql.streams.num.stream.threads": 1}}
+        ask = Ask("sample", "POST", "/query", payload, PULL_ACCEPT, seconds=seconds + self._limits.read)
+        found = PushRows(tuple(columns))
+        ends: list[float] = []
+
+        def left() -> float:
+            ends[:] = ends or [time.monotonic() + seconds]
+            return ends[0] - time.monotonic()
+
+        with closing(self._exchange.until_quiet(ask, left)) as chunks:
+            for chunk in chunks:
+                found.feed(chunk)
+                if found.final:
+                    break
+        return found.rows
 
     def pull(self, sql: str, expected: Sequence[Column]) -> list[tuple[Any, ...]]:
         """Return the rows of a pull query, all of them or an error.
@@ -233,11 +300,40 @@ class KsqlClient:
         rows = self.pull(sql, (Column("UNS_LEVELS", "MAP<STRING, STRING>"),))
         return frozenset(name for (levels,) in rows for name in levels or ())
 
-    def group_has_members(self, table: str, key: str, level: Level, group: str) -> bool:
-        """Ask directly whether any asset belongs to ``group``: the last question before a deletion."""
-        where = group_condition(level, group)
-        sql = f"SELECT {column(stored(key))} FROM {identifier(stored(table))} WHERE {where};"  # noqa: S608 - quoted
-        return bool(self.pull(sql, (Column(stored(key), "STRING", key=True),)))
+    def members_directly(self, table: str, key: str, level: Level, at_least: int) -> tuple[tuple[str, str | None], ...]:
+        """Return every asset with its group, read from Kafka: the last question before a deletion.
+
+        A pull answers from what the asked servers hold of the table, and while one of several is away that is a part,
+        with status 200 (measured). A push query begins with the whole history of the table's topic, whichever server
+        holds what; it has no end, so it is read until no row came for a while. It is complete when it names at least
+        as many assets as the table had, those counted that it says were deleted.
+
+        Args:
+            table: the UNS map, as a person writes it.
+            key: its key column, likewise.
+            level: by what assets are grouped.
+            at_least: assets that the table has, or had lately.
+
+        Raises:
+            KsqlTruncated: it names fewer assets, or there was no end of rows within the limits.
+        """
+        found = PushFold((Column(stored(key), "STRING"), Column("UNS_GROUP", "STRING")))
+        payload = {"ksql": f"{membership_sql(table, key, level)} EMIT CHANGES;", "streamsProperties": _DIRECT}
+        ask = Ask("push", "POST", "/query", payload, PULL_ACCEPT, seconds=self._limits.direct)
+        last = time.monotonic()
+        pauses = self._limits.quiet, self._limits.first_row
+        patience = lambda: last + pauses[found.records == 0] - time.monotonic()  # noqa: E731
+        with closing(self._exchange.until_quiet(ask, patience)) as chunks:
+            for chunk in chunks:
+                if found.feed(chunk):
+                    last = time.monotonic()
+                if found.final:
+                    raise KsqlTruncated("the server ended the push query", status=200)
+                if found.records > MOST_RECORDS:
+                    raise KsqlTruncated(f"the topic of {table} has more than {MOST_RECORDS} records", status=200)
+        if found.keys < at_least:
+            raise KsqlTruncated(f"{found.keys} of {at_least} assets were read from the topic of {table}", status=200)
+        return tuple((asset, group) for asset, (group,) in found.table.items())
 
     def execute(self, statement: Statement) -> Outcome:
         """Have one statement executed and return when it is final.

@@ -23,8 +23,11 @@ _CONNECTIONS = 10
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """End what happens on this transport within the block after ``seconds``, with httpx's time-out errors."""
-    token = _ends_at.set(time.monotonic() + seconds)
+    """End what happens on this transport within the block after ``seconds``, with httpx's time-out errors.
+
+    Within another limit the one that ends first counts.
+    """
+    token = _ends_at.set(min(_ends_at.get(), time.monotonic() + seconds))
     try:
         yield
     finally:

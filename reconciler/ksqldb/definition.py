@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 
 _TOKEN = re.compile(
     r"(?P<blank>\s+|--[^\n]*|/\*.*?\*/)"
@@ -102,6 +103,21 @@ def definition_of(text: str) -> Definition | None:
         return _statement(_Cursor(tuple(_tokens(text))))
     except _OtherFormError:
         return None
+
+
+@lru_cache(maxsize=_CACHED_TEXTS)
+def sources_of(text: str) -> frozenset[str]:
+    """Return what a statement reads: every name after FROM or JOIN, as stored, whatever kind of statement it is."""
+    tokens = tuple(_tokens(text))
+    return frozenset(name.value for word, name in pairwise(tokens) if word.is_word("FROM", "JOIN") and name.is_name)
+
+
+def target_of(text: str) -> str:
+    """Return what an INSERT INTO writes, as stored; ``""`` for any other statement."""
+    tokens = tuple(_tokens(text))[:3]
+    if len(tokens) < 3 or not (tokens[0].is_word("INSERT") and tokens[1].is_word("INTO")):  # noqa: PLR2004 - both words and the name
+        return ""
+    return tokens[2].value
 
 
 class _OtherFormError(Exception):

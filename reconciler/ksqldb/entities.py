@@ -134,6 +134,14 @@ class Field:
 
 
 @dataclass(frozen=True)
+class Consumed:
+    """How far a query has read a topic, summed over its partitions: ``end`` records are there, ``read`` are read."""
+
+    end: int
+    read: int
+
+
+@dataclass(frozen=True)
 class Description:
     """A source as DESCRIBE shows it.
 
@@ -147,6 +155,8 @@ class Description:
         constraints: the sources that were created from it, which block its DROP.
         fields: its columns.
         partitions: of the topic; 0 when the topic is gone.
+        consumed: how far the queries that write it have read their topics; only with EXTENDED, and only what was told.
+        written: messages that the asked server wrote into it since its start; None where it does not say.
     """
 
     name: str
@@ -158,6 +168,8 @@ class Description:
     constraints: tuple[str, ...]
     fields: tuple[Field, ...]
     partitions: int
+    consumed: Mapping[str, Consumed] = field(default_factory=dict)
+    written: int | None = None
 
 
 @dataclass(frozen=True)
@@ -169,9 +181,9 @@ class Descriptions(Entity):
 
 @dataclass(frozen=True)
 class Topics(Entity):
-    """The names of the Kafka topics (ksqlDB hides its internal ones)."""
+    """The Kafka topics (ksqlDB hides its internal ones): how many partitions each has, by name."""
 
-    names: frozenset[str]
+    partitions: Mapping[str, int]
 
 
 @dataclass(frozen=True)

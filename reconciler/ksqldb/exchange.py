@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -30,17 +30,27 @@ class Limits:
         read: for reads. 20,000 assets take 0.2 s; a server whose Kafka is down does not answer for minutes.
         ddl: for a statement; the server itself answers QUEUED after 5 s.
         outcome: for a queued statement to become final.
+        direct: for a read of a whole table from Kafka; 100,000 assets take a few seconds.
+        first_row: for its first row: the server makes a consumer first, and the broker waits for 3 s by default.
+        quiet: without a row, after which nothing more is there; longer than a commit interval (2 s), the longest pause
+            between rows that the server has.
     """
 
     connect: float = 2.0
     read: float = 10.0
     ddl: float = 15.0
     outcome: float = 30.0
+    direct: float = 30.0
+    first_row: float = 10.0
+    quiet: float = 2.5
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One request: ``label`` names it in metrics, ``writes`` says that a lost answer leaves its outcome open."""
+    """One request: ``label`` names it in metrics, ``writes`` says that a lost answer leaves its outcome open.
+
+    ``seconds`` is its own time limit, None for that of its kind.
+    """
 
     label: str
     method: str
@@ -48,6 +58,7 @@ class Ask:
     payload: Mapping[str, Any] | None = None
     accept: str = JSON_ACCEPT
     writes: bool = False
+    seconds: float | None = None
 
 
 _UNAUTHORIZED = "look at KSQLDB_USERNAME and KSQLDB_PASSWORD (or their _FILE variables)"
@@ -112,7 +123,7 @@ class Exchange:
         """
         began, code = time.monotonic(), ""
         try:
-            with time_limit(self._limits.ddl if ask.writes else self._limits.read), self._opened(ask) as response:
+            with time_limit(self._seconds(ask)), self._opened(ask) as response:
                 code = str(response.status_code)
                 if response.status_code != httpx.codes.OK:
                     raise _refusal(response, ask)
@@ -131,8 +142,38 @@ class Exchange:
             if self._on_request:
                 self._on_request(ask.label, code, time.monotonic() - began)
 
+    def until_quiet(self, ask: Ask, patience: Callable[[], float]) -> Generator[bytes, None, None]:
+        """Yield the body of an answer that has no end, until ``patience()`` seconds are over; to be closed.
+
+        Args:
+            ask: with its own time limit.
+            patience: asked before each chunk how many seconds to wait for it.
+
+        Raises:
+            KsqlTruncated: the server ended the answer, or the time limit is over while it still answers.
+            KsqlError: as ``body``.
+        """
+        ends = time.monotonic() + self._seconds(ask)
+        with self.chunks(ask) as chunks:
+            while (wait := patience()) > 0:
+                try:
+                    with time_limit(wait):
+                        chunk = next(chunks, None)
+                except httpx.ReadTimeout:
+                    chunk = b""
+                if chunk is None:
+                    raise KsqlTruncated(f"{ask.label}: the server ended the answer", status=200)
+                if time.monotonic() >= ends:
+                    raise KsqlTruncated(f"{ask.label}: rows still come after {self._seconds(ask):g} s", status=200)
+                if not chunk:
+                    return
+                yield chunk
+
+    def _seconds(self, ask: Ask) -> float:
+        return ask.seconds or (self._limits.ddl if ask.writes else self._limits.read)
+
     def _opened(self, ask: Ask) -> Any:
-        limit = self._limits.ddl if ask.writes else self._limits.read
+        limit = self._seconds(ask)
         return self._http.stream(
             ask.method,
             ask.path,

@@ -44,17 +44,13 @@ Level = str | JoinedLevels
 def group_sql(level: Level, side: str = "") -> str:
     """Return the expression for the group of a row of the UNS map; NULL for an asset without one.
 
+    A value that is empty or blank is no group: nobody could name it, in a URL or anywhere else.
+
     Args:
         level: by what assets are grouped.
         side: what goes before the column in a join (``"H."``).
     """
-    if isinstance(level, str):
-        return _value(level, side)
-    # Brackets as the server renders them, so that the text that it keeps is the text that was sent.
-    present = f"({_value(level.names[0], side)} IS NOT NULL)"
-    for name in level.names[1:]:
-        present = f"({present} AND ({_value(name, side)} IS NOT NULL))"
-    return f"CASE WHEN {present} THEN {_joined(level, side)} END"
+    return f"CASE WHEN {_present(level, side)} THEN {_value_of(level, side)} END"
 
 
 def membership_sql(table: str, key: str, level: Level) -> str:
@@ -69,13 +65,17 @@ def membership_sql(table: str, key: str, level: Level) -> str:
     return f"SELECT {column(stored(key))}, {group_sql(level)} AS UNS_GROUP FROM {identifier(stored(table))}"  # noqa: S608
 
 
-def group_condition(level: Level, group: str) -> str:
-    """Return the condition that a row of the UNS map is in ``group``, or may be.
+def _present(level: Level, side: str = "") -> str:
+    """Every value is there and not blank; brackets as the server renders them, so that its text is the one sent."""
+    first, *others = (level,) if isinstance(level, str) else level.names
+    present = f"(TRIM({_value(first, side)}) <> '')"
+    for name in others:
+        present = f"({present} AND (TRIM({_value(name, side)}) <> ''))"
+    return present
 
-    The server refuses IS NULL in a pull query's condition, so a missing value counts as an empty one here: a yes may
-    be wrong, a no never is.
-    """
-    return f"{_value(level) if isinstance(level, str) else _joined(level)} = {literal(group)}"
+
+def _value_of(level: Level, side: str = "") -> str:
+    return _value(level, side) if isinstance(level, str) else _joined(level, side)
 
 
 def _joined(level: JoinedLevels, side: str = "") -> str:

@@ -6,6 +6,7 @@ that it uses and raises ``KsqlWrongShape`` for anything else, so that no half-un
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from reconciler.ksqldb.entities import (
     RUNNING,
     Command,
     CommandStatus,
+    Consumed,
     Description,
     Descriptions,
     Entity,
@@ -156,7 +158,34 @@ def _described(source: Mapping[str, Any]) -> Description:
         constraints=_texts(source, "sourceConstraints"),
         fields=tuple(_field(one) for one in _member(source, "fields", list)),
         partitions=_count(source, "partitions"),
+        consumed=_consumed(source),
+        written=_written(source),
     )
+
+
+def _consumed(source: Mapping[str, Any]) -> dict[str, Consumed]:
+    """How far queries have read; another form than the recorded one tells nothing and is no failed read."""
+    found: dict[str, Consumed] = {}
+    for topic in [
+        topic for summary in _listed(source, "queryOffsetSummaries") for topic in _listed(summary, "topicSummaries")
+    ]:
+        offsets = [(one.get("logEndOffset"), one.get("consumerOffset")) for one in _listed(topic, "offsets")]
+        numbers = [(end, read) for end, read in offsets if type(end) is int and type(read) is int]
+        if numbers and len(numbers) == len(offsets):
+            found[str(topic.get("kafkaTopic"))] = Consumed(sum(end for end, _ in numbers), sum(at for _, at in numbers))
+    return found
+
+
+def _written(source: Mapping[str, Any]) -> int | None:
+    statistics = _listed(source, "clusterStatistics")
+    values = [one.get("value") for one in statistics if one.get("name") == "total-messages"]
+    numbers = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
+    return int(sum(numbers)) if numbers else None
+
+
+def _listed(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    value = document.get(name)
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _field(document: Mapping[str, Any]) -> Field:
@@ -165,7 +194,8 @@ def _field(document: Mapping[str, Any]) -> Field:
 
 
 def _topics(document: Mapping[str, Any]) -> Topics:
-    return Topics(names=frozenset(_text(topic, "name") for topic in _member(document, "topics", list)))
+    topics = _member(document, "topics", list)
+    return Topics({_text(topic, "name"): len(_member(topic, "replicaInfo", list)) for topic in topics})
 
 
 def _terminated(document: Mapping[str, Any]) -> Terminated:

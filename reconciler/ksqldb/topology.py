@@ -10,16 +10,18 @@ All text is made here; nothing here does I/O.
 from __future__ import annotations
 
 import hashlib
-import re
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
+from reconciler.installation import Installation
 from reconciler.ksqldb.definition import Definition, definition_of
 from reconciler.ksqldb.levels import Level, group_sql
+from reconciler.ksqldb.ownership import GROUP_COLUMN, KEY_COLUMN, VALUE_COLUMNS, Ownership, Whose, ownership
 from reconciler.ksqldb.statement import Statement
 from reconciler.ksqldb.wire import identifier, literal, stored
-from reconciler.names import GroupNames
+from reconciler.names import GroupNames, SharedName, folded
 
 Offset = Literal["earliest", "latest"]
 
@@ -31,11 +33,10 @@ PROPERTIES: dict[str, str | int | bool] = {
 }
 """Sent with every query of ours; event latency 300 -> 19 ms (measured, median)."""
 
-VALUE_COLUMNS = ("id", "value", "type", "tag", "timestamp")
-"""The columns of the assets' stream that events carry, besides ``asset_uuid``; the JSON keys of a record."""
-
-GROUP_COLUMN = "UNS_GROUP"
-KEY_COLUMN = "ASSET_KEY"
+#: Offset reset of a query as a property of a request; the same name, set server-wide, counts for every query.
+OFFSET_RESET = "ksql.streams.auto.offset.reset"
+#: The installation of definitions that nothing is made from yet: the operator puts its own in its place.
+UNBOUND = Installation("00000000")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Topology:
         shared_retention_ms: how long the shared topic keeps events, in milliseconds.
         group_retention_ms: how long a group's topic keeps events, in milliseconds.
         owner: whose streams these are; begins the shared stream's name.
+        installation: which of those with this owner id.
+        generation: of the shared stream that the groups are to read, see `current`.
     """
 
     assets_stream: str
@@ -57,21 +60,69 @@ class Topology:
     shared_retention_ms: int
     group_retention_ms: int
     owner: str = "ofa"
-
-    @cached_property
-    def shared_prefix(self) -> str:
-        """How the names of all our shared streams begin, whatever their definition."""
-        return re.sub(r"[^A-Z0-9_]", "_", self.owner.upper()) + "_ASSETS_WITH_UNS_"
+    installation: Installation = UNBOUND
+    generation: int = 1
 
     @cached_property
     def shared_name(self) -> str:
-        """The shared stream's name, with a hash of its definition: another definition stands beside it.
+        """The name of the shared stream that the groups are to read."""
+        return SharedName(folded(self.owner), self.installation.id, self._digest, self.generation).text
+
+    @cached_property
+    def _digest(self) -> str:
+        """Hash of the shared stream's definition: another definition stands beside it.
 
         The retention is part of it: ksqlDB refuses to use an existing topic that has another one.
         """
         made_of = f"{self.shared_retention_ms}\n{self._shared_select}"
-        digest = hashlib.sha256(made_of.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-        return self.shared_prefix + digest.upper()
+        return hashlib.sha256(made_of.encode("utf-8", "surrogatepass")).hexdigest()[:8].upper()
+
+    def current(self, made: Mapping[str, str | None]) -> Topology:
+        """Return these definitions with the shared stream that there is: the newest of today's definition.
+
+        Args:
+            made: every stream with the statement that made it, None where no query writes it: such a one still
+                counts, for a server that stops lists fewer queries than it has.
+        """
+        found = [
+            (name.generation, one)
+            for one, text in made.items()
+            if (name := self._own(one)) is not None and (text is None or self._is_todays(one, text))
+        ]
+        return replace(self, generation=max(found)[0]) if found else self.after(made)
+
+    def after(self, names: Iterable[str]) -> Topology:
+        """Return these definitions with the next shared stream: above any that one of these streams or topics is of.
+
+        A shared stream never takes over a topic: a join that is to go on where another one ended would need an
+        explicit offset, and an explicit ``latest`` empties the table side of a join too (measured: it drops every
+        event until each asset is mapped again).
+        """
+        seen = [name.generation for one in names if (name := self._own(one.upper())) is not None]
+        return replace(self, generation=max(seen, default=0) + 1)
+
+    def _own(self, name: str) -> SharedName | None:
+        """Take a name apart that is one of today's definition in this installation."""
+        parsed = SharedName.parse(name)
+        ours = (folded(self.owner), self.installation.id, self._digest)
+        return parsed if parsed and (parsed.owner, parsed.installation, parsed.digest) == ours else None
+
+    def _is_todays(self, name: str, text: str) -> bool:
+        definition = definition_of(text)
+        return (
+            definition is not None
+            and self.ownership(name, text).whose is Whose.SHARED
+            and not self.shared_differences(definition)
+        )
+
+    def ownership(self, name: str, text: str) -> Ownership:
+        """Say whose a source is, from its name and the statement that made it."""
+        return ownership(name, text, self.owner, self.installation)
+
+    def is_shared(self, name: str) -> bool:
+        """Whether this is the name of a shared stream of ours, of whatever definition; a name alone proves nothing."""
+        parsed = SharedName.parse(name)
+        return parsed is not None and parsed.owner == folded(self.owner) and self.installation.owns(parsed.installation)
 
     @cached_property
     def _shared_select(self) -> str:
@@ -86,46 +137,26 @@ class Topology:
         sides = f"FROM {identifier(stored(self.assets_stream))} S JOIN {identifier(stored(self.join_table))} H"
         return f"SELECT {', '.join(columns)} {sides} ON S.ASSET_UUID = H.ASSET_UUID EMIT CHANGES"
 
-    def create_shared(self, offset: Offset = "earliest") -> Statement:
-        """Return the statement that creates the shared stream.
+    def create_shared(self) -> Statement:
+        """Return the statement that creates the shared stream, without an offset.
 
-        Args:
-            offset: ``earliest`` for a new one (the first event that its source still has), ``latest`` over a topic
-                that exists already (no replay into the groups' streams).
+        Without one its stream side begins now and its table side has the whole map; ``earliest`` would replay all
+        that the events' topic still holds, ``latest`` would count for the table side too.
         """
         name = self.shared_name
         text = f"CREATE STREAM {identifier(name)} {self._with(name.lower(), self.shared_retention_ms)}"
-        return _query(f"{text} AS {self._shared_select};", "create", name, offset)
-
-    def is_shared(self, name: str) -> bool:
-        """Whether this is the name of a shared stream of ours, of this or an earlier definition."""
-        return self._shared_names.fullmatch(name) is not None
-
-    @cached_property
-    def _shared_names(self) -> re.Pattern[str]:
-        return re.compile(re.escape(self.shared_prefix) + "[0-9A-F]{8}")
-
-    def is_shared_form(self, text: str) -> bool:
-        """Whether a statement joins as our shared streams do: with one table, and carrying the group."""
-        definition = definition_of(text)
-        return definition is not None and definition.join is not None and GROUP_COLUMN in text.upper()
-
-    def makes_shared(self, name: str, text: str) -> bool:
-        """Whether ``text`` made ``name`` as a shared stream of ours: a name alone never makes anything ours."""
-        return self.is_shared(name) and self.is_shared_form(text)
-
-    def reads_shared(self, text: str) -> bool:
-        """Whether a statement reads from a shared stream of ours: lineage, whatever the name of what it makes."""
-        definition = definition_of(text)
-        return definition is not None and self.is_shared(definition.source)
+        return Statement(
+            f"{text} AS {self._shared_select};", dict(PROPERTIES), "create", name, f"stream/`{name}`/create"
+        )
 
     def create_group(self, names: GroupNames, offset: Offset, retention_ms: int | None = None) -> Statement:
         """Return the statement that creates a group's stream.
 
         Args:
             names: the group's names.
-            offset: ``earliest`` for a new one (nothing between mapping and creation is lost), ``latest`` over a topic
-                that exists already (no replay into live clients).
+            offset: ``earliest`` for a new one, and after a shared stream that had lost its query (nothing that came
+                before the creation is lost); ``latest`` where the topic has had its events until now (no replay into
+                live clients). A filter has no table side, so an explicit offset is safe here.
             retention_ms: that of a topic that exists, where it is known; None for the configured one.
         """
         text = f"CREATE STREAM {self._group(names, retention_ms)}"
@@ -146,7 +177,7 @@ class Topology:
         """Return the statement that drops a stream together with the query that writes it.
 
         With ``delete_topic`` the topic is deleted first, even where the server then refuses the DROP because of
-        readers: be sure that there are none, and never say it of the shared stream.
+        readers: be sure that there are none.
         """
         text = f"DROP STREAM {identifier(stream)}{' DELETE TOPIC' if delete_topic else ''};"
         return Statement(text, verb="drop", target=stream, command_id=f"stream/{stream}/drop")
@@ -156,35 +187,29 @@ class Topology:
         text = f"RESUME {identifier(query_id)};"
         return Statement(text, verb="resume", target=query_id, command_id=f"resume/{query_id}/execute")
 
-    def definition_of(self, text: str) -> Definition | None:
-        """Take a definition apart as the server shows it; None where it is not a CREATE STREAM ... AS SELECT."""
-        return definition_of(text)
-
     def group_differences(self, definition: Definition, names: GroupNames) -> tuple[str, ...]:
-        """Return in what a group's stream differs from ours: source, filter, columns, topic.
+        """Return in what a group's stream of our form differs from the one that this group should have.
 
         Not the retention: a stream keeps that with which its topic was made, because ksqlDB cannot change it and
-        refuses (500) every statement that names another; see ``retention_differs``.
+        refuses (500) every statement that names another.
         """
-        wanted = _wanted(self, names)
-        return _differences(definition, wanted) if wanted else ()
-
-    def retention_differs(self, definition: Definition) -> bool:
-        """Whether a group's topic was made with another retention than the configured one; only Kafka can change it."""
-        return definition.retention_ms not in (None, self.group_retention_ms)
-
-    def group_matches(self, definition: Definition, names: GroupNames) -> bool:
-        """Whether a group's stream is defined as ours."""
-        return not self.group_differences(definition, names)
+        pairs = {
+            "source": (definition.source, self.shared_name),
+            "group": (definition.filter_literal, names.group),
+            "topic": (definition.topic, names.topic),
+        }
+        return tuple(what for what, (found, wanted) in pairs.items() if found != wanted)
 
     def shared_differences(self, definition: Definition) -> tuple[str, ...]:
-        """Return in what the shared stream differs from ours."""
+        """Return in what a shared stream differs from ours; its name and source of events included."""
         wanted = definition_of(self.create_shared().sql)
-        return _differences(definition, wanted) if wanted else ()
-
-    def shared_matches(self, definition: Definition) -> bool:
-        """Whether the shared stream is defined as ours."""
-        return not self.shared_differences(definition)
+        assert wanted is not None  # noqa: S101 - our own text
+        pairs = {
+            "source": (definition.source, wanted.source),
+            "columns": (definition.columns, wanted.columns),
+            "join": (definition.join, wanted.join),
+        }
+        return tuple(what for what, (found, ours) in pairs.items() if found != ours)
 
     def _group(self, names: GroupNames, retention_ms: int | None) -> str:
         columns = ", ".join((KEY_COLUMN, "`asset_uuid`", *(f"`{name}`" for name in VALUE_COLUMNS)))
@@ -199,25 +224,5 @@ class Topology:
         return f"WITH (KAFKA_TOPIC={literal(topic)}, VALUE_FORMAT='JSON', RETENTION_MS={retention_ms})"
 
 
-@lru_cache(maxsize=4096)
-def _wanted(topology: Topology, names: GroupNames) -> Definition | None:
-    """Our own definition of a group's stream: the same in every cycle."""
-    return definition_of(topology.create_group(names, "latest").sql)
-
-
 def _query(text: str, verb: str, name: str, offset: Offset) -> Statement:
-    properties = {"ksql.streams.auto.offset.reset": offset, **PROPERTIES}
-    return Statement(text, properties, verb, name, f"stream/`{name}`/create")
-
-
-def _differences(found: Definition, wanted: Definition) -> tuple[str, ...]:
-    pairs = {
-        "source": (found.source, wanted.source),
-        "filter": (found.filter, wanted.filter),
-        "columns": (
-            (found.columns, found.join, found.rest, found.properties.get("VALUE_FORMAT", "JSON")),
-            (wanted.columns, wanted.join, wanted.rest, "JSON"),
-        ),
-        "topic": (found.topic, wanted.topic),
-    }
-    return tuple(what for what, (one, other) in pairs.items() if one != other)
+    return Statement(text, {OFFSET_RESET: offset, **PROPERTIES}, verb, name, f"stream/`{name}`/create")

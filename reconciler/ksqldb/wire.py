@@ -249,6 +249,86 @@ class PullReader:
             self._headed = True
 
 
+class PushRows:
+    """Reads a push query's rows as they come.
+
+    Attributes:
+        rows: what came, tombstones left out.
+        final: the server ended the query, e.g. because of its LIMIT.
+    """
+
+    def __init__(self, expected: tuple[Column, ...]) -> None:
+        """Expect rows with these columns; a push query marks none as the key."""
+        self.rows: list[tuple[Any, ...]] = []
+        self.final = False
+        self._expected = expected
+        self._types = [_TYPES.get(one.type, object) for one in expected]
+        self._feed = RowFeed()
+        self._headed = False
+
+    def feed(self, chunk: bytes) -> int:
+        """Take a chunk; return how many rows it completed.
+
+        Raises:
+            KsqlInBandFailure: the server failed after it had begun.
+            KsqlWrongShape: another schema, no header, another width, or not rows at all.
+        """
+        count = 0
+        for item in self._feed.feed(chunk):
+            if isinstance(item, Row) and self._headed and self._fits(item.values):
+                self.take(item)
+                count += 1
+            elif isinstance(item, Header) and not self._headed and item.columns == self._expected:
+                self._headed = True
+            elif isinstance(item, Final):
+                self.final = True
+            else:
+                raise KsqlWrongShape(f"not the columns {_shown(self._expected)}: {str(item)[:120]}", status=200)
+        return count
+
+    def _fits(self, values: list[Any]) -> bool:
+        return len(values) == len(self._expected) and all(map(isinstance, values, self._types))
+
+    def take(self, row: Row) -> None:
+        """Keep a row."""
+        if not row.tombstone:
+            self.rows.append(tuple(row.values))
+
+
+class PushFold(PushRows):
+    """Folds a push query's rows by their first column: the content of a table, from the history of its topic.
+
+    Attributes:
+        table: what each key has now, without the key.
+        records: rows that were read.
+    """
+
+    def __init__(self, expected: tuple[Column, ...]) -> None:
+        """Expect rows with these columns."""
+        super().__init__(expected)
+        self.table: dict[str, tuple[Any, ...]] = {}
+        self.records = 0
+        self._deleted: set[str] = set()
+
+    @property
+    def keys(self) -> int:
+        """Keys that were named, those counted that were deleted."""
+        return len(self.table) + len(self._deleted)
+
+    def take(self, row: Row) -> None:
+        """Set or delete the row of a key."""
+        key = row.values[0]
+        if not isinstance(key, str):
+            raise KsqlWrongShape("a row without its key", status=200)
+        self.records += 1
+        if row.tombstone:
+            self.table.pop(key, None)
+            self._deleted.add(key)
+        else:
+            self._deleted.discard(key)
+            self.table[key] = tuple(row.values[1:])
+
+
 def parse_rows(body: bytes, expected: tuple[Column, ...]) -> list[tuple[Any, ...]]:
     """Return all rows of a complete pull answer.
 
@@ -369,6 +449,8 @@ __all__ = [
     "Header",
     "Item",
     "PullReader",
+    "PushFold",
+    "PushRows",
     "Row",
     "RowFeed",
     "brief",

@@ -81,6 +81,7 @@ class ServiceSpec:
             where the engine has that.
         unexpected: names of settings that a live service has and that no spec of ours ever sets
             (``args``, ``mounts``, ...); always empty in a desired spec.
+        installation: id of the installation that it is of, the label ``org.openfactory.installation``; ``""`` for none.
     """
 
     name: str
@@ -99,6 +100,7 @@ class ServiceSpec:
     stop_grace: float = 30.0
     hardened: bool = False
     unexpected: tuple[str, ...] = ()
+    installation: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class LiveService:
         waits: what its tasks wait for where that is no error: ``1 task in state new``.
         since: when anything of it last moved, where it is not as it should be (the engine's clock, with time zone);
             None where all is as it should be, or where that is not known.
+        installation: value of ``org.openfactory.installation``, ``""`` where the label is missing.
     """
 
     id: str
@@ -139,6 +142,7 @@ class LiveService:
     error: str = ""
     waits: str = ""
     since: datetime | None = None
+    installation: str = ""
     updated_at: datetime | None = field(default=None, compare=False)
 
 
@@ -172,7 +176,7 @@ class Record:
     Attributes:
         id: of the platform.
         version: that a write must carry.
-        name: ``lease`` or ``pause``.
+        name: ``lease``, ``pause`` or ``installation``.
         fields: what it says.
     """
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from reconciler.errors import PlatformRefused
 from reconciler.platforms.base import ConfigMount, Kind, Port, Publish, ServiceSpec
-from reconciler.platforms.swarm_spec import GROUP, KIND, LABEL, OWNER, TMP_BYTES
+from reconciler.platforms.swarm_spec import GROUP, INSTALLATION, KIND, LABEL, OWNER, TMP_BYTES
 
 #: The service that a container belongs to: its name, which a person may change, is no proof.
 SERVICE = f"{LABEL}service"
@@ -126,6 +126,7 @@ def from_engine(raw: Raw, image: Raw | None, shelf: Shelf) -> ServiceSpec | None
         stop_grace=float(config.get("StopTimeout") or _DEFAULT_GRACE),
         hardened=_is_hardened(host),
         unexpected=tuple(sorted(_unexpected(raw, image))),
+        installation=labels.get(INSTALLATION, ""),
     )
 
 
@@ -152,6 +153,8 @@ def shows_registry(raw: Raw, shelf: Shelf) -> bool:
 
 def _labels(spec: ServiceSpec, owner: str) -> dict[str, str]:
     labels = {OWNER: owner, KIND: spec.kind.value, SERVICE: spec.name, ASKED: _asked(spec)}
+    if spec.installation:
+        labels[INSTALLATION] = spec.installation
     return labels if spec.group is None else {**labels, GROUP: spec.group}
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from reconciler.platforms.answers import moment
 from reconciler.platforms.base import LiveService, ServiceSpec
 from reconciler.platforms.docker_spec import SERVICE, Shelf, from_engine, side_by_side
-from reconciler.platforms.swarm_spec import OWNER
+from reconciler.platforms.swarm_spec import INSTALLATION, OWNER
 
 #: Ends the passing name of a container that replaces another one; no service's name has a dot.
 NEXT = ".next"
@@ -143,6 +143,7 @@ def live_service(containers: Containers, images: Mapping[str, Raw | None], shelf
         running=int(running),
         update_state="updating" if containers.older else "",
         error="" if running else trouble(newest),
+        installation=newest["Config"]["Labels"].get(INSTALLATION, ""),
         waits="" if running else waits(newest),
         since=None if running else last_move(newest),
     )

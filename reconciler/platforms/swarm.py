@@ -8,6 +8,7 @@ when it stores a spec, so that live specs carry ids; a config's data never chang
 from __future__ import annotations
 
 import base64
+import json
 import logging
 import math
 import time
@@ -19,7 +20,7 @@ from reconciler.errors import PlatformConflict, PlatformError, PlatformRefused, 
 from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, Record, Reference, ServiceSpec
 from reconciler.platforms.swarm_engine import PRIVILEGES_API, Engine, Gone, OnRequest
 from reconciler.platforms.swarm_references import lacking
-from reconciler.platforms.swarm_spec import KIND, OWNER, live_image, network_ids, repaired, to_engine
+from reconciler.platforms.swarm_spec import INSTALLATION, KIND, OWNER, live_image, network_ids, repaired, to_engine
 from reconciler.platforms.swarm_state import (
     RECORD_FIELD,
     RECORD_KIND,
@@ -158,7 +159,7 @@ class SwarmPlatform:
             PlatformUnreachable: it may or may not have been published.
         """
         name = f"{self.prefix}_registry-{revision}"
-        labels = {OWNER: self.owner, KIND: REGISTRY_KIND, SEQUENCE: str(sequence)}
+        labels = {OWNER: self.owner, KIND: REGISTRY_KIND, SEQUENCE: str(sequence), **_installation(data)}
         body = {"Name": name, "Labels": labels, "Data": base64.b64encode(data).decode()}
         try:
             self._engine.post("/configs/create", body=body)
@@ -308,6 +309,15 @@ class SwarmPlatform:
 
     def _pinned(self, image: str) -> str:
         return image if self._digests is None else self._digests.pinned(image)
+
+
+def _installation(data: bytes) -> dict[str, str]:
+    """Repeat in a label what a registry document says, for a person who lists configs."""
+    try:
+        said = json.loads(data).get("installation")
+    except (ValueError, AttributeError):
+        return {}
+    return {INSTALLATION: said} if isinstance(said, str) else {}
 
 
 class _Nodes:

@@ -8,6 +8,7 @@ from typing import Any
 from reconciler.errors import PlatformConflict
 from reconciler.legacy import PORT, VARIABLES, Names, OldService, Role, topic_of
 from reconciler.platforms.swarm_engine import Engine, Gone, OnRequest
+from reconciler.platforms.swarm_spec import network_ids
 
 Raw = Mapping[str, Any]
 
@@ -44,7 +45,8 @@ class SwarmOldServices:
             PlatformError: the answer was not complete.
         """
         raws = self._engine.get("/services", params={"status": "true"})
-        found = [self._read(raw, role) for raw in raws if (role := self._names.role(raw["Spec"]["Name"]))]
+        networks = {raw["Id"]: raw["Name"] for raw in self._engine.get("/networks")}
+        found = [self._read(raw, role, networks) for raw in raws if (role := self._names.role(raw["Spec"]["Name"]))]
         return tuple(sorted(found, key=lambda one: (list(Role).index(one.role), one.name)))
 
     def publish(self, service: OldService, port: int | None) -> None:
@@ -81,7 +83,7 @@ class SwarmOldServices:
         """Close the connections to the engine."""
         self._engine.close()
 
-    def _read(self, raw: Raw, role: Role) -> OldService:
+    def _read(self, raw: Raw, role: Role, networks: Mapping[str, str] | None = None) -> OldService:
         spec, status = raw["Spec"], raw.get("ServiceStatus") or {}
         group = _group(spec) if role is Role.GROUP else None
         ports = (spec.get("EndpointSpec") or {}).get("Ports") or ()
@@ -95,6 +97,8 @@ class SwarmOldServices:
             running=int(status.get("RunningTasks", 0)),
             wanted=int(((spec["Mode"].get("Replicated")) or {}).get("Replicas", 0)),
             odd=self._odd(spec, role, group),
+            networks=tuple(sorted((networks or {}).get(target, target) for target in network_ids(spec))),
+            variables=_variables(spec["TaskTemplate"].get("ContainerSpec") or {}),
         )
 
     def _odd(self, spec: Raw, role: Role, group: str | None) -> str:
@@ -142,4 +146,4 @@ def _group(spec: Raw) -> str | None:
     consumer = variables.get("KAFKA_CONSUMER_GROUP_ID", "")
     group = consumer.removeprefix("asset_stream_").removesuffix("_consumer_group")
     right = consumer == f"asset_stream_{group}_consumer_group" and variables.get("KAFKA_TOPIC") == topic_of(group)
-    return group if right and group else None
+    return group if right else None

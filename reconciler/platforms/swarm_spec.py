@@ -16,9 +16,11 @@ LABEL = "org.openfactory."
 OWNER = f"{LABEL}owner"
 KIND = f"{LABEL}kind"
 GROUP = f"{LABEL}group"
+#: Id of the installation that an object is of: what tells two with the same owner id apart.
+INSTALLATION = f"{LABEL}installation"
 #: The image as it was asked for, where a digest stands in the spec: what tells a pinned digest from a wanted one.
 IMAGE = f"{LABEL}image"
-_OURS = frozenset({OWNER, KIND, GROUP, IMAGE})
+_OURS = frozenset({OWNER, KIND, GROUP, IMAGE, INSTALLATION})
 
 #: Bytes of the ``/tmp`` of a hardened service; what is written there counts as its memory.
 TMP_BYTES = 64 * 1024 * 1024
@@ -127,6 +129,7 @@ def from_engine(raw: Raw, networks: Mapping[str, str]) -> ServiceSpec | None:
         stop_grace=container.get("StopGracePeriod", _DEFAULT_GRACE) / _SECOND,
         hardened=is_hardened(container),
         unexpected=_unexpected(raw, ports),
+        installation=labels.get(INSTALLATION, ""),
     )
 
 
@@ -193,6 +196,8 @@ def _labels(spec: ServiceSpec, owner: str, image: str) -> dict[str, str]:
     labels = {OWNER: owner, KIND: spec.kind.value}
     if spec.group is not None:
         labels[GROUP] = spec.group
+    if spec.installation:
+        labels[INSTALLATION] = spec.installation
     if "@" in image:
         labels[IMAGE] = spec.image
     return labels

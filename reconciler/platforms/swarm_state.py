@@ -11,7 +11,7 @@ from typing import Any
 
 from reconciler.platforms.answers import moment
 from reconciler.platforms.base import LiveRegistry, LiveService, Record
-from reconciler.platforms.swarm_spec import KIND, OWNER, from_engine
+from reconciler.platforms.swarm_spec import INSTALLATION, KIND, OWNER, from_engine
 
 #: Which publication a registry document is.
 SEQUENCE = "org.openfactory.sequence"
@@ -60,6 +60,7 @@ def live_service(raw: Raw, owner: str, networks: Mapping[str, str], tasks: Tasks
         updated_at=moment(raw["UpdatedAt"]) if raw.get("UpdatedAt") else None,
         waits="" if rests else waits(own),
         since=None if rests else last_move(raw, own),
+        installation=_labels(raw).get(INSTALLATION, ""),
     )
 
 
@@ -166,11 +167,16 @@ def is_registry(raw: Raw) -> bool:
 
 
 def live_record(raw: Raw, prefix: str) -> Record:
-    """Read a record from a config's labels."""
+    """Read a record from a config's labels.
+
+    Which installation this is does not change with `RESOURCE_PREFIX`, so that record is found under any.
+    """
     fields = {
         label.removeprefix(RECORD_FIELD): text for label, text in _labels(raw).items() if label.startswith(RECORD_FIELD)
     }
-    return Record(raw["ID"], raw["Version"]["Index"], raw["Spec"]["Name"].removeprefix(f"{prefix}_"), fields)
+    name = raw["Spec"]["Name"]
+    short = "installation" if name.endswith("_installation") else name.removeprefix(f"{prefix}_")
+    return Record(raw["ID"], raw["Version"]["Index"], short, fields)
 
 
 def newest_first(registries: Iterable[LiveRegistry]) -> tuple[LiveRegistry, ...]:

@@ -26,6 +26,7 @@ _VARIANTS: tuple[tuple[str, Any], ...] = (
     ("cpu_reservation", 0.0),
     ("stop_grace", 2.0),
     ("start_first", False),
+    ("installation", "1a2b3c4d"),
     ("hardened", True),
 )
 

@@ -33,12 +33,12 @@ class Picky(FakePlatform):
 
 def in_memory() -> PlatformBench:
     """A platform in memory, as two owners see it."""
-    platform = Picky()
+    platform = Picky(kept_records={})
     spec = ServiceSpec("ofa_group_Weld", Kind.GROUP, "Weld", "image:1", {"A": "1"}, 1, 0.5, 0.1, "net")
     return PlatformBench(
         platform=platform,
         spec=spec,
-        stranger=FakePlatform(owner="other", prefix="other"),
+        stranger=FakePlatform(owner="other", prefix="other", kept_records={}),
         disturb=lambda name: platform.touch(name, env={"X": "1"}),
         absent_image=ABSENT,
         patience=1.0,

@@ -24,6 +24,7 @@ class Manner(Enum):
     DRIP = "a byte at a time, for as long as somebody reads"
     DRIP_HEAD = "the head a byte at a time, for as long as somebody reads"
     SILENT = "nothing, until the server ends"
+    OPEN = "in chunks, with no end until the server ends"
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,14 @@ def _cut(handler: BaseHTTPRequestHandler, reply: Reply, _: Site) -> None:
     handler.close_connection = True
 
 
+def _open(handler: BaseHTTPRequestHandler, reply: Reply, site: Site) -> None:
+    _head(handler, reply, ("transfer-encoding", "chunked"))
+    _chunks(handler, reply.body)
+    handler.wfile.flush()
+    site.over.wait()
+    handler.close_connection = True
+
+
 def _reset(handler: BaseHTTPRequestHandler, reply: Reply, _: Site) -> None:
     _head(handler, reply, ("content-length", str(len(reply.body))))
     handler.wfile.write(reply.body[: len(reply.body) // 2])
@@ -184,6 +193,7 @@ _SENDERS = {
     Manner.CHUNKED: _chunked,
     Manner.RESET: _reset,
     Manner.CUT: _cut,
+    Manner.OPEN: _open,
     Manner.DRIP: _drip,
     Manner.DRIP_HEAD: _drip_head,
     Manner.SILENT: _silent,

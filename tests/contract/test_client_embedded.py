@@ -13,9 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.errors import KsqlBadStatement, KsqlConflict, KsqlRefused
+from reconciler.errors import KsqlBadStatement, KsqlConflict, KsqlRefused, KsqlTruncated
 from reconciler.ksqldb.client import KsqlClient
-from reconciler.ksqldb.definition import Definition
+from reconciler.ksqldb.definition import Definition, definition_of
+from reconciler.ksqldb.exchange import Limits
+from reconciler.ksqldb.ownership import Whose
 from reconciler.ksqldb.topology import Topology
 from reconciler.names import names_of
 
@@ -74,7 +76,7 @@ def url() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def client(url: str) -> Iterator[KsqlClient]:
     """A client of that server, with the shared stream in place."""
-    with closing(KsqlClient(url)) as speaker:
+    with closing(KsqlClient(url, Limits(quiet=0.3))) as speaker:
         speaker.execute(TOPOLOGY.create_shared())
         yield speaker
 
@@ -83,9 +85,9 @@ def definition(client: KsqlClient, stream: str) -> Definition:
     """Return what LIST QUERIES says of a stream, which must be what DESCRIBE says."""
     (query,) = [query for query in client.queries() if stream in query.sinks]
     described = client.describe(stream)
-    found = TOPOLOGY.definition_of(query.text)
+    found = definition_of(query.text)
     assert found is not None
-    assert TOPOLOGY.definition_of(described.statement) == found
+    assert definition_of(described.statement) == found
     assert [query.id for query in described.write_queries] == [query.id]
     return found
 
@@ -94,8 +96,9 @@ def test_members_are_read(client: KsqlClient) -> None:
     """Each asset with its group; without the level, None."""
     members = client.members("asset_to_uns_map", "asset_uuid", "workcenter")
     assert sorted(members) == [("A1", "Weld"), ("A2", None)]
-    assert client.group_has_members("asset_to_uns_map", "asset_uuid", "workcenter", "Weld")
-    assert not client.group_has_members("asset_to_uns_map", "asset_uuid", "workcenter", "Paint")
+    assert client.members_directly("asset_to_uns_map", "asset_uuid", "workcenter", 2) == members
+    with pytest.raises(KsqlTruncated):
+        client.members_directly("asset_to_uns_map", "asset_uuid", "workcenter", 3)
 
 
 def test_a_table_that_was_not_made_by_a_query_cannot_be_pulled(client: KsqlClient) -> None:
@@ -107,11 +110,11 @@ def test_a_table_that_was_not_made_by_a_query_cannot_be_pulled(client: KsqlClien
 def test_the_life_of_a_group_stream(client: KsqlClient) -> None:
     """Created, read back as ours, replaced in place, read by nobody, dropped; the shared stream refuses meanwhile."""
     names = names_of("Weld")
-    shared = TOPOLOGY.definition_of(client.describe(TOPOLOGY.shared_name).statement)
-    assert shared is not None
-    assert TOPOLOGY.shared_matches(shared)
+    shared = client.describe(TOPOLOGY.shared_name).statement
+    assert TOPOLOGY.ownership(TOPOLOGY.shared_name, shared).whose is Whose.SHARED
+    assert TOPOLOGY.current({TOPOLOGY.shared_name: shared}) == TOPOLOGY
     created = client.execute(TOPOLOGY.create_group(names, "earliest"))
-    assert TOPOLOGY.group_matches(definition(client, names.stream), names)
+    assert TOPOLOGY.group_differences(definition(client, names.stream), names) == ()
     assert names.topic in client.topics()
     with pytest.raises(KsqlConflict):
         client.execute(TOPOLOGY.create_group(names, "earliest"))
@@ -144,17 +147,16 @@ def test_no_group_value_becomes_sql(client: KsqlClient, group: str) -> None:
         assert {stream.name for stream in client.streams()} == before | {names.stream}
         found = definition(client, names.stream)
         assert found.filter_literal == group
-        assert TOPOLOGY.group_matches(found, names)
+        assert TOPOLOGY.ownership(names.stream, client.describe(names.stream).statement).group == group
     finally:
         client.execute(TOPOLOGY.drop(names.stream, delete_topic=True))
     assert {stream.name for stream in client.streams()} == before
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(group=HOSTILE, level=HOSTILE)
-def test_no_question_becomes_another(client: KsqlClient, group: str, level: str) -> None:
-    """A hostile level or group matches nothing, and every asset is still listed once."""
-    assert not client.group_has_members("asset_to_uns_map", "asset_uuid", level, group)
+@given(level=HOSTILE)
+def test_no_question_becomes_another(client: KsqlClient, level: str) -> None:
+    """A hostile level matches nothing, and every asset is still listed once."""
     assert sorted(client.members("asset_to_uns_map", "asset_uuid", level)) == [("A1", None), ("A2", None)]
 
 

@@ -108,7 +108,7 @@ def test_lists_are_values() -> None:
     assert [query.sinks for query in queries.queries if query.paused] == [("asset_stream_Weld",)]
     (topics,) = parse_entities(CASES["list-topics"].body)
     assert isinstance(topics, Topics)
-    assert "asset_to_uns_map_topic" in topics.names
+    assert "asset_to_uns_map_topic" in topics.partitions
 
 
 def test_a_description_shows_who_reads_who_writes_and_what_is_gone() -> None:

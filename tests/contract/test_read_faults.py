@@ -9,6 +9,7 @@ from contextlib import closing
 import pytest
 
 from reconciler.errors import (
+    KsqlBadStatement,
     KsqlError,
     KsqlInBandFailure,
     KsqlNotReady,
@@ -19,11 +20,12 @@ from reconciler.errors import (
 )
 from reconciler.ksqldb.client import READ_ATTEMPTS, KsqlClient
 from reconciler.ksqldb.exchange import Limits
+from reconciler.ksqldb.wire import Column
 from tests.contract.bodies import MEMBERS_SCHEMA, error, error_row, header, listed, row, rows
 from tests.contract.server import Manner, Reply, in_turn, serve
 
 ROWS = "application/vnd.ksql.v1+json"
-SHORT = Limits(connect=0.5, read=0.4, ddl=0.4, outcome=0.4)
+SHORT = Limits(connect=0.5, read=0.4, ddl=0.4, outcome=0.4, direct=0.6, first_row=0.3, quiet=0.2)
 GOOD = rows(header(), row("A1", "Weld"), row("A2", None))
 
 
@@ -103,18 +105,68 @@ def test_a_complete_answer_is_read_whole() -> None:
         assert b"sessionVariables" not in request.body
 
 
-def test_the_last_question_before_a_deletion_needs_a_complete_answer() -> None:
-    """Only a complete and empty answer says that a group has no member."""
-    schema = "`ASSET_UUID` STRING KEY"
-    empty, one = of_rows(header(schema)), of_rows(header(schema), row("A1"))
-    unclosed = Reply(("[" + header(schema)).encode(), content_type=ROWS)
-    for reply, expected in ((empty, False), (one, True), (unclosed, None)):
-        with serve(in_turn(reply)) as site, closing(KsqlClient(site.url, SHORT)) as client:
-            if expected is None:
-                with pytest.raises(KsqlTruncated):
-                    client.group_has_members("asset_to_uns_map", "asset_uuid", "workcenter", "Old")
-            else:
-                assert client.group_has_members("asset_to_uns_map", "asset_uuid", "workcenter", "Old") is expected
+PUSH = "`ASSET_UUID` STRING, `UNS_GROUP` STRING"
+DIRECT = ("asset_to_uns_map", "asset_uuid", "workcenter")
+
+
+def tombstone(asset: str) -> str:
+    """Return the row of a deleted asset, as a push query shows it."""
+    return f'{{"row":{{"columns":["{asset}",null],"tombstone":true}}}}'
+
+
+def pushed(*items: str, manner: Manner = Manner.OPEN) -> Reply:
+    """Return an answer to a push query: it has no end."""
+    return Reply(("[" + "".join(f"{item},\n" for item in items)).encode(), content_type=ROWS, manner=manner)
+
+
+WHOLE = (header(PUSH), row("A1", "Old"), row("A2", "Weld"), row("A3", "Weld"), row("A1", "Paint"), tombstone("A3"))
+
+
+@pytest.mark.parametrize("at_least", [0, 2, 3])
+def test_the_last_question_reads_the_whole_history(at_least: int) -> None:
+    """The last row of a key counts; a deleted asset is none, and counts as one that was named."""
+    with serve(in_turn(pushed(*WHOLE))) as site, closing(KsqlClient(site.url, SHORT)) as client:
+        assert dict(client.members_directly(*DIRECT, at_least)) == {"A1": "Paint", "A2": "Weld"}
+        (request,) = site.requests
+        assert b"EMIT CHANGES;" in request.body
+        assert b'"ksql.streams.cache.max.bytes.buffering": 0' in request.body
+
+
+def test_the_last_question_of_an_empty_map_waits_for_the_first_row() -> None:
+    """No row at all is an answer only where no asset was there."""
+    with serve(in_turn(pushed(header(PUSH)))) as site, closing(KsqlClient(site.url, SHORT)) as client:
+        assert client.members_directly(*DIRECT, 0) == ()
+        with pytest.raises(KsqlTruncated, match="0 of 1 assets"):
+            client.members_directly(*DIRECT, 1)
+
+
+DOUBTFUL = {
+    "fewer assets than there were": (pushed(*WHOLE), KsqlTruncated),
+    "the server ends it": (pushed(*WHOLE, '{"finalMessage":"Query Completed"}'), KsqlTruncated),
+    "the connection ends": (pushed(*WHOLE, manner=Manner.CUT), KsqlTruncated),
+    "the answer ends": (pushed(*WHOLE, manner=Manner.CHUNKED), KsqlTruncated),
+    "reset mid-body": (pushed(*WHOLE, manner=Manner.RESET), KsqlTruncated),
+    "rows without end": (Reply(manner=Manner.DRIP), KsqlTruncated),
+    "no answer": (Reply(manner=Manner.SILENT), KsqlUnreachable),
+    "an error row": (pushed(header(PUSH), error_row()), KsqlInBandFailure),
+    "another schema": (pushed(header(), row("A1", "Weld")), KsqlWrongShape),
+    "rows without a header": (pushed(row("A1", "Weld")), KsqlWrongShape),
+    "a row without its key": (pushed(header(PUSH), row(None, "Weld")), KsqlWrongShape),
+    "a narrow row": (pushed(header(PUSH), row("A1")), KsqlWrongShape),
+    "not rows": (Reply(b"<html>hello</html>", content_type="text/html"), KsqlWrongShape),
+    "too many push queries": (Reply(error(40001, "Not executing statement(s) 'S'"), 400), KsqlBadStatement),
+    "503": (Reply(error(50302, "KSQL is not yet ready to serve requests."), 503, ""), KsqlNotReady),
+}
+
+
+@pytest.mark.parametrize("fault", DOUBTFUL)
+def test_a_last_question_that_is_not_answered_whole_is_an_error(fault: str) -> None:
+    """Whatever breaks, no partial map comes out, within the limits."""
+    reply, kind = DOUBTFUL[fault]
+    with serve(in_turn(reply)) as site, closing(KsqlClient(site.url, SHORT)) as client:
+        with pytest.raises(KsqlError) as caught:
+            client.members_directly(*DIRECT, 4)
+        assert type(caught.value) is kind
 
 
 def test_a_brief_failure_is_read_again_and_counted() -> None:
@@ -185,3 +237,59 @@ def test_connections_are_reused_and_credentials_are_sent() -> None:
                 client.streams()
         assert site.connections == 1
         assert {request.headers["authorization"] for request in site.requests} == {"Basic cmVhZGVyOnNlY3JldA=="}
+
+
+WRONG_SERVERS = {
+    "a web server": Reply(b"<html><title>404 Not Found</title></html>", 404, "text/html"),
+    "a web server with one page for all": Reply(b"<!doctype html><html>hello</html>", 200, "text/html"),
+    "an API of something else": Reply(b'{"name":"registry"}'),
+    "one that answers with a list": Reply(b"[]"),
+    "one that knows no such path": Reply(b'{"detail":"Not Found"}', 404),
+    "one that wants another method": Reply(b"", 405),
+    "one that takes it for a bad request": Reply(b"<html>bad request</html>", 400, "text/html"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_SERVERS)
+def test_a_server_that_is_not_ksqldb_names_the_variable(kind: str) -> None:
+    """Whatever else listens at the address: the error says which variable leads there."""
+    with serve(in_turn(WRONG_SERVERS[kind])) as site:
+        client = KsqlClient(site.url, SHORT)
+        with closing(client), pytest.raises(KsqlWrongShape, match="is not ksqlDB, correct KSQLDB_URL"):
+            client.info()
+
+
+EVENTS = (Column("UNS_GROUP", "STRING"),)
+EVENT_SCHEMA = "`UNS_GROUP` STRING"
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        (header(EVENT_SCHEMA), row("Weld"), row("Weld")),
+        (header(EVENT_SCHEMA), row("Weld"), row("Weld"), '{"finalMessage":"Limit Reached"}'),
+        (header(EVENT_SCHEMA), row("Weld"), tombstone("X").replace(",null", ""), row("Weld")),
+    ],
+)
+def test_a_look_at_events_ends_in_time_or_with_its_limit(items: tuple[str, ...]) -> None:
+    """What came until then is what there was to see."""
+    with serve(in_turn(pushed(*items))) as site, closing(KsqlClient(site.url, SHORT)) as client:
+        assert client.sample("SELECT UNS_GROUP FROM S EMIT CHANGES LIMIT 9;", EVENTS, 0.1) == [("Weld",), ("Weld",)]
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (pushed(header(PUSH), row("A1", "Weld")), KsqlWrongShape),
+        (pushed(header(EVENT_SCHEMA), error_row()), KsqlInBandFailure),
+        (pushed(header(EVENT_SCHEMA), manner=Manner.CUT), KsqlTruncated),
+        (Reply(manner=Manner.SILENT), KsqlUnreachable),
+        (Reply(error(50302, "KSQL is not yet ready to serve requests."), 503, ""), KsqlNotReady),
+    ],
+)
+def test_a_look_at_events_that_fails_is_an_error(reply: Reply, kind: type[KsqlError]) -> None:
+    """No event seen is something else than nothing told."""
+    with serve(in_turn(reply)) as site, closing(KsqlClient(site.url, SHORT)) as client:
+        with pytest.raises(KsqlError) as caught:
+            client.sample("SELECT UNS_GROUP FROM S EMIT CHANGES LIMIT 9;", EVENTS, 0.1)
+        assert type(caught.value) is kind

@@ -12,7 +12,7 @@ from reconciler.errors import GuardRefusal
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings
-from reconciler.teardown import prove, teardown
+from reconciler.teardown import prove, remove_records, teardown
 from reconciler.wiring import topology_of
 from tests.docker_platform.sandbox import ContainerSandbox
 
@@ -81,6 +81,7 @@ def test_killed_after_every_write_of_the_first_convergence(sandbox: ContainerSan
         prove(controller.world)
     ksqldb.identity = own
     assert all(result.outcome == "ok" for result in teardown(controller.world))
+    remove_records(controller.world.platform, streams_left=False)
     controller.world.platform.close()
     assert sandbox.containers() == {}
     assert sandbox.networks() == []

@@ -9,10 +9,9 @@ from typing import Any
 from reconciler.ksqldb.statement import Statement
 from reconciler.ksqldb.topology import Topology
 from reconciler.ksqldb.wire import literal
-from reconciler.names import STREAM_PREFIX, names_of
+from reconciler.names import STREAM_PREFIX, SharedName, names_of
 from reconciler.platforms.base import Kind, LiveRegistry, LiveService, ServiceSpec
 from reconciler.registry import Registry, parse
-from reconciler.wiring import topology_of
 from tests.fakes import Stage
 from tests.faults.matrix_seam import Call
 
@@ -59,7 +58,7 @@ class Watch:
     @property
     def topology(self) -> Topology:
         """What streams should be."""
-        return topology_of(self.stage.settings)
+        return self.stage.topology.current({name: text for name, (_, text) in self.stage.ksqldb.made.items()})
 
     def before(self, call: Call, args: tuple[Any, ...]) -> None:
         """Judge a write that is about to take effect."""
@@ -75,7 +74,7 @@ class Watch:
             case "remove_service", live if self._there:
                 self.deleted[f"service {live.name}"] += 1
             case "execute", Statement(verb="create" | "create_table") as statement:
-                offset = statement.properties["ksql.streams.auto.offset.reset"]
+                offset = statement.properties.get("ksql.streams.auto.offset.reset", "where the server begins")
                 self.created[f"{statement.summary} from {offset}"] += 1
             case "execute", Statement(verb="drop" | "drop_table") as statement:
                 self.deleted[f"{statement.verb} {statement.target}"] += 1
@@ -102,7 +101,13 @@ class Watch:
         sql = self.stage.ksqldb.made[stream][1]
         return "FROM `OFA_ASSETS_WITH_UNS_" in sql or (" JOIN " in sql and "UNS_GROUP" in sql)
 
+    def _is_recorded(self, installation: str) -> None:
+        record = self.stage.platform.kept_records.get("installation")
+        if record is None or record.fields["id"] != installation:
+            self._say(f"installation {installation} is written into an object and stands in no record")
+
     def _create_service(self, spec: ServiceSpec) -> None:
+        self._is_recorded(spec.installation)
         if spec.group is None or self._is_served(spec.group):
             return
         if names_of(spec.group).stream not in self.stage.ksqldb.made:
@@ -161,6 +166,9 @@ class Watch:
             self._say(f"config {registry.name} is removed and still needed")
 
     def _execute(self, statement: Statement) -> None:
+        made = SharedName.parse(statement.target)
+        if statement.verb == "create" and made is not None:
+            self._is_recorded(made.installation)
         if statement.verb == "drop" and statement.target in self.stage.ksqldb.made:
             self._drop(statement)
 
@@ -171,7 +179,7 @@ class Watch:
         if ksqldb.readers_of(name):
             self._say(f"stream {name} is dropped while it is read")
         if not name.startswith(STREAM_PREFIX):
-            if "DELETE TOPIC" in statement.sql or (name == self.topology.shared_name and name not in ksqldb.terminated):
+            if name == self.topology.shared_name:
                 self._say(f"the shared stream {name} is dropped")
             return
         if self._must_be_made_anew(name):

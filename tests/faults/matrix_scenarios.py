@@ -149,7 +149,15 @@ def _silenced(stage: Stage) -> None:
     stage.ksqldb.terminated.add(shared)
 
 
+def _unrecorded() -> Stage:
+    """Nothing of ours, not even an id."""
+    stage = empty()
+    stage.platform.kept_records.clear()
+    return stage
+
+
 SCENARIOS = (
+    Scenario("first installation", _unrecorded, _first),
     Scenario("first convergence", empty, _first),
     Scenario("group added", settled, _added),
     Scenario("image changed", settled, _image),

@@ -29,8 +29,20 @@ from reconciler.ports import Ksqldb
 from tests.fakes import FakeKsqldb, FakePlatform
 
 READS = frozenset(
-    {"info", "health", "streams", "tables", "queries", "query_limit", "describe_or_none", "topics", "members", "pull"}
-    | {"group_has_members", "observe", "records"}
+    {
+        "info",
+        "health",
+        "streams",
+        "tables",
+        "queries",
+        "query_limit",
+        "offset_reset",
+        "describe_or_none",
+        "topics",
+        "members",
+        "pull",
+    }
+    | {"members_directly", "describe_extended", "sample", "observe", "records"}
 )
 WRITES = frozenset(
     {"execute", "create_service", "update_service", "remove_service", "publish_registry", "remove_registry"}

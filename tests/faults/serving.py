@@ -44,7 +44,7 @@ UPSTREAM = (
     "CREATE TABLE asset_to_uns_map AS SELECT * FROM asset_to_uns_map_raw EMIT CHANGES;",
 )
 MAP_TOPIC = "asset_to_uns_map_topic"
-SHORT = Limits(connect=0.5, read=0.5, ddl=2.0, outcome=0.5)
+SHORT = Limits(connect=0.5, read=0.5, ddl=2.0, outcome=0.5, direct=3.0, first_row=1.0, quiet=0.15)
 _PATIENCE = 20.0
 
 
@@ -215,11 +215,27 @@ def executed(journal: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def question(request: Request) -> str:
-    """Name what a request asks: ``info``, ``healthcheck``, ``pull``, ``LIST STREAMS`` and so on."""
+    """Name what a request asks: ``info``, ``healthcheck``, ``pull``, ``push``, ``LIST STREAMS`` and so on."""
     if request.path == "/ksql":
         sql = str(json.loads(request.body)["ksql"])
+        if sql.endswith(" EXTENDED;"):
+            return "DESCRIBE EXTENDED"
         return re.split(r"[ ;]", sql)[0] + " " + re.split(r"[ ;]", sql)[1]
-    return "pull" if request.path == "/query" else request.path.strip("/")
+    if request.path == "/query":
+        return "push" if b"EMIT CHANGES" in request.body else "pull"
+    return request.path.strip("/")
+
+
+def _begun(behind: httpx.Client, request: Request, headers: dict[str, str]) -> Reply:
+    """Return what a push query begins with, as an answer without an end."""
+    body = b""
+    try:
+        with behind.stream("POST", request.path, content=request.body, headers=headers, timeout=0.3) as got:
+            for chunk in got.iter_bytes():
+                body += chunk
+    except httpx.ReadTimeout:
+        pass
+    return Reply(body, got.status_code, got.headers.get("content-type", ""), Manner.OPEN)
 
 
 @contextmanager
@@ -235,6 +251,8 @@ def front(served: Served, spoiled: Mapping[str, Reply | Manner]) -> Iterator[Sit
             if isinstance(spoil, Reply):
                 return spoil
             headers = {name: request.headers[name] for name in ("accept", "content-type")}
+            if question(request) == "push":
+                return _begun(behind, request, headers)
             got = behind.request(request.method, request.path, content=request.body, headers=headers)
             return Reply(got.content, got.status_code, got.headers.get("content-type", ""), spoil)
 

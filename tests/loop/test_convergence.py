@@ -228,16 +228,29 @@ def test_two_groups_that_differ_only_in_case(stage: Stage) -> None:
     assert outcome.results == ()
 
 
-def test_a_changed_filter_is_replaced_in_place(stage: Stage) -> None:
-    """A stream of ours that reads another group's events is put right without a drop."""
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("'Weld'", "'Paint'"), ("`tag`, ", ""), ("'asset_stream_Weld'", "'mine'"), ("WHERE", "WHERE 1=1 AND")],
+)
+def test_a_stream_that_is_not_as_we_make_them_is_somebodys(stage: Stage, old: str, new: str) -> None:
+    """It reads our shared stream under a group's name: a conflict that says so; it is neither changed nor dropped."""
     controller = stage.controller()
     stage.settle(controller)
     topic, text = stage.ksqldb.made["ASSET_STREAM_WELD"]
-    stage.ksqldb.made["ASSET_STREAM_WELD"] = (topic, text.replace("'Weld'", "'Paint'"))
+    theirs = (topic, text.replace(old, new, 1))
+    stage.ksqldb.made["ASSET_STREAM_WELD"] = theirs
     stage.ksqldb.statements.clear()
-    controller.cycle()
-    assert [statement.verb for statement in stage.ksqldb.statements] == ["replace"]
-    assert stage.ksqldb.made["ASSET_STREAM_WELD"][1].count("'Weld'") == 1
+    del stage.ksqldb.assets[next(asset for asset, group in stage.ksqldb.assets.items() if group == "Paint")]
+    for _ in range(30):
+        outcome = controller.cycle()
+        stage.now += 10
+    assert outcome.plan is not None
+    item = next(one for one in outcome.plan.items if one.group == "Weld")
+    assert (item.condition, item.mark) == (Condition.CONFLICT, "x")
+    assert "ASSET_STREAM_WELD reads our shared stream, but is not a group stream as we make them" in item.detail
+    assert any("built by others" in note and "ASSET_STREAM_WELD" in note for note in outcome.plan.notes)
+    assert stage.ksqldb.made["ASSET_STREAM_WELD"] == theirs
+    assert "ASSET_STREAM_WELD" not in {statement.target for statement in stage.ksqldb.statements}
 
 
 def test_a_paused_query_is_resumed(stage: Stage) -> None:
@@ -302,8 +315,8 @@ def test_a_registry_change_does_not_restart_the_proxy(stage: Stage) -> None:
     assert stage.platform.services["ofa_routing_layer"].version == version
 
 
-def test_a_shared_stream_without_a_query_is_rebuilt_after_patience(stage: Stage) -> None:
-    """A join cannot be replaced: its readers are dropped, then it, and all are made anew without a replay."""
+def test_a_shared_stream_without_a_query_is_followed_by_another(stage: Stage) -> None:
+    """A join cannot be replaced: the next one is made, each group moves to its beginning, the old one goes last."""
     controller = stage.controller()
     stage.settle(controller)
     shared = next(name for name in stage.ksqldb.made if not name.startswith("ASSET_STREAM_"))
@@ -314,10 +327,12 @@ def test_a_shared_stream_without_a_query_is_rebuilt_after_patience(stage: Stage)
     for _ in range(12):
         stage.now += 10
         controller.cycle()
-    verbs = [one.verb for one in stage.ksqldb.statements]
-    assert verbs == ["drop"] * 4 + ["create"] * 4
-    assert stage.ksqldb.statements[3].target == shared
-    assert {one.properties["ksql.streams.auto.offset.reset"] for one in stage.ksqldb.statements[4:]} == {"latest"}
+    sent = stage.ksqldb.statements
+    assert [one.verb for one in sent] == ["create", *["drop", "create"] * 3, "drop"]
+    assert (sent[0].target, sent[-1].target) == (shared.removesuffix("_1") + "_2", shared)
+    assert sent[-1].sql.endswith("DELETE TOPIC;")
+    assert "ksql.streams.auto.offset.reset" not in sent[0].properties
+    assert {one.properties["ksql.streams.auto.offset.reset"] for one in sent[2:-1:2]} == {"earliest"}
     assert len(registered(stage)) == 3
 
 
@@ -329,9 +344,11 @@ def test_a_changed_retention_does_not_touch_what_runs(stage: Stage) -> None:
     controller = stage.controller()
     stage.settle(controller)
     assert stage.ksqldb.statements == []
-    topic, text = stage.ksqldb.made["ASSET_STREAM_WELD"]
-    stage.ksqldb.made["ASSET_STREAM_WELD"] = (topic, text.replace("'Weld'", "'Paint'"))
-    stage.settle(controller)
+    stage.ksqldb.terminated.add("ASSET_STREAM_WELD")
+    for _ in range(12):
+        stage.now += 10
+        controller.cycle()
+    assert stage.ksqldb.terminated == set()
     assert "RETENTION_MS=604800000" in stage.ksqldb.made["ASSET_STREAM_WELD"][1]
 
 

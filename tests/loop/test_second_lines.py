@@ -8,7 +8,6 @@ from reconciler.apply import Executor, Result
 from reconciler.controller import Controller
 from reconciler.model import Action, DropStream, RecreateStream
 from reconciler.names import assign, names_of
-from reconciler.wiring import topology_of
 from tests.fakes import Stage
 
 
@@ -30,7 +29,7 @@ def run(stage: Stage, controller: Controller, cycles: int, step: float) -> None:
 
 def applied(stage: Stage, action: Action) -> Result:
     """Apply one action as if a plan had wanted it."""
-    (result,) = Executor(stage.ksqldb, stage.platform, topology_of(stage.settings)).apply([action], lambda _: False)
+    (result,) = Executor(stage.ksqldb, stage.platform, stage.topology).apply([action], lambda _: False)
     return result
 
 
@@ -67,7 +66,7 @@ def test_a_drop_asks_for_lineage_first(stage: Stage, stream: str) -> None:
     """Somebody made another stream of that name since the plan was made."""
     text = f"CREATE STREAM {stream} WITH (KAFKA_TOPIC='x') AS SELECT * FROM S EMIT CHANGES;"
     stage.ksqldb.made[stream] = ("x", text)
-    assert "is not ours, not touched" in str(applied(stage, DropStream(stream, None)).error)
+    assert "does not read from our shared stream: not touched" in str(applied(stage, DropStream(stream, None)).error)
     assert stream in stage.ksqldb.made
 
 

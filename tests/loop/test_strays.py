@@ -107,7 +107,10 @@ def test_nothing_is_removed_while_one_was_never_asked(stage: Stage) -> None:
     template = stage.ksqldb.made["ASSET_STREAM_WELD"][1]
     for number in range(20):
         name = f"ASSET_STREAM_GONE{number:02d}"
-        stage.ksqldb.made[name] = (name.lower(), template.replace("Weld", f"gone{number:02d}").replace("WELD", name))
+        stage.ksqldb.made[name] = (
+            f"asset_stream_gone{number:02d}",
+            template.replace("Weld", f"gone{number:02d}").replace("WELD", f"GONE{number:02d}"),
+        )
         stage.ksqldb.terminated.add(name)
     before = dict(stage.ksqldb.made)
     controller = stage.controller()

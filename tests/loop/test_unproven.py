@@ -7,7 +7,6 @@ import pytest
 from reconciler.apply import Executor
 from reconciler.model import RecreateStream
 from reconciler.names import names_of
-from reconciler.wiring import topology_of
 from tests.fakes import Stage
 
 FOREIGN = "CREATE STREAM ASSET_STREAM_WELD WITH (KAFKA_TOPIC='x') AS SELECT * FROM S EMIT CHANGES;"
@@ -48,7 +47,7 @@ def test_a_served_groups_service_comes_back_though_its_query_is_not_listed(stage
 
 def test_a_stream_that_was_moved_a_moment_ago_is_not_dropped_again(stage: Stage) -> None:
     """The plan rests on a list from before the move; the stream itself says that it is in order."""
-    executor = Executor(stage.ksqldb, stage.platform, topology_of(stage.settings))
+    executor = Executor(stage.ksqldb, stage.platform, stage.topology)
     before = stage.ksqldb.made["ASSET_STREAM_PAINT"]
     sent = len(stage.ksqldb.statements)
     (result,) = executor.apply([RecreateStream(names_of("Paint"), "its source differs")], lambda _: False)

@@ -127,9 +127,12 @@ def test_drift_and_a_write_that_failed(stage: Stage) -> None:
 def test_a_stream_whose_definition_differs(stage: Stage) -> None:
     """What differs is named."""
     topic, sql = stage.ksqldb.made["ASSET_STREAM_G3"]
-    stage.ksqldb.made["ASSET_STREAM_G3"] = (topic, sql.replace("'g3'", "'gX'"))
+    stage.ksqldb.made["ASSET_STREAM_G3"] = (
+        "asset_stream_G3",
+        sql.replace("'g3'", "'G3'").replace(topic, "asset_stream_G3"),
+    )
     answer = asked(stage, "g3")
-    assert (answer.stream.state, answer.stream.detail) == ("changed", "its filter differs")
+    assert (answer.stream.state, answer.stream.detail) == ("moved", "its group and topic differ")
 
 
 def test_a_group_without_assets_shows_how_far_the_count_is(stage: Stage) -> None:

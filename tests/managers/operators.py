@@ -19,7 +19,16 @@ from tests.swarm.sandbox import logged
 RECOVERY = 180.0
 ROOT = Path(__file__).resolve().parents[2]
 #: Writes that add; and old registry documents are forgotten by number. Every other write takes away or restarts.
-_ADDING = frozenset({"create_shared_stream", "create_stream", "create_service", "publish_registry", "remove_registry"})
+_ADDING = frozenset(
+    {
+        "record_installation",
+        "create_shared_stream",
+        "create_stream",
+        "create_service",
+        "publish_registry",
+        "remove_registry",
+    }
+)
 
 
 class Operator:

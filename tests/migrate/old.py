@@ -64,11 +64,11 @@ class FakeOldServices:
     @classmethod
     def of(cls, *groups: str) -> FakeOldServices:
         """Return what the old system has deployed for these groups."""
-        names = Names()
-        found = [OldService("r", 1, names.router, Role.ROUTER, None, (PORT,), 1, 1)]
-        found += [OldService(g, 1, names.of_group(g), Role.GROUP, g, (), 1, 1) for g in groups]
-        found += [OldService("s", 1, names.state_api, Role.STATE_API, None, (), 1, 1)]
-        return cls({one.name: one for one in found})
+        names, broker, ksqldb = Names(), {"KAFKA_BROKER": "k:9092"}, {"KSQLDB_URL": "http://k:8088"}
+        found = [OldService("r", 1, names.router, Role.ROUTER, None, (PORT,), 1, 1, variables={**broker, **ksqldb})]
+        found += [OldService(g, 1, names.of_group(g), Role.GROUP, g, (), 1, 1, variables=broker) for g in groups]
+        found += [OldService("s", 1, names.state_api, Role.STATE_API, None, (), 1, 1, variables=ksqldb)]
+        return cls({one.name: replace(one, networks=("factory-net",)) for one in found})
 
     def observe(self) -> tuple[OldService, ...]:
         """All of them."""

@@ -98,7 +98,7 @@ def test_a_step_that_has_nothing_to_do_takes_no_lease() -> None:
     """A way back from where nobody went changes nothing, the lease's record included."""
     stage, old = old_plant()
     assert run("back", stage, old, done) == Exit.OK
-    assert stage.platform.kept_records == {}
+    assert stage.platform.kept_records.keys() == {"installation"}
 
 
 def test_a_lease_that_was_lost_does_not_keep_the_port_from_coming_back() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from reconciler.commands.migrate import as_json, as_text, step
 from reconciler.converge import Exit
 from reconciler.errors import KsqlBadStatement
-from reconciler.legacy import OldService, Role, is_old, old_streams, stand_in_name
+from reconciler.legacy import OldService, Role, elsewhere, is_old, old_streams, stand_in_name
 from reconciler.migrate import StepRefused, look, remove_old, start, switch
 from reconciler.model import Query
 from tests.fakes import Stage, unreachable
@@ -87,10 +90,71 @@ def test_odd_services_are_shown_and_left() -> None:
     assert look(controller, old).next_step == ""
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"networks": ("other-net",)}, "its network is other-net, not factory-net"),
+        ({"networks": ()}, "its network is none"),
+        ({"variables": {"KAFKA_BROKER": "other:9092"}}, "its KAFKA_BROKER is other:9092, not k:9092"),
+        ({"variables": {"KSQLDB_URL": "http://u:secret@other:8088"}}, r"its KSQLDB_URL is http://\*\*\*@other:8088"),
+        ({"group": "Laser"}, "the UNS map names no group 'Laser'"),
+    ],
+)
+def test_the_old_system_of_another_plant_is_not_ours(change: dict[str, Any], why: str) -> None:
+    """In the old shape, but with another network, broker or ksqlDB, or of a group that is not in our map."""
+    stage, old = old_plant()
+    theirs = replace(old.services["stream-api-group-weld"], name="stream-api-group-theirs", **change)
+    old.services[theirs.name] = theirs
+    assert re.search(f"{theirs.name} +not ours: {why}", as_text(look(stage.controller(), old)))
+    assert theirs.name in json.loads(as_json(look(stage.controller(), old)))["not_ours"]
+    old.publish(old.services["serving_layer_router"], None)
+    controller = stage.controller()
+    list(start(look(controller, old), controller.world, lambda _: None))
+    stage.settle(controller)
+    list(remove_old(look(controller, old), controller.world, old))
+    assert old.services == {theirs.name: theirs}
+    assert look(controller, old).next_step == ""
+
+
+def test_the_router_of_another_plant_holds_nothing_up() -> None:
+    """Its port is its own business: nothing is switched away from it, and nothing waits for it."""
+    stage, old = old_plant()
+    router = replace(old.services["serving_layer_router"], networks=("other-net",))
+    old.services = {router.name: router}
+    scene = look(stage.controller(), old)
+    assert (scene.router, scene.holds_port, scene.touchable) == (None, False, ())
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_a_password_in_a_url_makes_no_other_plant(slash: str) -> None:
+    """Nor does a slash at its end, and the address that services get counts as well."""
+    settings = Stage(options={"ksqldb_service_url": "http://inside:8088"}).settings
+    ours = OldService("s", 1, "s", Role.STATE_API, None, (), 1, 1, networks=("factory-net",))
+    for url in ("http://k:8088", "http://u:p@k:8088", "http://inside:8088"):
+        assert elsewhere(replace(ours, variables={"KSQLDB_URL": url + slash}), settings, None) == ""
+
+
+@pytest.mark.parametrize("offset", ["latest", "earliest"])
+def test_no_stand_in_is_made_where_the_servers_offset_counts_for_it(offset: str) -> None:
+    """Deaf, or a replay of all history into the old system's clients: refused before anything is written."""
+    stage, old = old_plant()
+    stage.ksqldb.offset = offset
+    controller = stage.controller()
+    with pytest.raises(StepRefused, match=f"auto.offset.reset={offset}"):
+        list(start(look(controller, old), controller.world, lambda _: None))
+    assert stage.ksqldb.writes == 0
+    stage.ksqldb.offset = ""
+    list(start(look(controller, old), controller.world, lambda _: None))
+    (made,) = (one for one in stage.ksqldb.statements if one.verb == "create")
+    assert not [name for name in made.properties if name.endswith("offset.reset")]
+
+
 def test_streams_stay_for_an_odd_group_service_of_no_known_group() -> None:
     """Where its variables do not say what it reads, it may be any of them."""
     stage, old = old_plant()
-    old.services["x"] = OldService("x", 1, "stream-api-group-x", Role.GROUP, None, (), 1, 1, "its topic is another")
+    old.services["x"] = OldService(
+        "x", 1, "stream-api-group-x", Role.GROUP, None, (), 1, 1, "its topic is another", networks=("factory-net",)
+    )
     old.publish(old.services["serving_layer_router"], None)
     controller = stage.controller()
     list(start(look(controller, old), controller.world, lambda _: None))

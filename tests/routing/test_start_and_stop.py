@@ -23,7 +23,7 @@ _PROGRAMS = {
     "routing_layer with workers": {"ROUTING_LAYER_WORKERS": "3"},
     "demo.ksqldb": {},
     "demo.factory": {},
-    "demo.group_service": {"GROUP_NAME": "Weld"},
+    "demo.group_service": {"GROUP_NAME": "Weld", "KSQLDB_STREAM": "ASSET_STREAM_WELD"},
     "demo.state_api": {},
 }
 

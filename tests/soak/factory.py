@@ -9,7 +9,6 @@ from datetime import timedelta
 from reconciler.guards import allowed_removals
 from reconciler.names import names_of
 from reconciler.platforms.base import Kind
-from reconciler.wiring import topology_of
 from tests.fakes import Stage
 from tests.faults.matrix_oracle import OURS, current
 from tests.faults.matrix_scenarios import BLOCKED
@@ -92,7 +91,7 @@ class Factory:
 
     @property
     def _shared(self) -> str:
-        return topology_of(self.stage.settings).shared_name
+        return self.stage.topology.current(dict.fromkeys(self.stage.ksqldb.made)).shared_name
 
     def _allowed(self) -> int:
         return allowed_removals(len(self.owned), 0.25)
@@ -160,9 +159,10 @@ class Factory:
                 stream = self._shared if self.dice.random() < 0.1 else stream
                 self.stage.ksqldb.terminated.add(stream)
                 return f"somebody terminates {stream}"
-        topic, sql = self.stage.ksqldb.made[stream]
-        self.stage.ksqldb.made[stream] = (topic, sql.replace("UNS_GROUP = 'g", "UNS_GROUP = 'x"))
-        return f"somebody changes the filter of {stream}"
+        del self.stage.ksqldb.made[stream]
+        self.stage.ksqldb.terminated.discard(stream)
+        self.stage.ksqldb.paused.discard(stream)
+        return f"somebody drops {stream}"
 
     def _settings(self) -> str:
         name, values = self.dice.choice(

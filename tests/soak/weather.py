@@ -14,7 +14,7 @@ from tests.faults.matrix_seam import STALE, Call, Fault
 CHANCES = (0.0, 0.02, 0.1)
 #: A server does not forget who it is; and a scan and the last question that are wrong about the same group in the same
 #: moment are more than anybody can see through.
-NEVER_STALE = frozenset({"info", "group_has_members"})
+NEVER_STALE = frozenset({"info", "members_directly"})
 
 
 @dataclass

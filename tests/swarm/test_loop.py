@@ -21,7 +21,7 @@ from reconciler.metrics import Metrics
 from reconciler.model import Condition, Item
 from reconciler.platforms.swarm import SwarmPlatform
 from reconciler.settings import Settings
-from reconciler.teardown import prove, teardown
+from reconciler.teardown import prove, remove_records, teardown
 from reconciler.wiring import topology_of
 
 from .sandbox import Sandbox, docker
@@ -205,6 +205,7 @@ def test_teardown_leaves_nothing_of_ours_and_everything_of_others(scene: Scene) 
     docker("service", "create", "--detach", "--name", stranger, "--replicas", "0", scene.sandbox.image)
     try:
         assert all(result.outcome == "ok" for result in teardown(scene.world()))
+        remove_records(scene.world().platform, streams_left=False)
         assert scene.names("service") == []
         assert scene.names("config") == []
         assert list(scene.ksqldb.made) == ["SOMEBODY_ELSES"]

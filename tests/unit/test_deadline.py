@@ -11,6 +11,7 @@ from reconciler.deadline import with_deadline
 from reconciler.model import Condition, Item, Plan
 from reconciler.plan_services import service_step
 from reconciler.platforms.base import Kind, LiveService, ServiceSpec
+from tests.fake_platform import INSTALLATION
 from tests.fakes import Stage
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -63,7 +64,8 @@ def test_without_a_deadline_nothing_is_late() -> None:
 def live(running: int, wanted: int = 1, update: str = "", error: str = "", waits: str = "") -> LiveService:
     """Return a service as the platform shows it."""
     spec = ServiceSpec("ofa_group_Weld", Kind.GROUP, "Weld", "a:1", {}, wanted, 1.0, 0.5, network="net-a")
-    return LiveService("1", 1, spec.name, "ofa", spec, running, update, error, waits, AT)
+    spec = replace(spec, installation=INSTALLATION.id)
+    return LiveService("1", 1, spec.name, "ofa", spec, running, update, error, waits, AT, INSTALLATION.id)
 
 
 NEW = "1 task in state new"

@@ -247,20 +247,33 @@ def test_the_url_of_a_service_is_taken(url: str) -> None:
     assert parse(raw(groups={"a": url}, state_api=url)).groups == {"a": url}
 
 
-LEVELS: list[Level] = [
-    "workcenter",
-    "o'brien",
-    "']; DROP",
-    JoinedLevels(("area", "workcenter")),
-    JoinedLevels(("a", "b", "c"), ", "),
-    JoinedLevels(("it's", "a'b"), "'"),
+OLD_AND = (
+    "CASE WHEN ((UNS_LEVELS['a'] IS NOT NULL) AND (UNS_LEVELS['b'] IS NOT NULL)) THEN "
+    "CONCAT(UNS_LEVELS['a'], '-', UNS_LEVELS['b']) END"
+)
+OLD_THREE = (
+    "CASE WHEN (((UNS_LEVELS['a'] IS NOT NULL) AND (UNS_LEVELS['b'] IS NOT NULL)) AND (UNS_LEVELS['c'] IS NOT NULL)) "
+    "THEN CONCAT(UNS_LEVELS['a'], ', ', UNS_LEVELS['b'], ', ', UNS_LEVELS['c']) END"
+)
+OLD_QUOTES = (
+    "CASE WHEN ((UNS_LEVELS['it''s'] IS NOT NULL) AND (UNS_LEVELS['a''b'] IS NOT NULL)) THEN "
+    "CONCAT(UNS_LEVELS['it''s'], '''', UNS_LEVELS['a''b']) END"
+)
+OLD: list[tuple[Level, str]] = [
+    ("workcenter", "UNS_LEVELS['workcenter']"),
+    ("o'brien", "UNS_LEVELS['o''brien']"),
+    ("']; DROP", "UNS_LEVELS[''']; DROP']"),
+    (JoinedLevels(("a", "b")), OLD_AND),
+    (JoinedLevels(("a", "b", "c"), ", "), OLD_THREE),
+    (JoinedLevels(("it's", "a'b"), "'"), OLD_QUOTES),
 ]
+LEVELS: list[Level] = [level for level, _ in OLD]
 
 
-@pytest.mark.parametrize("level", LEVELS, ids=str)
-def test_the_older_form_of_the_membership_is_read(level: Level) -> None:
+@pytest.mark.parametrize(("level", "sql"), OLD, ids=[str(level) for level in LEVELS])
+def test_the_older_form_of_the_membership_is_read(level: Level, sql: str) -> None:
     """A document of an operator from before levels were data: exactly the SQL that it wrote is turned into levels."""
-    old = {"table": "T", "key": "K", "group": group_sql(level)}
+    old = {"table": "T", "key": "K", "group": sql}
     assert parse(raw(membership=old)).membership.level == level
 
 
@@ -273,7 +286,8 @@ def test_the_older_form_of_the_membership_is_read(level: Level) -> None:
         "UNS_LEVELS['']",
         "",
         "CONCAT(UNS_LEVELS['a'], '-', UNS_LEVELS['b'])",
-        group_sql(JoinedLevels(("a", "b"))) + " ",
+        OLD_AND + " ",
+        group_sql("a"),
     ],
 )
 def test_any_other_sql_of_the_older_form_is_refused(sql: str) -> None:

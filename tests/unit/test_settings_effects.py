@@ -202,6 +202,12 @@ def topic_lists(settings: Settings, places: Places) -> int:
     return made.ksqldb.calls["topics"]
 
 
+def flow_checks(settings: Settings, _places: Places) -> float | None:
+    """Seconds between two checks whether events come through; None where nothing is checked."""
+    _, loop, _, _ = prepared(settings, Overrides(), Metrics(CollectorRegistry()))
+    return loop.controller.flow.interval if loop.controller.flow else None
+
+
 def kept_documents(settings: Settings, places: Places) -> int:
     """How many registry documents there are after ten changes, with the mounted one and the one after it."""
     del places
@@ -498,8 +504,8 @@ EFFECTS = (
     Effect(
         "RECONCILER_OWNER",
         "plant-2",
-        lambda s, _: (world(s).platform.owner, world(s).topology.shared_prefix),  # type: ignore[attr-defined]  # Swarm's
-        ("ofa", "OFA_ASSETS_WITH_UNS_"),
+        lambda s, _: (world(s).platform.owner, world(s).topology.shared_name[:24]),  # type: ignore[attr-defined]  # Swarm's
+        ("ofa", "OFA_ASSETS_WITH_UNS_0000"),
         ("plant-2", "PLANT_2_ASSETS_WITH_UNS_"),
     ),
     Effect(
@@ -511,6 +517,7 @@ EFFECTS = (
     ),
     Effect("RECONCILE_INTERVAL", "500ms", lambda s, _: loop_of(s)[0], 10.0, 0.5),
     Effect("RESYNC_INTERVAL", "20s", topic_lists, 0, 5),
+    Effect("FLOW_INTERVAL", "0s", flow_checks, 60.0, None),
     Effect("RECONCILE_POLICY", "upsert-only", gone_after, 80.0, None),
     Effect("RECONCILE_POLICY", "create-only", repaired, True, False),
     Effect("LEASE_SECONDS", "1m", lease_seconds, 15.0, 60.0),

@@ -203,3 +203,42 @@ def test_the_query_limit_is_told_and_kept() -> None:
         assert [each["value"] for each in listed if each["name"] == "ksql.query.persistent.active.limit"] == ["4"]
         assert server.ksql(group_stream("s2", "Paint")).json["error_code"] == 40000
         assert "s2" not in [each["name"] for each in server.ksql("LIST TOPICS;").json[0]["topics"]]
+
+
+JOIN = (
+    "CREATE STREAM joined WITH (KAFKA_TOPIC='joined', VALUE_FORMAT='JSON') AS SELECT s.asset_uuid AS k, s.value AS v "
+    "FROM enriched_assets_stream s JOIN asset_to_uns_map h ON s.asset_uuid = h.asset_uuid EMIT CHANGES;"
+)
+
+
+@pytest.mark.parametrize("spelling", ["auto.offset.reset", "ksql.streams.auto.offset.reset"])
+@pytest.mark.parametrize("where", ["request", "server"])
+@pytest.mark.parametrize(
+    ("offset", "expected"), [("latest", ["remapped"]), ("", ["2", "remapped"]), ("earliest", ["1", "2", "remapped"])]
+)
+def test_an_offset_counts_for_both_sides_of_a_join(where: str, spelling: str, offset: str, expected: list[str]) -> None:
+    """As measured: an explicit latest empties the table too; none begins now, with the whole table."""
+    config = Config(host="127.0.0.1", port=0, offset_reset=offset if where == "server" else "")
+    with running(config) as server:
+        server.setup(*TOPOLOGY, mapping("A1", "Weld"), event("A1", "1"))
+        asked = {spelling: offset} if offset and where == "request" else {}
+        assert server.ksql(JOIN, asked).status == 200
+        server.setup(event("A1", "2"), mapping("A1", "Weld"), event("A1", "remapped"))
+        assert [record.value["V"] for record in server.server.catalog.topics["joined"].records] == expected
+        query = next(name for name in server.server.catalog.queries if "JOINED" in name)
+        server.setup(
+            f"PAUSE {query};", event("A1", "later"), f"RESUME {query};", f"TERMINATE {query};", mapping("A1", "X")
+        )
+        assert len(server.server.catalog.topics["joined"].records) == len(expected) + 1
+
+
+def test_a_request_overrules_the_servers_offset() -> None:
+    """And the server's own is listed among its properties, where it has one."""
+    with running(Config(host="127.0.0.1", port=0, offset_reset="latest")) as server:
+        server.setup(*TOPOLOGY, mapping("A1", "Weld"), event("A1", "1"))
+        server.ksql(JOIN, EARLIEST)
+        assert [record.value["V"] for record in server.server.catalog.topics["joined"].records] == ["1"]
+        listed = {one["name"]: one["value"] for one in server.ksql("LIST PROPERTIES;").json[0]["properties"]}
+        assert listed["ksql.streams.auto.offset.reset"] == "latest"
+    with running() as server:
+        assert not [one for one in server.ksql("LIST PROPERTIES;").json[0]["properties"] if "offset" in one["name"]]

@@ -192,3 +192,51 @@ def test_requests_and_writes_are_counted(server: Running) -> None:
         "INSERT INTO": 1,
         "DROP STREAM": 1,
     }
+
+
+def test_one_of_two_servers_answers_with_its_part(server: Running) -> None:
+    """The same keys each time, complete and well-formed; LIST QUERIES has the sign, push queries have everything."""
+    server.setup(*(mapping(f"B{number}", "Weld") for number in range(30)))
+    whole = [row[0] for row in server.pull(MAP).rows]
+    server.faults(lost_server=True)
+    part = [row[0] for row in server.pull(MAP).rows]
+    assert 10 < len(part) < len(whole)
+    assert set(part) < set(whole)
+    assert [row[0] for row in server.pull(MAP).rows] == part
+    counts = [query["statusCount"] for query in server.ksql("LIST QUERIES;").json[0]["queries"]]
+    assert counts == [{"RUNNING": 1, "UNRESPONSIVE": 1}] * 3
+    server.faults(lost_server={"share": 0, "status": {"RUNNING": 1}})
+    assert server.pull(MAP).rows == []
+    pushed = server.pull(f"SELECT asset_uuid FROM asset_to_uns_map EMIT CHANGES LIMIT {len(whole)};")
+    assert sorted(row[0] for row in pushed.rows) == sorted(whole)
+    server.faults(lost_server=False)
+    assert server.ksql("LIST QUERIES;").json[0]["queries"][0]["statusCount"] == {"RUNNING": 1}
+
+
+@pytest.mark.parametrize(("how", "read"), [("drops", 3), ("stuck", 1)])
+def test_a_query_can_run_and_write_nothing(server: Running, how: str, read: int) -> None:
+    """It is RUNNING; what it has read shows in DESCRIBE ... EXTENDED; one that was stuck catches up afterwards."""
+    server.setup(group_stream("asset_stream_Weld", "Weld"))
+
+    def send() -> None:
+        server.ksql("INSERT INTO enriched_assets_stream (key, asset_uuid, id, value) VALUES ('A1', 'A1', 't', '5');")
+
+    def described() -> tuple[int, int, int]:
+        found = server.ksql("DESCRIBE `asset_stream_Weld` EXTENDED;").json[0]["sourceDescription"]
+        (summary,) = found["queryOffsetSummaries"]
+        (topic,) = [one for one in summary["topicSummaries"] if one["kafkaTopic"] == "ofa_assets_with_uns"]
+        (offsets,) = topic["offsets"]
+        (total,) = [one["value"] for one in found["clusterStatistics"] if one["name"] == "total-messages"]
+        return offsets["logEndOffset"], offsets["consumerOffset"], int(total)
+
+    send()
+    assert described() == (1, 1, 1)
+    server.faults(silent_query={"value": how, "match": "'asset_stream_Weld'"})
+    send()
+    send()
+    assert described() == (3, read, 1)
+    (state,) = {query["state"] for query in server.ksql("LIST QUERIES;").json[0]["queries"]}
+    assert state == "RUNNING"
+    server.faults(silent_query=False)
+    send()
+    assert described() == (4, 4, 2 if how == "drops" else 4)

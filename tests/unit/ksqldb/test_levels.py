@@ -10,28 +10,27 @@ from hypothesis import strategies as st
 
 from reconciler.errors import ConfigurationError
 from reconciler.ksqldb.definition import definition_of
-from reconciler.ksqldb.levels import JoinedLevels, group_condition, group_sql
+from reconciler.ksqldb.levels import JoinedLevels, group_sql
 from reconciler.ksqldb.topology import Topology
 
 ONE = Topology("enriched_assets_stream", "asset_to_uns_map", "workcenter", 3_600_000, 604_800_000)
 NAMES = st.text(min_size=1, max_size=40)
 
 
-def test_one_level_is_what_it_always_was() -> None:
-    """No stream of an installation is made anew for the sake of the others."""
-    assert group_sql("workcenter", "H.") == "H.UNS_LEVELS['workcenter']"
-    assert group_condition("work'center", "We'ld") == "UNS_LEVELS['work''center'] = 'We''ld'"
+def test_one_level_is_its_value_where_that_is_not_blank() -> None:
+    """Reads, streams and the proxy have the same expression, so an empty value is no group for any of them."""
+    value = "UNS_LEVELS['work''center']"
+    assert group_sql("work'center", "H.") == f"CASE WHEN (TRIM(H.{value}) <> '') THEN H.{value} END"
 
 
 def test_several_are_joined_where_all_are_there() -> None:
     """Brackets stand where the server puts them, so its text is ours."""
     levels = JoinedLevels(("a", "b", "c"), "/")
     assert group_sql(levels, "H.") == (
-        "CASE WHEN (((H.UNS_LEVELS['a'] IS NOT NULL) AND (H.UNS_LEVELS['b'] IS NOT NULL)) AND "
-        "(H.UNS_LEVELS['c'] IS NOT NULL)) THEN "
+        "CASE WHEN (((TRIM(H.UNS_LEVELS['a']) <> '') AND (TRIM(H.UNS_LEVELS['b']) <> '')) AND "
+        "(TRIM(H.UNS_LEVELS['c']) <> '')) THEN "
         "CONCAT(H.UNS_LEVELS['a'], '/', H.UNS_LEVELS['b'], '/', H.UNS_LEVELS['c']) END"
     )
-    assert group_condition(levels, "x") == ("CONCAT(UNS_LEVELS['a'], '/', UNS_LEVELS['b'], '/', UNS_LEVELS['c']) = 'x'")
 
 
 @pytest.mark.parametrize("names", [(), ("area",), ("area", "")])

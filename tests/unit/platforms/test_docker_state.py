@@ -205,3 +205,14 @@ def test_a_hardened_container_that_was_made_otherwise_differs(name: str) -> None
     assert observed(raw).spec == spec
     raw["HostConfig"] = {**raw["HostConfig"], **HARDER[name]}
     assert observed(raw).spec not in (spec, SPEC)
+
+
+def test_the_installation_is_read_from_the_containers_label() -> None:
+    """Of a service of ours it shows twice: in its spec, so that it can differ, and beside it, whatever the spec."""
+    raw = container("running", 100)
+    assert (observed(raw).installation, SPEC.installation) == ("", "")
+    raw["Config"]["Labels"]["org.openfactory.installation"] = "1a2b3c4d"
+    live = observed(raw)
+    assert live.spec == dataclasses.replace(SPEC, installation="1a2b3c4d")
+    assert live.installation == "1a2b3c4d"
+    assert to_engine(live.spec, "ofa", SHELF)["Labels"]["org.openfactory.installation"] == "1a2b3c4d"

@@ -96,6 +96,7 @@ SPECS = st.builds(
     ),
     start_first=st.booleans(),
     stop_grace=st.integers(0, 120_000).map(lambda milli: milli / 1000),
+    installation=st.sampled_from(["", "1a2b3c4d"]),
     hardened=st.booleans(),
 )
 
@@ -301,6 +302,17 @@ def test_a_repair_of_labels_and_replicas_leaves_the_task_template_untouched() ->
     body = _repair(raw, group_spec())
     assert body["TaskTemplate"] == raw["TaskTemplate"]
     assert body["Mode"]["Replicated"]["Replicas"] == 1
+
+
+@pytest.mark.parametrize("before", ["", "99999999"])
+def test_the_label_of_the_installation_restarts_nothing(before: str) -> None:
+    """A service that is adopted gets it at an update that leaves the task template as it is."""
+    raw = engine_spec(group_spec(installation=before))
+    wanted = group_spec(installation="1a2b3c4d")
+    assert [one.field for one in drift(read(raw), wanted)] == ["installation"]
+    body = _repair(raw, wanted)
+    assert body["Labels"]["org.openfactory.installation"] == "1a2b3c4d"
+    assert body["TaskTemplate"] == raw["TaskTemplate"]
 
 
 def test_a_repair_keeps_labels_of_others_and_removes_stale_ones_of_ours() -> None:
