@@ -1,6 +1,15 @@
-"""``python -m reconciler``."""
+"""The program: ``python -m reconciler``, and ``reconciler`` where the package is installed."""
 
-from reconciler.cli import main
+from reconciler.signals import SIGNALS
+
+
+def main() -> int:
+    """Run the command line, and end as a signal asks from the first moment on."""
+    SIGNALS.install()
+    from reconciler.cli import main as run  # noqa: PLC0415 - takes half a second, in which a signal would be lost
+
+    return run()
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

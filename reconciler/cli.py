@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from reconciler import logs
+from reconciler import __version__, logs
 from reconciler.commands import interface, migrate, pause, run, runserver, show, teardown, why
 from reconciler.commands import settings as settings_command
 from reconciler.commands.manual import MAIN
+from reconciler.commands.output import OutputFailed, complain, writing
 from reconciler.converge import Exit
 from reconciler.errors import ConfigurationError, ReconcilerError
 from reconciler.outcome import explained
@@ -30,7 +34,30 @@ _DEFAULTS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    options = _parser().parse_args(arguments)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by who started us
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for the whole process
+        elif hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks is shown escaped
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            return _run(_parser().parse_args(arguments))
+        finally:
+            with writing():
+                sys.stdout.flush()
+    except OutputFailed as failed:
+        # What is still buffered would fail again at the interpreter's end, with a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if failed.nobody_reads:
+            return 128 + signal.SIGPIPE
+        complain(str(failed))
+        return Exit.ERROR
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _run(options: argparse.Namespace) -> int:
     if options.without_settings:
         return int(options.run(options))
     settings: Settings
@@ -42,12 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run.check(options)
         return int(options.run(options, settings))
     except ConfigurationError as error:
-        print(f"reconciler: {error}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
+        complain(str(error))
         return Exit.USAGE
     except ReconcilerError as error:
-        print(f"reconciler: {explained(error, settings)}", file=sys.stderr)  # noqa: T201 - the one-line summary
-        return Exit.ERROR
-    except KeyboardInterrupt:
+        complain(explained(error, settings))
         return Exit.ERROR
 
 
@@ -59,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run.run, **_DEFAULTS)
+    parser.add_argument("--version", action="version", version=f"reconciler {__version__}")
     parser.add_argument("--once", action="store_true", help="converge, then exit")
     parser.add_argument("--dry-run", action="store_true", help="with --once or alone: one cycle that writes nothing")
     run.once_options(parser)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from enum import IntEnum
 
@@ -10,6 +9,7 @@ from reconciler.controller import Controller
 from reconciler.errors import Retry
 from reconciler.model import Condition
 from reconciler.outcome import Outcome
+from reconciler.signals import SIGNALS
 
 
 class Exit(IntEnum):
@@ -33,7 +33,7 @@ def converge(
     *,
     prune: bool = True,
     show: Callable[[Outcome], None] = lambda _outcome: None,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] = SIGNALS.sleep,
 ) -> tuple[Exit, Outcome]:
     """Run cycles until the end is known, for at most ``timeout`` seconds.
 
@@ -43,11 +43,15 @@ def converge(
         prune: False leaves groups without assets alone and does not wait for them.
         show: called with each cycle's outcome.
         sleep: waits the given seconds.
+
+    Raises:
+        SystemExit: a signal asked the process to end; no cycle is under way.
     """
     clock = controller.clocks.monotonic
     deadline = clock() + timeout
     while True:
         outcome = controller.cycle()
+        SIGNALS.check()
         show(outcome)
         end = _end(outcome, prune=prune)
         if end is not None:

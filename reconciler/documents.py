@@ -5,23 +5,33 @@ A field is never renamed, removed or given another meaning without a new ``schem
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from datetime import datetime
+from enum import Enum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from reconciler.model import Condition, Guard, Item, Plan, Reason, Refusal
 from reconciler.survey import Survey
 
 SCHEMA_VERSION: Literal[1] = 1
+_LARGEST = 2**63 - 1
 
 
-class _Document(BaseModel):
+class Document(BaseModel):
+    """A document, or a part of one: whatever was observed, it can be written."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _can_be_written(cls, value: Any) -> Any:
+        return _writable(value)
 
-class ItemDocument(_Document):
+
+class ItemDocument(Document):
     """One group, or a service or stream that belongs to none."""
 
     group: str | None = Field(description="The group's value in the UNS; null for what belongs to no group.")
@@ -32,16 +42,16 @@ class ItemDocument(_Document):
     )
     detail: str | None = Field(description="What is done about it, or why nothing is, for a person.")
     reason: Reason | None = Field(description="Why it has its condition, for programs; null: see `detail`.")
-    members: int = Field(ge=0, description="Assets in the group.")
+    members: int = Field(description="Assets in the group.")
     stream: str | None = Field(description="Name of its ksqlDB stream as stored.")
     topic: str | None = Field(description="Name of its Kafka topic.")
     service: str | None = Field(description="Name of its service, which is also its DNS name; null: it has none.")
-    running: int = Field(ge=0, description="Healthy tasks.")
-    wanted: int = Field(ge=0, description="Tasks asked for.")
+    running: int = Field(description="Healthy tasks.")
+    wanted: int = Field(description="Tasks asked for.")
     url: str | None = Field(description="Where it is served, as published; null where it is not.")
 
 
-class RefusalDocument(_Document):
+class RefusalDocument(Document):
     """A safety rule's no."""
 
     guard: Guard = Field(description="Which rule.")
@@ -49,7 +59,7 @@ class RefusalDocument(_Document):
     stops: bool = Field(description="Nothing at all is written until it is resolved.")
 
 
-class ActionDocument(_Document):
+class ActionDocument(Document):
     """One write, in the order in which they are done."""
 
     action: str = Field(description="The kind of write, as in the metric `reconciler_actions_total`.")
@@ -57,7 +67,7 @@ class ActionDocument(_Document):
     group: str | None = Field(description="The group that it serves; null where it serves all.")
 
 
-class RegistryDocument(_Document):
+class RegistryDocument(Document):
     """The published list of groups and URLs, before and after the plan."""
 
     before: str | None = Field(description="Revision that is current; null before the first.")
@@ -66,7 +76,7 @@ class RegistryDocument(_Document):
     removed: tuple[str, ...] = Field(description="Groups that leave it.")
 
 
-class PlanDocument(_Document):
+class PlanDocument(Document):
     """What would be done: `reconciler plan -o json`."""
 
     schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="Of this document's form.")
@@ -81,7 +91,7 @@ class PlanDocument(_Document):
     notes: tuple[str, ...] = Field(description="What else a person should know.")
 
 
-class KsqldbDocument(_Document):
+class KsqldbDocument(Document):
     """The ksqlDB server that answered."""
 
     version: str
@@ -90,16 +100,16 @@ class KsqldbDocument(_Document):
     ksqldb: str = Field(description="The server's service id.")
 
 
-class BackoffDocument(_Document):
+class BackoffDocument(Document):
     """An object whose write failed and is waited for."""
 
     object_: str = Field(alias="object", description="What could not be written.")
-    failures: int = Field(ge=1, description="Failures in a row.")
-    retry_in_seconds: float = Field(ge=0, description="Seconds until it is tried again.")
+    failures: int = Field(description="Failures in a row.")
+    retry_in_seconds: float = Field(description="Seconds until it is tried again.")
     error: str = Field(description="The last error.")
 
 
-class OperatorDocument(_Document):
+class OperatorDocument(Document):
     """The running operator: only in what it serves itself (`GET /status`)."""
 
     last_result: str = Field(description="Of the last cycle, as in the metric `reconciler_reconcile_total`.")
@@ -112,19 +122,20 @@ class OperatorDocument(_Document):
     backoff: tuple[BackoffDocument, ...] = Field(description="What waits after a failed write.")
 
 
-class StatusDocument(_Document):
+class StatusDocument(Document):
     """What is: `reconciler status -o json`, and the operator's `GET /status`."""
 
     schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="Of this document's form.")
     in_sync: bool = Field(description="Everything is as it should be, as far as the policy lets it.")
     counts: dict[Condition, int] = Field(description="How many items have each condition.")
     items: tuple[ItemDocument, ...] = Field(description="One a group in order of names, then what belongs to none.")
-    assets: int = Field(ge=0, description="Assets in the UNS map.")
-    ungrouped: int = Field(ge=0, description="Assets without a value at the grouping level.")
+    assets: int = Field(description="Assets in the UNS map.")
+    ungrouped: int = Field(description="Assets without a value at the grouping level.")
     registry: str | None = Field(description="Revision that is published; null before the first.")
     ksqldb: KsqldbDocument
     refusals: tuple[RefusalDocument, ...] = Field(description="What safety rules say no to.")
     approval: str | None = Field(description="Id for `--approve`; null where no removals are refused.")
+    notes: tuple[str, ...] = Field(description="What else a person should know.")
     operator: OperatorDocument | None = Field(default=None, description="Null where no running operator says it.")
 
 
@@ -145,7 +156,7 @@ def plan_document(plan: Plan) -> PlanDocument:
         in_sync=plan.in_sync,
         settled=plan.settled,
         counts=_counts(plan.items),
-        actions=tuple(ActionDocument(action=a.verb, object=_text(a.key), group=_value(a.group)) for a in plan.actions),
+        actions=tuple(ActionDocument(action=a.verb, object=a.key, group=a.group) for a in plan.actions),
         items=tuple(_item(item) for item in plan.items),
         registry=RegistryDocument(
             before=plan.registry_before,
@@ -177,6 +188,7 @@ def status_document(plan: Plan, survey: Survey, operator: OperatorDocument | Non
         ),
         refusals=_refusals(plan.refusals),
         approval=plan.approval or None,
+        notes=plan.notes,
         operator=operator,
     )
 
@@ -194,11 +206,11 @@ def _refusals(refusals: Iterable[Refusal]) -> tuple[RefusalDocument, ...]:
 
 def _item(item: Item) -> ItemDocument:
     return ItemDocument(
-        group=_value(item.group),
-        title=_text(item.title),
+        group=item.group,
+        title=item.title,
         condition=item.condition,
         mark=item.mark.strip() or None,  # type: ignore[arg-type]
-        detail=_value(item.detail or None),
+        detail=item.detail or None,
         reason=item.reason,
         members=item.members,
         stream=item.names.stream if item.names else _of_kind("stream", item),
@@ -213,13 +225,25 @@ def _item(item: Item) -> ItemDocument:
 def _of_kind(kind: str, item: Item) -> str | None:
     """Return the name of a service or stream that belongs to no group."""
     own = item.group is None and item.title.startswith(f"{kind} ")
-    return _text(item.title.removeprefix(f"{kind} ")) if own else None
+    return item.title.removeprefix(f"{kind} ") if own else None
 
 
-def _text(text: str) -> str:
+def text(raw: str) -> str:
     """Replace halves of surrogate pairs, which a person can put into the UNS and no document can carry."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return raw.encode("utf-8", "replace").decode("utf-8")
 
 
-def _value(text: str | None) -> str | None:
-    return None if text is None else _text(text)
+def _writable(value: Any) -> Any:
+    """Return the value as every reader of JSON can take it: a sick number must not cost the document that shows it."""
+    match value:
+        case bool() | Enum():
+            return value
+        case str():
+            return text(value)
+        case int():
+            return max(-_LARGEST, min(value, _LARGEST))
+        case float() if not math.isfinite(value):
+            return 0.0
+        case tuple():
+            return tuple(map(_writable, value))
+    return value

@@ -179,7 +179,7 @@ def judge(memory: Memory, survey: Survey, settings: Settings, overrides: Overrid
     elif survey.observed.source.degraded:
         why = survey.observed.source.degraded
         refusals.append(Refusal(Guard.HEALTH, f"ksqlDB is degraded: {why}; no removals until it runs on every server"))
-    over = _over_budget(memory, survey, settings)
+    over = "" if survey.observed.membership.unknown_level else _over_budget(memory, survey, settings)
     approval = approval_id(survey) if over else ""
     if over:
         refusals.append(Refusal(Guard.BUDGET, f"{over}; approve exactly this with --approve {approval}"))
@@ -260,12 +260,15 @@ def _stops(survey: Survey, overrides: Overrides) -> tuple[Refusal, ...]:
     if other and not overrides.accept_identity:
         text = f"{other}; if that is meant, run once with --accept-identity"
         refusals.append(Refusal(Guard.IDENTITY, text, stops=True))
-    if not survey.observed.membership.groups and not overrides.allow_empty:
-        assets = survey.observed.membership.assets
+    membership = survey.observed.membership
+    if membership.unknown_level:  # a misspelt name, which no option may turn into the removal of all groups
+        refusals.append(Refusal(Guard.LEVEL, f"{membership.unknown_level}: nothing is changed", stops=True))
+    elif not membership.groups and not overrides.allow_empty:
+        empty = f"{membership.assets} assets" if membership.assets else "0 assets: it is empty, or not loaded yet"
         refusals.append(
             Refusal(
                 Guard.EMPTY,
-                f"the UNS map names no group ({assets} assets): nothing is changed; if that is meant, run "
+                f"the UNS map names no group ({empty}): nothing is changed; if no group is wanted any more, run "
                 "--once --allow-empty",
                 stops=True,
             )

@@ -199,6 +199,9 @@ class Leadership:
             self._release()
 
     def _release(self) -> None:
+        if self._writing.locked():  # the process ends in the middle of a write that is not answered
+            log.warning("lease: a write is under way, others wait until the lease has run out")
+            return
         try:
             record = self._records.records().get(NAME)
             if record is not None and self.me.name in (record.fields.get("holder"), record.fields.get("wanted")):

@@ -29,6 +29,8 @@ PER_PLACE = 30
 #: Lines and places that are remembered at most.
 _REMEMBERED = 1000
 _MULTILINE = ("exception", "stack")
+#: What differs between two lines that say the same.
+_DIFFERS = ("timestamp", "reconcile_id")
 
 
 class RepeatedLines(logging.Filter):
@@ -79,13 +81,13 @@ class RepeatedLines(logging.Filter):
 
 
 def _said(record: logging.LogRecord) -> object:
-    """Return what makes two lines equal: all of the line but its time."""
+    """Return what makes two lines equal: all of the line but when it was said."""
     if isinstance(record.msg, dict):
-        return hash(repr([(key, value) for key, value in record.msg.items() if key != "timestamp"]))
+        return hash(repr([(key, value) for key, value in record.msg.items() if key not in _DIFFERS]))
     return hash((repr(record.msg), repr(record.args), repr(record.exc_info[1] if record.exc_info else None)))
 
 
-def _escaped(_logger: object, _name: str, event: EventDict) -> EventDict:
+def escape_values(_logger: object, _name: str, event: EventDict) -> EventDict:
     """Escape each value; numbers and the like stay as they are."""
     for key, value in event.items():
         if not isinstance(value, bool | int | float | None):
@@ -93,7 +95,8 @@ def _escaped(_logger: object, _name: str, event: EventDict) -> EventDict:
     return event
 
 
-def _left_out(_logger: object, _name: str, event: EventDict) -> EventDict:
+def note_left_out(_logger: object, _name: str, event: EventDict) -> EventDict:
+    """Say how many lines `RepeatedLines` left out before this one."""
     record = event.get("_record")
     left_out = getattr(record, "left_out", 0)
     if left_out:
@@ -139,10 +142,10 @@ def install(level: int, stream: TextIO | None = None) -> None:
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*before, structlog.stdlib.add_logger_name],
             processors=[
-                _left_out,
+                note_left_out,
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
-                _escaped,
+                escape_values,
                 last,
             ],
         )

@@ -22,11 +22,14 @@ class Membership:
         assets: how many assets the map has.
         groups: members by group; only groups with at least one.
         fresh: read now; False where the last scan is used again, which proves no absence.
+        unknown_level: in words, that no asset has the level that groups are made from, and which levels there are;
+            ``""`` where there are groups, or where it is not known.
     """
 
     assets: int
     groups: Mapping[str, int]
     fresh: bool = True
+    unknown_level: str = ""
 
     @property
     def ungrouped(self) -> int:
@@ -136,6 +139,7 @@ class Guard(StrEnum):
 
     INSTALLATION = "installation"
     IDENTITY = "identity"
+    LEVEL = "level"
     EMPTY = "empty"
     BUDGET = "budget"
     HEALTH = "health"

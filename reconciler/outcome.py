@@ -6,11 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from reconciler.apply import Result
-from reconciler.errors import KsqlUnreachable, KsqlWrongShape, ReconcilerError
+from reconciler.errors import KsqlError, KsqlUnreachable, KsqlWrongShape, ReconcilerError
 from reconciler.leadership import Hold
 from reconciler.model import Condition, CycleResult, Plan, Refusal, WriteResult
 from reconciler.settings import Settings, without_user
 from reconciler.survey import Survey
+
+#: What a server that is not ksqlDB answers to a question for it.
+_NOT_KSQLDB = (300, 301, 302, 303, 307, 308, 400, 404, 405, 406, 410, 415, 421, 501)
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,15 @@ class Outcome:
 
 
 def explained(error: ReconcilerError, settings: Settings) -> str:
-    """Add where ksqlDB was looked for to an error that says it is not there (without credentials in the URL)."""
-    if not isinstance(error, KsqlUnreachable | KsqlWrongShape):
-        return str(error)
-    return f"{error} (KSQLDB_URL is {without_user(settings.ksqldb_url)})"
+    """Add where ksqlDB was looked for to an error that says it was not there (without credentials in the URL)."""
+    where = f"KSQLDB_URL is {without_user(settings.ksqldb_url)}"
+    if isinstance(error, KsqlUnreachable):
+        return f"{error} ({where})"
+    # ksqlDB gives each of its own errors a code; a page of another server has none.
+    elsewhere = isinstance(error, KsqlError) and error.code is None and error.status in _NOT_KSQLDB
+    if isinstance(error, KsqlWrongShape) or elsewhere:
+        return f"{error} ({where}: does ksqlDB answer there?)"
+    return str(error)
 
 
 def outcome_of(plan: Plan, seen: Survey, results: tuple[Result, ...], done: str) -> Outcome:

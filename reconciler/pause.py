@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 from reconciler.errors import PlatformConflict
 from reconciler.platforms.base import Record, Records
+from reconciler.text import printable
 
 #: Name of the record.
 NAME = "pause"
@@ -49,8 +50,8 @@ class Pause:
     def text(self) -> str:
         """The pause as part of a sentence; it does not depend on the present time."""
         until = f"{self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until else "now"
-        reason = f": {_printable(self.reason)}" if self.reason else ""
-        return f"paused until {until} by {_printable(self.by)}{reason}"
+        reason = f": {printable(self.reason)}" if self.reason else ""
+        return f"paused until {until} by {printable(self.by)}{reason}"
 
     def active(self, now: datetime) -> bool:
         """Whether it holds writes back at this time; an end that no command could have set is nonsense and does not."""
@@ -102,7 +103,3 @@ def put(records: Records, pause: Pause) -> None:
                 raise
         else:
             return
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

@@ -105,7 +105,7 @@ def routing_step(survey: Survey, facts: Facts, registry: Registry | None) -> Ste
     if settings.environment is Environment.LOCAL:
         return _no_routing_layer(survey, facts, registry)
     if registry is None:
-        return _hidden(settings)
+        return _before_first_registry(survey, settings)
     spec = routing_layer_spec(settings, registry_name(settings, registry))
     live = survey.observed.platform.services.get(spec.name.casefold())
     mounted = live.spec.configs if live and live.spec else ()
@@ -115,6 +115,18 @@ def routing_step(survey: Survey, facts: Facts, registry: Registry | None) -> Ste
         if live and live.spec and not drift(replace(live.spec, installation=""), patient):
             spec = patient
     return service_step(survey, facts, spec)
+
+
+def _before_first_registry(survey: Survey, settings: Settings) -> Step:
+    """Announce the routing layer: it mounts a registry, and the first one is published when a group is ready.
+
+    It is held, not on its way: where no group becomes ready, nothing has to be waited for.
+    """
+    name = routing_layer_name(settings)
+    if not survey.wanted or name.casefold() in survey.observed.platform.services:
+        return _hidden(settings)
+    detail = f"create service {name}, once a group is ready and the first registry is published"
+    return Step(Item(f"service {name}", Condition.HELD, "+", detail, wanted=settings.routing_layer_replicas))
 
 
 def _no_routing_layer(survey: Survey, facts: Facts, registry: Registry | None) -> Step:

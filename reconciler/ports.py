@@ -65,6 +65,9 @@ class Ksqldb(Protocol):
     def pull(self, sql: str, expected: Sequence[Column]) -> list[tuple[Any, ...]]:
         """The rows of a pull query with exactly these columns."""
 
+    def level_names(self, table: str, key: str, assets: Sequence[str]) -> frozenset[str]:
+        """The names of all UNS levels that these assets have."""
+
     def members_directly(self, table: str, key: str, level: Level, at_least: int) -> tuple[tuple[str, str | None], ...]:
         """As ``members``, read from Kafka, whichever servers are there; at least so many assets, or an error."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.cells import cell_len
 
 from reconciler.documents import plan_document, status_document
 from reconciler.model import Action, Condition, Effect, Item, Plan, PublishRegistry
 from reconciler.survey import Survey
+from reconciler.text import printable, printable_json, told_apart
 
 _COUNTED = {"+": "create", "~": "update", "!": "repair", "-": "delete", "?": "waiting", "x": "conflict"}
 _ALWAYS = ("create", "update", "repair", "delete")
@@ -28,14 +29,15 @@ MOST_ROWS = 100
 
 def plan_text(plan: Plan) -> str:
     """Render a plan for a terminal: one line an object that is not as it should be, then the totals."""
-    rows = [(item.mark, safe(item.title), safe(item.detail)) for item in _noteworthy(plan)]
-    rows += [(_MARKS[a.effect], safe(a.key), a.verb.replace("_", " ")) for a in _of_no_item(plan)]
+    titles = shown_titles(plan.items)
+    rows = [(item.mark, titles[item.title], printable(item.detail)) for item in _noteworthy(plan)]
+    rows += [(_MARKS[a.effect], printable(a.key), a.verb.replace("_", " ")) for a in _of_no_item(plan)]
     width = max((cell_len(title) for _, title, _ in rows if cell_len(title) <= _WIDEST_TITLE), default=0)
     lines = [f"{mark} {_padded(title, max(width, _TITLE))} {detail}".rstrip() for mark, title, detail in rows]
     lines += [f"registry  {_registry_change(plan)}"] if _registry_changes(plan) else []
-    lines += [f"refused   {refusal.guard}: {safe(refusal.text)}" for refusal in plan.refusals]
-    lines += [f"note      {safe(note)}" for note in plan.notes]
-    return "\n".join([*lines, summary(plan)])
+    lines += [f"refused   {printable(refusal.guard)}: {printable(refusal.text)}" for refusal in plan.refusals]
+    lines += [f"note      {printable(note)}" for note in plan.notes]
+    return "\n".join(map(printable, [*lines, summary(plan)]))
 
 
 def summary(plan: Plan) -> str:
@@ -88,7 +90,7 @@ def spoken(verb: str, key: str) -> str:
 
 def plan_json(plan: Plan) -> str:
     """Render a plan as JSON; its schema is docs/schema/plan.schema.json."""
-    return plan_document(plan).model_dump_json(indent=2)
+    return printable_json(plan_document(plan).model_dump_json(indent=2))
 
 
 def plan_markdown(plan: Plan) -> str:
@@ -96,12 +98,16 @@ def plan_markdown(plan: Plan) -> str:
 
     The first line is a mark by which a job finds its own comment again.
     """
+    titles = shown_titles(plan.items)
     rows = [
-        (_code(item.mark), _code(item.title), item.condition.value, _markdown(item.detail))
+        (_code(item.mark), _code(titles[item.title]), item.condition.value, _markdown(item.detail))
         for item in _noteworthy(plan)
     ]
     parts = [COMMENT_MARK, f"{_verdict(plan)} **{summary(plan)}**"]
-    parts += [f"> **Refused by the rule `{refusal.guard}`:** {_markdown(refusal.text)}" for refusal in plan.refusals]
+    parts += [
+        f"> **Refused by the rule `{printable(refusal.guard)}`:** {_markdown(refusal.text)}"
+        for refusal in plan.refusals
+    ]
     if rows:
         parts.append(_markdown_table(("", "object", "condition", "what"), rows[:MOST_ROWS]))
     if len(rows) > MOST_ROWS:
@@ -132,16 +138,17 @@ def _writes(plan: Plan) -> str:
 
 def status_rows(plan: Plan) -> list[tuple[str, ...]]:
     """Return the status table: one row a group or service."""
+    titles = shown_titles(plan.items)
     return [
         (
-            safe(item.title.removeprefix("group ")) if item.group is not None else item.title,
+            titles[item.title].removeprefix("group ") if item.group is not None else titles[item.title],
             item.condition.value,
             str(item.members) if item.group is not None else "",
-            item.names.stream if item.names else "",
-            item.names.service if item.names else "",
+            printable(item.names.stream) if item.names else "",
+            printable(item.names.service) if item.names else "",
             f"{item.running}/{item.wanted}",
-            item.url or "",
-            safe(item.detail),
+            printable(item.url or ""),
+            printable(item.detail),
         )
         for item in plan.items
     ]
@@ -165,13 +172,13 @@ def status_notes(plan: Plan, survey: Survey) -> list[str]:
         f"{membership.assets} assets, {membership.ungrouped} without a group",
         f"registry {plan.registry_before or 'none'}",
     ]
-    notes += [f"refused by {refusal.guard}: {refusal.text}" for refusal in plan.refusals]
-    return [*map(safe, [*notes, *plan.notes]), summary(plan)]
+    notes += [f"refused by {printable(refusal.guard)}: {refusal.text}" for refusal in plan.refusals]
+    return [*map(printable, [*notes, *plan.notes]), summary(plan)]
 
 
 def status_json(plan: Plan, survey: Survey) -> str:
     """Render the status as JSON; its schema is docs/schema/status.schema.json."""
-    return status_document(plan, survey).model_dump_json(indent=2)
+    return printable_json(status_document(plan, survey).model_dump_json(indent=2))
 
 
 def status_markdown(plan: Plan, survey: Survey) -> str:
@@ -184,6 +191,13 @@ def status_markdown(plan: Plan, survey: Survey) -> str:
     return "\n\n".join([_markdown_table(STATUS_HEAD, rows), *notes])
 
 
+def shown_titles(items: Iterable[Item]) -> Mapping[str, str]:
+    """Return how each item's title is shown, so that no two groups of a table look alike."""
+    every = tuple(items)
+    names = told_apart(item.group for item in every if item.group is not None)
+    return {item.title: printable(item.title) if item.group is None else f"group {names[item.group]}" for item in every}
+
+
 def _noteworthy(plan: Plan) -> list[Item]:
     return [item for item in plan.items if item.mark != " " or item.condition is not Condition.READY]
 
@@ -194,7 +208,7 @@ def _registry_changes(plan: Plan) -> bool:
 
 def _registry_change(plan: Plan) -> str:
     after = plan.registry.revision[:6] if plan.registry else "none"
-    before = plan.registry_before[:6] if plan.registry_before else "none"
+    before = printable(plan.registry_before)[:6] if plan.registry_before else "none"
     return f"{before} -> {after} (+{len(plan.added)} -{len(plan.removed)})"
 
 
@@ -220,7 +234,7 @@ def _markdown_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def _code(text: str) -> str:
     """Put a name into a code span, in which nothing is markup, a mention or a link."""
-    text = safe(text).strip()
+    text = printable(text).strip()
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     room = " " if "`" in text else ""
     return f"{fence}{room}{text}{room}{fence}".replace("|", "\\|") if text else ""
@@ -228,11 +242,6 @@ def _code(text: str) -> str:
 
 def _markdown(text: str) -> str:
     """Let text be nothing but text: no markup, no HTML, nobody mentioned, nothing linked."""
-    plain = safe(text).replace("&", "&amp;").replace("<", "&lt;")
+    plain = printable(text).replace("&", "&amp;").replace("<", "&lt;")
     escaped = re.sub(r"([\\`*{}\[\]|~]|(?<![A-Za-z0-9_])_|_(?![A-Za-z0-9_]))", r"\\\1", plain)
     return re.sub(r"([@#]|:(?=//))", r"\1<!-- -->", escaped)
-
-
-def safe(text: str) -> str:
-    """Keep whatever a person typed into the UNS from writing to the terminal more than text."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

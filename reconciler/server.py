@@ -8,23 +8,49 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from urllib.parse import unquote
 
+import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import REGISTRY
 
+from reconciler.connections import ConnectionGuard, Ending, GuardedAppRunner, Limits, descriptors
+from reconciler.counters import counters
 from reconciler.errors import ConfigurationError, PlatformError
 from reconciler.loop import Loop
-from reconciler.no_browsers import no_browsers
+from reconciler.no_browsers import add_headers, allowed_hosts, known_hosts, no_browsers
 from reconciler.pause import LONGEST, Pause, beginning, ended
 from reconciler.registry import ROLE_HEADER
 from reconciler.status_page import StatusPage
+from reconciler.text import printable_json
 from reconciler.why import Known, known_groups, similar, why
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+log = structlog.get_logger()
+
+#: Clients at a time: it is asked by routing layers, monitoring and people.
+_MOST_CLIENTS = 512
+#: Descriptors that are kept besides the guard's reserve: for connections to ksqlDB and the engine.
+_OWN = 32
+_RETRY = {"Retry-After": "1"}
+
+
+def limits_of_process() -> Limits:
+    """Return what this process's descriptors allow; the soft limit is raised to the hard one first."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    room, excess = descriptors()
+    return Limits(max(1, min(_MOST_CLIENTS, room - _OWN)), excess)
+
+
+def _told(why: Ending) -> None:
+    """Say that clients are kept out; the end of an idle connection is no news."""
+    if why in (Ending.ROOM, Ending.REFUSED):
+        log.warning("web server: too many clients", ended=why.value)
 
 
 class Board:
@@ -54,8 +80,9 @@ class Server:
         *,
         host: str = "0.0.0.0",  # noqa: S104 - it is followed from other containers
         registry: CollectorRegistry = REGISTRY,
+        limits: Limits | None = None,
     ) -> None:
-        """Serve on ``host:port``; port 0 takes any free one."""
+        """Serve on ``host:port``; port 0 takes any free one. Without ``limits``, the process's own."""
         self.port = port
         self._loop = loop
         self._board = board
@@ -63,6 +90,8 @@ class Server:
         self._registry = registry
         self._events: asyncio.AbstractEventLoop | None = None
         self._done: asyncio.Event | None = None
+        self._guard = ConnectionGuard(limits or limits_of_process(), _told)
+        self._pauses = Pauses(loop.pause)
         self._started = threading.Event()
         self._error: OSError | None = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="server", daemon=True)
@@ -87,7 +116,7 @@ class Server:
 
     async def _serve(self) -> None:
         self._events, self._done = asyncio.get_running_loop(), asyncio.Event()
-        runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=1)
+        runner = GuardedAppRunner(self._app(), guard=self._guard, access_log=None, shutdown_timeout=1)
         await runner.setup()
         try:
             site = web.TCPSite(runner, self._host, self.port, reuse_address=True)
@@ -96,19 +125,24 @@ class Server:
         except OSError as error:
             self._error = error
             self._done.set()
+        guarding = asyncio.create_task(self._guard.run())
         self._started.set()
         await self._done.wait()
+        guarding.cancel()
         await runner.cleanup()
 
     def _app(self) -> web.Application:
-        app = web.Application(middlewares=[no_browsers])
+        allowed = allowed_hosts(self._loop.controller.world.settings)
+        app = web.Application(middlewares=[self._with_room, no_browsers, known_hosts(allowed)])
+        app.on_response_prepare.append(add_headers)
         app.add_routes(
             [
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
                 web.get("/metrics", self._metrics),
                 web.get("/registry", self._get_registry),
-                web.get("/groups/{group}", self._group),
+                web.get("/counters", self._counters),
+                web.get("/groups/{group:.*}", self._group),
                 *StatusPage(self._loop).routes(),
                 web.post("/reconcile", self._reconcile),
                 web.post("/pause", self._pause),
@@ -116,6 +150,17 @@ class Server:
             ]
         )
         return app
+
+    @web.middleware
+    async def _with_room(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Answer 503 where there is no room for a client; its question for our health is answered all the same."""
+        entry = getattr(request.protocol, "entry", None)
+        if entry is None or not entry.excess or request.path == "/healthz" or self._guard.has_room(entry):
+            return await handler(request)
+        detail = "the server has no room for more clients"
+        return web.json_response({"title": "too many clients", "detail": detail}, status=503, headers=_RETRY)
 
     async def _healthz(self, _: web.Request) -> web.Response:
         age = time.monotonic() - self._loop.ticked
@@ -156,7 +201,7 @@ class Server:
             return web.json_response(
                 {"title": "no registry yet", "detail": "no group has become ready"},
                 status=503,
-                headers={"Retry-After": "1"},
+                headers=_RETRY,
             )
         data, revision = current
         headers = {"ETag": f'"{revision}"', "Cache-Control": "no-cache"}
@@ -165,21 +210,31 @@ class Server:
         return web.Response(body=data, content_type="application/json", headers=headers)
 
     async def _group(self, request: web.Request) -> web.Response:
-        """Say everything about one group, from memory."""
-        group, known = request.match_info["group"], known_by(self._loop)
+        """Say everything about one group, from memory; a name may have any characters, percent-encoded."""
+        raw, known = request.raw_path.partition("?")[0].split("/groups/", 1)[1], known_by(self._loop)
+        group = unquote(raw, errors="surrogatepass")
+        owner = self._loop.controller.world.settings.reconciler_owner
         if known is None:
-            return web.json_response(
-                {"title": "not yet", "detail": "no cycle has read everything yet"},
-                status=503,
-                headers={"Retry-After": "1"},
-            )
+            return self._not_yet()
         answer = why(group, known, "this operator")
         if answer is None:
-            owner = self._loop.controller.world.settings.reconciler_owner
             close, names = similar(group, known.survey), sorted(known_groups(known.survey))
             unknown = {"title": "unknown group", "owner": owner, "close": close, "known": names}
             return web.json_response(unknown, status=404)
-        return web.Response(text=answer.model_dump_json(), content_type="application/json")
+        return web.Response(text=printable_json(answer.model_dump_json()), content_type="application/json")
+
+    async def _counters(self, _: web.Request) -> web.Response:
+        """Say what has been counted, for a command that reads directly."""
+        if self._loop.history.read is None:
+            return self._not_yet()
+        counted = counters(self._loop.controller)
+        return web.Response(text=printable_json(counted.model_dump_json()), content_type="application/json")
+
+    def _not_yet(self) -> web.Response:
+        """Say that there is nothing to tell yet, and whose operator this is."""
+        owner = self._loop.controller.world.settings.reconciler_owner
+        document = {"title": "not yet", "owner": owner, "detail": "no cycle has read everything yet"}
+        return web.json_response(document, status=503, headers=_RETRY)
 
     async def _reconcile(self, _: web.Request) -> web.Response:
         self._loop.nudge()
@@ -205,11 +260,49 @@ class Server:
 
     async def _paused(self, pause: Pause) -> web.Response:
         try:
-            await asyncio.to_thread(self._loop.pause, pause)
+            pause = await self._pauses.put(pause)
         except PlatformError as error:
             detail = f"it holds for this operator only, until its next look, and is not written down: {error}"
             return web.json_response({"title": "not written down", "detail": detail}, status=503)
         return web.json_response({"paused": pause.text if pause.until else None, **pause.fields})
+
+
+class Pauses:
+    """Begins and ends pauses, which waits for the running cycle: one at a time, however many ask.
+
+    What waits occupies one thread, so that reads, which need threads too, are answered meanwhile (measured: 12 requests
+    to resume during a slow cycle held up `/status` for 9.8 s). Of those that wait only the last is carried out: it is
+    what would hold in the end.
+    """
+
+    def __init__(self, write: Callable[[Pause], None]) -> None:
+        """Carry out with ``write``, which may take as long as a cycle."""
+        self._write = write
+        self._next: tuple[Pause, asyncio.Future[Pause]] | None = None
+        self._worker: asyncio.Task[None] | None = None
+
+    async def put(self, pause: Pause) -> Pause:
+        """Carry out this one, or one that was asked for later; return which.
+
+        Raises:
+            PlatformError: it is not written down.
+        """
+        done = self._next[1] if self._next is not None else asyncio.get_running_loop().create_future()
+        self._next = (pause, done)
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+        return await asyncio.shield(done)
+
+    async def _work(self) -> None:
+        while self._next is not None:
+            (pause, done), self._next = self._next, None
+            try:
+                await asyncio.to_thread(self._write, pause)
+            except Exception as error:  # noqa: BLE001 - whoever waits for it is told
+                done.set_exception(error)
+                done.exception()  # who asked may have left
+            else:
+                done.set_result(pause)
 
 
 def known_by(loop: Loop) -> Known | None:

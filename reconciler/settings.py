@@ -9,6 +9,7 @@ there: a bad value is refused in one line before anything is asked of anybody.
 
 from __future__ import annotations
 
+import io
 import re
 import ssl
 from enum import StrEnum
@@ -16,19 +17,23 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from dotenv.parser import parse_stream
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from reconciler import spellings
 from reconciler.errors import ConfigurationError
 from reconciler.platforms.base import Publish
-from reconciler.quantities import Cores, Limit, Seconds, Tasks, TcpPort
+from reconciler.quantities import Cores, Limit, Retention, Seconds, Tasks, TcpPort, Wait
 
 #: Variables whose value can stand in a file, named by a variable with ``_FILE`` behind the name.
 IN_FILES = ("ksqldb_username", "ksqldb_password")
 _SHOWN = 80
 _CREDENTIALS = re.compile(r"^(\w+://)?.*@", re.DOTALL)
 _QUERY = re.compile(r"[?#].*", re.DOTALL)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
+Image = Annotated[str, AfterValidator(spellings.image)]
 
 
 class Environment(StrEnum):
@@ -76,11 +81,13 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
     )
 
-    kafka_broker: str = Field(min_length=1)
+    kafka_broker: Annotated[str, AfterValidator(spellings.brokers)]
     """Kafka bootstrap servers, handed to the group services (`host:port`, comma-separated)."""
-    ksqldb_url: str = Field(pattern=spellings.URL)
+    ksqldb_url: Annotated[str, Field(pattern=spellings.URL), AfterValidator(spellings.url)]
     """The ksqlDB server as the operator reaches it (`http://host:8088`)."""
-    ksqldb_service_url: str = Field("", pattern=spellings.optional(spellings.URL))
+    ksqldb_service_url: Annotated[
+        str, Field(pattern=spellings.optional(spellings.URL)), AfterValidator(spellings.url)
+    ] = ""
     """The ksqlDB server as the services in the Swarm reach it; empty: `KSQLDB_URL` without user and password."""
     ksqldb_username: str = Field("", pattern=spellings.USERNAME)
     """User name for HTTP basic authentication; empty: none is sent."""
@@ -104,10 +111,10 @@ class Settings(BaseSettings):
     docker_network: str = Field("factory-net", pattern=spellings.NETWORK)
     """Network that the services join: an overlay network; with `DEPLOYMENT_PLATFORM=docker` a bridge network, which is
     created if it is missing."""
-    swarm_node_host: str = Field("localhost", pattern=spellings.HOST)
+    swarm_node_host: Annotated[str, AfterValidator(spellings.host)] = "localhost"
     """Host name or address of a Swarm node, for URLs when `ENVIRONMENT=local`."""
 
-    routing_layer_image: str = Field("ghcr.io/openfactoryio/routing-layer:latest", pattern=spellings.IMAGE)
+    routing_layer_image: Image = "ghcr.io/openfactoryio/routing-layer:latest"
     """Image of the routing layer."""
     routing_layer_replicas: Tasks = 1
     """Tasks of the routing layer."""
@@ -131,12 +138,12 @@ class Settings(BaseSettings):
     """Seconds that a service has for the head of its answer (the routing layer's default: 10)."""
     routing_layer_idle_timeout: Limit | None = None
     """Seconds of silence after which the routing layer cuts a stream (its own default: 45)."""
-    routing_layer_lazy_deploy_wait: Seconds | None = None
+    routing_layer_lazy_deploy_wait: Wait | None = None
     """Seconds that a request waits for a new group's service (the routing layer's default: 10)."""
-    routing_layer_replace_wait: Seconds | None = None
+    routing_layer_replace_wait: Wait | None = None
     """Seconds that a browser's request waits for the next task of a service that is gone (the routing layer's
     default: 30)."""
-    routing_layer_drain_seconds: Seconds | None = None
+    routing_layer_drain_seconds: Wait | None = None
     """Seconds over which a routing layer that is stopped spreads the ends of its streams (its own default: 10); it is
     killed 10 s later, after 30 s at the earliest. `DRAIN_SECONDS` is another thing: it is about a group's service."""
     ksqldb_username_secret: str = Field("", pattern=spellings.LABEL)
@@ -152,9 +159,9 @@ class Settings(BaseSettings):
     """Where services run: `swarm`, `docker` (plain containers of one engine), or the name of an entry point in
     `openfactory_routing_layer.deployment_platforms`."""
 
-    fastapi_group_image: str = Field("ghcr.io/openfactoryio/stream-api-non-replicated:latest", pattern=spellings.IMAGE)
+    fastapi_group_image: Image = "ghcr.io/openfactoryio/stream-api-non-replicated:latest"
     """Image of the group services."""
-    fastapi_group_replicas: Tasks = 1
+    fastapi_group_replicas: Annotated[Tasks, Field(ge=1)] = 1
     """Tasks of each group service."""
     fastapi_group_cpu_limit: Cores = 1.0
     """Cores a group service task may use."""
@@ -167,10 +174,10 @@ class Settings(BaseSettings):
     """Port that the group image listens on (the existing system's image: 5555)."""
     fastapi_group_port_base: TcpPort = 6000
     """First host port for services when `ENVIRONMENT=local`."""
-    uns_fastapi_group_grouping_level: str = Field("workcenter", min_length=1)
+    uns_fastapi_group_grouping_level: Annotated[str, AfterValidator(spellings.level)] = "workcenter"
     """UNS level whose values are the groups."""
 
-    state_api_image: str = Field("ghcr.io/openfactoryio/state-api:latest", pattern=spellings.IMAGE)
+    state_api_image: Image = "ghcr.io/openfactoryio/state-api:latest"
     """Image of the asset state API."""
     state_api_replicas: Tasks = 1
     """Tasks of the state API."""
@@ -195,9 +202,9 @@ class Settings(BaseSettings):
     The shared stream's name begins with it."""
     resource_prefix: str = Field("ofa", pattern=spellings.PREFIX)
     """Start of the names of services and configs (`<prefix>_group_<Group>`)."""
-    reconcile_interval: Seconds = 10.0
+    reconcile_interval: Limit = 10.0
     """Seconds between two cycles when nothing happens."""
-    resync_interval: Seconds = 300.0
+    resync_interval: Limit = 300.0
     """Seconds between two lists of the Kafka topics, which find a stream whose topic was deleted."""
     flow_interval: Seconds = 60.0
     """Seconds between two checks whether events come through the streams; `0s` switches them off."""
@@ -209,25 +216,31 @@ class Settings(BaseSettings):
     """How long the lease must not have been renewed before another operator of the same owner takes over."""
     reconciler_port: TcpPort = 8080
     """Port of the operator's own HTTP server."""
-    reconciler_url: str = Field("http://ofa_reconciler:8080", pattern=spellings.URL)
+    reconciler_url: Annotated[str, Field(pattern=spellings.URL), AfterValidator(spellings.url)] = (
+        "http://ofa_reconciler:8080"
+    )
     """Where the routing layer follows the registry: the operator as the Swarm's services reach it. With
     `DEPLOYMENT_PLATFORM=docker` only if it is set; otherwise the routing layer reads the registry's file."""
-    prune_reads: int = Field(3, ge=1)
+    reconciler_allowed_hosts: str = Field("", pattern=spellings.optional(spellings.HOSTS))
+    """Host names with a dot by which the operator's HTTP server is asked, comma-separated; one that begins with a dot
+    stands for all names below it. Addresses, `localhost`, names without a dot, and the hosts of `RECONCILER_URL` and
+    `SWARM_NODE_HOST` are always answered."""
+    prune_reads: int = Field(3, ge=1, le=10_000)
     """Complete, agreeing reads without a group before it may be removed."""
     prune_grace: Seconds = 60.0
     """Seconds these reads must be spread over."""
     prune_max_fraction: float = Field(0.25, ge=0, le=1)
     """Part of the groups that may go missing at once; one always may. More needs `--approve`."""
-    drain_seconds: Seconds = 10.0
+    drain_seconds: Wait = 10.0
     """Seconds between a group's leaving the registry and the removal of its service. How long a routing layer that is
     stopped goes on is `ROUTING_LAYER_DRAIN_SECONDS`."""
     delete_topics: bool = False
     """Delete a removed group's Kafka topic too."""
-    shared_retention: Seconds = 3600.0
+    shared_retention: Retention = 3600.0
     """How long the shared pre-join topic keeps events."""
-    group_retention: Seconds = 604800.0
+    group_retention: Retention = 604800.0
     """How long a group's topic keeps events."""
-    registry_keep: int = Field(3, ge=3)
+    registry_keep: int = Field(3, ge=3, le=1_000)
     """Registry documents that are kept (two before the current one make a rollback possible)."""
     registry_roll_after: Seconds = 3600.0
     """Age at which the routing layer's mounted copy of the registry is renewed."""
@@ -250,15 +263,13 @@ class Settings(BaseSettings):
     def _any_case(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value
 
-    @field_validator("ksqldb_url", "ksqldb_service_url", "reconciler_url")
+    @field_validator("registry_dir")
     @classmethod
-    def _is_url(cls, value: str) -> str:
-        try:
-            legal = not value or urlsplit(value).port != 0
-        except ValueError:  # its text may repeat the password
-            legal = False
-        if not legal:
-            raise ValueError("this is no URL with a host and a port")
+    def _is_absolute(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_absolute():
+            raise ValueError("it must begin with /: the engine has another working directory")
+        if value is not None and value.exists() and not value.is_dir():
+            raise ValueError("this is no directory")
         return value
 
     @field_validator("ksqldb_ca_file")
@@ -311,6 +322,11 @@ class Settings(BaseSettings):
         return {variable: secret for variable, secret in named.items() if secret}
 
     @property
+    def allowed_hosts(self) -> tuple[str, ...]:
+        """The names of `RECONCILER_ALLOWED_HOSTS`."""
+        return tuple(name.strip() for name in self.reconciler_allowed_hosts.split(",") if name.strip())
+
+    @property
     def join_table(self) -> str:
         """The table that events are joined with."""
         return self.ksqldb_uns_join_table or self.ksqldb_uns_map
@@ -354,12 +370,41 @@ def load(**overrides: Any) -> Settings:
     Raises:
         ConfigurationError: one line a problem, each naming the variable and what it must be.
     """
+    file = overrides.get("_env_file", Settings.model_config.get("env_file"))
+    if file and (problems := unreadable_lines(Path(file))):
+        raise ConfigurationError("\n".join(problems))
     try:
         return Settings(**overrides)
     except ValidationError as error:
         raise ConfigurationError("\n".join(explain(dict(item)) for item in error.errors())) from None
     except SettingsError as error:  # a .env file that cannot be read
         raise ConfigurationError(str(error)) from None
+
+
+def unreadable_lines(file: Path) -> list[str]:
+    """Return what is wrong with a ``.env`` file, a line for each line of it that sets nothing; never what stands there.
+
+    Such a line would be left out without a word, and the default would be in force in its place.
+    """
+    try:
+        if not file.is_file():
+            return [f"{file} is no file"] if file.exists() else []
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        return [f"{file} cannot be read: {error.strerror}"]
+    except UnicodeDecodeError:
+        return [f"{file} is no UTF-8 text"]
+    return [
+        f"{file} line {binding.original.line + _empty_lines(binding.original.string)} cannot be read: NAME=value is "
+        "expected, with a value of several lines in quotes"
+        for binding in parse_stream(io.StringIO(text))
+        if binding.error or (binding.key is not None and (binding.value is None or not _NAME.fullmatch(binding.key)))
+    ]
+
+
+def _empty_lines(text: str) -> int:
+    """Return how many lines without a text come first."""
+    return text[: len(text) - len(text.lstrip())].count("\n")
 
 
 def explain(item: dict[str, Any]) -> str:

@@ -15,7 +15,8 @@ from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
 
-from reconciler.settings import IN_FILES, Settings, explain, is_secret, masked
+from reconciler.settings import IN_FILES, Settings, explain, is_secret, masked, unreadable_lines
+from reconciler.text import printable
 
 #: What Docker's own clients read; from the environment only.
 DOCKER = {
@@ -103,6 +104,8 @@ class _Given:
 def _checked() -> tuple[Settings | None, dict[str, str]]:
     """Return the settings, or what is wrong by the field (under the empty name: between fields)."""
     nothing: dict[str, Any] = {}
+    if lines := unreadable_lines(Path(".env")):
+        return None, {f"line {at}": line for at, line in enumerate(lines)}
     try:
         return Settings(**nothing), {}
     except ValidationError as error:
@@ -132,11 +135,6 @@ def shown(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return "" if value is None else printable(masked(str(value)))
-
-
-def printable(text: str) -> str:
-    """Return a text that no terminal takes for a command and every encoding can hold."""
-    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)
 
 
 def _docker_row(name: str) -> Row:

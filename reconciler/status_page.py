@@ -11,6 +11,7 @@ import base64
 import hashlib
 from collections.abc import Iterable
 from importlib.resources import files
+from typing import Any
 
 from aiohttp import web
 from jinja2 import Environment, StrictUndefined
@@ -20,6 +21,7 @@ from reconciler.documents import BackoffDocument, OperatorDocument, StatusDocume
 from reconciler.loop import Loop
 from reconciler.model import Condition
 from reconciler.status_view import Asked, view
+from reconciler.text import printable, printable_json
 
 #: Seconds after which a browser without JavaScript loads the page again.
 REFRESH = 10
@@ -34,9 +36,15 @@ def _hashed(text: str) -> str:
 
 
 _STYLE, _SCRIPT = _part("css"), _part("js")
-_TEMPLATE = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
-    _part("html")
-)
+
+
+def _shown(value: Any) -> Any:
+    return printable(value) if type(value) is str else value  # not our own style and script, which are `Markup`
+
+
+_TEMPLATE = Environment(
+    autoescape=True, undefined=StrictUndefined, finalize=_shown, trim_blocks=True, lstrip_blocks=True
+).from_string(_part("html"))
 HEADERS = {
     "Content-Security-Policy": "; ".join(
         (
@@ -85,7 +93,7 @@ class StatusPage:
             said = operator_document(self._loop)
             detail = said.last_sentence if said else "the first cycle has not ended"
             return web.json_response({"title": "nothing read yet", "detail": detail}, status=503)
-        return web.Response(text=document.model_dump_json(indent=2), content_type="application/json")
+        return web.Response(text=printable_json(document.model_dump_json(indent=2)), content_type="application/json")
 
     def document(self) -> StatusDocument | None:
         """Return what was last read in full, with how the operator fares; None before the first time."""

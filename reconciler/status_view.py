@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlencode
@@ -17,6 +17,7 @@ from reconciler.documents import (
 from reconciler.model import Condition, Plan
 from reconciler.render import spoken, summary
 from reconciler.settings import Policy, Settings
+from reconciler.text import told_apart
 
 #: Rows that are shown at once unless all are asked for; what needs attention comes first.
 MOST_ROWS = 200
@@ -177,6 +178,7 @@ def view(
     """
     items = _matching(document.items if document else (), asked)
     shown = items if asked.everything else items[:MOST_ROWS]
+    names = told_apart(item.group for item in items if item.group is not None)
     actions = plan_document(plan).actions if plan else ()
     return View(
         owner=settings.reconciler_owner,
@@ -187,7 +189,7 @@ def view(
         chips=tuple(_chips(document, asked)) if document else (),
         query=asked.query,
         condition=asked.condition or "",
-        rows=tuple(_row(item) for item in shown),
+        rows=tuple(_row(item, names) for item in shown),
         matching=len(items),
         caption=_caption(len(shown), len(items), len(document.items) if document else 0),
         all_href=asked.href(condition=asked.condition, everything=True),
@@ -216,10 +218,10 @@ def _caption(shown: int, matching: int, there: int) -> str:
     return f"All {there:,}" if matching == there else f"{matching:,} of {there:,}"
 
 
-def _row(item: ItemDocument) -> Row:
+def _row(item: ItemDocument, names: Mapping[str, str]) -> Row:
     sign = SIGNS[item.condition]
     counted = item.group is not None and item.condition is not Condition.CONFLICT
-    name = item.title.split(" ", 1)[1]
+    name = item.title.partition(" ")[2] if item.group is None else names[item.group]
     members = str(item.members) if counted else "\N{EN DASH}"
     # Every group's address ends alike, which only makes it too long for its column; the JSON has all of it.
     served = (item.url or item.service or item.stream or "\N{EN DASH}").removesuffix("/asset_stream")
@@ -267,6 +269,9 @@ def _warnings(
             f"{refusal.text}.{all_of_it}",
             "bad",
         )
+    for note in document.notes if document else ():
+        if not note.startswith("paused until "):  # of the last plan; what holds now is said below
+            yield Notice("Note:", f"{note}.")
     if operator is not None and operator.paused:
         yield Notice("Writes are held back:", f"{operator.paused}. `reconciler resume` ends it.")
     if settings.reconcile_policy is not Policy.SYNC:

@@ -7,17 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from reconciler.backoff import Backoff
+from reconciler.documents import Document
 from reconciler.guards import Absence, Memory
 from reconciler.ksqldb.advice import statement_advice
 from reconciler.model import Action, Condition, Item, Plan, SourceState, UpdateService
 from reconciler.platforms.advice import advice
 from reconciler.platforms.base import LiveService
-from reconciler.render import safe, spoken
+from reconciler.render import spoken
 from reconciler.settings import Policy, Settings
 from reconciler.survey import StreamVerdict, Survey
+from reconciler.text import printable, told_apart
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Known:
     paused: str = ""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+class _Part(Document):
+    model_config = ConfigDict(extra="ignore")
 
 
 class ReadPart(_Part):
@@ -249,7 +251,8 @@ def _backoff(group: str, item: Item, live: LiveService | None, known: Known) -> 
     owned = known.survey.owned.get(group)
     stream = item.names.stream if item.names else owned.stream if owned else None
     service = item.names.service if item.names else live.name if live else None
-    for key in (f"stream {stream}", f"service {service}"):
+    shared = (action.key for action in known.plan.actions if action.group is None)
+    for key in dict.fromkeys((f"stream {stream}", f"service {service}", *shared)):
         failure = known.backoff.failures.get(key)
         if failure is not None:
             left = round(max(0.0, failure.until - known.now), 1)
@@ -275,6 +278,7 @@ def _next(group: str, item: Item, live: LiveService | None, actions: list[Action
     if check is not None and check.verdict is StreamVerdict.SILENT:
         yield "its query is not listed: if that lasts for several reads, the stream is made anew over its topic"
     yield from _next_source(known.survey.observed.source)
+    yield from _next_shared(known)
     cures = tuple(_cures(item, known))
     yield from cures
     if actions and not known.paused:
@@ -287,6 +291,12 @@ def _next(group: str, item: Item, live: LiveService | None, actions: list[Action
             "nothing: it is as it should be; if clients get 502 all the same, compare "
             f"FASTAPI_GROUP_PORT ({port}) with the port that its image listens on"
         )
+
+
+def _next_shared(known: Known) -> Iterator[str]:
+    for action in known.plan.actions:
+        if action.group is None and action.key in known.backoff.failures:
+            yield f"{action.key} serves all groups and its write fails; groups that need it wait until that is resolved"
 
 
 def _cures(item: Item, known: Known) -> Iterator[str]:
@@ -342,12 +352,12 @@ def _overrides(plan: Plan) -> Iterator[str]:
 
 def why_text(answer: WhyDocument) -> str:
     """Render an answer for a terminal: one line a fact."""
-    return "\n".join(f"{head:<10}{safe(text)}".rstrip() for head, text in _lines(answer))
+    return "\n".join(f"{head:<10}{printable(text)}".rstrip() for head, text in _lines(answer))
 
 
 def _lines(answer: WhyDocument) -> Iterator[tuple[str, str]]:
     read, stream, service = answer.read, answer.stream, answer.service
-    yield "group", f"{answer.group}: {answer.condition.value}"
+    yield "group", f"{told_apart([answer.group])[answer.group]}: {answer.condition.value}"
     yield "plan", answer.plan or "nothing to do"
     yield (
         "members",

@@ -22,6 +22,7 @@ from functools import partial
 
 import uvloop
 
+from reconciler import __version__
 from reconciler.early_exit import ENDING
 from reconciler.errors import ConfigurationError
 from routing_layer import logs
@@ -50,6 +51,7 @@ def main() -> int:
         epilog=_EXIT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"routing layer {__version__}")
     parser.parse_args()
     try:
         settings = load()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DEADLINE = float(os.environ.get("DEMO_TIMEOUT", "420"))
 SETTLED_WITHIN = 20.0
 GONE_WITHIN = 90.0
+#: Seconds to wait for an operator that is being started again.
+RESTARTED_WITHIN = float(os.environ.get("DEMO_RESTARTED_WITHIN", "30"))
 EVENTS = 5
 #: Variables of the caller's terminal that the operator's command line heeds.
 OF_TERMINALS = ("NO_COLOR", "COLUMNS")
@@ -31,7 +35,7 @@ MARK = "org.openfactory.demo"
 
 def settings() -> dict[str, str]:
     """Return the environment of the deployment: the caller's, the images', and defaults."""
-    socket = Path("/var/run/docker.sock")
+    engine = Path("/var/run/docker.sock")
     env = {
         "STACK": "ofa",
         "RESOURCE_PREFIX": "ofa",
@@ -41,7 +45,7 @@ def settings() -> dict[str, str]:
         "KSQLDB_PORT": "8088",
         "RECONCILER_PORT": "8080",
         "WORKCENTERS": "Weld,Paint,Assembly",
-        "DOCKER_SOCK_GID": str(socket.stat().st_gid) if socket.exists() else "0",
+        "DOCKER_SOCK_GID": str(engine.stat().st_gid) if engine.exists() else "0",
     }
     images = ROOT / "build" / "images.env"
     if images.exists():
@@ -65,6 +69,7 @@ def say(text: str) -> None:
 def up(env: dict[str, str]) -> None:
     """Deploy, wait, and show the system at work."""
     started = time.monotonic()
+    check_ports(env)
     make_network(env)
     say(f"deploying stack {env['STACK']}")
     manifest = str(ROOT / "manifests" / "demo.yml")
@@ -82,6 +87,74 @@ def up(env: dict[str, str]) -> None:
     print(next_steps(env, asset))
 
 
+#: Ports that the demo publishes on this host, by the variable that names each.
+PORTS = ("KSQLDB_PORT", "ROUTING_LAYER_PORT", "RECONCILER_PORT")
+_TAKEN = re.compile(r"address already in use|port is already allocated|port already in use", re.IGNORECASE)
+
+
+def check_ports(env: dict[str, str]) -> None:
+    """End here, and name the holder and the variable, if a port that the demo needs is another one's."""
+    taken = []
+    for variable in PORTS:
+        port = env[variable]
+        if not port.isascii() or not port.isdecimal() or not 1 <= int(port) <= 65535:  # noqa: PLR2004 - TCP's ports
+            taken.append(f"{variable}={port!r} is no port")
+        elif holder := port_holder(env, int(port)):
+            taken.append(f"port {port} ({variable}) is held by {holder}: stop it, or set {variable} to another port")
+    if taken:
+        sys.exit("\n".join(f"demo: {one}" for one in taken))
+
+
+def port_holder(env: dict[str, str], port: int) -> str:
+    """Return who else publishes or listens on a port of this host; empty for nobody, and for the demo itself."""
+    ours = (f"{env['STACK']}_", f"{env['RESOURCE_PREFIX']}_")
+    form = '{{.Names}}\t{{.Label "com.docker.swarm.service.name"}}'
+    for line in docker("ps", "--filter", f"publish={port}", "--format", form).splitlines():
+        name, _, service = line.partition("\t")
+        return "" if service.startswith(ours) else f"container {name}"
+    for line in docker("service", "ls", "--format", "{{.Name}}\t{{.Ports}}").splitlines():
+        name, _, ports = line.partition("\t")
+        if f":{port}->" in ports:
+            return "" if name.startswith(ours) else f"service {name}"
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the engine binds it
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            return listener(port) or f"another program ({error.strerror})"
+    return ""
+
+
+def listener(port: int) -> str:
+    """Return the process that listens on a port, as far as this user may see it."""
+    inodes = set()
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        for line in table.read_text().splitlines()[1:] if table.exists() else ():
+            fields = line.split()
+            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                inodes.add(f"socket:[{fields[9]}]")
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(str(fd.readlink()) in inodes for fd in (process / "fd").iterdir()):
+                return f"process {process.name} ({(process / 'comm').read_text().strip()})"
+        except OSError:  # it has ended, or is another user's
+            continue
+    return ""
+
+
+def port_trouble(env: dict[str, str]) -> str:
+    """Return the error of a task that did not get its port; empty without."""
+    owner = ("--filter", f"label=org.openfactory.owner={env['RECONCILER_OWNER']}")
+    services = {*docker("service", "ls", "-q", *of_demo(env)).split(), *docker("service", "ls", "-q", *owner).split()}
+    for service in sorted(services):
+        for line in docker("service", "ps", service, "--no-trunc", "--format", "{{.Name}}: {{.Error}}").splitlines()[
+            :1
+        ]:
+            if _TAKEN.search(line):
+                return line
+    return ""
+
+
 def make_network(env: dict[str, str]) -> None:
     """Create the overlay network that everything is attached to; one that is there is used as it is."""
     name = env["DOCKER_NETWORK"]
@@ -95,12 +168,14 @@ def make_network(env: dict[str, str]) -> None:
 def wait_until_served(env: dict[str, str]) -> str:
     """Wait until every workcenter is ready and registered and an asset's stream delivers; return that asset."""
     started = time.monotonic()
-    said = ""
+    said, round_ = "", 0
     while time.monotonic() < started + DEADLINE:
         missing, asset = progress(env)
         if missing != said:
             say(f"{time.monotonic() - started:3.0f} s  {missing}")
             said = missing
+        if (round_ := round_ + 1) % 10 == 0 and (trouble := port_trouble(env)):
+            sys.exit(f"demo: {trouble}; free the port, or set one of {', '.join(PORTS)}")
         if asset and events(env, asset, 1):
             return asset
         time.sleep(0.5)
@@ -208,6 +283,23 @@ def operators_container(env: dict[str, str]) -> str:
     return docker("ps", "-q", "--filter", service).partition("\n")[0]
 
 
+def running_operator(env: dict[str, str]) -> str:
+    """Return the id of the operator's container; wait for one that is just being started again."""
+    deadline, said = time.monotonic() + RESTARTED_WITHIN, False
+    while not (container := operators_container(env)):
+        service = f"{env['STACK']}_reconciler"
+        if not docker("service", "ls", "-q", "--filter", f"name={service}"):
+            sys.exit("demo: the operator is not deployed; start it with: make demo")
+        if time.monotonic() > deadline:
+            state = docker("service", "ps", service, "--no-trunc", "--format", "{{.CurrentState}} {{.Error}}")
+            sys.exit(f"demo: the operator is deployed and does not run: {state.partition(chr(10))[0] or 'no task yet'}")
+        if not said:
+            say("the operator is being started again; waiting for it")
+            said = True
+        time.sleep(0.5)
+    return container
+
+
 def operator(env: dict[str, str], *arguments: str, check: bool = True) -> str:
     """Run the operator's command line in the operator's container and return what it printed."""
     if container := operators_container(env):
@@ -266,8 +358,27 @@ def down(env: dict[str, str]) -> None:
         (("network", "ls", "-q", "--filter", f"label={MARK}={env['STACK']}"), ("network", "rm")),
     ]
     for listing, remove in listings:
+        if remove == ("network", "rm") and docker(*listing) and (guests := in_network(env)):
+            network, named = env["DOCKER_NETWORK"], ", ".join(guests)
+            sys.exit(
+                f"demo: all else is removed; network {network} stays, because this is in it: {named}; remove it or "
+                f"take it out (docker network disconnect {network} NAME), then: make demo-down"
+            )
         until_gone(listing, remove)
     say("nothing of the demo is left (its images are kept for the next time)")
+
+
+def in_network(env: dict[str, str]) -> list[str]:
+    """Return the containers and services that are in the demo's network and are none of its own."""
+    name = env["DOCKER_NETWORK"]
+    ours = (f"{env['STACK']}_", f"{env['RESOURCE_PREFIX']}_")
+    form = '{{.Names}}\t{{.Label "com.docker.swarm.service.name"}}'
+    found = []
+    for line in docker("ps", "--filter", f"network={name}", "--format", form).splitlines():
+        container, _, service = line.partition("\t")
+        if not service.startswith(ours):
+            found.append(f"service {service}" if service else f"container {container}")
+    return sorted(set(found))
 
 
 def until_gone(listing: tuple[str, ...], remove: tuple[str, ...]) -> None:
@@ -290,12 +401,14 @@ def main() -> int:
         case ["down"]:
             down(env)
         case ["cli", "--", *arguments]:
-            if not (container := operators_container(env)):
-                sys.exit("demo: the operator does not run; start it with: make demo")
+            container = running_operator(env)
             tty = ["-t"] if sys.stdout.isatty() else []
             passed = [part for name in OF_TERMINALS if name in os.environ for part in ("-e", name)]
             command = ["docker", "exec", *tty, *passed, container, "reconciler", *arguments]
-            return subprocess.run(command, check=False).returncode  # noqa: S603
+            code = subprocess.run(command, check=False).returncode  # noqa: S603
+            if code and operators_container(env) != container:
+                say("the operator was started again meanwhile: run it again")
+            return code
         case _:
             sys.exit(__doc__)
     return 0

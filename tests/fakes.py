@@ -217,6 +217,13 @@ class FakeKsqldb:
         self._call("members")
         return tuple(self._at(table, key, level).items())
 
+    def level_names(self, table: str, key: str, assets: Sequence[str]) -> frozenset[str]:
+        """The levels of all assets."""
+        self._call("level_names")
+        assert (table.upper(), key.upper(), bool(assets)) == ("ASSET_TO_UNS_MAP", "ASSET_UUID", True)
+        at_ours = {"workcenter"} if any(group is not None for group in self.assets.values()) else set()
+        return frozenset(at_ours | {level for level in self.levels if isinstance(level, str)})
+
     def members_directly(self, table: str, key: str, level: Level, at_least: int) -> tuple[tuple[str, str | None], ...]:
         """Every asset with its group, as Kafka has it; deleted ones count."""
         self._call("members_directly")

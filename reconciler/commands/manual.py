@@ -80,7 +80,10 @@ MAIN = Page(
     Without a command it runs as a loop until SIGTERM, which is what the service in the Swarm does: a cycle every
     RECONCILE_INTERVAL seconds reads everything, decides, and writes what differs. Settings are environment variables
     or lines of a .env file; KAFKA_BROKER and KSQLDB_URL must be set. What was asked for goes to standard output, logs
-    and the one-line summary to standard error.""",
+    and the one-line summary to standard error.
+
+    A command that a signal ends gives back what it holds (the lease, teardown's pause) and ends with 128 + its number:
+    143 for SIGTERM, 130 for Ctrl-C. The loop ends with 0.""",
     exits=dict.fromkeys(EXITS, ""),
     examples=(
         ("reconciler", "run the loop"),
@@ -98,9 +101,9 @@ PAGES: Mapping[str, Page] = {
         text="""Reads everything, shows what a cycle would do now, and writes nothing.
 
         Each line is one group or service that is not as it should be: + create, ~ update, ! repair, - remove, ? wait,
-        x conflict. A removal that waits for its grace time here always is at its first read, because the counting
-        happens in the running operator. A note names what the writes would miss: a network, a secret, a stream or a
-        table that somebody else has to make.""",
+        x conflict. A removal that waits for its grace time here is at its first read,
+        unless the operator that runs answers here or at RECONCILER_URL: then its counts are shown. A note names what
+        the writes would miss: a network, a secret, a stream or a table that somebody else has to make.""",
         exits={
             0: "shown; with --detailed-exitcode: everything is as it should be",
             1: "",
@@ -165,8 +168,8 @@ PAGES: Mapping[str, Page] = {
         then the registry. On a terminal it asks first. It can be run again wherever it stopped. Topics stay unless
         DELETE_TOPICS=true.
 
-        An operator that still runs is paused for ten minutes, and then makes everything anew: stop it before. The last
-        line says until when.
+        An operator that still runs is paused for ten minutes, and then makes everything again: stop it before. The last
+        line says until when. Where a signal ends the command in the middle, the pause ends with it.
 
         Nothing at all is removed while another cluster answers than the one in the registry, or while ksqlDB does not
         answer, or is not well.""",

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from reconciler import migrate
-from reconciler.commands.output import command, out, show_status, summary
+from reconciler.commands.output import command, complain, out, show_status, summary
 from reconciler.controller import Controller, World
 from reconciler.converge import Exit, converge
 from reconciler.errors import ConfigurationError, LeaseLost, ReconcilerError
@@ -30,7 +28,9 @@ from reconciler.platforms.swarm_legacy import SwarmOldServices
 from reconciler.progress import progress
 from reconciler.readonly import Withheld
 from reconciler.settings import Settings
+from reconciler.signals import SIGNALS
 from reconciler.teardown import remove_records
+from reconciler.text import printable, printable_json, printable_lines
 from reconciler.wiring import build_platform, build_world
 
 _STEPS = ("start", "switch", "back", "remove_old")
@@ -40,6 +40,8 @@ _WAITS = (0.0, 0.5, 1.0, 2.0)
 _PATIENCE = 30.0
 #: Seconds between two tries to do a step with the lease held.
 _PAUSE = 1.0
+#: Seconds within which a step ends that was told to: a cycle's reads, and giving the port back.
+_GRACE = 60.0
 
 
 def add(commands: Any) -> None:
@@ -64,7 +66,7 @@ def _migrate(options: argparse.Namespace, settings: Settings) -> int:
     try:
         return _write(chosen, options, settings, old) if chosen else _show(options, settings, old)
     except StepRefused as refusal:
-        _complain(f"refused: {refusal} (exit {Exit.REFUSED})")
+        complain(f"refused: {refusal} (exit {Exit.REFUSED})")
         return Exit.REFUSED
     finally:
         old.close()
@@ -73,7 +75,7 @@ def _migrate(options: argparse.Namespace, settings: Settings) -> int:
 def _show(options: argparse.Namespace, settings: Settings, old: OldServices) -> int:
     metrics = Metrics(CollectorRegistry())
     scene = look(Controller(build_world(settings, metrics, Withheld()), metrics), old)
-    out(as_json(scene) if options.output == "json" else as_text(scene))
+    out(printable_json(as_json(scene)) if options.output == "json" else printable_lines(as_text(scene)))
     return Exit.OK
 
 
@@ -84,44 +86,18 @@ def _write(chosen: str, options: argparse.Namespace, settings: Settings, old: Ol
     lease = OnDemand(Leadership(build_platform(settings, metrics), me))
     world = fenced(build_world(settings, metrics), lease.writing)
     overrides = Overrides(options.allow_empty, options.accept_identity, options.approve)
-    operator = Controller(world, metrics, overrides, authority=lease)
+    operator = Controller(world, metrics, overrides, authority=lease, stopping=lambda: SIGNALS.asked)
 
     def act() -> int:
         looks = Controller(world, metrics)
         return step(chosen, looks, old, lambda: _converge(options, operator), writing=lease.writing)
 
-    try:
-        with orderly_end():
-            code = insisting(act, lease, settings.lease_seconds + _PATIENCE)
-    finally:
-        lease.stop()
+    with SIGNALS.orderly(lease.stop, on_ask=world.ksqldb.stop_waiting, grace=_GRACE):
+        code = insisting(act, lease, settings.lease_seconds + _PATIENCE)
     if chosen == "back" and lease.role is not None and look_at_front(world, old).is_torn_down:
         # As the teardown left it: no lease of an owner that has nothing; it knew whether streams are left.
         remove_records(world.platform, streams_left=True)
     return code
-
-
-@contextmanager
-def orderly_end() -> Iterator[None]:
-    """Let a command that is told to end, or whose terminal goes, give back what it took, as Ctrl-C does.
-
-    Raises:
-        SystemExit: it was told to.
-    """
-
-    def end(number: int, _frame: object) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)  # asked twice, it still gives back
-        sys.exit(128 + number)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    for number in before:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def insisting(act: Callable[[], int], authority: Authority, seconds: float) -> int:
@@ -138,7 +114,7 @@ def insisting(act: Callable[[], int], authority: Authority, seconds: float) -> i
         except LeaseLost as lost:
             if time.monotonic() >= deadline:
                 raise StepRefused(f"{lost}; run it again") from lost
-        time.sleep(_PAUSE)
+        SIGNALS.sleep(_PAUSE)
 
 
 class FencedOldServices:
@@ -192,12 +168,12 @@ def step(
     _need_no_pause(scene, controller)
     match chosen:
         case "start":
-            _tell(migrate.start(scene, controller.world))
+            _tell(migrate.start(scene, controller.world), may_end=True)
             return converge()
         case "switch":
             return _switch(scene, controller.world, old, fenced_old, converge)
         case _:
-            _tell(migrate.remove_old(scene, controller.world, fenced_old))
+            _tell(migrate.remove_old(scene, controller.world, fenced_old), may_end=True)
     return Exit.OK
 
 
@@ -239,7 +215,7 @@ def _rescue(before: Front, world: World, old: OldServices) -> None:
             trouble = error
         else:
             return
-    _complain(f"port {PORT} may be nobody's now ({trouble}): run `reconciler migrate --back`")
+    complain(f"port {PORT} may be nobody's now ({trouble}): run `reconciler migrate --back`")
 
 
 def _back(controller: Controller, old: OldServices, converge: Callable[[], int]) -> int:
@@ -262,22 +238,21 @@ def _back(controller: Controller, old: OldServices, converge: Callable[[], int])
 
 def _converge(options: argparse.Namespace, operator: Controller) -> int:
     """Let the operator's own cycles make the new side, as ``--once`` does."""
-    with progress() as show:
+    with progress(complain) as show:
         code, outcome = converge(operator, options.timeout, prune=not options.no_prune, show=show)
     show_status("text", outcome)
     summary(code, outcome)
     return code
 
 
-def _complain(text: str) -> None:
-    print(f"reconciler: {text}", file=sys.stderr)  # noqa: T201 - the one-line summary
-
-
-def _tell(done: Iterator[str]) -> int:
+def _tell(done: Iterator[str], *, may_end: bool = False) -> int:
+    """Say what is done; ``may_end`` between two parts, where another run finishes it and nothing is taken meanwhile."""
     count = 0
     for line in done:
-        out(line)
+        out(printable(line))
         count += 1
+        if may_end:
+            SIGNALS.check()
     return count
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +15,20 @@ from reconciler.commands.manual import PAGES
 from reconciler.converge import Exit
 from reconciler.outcome import Outcome
 from reconciler.status_table import status_table
+from reconciler.text import printable, printable_lines
+
+
+class OutputFailed(Exception):
+    """Standard output does not take more.
+
+    Attributes:
+        nobody_reads: the reader has left, as `head` does.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        """Keep why."""
+        super().__init__(f"the output cannot be written: {error.strerror}")
+        self.nobody_reads = isinstance(error, BrokenPipeError)
 
 
 def command(commands: Any, name: str, text: str, run: Callable[..., int]) -> argparse.ArgumentParser:
@@ -54,14 +69,35 @@ def adopt_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """Write to standard output inside.
+
+    Raises:
+        OutputFailed: it does not take it; nothing else in the program is the cause.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        raise OutputFailed(error) from None
+
+
 def out(text: str) -> None:
     """Write to standard output, which is for what was asked for and nothing else."""
-    print(text)  # noqa: T201 - this is the output
+    with writing():
+        print(text)  # noqa: T201 - this is the output
+
+
+def complain(text: str) -> None:
+    """Say something on standard error; where that is closed there is nobody to tell."""
+    with contextlib.suppress(OSError):
+        print(f"reconciler: {printable_lines(text)}", file=sys.stderr, flush=True)  # noqa: T201 - the summary
 
 
 def summary(code: Exit, outcome: Outcome) -> None:
     """Say in one line on standard error how it ended."""
-    print(f"reconciler: {outcome.sentence} (exit {code})", file=sys.stderr)  # noqa: T201 - the one-line summary
+    complain(f"{printable(outcome.sentence)} (exit {code})")
 
 
 def show_status(output: str, outcome: Outcome) -> None:
@@ -74,7 +110,8 @@ def show_status(output: str, outcome: Outcome) -> None:
         out(render.status_markdown(outcome.plan, outcome.survey))
     elif sys.stdout.isatty():
         console = Console()
-        console.print(status_table(outcome.plan, console.width), soft_wrap=True)
+        with writing():
+            console.print(status_table(outcome.plan, console.width), soft_wrap=True)
         out("\n".join(render.status_notes(outcome.plan, outcome.survey)))
     else:
         out(render.status_text(outcome.plan, outcome.survey))

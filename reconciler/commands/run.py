@@ -4,32 +4,41 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
+import re
 from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry
 
-from reconciler.commands.output import adopt_option, command, out, output_option, show_status, summary
-from reconciler.commands.settings import in_force
+from reconciler import logs
+from reconciler.commands.output import adopt_option, command, complain, out, output_option, show_status, summary
+from reconciler.commands.settings import in_force, misspelt
 from reconciler.controller import Controller, World
 from reconciler.converge import Exit, converge
 from reconciler.errors import ConfigurationError
 from reconciler.fence import fenced
 from reconciler.flow import FlowWatch
-from reconciler.guards import Overrides
+from reconciler.guards import Overrides, approval_id
 from reconciler.installation import is_id
 from reconciler.leadership import Leadership, OnDemand, own_name
 from reconciler.lease import Candidate
 from reconciler.loop import Loop
 from reconciler.metrics import Metrics
+from reconciler.outcome import Outcome
 from reconciler.progress import progress
 from reconciler.readonly import Withheld
 from reconciler.server import Board, Server
 from reconciler.settings import Settings, without_user
+from reconciler.signals import SIGNALS
+from reconciler.survey import Survey
+from reconciler.text import printable, printable_json
 from reconciler.wiring import build_platform, build_world
 
 log = structlog.get_logger()
+
+#: Seconds within which the loop ends: its cycle's reads and the write that is under way; the stack file gives it 30.
+_GRACE = 20.0
+_APPROVAL = re.compile("[0-9a-f]{8}")
 
 
 def add(commands: Any) -> None:
@@ -61,6 +70,10 @@ def check(options: argparse.Namespace) -> None:
     if options.dry_run and options.run not in (run, _once):
         raise ConfigurationError("--dry-run goes with --once, deploy, or no command; plan shows what would be done")
     loops = options.run is run and not options.once and not options.dry_run
+    if options.approve and not _APPROVAL.fullmatch(options.approve):
+        raise ConfigurationError(
+            f"--approve {options.approve!r} is no id of removals: 8 hex digits, as `plan` shows it"
+        )
     if loops and (options.allow_empty or options.accept_identity or options.approve):
         raise ConfigurationError(
             "--allow-empty, --accept-identity and --approve go with --once: a loop would say yes to everything that "
@@ -102,8 +115,6 @@ def prepared(settings: Settings, overrides: Overrides, metrics: Metrics) -> tupl
 def _loop(options: argparse.Namespace, settings: Settings) -> int:
     world, loop, server, leadership = prepared(settings, _overrides(options), Metrics())
     server.start()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: _stop(loop, world))
     log.info(
         "operator started",
         owner=settings.reconciler_owner,
@@ -113,9 +124,9 @@ def _loop(options: argparse.Namespace, settings: Settings) -> int:
     )
     for stray in in_force().strays:
         log.warning("a variable looks misspelt", variable=stray.name, origin=stray.origin, hint=stray.hint)
-    leadership.start()
-    loop.run()
-    leadership.stop()
+    with SIGNALS.orderly(leadership.stop, on_ask=lambda: _stop(loop, world), grace=_GRACE):
+        leadership.start()
+        loop.run()
     server.stop()
     world.platform.close()
     world.ksqldb.close()
@@ -135,15 +146,34 @@ def _once(options: argparse.Namespace, settings: Settings) -> int:
     me = Candidate(own_name(), settings.lease_seconds, insists=True)
     lease = OnDemand(Leadership(build_platform(settings, metrics), me))
     world = fenced(build_world(settings, metrics), lease.writing)
-    controller = Controller(world, metrics, _overrides(options), authority=lease)
-    try:
-        with progress() as show:
-            code, outcome = converge(controller, options.timeout, prune=not options.no_prune, show=show)
-    finally:
-        lease.stop()
+    controller = Controller(world, metrics, _overrides(options), authority=lease, stopping=lambda: SIGNALS.asked)
+    logs.only_once()
+    for text in misspelt():
+        complain(text)
+    outcomes: list[Outcome] = []
+    with SIGNALS.orderly(lease.stop, on_ask=world.ksqldb.stop_waiting), progress(complain) as show:
+
+        def seen(one: Outcome) -> None:
+            outcomes[1:] = [one]
+            show(one)
+
+        code, outcome = converge(controller, options.timeout, prune=not options.no_prune, show=seen)
     show_status(options.output, outcome)
+    for key, failure in controller.backoff.failures.items():
+        complain(f"{key}: failed {failure.times} times, last: {failure.text}")
+    _note_approval(options.approve, outcomes[0].survey)
     summary(code, outcome)
     return code
+
+
+def _note_approval(given: str, survey: Survey | None) -> None:
+    """Say that ``--approve`` named nothing that was pending when the command began."""
+    if not given or survey is None:
+        return
+    if not survey.missing:
+        complain(f"--approve {given} had no effect: no removal is pending")
+    elif given != approval_id(survey):
+        complain(f"--approve {given} had no effect: the removals that are pending have the id {approval_id(survey)}")
 
 
 def _dry_run(options: argparse.Namespace, settings: Settings) -> int:
@@ -151,10 +181,11 @@ def _dry_run(options: argparse.Namespace, settings: Settings) -> int:
     world = build_world(settings, metrics, withheld)
     controller = Controller(world, metrics, _overrides(options), pretends=True, looks_once=True)
     outcome = controller.cycle()
+    _note_approval(options.approve, outcome.survey)
     if options.output == "json":
-        out(json.dumps({"would": withheld.writes}, indent=2, ensure_ascii=False))
+        out(printable_json(json.dumps({"would": withheld.writes}, indent=2, ensure_ascii=False)))
     else:
-        out("\n".join(f"would {write}" for write in withheld.writes) or "would write nothing")
+        out("\n".join(f"would {printable(write)}" for write in withheld.writes) or "would write nothing")
     code = Exit.ERROR if outcome.plan is None else Exit.REFUSED if outcome.plan.refusals else Exit.OK
     summary(code, outcome)
     return code

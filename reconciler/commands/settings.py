@@ -10,6 +10,7 @@ from typing import Any
 from reconciler.commands.output import command, out, output_option
 from reconciler.converge import Exit
 from reconciler.settings_report import Report, report
+from reconciler.text import printable, printable_json
 from routing_layer.settings import Settings as ProxySettings
 
 
@@ -23,6 +24,11 @@ def add(commands: Any) -> None:
 def in_force() -> Report:
     """Return all settings; the proxy's variables, which often stand in the same file, are no strays."""
     return report(also=frozenset(name.upper() for name in ProxySettings.model_fields))
+
+
+def misspelt() -> tuple[str, ...]:
+    """Return a line for each variable that looks misspelt."""
+    return tuple(f"variable {printable(one.name)} ({one.origin}) {one.hint}" for one in in_force().strays)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -39,11 +45,11 @@ def _text(found: Report) -> str:
     lines += [""] if found.strays or found.problems else []
     lines += [f"? {stray.name} ({stray.origin}) {stray.hint}" for stray in found.strays]
     lines += [f"! {problem}" for problem in found.problems]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(printable(line.rstrip()) for line in lines)
 
 
 def _json(found: Report) -> str:
-    return json.dumps(asdict(found), indent=2, ensure_ascii=False)
+    return printable_json(json.dumps(asdict(found), indent=2, ensure_ascii=False))
 
 
 def _markdown(found: Report) -> str:
@@ -63,4 +69,4 @@ def _code(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    return text.replace("|", "\\|").replace("`", "'")
+    return printable(text).replace("|", "\\|").replace("`", "'")

@@ -9,9 +9,12 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from reconciler import render
+from reconciler.commands.operator import Silence, counters
 from reconciler.commands.output import command, out, output_option, show_status
+from reconciler.commands.settings import misspelt
 from reconciler.controller import Controller
 from reconciler.converge import Exit
+from reconciler.counters import count_on
 from reconciler.metrics import Metrics
 from reconciler.model import Condition, CycleResult, Plan
 from reconciler.outcome import Outcome
@@ -39,11 +42,24 @@ def look(settings: Settings) -> tuple[Plan, Survey]:
     metrics = Metrics(CollectorRegistry())
     world = build_world(settings, metrics, Withheld())
     controller = Controller(world, metrics, looks_once=True)
+    source = count_on_from_operator(controller, settings)
     survey, verdict = controller.look()
     plan = controller.plan(survey, verdict)
+    counting = (source,) if survey.missing or controller.memory.silent else ()
+    plan = replace(plan, notes=(*plan.notes, *counting, *misspelt()))
     if plan.in_sync:  # nothing is to be made, and a look costs no more than in the loop
         return plan, survey
     return replace(plan, notes=(*plan.notes, *unmet(survey, world.ksqldb, world.platform, settings))), survey
+
+
+def count_on_from_operator(controller: Controller, settings: Settings) -> str:
+    """Take over what the operator that runs has counted, and say so; or say that counters start with this process."""
+    told = counters(settings)
+    if isinstance(told, Silence):
+        return f"counters start with this process, because no operator told its own ({told.why})"
+    url, counted = told
+    count_on(controller, counted)
+    return f"counters are those of the operator at {url}"
 
 
 def _plan(options: argparse.Namespace, settings: Settings) -> int:

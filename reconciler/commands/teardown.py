@@ -11,23 +11,25 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from reconciler.apply import Result
-from reconciler.commands.output import adopt_option, command, out
+from reconciler.commands.output import adopt_option, command, complain, out
 from reconciler.commands.pause import who
 from reconciler.controller import World
 from reconciler.converge import Exit
-from reconciler.errors import GuardRefusal, KsqlError, KsqlInUse
+from reconciler.errors import GuardRefusal, KsqlError, KsqlInUse, PlatformError
 from reconciler.fence import fenced
 from reconciler.leadership import Leadership, own_name
 from reconciler.lease import BEATS, Candidate
 from reconciler.metrics import Metrics
-from reconciler.model import DropStream, RemoveRegistry
-from reconciler.pause import NAME, Pause, beginning, ended, latest, put
-from reconciler.platforms.base import Platform
+from reconciler.model import DropStream, RemoveRegistry, WriteResult
+from reconciler.pause import Pause, beginning, ended, latest, put
+from reconciler.platforms.base import Records
 from reconciler.settings import Settings, without_user
+from reconciler.signals import SIGNALS
 from reconciler.teardown import claimed, prove, remove_records, teardown
+from reconciler.text import printable
 from reconciler.wiring import build_platform, build_world
 
-#: Seconds for which operators that run stay paused, so that they do not make anew what is removed.
+#: Seconds for which operators that run stay paused, so that they do not make again what is removed.
 _PAUSE = 600.0
 #: Seconds beyond the lease's duration to wait for one that is in the middle of a write.
 _PATIENCE = 30.0
@@ -43,8 +45,7 @@ def add(commands: Any) -> None:
 
 
 def _teardown(options: argparse.Namespace, settings: Settings) -> int:
-    question = f"Remove all services, streams and configs of owner {settings.reconciler_owner!r}? [y/N] "
-    if sys.stdin.isatty() and not options.yes and input(question).strip().lower() not in ("y", "yes"):
+    if not options.yes and sys.stdin.isatty() and not _confirmed(settings):
         return Exit.OK
     metrics = Metrics(CollectorRegistry())
     leadership = Leadership(
@@ -56,13 +57,12 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
     refused = _refusal(world, options)
     if refused is not None:
         return refused
-    before = latest(None, world.platform.records())
-    put(world.platform, _longer(before))
-    results: list[Result] = []
-    leadership.start()
-    try:
+    run = _Run(world, leadership, latest(None, world.platform.records()), build_platform(settings, metrics))
+    with SIGNALS.orderly(run.give_back, on_ask=world.ksqldb.stop_waiting):
+        run.pause()
+        leadership.start()
         if not _leads(leadership, settings):
-            _complain(f"nothing was removed: {leadership.lease.holder} holds the lease and does not give it up")
+            complain(f"nothing was removed: {leadership.lease.holder} holds the lease and does not give it up")
             return Exit.REFUSED
         leadership.begin()
         for result in teardown(
@@ -71,30 +71,99 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
             accept_identity=options.accept_identity,
             adopt=options.adopt,
         ):
-            results.append(result)
-            out(f"{'removed' if result.outcome == 'ok' else 'kept'} {result.action.key}" + _reason(result.error))
+            run.results.append(result)
+            done = "removed" if result.outcome is WriteResult.OK else "kept"
+            out(f"{done} {printable(result.action.key)}{_reason(result.error)}")
+            SIGNALS.check()
+        results = run.results
         left = options.keep_streams or any(
-            isinstance(result.action, DropStream) and result.outcome != "ok" for result in results
+            isinstance(result.action, DropStream) and result.outcome is not WriteResult.OK for result in results
         )
-        kept_to = _forget(world.platform, leadership, settings, streams_left=left)
-    finally:
-        leadership.stop()
-        if not any(result.outcome == "ok" for result in results) and NAME in world.platform.records():
-            put(world.platform, before or ended(who()))  # nothing was begun, so nothing has to be held back for it
+        kept_to = run.forget(settings, streams_left=left)
     if kept_to is not None:
-        _complain(
-            f"an operator that still runs is paused until {kept_to:%H:%M:%S} UTC and then makes all of this anew: "
+        complain(
+            f"an operator that still runs is paused until {kept_to:%H:%M:%S} UTC and then makes all of this again: "
             "stop it before, e.g. docker stack rm ofa"
         )
     if any(isinstance(result.action, DropStream) and isinstance(result.error, GuardRefusal) for result in results):
         return Exit.REFUSED
-    failed = [result for result in results if result.outcome != "ok" and not isinstance(result.action, RemoveRegistry)]
+    failed = [
+        result
+        for result in results
+        if result.outcome is not WriteResult.OK and not isinstance(result.action, RemoveRegistry)
+    ]
     if failed and all(isinstance(result.error, KsqlInUse) for result in failed):
-        _complain(
-            "what others built on streams of ours stays, and with it those streams: drop theirs, and run it again"
-        )
+        complain("what others built on streams of ours stays, and with it those streams: drop theirs, and run it again")
         return Exit.NOT_CONVERGED
-    return Exit.OK if all(result.outcome == "ok" for result in results) else Exit.ERROR
+    return Exit.OK if all(result.outcome is WriteResult.OK for result in results) else Exit.ERROR
+
+
+def _confirmed(settings: Settings) -> bool:
+    """Ask; an end of the input (Ctrl-D) is no yes."""
+    try:
+        answer = input(f"Remove all services, streams and configs of owner {settings.reconciler_owner!r}? [y/N] ")
+    except EOFError:
+        out("")
+        return False
+    return answer.strip().lower() in ("y", "yes")
+
+
+class _Run:
+    """What a teardown holds while it runs: the lease, and a pause for operators that still run.
+
+    Attributes:
+        results: of what was removed so far.
+    """
+
+    def __init__(self, world: World, leadership: Leadership, before: Pause | None, records: Records) -> None:
+        """Nothing is held yet; ``records`` is a connection that nothing else uses, for a process that has to end."""
+        self.results: list[Result] = []
+        self._world = world
+        self._leadership = leadership
+        self._before = before
+        self._records = records
+        self._paused = False
+
+    def pause(self) -> None:
+        """Let operators that run keep still for so long."""
+        self._paused = True
+        put(self._world.platform, _longer(self._before))
+
+    def give_back(self) -> None:
+        """Give up the lease; end the pause if nothing was removed, or if a signal ended this in the middle.
+
+        After a teardown that was ended in the middle, an operator that runs makes all of it again at once: so long as
+        the pause lasted, what is half removed would stay so.
+        """
+        self._leadership.stop()
+        removed = sum(result.outcome is WriteResult.OK for result in self.results)
+        if not self._paused or (removed and not SIGNALS.asked):
+            return
+        try:
+            put(self._records, self._before or ended(who()))
+        except PlatformError as error:
+            complain(f"the pause could not be ended: {error}; `reconciler resume` ends it")
+        if removed:
+            complain(f"ended by a signal after {removed} removals; an operator that still runs makes all of it again")
+
+    def forget(self, settings: Settings, *, streams_left: bool) -> datetime | None:
+        """Remove the records, once every operator that still runs has seen a pause with time enough to end it.
+
+        Returns the pause's end; None where the lease was lost, and the records stay.
+
+        They keep to a pause that they have seen also when its record is gone; one that had not seen it would make
+        everything again. All look at least once in a beat.
+        """
+        pause = _longer(latest(None, self._world.platform.records()))
+        put(self._world.platform, pause)
+        SIGNALS.sleep(2 * max(settings.lease_seconds, self._leadership.lease.seconds) / BEATS)
+        if not self._leadership.leads:
+            complain("the lease was lost on the way: run teardown again")
+            return None
+        self._leadership.stop(release=False)
+        self._paused = False  # all of it is done: the records go, and nothing is given back
+        remove_records(self._world.platform, streams_left=streams_left)
+        return pause.until
 
 
 def _refusal(world: World, options: argparse.Namespace) -> Exit | None:
@@ -104,11 +173,11 @@ def _refusal(world: World, options: argparse.Namespace) -> Exit | None:
         if not options.keep_streams:
             prove(world, accept_identity=options.accept_identity)
     except GuardRefusal as error:
-        _complain(f"nothing was removed: {error}")
+        complain(f"nothing was removed: {error}")
         return Exit.REFUSED
     except KsqlError as error:
         url = without_user(world.settings.ksqldb_url)
-        _complain(
+        complain(
             f"nothing was removed: {error} (KSQLDB_URL is {url}); --keep-streams removes services and configs alone"
         )
         return Exit.ERROR
@@ -116,7 +185,7 @@ def _refusal(world: World, options: argparse.Namespace) -> Exit | None:
 
 
 def _longer(before: Pause | None) -> Pause:
-    """Return the pause that operators which run keep to, so that they do not make anew what is removed."""
+    """Return the pause that operators which run keep to, so that they do not make again what is removed."""
     now = datetime.now(UTC)
     pause = beginning(now, _PAUSE, who(), "teardown")
     if before is None or not before.active(now):
@@ -128,31 +197,8 @@ def _leads(leadership: Leadership, settings: Settings) -> bool:
     """Wait for the lease."""
     deadline = time.monotonic() + settings.lease_seconds + _PATIENCE
     while not leadership.leads and time.monotonic() < deadline:
-        time.sleep(0.1)
+        SIGNALS.sleep(0.1)
     return leadership.leads
-
-
-def _forget(platform: Platform, leadership: Leadership, settings: Settings, *, streams_left: bool) -> datetime | None:
-    """Remove the records, once every operator that still runs has seen a pause with time enough to end it.
-
-    Returns the pause's end; None where the lease was lost, and the records stay.
-
-    They keep to a pause that they have seen also when its record is gone; one that had not seen it would make
-    everything anew. All look at least once in a beat.
-    """
-    pause = _longer(latest(None, platform.records()))
-    put(platform, pause)
-    time.sleep(2 * max(settings.lease_seconds, leadership.lease.seconds) / BEATS)
-    if not leadership.leads:
-        _complain("the lease was lost on the way: run teardown again")
-        return None
-    leadership.stop(release=False)
-    remove_records(platform, streams_left=streams_left)
-    return pause.until
-
-
-def _complain(text: str) -> None:
-    print(f"reconciler: {text}", file=sys.stderr)  # noqa: T201 - the one-line summary
 
 
 def _reason(error: Exception | None) -> str:

@@ -6,40 +6,29 @@ A running operator is asked first: only it knows how far the guards have counted
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote
 
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
-from reconciler.commands.output import command, out
+from reconciler.commands.operator import Silence, ask
+from reconciler.commands.output import command, complain, out
 from reconciler.controller import Controller
 from reconciler.converge import Exit
+from reconciler.errors import ConfigurationError
 from reconciler.metrics import Metrics
 from reconciler.readonly import Withheld
-from reconciler.settings import Settings, without_user
+from reconciler.settings import Settings
+from reconciler.text import printable_json
 from reconciler.why import Known, WhyDocument, known_groups, similar, why, why_text
 from reconciler.wiring import build_world
 
-#: Seconds to wait for a running operator's answer; it comes from memory.
-_PATIENCE = 3.0
 #: Groups that are named where nothing is like the one that was asked for.
 _NAMED = 10
-OWN_LOOK = "a look of this command's own: counters start with it"
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Leaves a redirect as the answer that it is."""
-
-    def redirect_request(self, *_args: Any) -> None:
-        """Follow nothing."""
+DIRECT = "a direct read: counters start with it, because no operator told its own"
 
 
 class _Unknown(Exception):
@@ -79,50 +68,32 @@ def add(commands: Any) -> None:
 
 
 def _why(options: argparse.Namespace, settings: Settings) -> int:
+    if not options.group.strip():
+        raise ConfigurationError(f"{options.group!r} is no group: an empty value at the level is none")
     try:
-        answer = _asked(options.group, settings) or _looked(options.group, settings)
+        answer = _answer(options.group, settings)
     except _Unknown as unknown:
-        print(f"reconciler: no group {options.group!r}; {unknown.hint}", file=sys.stderr)  # noqa: T201 - the summary
+        complain(f"no group {options.group!r}; {unknown.hint}")
         return Exit.USAGE
-    out(answer.model_dump_json(indent=2) if options.output == "json" else why_text(answer))
+    out(printable_json(answer.model_dump_json(indent=2)) if options.output == "json" else why_text(answer))
     return Exit.OK
 
 
-def _asked(group: str, settings: Settings) -> WhyDocument | None:
-    """Ask the operator that runs here, or where `RECONCILER_URL` says; None where none of this owner answers."""
-    told = [settings.reconciler_url] if "reconciler_url" in settings.model_fields_set else []
-    for url in (f"http://127.0.0.1:{settings.reconciler_port}", *told):
-        answer = _ask(url, group)
-        if answer is not None and answer.get("owner") == settings.reconciler_owner:
-            if "close" in answer:
-                raise _Unknown(answer["close"], answer.get("known", ()))
-            try:
-                return WhyDocument.model_validate({**answer, "source": f"the operator at {without_user(url)}"})
-            except ValidationError:
-                continue
-    return None
-
-
-def _ask(url: str, group: str) -> dict[str, Any] | None:
-    # Without the user and password that may be in the URL: http.client takes them for a part of the host.
-    address = f"{without_user(url)}/groups/{quote(group, safe='')}"
-    request = urllib.request.Request(address)  # noqa: S310 - http(s) by the settings
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
+def _answer(group: str, settings: Settings) -> WhyDocument:
+    """Ask the operator that runs; where none of this owner has an answer, look here and say why."""
+    said = ask(settings, f"/groups/{quote(group, safe='', errors='surrogatepass')}")
+    if isinstance(said, Silence):
+        return _looked(group, settings, said.why)
+    if "close" in said.document:
+        raise _Unknown(said.document["close"], said.document.get("known", ()))
     try:
-        with opener.open(request, timeout=_PATIENCE) as response:
-            body = response.read()
-    except urllib.error.HTTPError as error:
-        body = error.read()
-    except (OSError, ValueError, HTTPException):
-        return None
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return answer if isinstance(answer, dict) else None
+        return WhyDocument.model_validate({**said.document, "source": f"the operator at {said.url}"})
+    except ValidationError:
+        reason = said.document.get("detail") or "it is of another version"
+        return _looked(group, settings, f"{said.url} has no answer: {reason}")
 
 
-def _looked(group: str, settings: Settings) -> WhyDocument:
+def _looked(group: str, settings: Settings, because: str) -> WhyDocument:
     """Look and plan here, with nothing that could write."""
     metrics = Metrics(CollectorRegistry())
     controller = Controller(build_world(settings, metrics, Withheld()), metrics, looks_once=True)
@@ -139,7 +110,7 @@ def _looked(group: str, settings: Settings) -> WhyDocument:
         now=controller.clocks.monotonic(),
         paused=pause.text if pause is not None and pause.active(datetime.now(UTC)) else "",
     )
-    answer = why(group, known, OWN_LOOK)
+    answer = why(group, known, f"{DIRECT} ({because})")
     if answer is None:
         raise _Unknown(similar(group, survey), sorted(known_groups(survey)))
     return answer

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from reconciler.ksqldb.levels import Level
@@ -12,6 +14,8 @@ from reconciler.settings import Settings
 
 #: Key column of the UNS map (upstream's schema).
 KEY = "ASSET_UUID"
+#: Assets that are asked for their levels where none has ours, and levels that are named then.
+_ASKED, _NAMED = 50, 20
 
 
 class UnsMap(Protocol):
@@ -19,6 +23,9 @@ class UnsMap(Protocol):
 
     def members(self, table: str, key: str, level: Level) -> tuple[tuple[str, str | None], ...]:
         """Every asset with its value at ``level``; complete or an error."""
+
+    def level_names(self, table: str, key: str, assets: Sequence[str]) -> frozenset[str]:
+        """The names of all UNS levels that these assets have; complete or an error."""
 
     def members_directly(self, table: str, key: str, level: Level, at_least: int) -> tuple[tuple[str, str | None], ...]:
         """The same, read from Kafka; complete or an error."""
@@ -29,7 +36,10 @@ class LevelGrouping:
 
     Attributes:
         level: by what assets are grouped.
+        variable: the setting that names the level, for messages.
     """
+
+    variable = "GROUPING_STRATEGY"
 
     def __init__(self, settings: Settings, ksqldb: UnsMap, level: Level) -> None:
         """Read the table that ``settings`` name from ``ksqldb``."""
@@ -43,7 +53,22 @@ class LevelGrouping:
         Raises:
             reconciler.errors.KsqlError: the read was not complete.
         """
-        return _membership(self._ksqldb.members(self._table, KEY, self.level))
+        rows = self._ksqldb.members(self._table, KEY, self.level)
+        found = _membership(rows)
+        if found.groups or not rows:
+            return found
+        return replace(found, unknown_level=self._unknown_level([asset for asset, _ in rows[:_ASKED]]))
+
+    def _unknown_level(self, assets: Sequence[str]) -> str:
+        """Say that no asset has our level, if some of them have others: its name is likely misspelt."""
+        names = (self.level,) if isinstance(self.level, str) else self.level.names
+        seen = self._ksqldb.level_names(self._table, KEY, assets)
+        unknown = [name for name in names if name not in seen]
+        if not seen or not unknown:
+            return ""
+        levels = "level" if len(unknown) == 1 else "levels"
+        shown = ", ".join(sorted(seen)[:_NAMED]) + (f" and {len(seen) - _NAMED} more" if len(seen) > _NAMED else "")
+        return f"no asset has {levels} {' and '.join(map(repr, unknown))}; levels seen: {shown} ({self.variable})"
 
     def read_directly(self, at_least: int) -> Membership:
         """Read all assets and their groups from Kafka.
@@ -60,6 +85,8 @@ class LevelGrouping:
 
 class UNSLevelGroupingStrategy(LevelGrouping):
     """Groups assets by the value of the UNS level named by `UNS_FASTAPI_GROUP_GROUPING_LEVEL`."""
+
+    variable = "UNS_FASTAPI_GROUP_GROUPING_LEVEL"
 
     def __init__(self, settings: Settings, ksqldb: UnsMap) -> None:
         """Read from ``ksqldb``, with table and level from ``settings``."""

@@ -52,7 +52,17 @@ from reconciler.ksqldb.failures import DEGRADED, NOT_QUERYABLE, missing_source
 from reconciler.ksqldb.levels import Level, membership_sql
 from reconciler.ksqldb.replies import parse_entities, parse_health, parse_info, parse_status
 from reconciler.ksqldb.statement import Statement
-from reconciler.ksqldb.wire import PULL_ACCEPT, Column, PullReader, PushFold, PushRows, identifier, stored
+from reconciler.ksqldb.wire import (
+    PULL_ACCEPT,
+    Column,
+    PullReader,
+    PushFold,
+    PushRows,
+    column,
+    identifier,
+    literal,
+    stored,
+)
 from reconciler.latest import Latest
 
 T = TypeVar("T")
@@ -276,6 +286,19 @@ class KsqlClient:
             raise KsqlWrongShape(f"the keys of {table} are not unique in its answer", status=200)
         shared: dict[str | None, str | None] = {}  # one object per group name, not one per asset
         return tuple((asset, shared.setdefault(group, group)) for asset, group in rows)
+
+    def level_names(self, table: str, key: str, assets: Sequence[str]) -> frozenset[str]:
+        """Return the names of all UNS levels that these assets have; some dozens of assets at most.
+
+        Args:
+            table: the UNS map, as a person writes it.
+            key: its key column, likewise.
+            assets: at least one.
+        """
+        named = ", ".join(map(literal, assets))
+        sql = f"SELECT UNS_LEVELS FROM {identifier(stored(table))} WHERE {column(stored(key))} IN ({named});"  # noqa: S608 - quoted
+        rows = self.pull(sql, (Column("UNS_LEVELS", "MAP<STRING, STRING>"),))
+        return frozenset(name for (levels,) in rows for name in levels or ())
 
     def members_directly(self, table: str, key: str, level: Level, at_least: int) -> tuple[tuple[str, str | None], ...]:
         """Return every asset with its group, read from Kafka: the last question before a deletion.

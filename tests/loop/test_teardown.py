@@ -78,7 +78,7 @@ def test_the_last_line_says_how_long_operators_that_run_hold_still(shell: Shell)
     code, said = shell.teardown()
     assert code == 0
     last = said.splitlines()[-1]
-    assert f"an operator that still runs is paused until {kept_to[-1]} UTC and then makes all of this anew" in last
+    assert f"an operator that still runs is paused until {kept_to[-1]} UTC and then makes all of this again" in last
     assert said.count("paused until") == 1
 
 

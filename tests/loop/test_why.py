@@ -5,20 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from fakes import NOW, WELL, Stage
+from fakes import NOW, WELL, FakeKsqldb, Stage
+from ports import free_port
 from prometheus_client import CollectorRegistry
 
 from reconciler import cli
+from reconciler.commands import pause as pause_command
+from reconciler.commands import show
+from reconciler.commands import why as why_command
 from reconciler.controller import Controller
 from reconciler.errors import PlatformRefused
+from reconciler.history import History
 from reconciler.loop import Loop
 from reconciler.metrics import Metrics
 from reconciler.model import Condition
 from reconciler.pause import beginning, put
 from reconciler.server import Board, Server
+from reconciler.status_page import StatusPage
+from reconciler.status_view import Asked
 from reconciler.why import Known, WhyDocument, known_groups, similar, why, why_text
 
 
@@ -278,3 +285,135 @@ def test_an_operator_of_another_owner_is_not_believed(
     monkeypatch.setenv("RECONCILER_OWNER", "other")
     assert cli.main(["why", "g0"]) == 1
     assert "g0" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{x}",
+        "{{ .Node }}",
+        "a/b",
+        "/",
+        "..",
+        ".",
+        "a?b=c",
+        "a#b",
+        "%2F",
+        "a b ",
+        "A&B",
+        "\u202eWeld",
+        "100%",
+        "+",
+        "溶接",
+        "[",
+        "\\",
+    ],
+)
+def test_a_group_of_any_name_is_asked_of_the_operator(
+    stage: Stage, operator: Loop, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Nothing in a name makes the command look itself: ksqlDB and the engine are not there to be asked."""
+    stage.ksqldb.assets["new"] = name
+    operator.history = operator.history.after(operator.controller.cycle(), NOW)
+    assert cli.main(["why", name, "-o", "json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["group"] == name
+    assert answer["source"].startswith("the operator at http://127.0.0.1:")
+
+
+@pytest.mark.usefixtures("operator")
+@pytest.mark.parametrize("name", ["", " ", "\t"])
+def test_no_name_is_a_usage_error(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """An empty value is no group."""
+    assert cli.main(["why", name]) == 2
+    assert "is no group" in capsys.readouterr().err
+
+
+def test_an_operator_that_has_read_nothing_yet_is_not_passed_over_in_silence(
+    operator: Loop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command looks itself then, and says why."""
+    operator.history = History()
+    monkeypatch.setattr(why_command, "build_world", lambda *_: Stage(ksqldb=FakeKsqldb({"a": "g0"})).controller().world)
+    assert cli.main(["why", "g0"]) == 0
+    seen = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("seen by"))
+    assert "a direct read" in seen
+    assert "has no answer: no cycle has read everything yet" in seen
+
+
+def test_what_all_groups_share_and_fails_is_a_reason() -> None:
+    """The shared stream cannot be made: each group that waits for it shows the error and the next try."""
+    fresh = Stage()
+    fresh.ksqldb.assets = {"a": "Weld"}
+
+    def refuse(call: str) -> None:
+        if call == "execute":
+            raise PlatformRefused("partition counts differ")
+
+    fresh.ksqldb.fault = refuse
+    controller = fresh.controller()
+    controller.cycle()
+    answer = asked(fresh, "Weld", controller)
+    assert any("partition counts differ" in one.error and "ASSETS_WITH_UNS" in one.object for one in answer.backoff)
+    assert any("serves all groups and its write fails" in text for text in answer.next)
+
+
+@pytest.fixture
+def here(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    """Commands that read directly read what the operator works on, too."""
+    monkeypatch.setattr(show, "build_world", lambda *_: stage.controller().world)
+    monkeypatch.setattr(pause_command, "build_platform", lambda *_: stage.platform)
+    return stage
+
+
+def test_status_and_plan_count_on_from_the_operator(
+    here: Stage, operator: Loop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its counts, not those of a process that has just begun; and whose they are is said."""
+    del here.ksqldb.assets["a4"]
+    for _ in range(3):
+        operator.history = operator.history.after(operator.controller.cycle(), NOW)
+        here.now += 15
+    for command in ("status", "plan"):
+        assert cli.main([command]) == 0
+        said = capsys.readouterr().out
+        assert "missing 3/3 reads, 45 s of 60 s" in said
+        assert "counters are those of the operator at http://127.0.0.1:" in said
+
+
+def test_without_an_operator_counters_start_with_the_process(
+    here: Stage, monkeypatch: pytest.MonkeyPatch, operator: Loop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And that is said where something is counted, with why nobody was asked; where nothing is, nothing is said."""
+    del operator
+    monkeypatch.setenv("RECONCILER_PORT", str(free_port()))
+    assert cli.main(["plan"]) == 0
+    assert "counters" not in capsys.readouterr().out
+    del here.ksqldb.assets["a4"]
+    assert cli.main(["plan"]) == 0
+    said = capsys.readouterr().out
+    assert "missing 1/3 reads" in said
+    assert "counters start with this process" in said
+    assert "does not answer" in said
+
+
+def test_a_pause_whose_record_a_teardown_removed_is_one_truth(
+    here: Stage, operator: Loop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The operator that runs keeps to it; the page, status and plan show it, and resume says what it ended."""
+    wall = datetime.now(UTC)
+    operator.controller.clocks = replace(operator.controller.clocks, wall=lambda: wall)
+    put(here.platform, beginning(wall, 600, "ana@shell", "teardown"))
+    operator.history = operator.history.after(operator.controller.cycle(), wall)
+    here.platform.kept_records.clear()
+    operator.history = operator.history.after(operator.controller.cycle(), wall)
+    assert "by ana@shell: teardown" in StatusPage(operator).html(Asked())
+    here.wall = wall
+    for command in ("status", "plan"):
+        assert cli.main([command]) == 0
+        assert "by ana@shell: teardown" in capsys.readouterr().out
+    assert cli.main(["resume"]) == 0
+    assert "resumed; it was paused until" in capsys.readouterr().out
+    assert operator.controller.cycle().result != "paused"
+    assert cli.main(["resume"]) == 0
+    assert capsys.readouterr().out == "nothing was paused\n"

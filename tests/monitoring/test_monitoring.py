@@ -69,6 +69,24 @@ def test_a_query_asks_for_what_there_is(families: dict[str, Family], title: str,
     assert used <= labels, f"{title}: no label {used - labels}"
 
 
+#: What each operator shows of the same plant, a standby too: added up it would be there twice.
+_OF_THE_PLANT = "|".join(
+    f"reconciler_{name}"
+    for name in (
+        *("groups", "desired_groups", "live_groups", "assets", "guard_active", "registry_bytes", "paused"),
+        "deletes_blocked_total",
+    )
+)
+
+
+@pytest.mark.parametrize(("title", "query", "legend"), list(queries()), ids=lambda value: str(value)[:40])
+def test_a_standby_adds_nothing_to_a_figure_of_the_plant(title: str, query: str, legend: str) -> None:
+    """What two operators show of the same groups is no sum of both."""
+    del legend
+    added = rf"\b(sum|count|avg)(?: by \([^)]*\))? ?\((?:rate\(|increase\()?({_OF_THE_PLANT})\b"
+    assert not re.search(added, query), f"{title}: {query}"
+
+
 def test_every_metric_of_trouble_is_on_the_dashboard(families: dict[str, Family]) -> None:
     """All metrics are shown but those that only name something."""
     shown = {name for title, query, _ in queries() for name, _ in _SELECTOR.findall(query)}
@@ -117,11 +135,21 @@ class Case:
 
 
 OPERATOR, PROXY = 'job="reconciler",instance="a"', 'job="routing-layer",instance="b"'
+STANDBY = 'job="reconciler",instance="standby"'
 CASES = (
     Case("ReconcilerDown", {f"up{{{OPERATOR}}}": "0x60"}, {}),
     Case("ReconcilerDown", {f"up{{{PROXY}}}": "1x60"}, {"job": "reconciler"}),
     Case("ReconcilerNoLeader", {f"reconciler_leader{{{OPERATOR}}}": "0x60"}, {}),
-    Case("ReconcilerStuck", {f"reconciler_last_success_timestamp_seconds{{{OPERATOR}}}": "0x60"}, {}),
+    Case(
+        "ReconcilerStuck",
+        {
+            f"reconciler_last_success_timestamp_seconds{{{OPERATOR}}}": "0x60",
+            f"reconciler_leader{{{OPERATOR}}}": "1x60",
+            f"reconciler_last_success_timestamp_seconds{{{STANDBY}}}": "0+60x60",
+            f"reconciler_leader{{{STANDBY}}}": "0x60",
+        },
+        {},
+    ),
     Case("ReconcilerBug", {f'reconciler_bugs_total{{part="write",{OPERATOR}}}': "0x20 1x40"}, {"part": "write"}, "22m"),
     Case(
         "ReconcilerReadErrors",
@@ -172,8 +200,8 @@ CASES = (
 QUIET = {
     f"up{{{OPERATOR}}}": "1x120",
     f"up{{{PROXY}}}": "1x120",
-    f"reconciler_leader{{{OPERATOR}}}": "1x120",
-    'reconciler_leader{job="reconciler",instance="standby"}': "0x120",
+    f"reconciler_leader{{{OPERATOR}}}": "1x30 0x30 1x60",  # given up while paused
+    f"reconciler_leader{{{STANDBY}}}": "0x120",
     f"reconciler_last_success_timestamp_seconds{{{OPERATOR}}}": "0+60x120",
     f'reconciler_reconcile_total{{result="in_sync",{OPERATOR}}}': "0+6x120",
     f'reconciler_bugs_total{{part="write",{OPERATOR}}}': "0x120",

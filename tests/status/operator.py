@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry
 
+from reconciler.connections import Limits
 from reconciler.loop import Loop
 from reconciler.metrics import Metrics
 from reconciler.server import Board, Server
@@ -19,14 +20,14 @@ from tests.fakes import Stage
 class Operator:
     """A loop with its server, both in threads, until `close`."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, limits: Limits | None = None) -> None:
         """Start both; a cycle runs when it is nudged."""
         self.stage = stage
         registry, board = CollectorRegistry(), Board()
         controller = stage.controller()
         controller.metrics, controller.on_registry = Metrics(registry), board.put
         self.loop = Loop(controller, 3600.0)
-        self.server = Server(self.loop, board, 0, host="127.0.0.1", registry=registry)
+        self.server = Server(self.loop, board, 0, host="127.0.0.1", registry=registry, limits=limits)
         self.server.start()
         self._thread = threading.Thread(target=self.loop.run)
         self._thread.start()
@@ -69,9 +70,9 @@ class Operator:
 
 
 @contextmanager
-def operating(stage: Stage) -> Iterator[Operator]:
+def operating(stage: Stage, limits: Limits | None = None) -> Iterator[Operator]:
     """Run an operator until the end of the block, settled at its beginning."""
-    operator = Operator(stage)
+    operator = Operator(stage, limits)
     try:
         operator.until_settled()
         yield operator

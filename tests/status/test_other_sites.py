@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http
+import socket
 from itertools import product
 
 import httpx
@@ -37,6 +38,31 @@ def test_programs_are_not() -> None:
         assert httpx.post(f"{operator.url}pause?seconds=60").is_success
         assert operator.loop.paused
         assert httpx.post(f"{operator.url}resume").is_success
+
+
+def test_a_page_whose_name_leads_here_reads_nothing() -> None:
+    """DNS rebinding: whatever is asked for, by a name that a page on the web can have, the answer is 421."""
+    with operating(Stage()) as operator:
+        for path in ("", "status", "registry", "metrics", "groups/Weld", "counters", "readyz", "healthz", "nowhere"):
+            answer = httpx.get(f"{operator.url}{path}", headers={"Host": "evil.example:8080"})
+            assert answer.status_code == http.HTTPStatus.MISDIRECTED_REQUEST, path
+            assert "RECONCILER_ALLOWED_HOSTS" in answer.json()["detail"]
+        for head in (
+            b"GET /status HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
+            b"GET http://evil.example/status HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        ):
+            with socket.create_connection(("127.0.0.1", operator.server.port), 10) as client:
+                client.sendall(head)
+                assert client.recv(65536).split()[1][:1] == b"4", head
+
+
+def test_no_answer_is_taken_for_something_else() -> None:
+    """Every answer says what it is, and that nothing in it runs."""
+    with operating(Stage()) as operator:
+        for path in ("", "status", "metrics", "groups/Weld", "counters", "healthz", "nowhere", "?condition=Bogus"):
+            headers = httpx.get(f"{operator.url}{path}").headers
+            assert headers["X-Content-Type-Options"] == "nosniff", path
+            assert headers["Content-Security-Policy"].startswith("default-src 'none'"), path
 
 
 def test_everybody_may_read() -> None:

@@ -24,6 +24,7 @@ from reconciler.loop import Loop
 from reconciler.metrics import Metrics
 from reconciler.model import Condition
 from reconciler.names import names_of
+from reconciler.no_browsers import allowed_hosts, is_answered
 from reconciler.platforms.base import Publish, ServiceSpec
 from reconciler.platforms.swarm import SwarmPlatform
 from reconciler.registry import Registry, parse
@@ -527,6 +528,13 @@ EFFECTS = (
         routing(lambda s: s.env["RECONCILER_URL"]),
         "http://ofa_reconciler:8080",
         "http://op:1",
+    ),
+    Effect(
+        "RECONCILER_ALLOWED_HOSTS",
+        "op.plant.example",
+        lambda s, _: is_answered("op.plant.example:8080", allowed_hosts(s)),
+        False,
+        True,
     ),
     Effect("PRUNE_READS", "20", gone_after, 80.0, 210.0),
     Effect("PRUNE_GRACE", "2m", gone_after, 80.0, 140.0),

@@ -21,8 +21,13 @@ def settings(**options: object) -> Settings:
     return Settings(_env_file=None, **{**given, **options})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("variable", ["ROUTING_LAYER_REPLICAS", "FASTAPI_GROUP_REPLICAS", "STATE_API_REPLICAS"])
-@pytest.mark.parametrize("count", [0, 2])
+@pytest.mark.parametrize(
+    ("variable", "count"),
+    [
+        *((name, count) for name in ("ROUTING_LAYER_REPLICAS", "STATE_API_REPLICAS") for count in (0, 2)),
+        *(("FASTAPI_GROUP_REPLICAS", count) for count in (2, 3)),  # 0 is refused everywhere
+    ],
+)
 def test_another_number_of_tasks_than_one_is_refused(variable: str, count: int) -> None:
     """A container is one task: the variable is named before anything is asked of an engine."""
     with pytest.raises(ConfigurationError, match=f"{variable}={count}: .* one container"):

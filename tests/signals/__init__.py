@@ -1,0 +1,1 @@
+"""Real processes that get real signals, at many moments."""
