@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from reconciler import guards
 from reconciler.guards import Memory, Overrides, Verdict
+from reconciler.ksqldb.ownership import Whose
 from reconciler.model import (
     Action,
     DropStream,
@@ -19,8 +20,10 @@ from reconciler.model import (
     Observed,
     Plan,
     PublishRegistry,
+    RecreateStream,
     RemoveRegistry,
     RemoveService,
+    ReplaceStream,
     UpdateService,
 )
 from reconciler.plan import make_plan
@@ -29,7 +32,7 @@ from reconciler.schedule import under_way
 from reconciler.settings import Policy, Settings
 from reconciler.steps import Facts
 from reconciler.survey import Survey, survey
-from tests.property.worlds import LOOKUP, OPTIONS, memory, overrides, settings_of, topology, world
+from tests.property.worlds import LOOKUP, OPTIONS, memory, overrides, settings_of, topology, topology_of_now, world
 
 #: Examples of each part; ten parts make the ten thousand, spread over the workers.
 EXAMPLES = 1000
@@ -49,8 +52,8 @@ class Case:
 
 def decided(options: Settings, observed: Observed, before: Memory, allowed: Overrides, facts: Facts) -> Case:
     """Decide of a world as a cycle does."""
-    seen = survey(observed, topology(), options)
-    after = guards.approve(guards.remember(before, seen, topology(), options, NOW), seen, allowed)
+    seen = survey(observed, facts.topology, options)
+    after = guards.approve(guards.remember(before, seen, facts.topology, options, NOW), seen, allowed)
     verdict = guards.judge(after, seen, options, allowed, NOW)
     return Case(options, observed, seen, verdict, make_plan(seen, verdict, facts))
 
@@ -61,17 +64,19 @@ def case_of(seed: int) -> Case:
     options = settings_of(dice.randrange(len(OPTIONS)))
     keys = ("registry", "service ofa_group_Weld", "stream ASSET_STREAM_WELD", "plan of group Paint", "plan of registry")
     failures = dict.fromkeys(dice.sample(keys, dice.randrange(3)), "failed")
+    observed = world(dice, options)
     facts = Facts(
         settings=options,
-        topology=topology(),
+        topology=topology_of_now(observed.source),
         lookup=LOOKUP,
         aged=frozenset(dice.sample(("ofa_registry-0", "ofa_registry-1", ""), dice.randrange(4))),
         failures=failures,
         query_limit=dice.choice((None, None, None, 0, 3, -1, 10**9)),
         waiting=frozenset(key for key in failures if dice.random() < 0.5),
         contested=dict.fromkeys(dice.sample(keys, dice.randrange(2)), "contested"),
+        offset_reset=dice.choice(("", "", "", "earliest", "latest")),
     )
-    return decided(options, world(dice, options), memory(dice), overrides(dice), facts)
+    return decided(options, observed, memory(dice), overrides(dice), facts)
 
 
 @pytest.mark.parametrize("part", range(10))
@@ -140,7 +145,20 @@ def dropped_streams_are_of_our_lineage(case: Case) -> None:
             if text is None:
                 assert action.group in case.seen.owned
             else:
-                assert topology().reads_shared(text) or topology().makes_shared(action.name, text)
+                assert topology().ownership(action.name, text).whose in (Whose.SHARED, Whose.GROUP)
+
+
+def what_others_built_stays(case: Case) -> None:
+    """No reader of a stream of ours, and nothing that one reads, is dropped, replaced or made again."""
+    readers = case.seen.readers
+    kept = readers.keys() | {name for read in readers.values() for name in read}
+    for action in case.plan.actions:
+        if isinstance(action, DropStream):
+            assert action.name not in readers
+            assert action.group is not None or action.name not in kept
+        if isinstance(action, ReplaceStream | RecreateStream):
+            # One without a query is asked whose it is just before (`reconciler.apply`).
+            assert action.names.stream not in readers.keys() & case.observed.source.queries.keys()
 
 
 def the_current_registry_stays(case: Case) -> None:
@@ -179,6 +197,7 @@ RULES = (
     only_ours_is_changed,
     no_removal_without_a_verdict,
     dropped_streams_are_of_our_lineage,
+    what_others_built_stays,
     the_current_registry_stays,
     wanted_groups_stay_registered,
     one_write_an_object,

@@ -17,9 +17,10 @@ from typing import TypeVar
 
 from reconciler.desired import group_spec, routing_layer_spec, state_api_spec
 from reconciler.guards import Absence, Memory, Overrides
+from reconciler.installation import sift
 from reconciler.ksqldb.topology import Topology
 from reconciler.model import Membership, Observed, Query, SourceState, Stream
-from reconciler.names import names_of
+from reconciler.names import LEGACY, SharedName, names_of
 from reconciler.platforms.base import (
     ConfigMount,
     Kind,
@@ -34,6 +35,7 @@ from reconciler.registry import Identity, Registry
 from reconciler.registry import Membership as Lookup
 from reconciler.settings import Settings
 from reconciler.wiring import topology_of
+from tests.fake_platform import INSTALLATION
 
 T = TypeVar("T")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -60,6 +62,8 @@ GROUPS = (
     "%s{0}",
     "..",
 )
+#: Another installation with our owner id.
+THEIRS = "99999999"
 OPTIONS: tuple[dict[str, object], ...] = (
     {},
     {"environment": "production"},
@@ -81,7 +85,16 @@ def settings_of(number: int) -> Settings:
 @cache
 def topology() -> Topology:
     """Our own streams; no option above changes them."""
-    return topology_of(settings_of(0))
+    return replace(topology_of(settings_of(0)), installation=INSTALLATION)
+
+
+def topology_of_now(source: SourceState) -> Topology:
+    """The same with the shared stream that there is."""
+    return topology().current({name: q.text if (q := source.queries.get(name)) else None for name in source.streams})
+
+
+def _older(installation: str = INSTALLATION.id) -> str:
+    return SharedName("OFA", installation, "0BADC0DE", 1).text
 
 
 @cache
@@ -90,7 +103,11 @@ def document(groups: tuple[str, ...], kafka: str = HERE.kafka) -> bytes:
     urls = {group: f"http://{names_of(group).service}:8000/asset_stream" for group in groups}
     identity = Identity(kafka=kafka, ksqldb=HERE.ksqldb)
     made = Registry(
-        identity=identity, groups=urls, state_api="http://ofa_state_api:8000/asset_state", membership=LOOKUP
+        identity=identity,
+        groups=urls,
+        state_api="http://ofa_state_api:8000/asset_state",
+        membership=LOOKUP,
+        installation=INSTALLATION.id,
     )
     return made.canonical()
 
@@ -99,12 +116,19 @@ def document(groups: tuple[str, ...], kafka: str = HERE.kafka) -> bytes:
 def _statements() -> tuple[str, ...]:
     ours = topology()
     shared = ours.create_shared().sql
+    others = (_older(), _older(THEIRS), _older(LEGACY), replace(ours, generation=2).shared_name)
+
+    def made(text: str, name: str, *, topic: bool = False) -> str:
+        text = text.replace(ours.shared_name, name)
+        return text.replace(ours.shared_name.lower(), name.lower()) if topic else text
+
     groups = [ours.create_group(names_of(group), "earliest").sql for group in GROUPS if group != "\ud800"]
     return (
         shared,
-        shared.replace(ours.shared_name, f"{ours.shared_prefix}0BADC0DE"),
+        *(made(shared, other, topic=True) for other in others),
         *groups,
-        *(text.replace(ours.shared_name, f"{ours.shared_prefix}0BADC0DE") for text in groups[:3]),
+        *(made(text, other) for text in groups[:3] for other in others),
+        *(text.replace(" EMIT CHANGES", " AND type = 'Condition' EMIT CHANGES") for text in groups[:3]),
         groups[0].replace("= 'Weld'", "= NULL"),
         groups[0].replace("WHERE", "WINDOW TUMBLING (SIZE 1 SECOND) WHERE"),
         groups[0][:40],
@@ -148,7 +172,17 @@ def _statement(dice: Random) -> str:
 def _stream_name(dice: Random) -> str:
     if dice.random() < 0.2:
         return topology().shared_name
-    others = ("ASSET_STREAM_ALARMS", "ASSET_STREAM_", "OFA_ASSETS_WITH_UNS_0BADC0DE", "OFA_ASSETS_WITH_UNS_", "X", "")
+    others = (
+        "ASSET_STREAM_ALARMS",
+        "ASSET_STREAM_",
+        _older(),
+        _older(THEIRS),
+        _older(LEGACY),
+        replace(topology(), generation=2).shared_name,
+        "OFA_ASSETS_WITH_UNS_",
+        "X",
+        "",
+    )
     return names_of(dice.choice(GROUPS)).stream if dice.random() < 0.8 else dice.choice(others)
 
 
@@ -175,7 +209,8 @@ def _source(dice: Random) -> SourceState:
         trouble=dice.choice(("", "", "", "", "its status is ERROR")),
         streams=streams,
         queries=queries,
-        topics=dice.choice((None, None, frozenset(_several(dice, 5, _topic)))),
+        topics=dice.choice((None, None, dict.fromkeys(_several(dice, 5, _topic), 1))),
+        inserts={"INSERT_1": _statement(dice)} if dice.random() < 0.1 else {},
         strays={name: _own_or_other(dice, name) for name in sorted(without) if dice.random() < 0.5},
         unasked={_stream_name(dice): dice.choice(("", "refused"))} if dice.random() < 0.1 else {},
     )
@@ -185,8 +220,10 @@ def _own_or_other(dice: Random, name: str) -> str:
     """The statement that we would have made it with, or any."""
     own = {names_of(one).stream: one for one in GROUPS if one != "\ud800"}
     if dice.random() < 0.6:
-        if name == topology().shared_name:
-            return topology().create_shared().sql
+        shared = SharedName.parse(name)
+        if shared is not None:
+            ours = topology().create_shared().sql
+            return ours.replace(topology().shared_name, name).replace(topology().shared_name.lower(), name.lower())
         if name in own:
             return topology().create_group(names_of(own[name]), "earliest").sql
     return _statement(dice)
@@ -215,6 +252,8 @@ def _service(dice: Random, settings: Settings) -> LiveService:
             ports=dice.choice(((), (Port(8000, 6001, Publish.HOST), Port(8000, 6001, Publish.HOST)))),
             env=dice.choice(({}, {"": ""}, {"PASSWORD": "\ud800"})),
         )
+    installation = dice.choice((INSTALLATION.id,) * 6 + ("", THEIRS))
+    spec = replace(spec, installation=installation) if spec is not None else None
     names = (names_of(dice.choice(GROUPS)).service, "ofa_routing_layer", "OFA_State_API", "ofa_group_", "other", "")
     return LiveService(
         id=dice.choice(("1", "2", "")),
@@ -226,6 +265,7 @@ def _service(dice: Random, settings: Settings) -> LiveService:
         update_state=dice.choice(("", "", "updating", "paused", "rollback_completed", "nonsense")),
         error=dice.choice(("", "no such image", "\x1b")),
         updated_at=dice.choice((None, NOW, NOW.replace(tzinfo=None))),
+        installation=installation,
     )
 
 
@@ -269,12 +309,13 @@ def world(dice: Random, settings: Settings) -> Observed:
     """Everything at once."""
     found = _several(dice, 6, lambda dice: _service(dice, settings))
     groups = {group(dice): dice.choice(NUMBERS) for _ in range(dice.randrange(7))}
+    platform = PlatformState(
+        services={dice.choice((live.name.casefold(), live.name.casefold(), live.name)): live for live in found},
+        registries=tuple(_several(dice, 5, _registry)),
+    )
     return Observed(
         source=_source(dice),
-        platform=PlatformState(
-            services={dice.choice((live.name.casefold(), live.name.casefold(), live.name)): live for live in found},
-            registries=tuple(_several(dice, 5, _registry)),
-        ),
+        platform=sift(platform, settings.reconciler_owner, INSTALLATION),
         membership=Membership(dice.choice(NUMBERS), groups, fresh=dice.random() < 0.8),
     )
 
@@ -290,7 +331,8 @@ def memory(dice: Random) -> Memory:
         missing=absences(dice),
         silent=absences(dice),
         unregistered={group(dice): dice.choice(MOMENTS) for _ in range(dice.randrange(4))},
-        assets=dice.choice((None, *NUMBERS)),
+        counts=tuple((dice.choice(MOMENTS), dice.choice(NUMBERS)) for _ in range(dice.randrange(3))),
+        servers=dice.choice((0, 0, 1, 2)),
         queries=dice.choice(NUMBERS),
         approved=frozenset(_several(dice, 2, group)),
     )

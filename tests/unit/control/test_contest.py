@@ -15,7 +15,6 @@ from reconciler.model import (
     CreateStream,
     DropStream,
     PublishRegistry,
-    RebuildSharedStream,
     RecreateStream,
     RemoveService,
     ReplaceStream,
@@ -41,8 +40,8 @@ ACTIONS: dict[str, Action] = {
     "again": RecreateStream(WELD, "its source differs"),
     "resume": ResumeStream(WELD.stream, "q", "Weld"),
     "drop": DropStream(WELD.stream, "Weld"),
-    "share": CreateSharedStream("S"),
-    "rebuild": RebuildSharedStream("S"),
+    "share": CreateSharedStream("OFA_ASSETS_WITH_UNS_0FA0FA00_0BADC0DE_1"),
+    "follow": CreateSharedStream("OFA_ASSETS_WITH_UNS_0FA0FA00_0BADC0DE_2"),
     "publish": PublishRegistry(document(["Weld"]), 1),
     "another": PublishRegistry(document(["Weld", "Paint"]), 2),
 }
@@ -69,8 +68,8 @@ CASES = """
     resume resume resume resume resume resume             1              resume   yes
     make drop make drop make drop make drop make drop make drop  1       make     no
     make replace again resume                             1              make     no
-    share rebuild share                                   60             rebuild  no
-    share rebuild share rebuild share rebuild share rebuild share rebuild share  10  rebuild  yes
+    share follow share                                    60             follow   no
+    share follow share follow share follow share follow share follow share  10  follow  yes
     publish publish publish publish publish publish       1              publish  yes
     publish another publish another publish another publish  1           publish  no
     publish publish publish publish publish publish       1              another  no

@@ -64,8 +64,10 @@ ASKED = """
     asset_stream_weld               silent   no                    no
     MY_ASSET_STREAM_WELD            silent   no                    no
     OTHER                           silent   no                    no
-    OFA_ASSETS_WITH_UNS_0BADC0DE    silent   no                    yes
-    OFA_ASSETS_WITH_UNS_0BADC0DE    running  no                    no
+    OFA_ASSETS_WITH_UNS_0FA0FA00_0BADC0DE_1  silent   no           yes
+    OFA_ASSETS_WITH_UNS_0FA0FA00_0BADC0DE_1  running  no           no
+    OFA_ASSETS_WITH_UNS_99999999_0BADC0DE_1  silent   no           no
+    OFA_ASSETS_WITH_UNS_0BADC0DE    silent   no                    no    # of before there were ids, not adopted
     OFA_ASSETS_WITH_UNS_REPORT      silent   no                    no
     OFB_ASSETS_WITH_UNS_0BADC0DE    silent   no                    no
 """

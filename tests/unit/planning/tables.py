@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 
 from reconciler.desired import group_spec, routing_layer_spec, state_api_spec
+from reconciler.installation import sift
 from reconciler.ksqldb.topology import Topology
 from reconciler.model import Membership, Observed, Query, SourceState, Stream
-from reconciler.names import names_of
+from reconciler.names import LEGACY, SharedName, names_of
 from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, ServiceSpec
 from reconciler.registry import Identity, Registry
 from reconciler.registry import Membership as Lookup
 from reconciler.settings import Settings
 from reconciler.survey import Survey, survey
 from reconciler.wiring import topology_of
+from tests.fake_platform import INSTALLATION
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HERE = Identity(kafka="kafka-1", ksqldb="default_")
 LOOKUP = Lookup.of("ASSET_TO_UNS_MAP", "ASSET_UUID", "workcenter")
+#: The shared stream that a group's stream reads.
+READ = re.compile(r"(?<=FROM `)\w+(?=`)")
+#: Another installation with our owner id.
+THEIRS = "99999999"
 FOREIGN = "CREATE STREAM {} WITH (KAFKA_TOPIC='theirs') AS SELECT * FROM THEIRS EMIT CHANGES;"
 
 
@@ -44,31 +51,40 @@ def settings(**options: object) -> Settings:
 
 @cache
 def topology() -> Topology:
-    """What our streams are."""
-    return topology_of(settings())
+    """What our streams are, with the first shared stream."""
+    return replace(topology_of(settings()), installation=INSTALLATION)
+
+
+def topology_of_now(read: SourceState) -> Topology:
+    """What our streams are, with the shared stream that there is."""
+    return topology().current(
+        {name: query.text if (query := read.queries.get(name)) else None for name in read.streams}
+    )
+
+
+def older_shared(installation: str = INSTALLATION.id) -> str:
+    """Name of a shared stream of another definition."""
+    return SharedName("OFA", installation, "0BADC0DE", 1).text
 
 
 def source(streams: Mapping[str, str], shared: str = "ok", **more: object) -> SourceState:
     """What ksqlDB says: the state of each group's stream and of the shared one, each in a word."""
-    ours, found, queries = topology(), {}, {}
-    topics = {names_of(group).topic for group in streams} | {ours.shared_name.lower()}
+    ours = replace(topology(), generation=2) if shared == "followed" else topology()
     words = {
-        names_of(group).stream: (word, ours.create_group(names_of(group), "earliest").sql)
+        names_of(group).stream: (word, names_of(group).topic, ours.create_group(names_of(group), "earliest").sql)
         for group, word in streams.items()
     }
-    words[ours.shared_name] = (shared, ours.create_shared().sql)
-    for name, (word, text) in words.items():
-        if word == "absent":
-            continue
-        found[name] = Stream(name, name.lower())
-        if word != "silent":
-            queries[name] = Query(f"CSAS_{name}", _text(word, name, text), word == "paused", word == "failed")
-    for group, word in streams.items():
-        if word != "absent":
-            found[names_of(group).stream] = Stream(names_of(group).stream, names_of(group).topic)
-        if word == "topicless":
-            topics.discard(names_of(group).topic)
-    return replace(SourceState(HERE, "7.7.0", "", found, queries, frozenset(topics)), **more)  # type: ignore[arg-type]
+    words[ours.shared_name] = (shared, ours.shared_name.lower(), ours.create_shared().sql)
+    if shared == "followed":
+        words[topology().shared_name] = ("silent", topology().shared_name.lower(), "")
+    found = {name: Stream(name, topic) for name, (word, topic, _) in words.items() if word != "absent"}
+    queries = {
+        name: Query(f"CSAS_{name}", _text(word, name, text), word == "paused", word == "failed")
+        for name, (word, _, text) in words.items()
+        if word not in ("absent", "silent")
+    }
+    topics = {topic: 1 for word, topic, _ in words.values() if word != "topicless"}
+    return replace(SourceState(HERE, "7.7.0", "", found, queries, topics), **more)  # type: ignore[arg-type]
 
 
 def _text(word: str, name: str, text: str) -> str:
@@ -77,14 +93,25 @@ def _text(word: str, name: str, text: str) -> str:
             return FOREIGN.format(name)
         case "filter":
             return text.replace("UNS_GROUP = '", "UNS_GROUP = 'not ")
+        case "reader":
+            return text.replace(" EMIT CHANGES", " AND type = 'Condition' EMIT CHANGES")
+        case "other":
+            return READ.sub(older_shared(THEIRS), text)
+        case "legacy":
+            return READ.sub(older_shared(LEGACY), text)
         case "moved":
-            return text.replace(topology().shared_name, f"{topology().shared_prefix}0BADC0DE")
+            return READ.sub(older_shared(), text)
+        case "behind":
+            return READ.sub(topology().shared_name, text)
+        case "twin":
+            return text.replace("Weld'", "weld'")
     return text
 
 
-def service(spec: ServiceSpec, word: str) -> LiveService | None:
+def service(spec: ServiceSpec, word: str) -> LiveService | None:  # noqa: C901 - one case a word
     """A service in the state that a word names."""
-    live = LiveService("id", 1, spec.name, "ofa", spec, spec.replicas)
+    spec = replace(spec, installation=INSTALLATION.id)
+    live = LiveService("id", 1, spec.name, "ofa", spec, spec.replicas, installation=INSTALLATION.id)
     match word:
         case "absent":
             return None
@@ -92,6 +119,8 @@ def service(spec: ServiceSpec, word: str) -> LiveService | None:
             return replace(live, owner=None, spec=None)
         case "other's":
             return replace(live, owner="other")
+        case "theirs":
+            return replace(live, installation=THEIRS, spec=replace(spec, installation=THEIRS))
         case "global":
             return replace(live, spec=None)
         case "drifted":
@@ -111,7 +140,9 @@ def document(groups: Iterable[str], identity: Identity = HERE) -> Registry:
     """A registry of these groups."""
     urls = {group: names_of(group).url(settings().fastapi_group_port) for group in groups}
     state_api = f"http://ofa_state_api:{settings().state_api_port}/asset_state"
-    return Registry(identity=identity, groups=urls, state_api=state_api, membership=LOOKUP)
+    return Registry(
+        identity=identity, groups=urls, state_api=state_api, membership=LOOKUP, installation=INSTALLATION.id
+    )
 
 
 def live_registry(made: Registry | bytes, sequence: int, *, mounted: bool = False, name: str = "") -> LiveRegistry:
@@ -133,12 +164,13 @@ def observed(
     """One full read."""
     found = {live.name.casefold(): live for live in services if live is not None}
     count = sum(members.values()) if assets is None else assets
-    return Observed(read, PlatformState(found, tuple(registries)), Membership(count, members, fresh))
+    platform = sift(PlatformState(found, tuple(registries)), "ofa", INSTALLATION)
+    return Observed(read, platform, Membership(count, members, fresh))
 
 
 def seen(world: Observed, options: Settings | None = None) -> Survey:
     """The world, understood."""
-    return survey(world, topology(), options or settings())
+    return survey(world, topology_of_now(world.source), options or settings())
 
 
 def spec_of(group: str) -> ServiceSpec:

@@ -136,7 +136,7 @@ def test_what_one_more_read_counts(  # noqa: PLR0913, PLR0917 - the columns of t
     """A server that is not healthy, and a map that lost many assets at once, start the count again."""
     memory = Memory(
         missing={"x0": Absence(int(reads), float(since))} if since else {},
-        assets=int(before) if before else None,
+        counts=((900.0, int(before)),) if before else (),
     )
     found = plant(3, 1, trouble=trouble, fresh=fresh == "yes", assets=int(assets))
     absence = remember(memory, found, topology(), DEFAULTS, NOW).missing.get("x0")

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
 from reconciler.guards import Verdict
+from reconciler.ksqldb.topology import Topology
 from reconciler.model import (
     Action,
     Condition,
+    CreateSharedStream,
+    CreateStream,
     Effect,
     Guard,
     Item,
     Plan,
     PublishRegistry,
     Reason,
+    RecreateStream,
     Refusal,
     RemoveRegistry,
 )
@@ -39,6 +44,7 @@ from tests.unit.planning.tables import (
     spec_of,
     state_api,
     topology,
+    topology_of_now,
 )
 
 WELD = "stream ASSET_STREAM_WELD"
@@ -47,9 +53,9 @@ SHARED = topology().shared_name
 SURE = Verdict(silent=frozenset({names_of("Weld").stream, SHARED}))
 
 
-def facts(options: Settings | None = None, **more: object) -> Facts:
+def facts(options: Settings | None = None, ours: Topology | None = None, **more: object) -> Facts:
     """What a plan depends on besides."""
-    return Facts(options or settings(), topology(), LOOKUP, **more)  # type: ignore[arg-type]
+    return Facts(options or settings(), ours or topology(), LOOKUP, **more)  # type: ignore[arg-type]
 
 
 def said(actions: Iterable[Action]) -> str:
@@ -127,13 +133,13 @@ GROUP = """
     paused     unlabelled  yes        -                                 Conflict     served
     paused     other's     yes        -                                 Conflict     served
     paused     global      yes        -                                 Conflict     served
-    filter     ok          yes        replace stream                    Progressing  served
-    filter     absent      yes        replace stream, create service    Progressing  served
-    filter     drifted     yes        replace stream, update service    Progressing  served
-    filter     starting    yes        replace stream                    Progressing  served
-    filter     broken      yes        replace stream                    Progressing  served
-    filter     paused      yes        replace stream                    Progressing  served
-    filter     updating    yes        replace stream                    Progressing  served
+    filter     ok          yes        -                                 Conflict     served
+    filter     absent      yes        -                                 Conflict     served
+    filter     drifted     yes        -                                 Conflict     served
+    filter     starting    yes        -                                 Conflict     served
+    filter     broken      yes        -                                 Conflict     served
+    filter     paused      yes        -                                 Conflict     served
+    filter     updating    yes        -                                 Conflict     served
     filter     unlabelled  yes        -                                 Conflict     served
     filter     other's     yes        -                                 Conflict     served
     filter     global      yes        -                                 Conflict     served
@@ -187,6 +193,58 @@ GROUP = """
     failed     other's     no         -                                 Conflict     unserved
     failed     global      yes        -                                 Conflict     served
     failed     global      no         -                                 Conflict     unserved
+    twin       ok          yes        recreate stream                   Progressing  served
+    twin       absent      yes        recreate stream, create service   Progressing  served
+    twin       drifted     yes        recreate stream, update service   Progressing  served
+    twin       starting    yes        recreate stream                   Progressing  served
+    twin       broken      yes        recreate stream                   Progressing  served
+    twin       paused      yes        recreate stream                   Progressing  served
+    twin       updating    yes        recreate stream                   Progressing  served
+    twin       unlabelled  yes        -                                 Conflict     served
+    twin       other's     yes        -                                 Conflict     served
+    twin       global      yes        -                                 Conflict     served
+    reader     ok          yes        -                                 Conflict     served
+    other      ok          yes        -                                 Conflict     served
+    legacy     ok          yes        -                                 Conflict     served
+    reader     absent      yes        -                                 Conflict     served
+    other      absent      yes        -                                 Conflict     served
+    legacy     absent      yes        -                                 Conflict     served
+    reader     drifted     yes        -                                 Conflict     served
+    other      drifted     yes        -                                 Conflict     served
+    legacy     drifted     yes        -                                 Conflict     served
+    reader     starting    yes        -                                 Conflict     served
+    other      starting    yes        -                                 Conflict     served
+    legacy     starting    yes        -                                 Conflict     served
+    reader     broken      yes        -                                 Conflict     served
+    other      broken      yes        -                                 Conflict     served
+    legacy     broken      yes        -                                 Conflict     served
+    reader     paused      yes        -                                 Conflict     served
+    other      paused      yes        -                                 Conflict     served
+    legacy     paused      yes        -                                 Conflict     served
+    reader     updating    yes        -                                 Conflict     served
+    other      updating    yes        -                                 Conflict     served
+    legacy     updating    yes        -                                 Conflict     served
+    reader     unlabelled  yes        -                                 Conflict     served
+    other      unlabelled  yes        -                                 Conflict     served
+    legacy     unlabelled  yes        -                                 Conflict     served
+    reader     other's     yes        -                                 Conflict     served
+    other      other's     yes        -                                 Conflict     served
+    legacy     other's     yes        -                                 Conflict     served
+    reader     global      yes        -                                 Conflict     served
+    other      global      yes        -                                 Conflict     served
+    legacy     global      yes        -                                 Conflict     served
+    ok         theirs      yes        -                                 Conflict     served
+    ok         theirs      no         -                                 Conflict     unserved
+    absent     theirs      yes        -                                 Conflict     served
+    absent     theirs      no         -                                 Conflict     unserved
+    silent     theirs      yes        -                                 Conflict     served
+    silent     theirs      no         -                                 Conflict     unserved
+    paused     theirs      yes        -                                 Conflict     served
+    paused     theirs      no         -                                 Conflict     unserved
+    moved      theirs      yes        -                                 Conflict     served
+    moved      theirs      no         -                                 Conflict     unserved
+    failed     theirs      yes        -                                 Conflict     served
+    failed     theirs      no         -                                 Conflict     unserved
 """
 
 
@@ -199,6 +257,8 @@ def test_what_a_group_needs(stream: str, live: str, registered: str, actions: st
     assert ("Weld" in plan.registry.groups) == (served == "served")
 
 
+#: A shared stream that is made takes neither the name nor the topic of one that was there.
+NEXT = replace(topology(), generation=2).shared_name
 BEHIND_SHARED = """
     # shared  stream     service  actions                                             condition
     absent    ok         ok       create shared stream (shared)                       Ready
@@ -209,34 +269,42 @@ BEHIND_SHARED = """
     absent    silent     absent   create shared stream (shared), create service       Progressing
     absent    paused     ok       create shared stream (shared), resume stream        Progressing
     absent    paused     absent   create shared stream (shared), resume stream, create service  Progressing
-    absent    filter     ok       create shared stream (shared), replace stream       Progressing
-    absent    filter     absent   create shared stream (shared), replace stream, create service  Progressing
+    absent    filter     ok       create shared stream (shared)                       Conflict
+    absent    filter     absent   create shared stream (shared)                       Conflict
     absent    moved      ok       create shared stream (shared)                       Progressing
     absent    moved      absent   create shared stream (shared), create service       Progressing
     absent    topicless  ok       create shared stream (shared)                       Progressing
     absent    topicless  absent   create shared stream (shared), create service       Progressing
     absent    foreign    ok       create shared stream (shared)                       Conflict
+    absent    reader     ok       create shared stream (shared)                       Conflict
+    absent    other      ok       create shared stream (shared)                       Conflict
     absent    foreign    absent   create shared stream (shared)                       Conflict
+    absent    reader     absent   create shared stream (shared)                       Conflict
+    absent    other      absent   create shared stream (shared)                       Conflict
     absent    failed     ok       create shared stream (shared)                       Degraded
     absent    failed     absent   create shared stream (shared), create service       Degraded
-    silent    ok         ok       rebuild shared stream (shared)                      Degraded
-    silent    ok         absent   rebuild shared stream (shared), create service      Degraded
-    silent    absent     ok       rebuild shared stream (shared)                      Degraded
-    silent    absent     absent   rebuild shared stream (shared)                      Degraded
-    silent    silent     ok       rebuild shared stream (shared)                      Degraded
-    silent    silent     absent   rebuild shared stream (shared), create service      Degraded
-    silent    paused     ok       rebuild shared stream (shared)                      Degraded
-    silent    paused     absent   rebuild shared stream (shared), create service      Degraded
-    silent    filter     ok       rebuild shared stream (shared)                      Degraded
-    silent    filter     absent   rebuild shared stream (shared), create service      Degraded
-    silent    moved      ok       rebuild shared stream (shared)                      Degraded
-    silent    moved      absent   rebuild shared stream (shared), create service      Degraded
-    silent    topicless  ok       rebuild shared stream (shared)                      Degraded
-    silent    topicless  absent   rebuild shared stream (shared), create service      Degraded
-    silent    foreign    ok       rebuild shared stream (shared)                      Conflict
-    silent    foreign    absent   rebuild shared stream (shared)                      Conflict
-    silent    failed     ok       rebuild shared stream (shared)                      Degraded
-    silent    failed     absent   rebuild shared stream (shared), create service      Degraded
+    silent    ok         ok       create shared stream (shared)                       Degraded
+    silent    ok         absent   create shared stream (shared), create service       Degraded
+    silent    absent     ok       create shared stream (shared)                       Degraded
+    silent    absent     absent   create shared stream (shared)                       Degraded
+    silent    silent     ok       create shared stream (shared)                       Degraded
+    silent    silent     absent   create shared stream (shared), create service       Degraded
+    silent    paused     ok       create shared stream (shared)                       Degraded
+    silent    paused     absent   create shared stream (shared), create service       Degraded
+    silent    filter     ok       create shared stream (shared)                       Conflict
+    silent    filter     absent   create shared stream (shared)                       Conflict
+    silent    moved      ok       create shared stream (shared)                       Degraded
+    silent    moved      absent   create shared stream (shared), create service       Degraded
+    silent    topicless  ok       create shared stream (shared)                       Degraded
+    silent    topicless  absent   create shared stream (shared), create service       Degraded
+    silent    foreign    ok       create shared stream (shared)                       Conflict
+    silent    reader     ok       create shared stream (shared)                       Conflict
+    silent    other      ok       create shared stream (shared)                       Conflict
+    silent    foreign    absent   create shared stream (shared)                       Conflict
+    silent    reader     absent   create shared stream (shared)                       Conflict
+    silent    other      absent   create shared stream (shared)                       Conflict
+    silent    failed     ok       create shared stream (shared)                       Degraded
+    silent    failed     absent   create shared stream (shared), create service       Degraded
     paused    ok         ok       resume stream (shared)                              Ready
     paused    ok         absent   resume stream (shared), create service              Progressing
     paused    absent     ok       resume stream (shared), create stream               Progressing
@@ -245,34 +313,42 @@ BEHIND_SHARED = """
     paused    silent     absent   resume stream (shared), create service              Progressing
     paused    paused     ok       resume stream (shared), resume stream               Progressing
     paused    paused     absent   resume stream (shared), resume stream, create service  Progressing
-    paused    filter     ok       resume stream (shared), replace stream              Progressing
-    paused    filter     absent   resume stream (shared), replace stream, create service  Progressing
+    paused    filter     ok       resume stream (shared)                              Conflict
+    paused    filter     absent   resume stream (shared)                              Conflict
     paused    moved      ok       resume stream (shared)                              Progressing
     paused    moved      absent   resume stream (shared), create service              Progressing
     paused    topicless  ok       resume stream (shared)                              Progressing
     paused    topicless  absent   resume stream (shared), create service              Progressing
     paused    foreign    ok       resume stream (shared)                              Conflict
+    paused    reader     ok       resume stream (shared)                              Conflict
+    paused    other      ok       resume stream (shared)                              Conflict
     paused    foreign    absent   resume stream (shared)                              Conflict
+    paused    reader     absent   resume stream (shared)                              Conflict
+    paused    other      absent   resume stream (shared)                              Conflict
     paused    failed     ok       resume stream (shared)                              Degraded
     paused    failed     absent   resume stream (shared), create service              Degraded
-    foreign   ok         ok       -                                                   Degraded
-    foreign   ok         absent   create service                                      Degraded
-    foreign   absent     ok       -                                                   Degraded
-    foreign   absent     absent   -                                                   Degraded
-    foreign   silent     ok       -                                                   Degraded
-    foreign   silent     absent   create service                                      Degraded
-    foreign   paused     ok       -                                                   Degraded
-    foreign   paused     absent   create service                                      Degraded
-    foreign   filter     ok       -                                                   Degraded
-    foreign   filter     absent   create service                                      Degraded
-    foreign   moved      ok       -                                                   Degraded
-    foreign   moved      absent   create service                                      Degraded
-    foreign   topicless  ok       -                                                   Degraded
-    foreign   topicless  absent   create service                                      Degraded
-    foreign   foreign    ok       -                                                   Conflict
-    foreign   foreign    absent   -                                                   Conflict
-    foreign   failed     ok       -                                                   Degraded
-    foreign   failed     absent   create service                                      Degraded
+    refused   ok         ok       -                                                   Degraded
+    refused   ok         absent   create service                                      Degraded
+    refused   absent     ok       -                                                   Degraded
+    refused   absent     absent   -                                                   Degraded
+    refused   silent     ok       -                                                   Degraded
+    refused   silent     absent   create service                                      Degraded
+    refused   paused     ok       -                                                   Degraded
+    refused   paused     absent   create service                                      Degraded
+    refused   filter     ok       -                                                   Conflict
+    refused   filter     absent   -                                                   Conflict
+    refused   moved      ok       -                                                   Degraded
+    refused   moved      absent   create service                                      Degraded
+    refused   topicless  ok       -                                                   Degraded
+    refused   topicless  absent   create service                                      Degraded
+    refused   foreign    ok       -                                                   Conflict
+    refused   reader     ok       -                                                   Conflict
+    refused   other      ok       -                                                   Conflict
+    refused   foreign    absent   -                                                   Conflict
+    refused   reader     absent   -                                                   Conflict
+    refused   other      absent   -                                                   Conflict
+    refused   failed     ok       -                                                   Degraded
+    refused   failed     absent   create service                                      Degraded
     failed    ok         ok       -                                                   Degraded
     failed    ok         absent   create service                                      Degraded
     failed    absent     ok       -                                                   Degraded
@@ -281,16 +357,61 @@ BEHIND_SHARED = """
     failed    silent     absent   create service                                      Degraded
     failed    paused     ok       -                                                   Degraded
     failed    paused     absent   create service                                      Degraded
-    failed    filter     ok       -                                                   Degraded
-    failed    filter     absent   create service                                      Degraded
+    failed    filter     ok       -                                                   Conflict
+    failed    filter     absent   -                                                   Conflict
     failed    moved      ok       -                                                   Degraded
     failed    moved      absent   create service                                      Degraded
     failed    topicless  ok       -                                                   Degraded
     failed    topicless  absent   create service                                      Degraded
     failed    foreign    ok       -                                                   Conflict
+    failed    reader     ok       -                                                   Conflict
+    failed    other      ok       -                                                   Conflict
     failed    foreign    absent   -                                                   Conflict
+    failed    reader     absent   -                                                   Conflict
+    failed    other      absent   -                                                   Conflict
     failed    failed     ok       -                                                   Degraded
     failed    failed     absent   create service                                      Degraded
+    foreign   ok         ok       create shared stream (shared)                       Progressing
+    foreign   ok         absent   create shared stream (shared), create service       Progressing
+    foreign   absent     ok       create shared stream (shared), create stream        Progressing
+    foreign   absent     absent   create shared stream (shared), create stream, create service  Progressing
+    foreign   silent     ok       create shared stream (shared)                       Progressing
+    foreign   silent     absent   create shared stream (shared), create service       Progressing
+    foreign   paused     ok       create shared stream (shared)                       Progressing
+    foreign   paused     absent   create shared stream (shared), create service       Progressing
+    foreign   filter     ok       create shared stream (shared)                       Conflict
+    foreign   filter     absent   create shared stream (shared)                       Conflict
+    foreign   moved      ok       create shared stream (shared)                       Progressing
+    foreign   moved      absent   create shared stream (shared), create service       Progressing
+    foreign   topicless  ok       create shared stream (shared)                       Progressing
+    foreign   topicless  absent   create shared stream (shared), create service       Progressing
+    foreign   foreign    ok       create shared stream (shared)                       Conflict
+    foreign   foreign    absent   create shared stream (shared)                       Conflict
+    foreign   failed     ok       create shared stream (shared)                       Progressing
+    foreign   failed     absent   create shared stream (shared), create service       Progressing
+    followed  ok         ok       -                                                   Ready
+    followed  ok         absent   create service                                      Progressing
+    followed  absent     ok       create stream                                       Progressing
+    followed  absent     absent   create stream, create service                       Progressing
+    followed  silent     ok       replace stream                                      Progressing
+    followed  silent     absent   replace stream, create service                      Progressing
+    followed  paused     ok       resume stream                                       Progressing
+    followed  paused     absent   resume stream, create service                       Progressing
+    followed  filter     ok       -                                                   Conflict
+    followed  filter     absent   -                                                   Conflict
+    followed  moved      ok       recreate stream                                     Progressing
+    followed  moved      absent   recreate stream, create service                     Progressing
+    followed  behind     ok       recreate stream                                     Progressing
+    followed  behind     absent   recreate stream, create service                     Progressing
+    followed  twin       ok       recreate stream                                     Progressing
+    followed  reader     ok       -                                                   Conflict
+    followed  other      ok       -                                                   Conflict
+    followed  topicless  ok       recreate stream                                     Progressing
+    followed  topicless  absent   recreate stream, create service                     Progressing
+    followed  foreign    ok       -                                                   Conflict
+    followed  foreign    absent   -                                                   Conflict
+    followed  failed     ok       -                                                   Degraded
+    followed  failed     absent   create service                                      Degraded
 """
 
 
@@ -299,8 +420,32 @@ def test_what_a_group_needs_while_the_shared_stream_is_not_in_order(
     shared: str, stream: str, live: str, actions: str, condition: str
 ) -> None:
     """The shared stream comes first; what reads it is dropped only once it is seen to be there."""
-    plan = make_plan(world(shared, stream, live, "yes"), SURE, facts())
+    found = world("absent" if shared == "refused" else shared, stream, live, "yes")
+    known = facts(ours=topology_of_now(found.observed.source), offset_reset="latest" if shared == "refused" else "")
+    plan = make_plan(found, SURE, known)
     assert (said(plan.actions), weld(plan).condition) == (actions, condition)
+    numbers = [action.name for action in plan.actions if isinstance(action, CreateSharedStream)]
+    assert numbers == ([NEXT] if shared in {"absent", "silent", "foreign"} else [])
+
+
+STARVED = """
+    # shared    stream  starved
+    ok          moved   yes    # what it reads is gone
+    followed    behind  yes    # what it reads has lost its query
+    followed    absent  yes    # it was dropped and not made again: whether it had all is not known
+    ok          absent  no
+    ok          twin    no     # what it reads has its query
+"""
+
+
+@pytest.mark.parametrize(("shared", "stream", "starved"), rows(STARVED))
+def test_where_a_stream_begins_that_is_made_or_moved(shared: str, stream: str, starved: str) -> None:
+    """One that nothing fed any more begins at the start of its new source, any other one where it was."""
+    found = world(shared, stream, "ok", "yes")
+    plan = make_plan(found, SURE, facts(ours=topology_of_now(found.observed.source)))
+    (made,) = plan.actions
+    assert isinstance(made, CreateStream | RecreateStream)
+    assert made.starved == (starved == "yes")
 
 
 NOT_SURE = """
@@ -329,13 +474,13 @@ ALLOWED = """
     sync           yes   no     -      absent  absent   create stream, create service
     upsert-only    yes   no     -      absent  absent   create stream, create service
     create-only    yes   no     -      absent  absent   create stream, create service
-    sync           yes   no     -      filter  drifted  replace stream, update service
-    upsert-only    yes   no     -      filter  drifted  replace stream, update service
-    create-only    yes   no     -      filter  drifted  -
-    create-only    yes   no     -      filter  absent   -
+    sync           yes   no     -      moved   drifted  recreate stream, update service
+    upsert-only    yes   no     -      moved   drifted  recreate stream, update service
+    create-only    yes   no     -      moved   drifted  -
+    create-only    yes   no     -      moved   absent   -
     create-only    yes   no     -      ok      drifted  -
     sync           no    no     -      absent  absent   -
-    sync           no    no     -      filter  drifted  -
+    sync           no    no     -      moved   drifted  -
     sync           no    no     -      ok      drifted  update service
     sync           no    no     -      ok      absent   create service
     sync           yes   yes    -      absent  absent   -
@@ -344,7 +489,7 @@ ALLOWED = """
     sync           yes   no     1      absent  absent   -
     sync           yes   no     2      absent  absent   create stream, create service
     sync           yes   no     0      ok      absent   create service
-    sync           yes   no     -1     filter  ok       replace stream
+    sync           yes   no     -1     moved   ok       recreate stream
 """
 
 
@@ -472,7 +617,7 @@ FAILURES = """
     ok        drifted  service ofa_group_Weld  -                        Degraded     WriteFailed  failed
     ok        drifted  -                       service ofa_group_Weld   Degraded     Contested    contested
     ok        drifted  service ofa_group_Weld  service ofa_group_Weld   Degraded     Contested    contested
-    filter    ok       -                       stream ASSET_STREAM_WELD  Degraded    Contested    contested
+    moved     ok       -                       stream ASSET_STREAM_WELD  Degraded    Contested    contested
     ok        ok       service ofa_group_Weld  stream ASSET_STREAM_WELD  Ready       -            -
     ok        ok       plan of group Weld      -                        Degraded     InternalError  failed
     absent    absent   plan of group Weld      -                        Degraded     InternalError  failed
@@ -491,12 +636,15 @@ def test_why_an_object_waits(
     assert plan.settled == (condition == Condition.READY)
 
 
-def test_a_failure_of_the_shared_stream_is_said_at_every_group_and_once_for_all() -> None:
-    """Its action belongs to no group: the groups that wait for it name the reason, and so does a note."""
-    plan = make_plan(world("absent", "absent", "absent", "no"), SURE, facts(failures={f"stream {SHARED}": "differs"}))
+def test_a_failure_of_the_shared_stream_is_said_at_every_group_and_in_a_line_of_its_own() -> None:
+    """Its action belongs to no group: the groups that wait for it name the reason, and so does its own item."""
+    known = facts(failures={f"stream {SHARED.removesuffix('_1')}": "differs"})
+    plan = make_plan(world("absent", "absent", "absent", "no"), SURE, known)
     assert (weld(plan).condition, weld(plan).reason) == (Condition.DEGRADED, Reason.WRITE_FAILED)
-    assert weld(plan).detail == "the shared stream: differs"
-    assert plan.notes == (f"stream {SHARED}: differs",)
+    assert weld(plan).detail == "waits for the shared stream: differs"
+    (item,) = (item for item in plan.items if item.title == f"stream {SHARED}")
+    assert (item.condition, item.reason, item.detail) == (Condition.DEGRADED, Reason.WRITE_FAILED, "differs")
+    assert plan.notes == ()
 
 
 def test_an_unexpected_exception_in_one_groups_plan_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
