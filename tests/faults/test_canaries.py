@@ -143,20 +143,26 @@ async def start(given: dict[str, str], folder: Path, *arguments: str) -> asyncio
     )
 
 
-async def served(given: dict[str, str], folder: Path, port: int, module: str, *targets: str) -> tuple[bytes, bytes]:
-    """Run a server, ask for every target until each has answered, and return all answers, and all that it says."""
+async def served(
+    given: dict[str, str], folder: Path, port: int, module: str, *targets: str, until: bytes = b""
+) -> tuple[bytes, bytes]:
+    """Run a server until it has answered for every target and said ``until``; return all answers, and all it says."""
     process = await start(given, folder, "-m", module)
-    heard = bytearray()
+    heard, said = bytearray(), bytearray()
     headers = {"Authorization": f"Bearer {secret('bearer')}", "Cookie": f"token={secret('cookie')}"}
     try:
         async with asyncio.timeout(60), aiohttp.ClientSession(headers=headers) as session:
             for target in targets:
                 heard += await _answer(session, f"http://127.0.0.1:{port}{target}", process)
+            while until not in said:
+                line = await process.stdout.readline()  # type: ignore[union-attr]  # it is a pipe, see `start`
+                assert line, f"ended without {until!r}: {said.decode()}"
+                said += line
     finally:
         with suppress(ProcessLookupError):
             process.terminate()
-    said, _ = await asyncio.wait_for(process.communicate(), 60)
-    return bytes(heard), said
+    rest, _ = await asyncio.wait_for(process.communicate(), 60)
+    return bytes(heard), bytes(said + rest)
 
 
 async def _answer(session: aiohttp.ClientSession, url: str, process: asyncio.subprocess.Process) -> bytes:
@@ -192,6 +198,7 @@ async def everything(folder: Path, state: str) -> dict[str, bytes]:
                 int(ports["RECONCILER_PORT"]),
                 "reconciler",
                 *("/healthz", "/readyz", "/registry", "/status", "/", "/groups/Weld", f"/nothing?{token}", "/metrics"),
+                until=b"read failed",
             ),
             served(
                 {**given, **ports, "LAZY_DEPLOY_WAIT": "0"},

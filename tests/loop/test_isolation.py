@@ -136,30 +136,33 @@ def test_what_only_reports_holds_nothing_up(stage: Stage, what: str, breaks: Cal
 
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), KsqlBadStatement("no such column")])
-def test_the_last_question_about_one_group(stage: Stage, error: Exception) -> None:
-    """A group that cannot be asked about stays; another one that leaves goes, and what is new is made."""
+def test_the_last_question_about_groups(stage: Stage, error: Exception) -> None:
+    """Without an answer every group stays and what is new is made; a bug is counted; with an answer the groups go."""
     stage.ksqldb.assets |= {f"x{number}": f"x{number}" for number in range(6)}
     stage.settle(stage.controller())
     controller = stage.controller()
-    ask = controller.world.strategy.has_members
+    asked: list[int] = []
 
-    def broken(group: str) -> bool:
-        if group == "Weld":
+    def fault(call: str) -> None:
+        if call == "members_directly":
+            asked.append(len(services(stage)))
             raise error
-        return ask(group)
 
-    controller.world.strategy.has_members = broken  # type: ignore[method-assign]
+    stage.ksqldb.fault = fault
     del stage.ksqldb.assets["W1"]
     stage.ksqldb.assets["N"] = "New"
     run(stage, controller, 30)
+    assert asked
     assert {"New", "Weld"} <= services(stage)
-    assert controller.metrics.last_success is not None
-    if isinstance(error, RuntimeError):
-        assert counted(controller, Part.QUESTION) > 0
-        del stage.ksqldb.assets["x0"]
-        run(stage, controller, 30)
-        assert "x0" not in services(stage)
-    assert "Weld" in services(stage)
+    assert "ASSET_STREAM_WELD" in stage.ksqldb.made
+    assert counted(controller, Part.QUESTION) == (len(asked) if isinstance(error, RuntimeError) else 0)
+    (item,) = (item for item in controller.cycle().plan.items if item.group == "Weld")  # type: ignore[union-attr]
+    assert (item.condition, str(error) in item.detail) == (Condition.LEAVING, True)
+    stage.ksqldb.fault = lambda _call: None
+    del stage.ksqldb.assets["x0"]
+    run(stage, controller, 60)
+    assert services(stage) == {"Aaa", "New", "Paint", *(f"x{number}" for number in range(1, 6))}
+    assert controller.cycle().result == "in_sync"
 
 
 def test_the_statement_of_an_orphan_that_cannot_be_read(stage: Stage) -> None:
@@ -274,17 +277,43 @@ def test_a_contested_service_is_left_alone_and_named(stage: Stage) -> None:
     assert controller.metrics.contested._value.get() == 0
 
 
-def test_two_installations_that_remake_each_others_stream_come_to_rest(stage: Stage) -> None:
-    """Whatever the other one does to the stream, it is answered six times and then left alone for five minutes."""
+def _remove(stage: Stage) -> None:
+    del stage.ksqldb.made["ASSET_STREAM_WELD"]
+
+
+def _stop(stage: Stage) -> None:
+    stage.ksqldb.paused.add("ASSET_STREAM_WELD")
+
+
+@pytest.mark.parametrize("undo", [_remove, _stop])
+def test_a_contested_stream_is_left_alone_and_named(stage: Stage, undo: Callable[[Stage], None]) -> None:
+    """Whatever another writer does to the stream, it is answered six times and then left alone for five minutes."""
     stage.settle(stage.controller())
     controller = stage.controller()
     controller.cycle()
     before = len(stage.ksqldb.statements)
     for _ in range(290):
-        topic, sql = stage.ksqldb.made["ASSET_STREAM_WELD"]
-        stage.ksqldb.made["ASSET_STREAM_WELD"] = (topic, sql.replace("= 'Weld'", "= 'Other'"))
+        if "ASSET_STREAM_WELD" in stage.ksqldb.made:
+            undo(stage)
         outcome = controller.cycle()
         stage.now += 1
     assert len(stage.ksqldb.statements) - before == 6
     assert outcome.plan is not None
     assert {item.reason for item in outcome.plan.items if item.group == "Weld"} == {Reason.CONTESTED}
+
+
+def test_two_installations_that_remake_each_others_stream_come_to_rest(stage: Stage) -> None:
+    """A stream that another one has given another definition is a conflict: it is never answered."""
+    stage.settle(stage.controller())
+    controller = stage.controller()
+    controller.cycle()
+    before = stage.writes
+    for _ in range(20):
+        topic, sql = stage.ksqldb.made["ASSET_STREAM_WELD"]
+        stage.ksqldb.made["ASSET_STREAM_WELD"] = (topic, sql.replace("= 'Weld'", "= 'Other'"))
+        outcome = controller.cycle()
+        stage.now += 1
+    assert stage.writes == before
+    assert outcome.plan is not None
+    conditions = {item.group: item.condition for item in outcome.plan.items if item.group}
+    assert conditions == {"Aaa": Condition.READY, "Paint": Condition.READY, "Weld": Condition.CONFLICT}
