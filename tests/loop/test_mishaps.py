@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from fakes import WELL, Stage, unreachable
 
+from reconciler import registry
 from reconciler.converge import Exit, converge
 from reconciler.errors import KsqlBadStatement, KsqlRefused
 from reconciler.guards import Overrides
@@ -165,9 +166,13 @@ def test_a_group_that_is_no_text_stops_nobody() -> None:
     assert groups_of(stage) == {"Weld"}
 
 
-def test_a_registry_that_grew_too_large_stops_only_its_publication(stage: Stage) -> None:
+def test_a_registry_that_grew_too_large_stops_only_its_publication(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """T28: groups and repairs go on, exit code 4 has the size in its message."""
-    stage.options["swarm_node_host"] = "h" * 400_000
+    largest = max(len(live.data) for live in stage.platform.registries.values())
+    monkeypatch.setattr(registry, "LIMIT_BYTES", largest)
+    stage.options["swarm_node_host"] = ".".join(["h" * 60] * 4)
     stage.options["environment"] = "local"
     controller = stage.controller()
     for _ in range(4):

@@ -405,7 +405,7 @@ def test_a_pause_whose_record_a_teardown_removed_is_one_truth(
     operator.controller.clocks = replace(operator.controller.clocks, wall=lambda: wall)
     put(here.platform, beginning(wall, 600, "ana@shell", "teardown"))
     operator.history = operator.history.after(operator.controller.cycle(), wall)
-    here.platform.kept_records.clear()
+    del here.platform.kept_records["pause"]
     operator.history = operator.history.after(operator.controller.cycle(), wall)
     assert "by ana@shell: teardown" in StatusPage(operator).html(Asked())
     here.wall = wall
