@@ -84,7 +84,7 @@ def shared_step(shared: StreamCheck, actions: Sequence[Action], facts: Facts) ->
     trouble = _shared_trouble(shared) or facts.silent.get("", "")
     item = Item(title, Condition.READY)
     if actions:
-        item = replace(busy("+", actions[0].verb.replace("_", " ")), title=title)
+        item = replace(busy("+", actions[0].verb.replace("_", " ")), title=actions[0].key)
     elif trouble:
         item = Item(title, Condition.DEGRADED, "!", trouble.removeprefix("the shared stream: "))
     return Step(failing(item, actions, facts), tuple(actions))

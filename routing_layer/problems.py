@@ -137,8 +137,8 @@ def not_ready(detail: str) -> Problem:
 
 def unreachable(detail: str, cause: str, *, passing: bool = False) -> Problem:
     """The service behind could not be connected to, or broke before it answered; ``detail`` names nothing internal."""
-    kind = "upstream-unreachable"
-    return Problem(HTTPStatus.BAD_GATEWAY, kind, detail, retry_after=2, passing=passing, cause=cause)
+    status = HTTPStatus.BAD_GATEWAY
+    return Problem(status, "upstream-unreachable", detail, retry_after=2, passing=passing, cause=cause)
 
 
 def late(seconds: float) -> Problem:
