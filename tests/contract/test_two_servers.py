@@ -11,6 +11,7 @@ from reconciler.errors import KsqlUnreachable
 from reconciler.ksqldb.client import KsqlClient
 from reconciler.ksqldb.entities import Consumed, QueryInfo
 from reconciler.ksqldb.exchange import Limits
+from reconciler.ksqldb.ownership import Whose
 from reconciler.ksqldb.topology import Topology
 from reconciler.ksqldb.wire import Column
 from reconciler.servers import not_running, servers
@@ -43,7 +44,7 @@ def queries(name: str) -> tuple[QueryInfo, ...]:
 
 def ours(query: QueryInfo) -> bool:
     """Whether a recorded query is of the installation that was recorded."""
-    return TOPOLOGY.reads_shared(query.text)
+    return any(TOPOLOGY.ownership(sink, query.text).whose is not Whose.FOREIGN for sink in query.sinks)
 
 
 @pytest.mark.parametrize(
