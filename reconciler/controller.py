@@ -319,7 +319,10 @@ class Controller:
         """
         plan = self._make_plan(seen, verdict, self._facts(seen))
         if any(isinstance(action, (CreateSharedStream, CreateStream)) for action in plan.actions):
-            most, offset = self._asked(self.world.ksqldb.query_limit), self._asked(self.world.ksqldb.offset_reset)
+            most = self._asked(self.world.ksqldb.query_limit)
+            # A group's stream names its offset: the server's own concerns the shared stream alone.
+            begins = any(isinstance(action, CreateSharedStream) for action in plan.actions)
+            offset = self._asked(self.world.ksqldb.offset_reset) if begins else None
             facts = self._facts(seen, most, offset or "")
             plan = self._make_plan(seen, verdict, facts)
             for note in offset_note(plan.actions, facts):
