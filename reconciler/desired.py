@@ -146,6 +146,10 @@ def routing_layer_options(settings: Settings) -> dict[str, str]:
         "LAZY_DEPLOY_WAIT": settings.routing_layer_lazy_deploy_wait,
         "REPLACE_WAIT": settings.routing_layer_replace_wait,
         "DRAIN_SECONDS": settings.routing_layer_drain_seconds,
+        "METRICS_PORT": settings.routing_layer_metrics_port,
+        "CLIENT_HEAD_TIMEOUT": settings.routing_layer_client_head_timeout,
+        "CLIENT_IDLE_TIMEOUT": settings.routing_layer_client_idle_timeout,
+        "CONNECTIONS_PER_ADDRESS": settings.routing_layer_connections_per_address,
     }
     if settings.routing_layer_workers > 1:
         options["ROUTING_LAYER_WORKERS"] = settings.routing_layer_workers

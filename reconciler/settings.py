@@ -146,6 +146,15 @@ class Settings(BaseSettings):
     routing_layer_drain_seconds: Wait | None = None
     """Seconds over which a routing layer that is stopped spreads the ends of its streams (its own default: 10); it is
     killed 10 s later, after 30 s at the earliest. `DRAIN_SECONDS` is another thing: it is about a group's service."""
+    routing_layer_metrics_port: TcpPort | None = None
+    """Port of its own for the routing layer's `/metrics`, inside the network alone; empty: `ROUTING_LAYER_PORT`."""
+    routing_layer_client_head_timeout: Limit | None = None
+    """Seconds for the head of a client's request (the routing layer's default: 10)."""
+    routing_layer_client_idle_timeout: Limit | None = None
+    """Seconds that a client's connection may be idle between two requests (the routing layer's default: 75)."""
+    routing_layer_connections_per_address: int | None = Field(None, ge=0)
+    """Connections of one client address for each process (the routing layer's default, 0: as many as leave a tenth of
+    the room to others)."""
     ksqldb_username_secret: str = Field("", pattern=spellings.LABEL)
     """Name of a Swarm secret with the user name for ksqlDB, mounted into the routing layer."""
     ksqldb_password_secret: str = Field("", pattern=spellings.LABEL)

@@ -438,6 +438,10 @@ EFFECTS = (
     Effect("ROUTING_LAYER_REPLACE_WAIT", "2m", routing_env("REPLACE_WAIT"), None, "120"),
     Effect("ROUTING_LAYER_DRAIN_SECONDS", "1m", routing_env("DRAIN_SECONDS"), None, "60"),
     Effect("ROUTING_LAYER_DRAIN_SECONDS", "1m", routing(lambda s: s.stop_grace), 30.0, 70.0),
+    Effect("ROUTING_LAYER_METRICS_PORT", "9100", routing_env("METRICS_PORT"), None, "9100"),
+    Effect("ROUTING_LAYER_CLIENT_HEAD_TIMEOUT", "5s", routing_env("CLIENT_HEAD_TIMEOUT"), None, "5"),
+    Effect("ROUTING_LAYER_CLIENT_IDLE_TIMEOUT", "30", routing_env("CLIENT_IDLE_TIMEOUT"), None, "30"),
+    Effect("ROUTING_LAYER_CONNECTIONS_PER_ADDRESS", "50", routing_env("CONNECTIONS_PER_ADDRESS"), None, "50"),
     Effect("KSQLDB_USERNAME_SECRET", "user-1", routing_secret("KSQLDB_USERNAME"), None, "user-1"),
     Effect(
         "KSQLDB_PASSWORD_SECRET",
