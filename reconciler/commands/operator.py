@@ -42,13 +42,15 @@ def ask(settings: Settings, path: str) -> Answer | Silence:
         settings: of this process; an operator of another `RECONCILER_OWNER` is none of ours.
         path: what to ask for; its answer names the owner, whatever its status.
     """
-    told = [settings.reconciler_url.rstrip("/")] if "reconciler_url" in settings.model_fields_set else []
+    told = {"RECONCILER_PORT": f"http://127.0.0.1:{settings.reconciler_port}"}
+    if "reconciler_url" in settings.model_fields_set:
+        told["RECONCILER_URL"] = settings.reconciler_url.rstrip("/")
     tried = []
-    for base in (f"http://127.0.0.1:{settings.reconciler_port}", *told):
+    for variable, base in told.items():
         url = without_user(base)  # with user and password http.client would take them for a part of the host
         found = _get(f"{url}{path}")
         if isinstance(found, str):
-            tried.append(f"{url} {found}")
+            tried.append(f"{url} ({variable}) {found}")
         elif "owner" in found[1] and found[1]["owner"] != settings.reconciler_owner:
             tried.append(f"{url} belongs to owner {found[1]['owner']}")
         elif "owner" not in found[1]:

@@ -16,17 +16,19 @@ import pytest
 
 from demo.ksql_rest import KsqlError as DemoError
 from demo.ksql_rest import KsqlRest, client_session
-from reconciler.commands import why
+from reconciler.commands.operator import Silence, ask
 from reconciler.errors import KsqlError, PlatformError
 from reconciler.ksqldb.client import KsqlClient
 from reconciler.ksqldb.exchange import Limits
 from reconciler.ksqldb.statement import Statement
 from reconciler.platforms.swarm_engine import Engine
 from reconciler.registry import Membership
+from reconciler.settings import Settings as OperatorSettings
 from routing_layer import ksql, registry_follower
 from routing_layer.metrics import Metrics
 from routing_layer.settings import Settings
 from tests.contract.tls import Authority
+from tests.ports import free_port
 
 SOURCE = Membership(table="T", key="K", levels=("l",))
 STATUSES = (301, 302, 303, 307, 308)
@@ -157,8 +159,16 @@ async def _pushed(rest: KsqlRest) -> None:
 
 def command(url: str, _ca: str | None) -> str:
     """Ask a running operator as `why` does."""
-    assert why._ask(url.replace("://", "://user:secret@"), "Weld") in (None, {})
-    return "RECONCILER_URL"
+    settings = OperatorSettings(
+        kafka_broker="k:9092",
+        ksqldb_url="http://k:8088",
+        reconciler_url=url.replace("://", "://user:secret@"),
+        reconciler_port=free_port(),
+        _env_file=None,
+    )
+    answer = ask(settings, "/groups/Weld")
+    assert isinstance(answer, Silence)
+    return answer.why
 
 
 def engine(url: str, _ca: str | None) -> str:
