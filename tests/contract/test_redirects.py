@@ -221,7 +221,7 @@ def test_from_https_nothing_goes_to_http(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["a..b", "a" * 64])
-@pytest.mark.parametrize("name", ["operator", "proxy", "follower", "demonstration", "command"])
+@pytest.mark.parametrize("name", ["operator", "proxy", "follower", "demonstration"])
 def test_a_host_that_cannot_be_looked_up_is_an_error_of_ours(name: str, host: str) -> None:
     """An empty label, or one that is too long: the system's own error is no OSError."""
     ask, variable = CLIENTS[name]

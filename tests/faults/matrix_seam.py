@@ -42,7 +42,7 @@ READS = frozenset(
         "members",
         "pull",
     }
-    | {"members_directly", "describe_extended", "sample", "observe", "records"}
+    | {"members_directly", "level_names", "describe_extended", "sample", "observe", "records"}
 )
 WRITES = frozenset(
     {"execute", "create_service", "update_service", "remove_service", "publish_registry", "remove_registry"}
