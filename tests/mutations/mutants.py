@@ -210,9 +210,9 @@ _PATIENCE = (
 _OWNERSHIP = (
     Mutant(
         "services are ours by their label",
-        "reconciler/survey.py",
-        "if live.owner == settings.reconciler_owner\n",
-        "if live.owner is not None\n",
+        "reconciler/desired.py",
+        "    if live.owner != settings.reconciler_owner or live.spec is None:",
+        "    if live.owner is None or live.spec is None:",
         (MATRIX,),
     ),
     Mutant(
@@ -293,10 +293,10 @@ _OWNERSHIP = (
         (TEARDOWN,),
     ),
     Mutant(
-        "of two services of a group it has the one with its name",
-        "reconciler/survey.py",
-        "    ours.sort(",
-        "    ours.sort(reverse=True, ",
+        "a copy of a group's service is none of the group's",
+        "reconciler/desired.py",
+        "    return name == names_of(group, settings.resource_prefix).service.casefold()",
+        "    return True",
         ("tests/loop/test_renaming.py",),
     ),
     Mutant(
