@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from reconciler import cli
+from reconciler.platforms.swarm_spec import HARDENED
 from tests.docker_platform.plant import Plant
 from tests.e2e.recorder import Recorder, Request, UnixConnection
 from tests.e2e.system import ROOT, SOCKET, free_ports
@@ -191,6 +192,19 @@ def test_anything_else_is_refused(proxy: str, recorder: Recorder, method: str, p
     assert recorder.requests == []
 
 
+#: The one mount that the filter knows, in a service that the engine refuses: it has no name.
+TMP = json.dumps({"TaskTemplate": {"ContainerSpec": dict(HARDENED)}}).encode()
+
+
+@pytest.mark.parametrize("privileges", [{}, {"Privileges": {"NoNewPrivileges": True}}], ids=["old", "new"])
+def test_a_hardened_service_is_let_through(proxy: str, recorder: Recorder, privileges: dict[str, object]) -> None:
+    """What makes a service weaker is no power."""
+    recorder.requests.clear()
+    body = json.dumps({"TaskTemplate": {"ContainerSpec": {**HARDENED, **privileges}}}).encode()
+    httpx.post(f"http://{proxy}/v1.41/services/create", content=body)
+    assert [call(each) for each in recorder.requests] == ["POST /v1.41/services/create"]
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -199,9 +213,19 @@ def test_anything_else_is_refused(proxy: str, recorder: Recorder, method: str, p
         b'{"TaskTemplate": {"ContainerSpec": {"Image": "x", "\\u004dounts": []}}}',
         b'{"TaskTemplate": {"ContainerSpec": {"Image": "x", "Privileges": {}}}}',
         b'{"TaskTemplate": {"PluginSpec": {}}}',
+        TMP.replace(b"}}]", b'}}, {"Type": "bind", "Source": "/", "Target": "/x"}]'),
+        TMP.replace(b'"tmpfs"', b'"bind", "Source": "/"'),
+        TMP.replace(b'"/tmp"', b'"/etc"'),
+        TMP.replace(b'"tmpfs"', b'"tmpfs", "type": "bind", "source": "/"'),
+        TMP.replace(b"}}}", b'}, "mounts": [{"Type": "bind", "Source": "/", "Target": "/x"}]}}'),
+        b'{"TaskTemplate": {"ContainerSpec": {"Privileges": {"NoNewPrivileges": false}}}}',
+        b'{"TaskTemplate": {"ContainerSpec": {"Privileges": {"NoNewPrivileges": true, "AppArmor": {"Mode": "x"}}}}}',
         b" " * 130_000,
     ],
-    ids=["mounts", "another case", "escaped", "privileges", "plug-in", "too large"],
+    ids=[
+        *("mounts", "another case", "escaped", "privileges", "plug-in", "a second mount", "a file", "another place"),
+        *("twice a type", "twice mounts", "new privileges", "another profile", "too large"),
+    ],
 )
 @pytest.mark.parametrize("path", ["create", "abc/update"])
 def test_a_powerful_service_is_refused(proxy: str, recorder: Recorder, path: str, body: bytes) -> None:
