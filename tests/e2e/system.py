@@ -247,11 +247,11 @@ class Host:
         out, err = process.communicate(timeout=240)
         return process.returncode, out + err
 
-    def registry(self) -> str:
-        """Return the revision that is published: a hash of the registry's content."""
+    def registry(self) -> dict[str, str]:
+        """Return where each group is published; its revision has the installation's id in it, another each time."""
         out, err = self.start("status", "-o", "json").communicate(timeout=60)
         assert out, err
-        return str(json.loads(out)["registry"])
+        return {item["group"]: item["url"] for item in json.loads(out)["items"] if item["url"]}
 
 
 class Client:

@@ -194,7 +194,7 @@ def kill_after_writes(host: Host, count: int) -> None:
     process.communicate()
 
 
-def end_state(system: System, host: Host) -> tuple[set[str], set[str], str]:
+def end_state(system: System, host: Host) -> tuple[set[str], set[str], dict[str, str]]:
     """Return everything that a convergence makes, in which nothing is left to do."""
     code, said = host.run("plan", "--detailed-exitcode")
     assert code == 0, said

@@ -96,7 +96,8 @@ def test_without_a_quorum_everything_waits(site: Site) -> None:
         machine.open_control_port()
     operator.wait_until_in_sync(len(site.groups), back)
     good = operator.cycles_until_a_write(back)
-    assert len(good) >= PRUNE_READS - 1, "the removal begins in the cycle of the last of these reads"
+    first = next((line for line in operator.lines()[back:] if "action" in line), None)
+    assert len(good) >= PRUNE_READS - 1, f"the removal begins in the cycle of the last of these reads, not: {first}"
     before.without(gone).assert_kept(site.inventory())
     for follower in followers:
         if follower.group != gone:
