@@ -65,6 +65,7 @@ class Served:
         self.server = DevServer(self._config)
         self._runner, self.port = self._call(lambda: start(self.server))
         self.url = f"http://127.0.0.1:{self.port}"
+        self.assigned: set[str] = set()
         self.http = httpx.Client(base_url=self.url, timeout=_PATIENCE, trust_env=False)
         if "ENRICHED_ASSETS_STREAM" not in self.server.catalog.sources:
             self.sql(*UPSTREAM)
@@ -79,8 +80,15 @@ class Served:
 
     def assign(self, groups: Mapping[str, str | None]) -> None:
         """Map assets to groups; None takes an asset out of the map."""
+        self.assigned |= groups.keys()
         for asset, group in groups.items():
             value = None if group is None else {"uns_id": asset, "uns_levels": {"workcenter": group}}
+            self.http.post("/dev/produce", json={"topic": MAP_TOPIC, "key": asset, "value": value}).raise_for_status()
+
+    def relabel(self, level: str) -> None:
+        """Give every asset a value at ``level`` alone."""
+        for asset in sorted(self.assigned):
+            value = {"uns_id": asset, "uns_levels": {level: "x"}}
             self.http.post("/dev/produce", json={"topic": MAP_TOPIC, "key": asset, "value": value}).raise_for_status()
 
     def switch(self, **faults: Any) -> None:

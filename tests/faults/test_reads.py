@@ -147,17 +147,28 @@ def test_a_list_of_another_shape_is_no_empty_list(settled: Plant, schema: tuple[
         assert type(failed(settled, site.url)) is KsqlWrongShape
 
 
-@pytest.mark.parametrize("empty", ["header only", "every row without the level"])
-def test_a_complete_and_empty_map_is_refused(settled: Plant, empty: str) -> None:
-    """T13: a whole, well-formed answer without a group: no write for as long as it lasts, and exit code 4."""
-    reply = members(header()) if empty == "header only" else members(header(), row("a0", None), row("a1", None))
+def test_a_complete_and_empty_map_is_refused(settled: Plant) -> None:
+    """T13: a whole, well-formed answer without a row: no write for as long as it lasts, and exit code 4."""
     before = settled.writes
-    with front(settled.ksqldb, {"pull": reply}) as site:
+    with front(settled.ksqldb, {"pull": members(header())}) as site:
         operator = settled.operator(site.url)
         for outcome in settled.run(operator, 8):
             assert outcome.result == "refused"
             assert "names no group" in outcome.sentence
         code, _ = converge(operator, 100, sleep=lambda _: None)
+    assert code is Exit.REFUSED
+    assert settled.writes == before
+
+
+def test_a_map_without_our_level_is_refused(settled: Plant) -> None:
+    """T13: every row is there, and none has the level: likewise, and the levels that there are are named."""
+    before = settled.writes
+    settled.ksqldb.relabel("area")
+    operator = settled.operator()
+    for outcome in settled.run(operator, 8):
+        assert outcome.result == "refused"
+        assert "no asset has level 'workcenter'; levels seen: area" in outcome.sentence
+    code, _ = converge(operator, 100, sleep=lambda _: None)
     assert code is Exit.REFUSED
     assert settled.writes == before
 
