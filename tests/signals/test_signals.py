@@ -23,7 +23,7 @@ from tests.ports import free_port
 from tests.signals.file_platform import FilePlatform
 
 ROOT = Path(__file__).parents[2]
-_PATIENCE = 60.0
+_PATIENCE = 110.0
 #: Number of a call at which something has been written.
 _LATE = 9
 TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
@@ -112,7 +112,8 @@ def _signalled(plant: Plant, name: str, arguments: tuple[str, ...], at: int, num
     return plant.run(name, *arguments, SIGNAL_AT=str(at), SIGNAL=str(int(number)))
 
 
-ONCE, TEARDOWN = ("--once", "--timeout", "30"), ("teardown", "--yes")
+pytestmark = pytest.mark.timeout(400)
+ONCE, TEARDOWN = ("--once", "--timeout", "110"), ("teardown", "--yes")
 
 
 @pytest.mark.parametrize("arguments", [ONCE, TEARDOWN], ids=["once", "teardown"])
@@ -132,7 +133,7 @@ def test_a_command_that_a_signal_ends_holds_nothing_afterwards(plant: Plant, arg
             code, said = plant.run(name, *arguments)
             assert (code, plant.nothing_is_held(name)) == (0, True), said
 
-    with ThreadPoolExecutor(3) as several:
+    with ThreadPoolExecutor(2) as several:
         list(several.map(ended, (1, 2, 4, _LATE)))
 
 
@@ -184,7 +185,7 @@ def test_the_loop_ends_in_order(plant: Plant) -> None:
         assert "operator stopped" in said
         assert plant.nothing_is_held(name)
 
-    with ThreadPoolExecutor(3) as several:
+    with ThreadPoolExecutor(2) as several:
         list(several.map(ended, (1, 4, 15)))
 
 
