@@ -160,17 +160,18 @@ def test_a_complete_and_empty_map_is_refused(settled: Plant) -> None:
     assert settled.writes == before
 
 
-def test_a_map_without_our_level_is_refused(settled: Plant) -> None:
+def test_a_map_without_our_level_is_refused() -> None:
     """T13: every row is there, and none has the level: likewise, and the levels that there are are named."""
-    before = settled.writes
-    settled.ksqldb.relabel("area")
-    operator = settled.operator()
-    for outcome in settled.run(operator, 8):
-        assert outcome.result == "refused"
-        assert "no asset has level 'workcenter'; levels seen: area" in outcome.sentence
-    code, _ = converge(operator, 100, sleep=lambda _: None)
-    assert code is Exit.REFUSED
-    assert settled.writes == before
+    with plant(GROUPS) as made:
+        before = made.writes
+        made.ksqldb.relabel("area")
+        operator = made.operator()
+        for outcome in made.run(operator, 8):
+            assert outcome.result == "refused"
+            assert "no asset has level 'workcenter'; levels seen: area" in outcome.sentence
+        code, _ = converge(operator, 100, sleep=lambda _: None)
+        assert code is Exit.REFUSED
+        assert made.writes == before
 
 
 @pytest.mark.parametrize(
