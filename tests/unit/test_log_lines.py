@@ -136,6 +136,18 @@ def test_equal_lines_appear_once_an_interval() -> None:
     assert log.lines[2:] == ["refused A1 1000"]
 
 
+def test_lines_that_differ_in_an_objects_address_or_a_time_are_equal() -> None:
+    """The event loop names its handles so; clients' addresses and names make a difference."""
+    log = _Log()
+    for number in range(100):
+        said = f"Exception in callback <Handle at 0x7f{number:x}>, when={12470.566708 + number:f}"
+        log.error(said)
+    assert len(log.lines) == 1
+    for client in ("10.0.0.123", "10.0.0.124"):
+        log.error("Error handling request from %s", client)
+    assert len(log.lines) == 3
+
+
 def test_one_place_cannot_fill_a_disk_with_different_lines() -> None:
     """Text that clients choose makes lines differ: a place writes so many of them, and goes on after the interval."""
     log = _Log()
