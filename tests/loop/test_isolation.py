@@ -119,6 +119,8 @@ REPORTS: list[tuple[str, Callable[[Controller], None]]] = [
     ("metrics of a write", lambda controller: setattr(controller.metrics, "applied", _raises)),
     ("metrics of the registry", lambda controller: setattr(controller.metrics, "registry", _raises)),
     ("metrics of the cycle", lambda controller: setattr(controller.metrics.last_success, "set", _raises)),
+    ("metrics of the duration", lambda controller: setattr(controller.metrics.seconds, "observe", _raises)),
+    ("metrics of the pause", lambda controller: setattr(controller.metrics.paused, "set", _raises)),
     ("transitions", lambda controller: setattr(controller._changes, "tell", _raises)),
 ]
 
@@ -133,6 +135,38 @@ def test_what_only_reports_holds_nothing_up(stage: Stage, what: str, breaks: Cal
     assert len(stage.ksqldb.statements) == 4
     assert counted(controller, Part.REPORT) > 0
     assert controller.backoff.failures == {}
+
+
+class _Broken:
+    """Whatever is asked of it raises."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        """Return what raises."""
+        return _raises
+
+
+def test_neither_the_log_nor_any_metric_is_needed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them raise at once, through failed reads and writes, a collapse and a removal: the work is done."""
+    stage.ksqldb.assets |= {f"x{number}": f"x{number}" for number in range(6)}
+    monkeypatch.setattr("reconciler.controller.log", _Broken())
+    controller = stage.controller()
+    for name, value in vars(controller.metrics).items():
+        if hasattr(value, "collect"):
+            setattr(controller.metrics, name, _Broken())
+    stage.platform.fault = unreachable("create_service")
+    run(stage, controller, 2)
+    stage.platform.fault = lambda _call: None
+    stage.ksqldb.fault = unreachable("members")
+    run(stage, controller, 2)
+    stage.ksqldb.fault = lambda _call: None
+    run(stage, controller, 12)
+    assert {"Aaa", "Paint", "Weld"} <= services(stage)
+    stage.ksqldb.assets |= {f"y{number}": "Paint" for number in range(20)}
+    run(stage, controller, 2)
+    stage.ksqldb.assets = {asset: group for asset, group in stage.ksqldb.assets.items() if asset[0] not in "yW"}
+    stage.ksqldb.assets["N"] = "New"
+    run(stage, controller, 80)
+    assert services(stage) == {"Aaa", "New", "Paint", *(f"x{number}" for number in range(6))}
 
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), KsqlBadStatement("no such column")])
