@@ -186,7 +186,9 @@ class Controller:
         if not isinstance(error, ReconcilerError):
             self.bug(Part.OWNERSHIP, error)
         with self._isolated(Part.REPORT):
-            log.warning("ownership of a stream is unknown, deletions are suspended", stream=name, error=described(error))
+            log.warning(
+                "ownership of a stream is unknown, deletions are suspended", stream=name, error=described(error)
+            )
 
     def _cycle(self) -> Outcome:
         self.authority.begin()

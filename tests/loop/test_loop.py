@@ -196,3 +196,17 @@ def test_a_port_that_is_taken_is_a_clear_error(running: Running) -> None:
     second = Server(running.loop, running.board, running.server.port, host="127.0.0.1")
     with pytest.raises(ConfigurationError, match="RECONCILER_PORT"):
         second.start()
+
+
+def test_a_server_that_cannot_begin_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it fails with: the program ends with a reason, and does not wait for ever."""
+
+    async def broken(_: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("reconciler.server.GuardedAppRunner.setup", broken)
+    stage = Stage()
+    loop = Loop(stage.controller(), 1.0)
+    server = Server(loop, Board(), 0, host="127.0.0.1", registry=CollectorRegistry())
+    with pytest.raises(ConfigurationError, match=r"RECONCILER_PORT=0 .*RuntimeError: boom"):
+        server.start()
