@@ -302,9 +302,7 @@ class Settings(BaseSettings):
         if not content:
             raise ValueError("the file is empty")
         if not content.isprintable():
-            raise ValueError(
-                "more than one line, or characters that cannot be printed (a byte order mark?) are not allowed"
-            )
+            raise ValueError("it has several lines, or characters that cannot be printed (a byte order mark?)")
         return value
 
     @model_validator(mode="after")

@@ -125,7 +125,7 @@ def test_a_secret_comes_from_a_file_and_is_not_shown(monkeypatch: pytest.MonkeyP
 def test_a_file_holds_what_its_variable_may(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, content: str
 ) -> None:
-    """What the variable itself may not have in it, a file may not either; the file's name is said, not what it holds."""
+    """What the variable itself may not have in it, a file may not either; what it holds is not said."""
     (tmp_path / "user").write_text("ali\r\n")
     monkeypatch.setenv("KSQLDB_USERNAME_FILE", str(tmp_path / "user"))
     (tmp_path / "odd").write_text(content)
@@ -141,7 +141,7 @@ def test_a_users_name_in_a_file_has_no_colon(monkeypatch: pytest.MonkeyPatch, tm
     """As in the variable: the server would take what follows for the password."""
     (tmp_path / "user").write_text("ali:sesame\n")
     monkeypatch.setenv("KSQLDB_USERNAME_FILE", str(tmp_path / "user"))
-    with pytest.raises(ConfigurationError, match="KSQLDB_USERNAME_FILE: .* no : in a user's name") as refused:
+    with pytest.raises(ConfigurationError, match=r"KSQLDB_USERNAME_FILE: .* no : in a user's name") as refused:
         load()
     assert "sesame" not in str(refused.value)
 
@@ -150,7 +150,7 @@ def test_a_users_name_in_a_file_has_no_colon(monkeypatch: pytest.MonkeyPatch, tm
 def test_a_directory_that_cannot_be_looked_at_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line that names the variable, whatever the file system says of the path."""
     monkeypatch.setenv("REGISTRY_DIR", "/" + "x" * 5000)
-    with pytest.raises(ConfigurationError, match="REGISTRY_DIR=.*File name too long"):
+    with pytest.raises(ConfigurationError, match=r"REGISTRY_DIR=.*File name too long"):
         load()
 
 
