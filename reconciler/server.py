@@ -224,7 +224,10 @@ class Server:
     async def _group(self, request: web.Request) -> web.Response:
         """Say everything about one group, from memory; a name may have any characters, percent-encoded."""
         raw, known = request.raw_path.partition("?")[0].split("/groups/", 1)[1], known_by(self._loop)
-        group = unquote(raw, errors="surrogatepass")
+        try:
+            group = unquote(raw, errors="surrogatepass")
+        except UnicodeDecodeError:  # no text, so no group's name
+            group = unquote(raw)
         owner = self._loop.controller.world.settings.reconciler_owner
         if known is None:
             return self._not_yet()
