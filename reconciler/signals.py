@@ -119,7 +119,8 @@ class Signals:
             self._asked.set()
         if held is None:
             os._exit(self.code)  # nothing is held, so nothing has to run
-        held.on_ask()
+        with contextlib.suppress(Exception):  # it only cuts short: what follows must not depend on it
+            held.on_ask()
         if not held.ended.wait(held.grace):
             _beside(held.give_back)
             held.given.wait(_LAST)

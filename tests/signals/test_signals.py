@@ -203,6 +203,20 @@ def test_a_signal_is_heeded_where_no_thread_is_to_be_had(monkeypatch: pytest.Mon
     assert heeded == [TERM]
 
 
+def test_a_failure_to_cut_short_leaves_the_end_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is held is given back when its time is over, and the process ends with the signal's code."""
+    said: list[object] = []
+    monkeypatch.setattr(os, "_exit", said.append)
+
+    def broken() -> None:
+        raise RuntimeError("boom")
+
+    mine = signals.Signals()
+    with mine.orderly(lambda: said.append("given back"), on_ask=broken, grace=0.0):
+        mine.tell(TERM)
+    assert said == ["given back", 128 + TERM]
+
+
 def test_the_loop_ends_in_order(plant: Plant) -> None:
     """At many moments from its first cycle on: exit code 0, the lease is free, and its log says that it has ended."""
 

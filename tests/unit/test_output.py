@@ -53,6 +53,11 @@ def test_a_disk_that_is_full_is_said(tmp_path: Path) -> None:
     assert done.stderr.splitlines() == ["reconciler: the output cannot be written: No space left on device", "1"]
 
 
+def test_a_lost_log_does_not_change_the_exit_code(tmp_path: Path) -> None:
+    """What standard error does not take is dropped; the exit code is of what was done."""
+    assert shell("reconciler plan 2>/dev/full", tmp_path).stderr == "1\n"
+
+
 def test_closed_outputs_are_no_error(tmp_path: Path) -> None:
     """As under a supervisor that gives none."""
     assert shell("reconciler settings >&- 2>/dev/null", tmp_path).stderr == "0\n"
