@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from reconciler import __version__, logs
 from reconciler.commands import interface, migrate, pause, run, runserver, show, teardown, why
@@ -34,6 +35,8 @@ _DEFAULTS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    if sys.stdin is None:  # closed by who started us: nobody answers a question
+        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - for the whole process
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by who started us
@@ -47,14 +50,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with writing():
                 sys.stdout.flush()
     except OutputFailed as failed:
-        # What is still buffered would fail again at the interpreter's end, with a traceback.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop(sys.stdout)
         if failed.nobody_reads:
             return 128 + signal.SIGPIPE
         complain(str(failed))
         return Exit.ERROR
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    finally:
+        try:
+            sys.stderr.flush()
+        except OSError:
+            _drop(sys.stderr)
+
+
+def _drop(stream: TextIO) -> None:
+    """Drop what a stream has not taken: at the interpreter's end that would fail again, with exit code 120."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _run(options: argparse.Namespace) -> int:

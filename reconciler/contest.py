@@ -1,8 +1,9 @@
 """Objects that another writer changes as often as we change them back: they are left alone for a while. Pure.
 
-Two installations that re-create each other's stream, or a pipeline that scales our service, would be answered several
-times a second without end. Only writes that succeed count, and only those of one desired state: settings that a person
-changes, and what we make again after we removed it, are not contested.
+Two installations that re-create each other's stream, or a pipeline that scales our service, or that makes again what we
+remove, would be answered several times a second without end. Only writes that succeed count, and only those of one
+desired state, of which "removed" is one: settings that a person changes, and what we make again after we removed it,
+are not contested.
 """
 
 from __future__ import annotations
@@ -65,10 +66,6 @@ class Contest:
         recent = {key: one for key, one in self.written.items() if now - one.times[-1] < WINDOW}
         held = {key: one for key, one in self.held.items() if now < one.until}
         key, desired = action.key, _desired(action)
-        if action.effect is Effect.REMOVE:
-            recent.pop(key, None)
-            held.pop(key, None)
-            return Contest(recent, held)
         before = recent.get(key)
         times = before.times if before is not None and before.desired == desired else ()
         times = (*(time for time in times if now - time < WINDOW), now)
@@ -77,18 +74,17 @@ class Contest:
         else:
             until = wall.astimezone(UTC) + timedelta(seconds=HOLD)
             text = (
-                f"contested: another writer {_undoing(action, wall)}; written {len(times)} times within "
+                f"contested: another writer {_undoing(action, wall)}; "
+                f"{'removed' if action.effect is Effect.REMOVE else 'written'} {len(times)} times within "
                 f"{WINDOW / 60:.0f} minutes, not again before {until:%H:%M:%S} UTC: end the other writer"
             )
             held[key] = Held(desired, now + HOLD, text)
         return Contest({**recent, key: Written(desired, times[-TIMES - 1 :])}, held)
 
     def waits(self, action: Action, now: float) -> bool:
-        """Whether ``action`` must not be done yet; removals and another desired state are not held."""
+        """Whether ``action`` must not be done yet; one for another desired state is not held."""
         held = self.held.get(action.key)
-        if held is None or action.effect is Effect.REMOVE:
-            return False
-        return now < held.until and held.desired == _desired(action)
+        return held is not None and now < held.until and held.desired == _desired(action)
 
     def texts(self, now: float) -> Mapping[str, str]:
         """Why each contested object is not written, by the action's key."""
@@ -97,6 +93,8 @@ class Contest:
 
 def _desired(action: Action) -> object:
     """Return what the object should be; a stream's definition is one and the same for the life of an operator."""
+    if action.effect is Effect.REMOVE:
+        return Effect.REMOVE
     match action:
         case CreateService() | UpdateService():
             return action.spec
@@ -117,6 +115,8 @@ def _undoing(action: Action, wall: datetime) -> str:
             does = f"pauses its query (seen at {_time(wall)})"
         case PublishRegistry():
             does = f"replaces it (seen at {_time(wall)})"
+        case _ if action.effect is Effect.REMOVE:
+            does = f"makes it again (seen at {_time(wall)})"
         case _:
             does = f"removes it (seen at {_time(wall)})"
     return does

@@ -143,12 +143,14 @@ class Controller:
     def cycle(self) -> Outcome:
         """Look at everything, decide, act (unless paused, or another operator does), and say so in one sentence."""
         self._bugs.clear()
-        with bound_contextvars(reconcile_id=uuid.uuid4().hex[:8]), self.metrics.seconds.time():
+        started = time.perf_counter()
+        with bound_contextvars(reconcile_id=uuid.uuid4().hex[:8]):
             try:
                 outcome = self._cycle()
             except ReconcilerError as error:
                 self.memory = self.memory.distrust()
-                self.metrics.read_failed(error)
+                with self._isolated(Part.REPORT):
+                    self.metrics.read_failed(error)
                 said = explained(error, self.world.settings)
                 outcome = Outcome(CycleResult.READ_ERROR, f"nothing changed, a read failed: {said}", error=error)
             except Exception as error:  # noqa: BLE001 - the next cycle starts from full reads again
@@ -158,6 +160,8 @@ class Controller:
             outcome = outcome.with_bugs(self._bugs)
             with self._isolated(Part.REPORT):
                 self._record(outcome)
+            with self._isolated(Part.REPORT):
+                self.metrics.seconds.observe(time.perf_counter() - started)
             return outcome
 
     def bug(self, part: Part, error: Exception, key: str = "") -> None:
@@ -165,8 +169,9 @@ class Controller:
         self._bugs.append(f"{key or part}: {type(error).__name__}: {error}")
         if key:
             self.backoff = self.backoff.failed(key, error, self.clocks.monotonic())
-        self.metrics.bugs.labels(part).inc()
-        with suppress(Exception):  # the log itself may be what fails
+        with suppress(Exception):  # what reports it may itself be what fails
+            self.metrics.bugs.labels(part).inc()
+        with suppress(Exception):
             log.error("bug", part=part.value, object=key or None, error=str(error), exc_info=error)
 
     @contextmanager
@@ -180,7 +185,10 @@ class Controller:
     def _unanswered(self, name: str, error: Exception) -> None:
         if not isinstance(error, ReconcilerError):
             self.bug(Part.OWNERSHIP, error)
-        log.warning("ownership of a stream is unknown, deletions are suspended", stream=name, error=described(error))
+        with self._isolated(Part.REPORT):
+            log.warning(
+                "ownership of a stream is unknown, deletions are suspended", stream=name, error=described(error)
+            )
 
     def _cycle(self) -> Outcome:
         self.authority.begin()
@@ -230,7 +238,8 @@ class Controller:
         with self._isolated(Part.REPORT):
             self._show(platform)
         self.pause = latest(self.pause, platform.records)
-        self.metrics.paused.set(self.pause is not None and self.pause.active(self.clocks.wall()))
+        with self._isolated(Part.REPORT):
+            self.metrics.paused.set(self.pause is not None and self.pause.active(self.clocks.wall()))
         failures = self.world.ksqldb.failures
         resync = self._resync_is_due()
         source, membership = look_at_source(
@@ -248,7 +257,8 @@ class Controller:
         seen = self._survey(Observed(source, platform, membership), self.world.topology, self.world.settings)
         now = self.clocks.monotonic()
         settings = self.world.settings
-        self._note_collapse(seen)
+        with self._isolated(Part.REPORT):
+            self._note_collapse(seen)
         self.memory = guards.remember(self.memory, seen, self.world.topology, settings, now)
         self.memory = guards.approve(self.memory, seen, self.overrides)
         verdict = guards.judge(self.memory, seen, settings, self.overrides, now)
@@ -282,10 +292,11 @@ class Controller:
         before, self.memory = self.memory, guards.confirm(self.memory, seen, groups, direct, doubt)
         kept = sorted(before.missing.keys() - self.memory.missing.keys())
         if kept:
-            self.metrics.blocked.labels(BlockReason.QUESTION).inc(len(kept))
-            log.warning(
-                "groups are kept by the last question", groups=kept, reason=self.memory.doubt or "they have members"
-            )
+            with self._isolated(Part.REPORT):
+                self.metrics.blocked.labels(BlockReason.QUESTION).inc(len(kept))
+                log.warning(
+                    "groups are kept by the last question", groups=kept, reason=self.memory.doubt or "they have members"
+                )
 
     def _not_running(self, queries: tuple[QueryInfo, ...]) -> str:
         """Say which query that groups depend on does not run on every ksqlDB server."""
@@ -302,10 +313,10 @@ class Controller:
         if not guards.has_collapsed(before, now, self.world.settings):
             self._collapsed = False
             return
+        news, self._collapsed = not self._collapsed, True
         self.metrics.blocked.labels(BlockReason.COLLAPSE).inc()
-        if not self._collapsed:
+        if news:
             log.warning("the map lost many assets at once, absences are counted again", before=before, now=now)
-        self._collapsed = True
 
     def _resync_is_due(self) -> bool:
         """Whether this look lists the topics too, which no other read tells: every `RESYNC_INTERVAL`."""
@@ -325,8 +336,9 @@ class Controller:
             offset = self._asked(self.world.ksqldb.offset_reset) if begins else None
             facts = self._facts(seen, most, offset or "")
             plan = self._make_plan(seen, verdict, facts)
-            for note in offset_note(plan.actions, facts):
-                log.warning(note)
+            with self._isolated(Part.REPORT):
+                for note in offset_note(plan.actions, facts):
+                    log.warning(note)
         if self.pause is not None and self.pause.active(self.clocks.wall()):
             self._standing = {}  # what may not be written cannot get on
             return replace(plan, notes=(*plan.notes, self.pause.text))

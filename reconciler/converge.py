@@ -83,6 +83,7 @@ def _end(outcome: Outcome, *, prune: bool) -> Exit | None:
     if (
         plan.actions
         or plan.unknown
+        or plan.left_out
         or conditions & waits
         or any(refusal.guard == "health" for refusal in plan.refusals)
     ):

@@ -226,7 +226,11 @@ class FlowWatch:
             return
         self._due = now + self.interval
         self._busy.set()
-        self.start(lambda: self._run(seen))
+        try:
+            self.start(lambda: self._run(seen))
+        except BaseException:  # no thread is to be had: it has not begun
+            self._busy.clear()
+            raise
 
     def silent(self) -> Mapping[str, str]:
         """Return why streams are silent, by group; that of the shared stream by ""."""

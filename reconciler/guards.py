@@ -171,7 +171,7 @@ def _still(before: Mapping[str, Absence], missing: Collection[str]) -> Mapping[s
 
 def judge(memory: Memory, survey: Survey, settings: Settings, overrides: Overrides, now: float) -> Verdict:
     """Decide what may be done about what `remember` has counted."""
-    stops = _stops(survey, overrides)
+    stops = _stops(survey, settings, overrides)
     trouble = survey.observed.source.trouble
     refusals = [*stops]
     if trouble:
@@ -179,7 +179,9 @@ def judge(memory: Memory, survey: Survey, settings: Settings, overrides: Overrid
     elif survey.observed.source.degraded:
         why = survey.observed.source.degraded
         refusals.append(Refusal(Guard.HEALTH, f"ksqlDB is degraded: {why}; no removals until it runs on every server"))
-    over = "" if survey.observed.membership.unknown_level else _over_budget(memory, survey, settings)
+    # Behind a wrong address, or at a level that is misspelt, nothing is missing that a person should say yes to.
+    elsewhere = any(stop.guard in (Guard.IDENTITY, Guard.LEVEL) for stop in stops)
+    over = "" if elsewhere else _over_budget(memory, survey, settings)
     approval = approval_id(survey) if over else ""
     if over:
         refusals.append(Refusal(Guard.BUDGET, f"{over}; approve exactly this with --approve {approval}"))
@@ -254,11 +256,11 @@ def another_cluster(published: Published | None, now: Identity) -> str:
     return f"another cluster answers: kafka {now.kafka}, ksqlDB {now.ksqldb} instead of {was.kafka}, {was.ksqldb}"
 
 
-def _stops(survey: Survey, overrides: Overrides) -> tuple[Refusal, ...]:
+def _stops(survey: Survey, settings: Settings, overrides: Overrides) -> tuple[Refusal, ...]:
     refusals = []
     other = another_cluster(survey.published, survey.identity)
     if other and not overrides.accept_identity:
-        text = f"{other}; if that is meant, run once with --accept-identity"
+        text = f"{other}; correct KSQLDB_URL, or if that is meant, run once with --accept-identity"
         refusals.append(Refusal(Guard.IDENTITY, text, stops=True))
     membership = survey.observed.membership
     if membership.unknown_level:  # a misspelt name, which no option may turn into the removal of all groups
@@ -268,8 +270,8 @@ def _stops(survey: Survey, overrides: Overrides) -> tuple[Refusal, ...]:
         refusals.append(
             Refusal(
                 Guard.EMPTY,
-                f"the UNS map names no group ({empty}): nothing is changed; if no group is wanted any more, run "
-                "--once --allow-empty",
+                f"the UNS map names no group ({empty}): nothing is changed; correct KSQLDB_UNS_MAP="
+                f"{settings.ksqldb_uns_map}, or if no group is wanted any more, run --once --allow-empty",
                 stops=True,
             )
         )

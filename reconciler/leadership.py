@@ -249,7 +249,7 @@ class Leadership:
 
     def _wrote(self, lease: Lease, sent: float) -> None:
         before = self.lease
-        self._sight = Sight(lease, sent)
+        self._sight = Sight(lease, sent, term=max(self._sight.term, lease.term))
         if lease.holder != self.me.name:
             if before.holder == self.me.name:
                 log.info("lease given up", to=lease.wanted or "whoever is next", paused=self._paused)

@@ -25,6 +25,8 @@ WRITE_PART = 2 / 3
 BEATS = 5
 #: Longest duration that a record is believed to have, in seconds: nonsense in it must not keep everybody out for ever.
 LONGEST = 600.0
+#: The largest number that is read back; only nonsense in a record comes near it.
+_LAST_TERM = 10**15 - 1
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?")
 
 
@@ -98,18 +100,24 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Sight:
-    """What one process has seen: the record, and since when (its own seconds) holder and beat are what they are."""
+    """What one process has seen: the record, and since when (its own seconds) holder and beat are what they are.
+
+    ``term`` is the highest that it has ever seen, for one that goes on from a record that was spoilt or removed: with
+    the same term again, whoever has not looked meanwhile would see no sign of life in it.
+    """
 
     lease: Lease | None = None
     since: float = 0.0
     longest: float = 0.0
+    term: int = 0
 
     def of(self, lease: Lease | None, now: float) -> Sight:
         """See the record now; of the durations that it has had since the last beat the longest counts."""
         seconds = lease.seconds if lease is not None else 0.0
+        term = max(self.term, lease.term if lease is not None else 0)
         if self.lease is not None and lease is not None and _life(lease) == _life(self.lease):
-            return Sight(lease, self.since, max(seconds, self.lease.seconds, self.longest))
-        return Sight(lease, now, seconds)
+            return Sight(lease, self.since, max(seconds, self.lease.seconds, self.longest), term)
+        return Sight(lease, now, seconds, term)
 
     def stale(self, now: float, at_least: float = 0.0) -> bool:
         """Whether whoever should change the record has not done so for its whole duration.
@@ -146,11 +154,13 @@ def next_lease(me: Candidate, sight: Sight, now: float, *, paused: bool, writing
         )
     if paused:
         return None
+    seen = max(sight.term, lease.term if lease is not None else 0)
+    term = seen + 1 if seen < _LAST_TERM else 1
     if lease is None:
-        return Lease(me.name, 1, 0, me.seconds)
+        return Lease(me.name, term, 0, me.seconds)
     free = lease.holder == "" and lease.wanted in ("", me.name)
     if free or sight.stale(now, me.seconds):
-        return Lease(me.name, lease.term + 1, 0, me.seconds)
+        return Lease(me.name, term, 0, me.seconds)
     if me.insists and not lease.wanted:
         return replace(lease, wanted=me.name)
     return None

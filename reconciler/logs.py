@@ -48,6 +48,8 @@ def configure(level: LogLevel) -> None:
         )
     )
     handler.addFilter(RepeatedLines(REPEATED_AFTER, PER_PLACE))
+    refused = RepeatedLines()  # what clients get wrong, each with a traceback, in words of theirs
+    handler.addFilter(lambda record: record.name != "aiohttp.server" or refused.filter(record))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.value.upper())

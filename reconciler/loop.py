@@ -82,6 +82,7 @@ class Loop:
             except Exception as error:  # noqa: BLE001 - the operator must go on; what reports it can fail, too
                 with suppress(Exception):
                     self.controller.bug(Part.LOOP, error)
+                self._stopped.wait(self.pace.gap)  # however many events come
                 self._wake.wait(min(self.interval, self.pace.dead_after / 2))
                 self._wake.clear()
 

@@ -101,7 +101,7 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
         *shared_now.actions,
         *_all(steps),
         *state_api.actions,
-        *publish(survey, registry),
+        *parts.part("registry's publication", lambda: publish(survey, registry), []),
         *routing.actions,
         *_all(leaving),
         *parts.part("earlier shared streams", lambda: old_shared(survey, facts, shared, _all(steps)), []),
@@ -115,6 +115,7 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
     kept = kept if stopped else (*_record(kept, facts.claim), *kept)
     items = [_held(step, kept, facts.settings) for step in (*steps, *leaving)]
     items.sort(key=lambda item: item.group or "")
+    notes = parts.part("notes", lambda: _notes(survey, kept, (state_api, routing, shared_now), facts), ())
     before = published.groups if published else {}
     after = registry.groups if registry else before
     return Plan(
@@ -133,16 +134,22 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
         notes=(
             *(f"{name}: {why}" for name, why in survey.unreadable.items()),
             *(f"{key}: {error}" for key, error in parts.left_out.items()),
-            *_failures_of_all(kept, (state_api, routing, shared_now), facts),
-            *left_alone(survey, facts.settings),
-            *_unknown_owners(survey.observed.source.unasked),
-            *of_other_installations(survey, facts.settings),
-            *kept_for_readers(survey),
-            *offset_note(kept, facts),
+            *notes,
         ),
         unknown=len(survey.observed.source.unasked),
         bugs=tuple(parts.bugs),
         left_out=frozenset(parts.left_out),
+    )
+
+
+def _notes(survey: Survey, kept: Collection[Action], steps: Iterable[Step], facts: Facts) -> tuple[str, ...]:
+    return (
+        *_failures_of_all(kept, steps, facts),
+        *left_alone(survey, facts.settings),
+        *_unknown_owners(survey.observed.source.unasked),
+        *of_other_installations(survey, facts.settings),
+        *kept_for_readers(survey),
+        *offset_note(kept, facts),
     )
 
 

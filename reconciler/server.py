@@ -19,6 +19,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import REGISTRY
 
+from reconciler.backoff import described
 from reconciler.connections import ConnectionGuard, Ending, GuardedAppRunner, Limits, descriptors
 from reconciler.counters import counters
 from reconciler.errors import ConfigurationError, PlatformError
@@ -93,8 +94,8 @@ class Server:
         self._guard = ConnectionGuard(limits or limits_of_process(), _told)
         self._pauses = Pauses(loop.pause)
         self._started = threading.Event()
-        self._error: OSError | None = None
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="server", daemon=True)
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="server", daemon=True)
 
     def start(self) -> None:
         """Open the port.
@@ -105,7 +106,8 @@ class Server:
         self._thread.start()
         self._started.wait()
         if self._error is not None:
-            raise ConfigurationError(f"RECONCILER_PORT={self.port} cannot be opened: {self._error.strerror}")
+            why = getattr(self._error, "strerror", None) or described(self._error)
+            raise ConfigurationError(f"RECONCILER_PORT={self.port} cannot be opened: {why}")
 
     def stop(self) -> None:
         """Close the port and all connections."""
@@ -113,6 +115,16 @@ class Server:
             with contextlib.suppress(RuntimeError):  # the event loop has ended by itself
                 self._events.call_soon_threadsafe(self._done.set)
         self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except Exception as error:
+            if self._started.is_set():
+                log.exception("bug", error=str(error))
+            self._error = error
+        finally:
+            self._started.set()
 
     async def _serve(self) -> None:
         self._events, self._done = asyncio.get_running_loop(), asyncio.Event()
@@ -212,7 +224,10 @@ class Server:
     async def _group(self, request: web.Request) -> web.Response:
         """Say everything about one group, from memory; a name may have any characters, percent-encoded."""
         raw, known = request.raw_path.partition("?")[0].split("/groups/", 1)[1], known_by(self._loop)
-        group = unquote(raw, errors="surrogatepass")
+        try:
+            group = unquote(raw, errors="surrogatepass")
+        except UnicodeDecodeError:  # no text, so no group's name
+            group = unquote(raw)
         owner = self._loop.controller.world.settings.reconciler_owner
         if known is None:
             return self._not_yet()

@@ -277,8 +277,11 @@ class Settings(BaseSettings):
     def _is_absolute(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_absolute():
             raise ValueError("it must begin with /: the engine has another working directory")
-        if value is not None and value.exists() and not value.is_dir():
-            raise ValueError("this is no directory")
+        try:
+            if value is not None and value.exists() and not value.is_dir():
+                raise ValueError("this is no directory")
+        except OSError as error:  # a name that is too long, or a directory above it that may not be entered
+            raise ValueError(error.strerror or "it cannot be read") from error
         return value
 
     @field_validator("ksqldb_ca_file")
@@ -295,8 +298,11 @@ class Settings(BaseSettings):
     @field_validator("ksqldb_username_file", "ksqldb_password_file")
     @classmethod
     def _has_content(cls, value: Path | None) -> Path | None:
-        if value is not None and not _content(value):
+        content = _content(value) if value is not None else "-"
+        if not content:
             raise ValueError("the file is empty")
+        if not content.isprintable():
+            raise ValueError("it has several lines, or characters that cannot be printed (a byte order mark?)")
         return value
 
     @model_validator(mode="after")
@@ -306,6 +312,8 @@ class Settings(BaseSettings):
             if path is not None:
                 if name in self.model_fields_set:
                     raise ValueError(f"{name.upper()} and {name.upper()}_FILE are both set: use one of them")
+                if name == "ksqldb_username" and not re.match(spellings.USERNAME, _content(path)):
+                    raise ValueError(f"{name.upper()}_FILE: HTTP basic authentication knows no : in a user's name")
                 secret = isinstance(getattr(self, name), SecretStr)
                 object.__setattr__(self, name, SecretStr(_content(path)) if secret else _content(path))
         if self.ksqldb_password.get_secret_value() and not self.ksqldb_username:

@@ -119,9 +119,10 @@ class Signals:
             self._asked.set()
         if held is None:
             os._exit(self.code)  # nothing is held, so nothing has to run
-        held.on_ask()
+        with contextlib.suppress(Exception):  # it only cuts short: what follows must not depend on it
+            held.on_ask()
         if not held.ended.wait(held.grace):
-            threading.Thread(target=held.give_back, daemon=True).start()
+            _beside(held.give_back)
             held.given.wait(_LAST)
             os._exit(self.code)
 
@@ -129,7 +130,15 @@ class Signals:
         while True:
             number = os.read(reading, 1)[0]
             if number in ENDING:
-                threading.Thread(target=self.tell, args=(number,), name="ending", daemon=True).start()
+                _beside(self.tell, number)
+
+
+def _beside(do: Callable[..., None], *arguments: int) -> None:
+    """Do it in a thread of its own or, where the system has none left, here."""
+    try:
+        threading.Thread(target=do, args=arguments, name="ending", daemon=True).start()
+    except RuntimeError:
+        do(*arguments)
 
 
 class _Orderly:

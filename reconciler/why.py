@@ -13,7 +13,7 @@ from reconciler.backoff import Backoff
 from reconciler.documents import Document
 from reconciler.guards import Absence, Memory
 from reconciler.ksqldb.advice import statement_advice
-from reconciler.model import Action, Condition, Item, Plan, SourceState, UpdateService
+from reconciler.model import Action, Condition, Guard, Item, Plan, SourceState, UpdateService
 from reconciler.platforms.advice import advice
 from reconciler.platforms.base import LiveService
 from reconciler.render import spoken
@@ -279,7 +279,7 @@ def _next(group: str, item: Item, live: LiveService | None, actions: list[Action
         yield "its query is not listed: if that lasts for several reads, the stream is made anew over its topic"
     yield from _next_source(known.survey.observed.source)
     yield from _next_shared(known)
-    cures = tuple(_cures(item, known))
+    cures = tuple(_cures(item, live, known))
     yield from cures
     if actions and not known.paused:
         who = "the operator that holds the lease" if known.role == "standby" else "the next cycle"
@@ -299,9 +299,13 @@ def _next_shared(known: Known) -> Iterator[str]:
             yield f"{action.key} serves all groups and its write fails; groups that need it wait until that is resolved"
 
 
-def _cures(item: Item, known: Known) -> Iterator[str]:
-    """Say what a person has to do about an error of ksqlDB that no repetition cures."""
+def _cures(item: Item, live: LiveService | None, known: Known) -> Iterator[str]:
+    """Say what a person has to do about an error of ksqlDB, not of the engine, that no repetition cures."""
     settings = known.settings
+    failed = known.backoff.failures.get(f"service {item.names.service}") if item.names is not None else None
+    of_engine = [failed.text if failed is not None else "", live.error if live is not None else ""]
+    if any(text and text in item.detail for text in of_engine):
+        return
     names = {
         "KAFKA_BROKER": settings.kafka_broker,
         "KSQLDB_ASSETS_STREAM": settings.ksqldb_assets_stream,
@@ -336,18 +340,13 @@ def _next_missing(known: Known) -> Iterator[str]:
     if known.settings.reconcile_policy is not Policy.SYNC:
         yield f"it is kept: RECONCILE_POLICY={known.settings.reconcile_policy} removes nothing"
     elif known.plan.approval:
-        options = [*_overrides(known.plan), f"--approve {known.plan.approval}"]
-        yield f"too many groups are missing; if that is meant: `reconciler --once {' '.join(options)}`"
+        empty = any(refusal.guard is Guard.EMPTY for refusal in known.plan.refusals)  # stops everything else
+        options = f"{'--allow-empty ' if empty else ''}--approve {known.plan.approval}"
+        yield f"too many groups are missing; if that is meant: `reconciler --once {options}`"
     elif known.plan.unknown:
         yield from (note for note in known.plan.notes if note.startswith("Ownership of "))
     else:
         yield "it goes after the reads and the grace time; an asset that is mapped to it keeps it"
-
-
-def _overrides(plan: Plan) -> Iterator[str]:
-    """Return the options without which no other does anything: a rule stops all writes."""
-    flags = {"empty": "--allow-empty", "identity": "--accept-identity"}
-    yield from (flags[refusal.guard] for refusal in plan.refusals if refusal.guard in flags)
 
 
 def why_text(answer: WhyDocument) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from reconciler import migrate
-from reconciler.commands.output import command, complain, out, show_status, summary
+from reconciler.commands.output import command, complain, out, show_status, summary, telling, timeout_option
 from reconciler.controller import Controller, World
 from reconciler.converge import Exit, converge
 from reconciler.errors import ConfigurationError, LeaseLost, ReconcilerError
@@ -52,7 +52,7 @@ def add(commands: Any) -> None:
     steps.add_argument("--switch", action="store_true", help=f"give port {PORT} to the new router, and converge")
     steps.add_argument("--back", action="store_true", help="give the port back, or after a teardown the names")
     steps.add_argument("--remove-old", action="store_true", help="remove the old system's services and streams")
-    parser.add_argument("--timeout", type=float, metavar="S", help="seconds to converge in (300)")
+    timeout_option(parser)
     parser.add_argument("-o", "--output", choices=("text", "json"), help="format of what is shown (text)")
 
 
@@ -248,11 +248,12 @@ def _converge(options: argparse.Namespace, operator: Controller) -> int:
 def _tell(done: Iterator[str], *, may_end: bool = False) -> int:
     """Say what is done; ``may_end`` between two parts, where another run finishes it and nothing is taken meanwhile."""
     count = 0
-    for line in done:
-        out(printable(line))
-        count += 1
-        if may_end:
-            SIGNALS.check()
+    with telling() as say:
+        for line in done:
+            say(printable(line))
+            count += 1
+            if may_end:
+                SIGNALS.check()
     return count
 
 

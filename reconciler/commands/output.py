@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +17,9 @@ from reconciler.converge import Exit
 from reconciler.outcome import Outcome
 from reconciler.status_table import status_table
 from reconciler.text import printable, printable_lines
+
+#: Longest time to converge in, in seconds.
+_LONGEST = 7 * 24 * 3600.0
 
 
 class OutputFailed(Exception):
@@ -69,6 +73,26 @@ def adopt_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def timeout_option(parser: argparse.ArgumentParser) -> None:
+    """Give a parser ``--timeout``."""
+    parser.add_argument("--timeout", type=_seconds, metavar="S", help="seconds to converge in (300)")
+
+
+def _seconds(text: str) -> float:
+    """Read a number of seconds that comes to an end.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= _LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!a} is no number of seconds from 0 to {_LONGEST:.0f}")
+    return seconds
+
+
 @contextlib.contextmanager
 def writing() -> Iterator[None]:
     """Write to standard output inside.
@@ -87,6 +111,27 @@ def out(text: str) -> None:
     """Write to standard output, which is for what was asked for and nothing else."""
     with writing():
         print(text)  # noqa: T201 - this is the output
+
+
+@contextlib.contextmanager
+def telling() -> Iterator[Callable[[str], None]]:
+    """Give what says on standard output what was done, inside, where more has to be done whoever listens.
+
+    Raises:
+        OutputFailed: at the end, where something could not be said.
+    """
+    lost: list[OutputFailed] = []
+
+    def say(text: str) -> None:
+        if not lost:
+            try:
+                out(text)
+            except OutputFailed as failed:
+                lost.append(failed)
+
+    yield say
+    if lost:
+        raise lost[0]
 
 
 def complain(text: str) -> None:

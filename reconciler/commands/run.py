@@ -11,7 +11,16 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from reconciler import logs
-from reconciler.commands.output import adopt_option, command, complain, out, output_option, show_status, summary
+from reconciler.commands.output import (
+    adopt_option,
+    command,
+    complain,
+    out,
+    output_option,
+    show_status,
+    summary,
+    timeout_option,
+)
 from reconciler.commands.settings import in_force, misspelt
 from reconciler.controller import Controller, World
 from reconciler.converge import Exit, converge
@@ -48,7 +57,7 @@ def add(commands: Any) -> None:
 
 def once_options(parser: argparse.ArgumentParser) -> None:
     """Give a parser what goes with ``--once``."""
-    parser.add_argument("--timeout", type=float, metavar="S", help="seconds to converge in (300)")
+    timeout_option(parser)
     parser.add_argument("--no-prune", action="store_true", help="leave groups without assets alone")
     parser.add_argument("--allow-empty", action="store_true", help="with --once: a map without groups is meant")
     parser.add_argument("--accept-identity", action="store_true", help="with --once: another Kafka or ksqlDB is meant")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from reconciler.apply import Result
-from reconciler.commands.output import adopt_option, command, complain, out
+from reconciler.commands.output import adopt_option, command, complain, out, telling
 from reconciler.commands.pause import who
 from reconciler.controller import World
 from reconciler.converge import Exit
@@ -58,6 +59,13 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
     if refused is not None:
         return refused
     run = _Run(world, leadership, latest(None, world.platform.records()), build_platform(settings, metrics))
+    with telling() as say:
+        return _removed(run, options, settings, say)
+
+
+def _removed(run: _Run, options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
+    """Remove everything with the lease held, and say how it ended."""
+    world, leadership = run.world, run.leadership
     with SIGNALS.orderly(run.give_back, on_ask=world.ksqldb.stop_waiting):
         run.pause()
         leadership.start()
@@ -73,7 +81,7 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
         ):
             run.results.append(result)
             done = "removed" if result.outcome is WriteResult.OK else "kept"
-            out(f"{done} {printable(result.action.key)}{_reason(result.error)}")
+            say(f"{done} {printable(result.action.key)}{_reason(result.error)}")
             SIGNALS.check()
         results = run.results
         left = options.keep_streams or any(
@@ -112,14 +120,16 @@ class _Run:
     """What a teardown holds while it runs: the lease, and a pause for operators that still run.
 
     Attributes:
+        world: what is removed from.
+        leadership: holds the lease.
         results: of what was removed so far.
     """
 
     def __init__(self, world: World, leadership: Leadership, before: Pause | None, records: Records) -> None:
         """Nothing is held yet; ``records`` is a connection that nothing else uses, for a process that has to end."""
         self.results: list[Result] = []
-        self._world = world
-        self._leadership = leadership
+        self.world = world
+        self.leadership = leadership
         self._before = before
         self._records = records
         self._paused = False
@@ -127,7 +137,7 @@ class _Run:
     def pause(self) -> None:
         """Let operators that run keep still for so long."""
         self._paused = True
-        put(self._world.platform, _longer(self._before))
+        put(self.world.platform, _longer(self._before))
 
     def give_back(self) -> None:
         """Give up the lease; end the pause if nothing was removed, or if a signal ended this in the middle.
@@ -135,7 +145,7 @@ class _Run:
         After a teardown that was ended in the middle, an operator that runs makes all of it again at once: so long as
         the pause lasted, what is half removed would stay so.
         """
-        self._leadership.stop()
+        self.leadership.stop()
         removed = sum(result.outcome is WriteResult.OK for result in self.results)
         if not self._paused or (removed and not SIGNALS.asked):
             return
@@ -154,15 +164,15 @@ class _Run:
         They keep to a pause that they have seen also when its record is gone; one that had not seen it would make
         everything again. All look at least once in a beat.
         """
-        pause = _longer(latest(None, self._world.platform.records()))
-        put(self._world.platform, pause)
-        SIGNALS.sleep(2 * max(settings.lease_seconds, self._leadership.lease.seconds) / BEATS)
-        if not self._leadership.leads:
+        pause = _longer(latest(None, self.world.platform.records()))
+        put(self.world.platform, pause)
+        SIGNALS.sleep(2 * max(settings.lease_seconds, self.leadership.lease.seconds) / BEATS)
+        if not self.leadership.leads:
             complain("the lease was lost on the way: run teardown again")
             return None
-        self._leadership.stop(release=False)
+        self.leadership.stop(release=False)
         self._paused = False  # all of it is done: the records go, and nothing is given back
-        remove_records(self._world.platform, streams_left=streams_left)
+        remove_records(self.world.platform, streams_left=streams_left)
         return pause.until
 
 

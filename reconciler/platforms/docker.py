@@ -199,11 +199,12 @@ class DockerPlatform:
         return any(name.lower().startswith(f"/{self.prefix.lower()}_") for name in row.get("Names") or ())
 
     def _inspected(self, identity: str) -> list[Raw]:
-        """Look at one container; it may have gone since it was listed."""
+        """Look at one container; it may have gone since it was listed, and is ours only if it says so itself."""
         try:
-            return [self._engine.get("/containers/{}/json", identity)]
+            raw = self._engine.get("/containers/{}/json", identity)
         except Gone:
             return []
+        return [raw] if self._owns(raw["Config"]) else []
 
     def _by_service(self, raws: Iterable[Raw]) -> Mapping[str, Containers]:
         return by_service(raws, datetime.now(UTC), self._monitor)

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from reconciler.controller import Controller
 from reconciler.converge import Exit, converge
 from reconciler.guards import Overrides, allowed_removals
-from reconciler.model import Condition
+from reconciler.model import Condition, Guard
 
 TEN = {f"a{n}": f"g{n}" for n in range(10)}
 
@@ -204,10 +204,24 @@ def test_another_cluster_is_refused(stage: Stage) -> None:
     code, outcome = converge(stage.controller(), 30, sleep=lambda _: pytest.fail("it waits"))
     assert code is Exit.REFUSED
     assert "kafka-2" in outcome.sentence
-    assert "--accept-identity" in outcome.sentence
+    assert "correct KSQLDB_URL, or if that is meant, run once with --accept-identity" in outcome.sentence
     run(stage, stage.controller(Overrides(accept_identity=True)), 5)
     assert "ASSET_STREAM_NEW" in stage.ksqldb.made
     assert stage.controller().cycle().result == "in_sync", "it was accepted for good: the registry names the cluster"
+
+
+def test_another_cluster_offers_no_approval_of_what_it_does_not_have(stage: Stage) -> None:
+    """Behind a wrong URL many groups are missing: only the URL, or the identity, is spoken of."""
+    stage.ksqldb.identity = ("kafka-2", "default_")
+    stage.ksqldb.assets = {"new": "New"}
+    controller = stage.controller()
+    outcome = controller.cycle()
+    assert outcome.plan is not None
+    assert [refusal.guard for refusal in outcome.plan.refusals] == [Guard.IDENTITY]
+    assert (outcome.plan.approval, "--approve" in outcome.sentence) == ("", False)
+    accepted = stage.controller(Overrides(accept_identity=True)).cycle()
+    assert accepted.plan is not None
+    assert [refusal.guard for refusal in accepted.plan.refusals] == [Guard.BUDGET]
 
 
 def test_a_sick_server_gets_no_statement_but_services_are_repaired(stage: Stage) -> None:

@@ -12,7 +12,9 @@ from fakes import Stage, unreachable
 from structlog.testing import capture_logs
 
 from reconciler.controller import Controller
+from reconciler.converge import Exit, converge
 from reconciler.errors import KsqlBadStatement, PlatformRefused
+from reconciler.flow import FlowWatch
 from reconciler.ksqldb.statement import Statement
 from reconciler.model import Condition, Part, Reason, WriteResult
 from reconciler.platforms.base import ServiceSpec
@@ -119,6 +121,8 @@ REPORTS: list[tuple[str, Callable[[Controller], None]]] = [
     ("metrics of a write", lambda controller: setattr(controller.metrics, "applied", _raises)),
     ("metrics of the registry", lambda controller: setattr(controller.metrics, "registry", _raises)),
     ("metrics of the cycle", lambda controller: setattr(controller.metrics.last_success, "set", _raises)),
+    ("metrics of the duration", lambda controller: setattr(controller.metrics.seconds, "observe", _raises)),
+    ("metrics of the pause", lambda controller: setattr(controller.metrics.paused, "set", _raises)),
     ("transitions", lambda controller: setattr(controller._changes, "tell", _raises)),
 ]
 
@@ -133,6 +137,38 @@ def test_what_only_reports_holds_nothing_up(stage: Stage, what: str, breaks: Cal
     assert len(stage.ksqldb.statements) == 4
     assert counted(controller, Part.REPORT) > 0
     assert controller.backoff.failures == {}
+
+
+class _Broken:
+    """Whatever is asked of it raises."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        """Return what raises."""
+        return _raises
+
+
+def test_neither_the_log_nor_any_metric_is_needed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them raise at once, through failed reads and writes, a collapse and a removal: the work is done."""
+    stage.ksqldb.assets |= {f"x{number}": f"x{number}" for number in range(6)}
+    monkeypatch.setattr("reconciler.controller.log", _Broken())
+    controller = stage.controller()
+    for name, value in vars(controller.metrics).items():
+        if hasattr(value, "collect"):
+            setattr(controller.metrics, name, _Broken())
+    stage.platform.fault = unreachable("create_service")
+    run(stage, controller, 2)
+    stage.platform.fault = lambda _call: None
+    stage.ksqldb.fault = unreachable("members")
+    run(stage, controller, 2)
+    stage.ksqldb.fault = lambda _call: None
+    run(stage, controller, 12)
+    assert {"Aaa", "Paint", "Weld"} <= services(stage)
+    stage.ksqldb.assets |= {f"y{number}": "Paint" for number in range(20)}
+    run(stage, controller, 2)
+    stage.ksqldb.assets = {asset: group for asset, group in stage.ksqldb.assets.items() if asset[0] not in "yW"}
+    stage.ksqldb.assets["N"] = "New"
+    run(stage, controller, 80)
+    assert services(stage) == {"Aaa", "New", "Paint", *(f"x{number}" for number in range(6))}
 
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), KsqlBadStatement("no such column")])
@@ -317,3 +353,62 @@ def test_two_installations_that_remake_each_others_stream_come_to_rest(stage: St
     assert outcome.plan is not None
     conditions = {item.group: item.condition for item in outcome.plan.items if item.group}
     assert conditions == {"Aaa": Condition.READY, "Paint": Condition.READY, "Weld": Condition.CONFLICT}
+
+
+def test_once_does_not_end_well_while_a_part_is_left_out(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All groups are ready and no registry can be planned: that is not converged."""
+
+    def broken(*_: object) -> None:
+        raise KeyError("x")
+
+    def sleep(seconds: float) -> None:
+        stage.now += seconds
+
+    monkeypatch.setattr("reconciler.plan.next_registry", broken)
+    code, outcome = converge(stage.controller(), 100, sleep=sleep)
+    assert outcome.plan is not None
+    assert {item.condition for item in outcome.plan.items if item.group} == {Condition.READY}
+    assert code is Exit.NOT_CONVERGED
+
+
+def test_what_is_made_again_after_each_removal_is_left_alone_and_named(stage: Stage) -> None:
+    """Another writer makes a removed group's service again at once: six removals, then none for five minutes."""
+    stage.ksqldb.assets |= {f"x{number}": f"x{number}" for number in range(5)}
+    controller = stage.controller()
+    stage.settle(controller)
+    again = stage.platform.services["ofa_group_weld"]
+    del stage.ksqldb.assets["W1"]
+    for _ in range(400):
+        stage.platform.services.setdefault("ofa_group_weld", again)
+        outcome = controller.cycle()
+        stage.now += 1
+        if stage.platform.calls["remove_service"] > 5:
+            break
+    before = stage.platform.calls["remove_service"]
+    for _ in range(250):
+        stage.platform.services.setdefault("ofa_group_weld", again)
+        outcome = controller.cycle()
+        stage.now += 1
+    assert stage.platform.calls["remove_service"] == before == 6
+    assert outcome.plan is not None
+    (item,) = (item for item in outcome.plan.items if item.group == "Weld")
+    assert (item.condition, item.reason) == (Condition.LEAVING, Reason.CONTESTED)
+    assert "another writer makes it again" in item.detail
+
+
+def test_a_flow_check_for_which_there_is_no_thread_is_made_later(stage: Stage) -> None:
+    """The system's limit of threads: counted, and the next check is made when it is due."""
+    stage.ksqldb.made["ENRICHED_ASSETS_STREAM"] = ("assets", "")
+    stage.ksqldb.terminated.add("ENRICHED_ASSETS_STREAM")
+    controller = stage.controller()
+    started: list[float] = []
+
+    def start(_: Callable[[], None]) -> None:
+        started.append(stage.now)
+        raise RuntimeError("can't start new thread")
+
+    stage.settle(controller)
+    controller.flow = FlowWatch(stage.ksqldb, controller.world.strategy, 60.0, start)
+    run(stage, controller, 30)
+    assert len(started) == 5
+    assert counted(controller, Part.REPORT) == 5

@@ -196,3 +196,28 @@ def test_a_port_that_is_taken_is_a_clear_error(running: Running) -> None:
     second = Server(running.loop, running.board, running.server.port, host="127.0.0.1")
     with pytest.raises(ConfigurationError, match="RECONCILER_PORT"):
         second.start()
+
+
+def test_no_path_and_no_query_is_an_internal_error(running: Running) -> None:
+    """Bytes that are no text, halves of characters, zeros and numbers without end: an answer, and never a 500."""
+    running.until(lambda: running.loop.history.read is not None)
+    odd = ("%ff", "%ED%A0%80", "%00", "%e4", "%2e%2e", "%25zz", "x" * 5000, "9" * 5000, "%C3%28", "nan", "")
+    for one in odd:
+        paths = (f"/groups/{one}", f"/?q={one}&all={one}&condition={one}", f"/status?q={one}", f"/{one}")
+        for method, path in (*(("GET", path) for path in paths), ("POST", f"/pause?seconds={one}&reason={one}")):
+            assert running.ask(method, path)[0] in (200, 400, 404), (method, path)
+    assert running.ask("GET", "/groups/%ff")[0] == 404
+
+
+def test_a_server_that_cannot_begin_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it fails with: the program ends with a reason, and does not wait for ever."""
+
+    async def broken(_: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("reconciler.server.GuardedAppRunner.setup", broken)
+    stage = Stage()
+    loop = Loop(stage.controller(), 1.0)
+    server = Server(loop, Board(), 0, host="127.0.0.1", registry=CollectorRegistry())
+    with pytest.raises(ConfigurationError, match=r"RECONCILER_PORT=0 .*RuntimeError: boom"):
+        server.start()

@@ -17,7 +17,7 @@ from reconciler.commands import pause as pause_command
 from reconciler.commands import show
 from reconciler.commands import why as why_command
 from reconciler.controller import Controller
-from reconciler.errors import PlatformRefused
+from reconciler.errors import KsqlBadStatement, PlatformRefused
 from reconciler.history import History
 from reconciler.loop import Loop
 from reconciler.metrics import Metrics
@@ -203,6 +203,33 @@ def test_a_service_that_lost_its_label_can_be_given_it_again(stage: Stage) -> No
     )
     stage.platform.services["ofa_group_g0"] = replace(stage.platform.services["ofa_group_g0"], owner="somebody")
     assert not any("--label-add" in text for text in asked(stage, "g0").next)
+
+
+def test_what_the_engine_refuses_gets_no_advice_about_ksqldb(stage: Stage) -> None:
+    """Words that both use: only where ksqlDB said them are its streams spoken of."""
+    said = "authorization denied by plugin: the path does not exist"
+    advice = ("KSQLDB_ASSETS_STREAM", "KSQLDB_USERNAME")
+    del stage.platform.services["ofa_group_g0"]
+    del stage.ksqldb.made["ASSET_STREAM_G1"]
+
+    def refuse(call: str) -> None:
+        if call == "create_service":
+            raise PlatformRefused(said)
+
+    def unknown(call: str) -> None:
+        if call == "execute":
+            raise KsqlBadStatement(said)
+
+    stage.platform.fault, stage.ksqldb.fault = refuse, unknown
+    controller = stage.controller()
+    controller.cycle()
+    controller.cycle()
+    seen = known(stage, controller)
+    for group, meant in (("g0", False), ("g1", True)):
+        answer = why(group, seen, "this operator")
+        assert answer is not None
+        assert said in (answer.plan or "")
+        assert any(name in text for text in answer.next for name in advice) is meant
 
 
 def test_too_many_missing_groups_name_the_approval(stage: Stage) -> None:

@@ -112,6 +112,23 @@ SPOILT: list[dict[str, str]] = [
 ]
 
 
+def test_a_term_does_not_come_again_after_a_record_was_spoilt_or_removed() -> None:
+    """One that has not looked meanwhile would take the new holder for the old one without a sign of life."""
+    for spoilt in ({}, None):
+        crowd = Crowd()
+        for who in (1, 0):
+            crowd.all[who].beat()
+        if spoilt is None:
+            del crowd.platform.kept_records["lease"]
+        else:
+            crowd.platform.write_record("lease", spoilt, crowd.platform.kept_records["lease"])
+        crowd.all[1].beat()
+        crowd.now += DURATION
+        for who in (1, 0):
+            crowd.all[who].beat()
+            crowd.assert_one()
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(BEATS, min_size=10, max_size=60), st.integers(0, 40), st.sampled_from(SPOILT))
 def test_there_are_never_two_when_the_record_is_spoilt(

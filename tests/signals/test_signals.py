@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler import signals
 from reconciler.lease import Lease
 from reconciler.pause import parse
 from tests.faults.serving import Plant as Serving
@@ -23,7 +25,7 @@ from tests.ports import free_port
 from tests.signals.file_platform import FilePlatform
 
 ROOT = Path(__file__).parents[2]
-_PATIENCE = 110.0
+_PATIENCE = 170.0
 #: Number of a call at which something has been written.
 _LATE = 9
 TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
@@ -53,19 +55,19 @@ class Plant:
             "KAFKA_BROKER": "k:9092",
             "KSQLDB_URL": self.ksqldb(name).url,
             "ENVIRONMENT": "devswarm",
-            "LEASE_SECONDS": "1",
+            "LEASE_SECONDS": "6",  # a busy machine must not be late for it: a lease that is lost ends a teardown
             "RECONCILER_PORT": str(free_port()),
             **extra,
         }
 
-    def start(self, name: str, *arguments: str, **extra: str) -> subprocess.Popen[str]:
+    def start(self, name: str, *arguments: str, stdout: int = subprocess.PIPE, **extra: str) -> subprocess.Popen[str]:
         """Start the operator's program."""
         return subprocess.Popen(
             [sys.executable, "-m", "reconciler", *arguments],
             cwd=self.directory,
             env=self.environment(name, extra),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -173,6 +175,46 @@ def test_a_platform_that_does_not_answer_does_not_keep_the_process(plant: Plant)
     _, said = process.communicate(timeout=_PATIENCE)
     assert process.returncode == 143, said
     assert plant.nothing_is_held(name) or "a write is under way" in said
+
+
+def test_a_teardown_whose_reader_leaves_removes_everything(plant: Plant) -> None:
+    """`| head -1` or a full disk is no reason to stop in the middle, with a pause that nobody ends."""
+    name = "unread"
+    plant.settle(name)
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = plant.start(name, *TEARDOWN, stdout=writing)
+    os.close(writing)
+    _, said = process.communicate(timeout=_PATIENCE)
+    state = plant.platform(name).state()
+    assert process.returncode == 141, said
+    assert (state.services, state.registries, state.kept_records) == ({}, {}, {}), said
+
+
+def test_a_signal_is_heeded_where_no_thread_is_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's limit of threads: what would be done beside is done all the same."""
+
+    def none_left(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    heeded: list[int] = []
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    signals._beside(heeded.append, TERM)
+    assert heeded == [TERM]
+
+
+def test_a_failure_to_cut_short_leaves_the_end_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is held is given back when its time is over, and the process ends with the signal's code."""
+    said: list[object] = []
+    monkeypatch.setattr(os, "_exit", said.append)
+
+    def broken() -> None:
+        raise RuntimeError("boom")
+
+    mine = signals.Signals()
+    with mine.orderly(lambda: said.append("given back"), on_ask=broken, grace=0.0):
+        mine.tell(TERM)
+    assert said == ["given back", 128 + TERM]
 
 
 def test_the_loop_ends_in_order(plant: Plant) -> None:

@@ -36,6 +36,10 @@ def parsed(*arguments: str) -> argparse.Namespace:
         ("--approve", "abc"),
         ("bogus",),
         ("plan", "-o", "xml"),
+        ("--once", "--timeout", "nan"),
+        ("--once", "--timeout", "inf"),
+        ("deploy", "--timeout", "-1"),
+        ("migrate", "--timeout", "soon"),
     ],
     ids=" ".join,
 )

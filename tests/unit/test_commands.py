@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from reconciler import cli
 from reconciler.commands import run, show
+from reconciler.controller import Clocks, Controller
 from reconciler.converge import Exit, converge
 from reconciler.errors import KsqlUnreachable, KsqlWrongShape, PlatformRefused
 from reconciler.guards import Overrides
@@ -22,7 +24,10 @@ from tests.faults.serving import plant
 
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> Stage:
-    """Four groups, settled; the commands work on them, and no operator answers."""
+    """Four groups, settled; the commands work on them, and no operator answers.
+
+    Time passes by their sleeping alone: how many cycles there are does not depend on how busy the machine is.
+    """
     del tmp_path
     made = Stage()
     made.ksqldb.assets = {f"a{n}": f"g{n}" for n in range(4)}
@@ -32,6 +37,15 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> Stage:
     monkeypatch.setattr(show, "build_world", lambda *_: made.controller().world)
     monkeypatch.setattr(run, "build_world", lambda *_: made.controller().world)
     monkeypatch.setattr(run, "build_platform", lambda *_: made.platform)
+
+    def sleep(seconds: float) -> None:
+        made.now += seconds
+
+    def timed(controller: Controller, timeout: float, **options: Any) -> object:
+        controller.clocks = Clocks(monotonic=lambda: made.now, wall=lambda: made.wall)
+        return converge(controller, timeout, sleep=sleep, **options)
+
+    monkeypatch.setattr(run, "converge", timed)
     return made
 
 

@@ -13,6 +13,7 @@ import pytest
 import structlog
 
 from reconciler import logs
+from reconciler.log_lines import PER_PLACE
 from reconciler.settings import LogLevel
 
 
@@ -53,6 +54,16 @@ def test_a_thousand_equal_warnings_are_a_few_lines(written: Terminal) -> None:
     assert lines.count("out of descriptors") == 1
     assert lines.count("socket.accept() out of system resource") == 1
     assert lines.count("another") == 10
+
+
+def test_what_clients_send_does_not_fill_the_log(written: Terminal) -> None:
+    """The library's lines about bad requests differ by what is in them: few of them are written, all of ours are."""
+    for number in range(1000):
+        logging.getLogger("aiohttp.server").error("Error handling request %s", number)
+        structlog.get_logger().info("write done", object=number)
+    lines = [json.loads(line)["event"] for line in written.getvalue().splitlines()]
+    assert sum(line.startswith("Error handling request") for line in lines) == PER_PLACE
+    assert lines.count("write done") == 1000
 
 
 def test_a_command_that_looks_every_second_says_a_thing_once(written: Terminal) -> None:

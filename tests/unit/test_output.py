@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from reconciler import __version__
+from reconciler.commands.output import OutputFailed, telling
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,6 +51,11 @@ def test_a_disk_that_is_full_is_said(tmp_path: Path) -> None:
     """One line, exit code 1."""
     done = shell("reconciler settings >/dev/full", tmp_path)
     assert done.stderr.splitlines() == ["reconciler: the output cannot be written: No space left on device", "1"]
+
+
+def test_a_lost_log_does_not_change_the_exit_code(tmp_path: Path) -> None:
+    """What standard error does not take is dropped; the exit code is of what was done."""
+    assert shell("reconciler plan 2>/dev/full", tmp_path).stderr == "1\n"
 
 
 def test_closed_outputs_are_no_error(tmp_path: Path) -> None:
@@ -100,3 +106,30 @@ def test_the_version_is_the_packages(program: str, tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.split()[-1] == __version__
+
+
+def test_a_closed_input_is_no_error(tmp_path: Path) -> None:
+    """As under a supervisor that gives none: nobody is asked, and the command ends as it would otherwise."""
+    assert shell("reconciler teardown <&-", tmp_path).stderr.splitlines()[-1] == "1"
+
+
+def test_output_that_is_lost_ends_nothing_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has to be done is done, and afterwards the command ends as one whose output is lost."""
+    said: list[str] = []
+
+    def lost(text: str) -> None:
+        said.append(text)
+        raise OutputFailed(BrokenPipeError(32, "Broken pipe"))
+
+    monkeypatch.setattr("reconciler.commands.output.out", lost)
+    done = []
+
+    def work() -> None:
+        with telling() as say:
+            for number in range(3):
+                done.append(number)
+                say(str(number))
+
+    with pytest.raises(OutputFailed):
+        work()
+    assert (done, said) == ([0, 1, 2], ["0"])

@@ -120,6 +120,41 @@ def test_a_secret_comes_from_a_file_and_is_not_shown(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.usefixtures("required")
+@pytest.mark.parametrize("name", ["KSQLDB_USERNAME_FILE", "KSQLDB_PASSWORD_FILE"])
+@pytest.mark.parametrize("content", ["a\nb\n", "\ufeffsesame", "a\x00b", "a\tb", "", "\n"])
+def test_a_file_holds_what_its_variable_may(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, content: str
+) -> None:
+    """What the variable itself may not have in it, a file may not either; what it holds is not said."""
+    (tmp_path / "user").write_text("ali\r\n")
+    monkeypatch.setenv("KSQLDB_USERNAME_FILE", str(tmp_path / "user"))
+    (tmp_path / "odd").write_text(content)
+    assert load().ksqldb_username == "ali"
+    monkeypatch.setenv(name, str(tmp_path / "odd"))
+    with pytest.raises(ConfigurationError, match=name) as refused:
+        load()
+    assert "sesame" not in str(refused.value)
+
+
+@pytest.mark.usefixtures("required")
+def test_a_users_name_in_a_file_has_no_colon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in the variable: the server would take what follows for the password."""
+    (tmp_path / "user").write_text("ali:sesame\n")
+    monkeypatch.setenv("KSQLDB_USERNAME_FILE", str(tmp_path / "user"))
+    with pytest.raises(ConfigurationError, match=r"KSQLDB_USERNAME_FILE: .* no : in a user's name") as refused:
+        load()
+    assert "sesame" not in str(refused.value)
+
+
+@pytest.mark.usefixtures("required")
+def test_a_directory_that_cannot_be_looked_at_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line that names the variable, whatever the file system says of the path."""
+    monkeypatch.setenv("REGISTRY_DIR", "/" + "x" * 5000)
+    with pytest.raises(ConfigurationError, match=r"REGISTRY_DIR=.*File name too long"):
+        load()
+
+
+@pytest.mark.usefixtures("required")
 def test_an_empty_variable_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stack file's ${VAR:-} leaves the default in force."""
     monkeypatch.setenv("FASTAPI_GROUP_IMAGE", "")

@@ -67,6 +67,13 @@ CASES = """
     replace replace replace replace replace replace       1              replace  yes
     resume resume resume resume resume resume             1              resume   yes
     make drop make drop make drop make drop make drop make drop  1       make     no
+    make drop drop drop drop drop drop                    1              drop     yes
+    drop drop drop drop drop                              1              drop     no
+    drop drop drop drop drop drop                         1              make     no
+    drop drop drop drop drop make drop                    1              drop     no
+    remove remove remove remove remove remove             119            remove   yes
+    remove remove remove remove remove remove             121            remove   no
+    update update update update update update remove      1              update   no
     make replace again resume                             1              make     no
     share follow share                                    60             follow   no
     share follow share follow share follow share follow share follow share  10  follow  yes
@@ -95,6 +102,8 @@ TEXTS = """
     replace   stream ASSET_STREAM_WELD  another writer changes it, its filter differs
     resume    stream ASSET_STREAM_WELD  another writer pauses its query
     publish   registry                another writer replaces it
+    drop      stream ASSET_STREAM_WELD  another writer makes it again (seen at 00:00:00 UTC); removed 6 times
+    remove    service ofa_group_Weld  another writer makes it again (seen at 00:00:00 UTC); removed 6 times
 """
 
 
@@ -107,7 +116,8 @@ def test_what_is_said(word: str, key: str, text: str) -> None:
     (said,) = contest.texts(5.0).values()
     assert contest.texts(5.0).keys() == {key}
     assert text in said
-    assert "written 6 times within 10 minutes, not again before 00:05:00 UTC" in said
+    assert " 6 times within 10 minutes, not again before 00:05:00 UTC" in said
+    assert ("written" in said) is not ("removed" in said)
 
 
 def test_a_hold_ends_and_what_is_old_is_forgotten() -> None:

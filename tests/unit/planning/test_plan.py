@@ -668,3 +668,20 @@ def test_an_unexpected_exception_in_one_groups_plan_leaves_the_others_alone(monk
     assert plan.registry == document(["Weld", "Paint"])
     assert [bug.key for bug in plan.bugs] == ["plan of group Weld"]
     assert not plan.settled
+
+
+@pytest.mark.parametrize("part", ["left_alone", "kept_for_readers", "publish", "old_registries", "next_registry"])
+def test_what_serves_no_group_fails_alone(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unexpected exception in a note, or in what is planned for the registry, leaves every group its actions."""
+
+    def broken(*_: object) -> object:
+        raise KeyError("x")
+
+    found = world("ok", "absent", "absent", "no")
+    expected = [action for action in make_plan(found, SURE, facts()).actions if action.group == "Weld"]
+    monkeypatch.setattr(f"reconciler.plan.{part}", broken)
+    plan = make_plan(found, SURE, facts())
+    assert [action for action in plan.actions if action.group == "Weld"] == expected != []
+    assert len(plan.bugs) == 1
+    assert any("KeyError: 'x'" in note for note in plan.notes)
+    assert not plan.settled

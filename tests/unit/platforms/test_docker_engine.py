@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from reconciler.errors import PlatformError, PlatformRefused, PlatformUnreachable
+from reconciler.platforms.base import LiveService
 from reconciler.platforms.docker import DockerPlatform
 from tests.unit.platforms.test_swarm_engine import ScriptedEngine, engine
 
@@ -80,3 +81,21 @@ def test_an_engine_that_does_not_answer_is_unreachable(engine: ScriptedEngine, p
     engine.silent.set()
     with pytest.raises(PlatformUnreachable):
         platform.observe()
+
+
+@pytest.mark.parametrize("labels", [None, {}, {"org.openfactory.owner": "t"}, {"org.openfactory.owner": "u"}])
+def test_a_container_that_does_not_say_itself_that_it_is_ours_is_not(
+    platform: DockerPlatform, monkeypatch: pytest.MonkeyPatch, labels: dict[str, str] | None
+) -> None:
+    """Whatever a list said of it: it is passed over, and never removed."""
+    row = {"Id": "1", "Names": ["/t_x"], "Labels": {"org.openfactory.owner": "t", "org.openfactory.service": "t_x"}}
+    raw = {"Id": "1", "Name": "/t_x", "Config": {"Image": "i", "Labels": labels}, "State": {"Status": "exited"}}
+
+    def get(path: str, *_: Any, **__: Any) -> Any:
+        return [row] if path == "/containers/json" else raw
+
+    monkeypatch.setattr(platform._engine, "get", get)
+    monkeypatch.setattr(platform._engine, "delete", lambda *_: pytest.fail("it is removed"))
+    assert platform.observe().services == {}
+    live = LiveService(id="1", version=1, name="t_x", owner="t", spec=None, running=0)
+    platform.remove_service(live)
