@@ -142,6 +142,7 @@ class ConnectionGuard:
 
     Attributes:
         connections: how many there are, excess ones left out.
+        most: the most that there were at once, since somebody set it back.
     """
 
     def __init__(
@@ -152,7 +153,7 @@ class ConnectionGuard:
     ) -> None:
         """Start without connections; ``told`` is called for each one that the guard ends."""
         self.limits = limits
-        self.connections = 0
+        self.connections = self.most = 0
         self._busy = 0
         self._excess = 0
         self._excess_heads: OrderedDict[Entry, float] = OrderedDict()
@@ -172,6 +173,7 @@ class ConnectionGuard:
         known.members += 1
         self._count(entry, 1)
         if self._make_room(known):
+            self.most = max(self.most, self.connections)
             self._rest(entry)
             return entry
         self._count(entry, -1)
