@@ -206,7 +206,7 @@ class RowFeed:
             raise KsqlWrongShape(f"an item of more than {_LONGEST_ITEM} bytes", status=200)
         if self._long is None and len(self._rest) > _LONG_ITEM:
             self._long = _LongItem()
-            if self._long.ends_in(self._rest):
+            if self._long.ends_in(bytes(self._rest)):
                 raise KsqlWrongShape(f"not JSON: {bytes(self._rest[:80])!r}", status=200)
 
     def _walk(self, text: str) -> tuple[list[Item], int]:
