@@ -102,7 +102,7 @@ class Proxy:
         self.registry.boot()
         self.supervisor.start("registry", lambda: self.registry.run(self.settings.registry_poll))
         if gives_back():
-            self.supervisor.start("memory", lambda: give_back(self.streams))
+            self.supervisor.start("memory", lambda: give_back(self.guard))
         self.supervisor.start("connections", self._watch_connections)
 
     def drain(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
@@ -26,6 +27,8 @@ _NOT_FORWARDED = frozenset(
         *(b"x-forwarded_host", b"x_forwarded_proto", b"x_forwarded-proto", b"x-forwarded_proto"),
     ),
 )
+#: Whole elements, to which another can be added: no quotation in them is left open.
+_FORWARDED = re.compile(rb'(?:[^"\\]|"(?:[^"\\]|\\.)*")*')
 #: Idle connections to one service that are kept, and for how long (servers close theirs after 5 s and more).
 _KEPT = 128
 _KEPT_SECONDS = 2.0
@@ -272,15 +275,22 @@ def _request(request: web.BaseRequest, target: Target) -> bytes:
         for token in value.split(b",")
     }
     forwarded_for: list[bytes] = []
+    forwarded: list[bytes] = []
     for name, value in request.raw_headers:
         lowered = name.lower()
         if lowered == b"x-forwarded-for":
             forwarded_for.append(value)
+        elif lowered == b"forwarded":
+            forwarded.append(value)
         elif lowered not in _NOT_FORWARDED and lowered not in dropped:
             lines.append(b"%b: %b" % (name, value))
-    forwarded_for.append((request.remote or "unknown").removeprefix("::ffff:").encode())
+    client = (request.remote or "unknown").removeprefix("::ffff:").encode()
+    forwarded_for.append(client)
     # In order: the last one is who connected to us, and the only one that we know to be true.
     lines.append(b"X-Forwarded-For: " + b", ".join(filter(None, forwarded_for)))
+    if forwarded:  # RFC 7239: without ours the last element, which is the proxy's, would be the client's invention
+        own = b'for="[%b]"' % client if b":" in client else b"for=%b" % client
+        lines.append(b"Forwarded: " + b", ".join([*filter(_FORWARDED.fullmatch, forwarded), own]))
     lines.append(b"X-Forwarded-Host: " + request.headers.get("Host", "").encode("latin-1", "replace"))
     lines.append(b"X-Forwarded-Proto: " + request.scheme.encode())
     return b"\r\n".join(lines) + b"\r\n\r\n"

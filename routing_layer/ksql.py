@@ -25,8 +25,9 @@ from routing_layer.settings import Settings
 
 #: Changes come at once instead of at the next commit (2 s); the opening content then comes record by record.
 _AT_ONCE = {"ksql.streams.cache.max.bytes.buffering": 0}
-#: A pull that takes longer between two pieces is not going to end (a server without Kafka: minutes).
-_LIST_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=20)
+#: A pull that takes longer between two rows is not going to end (a server without Kafka: minutes).
+_LIST_ROW_SECONDS = 20.0
+_LIST_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=3)
 _ONE_TIMEOUT = aiohttp.ClientTimeout(total=5, sock_connect=3)
 _WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=None)
 _WATCH_HEAD_SECONDS = 20
@@ -64,10 +65,19 @@ class Ksql:
         Raises:
             KsqlError: no answer, an error, or an answer that is not complete.
         """
-        feed, listed = RowFeed(), dict[str, str | None]()
-        async with self._asked(list_statement(source), {}, _LIST_TIMEOUT) as response:
-            async for chunk in _chunks(response):
-                listed.update(_pair(item) for item in feed.feed(chunk) if isinstance(item, Row))
+        feed, listed, loop = RowFeed(), dict[str, str | None](), asyncio.get_running_loop()
+        try:
+            async with (
+                asyncio.timeout(_LIST_ROW_SECONDS) as limit,
+                self._asked(list_statement(source), {}, _LIST_TIMEOUT) as response,
+            ):
+                async for chunk in _chunks(response):
+                    before = len(listed)
+                    listed.update(_pair(item) for item in feed.feed(chunk) if isinstance(item, Row))
+                    if len(listed) > before:
+                        limit.reschedule(loop.time() + _LIST_ROW_SECONDS)
+        except TimeoutError as error:
+            raise KsqlUnreachable(f"{self._url}: no row of the list in {_LIST_ROW_SECONDS:g} s") from error
         feed.close()
         return listed
 

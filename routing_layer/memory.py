@@ -1,4 +1,4 @@
-"""Gives memory back to the system: after a crowd of streams has left, and after a large table was listed.
+"""Gives memory back to the system: after a crowd of clients has left, and after a large table was listed.
 
 glibc keeps freed memory below the top of its heap: after 10,000 streams had come and gone, all of their 130 MB stayed
 resident. ``malloc_trim`` returns every free page, in 10-30 ms. It reaches Python's own objects only where they are
@@ -14,9 +14,9 @@ import ctypes
 import gc
 from collections.abc import Callable
 
-from routing_layer.streams import Streams
+from reconciler.connections import ConnectionGuard
 
-#: Fewer streams than this are not worth a trim.
+#: Fewer clients than this are not worth a trim.
 _CROWD = 500
 #: A crowd has left when this part of it is left, or less.
 _LEFT = 0.25
@@ -28,13 +28,13 @@ def gives_back() -> bool:
     return _trim is not None
 
 
-async def give_back(streams: Streams) -> None:
+async def give_back(guard: ConnectionGuard) -> None:
     """Look once a second whether a crowd has left, until cancelled."""
     while True:
         await asyncio.sleep(_EVERY_SECONDS)
-        if streams.most >= _CROWD and len(streams) <= streams.most * _LEFT:
-            await asyncio.sleep(_EVERY_SECONDS)  # their connections are closed a moment after they
-            streams.most = len(streams)
+        if guard.most >= _CROWD and guard.connections <= guard.most * _LEFT:
+            await asyncio.sleep(_EVERY_SECONDS)  # what they had is freed a moment after they
+            guard.most = guard.connections
             gc.collect()  # empties the interpreter's lists of objects to be used again
             trim()
 

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from reconciler.connections import RETRY_AFTER
+from reconciler.connections import LONGEST_REQUEST, RETRY_AFTER
 from reconciler.text import printable
 
 CONTENT_TYPE = "application/problem+json"
@@ -82,6 +82,12 @@ def late_request() -> Problem:
     """The head of the request did not come in time."""
     detail = "the head of the request was not complete in time"
     return Problem(HTTPStatus.REQUEST_TIMEOUT, "late-request", detail, ends_connection=True)
+
+
+def long_request() -> Problem:
+    """The request is longer than what is read of one."""
+    detail = f"the head of the request has more than {LONGEST_REQUEST} bytes"
+    return Problem(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "long-request", detail, ends_connection=True)
 
 
 def overloaded() -> Problem:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import stat
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -62,18 +65,20 @@ class RegistryFollower:
 
     @property
     def age(self) -> float:
-        """Seconds since the document in use was last confirmed by the operator."""
+        """Seconds since the document in use was last confirmed by the operator; without one, by the file."""
         return time.monotonic() - self._confirmed
 
     def boot(self) -> None:
         """Use the file if it is there and good; the operator may be down for long."""
         try:
-            with self._file.open("rb") as file:
-                self._use(file.read(LIMIT_BYTES + 1))
+            self._use(_content(self._file))
         except OSError as error:
             self._complain("unreachable", f"no boot copy at {self._file} ({error.strerror})")
         except RegistryError as error:
             self._complain(_reason(error), f"{self._file}: {error}")
+        else:
+            if not self._url:
+                self._confirm()
 
     async def run(self, every: float) -> None:
         """Look at the operator's document each ``every`` seconds until cancelled; any failure is logged and counted."""
@@ -115,8 +120,7 @@ class RegistryFollower:
         elif status != HTTPStatus.NOT_MODIFIED:
             self._complain("unreachable", f"the operator has no registry: HTTP {status}{_redirect(status)}")
             return
-        self._confirmed = time.monotonic()
-        self._complaint = ""
+        self._confirm()
 
     async def nudge(self) -> None:
         """Tell the operator that something is missing; a failure is only logged."""
@@ -167,6 +171,11 @@ class RegistryFollower:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
+    def _confirm(self) -> None:
+        """Where the document in use came from still says the same."""
+        self._confirmed = time.monotonic()
+        self._complaint = ""
+
     def _complain(self, reason: str, text: str, bug: Exception | None = None) -> None:
         """Count a document that is not used, and log it once, not each second."""
         self._metrics.registry_refused[reason].inc()
@@ -174,6 +183,18 @@ class RegistryFollower:
             self._complaint = text
             kept = f"; revision {self._revision} stays in use" if self.current else ""
             _log.warning("registry: %s%s", text, kept, exc_info=bug)
+
+
+def _content(path: Path) -> bytes:
+    """Return what is in a file.
+
+    Raises:
+        OSError: it cannot be read, or is something else, of which a read might never return (a pipe).
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        return file.read(LIMIT_BYTES + 1)
 
 
 def _stands_by(response: aiohttp.ClientResponse) -> bool:

@@ -31,6 +31,9 @@ _HANGS_SECONDS = 1.0
 _THREADS = 128
 _THREADS_OF_HUNG = 64
 
+#: What is remembered at most: a service that fails in ever new ways makes an entry of each.
+_MOST = 20_000
+
 Name = tuple[str, int]
 #: Gives a name's addresses, in any order; fails with ``socket.gaierror``.
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -58,11 +61,11 @@ class Recent(Generic[K, V]):
         return found[1] if found is not None and found[0] > self._clock() else None
 
     def put(self, key: K, value: V) -> None:
-        """Remember from now, and drop whatever is too old."""
+        """Remember from now, and drop whatever is too old or too much."""
         now = self._clock()
         self._items[key] = now + self._seconds, value
         self._items.move_to_end(key)
-        while next(iter(self._items.values()))[0] <= now:
+        while len(self._items) > _MOST or next(iter(self._items.values()))[0] <= now:
             self._items.popitem(last=False)
 
     def forget(self, key: K) -> None:

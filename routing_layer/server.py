@@ -39,8 +39,12 @@ class _Handler(GuardedHandler):
 
     def refusal(self, status: HTTPStatus) -> bytes:
         """Return the problem document of a connection that is ended without a request."""
-        late = status is HTTPStatus.REQUEST_TIMEOUT
-        problem = problems.late_request() if late else problems.overloaded()
+        if status is HTTPStatus.SERVICE_UNAVAILABLE:
+            problem = problems.overloaded()
+        elif status is HTTPStatus.REQUEST_TIMEOUT:
+            problem = problems.late_request()
+        else:
+            problem = problems.long_request()
         return whole_response(status, problems.CONTENT_TYPE, problem.document())
 
     def awaits_answer(self) -> bool:

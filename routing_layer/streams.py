@@ -169,18 +169,13 @@ class Stream:
 
 
 class Streams:
-    """All open streams, found by asset and by group.
-
-    Attributes:
-        most: the most that were open at once, since somebody set it back.
-    """
+    """All open streams, found by asset and by group."""
 
     def __init__(self, metrics: Metrics) -> None:
         """Start with none."""
         self._by_asset: dict[str, set[Stream]] = {}
         self._all: set[Stream] = set()
         self._metrics = metrics
-        self.most = 0
 
     def __len__(self) -> int:
         """How many are open."""
@@ -193,7 +188,6 @@ class Streams:
     def add(self, stream: Stream) -> None:
         """Know of a stream, from before its service is asked."""
         self._all.add(stream)
-        self.most = max(self.most, len(self._all))
         self._by_asset.setdefault(stream.asset, set()).add(stream)
 
     def remove(self, stream: Stream) -> None:

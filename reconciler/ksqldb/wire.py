@@ -42,6 +42,9 @@ _AFTER_MARK = {
 }
 """What a bracket or a comma between items leads to; items may come at ``first`` and ``comma``."""
 _LONGEST_ITEM = 16 * 1024 * 1024
+#: An item that is not complete after this many bytes is not decoded again before its last brace.
+_LONG_ITEM = 64 * 1024
+_STRING_OR_BRACE = re.compile(rb"\\.?|[\"{}]", re.DOTALL)
 #: What a value of a type must be; other types are passed as they come.
 _TYPES: dict[str, Any] = {"STRING": (str, NoneType), "BIGINT": (int, NoneType)}
 
@@ -115,6 +118,33 @@ class Final(NamedTuple):
 Item = Header | Row | Final
 
 
+class _LongItem:
+    """Finds the end of an item that comes in many chunks, without looking at any byte twice.
+
+    Decoded again at each chunk, an item of 16 MiB without an end would cost minutes of processor time.
+    """
+
+    def __init__(self) -> None:
+        """Start before the item's first brace."""
+        self._depth = 0
+        self._quoted = False
+        self._escaped = False  # the last byte was a backslash
+
+    def ends_in(self, chunk: bytes) -> bool:
+        """Whether the item's last brace is in ``chunk``, which follows those before."""
+        mark = b""
+        for found in _STRING_OR_BRACE.finditer(chunk, 1 if self._escaped else 0):
+            mark = found[0]
+            if mark == b'"':
+                self._quoted = not self._quoted
+            elif not self._quoted and mark in (b"{", b"}"):
+                self._depth += 1 if mark == b"{" else -1
+                if self._depth <= 0:
+                    return True
+        self._escaped = mark == b"\\" if chunk else self._escaped
+        return False
+
+
 class RowFeed:
     """Turns the chunks of a StreamedRow body into items as soon as they are complete.
 
@@ -124,7 +154,8 @@ class RowFeed:
 
     def __init__(self) -> None:
         """Start before the opening bracket."""
-        self._rest = b""
+        self._rest = bytearray()
+        self._long: _LongItem | None = None
         self._state = "start"
         self._decode = json.JSONDecoder(parse_constant=no_constant).raw_decode
 
@@ -140,7 +171,11 @@ class RowFeed:
             KsqlInBandFailure: an error object came; the rows before it are not a result.
             KsqlWrongShape: the body is not an array of StreamedRow items.
         """
-        data = self._rest + chunk
+        if self._long is not None and not self._long.ends_in(chunk):
+            self._keep(chunk)
+            return []
+        data = bytes(self._rest + chunk)
+        self._rest.clear()
         if self._state == "start" and data.strip()[:1] not in (b"", b"["):
             raise KsqlWrongShape(f"not an array of rows: {data[:80]!r}", status=200)
         # Only JSON's own ASCII marks can end an item, so cutting there never cuts a character.
@@ -150,6 +185,9 @@ class RowFeed:
             return []
         text = _decoded(data[:end])
         items, used = self._walk(text)
+        if self._long is not None and not text[:used].strip():
+            raise KsqlWrongShape(f"not JSON: {text[:80]!r}", status=200)
+        self._long = None
         self._keep(text[used:].encode() + data[end:])
         return items
 
@@ -162,10 +200,14 @@ class RowFeed:
         if not self.closed:
             raise KsqlTruncated("the answer ended before its closing bracket", status=200)
 
-    def _keep(self, rest: bytes) -> None:
-        if len(rest) > _LONGEST_ITEM:
+    def _keep(self, more: bytes) -> None:
+        self._rest += more
+        if len(self._rest) > _LONGEST_ITEM:
             raise KsqlWrongShape(f"an item of more than {_LONGEST_ITEM} bytes", status=200)
-        self._rest = rest
+        if self._long is None and len(self._rest) > _LONG_ITEM:
+            self._long = _LongItem()
+            if self._long.ends_in(bytes(self._rest)):
+                raise KsqlWrongShape(f"not JSON: {bytes(self._rest[:80])!r}", status=200)
 
     def _walk(self, text: str) -> tuple[list[Item], int]:
         """Read as many items as ``text`` holds; return them and how much of it was used."""

@@ -197,3 +197,17 @@ async def test_connections_that_are_cut_leave_nothing() -> None:
             sock.close()
         await until(lambda: around.proxy.descriptors() <= before, "every descriptor is free")
         assert await around.proxy.metric("routing_layer_connections") == 1
+
+
+async def test_memory_returns_when_a_crowd_of_connections_leaves() -> None:
+    """They were no streams: half heads, which keep as much as a head may have."""
+    head = b"GET / HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X-%d: %b\r\n" % (i, b"y" * 7000) for i in range(4))
+    async with world() as around:
+        at_rest = around.proxy.memory()
+        crowd = [await asyncio.open_connection("127.0.0.1", around.proxy.port) for _ in range(600)]
+        for _, writer in crowd:
+            writer.write(head)
+        await until(lambda: around.proxy.memory() > at_rest + 16 * 1024, "the heads are there")
+        for _, writer in crowd:
+            writer.transport.abort()
+        await until(lambda: around.proxy.memory() < at_rest + 6 * 1024, "their memory is given back")

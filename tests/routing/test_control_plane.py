@@ -12,15 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
+from aiohttp import web
 
+from reconciler.errors import KsqlUnreachable
 from reconciler.ksqldb.wire import Row
 from reconciler.registry import LIMIT_BYTES, Registry
 from reconciler.registry import Membership as Source
+from routing_layer import ksql as ksql_module
 from routing_layer.ksql import Ksql
 from routing_layer.membership import UNKNOWN, Membership
 from routing_layer.metrics import Metrics
 from routing_layer.registry_follower import RegistryFollower, open_session
 from routing_layer.watch import Follower
+from tests.ports import free_port
 from tests.routing import sources
 from tests.routing.sources import registry
 from tests.routing.world import World, until, world
@@ -78,6 +83,29 @@ async def test_the_watch_survives_any_exception() -> None:
             with suppress(asyncio.CancelledError):
                 await task
             await ksql.stop()
+
+
+async def test_a_list_without_rows_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty lines alone keep a connection alive, not a list: it is given up, counted and asked for again."""
+    monkeypatch.setattr(ksql_module, "_LIST_ROW_SECONDS", 0.3)
+
+    async def dribble(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b'[{"header":{"queryId":"q","schema":"`A` STRING KEY, `G` STRING"}},\n')
+        while True:
+            await response.write(b"\n")
+            await asyncio.sleep(0.05)
+
+    app, port = web.Application(), free_port()
+    app.router.add_post("/query", dribble)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(KsqlUnreachable, match="no row of the list"):
+            await Ksql(session, f"http://127.0.0.1:{port}").everything(_SOURCE)
+    await runner.cleanup()
 
 
 async def test_the_registry_is_followed_after_any_exception() -> None:

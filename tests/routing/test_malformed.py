@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 
 import pytest
 
-from tests.routing.world import PATIENCE, Proxy, Response, world
+from tests.routing.world import PATIENCE, Connection, Proxy, Response, world
 
 _MALFORMED = {
     "no request": b"GARBAGE\r\n\r\n",
@@ -55,6 +56,11 @@ _MALFORMED = {
     "HTTP/2 without TLS": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "a zero byte": b"GET /asset_stream?asset_uuid=A1\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
 }
+
+
+async def _status(proxy: Proxy, data: bytes) -> int:
+    """Return the status of the answer to what is sent."""
+    return (await _send(proxy, data)).status
 
 
 async def _send(proxy: Proxy, data: bytes) -> Response:
@@ -127,26 +133,88 @@ async def test_a_whole_url_is_its_path() -> None:
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "answered"),
     [
-        b"Content-Length: 45\r\n\r\nGET /asset_state HTTP/1.1\r\nHost: x\r\nX: yz\r\n\r\n",
-        b"Transfer-Encoding: chunked\r\n\r\n2d\r\nGET /asset_state HTTP/1.1\r\nHost: x\r\nX: yz\r\n\r\n\r\n0\r\n\r\n",
+        (b"Content-Length: 45\r\n\r\nGET /asset_state HTTP/1.1\r\nHost: x\r\nX: yz\r\n\r\n", (200, 404)),
+        (b"Transfer-Encoding: chunked\r\n\r\n1b\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n\r\n0\r\n\r\n", (200,)),
     ],
 )
-async def test_the_body_of_a_request_is_no_request(body: bytes) -> None:
-    """It is read past, and what follows it is answered; the service never sees it."""
+async def test_the_body_of_a_request_is_no_request(body: bytes, answered: tuple[int, ...]) -> None:
+    """It is read past, and what follows it is answered, or after chunks nothing; the service never sees it."""
     async with world() as around:
         reader, writer = await asyncio.open_connection("127.0.0.1", around.proxy.port)
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + body + b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
-        for status in (200, 404):
+        for status in answered:
             answer = Response(reader, writer, await reader.readuntil(b"\r\n\r\n"))
             assert answer.status == status
             await answer.rest()
+        if len(answered) == 1:
+            assert answer.header("Connection") == "close"
+            assert await reader.read() == b""
         assert around.state.connections == []
         answer = await _send(around.proxy, b"GET /asset_stream?asset_uuid=A1 HTTP/1.1\r\nHost: x\r\n" + body)
         assert answer.status == 200
         [connection] = around.weld.open
         assert connection.header("Content-Length") == connection.header("Transfer-Encoding") == []
+
+
+async def test_the_trailers_of_a_request_are_not_fields_of_the_next() -> None:
+    """Behind a reverse proxy the next request is another client's: it would have gone out with them."""
+    async with world(state=_clean) as around:
+        reader, writer = await asyncio.open_connection("127.0.0.1", around.proxy.port)
+        first = b"GET /asset_state HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nCookie: theirs\r\n\r\n"
+        writer.write(first + b"GET /asset_state?second HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = Response(reader, writer, await reader.readuntil(b"\r\n\r\n"))
+        assert (answer.status, answer.header("Connection")) == (200, "close")
+        assert await reader.read() == b"{}"
+        assert [asked.header("Cookie") for asked in around.state.connections] == [[]]
+
+
+async def _clean(asked: Connection) -> None:
+    await asked.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+
+async def test_a_long_head_is_refused() -> None:
+    """However many fields make it long."""
+    async with world() as around:
+        head = b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X-%d: %b\r\n" % (i, b"y" * 7000) for i in range(5))
+        answer = await _send(around.proxy, head)
+        assert answer.status == 431
+        assert (await answer.problem())["type"].endswith(":long-request")
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /asset_stream?asset_uuid=A1 HTTP/1.1\r\nHost: x\r\n\r\n"])
+async def test_long_heads_are_not_kept(before: bytes) -> None:
+    """By the parser's limits each could be 1 MiB: it ends the connection, or waits unread behind a stream."""
+    head = b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X-%d: %b\r\n" % (i, b"y" * 8000) for i in range(100))
+    async with world() as around:
+        at_rest = around.proxy.memory()
+        clients = [await asyncio.open_connection("127.0.0.1", around.proxy.port) for _ in range(100)]
+        for reader, writer in clients:
+            writer.write(before + head)
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                await asyncio.wait_for(writer.drain() if before else reader.read(), 0.1)
+        assert await _status(around.proxy, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") == 200
+        assert around.proxy.memory() - at_rest < 40 * 1024  # 100 heads are 80 MiB
+        for _, writer in clients:
+            writer.transport.abort()
+
+
+async def test_a_long_body_is_not_read() -> None:
+    """Its request is answered, and the connection ends."""
+    async with world() as around:
+        reader, writer = await asyncio.open_connection("127.0.0.1", around.proxy.port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n"))[9:12] == b"405"
+        with pytest.raises(ConnectionError):
+            await _pour(writer, 90_000_000)
+        assert await _status(around.proxy, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") == 200
+
+
+async def _pour(writer: asyncio.StreamWriter, size: int) -> None:
+    for _ in range(size // 1_000_000):
+        writer.write(b"x" * 1_000_000)
+        await writer.drain()
 
 
 async def test_what_a_client_types_is_escaped_in_what_it_is_told() -> None:

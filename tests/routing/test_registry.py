@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+
+from routing_layer import registry_follower
+from routing_layer.metrics import Metrics
+from routing_layer.registry_follower import RegistryFollower
 from tests.routing.sources import Operator, registry
 from tests.routing.world import Proxy, World, until, world
 
@@ -99,6 +107,42 @@ async def test_without_an_operator_the_file_is_followed(tmp_path: Path) -> None:
     async with world(REGISTRY_FILE=str(copy), RECONCILER_URL="") as around:
         copy.write_bytes(registry({"Weld": around.weld.url}))
         await around.stream("A1")
+
+
+async def test_a_pipe_in_place_of_the_file_stops_nothing(tmp_path: Path) -> None:
+    """A read of it would never return: neither at the start nor later."""
+    copy = tmp_path / "registry.json"
+    os.mkfifo(copy)
+    async with world(ready=False, REGISTRY_FILE=str(copy), RECONCILER_URL="") as around:
+        assert not await around.proxy.ready()
+        (tmp_path / "good").write_bytes(registry({"Weld": around.weld.url}))
+        (tmp_path / "good").replace(copy)
+        await around.proxy.wait_ready()
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "pipe").replace(copy)
+        await until(lambda: not copy.is_file())
+        await around.proxy.wait_metric('routing_layer_registry_refused_total{reason="unreachable"}', 2)
+        await around.stream("A1")
+
+
+def test_a_document_is_as_old_as_its_last_confirmation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the operator; where none is named by the file, whose age would otherwise raise an alert for ever."""
+    now = [1000.0]
+    monkeypatch.setattr(registry_follower, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    copy = tmp_path / "registry.json"
+    copy.write_bytes(registry({}))
+    session: Any = None  # nothing is asked
+    for url, age in (("", 0.0), ("http://operator.test", 500.0)):
+        follower = RegistryFollower(session, url, copy, Metrics(), lambda _before, _now: None)
+        follower.boot()
+        now[0] += 500
+        follower.boot()
+        assert follower.age == age
+        copy.write_bytes(b"corrupt")
+        now[0] += 1
+        follower.boot()
+        assert follower.age == age + 1
+        copy.write_bytes(registry({}))
 
 
 async def test_without_any_registry_it_is_alive_and_not_ready() -> None:

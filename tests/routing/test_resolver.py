@@ -227,3 +227,7 @@ def test_what_is_remembered_is_bounded() -> None:
     assert recent.get(99_500) == 1
     now[0] += 0.02
     assert recent.get(99_999) is None
+    for number in range(100_000):  # all in one moment
+        recent.put(number, number)
+    assert len(recent) < 50_000
+    assert recent.get(99_999) == 99_999

@@ -279,7 +279,8 @@ async def test_forwarded_addresses_stay_in_order() -> None:
             "X-Forwarded-Proto: gopher",
             "X-Forwarded-Host: evil",
             "Forwarded: for=1.1.1.1",
-            "Forwarded: for=2.2.2.2",
+            'Forwarded: for="2.2.2.2',
+            'Forwarded: for="[2::2]:2";by="\\""',
         )
         vias = ("Via: 1.1 a", "Via: 1.1 b")
         spelled = ("X_Forwarded_For: 9.9.9.9", "x-forwarded_for: 9.9.9.9", "X_FORWARDED-PROTO: gopher", "X_Mine: 1")
@@ -288,7 +289,7 @@ async def test_forwarded_addresses_stay_in_order() -> None:
         assert asked.header("X-Forwarded-For") == ["6.6.6.6, 7.7.7.7, 8.8.8.8, 127.0.0.1"]
         assert asked.header("X-Forwarded-Proto") == ["http"]
         assert asked.header("X-Forwarded-Host") == ["proxy.test:5555"]
-        assert asked.header("Forwarded") == ["for=1.1.1.1", "for=2.2.2.2"]
+        assert asked.header("Forwarded") == ['for=1.1.1.1, for="[2::2]:2";by="\\"", for=127.0.0.1']
         assert asked.header("Via") == ["1.1 a", "1.1 b"]
         assert [line.partition(b":")[0] for line in asked.request.split(b"\r\n") if b"_" in line] == [
             b"GET /asset_state HTTP/1.1",

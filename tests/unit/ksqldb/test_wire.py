@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.errors import KsqlBadStatement, KsqlInBandFailure, KsqlTruncated, KsqlWrongShape
@@ -85,6 +85,51 @@ def test_an_item_comes_out_as_soon_as_it_is_complete() -> None:
     assert feed.feed(b",\n") == []
     assert feed.feed(b'{"row":{"columns":["a",null]}}') == [Row(["a", None])]
     assert not feed.closed
+
+
+@given(
+    st.text(alphabet='a"\\\\{}[],é', max_size=40).map(lambda text: text * 4000),
+    st.lists(st.integers(0, 300_000), max_size=8),
+)
+@settings(max_examples=30, deadline=None)
+def test_a_long_item_reads_the_same_wherever_it_is_cut(text: str, cuts: list[int]) -> None:
+    """Quotes, backslashes and braces in its text end nothing; it comes out with the chunk that has its last brace."""
+    item = ("[" + json.dumps({"row": {"columns": ["a", text]}}, ensure_ascii=False)).encode()
+    feed, start = RowFeed(), 0
+    for cut in sorted({min(cut, len(item) - 1) for cut in cuts}):
+        assert feed.feed(item[start:cut]) == []
+        start = cut
+    assert feed.feed(item[start:]) == [Row(["a", text])]
+    assert feed.feed(b',{"row":{"columns":["b"]}}]') == [Row(["b"])]
+    feed.close()
+
+
+def test_an_item_without_an_end_is_not_read_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte is looked at a few times, however many chunks there are: the feed shares a thread with all streams."""
+    looked_at = 0
+    decode = json.JSONDecoder.raw_decode
+
+    def counted(self: json.JSONDecoder, text: str, position: int = 0) -> tuple[object, int]:
+        nonlocal looked_at
+        looked_at += len(text) - position
+        return decode(self, text, position)
+
+    monkeypatch.setattr(json.JSONDecoder, "raw_decode", counted)
+    feed = RowFeed()
+    feed.feed(b'[{"row":{"columns":[')
+    for _ in range(1000):
+        assert feed.feed(b'"aaaaaaaaaa",{},' * 64) == []
+    assert looked_at < 10 * 1000 * 1024
+
+
+@pytest.mark.parametrize("cut", [1, 70_000, 100_000])
+def test_a_long_item_that_is_no_json_is_refused(cut: int) -> None:
+    """Its braces are closed, and it cannot be read: nothing more of it will come."""
+    feed = RowFeed()
+    data = b'[{"row":' + b"a" * 100_000 + b"}"
+    feed.feed(data[:cut])
+    with pytest.raises(KsqlWrongShape):
+        feed.feed(data[cut:] + b",\n")
 
 
 @given(st.integers(0, len(body()) - 1))
