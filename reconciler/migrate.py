@@ -32,6 +32,7 @@ from reconciler.legacy import (
     stand_in_name,
 )
 from reconciler.model import Condition, Plan
+from reconciler.names import SharedName, folded
 from reconciler.platforms.base import LiveService, PlatformState, Publish
 from reconciler.settings import Environment, Settings
 from reconciler.survey import Survey
@@ -317,6 +318,7 @@ def give_names_back(scene: Scene, world: World, sleep: Callable[[float], None] =
     if not scene.is_torn_down:
         return
     _need_health(scene)
+    _need_own_stand_ins(scene, world)
     if back:
         _need_offset(world)
     for stream in back:
@@ -352,6 +354,7 @@ def remove_old(scene: Scene, world: World, old: OldServices) -> Iterator[str]:
             f"nobody publishes port {PORT}: set ROUTING_LAYER_PORT={PORT} at the operator as it is set here, and run "
             "`reconciler migrate --switch` again"
         )
+    _need_own_stand_ins(scene, world)
     gone = [one for one in scene.streams if one not in scene.read_on]
     for stream in gone:
         _need_untouched(world, stream)
@@ -364,6 +367,24 @@ def remove_old(scene: Scene, world: World, old: OldServices) -> Iterator[str]:
         yield f"dropped stream {stream.name}" + (f" and topic {stream.topic}" if scene.settings.delete_topics else "")
     for stream in scene.read_on:
         yield f"kept stream {stream.name}: an old group service that is left may read {stream.topic}"
+
+
+def _need_own_stand_ins(scene: Scene, world: World) -> None:
+    """Refuse to end stand-ins where another installation of our owner id is here too: their names have no id."""
+    topology = world.topology
+    parsed = map(SharedName.parse, scene.survey.observed.source.streams)
+    named = {one.installation for one in parsed if one is not None and one.owner == folded(topology.owner)}
+    others = sorted(one for one in named if not topology.installation.owns(one))
+    if scene.stand_ins and others:
+        raise StepRefused(
+            f"whose {_named(scene.stand_ins)} is cannot be told: installation {', '.join(others)} has the same "
+            "RECONCILER_OWNER in this ksqlDB; drop it by hand where nothing reads its topic any more, or give one of "
+            "the two another RECONCILER_OWNER"
+        )
+
+
+def _named(streams: Collection[OldStream]) -> str:
+    return ", ".join(one.name for one in streams)
 
 
 def _need_health(scene: Scene) -> None:
