@@ -128,6 +128,8 @@ def unread() -> Stage:
 def _read() -> Stage:
     stage = unread()
     plant_look_alikes(stage)
+    stage.settle(stage.controller(), step=STEP)  # the registry is published once more, above its copy
+    stage.now += 600
     return stage
 
 
