@@ -17,7 +17,7 @@ from reconciler.controller import Controller, World
 from reconciler.desired import routing_layer_name, state_api_name
 from reconciler.errors import KsqlError
 from reconciler.installation import NAME, parse, sift
-from reconciler.ksqldb.topology import OFFSET_RESET
+from reconciler.ksqldb.topology import OFFSET_RESET, Topology
 from reconciler.legacy import (
     PORT,
     OldService,
@@ -32,6 +32,7 @@ from reconciler.legacy import (
     stand_in_name,
 )
 from reconciler.model import Condition, Plan
+from reconciler.names import SharedName, folded
 from reconciler.platforms.base import LiveService, PlatformState, Publish
 from reconciler.settings import Environment, Settings
 from reconciler.survey import Survey
@@ -118,11 +119,13 @@ class Scene(Front):
         plan: what the operator would do.
         survey: what it saw.
         streams: of the old system, and stand-ins.
+        namesakes: ids of other installations with our owner id in this ksqlDB.
     """
 
     plan: Plan
     survey: Survey
     streams: tuple[OldStream, ...]
+    namesakes: tuple[str, ...] = ()
 
     @property
     def in_the_way(self) -> tuple[OldStream, ...]:
@@ -187,7 +190,8 @@ def look(controller: Controller, old: OldServices) -> Scene:
         raise StepRefused("; ".join(stops))
     streams = old_streams(survey.observed.source.queries, settings)
     services, others = _ours(old, settings, survey.observed.membership.groups)
-    return Scene(settings, survey.observed.platform, services, others, plan, survey, streams)
+    namesakes = _namesakes(survey, controller.world.topology)
+    return Scene(settings, survey.observed.platform, services, others, plan, survey, streams, namesakes)
 
 
 def look_at_front(world: World, old: OldServices) -> Front:
@@ -317,6 +321,7 @@ def give_names_back(scene: Scene, world: World, sleep: Callable[[float], None] =
     if not scene.is_torn_down:
         return
     _need_health(scene)
+    _need_own_stand_ins(scene)
     if back:
         _need_offset(world)
     for stream in back:
@@ -352,6 +357,7 @@ def remove_old(scene: Scene, world: World, old: OldServices) -> Iterator[str]:
             f"nobody publishes port {PORT}: set ROUTING_LAYER_PORT={PORT} at the operator as it is set here, and run "
             "`reconciler migrate --switch` again"
         )
+    _need_own_stand_ins(scene)
     gone = [one for one in scene.streams if one not in scene.read_on]
     for stream in gone:
         _need_untouched(world, stream)
@@ -364,6 +370,27 @@ def remove_old(scene: Scene, world: World, old: OldServices) -> Iterator[str]:
         yield f"dropped stream {stream.name}" + (f" and topic {stream.topic}" if scene.settings.delete_topics else "")
     for stream in scene.read_on:
         yield f"kept stream {stream.name}: an old group service that is left may read {stream.topic}"
+
+
+def _namesakes(survey: Survey, topology: Topology) -> tuple[str, ...]:
+    """Return the ids of other installations with our owner id whose streams are here."""
+    parsed = map(SharedName.parse, survey.observed.source.streams)
+    named = {one.installation for one in parsed if one is not None and one.owner == folded(topology.owner)}
+    return tuple(sorted(one for one in named if not topology.installation.owns(one)))
+
+
+def _need_own_stand_ins(scene: Scene) -> None:
+    """Refuse to end stand-ins where another installation of our owner id is here too: their names have no id."""
+    if scene.stand_ins and scene.namesakes:
+        raise StepRefused(
+            f"whose {_named(scene.stand_ins)} is cannot be told: installation {', '.join(scene.namesakes)} has the "
+            "same RECONCILER_OWNER in this ksqlDB; drop it by hand where nothing reads its topic any more, or give "
+            "one of the two another RECONCILER_OWNER"
+        )
+
+
+def _named(streams: Collection[OldStream]) -> str:
+    return ", ".join(one.name for one in streams)
 
 
 def _need_health(scene: Scene) -> None:

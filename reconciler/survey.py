@@ -13,9 +13,10 @@ from functools import cached_property, lru_cache
 
 from reconciler.desired import is_ours
 from reconciler.errors import RegistryError
-from reconciler.ksqldb.definition import definition_of, sources_of, target_of
+from reconciler.ksqldb.definition import definition_of, sources_of, target_of, topic_of
 from reconciler.ksqldb.ownership import Whose
 from reconciler.ksqldb.topology import Topology
+from reconciler.ksqldb.wire import stored
 from reconciler.model import Observed, SourceState
 from reconciler.names import STREAM_PREFIX, GroupNames, assign, names_of
 from reconciler.platforms.base import Kind, LiveRegistry, LiveService
@@ -117,6 +118,7 @@ def survey(observed: Observed, topology: Topology, settings: Settings) -> Survey
     usable = {group for group in observed.membership.groups if _is_text(group)}
     wanted, held = assign(usable, settings.resource_prefix, there)
     losers = {group: f"its names are held by group {holder}" for group, holder in held.items()}
+    writers = _writers(observed.source, topology)
     losers |= dict.fromkeys(observed.membership.groups.keys() - usable, "its name is not valid text")
     return Survey(
         observed=observed,
@@ -125,20 +127,29 @@ def survey(observed: Observed, topology: Topology, settings: Settings) -> Survey
         owned=_owned(observed, topology, services, published, wanted),
         published=published,
         unreadable=unreadable,
-        streams={group: check_stream(names, observed.source, topology) for group, names in wanted.items()},
+        streams={
+            # A topic of a group that is served is ours already: its stream may have been dropped to be made again.
+            group: check_stream(names, observed.source, topology, {} if group in there else writers)
+            for group, names in wanted.items()
+        },
         shared=check_shared(observed.source, topology),
         readers=_readers(observed.source, topology),
     )
 
 
-def check_stream(names: GroupNames, source: SourceState, topology: Topology) -> StreamCheck:
+def check_stream(names: GroupNames, source: SourceState, topology: Topology, writers: Mapping[str, str]) -> StreamCheck:
     """Compare a group's stream with what it should be.
+
+    A topic that somebody else's query writes is theirs: our events are not mixed into it.
 
     A missing query is only *silent*: while a server stops, LIST QUERIES shrinks query by query although nothing
     was terminated (measured: for up to 70 s, with status RUNNING). LIST STREAMS stays complete to the end.
     """
+    taken = f"topic {names.topic} is written by {writers[names.topic]}" if names.topic in writers else ""
     if names.stream not in source.streams:
-        return StreamCheck(StreamVerdict.ABSENT, starved=_is_followed(source, topology))
+        return StreamCheck(
+            StreamVerdict.FOREIGN if taken else StreamVerdict.ABSENT, taken, starved=_is_followed(source, topology)
+        )
     query = source.queries.get(names.stream)
     if query is None:
         return StreamCheck(StreamVerdict.SILENT, "no query writes it")
@@ -146,6 +157,8 @@ def check_stream(names: GroupNames, source: SourceState, topology: Topology) -> 
     if whose.whose is not Whose.GROUP or definition is None:
         return StreamCheck(StreamVerdict.FOREIGN, f"stream {names.stream} {whose.text}")
     differences = topology.group_differences(definition, names)
+    if taken and "topic" in differences:
+        return StreamCheck(StreamVerdict.FOREIGN, taken)
     if differences:  # neither source nor topic can be replaced in place
         retention = None if "topic" in differences else definition.retention_ms
         starved = definition.source not in source.queries
@@ -173,6 +186,17 @@ def _partitions(names: GroupNames, source: SourceState, topology: Topology) -> s
         f"its topic {there} has {found} of {wanted} partitions: it was deleted, and Kafka made it again; "
         f"`DROP STREAM `{names.stream}` DELETE TOPIC;` in ksqlDB lets the operator make both again"
     )
+
+
+def _writers(source: SourceState, topology: Topology) -> Mapping[str, str]:
+    """Return who writes each topic, as far as queries tell, but for our own; the assets' topic has its producers."""
+    found = {topic_of(query.text): f"the query of {name}" for name, query in source.queries.items()}
+    targets = {query: target_of(text) for query, text in source.inserts.items()}
+    found |= {source.streams[name].topic: f"query {query}" for query, name in targets.items() if name in source.streams}
+    assets = source.streams.get(stored(topology.assets_stream))
+    if assets is not None:
+        found[assets.topic] = f"what feeds stream {assets.name}"
+    return found
 
 
 def check_shared(source: SourceState, topology: Topology) -> StreamCheck:

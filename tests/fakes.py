@@ -50,6 +50,8 @@ class FakeKsqldb:
         assets: the group of each asset at the level `workcenter`.
         levels: the same at other levels.
         deleted: assets that Kafka's history of the map names and that are no more.
+        made: streams and tables that queries write: topic and statement.
+        named_tables: which sources are tables.
     """
 
     assets: dict[str, str | None] = field(default_factory=dict)
@@ -97,12 +99,19 @@ class FakeKsqldb:
     def streams(self) -> tuple[StreamInfo, ...]:
         """All streams."""
         self._call("streams")
-        return tuple(StreamInfo(name, topic, "KAFKA", "JSON") for name, (topic, _) in self.made.items())
+        return tuple(
+            StreamInfo(name, topic, "KAFKA", "JSON")
+            for name, (topic, _) in self.made.items()
+            if name not in self.named_tables
+        )
 
     def tables(self) -> tuple[StreamInfo, ...]:
         """All tables."""
         self._call("tables")
-        return tuple(StreamInfo(name, name.lower(), "KAFKA", "JSON") for name in sorted(self.named_tables))
+        return tuple(
+            StreamInfo(name, self.made.get(name, (name.lower(),))[0], "KAFKA", "JSON")
+            for name in sorted(self.named_tables)
+        )
 
     def queries(self) -> tuple[QueryInfo, ...]:
         """All queries."""
@@ -126,10 +135,10 @@ class FakeKsqldb:
     def describe_or_none(self, name: str) -> Description | None:
         """One source."""
         self._call("describe")
-        if name in self.named_tables:
-            topic, text = name.lower(), ""
-        elif name in self.made:
+        if name in self.made:
             topic, text = self.made[name]
+        elif name in self.named_tables:
+            topic, text = name.lower(), ""
         else:
             return None
         query = QueryInfo(f"CSAS_{name}", text, (name,), "PERSISTENT", {"RUNNING": 1})

@@ -120,6 +120,18 @@ def target_of(text: str) -> str:
     return tokens[2].value
 
 
+@lru_cache(maxsize=_CACHED_TEXTS)
+def topic_of(text: str) -> str:
+    """Return the KAFKA_TOPIC that a statement names, of a stream or a table; ``""`` where it names none."""
+    tokens = tuple(_tokens(text))
+    for name, mark, topic in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if name.is_word("AS"):
+            break
+        if name.is_word("KAFKA_TOPIC") and mark.is_mark("=") and topic.kind == "text":
+            return topic.value
+    return ""
+
+
 class _OtherFormError(Exception):
     """The text is not of the form that is looked for."""
 

@@ -13,9 +13,20 @@ from reconciler.names import STREAM_PREFIX, SharedName, names_of
 from reconciler.platforms.base import Kind, LiveRegistry, LiveService, ServiceSpec
 from reconciler.registry import Registry, parse
 from tests.fakes import Stage
+from tests.faults.matrix_scenarios import FOREIGN, THEIRS
 from tests.faults.matrix_seam import Call
 
 OURS = "ofa"
+
+
+def _is_foreign(live: LiveService) -> bool:
+    """Somebody else made it, whatever its labels say."""
+    return live.owner != OURS or live.id.startswith(FOREIGN)
+
+
+def _has_our_lineage(sql: str) -> bool:
+    """It reads from a shared stream of this owner, or is one."""
+    return "FROM `OFA_ASSETS_WITH_UNS_" in sql or (" JOIN " in sql and "UNS_GROUP" in sql)
 
 
 def current(stage: Stage) -> Registry | None:
@@ -31,12 +42,14 @@ class Watch:
     Attributes:
         stage: the truth.
         wrong: what should never have happened, in words.
+        theirs: names of streams and tables that others made.
         created: what came into being, and how often.
         deleted: what went, and how often.
     """
 
     stage: Stage
     wrong: list[str] = field(default_factory=list)
+    theirs: set[str] = field(default_factory=set)
     created: Counter[str] = field(default_factory=Counter)
     deleted: Counter[str] = field(default_factory=Counter)
     _out: dict[str, float] = field(default_factory=dict)
@@ -45,7 +58,13 @@ class Watch:
     _ready: tuple[frozenset[str], ...] = ()
 
     def __post_init__(self) -> None:
-        """Remember what belongs to others."""
+        """Remember what belongs to others: what was planted as theirs, whatever it looks like."""
+        made = self.stage.ksqldb.made
+        self.theirs |= {name for name in made if name in THEIRS or not _has_our_lineage(made[name][1])}
+        self.note_others()
+
+    def note_others(self) -> None:
+        """Take what belongs to others for as it should be: they may change it, this operator may not."""
         self._foreign = self._others()
 
     @property
@@ -91,15 +110,16 @@ class Watch:
 
     def _others(self) -> Any:
         platform, ksqldb = self.stage.platform, self.stage.ksqldb
-        services = {name: live for name, live in platform.services.items() if live.owner != OURS}
-        streams = {name: made for name, made in ksqldb.made.items() if not self._is_ours(name)}
+        services = {name: live for name, live in platform.services.items() if _is_foreign(live)}
+        registries = {name: one for name, one in platform.registries.items() if one.id.startswith(FOREIGN)}
+        streams = {name: made for name, made in ksqldb.made.items() if name in self.theirs}
         topics = {topic for topic, _ in streams.values()} & ksqldb.kept_topics
-        return services, streams, topics, platform.strangers
+        stopped = self.theirs & (ksqldb.paused | ksqldb.terminated)
+        return services, registries, streams, topics, stopped, platform.strangers
 
     def _is_ours(self, stream: str) -> bool:
-        """By lineage, worked out here once more: it reads from a shared stream of ours, or is one."""
-        sql = self.stage.ksqldb.made[stream][1]
-        return "FROM `OFA_ASSETS_WITH_UNS_" in sql or (" JOIN " in sql and "UNS_GROUP" in sql)
+        """By who made it: what others made may look exactly like ours."""
+        return stream not in self.theirs
 
     def _is_recorded(self, installation: str) -> None:
         record = self.stage.platform.kept_records.get("installation")
@@ -115,7 +135,7 @@ class Watch:
 
     def _update_service(self, live: LiveService, _spec: ServiceSpec) -> None:
         there = self.stage.platform.services.get(live.name.casefold())
-        if there is not None and there.owner != OURS:
+        if there is not None and _is_foreign(there):
             self._say(f"service {live.name} of {there.owner} is changed")
 
     def _remove_service(self, live: LiveService) -> None:
@@ -123,7 +143,7 @@ class Watch:
         self._there = there is not None
         if there is None:
             return
-        if there.owner != OURS or there.spec is None or there.spec.kind is not Kind.GROUP:
+        if _is_foreign(there) or there.spec is None or there.spec.kind is not Kind.GROUP:
             self._say(f"service {live.name} is removed, and is no group service of ours")
         elif there.spec.group in self.wanted:
             self._say(f"service {live.name} of a wanted group is removed")
@@ -192,7 +212,7 @@ class Watch:
 
     def _with_service(self) -> set[str]:
         services = self.stage.platform.services.values()
-        return {live.spec.group for live in services if live.owner == OURS and live.spec and live.spec.group}
+        return {live.spec.group for live in services if not _is_foreign(live) and live.spec and live.spec.group}
 
     def _must_be_made_anew(self, name: str) -> bool:
         """Its source is not the shared stream of today, or its query or that of its source has ended."""
@@ -222,15 +242,16 @@ def end_of(stage: Stage, watch: Watch) -> End:
     """
     platform, ksqldb = stage.platform, stage.ksqldb
     specs = {name: replace(live.spec, configs=()) if live.spec else live for name, live in platform.services.items()}
-    proxy = platform.services["ofa_routing_layer"].spec
-    newest = max(platform.registries.values(), key=lambda one: one.sequence)
+    router = platform.services.get("ofa_routing_layer")
+    proxy = router.spec if router is not None else None
+    newest = max(platform.registries.values(), key=lambda one: one.sequence, default=None)
     made = ksqldb.made.items()
     return End(
         services=specs,
         streams={name: (topic, sql.replace("CREATE OR REPLACE ", "CREATE ")) for name, (topic, sql) in made},
         topics=frozenset(ksqldb.kept_topics),
         stopped=frozenset(ksqldb.terminated | ksqldb.paused),
-        registry=newest.data,
+        registry=newest.data if newest is not None else b"",
         mounted=proxy is not None and proxy.configs[0].name in platform.registries,
         created=watch.created,
         deleted=watch.deleted,

@@ -28,6 +28,25 @@ FOREIGN_STREAMS = {
 }
 
 
+#: What a user built on our shared stream, and another installation of the same owner with a stream of a group.
+LOOK_ALIKES = {
+    "ASSET_STREAM_ALARMS": "CREATE STREAM `ASSET_STREAM_ALARMS` WITH (KAFKA_TOPIC='plant_alarms', VALUE_FORMAT='JSON') "
+    "AS SELECT ASSET_KEY, `id`, `value` FROM `{shared}` WHERE `type` = 'Condition' EMIT CHANGES;",
+    "ASSET_STREAM_G7": "{g1} AND `id` = 'x' EMIT CHANGES;",
+    "ASSET_STREAM_MINE": "{mine} EMIT CHANGES;",
+    "ASSET_STREAM_COUNTS": "CREATE TABLE `ASSET_STREAM_COUNTS` WITH (KAFKA_TOPIC='plant_counts', VALUE_FORMAT='JSON') "
+    "AS SELECT ASSET_KEY, COUNT(*) AS N FROM `{shared}` WHERE UNS_GROUP = 'g1' GROUP BY ASSET_KEY EMIT CHANGES;",
+    "OFA_ASSETS_WITH_UNS_99999999_0F0F0F0F_1": "{join}",
+    "ASSET_STREAM_Z9": "CREATE STREAM `ASSET_STREAM_Z9` WITH (KAFKA_TOPIC='asset_stream_z9', VALUE_FORMAT='JSON', "
+    "RETENTION_MS=1) AS SELECT ASSET_KEY, `asset_uuid`, `id`, `value`, `type`, `tag`, `timestamp` FROM "
+    "`OFA_ASSETS_WITH_UNS_99999999_0F0F0F0F_1` WHERE UNS_GROUP = 'z9' EMIT CHANGES;",
+}
+#: Names of sources that others made, whatever they look like.
+THEIRS = frozenset({*FOREIGN_STREAMS, *LOOK_ALIKES})
+#: Begins the ids of services and configs that others made.
+FOREIGN = "foreign"
+
+
 def foreign_services() -> dict[str, LiveService]:
     """Services of others: without our label, of another owner, with a group's name that is wanted or is not."""
     spec = ServiceSpec("ofa_group_Held", Kind.GROUP, "Held", "theirs:1", {}, 1, 0.0, 0.0, "factory-net")
@@ -47,6 +66,35 @@ def plant_foreign(stage: Stage) -> None:
     for name, text in FOREIGN_STREAMS.items():
         stage.ksqldb.made[name] = (name.lower(), text.format(topic=name.lower()))
         stage.ksqldb.kept_topics.add(name.lower())
+
+
+def plant_look_alikes(stage: Stage) -> None:
+    """Put beside a plant what reads our shared stream, and copies of services and of the registry, labels and all."""
+    ksqldb, platform = stage.ksqldb, stage.platform
+    shared = shared_of(stage)
+    texts = {"shared": shared, "g1": ksqldb.made["ASSET_STREAM_G1"][1], "join": ksqldb.made[shared][1]}
+    texts["g1"] = texts["g1"].removesuffix(" EMIT CHANGES;")
+    texts["mine"] = texts["g1"].replace("= 'g1'", "= 'no group any more'")
+    for name, form in LOOK_ALIKES.items():
+        text, copied = form.format(**texts), shared if form == "{join}" else "ASSET_STREAM_G1"
+        text = text.replace(f"`{copied}` WITH", f"`{name}` WITH").replace(f"'{copied.lower()}'", f"'{name.lower()}'")
+        topic = text.split("KAFKA_TOPIC='")[1].split("'")[0]
+        ksqldb.made[name] = (topic, text)
+        ksqldb.kept_topics.add(topic)
+    ksqldb.named_tables.add("ASSET_STREAM_COUNTS")
+    for name, copied in {"ofa_group_g4_copy": "ofa_group_g4", "ofa_routing_layer_old": "ofa_routing_layer"}.items():
+        live = platform.services[copied]
+        assert live.spec is not None
+        spec = replace(live.spec, name=name, configs=())
+        platform.services[name] = replace(live, id=f"{FOREIGN}-{name}", name=name, spec=spec)
+    newest = max(platform.registries.values(), key=lambda one: one.sequence)
+    platform.registries["a_backup"] = replace(newest, id=f"{FOREIGN}-config", name="a_backup", mounted=False)
+
+
+def shared_of(stage: Stage) -> str:
+    """Return the name of our shared stream."""
+    (shared,) = (name for name, (_, sql) in stage.ksqldb.made.items() if " JOIN " in sql and name not in THEIRS)
+    return shared
 
 
 def empty() -> Stage:
@@ -71,11 +119,26 @@ def _settled() -> Stage:
     return stage
 
 
-def settled() -> Stage:
-    """Five groups in place, and three that cannot be."""
+def unread() -> Stage:
+    """Five groups in place, and three that cannot be; nobody else reads the shared stream, so it can be dropped."""
     return clone(_settled())
 
 
+@cache
+def _read() -> Stage:
+    stage = unread()
+    plant_look_alikes(stage)
+    stage.settle(stage.controller(), step=STEP)  # the registry is published once more, above its copy
+    stage.now += 600
+    return stage
+
+
+def settled() -> Stage:
+    """The same, beside what looks like ours."""
+    return clone(_read())
+
+
+@cache
 def _leaving() -> Stage:
     """One of the groups has left the registry and waits for its service to be removed."""
     stage = settled()
@@ -87,6 +150,7 @@ def _leaving() -> Stage:
     return stage
 
 
+@cache
 def _outdated() -> Stage:
     """The document that the routing layer mounts is not the current one any more."""
     stage = settled()
@@ -145,8 +209,7 @@ def _broken(stage: Stage) -> None:
 
 
 def _silenced(stage: Stage) -> None:
-    (shared,) = (name for name, (_, sql) in stage.ksqldb.made.items() if " JOIN " in sql)
-    stage.ksqldb.terminated.add(shared)
+    stage.ksqldb.terminated.add(shared_of(stage))
 
 
 def _unrecorded() -> Stage:
@@ -163,9 +226,9 @@ SCENARIOS = (
     Scenario("image changed", settled, _image),
     Scenario("environment changed", settled, _environment),
     Scenario("group deleted", settled, _deleted),
-    Scenario("group back while it leaves", _leaving, _back),
-    Scenario("level changed", settled, _level),
-    Scenario("registry rolled", _outdated, _roll),
+    Scenario("group back while it leaves", lambda: clone(_leaving()), _back),
+    Scenario("level changed", unread, _level),
+    Scenario("registry rolled", lambda: clone(_outdated()), _roll),
     Scenario("broken by hand", settled, _broken),
     Scenario("shared stream silenced", settled, _silenced),
 )

@@ -105,7 +105,7 @@ class Call:
 
     Attributes:
         number: counted from 0 over both sides.
-        side: ``ksqldb`` or ``platform``.
+        side: ``ksqldb`` or ``platform``, or of a second operator ``ksqldb2`` or ``platform2``.
         name: of the method.
         about: the object, for a write.
         seen: how often this was read since the last change of its side.
@@ -118,6 +118,11 @@ class Call:
     seen: int = 0
 
     @property
+    def of_ksqldb(self) -> bool:
+        """It goes to ksqlDB."""
+        return self.side.startswith("ksqldb")
+
+    @property
     def writes(self) -> bool:
         """It may change something."""
         return self.name in WRITES
@@ -127,7 +132,7 @@ class Call:
         """What can happen to it."""
         if not self.writes:
             return (*_ANY, *(fault for fault, times in STALE.items() if self.seen + times <= MEMORY))
-        return (*_ANY, Fault.BUG_AFTER, Fault.CONFLICT, *([Fault.LATE] if self.side == "ksqldb" else []))
+        return (*_ANY, Fault.BUG_AFTER, Fault.CONFLICT, *([Fault.LATE] if self.of_ksqldb else []))
 
     def __str__(self) -> str:
         """Return it as a line of a log."""
@@ -168,7 +173,7 @@ class Seam:
     _past: dict[str, Any] = field(default_factory=dict)
     _doubted: bool = False
     _seen: Counter[tuple[str, str]] = field(default_factory=Counter)
-    _stale: dict[str, tuple[int, int, Any]] = field(default_factory=dict)
+    _stale: dict[tuple[str, str], tuple[int, int, Any]] = field(default_factory=dict)
     _late: list[tuple[int, Call, tuple[Any, ...]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -178,18 +183,26 @@ class Seam:
     @property
     def ksqldb(self) -> Ksqldb:
         """The port of ksqlDB."""
-        return cast("Ksqldb", _Port(self, "ksqldb"))
+        return self.ports()[0]
 
     @property
     def platform(self) -> Platform:
         """The port of the platform."""
-        return cast("Platform", _Port(self, "platform"))
+        return self.ports()[1]
+
+    def ports(self, operator: str = "") -> tuple[Ksqldb, Platform]:
+        """Both ports of an operator: "2" is the second."""
+        return cast("Ksqldb", _Port(self, f"ksqldb{operator}")), cast("Platform", _Port(self, f"platform{operator}"))
 
     def quiet(self) -> bool:
         """Say whether all reads since the last such question were fresh, and nothing waits to be applied."""
         doubted, self._doubted = self._doubted, False
-        stale = any(until >= self.calls for _, until, _ in self._stale.values())
-        return not (doubted or stale or self._late)
+        return self.settled and not doubted
+
+    @property
+    def settled(self) -> bool:
+        """Nothing waits to be applied, and no read will be stale."""
+        return not self._late and not any(until >= self.calls for _, until, _ in self._stale.values())
 
     def turn_page(self) -> None:
         """Make what is now the previous snapshot: something outside is about to change."""
@@ -227,33 +240,33 @@ class Seam:
         return Call(number, side, name, seen=seen)
 
     def _read(self, call: Call, fault: Fault | None, args: tuple[Any, ...]) -> Any:
-        error = _read_error(call.side, fault)
+        error = _read_error(call, fault)
         if error is not None:
-            if call.side == "ksqldb":
-                self.fakes["ksqldb"].failures += 1
+            if call.of_ksqldb:
+                self.fakes[call.side].failures += 1
             raise error
         if fault in STALE:
-            self._stale[call.name] = (STALE[fault], call.number + LATENESS * MEMORY, self._past[call.side])
-        left, until, past = self._stale.pop(call.name, (0, 0, None))
+            self._stale[call.side, call.name] = (STALE[fault], call.number + LATENESS * MEMORY, self._past[call.side])
+        left, until, past = self._stale.pop((call.side, call.name), (0, 0, None))
         if left == 0 or call.number > until:
             return getattr(self.fakes[call.side], call.name)(*args)
         self._doubted = True
         if left > 1:
-            self._stale[call.name] = (left - 1, until, past)
+            self._stale[call.side, call.name] = (left - 1, until, past)
         return getattr(past, call.name)(*args)
 
     def _write(self, call: Call, fault: Fault | None, args: tuple[Any, ...]) -> Any:
         if fault is Fault.SERVER_ERROR:
-            raise KsqlTransient("500") if call.side == "ksqldb" else PlatformUnreachable("503")
+            raise KsqlTransient("500") if call.of_ksqldb else PlatformUnreachable("503")
         if fault is Fault.CONFLICT:
-            raise KsqlConflict("fenced") if call.side == "ksqldb" else PlatformConflict("update out of sequence")
+            raise KsqlConflict("fenced") if call.of_ksqldb else PlatformConflict("update out of sequence")
         self.witness.before(call, args)  # also what is applied late was decided now
         if fault is Fault.LATE:
             self._late.append((call.number + LATENESS, call, args))
             raise KsqlUnknownOutcome("not final in time")
         answer = self._apply(call, args)
         if fault in (Fault.TIMED_OUT, Fault.TRUNCATED):
-            if call.side == "ksqldb":
+            if call.of_ksqldb:
                 raise KsqlUnknownOutcome("no whole answer, the statement may have been executed")
             raise PlatformUnreachable("timed out") if fault is Fault.TIMED_OUT else PlatformError("incomplete")
         return answer
@@ -309,8 +322,8 @@ def _snapshot(side: Any) -> Any:
     return side.clone() if hasattr(side, "clone") else side
 
 
-def _read_error(side: str, fault: Fault | None) -> ReconcilerError | None:
-    ours = side == "platform"
+def _read_error(call: Call, fault: Fault | None) -> ReconcilerError | None:
+    ours = not call.of_ksqldb
     match fault:
         case Fault.TIMED_OUT:
             return PlatformUnreachable("timed out") if ours else KsqlUnreachable("timed out")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.faults import matrix_beside
 from tests.faults.matrix import PARTS, Cell, Figures, play, run
 from tests.faults.matrix_scenarios import SCENARIOS, Scenario
 from tests.faults.matrix_seam import Fault, unsorted
@@ -26,6 +27,17 @@ def test_whatever_call_is_spoiled_the_end_is_the_same(
     record_property("matrix", [figures.calls, figures.runs, len(figures.divergences)])
     assert not figures.divergences, "\n\n".join((figures.sentence, *figures.divergences[:3]))
     assert figures.runs * PARTS > 5 * figures.calls
+
+
+@pytest.mark.parametrize("command", matrix_beside.COMMANDS, ids=lambda command: command.name)
+def test_a_second_installation_beside_ours_and_ours_leave_each_other_alone(
+    command: matrix_beside.Command, record_property: Callable[[str, object], None]
+) -> None:
+    """Every command of the second, every call of both, spoiled: neither touches the other's, both converge."""
+    figures = matrix_beside.play(command)
+    record_property("matrix", [figures.calls, figures.runs, len(figures.divergences)])
+    assert not figures.divergences, "\n\n".join((figures.sentence, *figures.divergences[:3]))
+    assert figures.runs > figures.calls
 
 
 def test_every_method_of_the_ports_passes_the_seam() -> None:

@@ -103,3 +103,43 @@ def test_a_shared_stream_that_cannot_be_made_has_a_line_of_its_own(mismatched: P
     assert outcome.result == "in_sync"
     assert outcome.plan is not None
     assert not [one for one in outcome.plan.items if one.title.startswith(SHARED)]
+
+
+def test_a_topic_that_somebody_elses_query_writes_is_no_groups(settled: Plant) -> None:
+    """Our events are not mixed into theirs: a conflict that names the query; a group that is served keeps its topic."""
+    settled.ksqldb.sql(
+        "CREATE STREAM THEIRS WITH (KAFKA_TOPIC='asset_stream_Weld', VALUE_FORMAT='JSON') AS "
+        "SELECT * FROM ENRICHED_ASSETS_STREAM EMIT CHANGES;",
+        "CREATE STREAM FED (v VARCHAR) WITH (KAFKA_TOPIC='asset_stream_Paint', VALUE_FORMAT='JSON', PARTITIONS=1);",
+        "INSERT INTO FED SELECT VALUE AS v FROM ENRICHED_ASSETS_STREAM EMIT CHANGES;",
+        "CREATE STREAM BESIDE WITH (KAFKA_TOPIC='asset_stream_g0', VALUE_FORMAT='JSON') AS "
+        "SELECT * FROM ENRICHED_ASSETS_STREAM EMIT CHANGES;",
+        "DROP STREAM ASSET_STREAM_G0;",
+    )
+    settled.ksqldb.assign({"w": "Weld", "p": "Paint", "s": "Saw"})
+    operator = settled.operator()
+    for outcome in settled.run(operator, 3):
+        assert outcome.plan is not None
+    assert item(outcome, "Weld").condition is item(outcome, "Paint").condition is Condition.CONFLICT
+    assert item(outcome, "Weld").detail == "topic asset_stream_Weld is written by the query of THEIRS, not touched"
+    assert "topic asset_stream_Paint is written by query INSERTQUERY" in item(outcome, "Paint").detail
+    assert {item(outcome, group).condition for group in ("Saw", "g0", "g1")} == {Condition.READY}
+    assert {"ASSET_STREAM_WELD", "ASSET_STREAM_PAINT"}.isdisjoint(settled.ksqldb.streams)
+    settled.ksqldb.sql("DROP STREAM THEIRS;")
+    settled.settle(operator)
+    assert "ASSET_STREAM_WELD" in settled.ksqldb.streams
+
+
+def test_the_topic_that_the_assets_come_from_is_no_groups(settled: Plant) -> None:
+    """A group whose topic would be the assets' own would be fed with its own events without end."""
+    settled.ksqldb.sql(
+        "CREATE STREAM OTHER_ASSETS (asset_uuid VARCHAR KEY, id VARCHAR, value VARCHAR, type VARCHAR, tag VARCHAR, "
+        "timestamp VARCHAR) WITH (KAFKA_TOPIC='asset_stream_all', VALUE_FORMAT='JSON', PARTITIONS=1);"
+    )
+    settled.options["ksqldb_assets_stream"] = "OTHER_ASSETS"
+    settled.ksqldb.assign({"w": "all"})
+    operator = settled.operator()
+    outcome = settled.run(operator, 3)[-1]
+    assert item(outcome, "all").condition is Condition.CONFLICT
+    assert "asset_stream_all is written by what feeds stream OTHER_ASSETS" in item(outcome, "all").detail
+    assert "ASSET_STREAM_ALL" not in settled.ksqldb.streams

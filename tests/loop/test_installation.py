@@ -11,6 +11,7 @@ import pytest
 
 from reconciler import cli, wiring
 from reconciler.controller import Outcome
+from reconciler.errors import GuardRefusal
 from reconciler.guards import Overrides
 from reconciler.installation import NAME, Installation, parse
 from reconciler.model import Condition, RecordInstallation
@@ -206,6 +207,23 @@ def test_a_second_installation_that_made_nothing_tears_nothing_down(empty: Stage
     second = Stage(FakePlatform(kept_records={}), empty.ksqldb)
     assert list(teardown(second.controller().world)) == []
     assert empty.ksqldb.made == made
+
+
+def test_another_prefix_with_the_same_owner_in_the_same_swarm_writes_nothing(empty: Stage) -> None:
+    """What it finds is of an installation that it has no record of: the loop, overrides and a teardown are refused."""
+    empty.settle(empty.controller())
+    there = empty.platform
+    before = dict(there.services), dict(there.registries), dict(there.kept_records), dict(empty.ksqldb.made)
+    beside = FakePlatform(prefix="two", services=there.services, registries=there.registries, kept_records={})
+    second = Stage(beside, empty.ksqldb, {"resource_prefix": "two", "shared_retention": 7200.0})
+    for overrides in (None, Overrides(allow_empty=True, accept_identity=True, approve="12345678")):
+        outcome = second.controller(overrides).cycle()
+        assert outcome.plan is not None
+        assert [refusal.guard for refusal in outcome.plan.refusals if refusal.stops] == ["installation"]
+    with pytest.raises(GuardRefusal, match="no record says which installation"):
+        list(teardown(second.controller().world))
+    assert (there.services, there.registries, there.kept_records, empty.ksqldb.made) == before
+    assert beside.kept_records == {}
 
 
 def test_a_service_of_another_installation_is_left_alone(empty: Stage) -> None:

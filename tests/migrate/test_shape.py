@@ -13,8 +13,9 @@ from reconciler.commands.migrate import as_json, as_text, step
 from reconciler.converge import Exit
 from reconciler.errors import KsqlBadStatement
 from reconciler.legacy import OldService, Role, elsewhere, is_old, old_streams, stand_in_name
-from reconciler.migrate import StepRefused, look, remove_old, start, switch
+from reconciler.migrate import StepRefused, give_names_back, look, remove_old, start, switch
 from reconciler.model import Query
+from tests.fake_platform import INSTALLATION, FakePlatform
 from tests.fakes import Stage, unreachable
 from tests.migrate.old import FakeOldServices, old_statement
 
@@ -123,6 +124,32 @@ def test_the_router_of_another_plant_holds_nothing_up() -> None:
     old.services = {router.name: router}
     scene = look(stage.controller(), old)
     assert (scene.router, scene.holds_port, scene.touchable) == (None, False, ())
+
+
+@pytest.mark.parametrize("step", ["--back", "--remove-old"])
+def test_stand_ins_of_another_installation_with_our_owner_stay(step: str) -> None:
+    """Their names have no id, so neither way is taken beside one: the old services of the other live on them."""
+    first, old = old_plant()
+    controller = first.controller()
+    list(start(look(controller, old), controller.world, lambda _: None))
+    first.settle(controller)
+    if step == "--back":
+        first.ksqldb.made.pop("ASSET_STREAM_WELD")  # the group has left, so the original's name is free
+    else:
+        first.ksqldb.assets = {"a": "Paint"}  # the second has another map
+    second = Stage(FakePlatform(kept_records={}), first.ksqldb, {"routing_layer_port": 5556})
+    other = second.controller()
+    if step == "--remove-old":
+        second.settle(other)
+    before, scene = dict(first.ksqldb.made), look(other, FakeOldServices())
+    assert scene.stand_ins
+    with pytest.raises(StepRefused, match=f"installation {INSTALLATION.id} has the same RECONCILER_OWNER"):
+        list(
+            give_names_back(scene, other.world, lambda _: None)
+            if step == "--back"
+            else remove_old(scene, other.world, FakeOldServices())
+        )
+    assert first.ksqldb.made == before
 
 
 @pytest.mark.parametrize("slash", ["", "/"])

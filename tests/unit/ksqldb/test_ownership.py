@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reconciler.installation import Installation
-from reconciler.ksqldb.definition import sources_of, target_of
+from reconciler.ksqldb.definition import sources_of, target_of, topic_of
 from reconciler.ksqldb.ownership import Whose, ownership
 from reconciler.ksqldb.topology import Topology
 from reconciler.names import LEGACY, SharedName, names_of
@@ -234,3 +234,19 @@ def test_the_next_has_a_number_that_neither_stream_nor_topic_has_had() -> None:
 def test_what_a_statement_reads_and_writes(text: str, sources: set[str], target: str) -> None:
     """Whatever kind it is."""
     assert (set(sources_of(text)), target_of(text)) == (sources, target)
+
+
+TOPICS: dict[str, str] = {
+    group()[1]: "asset_stream_Weld",
+    "CREATE OR REPLACE TABLE T WITH (PARTITIONS=1, kafka_topic = 'A''b') AS SELECT K FROM S GROUP BY K;": "A'b",
+    "CREATE STREAM S WITH (VALUE_FORMAT='JSON') AS SELECT * FROM E;": "",
+    "CREATE STREAM S AS SELECT * FROM E WHERE KAFKA_TOPIC = 'x';": "",
+    "INSERT INTO S SELECT * FROM E;": "",
+    "": "",
+}
+
+
+@pytest.mark.parametrize(("text", "topic"), TOPICS.items())
+def test_the_topic_of_a_statement(text: str, topic: str) -> None:
+    """It is that of the WITH clause, whatever kind of source is made; a condition names none."""
+    assert topic_of(text) == topic
