@@ -264,8 +264,9 @@ class FlowWatch:
         described = {group: self.events.describe_extended(seen.groups[group]) for group in groups}
         read = {group: _reading(one, seen.shared_topic) for group, one in described.items()}
         ends = [reading.end for reading in read.values() if reading is not None]
-        shared = _reading(self.events.describe_extended(seen.shared), seen.assets_topic)
-        if shared is None and not ends:
+        first = self.events.describe_extended(seen.shared)
+        shared = _reading(first, seen.assets_topic)
+        if not any(one is not None and one.tells for one in (first, *described.values())):
             self._say("DESCRIBE ... EXTENDED does not say how far the queries have read")
         # What the shared stream writes is what the groups' streams can read. While none of them has read anything, the
         # server lists none of them (measured), and its count of what was written is all there is.

@@ -161,7 +161,10 @@ class Topology:
         return _query(text, "create", names.stream, offset)
 
     def replace_group(self, names: GroupNames, retention_ms: int | None = None) -> Statement:
-        """Return the statement that gives a group's stream our definition; it goes on where it was.
+        """Return the statement that gives a group's stream our definition.
+
+        While its query runs it goes on where that was. After a TERMINATE its query is a new one, which begins now
+        (measured): what came in between is not forwarded, ``earliest`` would write all that the source holds again.
 
         Args:
             names: the group's names.

@@ -156,6 +156,14 @@ QUIET: Mapping[str, tuple[tuple[str, ...], Callable[[Plant], None]]] = {
 }
 
 
+def test_of_a_plant_without_events_nothing_is_said_in_the_log(settled: Plant) -> None:
+    """The server tells how far its queries have read: no topic is in it yet, which is not the same as no answer."""
+    structlog.reset_defaults()
+    with capture_logs() as said:
+        groups_of(settled, watching(settled), 2)
+    assert [line for line in said if line["event"].startswith("it is not known")] == []
+
+
 @pytest.mark.parametrize("case", QUIET)
 def test_where_nothing_is_to_come_out_nothing_is_said(settled: Plant, case: str) -> None:
     """Silence is said only of events that were seen going in."""
