@@ -137,6 +137,16 @@ def chosen(groups: Collection[str], tracks: Mapping[str, Track], after: str) -> 
     return tuple(dict.fromkeys([*accused, *order]))[:AT_ONCE]
 
 
+def _reading(found: Description | None, topic: str) -> Reading | None:
+    consumed = found.consumed.get(topic) if found is not None else None
+    return Reading(consumed.end, consumed.read, found.written) if found is not None and consumed else None
+
+
+def _unread(found: Description | None, end: int | None) -> Reading | None:
+    """Return the reading of a query that is not listed because it has read nothing, where the end is known."""
+    return None if found is None or end is None else Reading(end, 0, found.written)
+
+
 class Events(Protocol):
     """What is asked of ksqlDB."""
 
@@ -255,16 +265,20 @@ class FlowWatch:
     def _checked(self, seen: Watched) -> Mapping[str, Track]:
         groups = chosen(seen.groups, self.tracks, self._after)
         self._after = groups[-1]
-        read = {group: self._reading(seen.groups[group], seen.shared_topic) for group in groups}
+        described = {group: self.events.describe_extended(seen.groups[group]) for group in groups}
+        read = {group: _reading(one, seen.shared_topic) for group, one in described.items()}
         ends = [reading.end for reading in read.values() if reading is not None]
-        shared = self._reading(seen.shared, seen.assets_topic)
-        if shared is None and not ends:
+        first = self.events.describe_extended(seen.shared)
+        shared = _reading(first, seen.assets_topic)
+        if not any(one is not None and one.tells for one in (first, *described.values())):
             self._say("DESCRIBE ... EXTENDED does not say how far the queries have read")
-        # What the shared stream writes is what the groups' streams can read.
-        shared = replace(shared, written=max(ends)) if shared is not None and ends else None
-        found = {"": shared, **read}
+        # What the shared stream writes is what the groups' streams can read. While none of them has read anything, the
+        # server lists none of them (measured), and its count of what was written is all there is.
+        end = max(ends, default=shared.written if shared is not None else None)
+        shared = replace(shared, written=end) if shared is not None else None
+        found = {"": shared, **{group: one or _unread(described[group], end) for group, one in read.items()}}
         suspects = [name for name, now in found.items() if self._suspect(name, now, seen)]
-        samples = {"": self._mapped(seen)} if "" in suspects else self._through(suspects, seen)
+        samples = {"": self._joined(seen)} if "" in suspects else self._through(suspects, seen)
         names = {"": seen.shared, **seen.groups}
         kept = {name: track for name, track in self.tracks.items() if name in names}
         return kept | {
@@ -277,32 +291,38 @@ class FlowWatch:
         same = track.query == seen.queries.get(seen.groups[name] if name else seen.shared, "")
         return same and movement(track.reading, now) is Movement.SUSPECT
 
-    def _reading(self, stream: str, topic: str) -> Reading | None:
-        found = self.events.describe_extended(stream)
-        consumed = found.consumed.get(topic) if found is not None else None
-        return Reading(consumed.end, consumed.read, found.written) if found is not None and consumed else None
+    def _joined(self, seen: Watched) -> Sample:
+        """Look at the assets' events and at what comes of them."""
+        with ThreadPoolExecutor(1) as beside:
+            came_out = beside.submit(self._any_of, seen.shared)
+            came_in = self._mapped(seen)
+            return Sample(came_in, came_out=came_out.result())
 
-    def _mapped(self, seen: Watched) -> Sample:
+    def _mapped(self, seen: Watched) -> int:
         """Look at the assets' events: how many are of assets that have a group."""
         sql = f"SELECT {ASSET} FROM {identifier(seen.assets)} EMIT CHANGES LIMIT {ENOUGH};"  # noqa: S608 - quoted
         assets = [asset for (asset,) in self.events.sample(sql, (Column(ASSET, "STRING"),), self.seconds)]
         if not assets:
-            return Sample(0)
+            return 0
         lookup = self.strategy.lookup()
         groups = dict(self.events.members(lookup.table, lookup.key, self.strategy.level))
-        return Sample(sum(groups.get(str(asset)) is not None for asset in assets))
+        return sum(groups.get(str(asset)) is not None for asset in assets)
 
     def _through(self, groups: Iterable[str], seen: Watched) -> Mapping[str, Sample]:
         """Look at the shared stream for events of these groups, and for those that have any, at what comes of them."""
         busy = self._events_of(tuple(groups), seen.shared)
         samples = {group: Sample(0) for group in groups}
         for group, _ in busy.most_common(SAMPLED):
-            out = f"SELECT {KEY_COLUMN} FROM {identifier(seen.groups[group])} EMIT CHANGES LIMIT 1;"  # noqa: S608 - quoted
             with ThreadPoolExecutor(1) as beside:
-                came_out = beside.submit(self.events.sample, out, (Column(KEY_COLUMN, "STRING"),), self.seconds + AFTER)
+                came_out = beside.submit(self._any_of, seen.groups[group])
                 came_in = self._events_of((group,), seen.shared)
-                samples[group] = Sample(came_in.total(), came_out=bool(came_out.result()))
+                samples[group] = Sample(came_in.total(), came_out=came_out.result())
         return samples
+
+    def _any_of(self, stream: str) -> bool:
+        """Look whether anything comes out of a stream, a little longer than at what goes in."""
+        sql = f"SELECT {KEY_COLUMN} FROM {identifier(stream)} EMIT CHANGES LIMIT 1;"  # noqa: S608 - quoted
+        return bool(self.events.sample(sql, (Column(KEY_COLUMN, "STRING"),), self.seconds + AFTER))
 
     def _events_of(self, groups: Collection[str], shared: str) -> Counter[str]:
         if not groups:

@@ -17,7 +17,8 @@ from reconciler.controller import Controller, World
 from reconciler.desired import routing_layer_name, state_api_name
 from reconciler.errors import KsqlError
 from reconciler.installation import NAME, parse, sift
-from reconciler.ksqldb.topology import OFFSET_RESET, Topology
+from reconciler.ksqldb.statement import OFFSET_RESET
+from reconciler.ksqldb.topology import Topology
 from reconciler.legacy import (
     PORT,
     OldService,

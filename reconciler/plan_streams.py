@@ -8,7 +8,7 @@ from dataclasses import replace
 from reconciler.guards import Verdict
 from reconciler.ksqldb.definition import sources_of
 from reconciler.ksqldb.ownership import Whose
-from reconciler.ksqldb.topology import OFFSET_RESET
+from reconciler.ksqldb.statement import OFFSET_RESET
 from reconciler.model import (
     Action,
     Condition,

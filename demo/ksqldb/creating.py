@@ -248,6 +248,13 @@ def _settings(statement: ast.Create, given: dict[str, Any]) -> TopicSettings:
     def number(name: str) -> int | None:
         return int(given[name]) if given.get(name) is not None else None
 
+    if "CLEANUP_POLICY" in given:  # though the statement that DESCRIBE shows has one
+        text = (
+            "Invalid config variable in the WITH clause: CLEANUP_POLICY.\nThe CLEANUP_POLICY config is automatically "
+            "inferred based on the type of source (STREAM or TABLE).\n"
+            "Users can't set the CLEANUP_POLICY config manually."
+        )
+        raise KsqlRefusal(text, code=BAD_REQUEST)
     topic = str(given.get("KAFKA_TOPIC", statement.name))
     return TopicSettings(topic, number("PARTITIONS"), number("REPLICAS"), number("RETENTION_MS"))
 

@@ -186,7 +186,7 @@ class PersistentQuery:
         self.paused = False
         self.silent = ""
         self.written = 0
-        self.position = 0
+        self.position = self._began = 0
         self._cells = [(index, each.name) for index, each in enumerate(plan.schema.columns) if not each.key]
         self._operator = operator_for(plan, self._write)
         self._table_side: TableSide | None = None
@@ -207,6 +207,7 @@ class PersistentQuery:
         topic = self.plan.driving.topic
         earliest = self.plan.driving.is_table or wants_earliest(self.properties)
         self.position = position if position is not None else 0 if earliest else topic.end
+        self._began = self.position if position is None else -1
         self._catch_up()
         self.plan.driving.consumers.append(self)
 
@@ -221,9 +222,9 @@ class PersistentQuery:
             self._operator.change(key, row, record)
 
     def consumed(self) -> list[tuple[Topic, int]]:
-        """The driving topic and how far it is read; the table of a join is read to its end."""
-        lookup = self.plan.lookup
-        return [(self.plan.driving.topic, self.position), *([(lookup.topic, lookup.topic.end)] if lookup else [])]
+        """The driving topic and how far it is read, 0 before the first record; a join's table is read to its end."""
+        lookup, position = self.plan.lookup, 0 if self.position == self._began else self.position
+        return [(self.plan.driving.topic, position), *([(lookup.topic, lookup.topic.end)] if lookup else [])]
 
     def hush(self, how: str) -> None:
         """Let the query run and write nothing (``drops``), or read nothing (``stuck``); ``""`` ends that."""
@@ -301,11 +302,11 @@ def _internal_topics(plan: Plan) -> tuple[str, ...]:
     return (*own, "Aggregate-GroupBy-repartition", "KsqlTopic-Reduce-changelog") if plan.driving.is_table else own
 
 
-OFFSET_RESET = ("auto.offset.reset", "ksql.streams.auto.offset.reset", "ksql.streams.consumer.auto.offset.reset")
+OFFSET_RESET = ("auto.offset.reset", "ksql.streams.auto.offset.reset")
 
 
 def explicit_offset(properties: Properties) -> str:
-    """Where a query is told to begin, in any of ksqlDB's spellings; empty where it is not told."""
+    """Where a query is told to begin; empty where it is not told, as by one for ``consumer.`` alone (measured)."""
     return next((str(properties[name]).lower() for name in OFFSET_RESET if name in properties), "")
 
 

@@ -51,7 +51,7 @@ from reconciler.ksqldb.exchange import Ask, Exchange, Limits, OnRequest
 from reconciler.ksqldb.failures import DEGRADED, NOT_QUERYABLE, missing_source
 from reconciler.ksqldb.levels import Level, membership_sql
 from reconciler.ksqldb.replies import parse_entities, parse_health, parse_info, parse_status
-from reconciler.ksqldb.statement import Statement
+from reconciler.ksqldb.statement import OFFSET_RESET, Statement
 from reconciler.ksqldb.wire import (
     PULL_ACCEPT,
     Column,
@@ -68,8 +68,6 @@ from reconciler.latest import Latest
 T = TypeVar("T")
 E = TypeVar("E", bound=Entity)
 
-#: With or without the prefixes ``ksql.streams.`` and ``ksql.streams.consumer.``.
-OFFSET_RESET = "auto.offset.reset"
 QUERY_LIMIT = "ksql.query.persistent.active.limit"
 READ_ATTEMPTS = 3
 READ_SECONDS = 2.0
@@ -192,10 +190,10 @@ class KsqlClient:
     def offset_reset(self) -> str:
         """Return where the server begins a query that does not say so itself; ``""`` where it leaves that to Kafka.
 
-        It counts like an explicit offset of the query, for the table side of a join too (measured).
+        It counts like an explicit offset of the query, for the table side of a join too (measured). The server lists
+        it under this name however it was written; one for ``consumer.`` alone is listed too, and counts for nothing.
         """
-        values = self._one("list_properties", "LIST PROPERTIES;", Properties).values
-        return next((value for name, value in sorted(values.items()) if name.endswith(OFFSET_RESET)), "")
+        return self._one("list_properties", "LIST PROPERTIES;", Properties).values.get(OFFSET_RESET, "")
 
     def describe(self, name: str) -> Description:
         """Return the definition of a source.

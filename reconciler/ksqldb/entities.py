@@ -156,6 +156,7 @@ class Description:
         fields: its columns.
         partitions: of the topic; 0 when the topic is gone.
         consumed: how far the queries that write it have read their topics; only with EXTENDED, and only what was told.
+        tells: the server says how far its queries have read, though one that has read nothing has no topic in it.
         written: messages that the asked server wrote into it since its start; None where it does not say.
     """
 
@@ -169,6 +170,7 @@ class Description:
     fields: tuple[Field, ...]
     partitions: int
     consumed: Mapping[str, Consumed] = field(default_factory=dict)
+    tells: bool = False
     written: int | None = None
 
 

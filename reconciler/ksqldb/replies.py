@@ -159,6 +159,7 @@ def _described(source: Mapping[str, Any]) -> Description:
         fields=tuple(_field(one) for one in _member(source, "fields", list)),
         partitions=_count(source, "partitions"),
         consumed=_consumed(source),
+        tells=bool(_listed(source, "queryOffsetSummaries")),
         written=_written(source),
     )
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+#: Offset reset of a query as a property of a request; the same name, set server-wide, counts for every query.
+OFFSET_RESET = "ksql.streams.auto.offset.reset"
+
 
 @dataclass(frozen=True)
 class Statement:

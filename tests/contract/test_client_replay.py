@@ -127,3 +127,14 @@ def test_the_limit_of_queries_is_read() -> None:
         speaker = KsqlClient(site.url)
         assert [speaker.query_limit(), speaker.query_limit()] == [40, None]
         speaker.close()
+
+
+def test_only_an_offset_that_counts_is_the_servers() -> None:
+    """As 7.7.0 lists it: one for `consumer.` alone is listed too, and joins have their events all the same."""
+    consumer = {"name": "ksql.streams.consumer.auto.offset.reset", "scope": "KSQL", "value": "latest"}
+    own = {"name": "ksql.streams.auto.offset.reset", "scope": "KSQL", "value": "earliest"}
+    lists = [[consumer], [consumer, own], []]
+    with serve(in_turn(*(Reply(listed("properties", lines)) for lines in lists))) as site:
+        speaker = KsqlClient(site.url)
+        assert [speaker.offset_reset() for _ in lists] == ["", "earliest", ""]
+        speaker.close()

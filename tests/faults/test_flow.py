@@ -101,6 +101,23 @@ def test_a_shared_stream_that_drops_everything_is_said_of_every_group(settled: P
     assert settled.platform.writes == before
 
 
+def test_a_shared_stream_that_never_wrote_is_said_of_every_group() -> None:
+    """From its creation on nothing comes out: no group's query has read anything, and none is listed as reading."""
+    with plant(2) as made:
+        made.ksqldb.switch(silent_query={"match": f"CREATE STREAM {SHARED}"})
+        with events(made, "a0"):
+            assert silent(groups_of(made, watching(made))) == {"g0", "g1"}
+
+
+def test_a_group_whose_query_never_read_is_said(settled: Plant) -> None:
+    """It is stuck from its creation on, so that it is not listed as reading, while others read."""
+    settled.ksqldb.switch(silent_query={"value": "stuck", "match": "UNS_GROUP = 'g1'"})
+    with events(settled, "a0", "a1"):
+        items = groups_of(settled, watching(settled))
+    assert silent(items) == {"g1"}
+    assert "events wait" in items["g1"].detail
+
+
 @pytest.mark.parametrize("how", ["drops", "stuck"])
 def test_a_group_whose_query_runs_and_writes_nothing_is_said(settled: Plant, how: str) -> None:
     """Of the groups that have events, only the one whose filter does nothing; and it recovers."""
@@ -137,6 +154,14 @@ QUIET: Mapping[str, tuple[tuple[str, ...], Callable[[Plant], None]]] = {
         lambda made: made.ksqldb.switch(lost_server={"share": 1.0, "status": {"RUNNING": 2}}),
     ),
 }
+
+
+def test_of_a_plant_without_events_nothing_is_said_in_the_log(settled: Plant) -> None:
+    """The server tells how far its queries have read: no topic is in it yet, which is not the same as no answer."""
+    structlog.reset_defaults()
+    with capture_logs() as said:
+        groups_of(settled, watching(settled), 2)
+    assert [line for line in said if line["event"].startswith("it is not known")] == []
 
 
 @pytest.mark.parametrize("case", QUIET)

@@ -232,6 +232,16 @@ def test_an_offset_counts_for_both_sides_of_a_join(where: str, spelling: str, of
         assert len(server.server.catalog.topics["joined"].records) == len(expected) + 1
 
 
+@pytest.mark.parametrize("offset", ["latest", "earliest"])
+def test_an_offset_for_the_consumer_alone_counts_for_nothing(offset: str) -> None:
+    """As measured: the join begins now, with the whole table, as where none is given."""
+    with running() as server:
+        server.setup(*TOPOLOGY, mapping("A1", "Weld"), event("A1", "1"))
+        assert server.ksql(JOIN, {"ksql.streams.consumer.auto.offset.reset": offset}).status == 200
+        server.setup(event("A1", "2"))
+        assert [record.value["V"] for record in server.server.catalog.topics["joined"].records] == ["2"]
+
+
 def test_a_request_overrules_the_servers_offset() -> None:
     """And the server's own is listed among its properties, where it has one."""
     with running(Config(host="127.0.0.1", port=0, offset_reset="latest")) as server:

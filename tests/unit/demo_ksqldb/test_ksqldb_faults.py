@@ -213,6 +213,32 @@ def test_one_of_two_servers_answers_with_its_part(server: Running) -> None:
     assert server.ksql("LIST QUERIES;").json[0]["queries"][0]["statusCount"] == {"RUNNING": 1}
 
 
+def test_the_statement_that_describe_shows_is_not_taken_back(server: Running) -> None:
+    """Measured: it has a CLEANUP_POLICY, which no statement may name."""
+    copy = "CREATE STREAM c WITH (KAFKA_TOPIC='c', VALUE_FORMAT='JSON') AS SELECT * FROM enriched_assets_stream;"
+    assert server.ksql(copy).status == 200
+    shown = server.ksql("DESCRIBE c;").json[0]["sourceDescription"]["statement"]
+    assert server.ksql("DROP STREAM c;").status == 200
+    refused = server.ksql(shown)
+    assert (refused.status, refused.json["error_code"]) == (400, 40000)
+    assert "CLEANUP_POLICY" in refused.json["message"]
+
+
+def test_a_query_that_has_read_nothing_is_not_listed_as_reading(server: Running) -> None:
+    """Measured: its group has committed nothing, so its summary has no topic, wherever the query began."""
+    server.ksql("INSERT INTO enriched_assets_stream (key, asset_uuid, id, value) VALUES ('A1', 'A1', 't', '5');")
+    copy = "CREATE STREAM c WITH (KAFKA_TOPIC='c', VALUE_FORMAT='JSON') AS SELECT * FROM enriched_assets_stream;"
+    assert server.ksql(copy, {"auto.offset.reset": "latest"}).status == 200
+
+    def summaries() -> list[int]:
+        found = server.ksql("DESCRIBE c EXTENDED;").json[0]["sourceDescription"]["queryOffsetSummaries"]
+        return [topic["offsets"][0]["consumerOffset"] for one in found for topic in one["topicSummaries"]]
+
+    assert summaries() == []
+    server.ksql("INSERT INTO enriched_assets_stream (key, asset_uuid, id, value) VALUES ('A1', 'A1', 't', '6');")
+    assert summaries() == [2]
+
+
 @pytest.mark.parametrize(("how", "read"), [("drops", 3), ("stuck", 1)])
 def test_a_query_can_run_and_write_nothing(server: Running, how: str, read: int) -> None:
     """It is RUNNING; what it has read shows in DESCRIBE ... EXTENDED; one that was stuck catches up afterwards."""
