@@ -106,6 +106,8 @@ class Controller:
         pretends: writes reach nobody (a dry run), so nothing may be said to have been done.
         looks_once: there will be no other look, so nothing is left for it.
         flow: watches whether events come through; None where it is not asked.
+        told_silent: why streams are silent, of the operator that runs, in a process that does not watch them itself.
+        standing: what has been on its way with the same words, and since when.
     """
 
     world: World
@@ -123,6 +125,8 @@ class Controller:
     pretends: bool = False
     looks_once: bool = False
     flow: FlowWatch | None = None
+    told_silent: Mapping[str, str] = field(default_factory=dict)
+    standing: Mapping[str, Standing] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Prepare the reader of groups."""
@@ -135,7 +139,6 @@ class Controller:
         self._changes = Changes()
         self._collapsed = False
         self._partitions: Mapping[str, int] = {}
-        self._standing: Mapping[str, Standing] = {}
         self._strays = Strays(world.ksqldb, world.topology, self._unanswered, None if self.looks_once else 1)
         self._map = MapScan(world.strategy.read, self.clocks.monotonic)
         self._bugs: list[str] = []
@@ -322,6 +325,10 @@ class Controller:
         """Whether this look lists the topics too, which no other read tells: every `RESYNC_INTERVAL`."""
         return self.clocks.monotonic() - self._resynced >= self.world.settings.resync_interval
 
+    def silent(self) -> Mapping[str, str]:
+        """Return why streams are silent (see `reconciler.flow`), by group; that of the shared stream by ""."""
+        return self.flow.silent() if self.flow is not None else self.told_silent
+
     def plan(self, seen: Survey, verdict: Verdict) -> Plan:
         """Plan one cycle from what was seen; before streams are made, ask how many the server allows.
 
@@ -340,10 +347,10 @@ class Controller:
                 for note in offset_note(plan.actions, facts):
                     log.warning(note)
         if self.pause is not None and self.pause.active(self.clocks.wall()):
-            self._standing = {}  # what may not be written cannot get on
+            self.standing = {}  # what may not be written cannot get on
             return replace(plan, notes=(*plan.notes, self.pause.text))
         now, at, limit = self.clocks.monotonic(), self.clocks.wall(), self.world.settings.progress_deadline
-        plan, self._standing = with_deadline(plan, self._standing, now, at, limit)
+        plan, self.standing = with_deadline(plan, self.standing, now, at, limit)
         return plan
 
     def _asked(self, ask: Callable[[], T]) -> T | None:
@@ -369,7 +376,7 @@ class Controller:
             contested=self.contest.texts(self.clocks.monotonic()),
             offset_reset=offset_reset,
             claim=self._claim,
-            silent=self.flow.silent() if self.flow is not None else {},
+            silent=self.silent(),
         )
 
     def _aged(self, platform: PlatformState) -> frozenset[str]:

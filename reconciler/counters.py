@@ -1,6 +1,7 @@
-"""What a running operator has counted, so that a command that reads directly counts on from there. Pure.
+"""What a running operator knows from more than one look, so that a command that reads by itself goes on from there.
 
-A fresh process has seen a missing group once, whatever the operator that runs knows of it. Times are sent as ages: the
+Pure. A fresh process has seen a missing group once, whatever the operator that runs knows of it, and knows nothing of
+streams that are silent, objects that another writer changes and objects that do not get on. Times are sent as ages: the
 clocks of two processes have nothing in common.
 """
 
@@ -8,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from reconciler.backoff import Backoff, Failure
+from reconciler.contest import Contest, Held
 from reconciler.controller import Controller
+from reconciler.deadline import Standing
 from reconciler.documents import text
 from reconciler.guards import Absence, Memory
 from reconciler.pause import parse
@@ -36,6 +39,21 @@ class FailureCount(_Part):
     error: str
 
 
+class HeldCount(_Part):
+    """For how many seconds a contested object is left alone, and why."""
+
+    seconds: float = Field(ge=0)
+    text: str
+
+
+class StandingCount(_Part):
+    """What is said of an object that is on its way, for how many seconds, and since which time of day."""
+
+    detail: str
+    seconds: float = Field(ge=0)
+    at: AwareDatetime
+
+
 class Counters(_Part):
     """The operator's `GET /counters`; for its own command line, so fields may change with any version."""
 
@@ -48,6 +66,9 @@ class Counters(_Part):
     queries: int
     doubt: str
     backoff: Mapping[str, FailureCount]
+    contested: Mapping[str, HeldCount] = Field(default_factory=dict)
+    silent_streams: Mapping[str, str] = Field(default_factory=dict)
+    standing: Mapping[str, StandingCount] = Field(default_factory=dict)
     pause: Mapping[str, str] | None
 
 
@@ -74,6 +95,16 @@ def counters(controller: Controller) -> Counters:
             text(key): FailureCount(times=one.times, seconds=max(0.0, one.until - now), error=text(one.text))
             for key, one in controller.backoff.failures.items()
         },
+        contested={
+            text(key): HeldCount(seconds=held.until - now, text=text(held.text))
+            for key, held in controller.contest.held.items()
+            if held.until > now
+        },
+        silent_streams={text(group): text(why) for group, why in controller.silent().items()},
+        standing={
+            text(title): StandingCount(detail=text(one.detail), seconds=max(0.0, now - one.since), at=one.at)
+            for title, one in controller.standing.items()
+        },
         pause=pause.fields if pause is not None else None,
     )
 
@@ -97,4 +128,11 @@ def count_on(controller: Controller, counted: Counters) -> None:
     controller.backoff = Backoff(
         {key: Failure(one.times, now + one.seconds, one.error) for key, one in counted.backoff.items()}
     )
+    controller.contest = Contest(
+        held={key: Held(None, now + one.seconds, one.text) for key, one in counted.contested.items()}
+    )
+    controller.told_silent = counted.silent_streams
+    controller.standing = {
+        title: Standing(one.detail, now - one.seconds, one.at) for title, one in counted.standing.items()
+    }
     controller.pause = parse(counted.pause) if counted.pause else None

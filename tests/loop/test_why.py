@@ -16,6 +16,7 @@ from reconciler import cli
 from reconciler.commands import pause as pause_command
 from reconciler.commands import show
 from reconciler.commands import why as why_command
+from reconciler.contest import Contest, Held
 from reconciler.controller import Controller
 from reconciler.errors import KsqlBadStatement, PlatformRefused
 from reconciler.history import History
@@ -406,6 +407,25 @@ def test_status_and_plan_count_on_from_the_operator(
         said = capsys.readouterr().out
         assert "missing 3/3 reads, 45 s of 60 s" in said
         assert "counters are those of the operator at http://127.0.0.1:" in said
+
+
+def test_status_and_plan_say_what_only_time_tells_the_operator(
+    here: Stage, operator: Loop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A silent stream, a contested object and one that does not get on are not "in sync" to a fresh process."""
+    controller, contested = operator.controller, "contested: another writer changes replicas"
+    controller.contest = Contest(held={"service ofa_group_g2": Held(None, here.now + 1000, contested)})
+    controller.told_silent = {"g1": "of 9 events that were seen going in, none came out, 3 times"}
+    here.platform.healthy = lambda name: name != "ofa_group_g3"
+    controller.cycle()
+    here.now += here.settings.progress_deadline + 1
+    controller.cycle()
+    here.platform.touch("ofa_group_g2", replicas=3)  # and the operator does not put it right for now
+    for command in ("status", "plan"):
+        assert cli.main([command]) == 0
+        said = capsys.readouterr().out
+        for expected in (contested, "none came out, 3 times", "no progress since"):
+            assert expected in said
 
 
 def test_without_an_operator_counters_start_with_the_process(
