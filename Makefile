@@ -28,7 +28,7 @@ cli: ## run the operator's command line in the demo, e.g. make cli ARGS="plan"
 test: lint test-fast test-engine ## lint, then all tests, the fast ones first
 
 test-fast: venv ## the tests that need no engine
-	$(BIN)/pytest -q -n 4 -m "not engine"
+	$(BIN)/pytest -q -n 4 --dist worksteal -m "not engine"
 
 test-engine: venv engine ## the tests on a real Swarm
 	@$(IMAGES)
