@@ -85,22 +85,25 @@ class Operator:
         """Return every write that was done or tried, as ``action object``."""
         return [f"{line['action']} {line['object']}" for line in self.lines()[since:] if "action" in line]
 
-    def reads_until_a_write(self, since: int) -> int:
-        """Return how many cycles read everything and wrote nothing, from now to the first that writes.
+    def complete_cycles(self) -> int:
+        """Return how many cycles have read everything and written nothing.
 
-        Counted by the operator, because equal lines of its log are written once; asked more often than it reads.
+        The operator counts them, because equal lines of its log are written once.
         """
-        began, now, deadline = self._complete_cycles(), 0, time.monotonic() + RECOVERY
-        while not self.writes(since):
-            assert time.monotonic() < deadline, f"never a write; at last: {self.cycles()[-3:]}"
-            now = self._complete_cycles() - began
-            time.sleep(0.1)
-        return now
-
-    def _complete_cycles(self) -> int:
         text = httpx.get(f"{self.url}/metrics").text
-        found = re.findall(r'^reconciler_reconciles_total\{result="(\w+)"\} (\S+)$', text, re.MULTILINE)
+        found = re.findall(r'^reconciler_reconcile_total\{result="(\w+)"\} (\S+)$', text, re.MULTILINE)
+        assert found, "the metric has another name"
         return sum(int(float(number)) for result, number in found if result in ("in_sync", "progressing", "refused"))
+
+    def complete_cycles_before_a_write(self, since: int) -> int:
+        """Return `complete_cycles` as it is when the operator writes, asked more often than it reads."""
+        deadline = time.monotonic() + RECOVERY
+        while True:
+            now = self.complete_cycles()
+            if self.writes(since):
+                return now
+            assert time.monotonic() < deadline, f"never a write; at last: {self.cycles()[-3:]}"
+            time.sleep(0.1)
 
     def wait_for(self, result: str, text: str, since: int = 0) -> dict[str, Any]:
         """Wait for a cycle with this result whose sentence has this text."""
