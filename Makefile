@@ -32,7 +32,7 @@ test-fast: venv ## the tests that need no engine
 
 test-engine: venv engine ## the tests on a real Swarm
 	@$(IMAGES)
-	$(BIN)/pytest -q -n 2 --dist loadfile -m engine
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m engine
 
 lint: venv ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .
