@@ -268,7 +268,7 @@ def _next(group: str, item: Item, live: LiveService | None, actions: list[Action
         rules = ", ".join(refusal.guard for refusal in plan.refusals if refusal.stops)
         yield f"nothing at all is written until this is resolved: {rules}"
     if item.condition is Condition.CONFLICT:
-        yield from _next_conflict(live, known.settings)
+        yield from _next_conflict(live, known)
     if group in known.survey.missing:
         yield from _next_missing(known)
     if live is not None and (live.error or live.since is not None):
@@ -323,16 +323,21 @@ def _next_source(source: SourceState) -> Iterator[str]:
         yield f"ksqlDB is degraded ({source.degraded}): nothing is removed until it runs on every server"
 
 
-def _next_conflict(live: LiveService | None, settings: Settings) -> Iterator[str]:
+def _next_conflict(live: LiveService | None, known: Known) -> Iterator[str]:
+    settings, published = known.settings, known.survey.published
     yield (
         "give the group or the other object another name: what is not ours is never touched, "
         "and of two groups with one name the first in order has it"
     )
-    if live is not None and live.owner is None and settings.deployment_platform == "swarm":
-        owner = settings.reconciler_owner
+    installation = (published.document.installation if published else None) or ""
+    if live is None or live.installation not in ("", installation) or settings.deployment_platform != "swarm":
+        return
+    if live.owner is None or live.owner.startswith(f"{settings.reconciler_owner}, installation "):
+        labels = {"owner": settings.reconciler_owner, "installation": installation}
+        added = " ".join(f"--label-add org.openfactory.{label}={value}" for label, value in labels.items() if value)
         yield (
-            f"if {live.name} is this operator's and has only lost its label: "
-            f"`docker service update --label-add org.openfactory.owner={owner} {live.name}`"
+            f"only if this operator made {live.name} and it has lost labels since: "
+            f"`docker service update {added} {live.name}`"
         )
 
 

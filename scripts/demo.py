@@ -15,11 +15,15 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # names are derived in one place
+from reconciler.names import names_of  # noqa: E402 - needs the line above
+
 #: Seconds after which bringing it up is given up.
 DEADLINE = float(os.environ.get("DEMO_TIMEOUT", "420"))
 SETTLED_WITHIN = 20.0
@@ -69,6 +73,7 @@ def say(text: str) -> None:
 def up(env: dict[str, str]) -> None:
     """Deploy, wait, and show the system at work."""
     started = time.monotonic()
+    need_demo(env)
     check_ports(env)
     make_network(env)
     say(f"deploying stack {env['STACK']}")
@@ -144,8 +149,7 @@ def listener(port: int) -> str:
 
 def port_trouble(env: dict[str, str]) -> str:
     """Return the error of a task that did not get its port; empty without."""
-    owner = ("--filter", f"label=org.openfactory.owner={env['RECONCILER_OWNER']}")
-    services = {*docker("service", "ls", "-q", *of_demo(env)).split(), *docker("service", "ls", "-q", *owner).split()}
+    services = {*listed("service", "ls", "-q", *of_demo(env)), *own_services(env)}
     for service in sorted(services):
         for line in docker("service", "ps", service, "--no-trunc", "--format", "{{.Name}}: {{.Error}}").splitlines()[
             :1
@@ -343,50 +347,132 @@ def down(env: dict[str, str]) -> None:
     if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:  # noqa: S607 - found on PATH
         say("no Docker engine answers, so nothing of the demo runs")
         return
+    need_demo(env)
+    if not is_demo(env):
+        say("nothing of the demo is left")
+        return
+    services = own_services(env)
     if said := operator(env, "teardown", "--yes", check=False):
         print(said)
     docker("stack", "rm", env["STACK"], check=False)
-    owner = f"label=org.openfactory.owner={env['RECONCILER_OWNER']}"
     # The operator goes first: a loop that still runs would make again what is removed here.
-    listings = [
-        (("service", "ls", "-q", *of_demo(env)), ("service", "rm")),
-        (("ps", "-aq", *of_demo(env)), ()),
-        (("service", "ls", "-q", "--filter", owner), ("service", "rm")),
-        (("ps", "-aq", "--filter", f"name=^{env['RESOURCE_PREFIX']}_(group_|routing_layer|state_api)"), ()),
-        (("config", "ls", "-q", "--filter", owner), ("config", "rm")),
-        (("volume", "ls", "-q", *of_demo(env)), ("volume", "rm")),
-        (("network", "ls", "-q", "--filter", f"label={MARK}={env['STACK']}"), ("network", "rm")),
-    ]
-    for listing, remove in listings:
-        if remove == ("network", "rm") and docker(*listing) and (guests := in_network(env)):
-            network, named = env["DOCKER_NETWORK"], ", ".join(guests)
-            sys.exit(
-                f"demo: all else is removed; network {network} stays, because this is in it: {named}; remove it or "
-                f"take it out (docker network disconnect {network} NAME), then: make demo-down"
-            )
-        until_gone(listing, remove)
+    until_gone(lambda: listed("service", "ls", "-q", *of_demo(env)), ("service", "rm"))
+    until_gone(lambda: listed("ps", "-aq", *of_demo(env)))
+    until_gone(lambda: own_services(env), ("service", "rm"))
+    until_gone(lambda: [container for service in services for container in tasks_of(service)])
+    until_gone(lambda: own_configs(env), ("config", "rm"))
+    until_gone(lambda: listed("volume", "ls", "-q", *of_demo(env)), ("volume", "rm"))
+    networks = ("network", "ls", "-q", "--filter", f"label={MARK}={env['STACK']}")
+    if listed(*networks) and (guests := in_network(env)):
+        network, named = env["DOCKER_NETWORK"], ", ".join(guests)
+        sys.exit(
+            f"demo: all else is removed; network {network} stays, because this is in it: {named}; remove it or "
+            f"take it out (docker network disconnect {network} NAME), then: make demo-down"
+        )
+    until_gone(lambda: listed(*networks), ("network", "rm"))
+    for name in others(env):
+        say(f"service {name} is left alone: it has the owner label {env['RECONCILER_OWNER']} and is not the demo's")
     say("nothing of the demo is left (its images are kept for the next time)")
 
 
+def is_demo(env: dict[str, str]) -> bool:
+    """Whether something is there that only a demo has: its factory, its ksqlDB's volume, the network that it made."""
+    stack = env["STACK"]
+    return any(
+        (
+            stack + "_factory" in listed("service", "ls", "--format", "{{.Name}}", *of_demo(env)),
+            listed("volume", "ls", "-q", *of_demo(env)),
+            listed("network", "ls", "-q", "--filter", f"label={MARK}={stack}"),
+        )
+    )
+
+
+def need_demo(env: dict[str, str]) -> None:
+    """End where an operator runs under the demo's name that is none of a demo."""
+    operator_there = f"{env['STACK']}_reconciler" in listed("service", "ls", "--format", "{{.Name}}")
+    if operator_there and not is_demo(env):
+        sys.exit(
+            f"demo: stack {env['STACK']} is there and is no demo: it is left alone; for a demo beside it set STACK, "
+            "RESOURCE_PREFIX, RECONCILER_OWNER, DOCKER_NETWORK and the ports to others"
+        )
+
+
+def listed(*command: str) -> list[str]:
+    """Return what a listing of ids shows."""
+    return docker(*command).split()
+
+
+def labels(kind: str, env: dict[str, str]) -> dict[str, tuple[str, dict[str, str]]]:
+    """Return name and labels of each service or config that has the owner label, by id."""
+    found = listed(kind, "ls", "-q", "--filter", f"label=org.openfactory.owner={env['RECONCILER_OWNER']}")
+    specs = [(raw["ID"], raw["Spec"]) for raw in json.loads(docker(kind, "inspect", *found, check=False) or "[]")]
+    return {identity: (spec["Name"], spec["Labels"]) for identity, spec in specs} if found else {}
+
+
+def installation(env: dict[str, str]) -> str:
+    """Return the id of the demo's installation; "" without its record: no service is known as its own then."""
+    name = f"{env['RESOURCE_PREFIX']}_installation"
+    records = [marks for found, marks in labels("config", env).values() if found == name]
+    return records[0].get("org.openfactory.record.id", "") if records else ""
+
+
+def own_services(env: dict[str, str]) -> list[str]:
+    """Return the ids of the services that the demo's operator made: by owner, installation *and* name."""
+    ours, prefix = installation(env), env["RESOURCE_PREFIX"]
+    return [
+        identity
+        for identity, (name, marks) in labels("service", env).items()
+        if ours and marks.get("org.openfactory.installation") == ours and name == expected(prefix, marks)
+    ]
+
+
+def expected(prefix: str, marks: dict[str, str]) -> str:
+    """Return the name that a service with these labels has, if it is no copy."""
+    if group := marks.get("org.openfactory.group", ""):
+        return names_of(group, prefix).service
+    return f"{prefix}_{marks.get('org.openfactory.kind', '').replace('-', '_')}"
+
+
+def own_configs(env: dict[str, str]) -> list[str]:
+    """Return the ids of the demo's registries and records: the record of the installation goes last."""
+    ours, prefix = installation(env), f"{env['RESOURCE_PREFIX']}_"
+    found = {
+        identity: name
+        for identity, (name, marks) in labels("config", env).items()
+        if name.startswith(prefix) and marks.get("org.openfactory.installation", ours) == ours
+    }
+    last = [identity for identity, name in found.items() if name == f"{prefix}installation"]
+    return [identity for identity in found if identity not in last] or last
+
+
+def others(env: dict[str, str]) -> list[str]:
+    """Return the names of the services that have the owner label still."""
+    return sorted(name for name, _ in labels("service", env).values())
+
+
+def tasks_of(service: str) -> list[str]:
+    """Return the containers of a service, also of one that was removed."""
+    return listed("ps", "-aq", "--filter", f"label=com.docker.swarm.service.id={service}")
+
+
 def in_network(env: dict[str, str]) -> list[str]:
-    """Return the containers and services that are in the demo's network and are none of its own."""
+    """Return the containers and services that are in the demo's network, once its own have gone."""
     name = env["DOCKER_NETWORK"]
-    ours = (f"{env['STACK']}_", f"{env['RESOURCE_PREFIX']}_")
     form = '{{.Names}}\t{{.Label "com.docker.swarm.service.name"}}'
     found = []
     for line in docker("ps", "--filter", f"network={name}", "--format", form).splitlines():
         container, _, service = line.partition("\t")
-        if not service.startswith(ours):
-            found.append(f"service {service}" if service else f"container {container}")
+        found.append(f"service {service}" if service else f"container {container}")
     return sorted(set(found))
 
 
-def until_gone(listing: tuple[str, ...], remove: tuple[str, ...]) -> None:
-    """Remove what a listing shows until it is empty; without a command, wait for it to go by itself."""
+def until_gone(list_them: Callable[[], list[str]], remove: tuple[str, ...] = ()) -> None:
+    """Remove what is listed until nothing is; without a command, wait for it to go by itself."""
     deadline = time.monotonic() + GONE_WITHIN
-    while found := docker(*listing).split():
+    while found := list_them():
         if time.monotonic() > deadline:
-            sys.exit(f"demo: still there after {GONE_WITHIN:.0f} s: docker {' '.join(listing)}")
+            what = " ".join(remove[:1]) or "container"
+            sys.exit(f"demo: still there after {GONE_WITHIN:.0f} s: {what} {', '.join(found)}; then: make demo-down")
         if remove:
             docker(*remove, *found, check=False)
         time.sleep(0.3)

@@ -168,8 +168,9 @@ PAGES: Mapping[str, Page] = {
         then the registry. On a terminal it asks first. It can be run again wherever it stopped. Topics stay unless
         DELETE_TOPICS=true.
 
-        An operator that still runs is paused for ten minutes, and then makes everything again: stop it before. The last
-        line says until when. Where a signal ends the command in the middle, the pause ends with it.
+        An operator that still runs is paused for ten minutes, and then makes everything again: end it after the
+        teardown and within that time. The last line says until when. Where a signal ends the command in the middle, the
+        pause ends with it.
 
         Nothing at all is removed while another cluster answers than the one in the registry, or while ksqlDB does not
         answer, or is not well.""",
@@ -177,7 +178,9 @@ PAGES: Mapping[str, Page] = {
             0: "everything is removed, or the question was not answered with yes",
             1: "something is left; everything, if ksqlDB cannot be read or is not well",
             2: "",
-            4: "another cluster answers, or an operator that runs does not give its lease up: nothing was removed",
+            4: "nothing was removed: another cluster answers, the record of the installation is gone, or an operator "
+            "that runs does not give its lease up",
+            5: "what others built on streams of ours stays, and with it those streams",
         },
         examples=(
             ("reconciler teardown --yes", "without a question"),

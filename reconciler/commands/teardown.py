@@ -91,7 +91,7 @@ def _removed(run: _Run, options: argparse.Namespace, settings: Settings, say: Ca
     if kept_to is not None:
         complain(
             f"an operator that still runs is paused until {kept_to:%H:%M:%S} UTC and then makes all of this again: "
-            "stop it before, e.g. docker stack rm ofa"
+            f"end it by then, if there is one with RECONCILER_OWNER={settings.reconciler_owner}"
         )
     if any(isinstance(result.action, DropStream) and isinstance(result.error, GuardRefusal) for result in results):
         return Exit.REFUSED

@@ -312,7 +312,16 @@ class DockerPlatform:
                 self._make_network(name)
 
     def _has_network(self, name: str) -> bool:
-        return any(network["Name"] == name for network in self._engine.get("/networks"))
+        for network in self._engine.get("/networks"):
+            if network["Name"] == name and network.get("Scope") == "swarm":
+                # Measured: the Swarm's routing layer then reaches our containers, which have its services' names.
+                raise PlatformRefused(
+                    f"DOCKER_NETWORK={name} is a network of a Swarm, in which services of the same names may answer: "
+                    "set DOCKER_NETWORK to another name"
+                )
+            if network["Name"] == name:
+                return True
+        return False
 
     def _make_network(self, name: str) -> None:
         if self._has_network(name):

@@ -65,6 +65,19 @@ def test_killed_after_every_write_of_an_update(sandbox: ContainerSandbox, beside
     assert list(sandbox.containers()) == [spec.name]
 
 
+def test_no_container_joins_a_network_of_a_swarm(sandbox: ContainerSandbox) -> None:
+    """There services have the names of ours, and clients of either would reach both."""
+    spec = sandbox.spec()
+    overlay = f"{spec.name}-swarm-net"
+    docker("network", "create", "--driver", "overlay", "--attachable", overlay)
+    try:
+        with pytest.raises(PlatformRefused, match=f"DOCKER_NETWORK={overlay} is a network of a Swarm"):
+            sandbox.platform.create_service(dataclasses.replace(spec, network=overlay))
+        assert sandbox.containers() == {}
+    finally:
+        docker("network", "rm", overlay)
+
+
 def test_the_old_one_serves_until_the_new_one_is_healthy(sandbox: ContainerSandbox, unhealthy_image: str) -> None:
     """A new container that never gets well takes nothing away; going back only removes it."""
     good = sandbox.create(sandbox.spec())

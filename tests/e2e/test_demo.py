@@ -167,11 +167,49 @@ def test_an_operator_from_the_stack_file_takes_over(system: System) -> None:
         assert httpx.get(f"{operator}/registry").json()["groups"] == before[2]
 
 
+def test_what_is_not_the_demos_outlives_its_end(system: System) -> None:
+    """A service with the owner label alone, one of another installation, and a copy with all labels and a name of ours.
+
+    The operator's teardown leaves them, and so does what `make demo-down` removes by itself; it names them.
+    """
+    paint = json.loads(docker("service", "inspect", system.group("Paint")))[0]["Spec"]
+    image = paint["TaskTemplate"]["ContainerSpec"]["Image"]
+    owner = {"org.openfactory.owner": system.name}
+    foreign = {
+        f"their-{system.name}": owner,
+        f"{system.name}_group_Theirs": owner | {"org.openfactory.installation": "deadbeef"},
+        f"{system.name}_group_Copy": paint["Labels"],
+    }
+    for name, labels in foreign.items():
+        marks = [part for label, value in labels.items() for part in ("--label", f"{label}={value}")]
+        docker("service", "create", "-d", "--no-resolve-image", "--replicas", "0", "--name", name, *marks, image)
+    try:
+        said = system.demo("down")
+        assert all(f"service {name} is left alone" in said for name in foreign)
+        assert set(docker("service", "ls", "--format", "{{.Name}}").split()) >= foreign.keys()
+    finally:
+        docker("service", "rm", *foreign)
+
+
 def test_taking_it_down_leaves_nothing_and_can_be_repeated(system: System) -> None:
     """`make demo-down` leaves no service, config, container, volume or network; the second time it finds nothing."""
     system.demo("down")
     assert system.leftovers() == {}
     assert "nothing of the demo is left" in system.demo("down")
+
+
+def test_an_operator_that_is_no_demos_is_left_alone(system: System) -> None:
+    """One that runs under the demo's names, as after a deployment by `stack.yml`: neither command touches it."""
+    docker(
+        "service", "create", "-d", "--replicas", "0", "--name", f"{system.name}_reconciler", "--no-resolve-image", "x"
+    )
+    try:
+        for command in ("up", "down"):
+            with pytest.raises(AssertionError, match="is there and is no demo"):
+                system.demo(command)
+        assert f"{system.name}_reconciler" in docker("service", "ls", "--format", "{{.Name}}").split()
+    finally:
+        docker("service", "rm", f"{system.name}_reconciler")
 
 
 def ready(operator: str) -> bool:

@@ -195,15 +195,20 @@ def test_an_update_that_is_over_is_no_news(stage: Stage) -> None:
         assert f"service   ofa_group_g0: 1 of 1 tasks{shown}" in why_text(asked(stage, "g0")).splitlines()
 
 
-def test_a_service_that_lost_its_label_can_be_given_it_again(stage: Stage) -> None:
-    """Another name is one way; where the service is ours after all, the label is the other."""
-    stage.platform.services["ofa_group_g0"] = replace(stage.platform.services["ofa_group_g0"], owner=None, spec=None)
-    answer = asked(stage, "g0")
-    assert any(
-        "`docker service update --label-add org.openfactory.owner=ofa ofa_group_g0`" in text for text in answer.next
+def test_a_service_that_lost_its_labels_can_be_given_them_again(stage: Stage) -> None:
+    """Another name is one way; where the service is ours after all, owner and installation are the other."""
+    ours = stage.platform.services["ofa_group_g0"]
+    again = (
+        f"`docker service update --label-add org.openfactory.owner=ofa --label-add org.openfactory.installation="
+        f"{ours.installation} ofa_group_g0`"
     )
-    stage.platform.services["ofa_group_g0"] = replace(stage.platform.services["ofa_group_g0"], owner="somebody")
-    assert not any("--label-add" in text for text in asked(stage, "g0").next)
+    none = {"owner": None, "spec": None}
+    for lost in ({**none, "installation": ""}, none, {"installation": ""}):
+        stage.platform.services["ofa_group_g0"] = replace(ours, **lost)
+        assert any(again in text for text in asked(stage, "g0").next), lost
+    for foreign in ({"owner": "somebody"}, {"owner": "somebody", "installation": ""}, {"installation": "deadbeef"}):
+        stage.platform.services["ofa_group_g0"] = replace(ours, **foreign)
+        assert not any("--label-add" in text for text in asked(stage, "g0").next), foreign
 
 
 def test_what_the_engine_refuses_gets_no_advice_about_ksqldb(stage: Stage) -> None:
