@@ -108,12 +108,12 @@ def test_an_operator_that_is_being_started_again_is_waited_for(demo: Demo) -> No
 
 
 def test_what_else_is_in_the_network_is_named(demo: Demo) -> None:
-    """The demo is removed all the same, and the way on is said."""
+    """The demo is removed all the same, and the way on is said, also of what is only named like a service of ours."""
     demo.answer(
         ("network ls -q", "n1\\n"),
-        ("ps --filter network=", "grafana\\t\\nx.1.y\\tshop_web\\nz.1.z\\tofa_reconciler\\n"),
+        ("ps --filter network=", "grafana\\t\\nx.1.y\\tshop_web\\nz.1.z\\tofa_group_mine\\n"),
     )
     code, said = demo.run("down")
     assert code == 1
-    assert "container grafana, service shop_web" in said
+    assert "container grafana, service ofa_group_mine, service shop_web" in said
     assert "docker network disconnect factory-net" in said
