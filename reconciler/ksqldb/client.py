@@ -211,21 +211,12 @@ class KsqlClient:
 
     def describe_or_none(self, name: str) -> Description | None:
         """Return the definition of a source, None when the server says that it does not exist."""
-        try:
-            return self.describe(name)
-        except KsqlBadStatement as error:
-            if missing_source(error):
-                return None
-            raise
+        return _unless_missing(lambda: self.describe(name))
 
     def describe_extended(self, name: str) -> Description | None:
         """Return a source with how far its queries have read; None when the server says that it does not exist."""
-        try:
-            found = self._one("describe_extended", f"DESCRIBE {identifier(name)} EXTENDED;", Descriptions).sources
-        except KsqlBadStatement as error:
-            if missing_source(error):
-                return None
-            raise
+        sql = f"DESCRIBE {identifier(name)} EXTENDED;"
+        found = _unless_missing(lambda: self._one("describe_extended", sql, Descriptions).sources)
         return found[0] if found else None
 
     def sample(self, sql: str, columns: Sequence[Column], seconds: float) -> list[tuple[Any, ...]]:
@@ -466,3 +457,13 @@ def _read_policy() -> Retrying:
         stop=stop_after_attempt(READ_ATTEMPTS) | stop_after_delay(READ_SECONDS),
         reraise=True,
     )
+
+
+def _unless_missing(ask: Callable[[], T]) -> T | None:
+    """Return the answer, None where the server says that what was asked for does not exist."""
+    try:
+        return ask()
+    except KsqlBadStatement as error:
+        if missing_source(error):
+            return None
+        raise
