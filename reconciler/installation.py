@@ -102,7 +102,8 @@ def claim(
     """
     before = platform.records.get(NAME)
     recorded = parse(before)
-    here, elsewhere = _on_platform(platform, owner), _in_ksqldb(streams, owner)
+    published = _registry_of(platform.registries)
+    here, elsewhere = _on_platform(platform, owner, published), _in_ksqldb(streams, owner)
     base = recorded or known
     unknown = adopt and adopt not in {*here, *elsewhere} and not (base and base.owns(adopt))
     if unknown:
@@ -118,7 +119,6 @@ def claim(
     if adopt and not base.owns(adopt):
         adopted_ids |= {adopt}
     found = replace(base, adopted=adopted_ids)
-    published = _registry_of(platform.registries)
     if published and not found.owns(published):
         refusal = f"the registry was published by installation {published}, and this is {found.id}: {_cure(published)}"
         return Claim(found, before, refusal=refusal)
@@ -136,14 +136,14 @@ def sift(platform: PlatformState, owner: str, installation: Installation) -> Pla
     return replace(platform, services=services)
 
 
-def _on_platform(platform: PlatformState, owner: str) -> Mapping[str, list[str]]:
+def _on_platform(platform: PlatformState, owner: str, published: str) -> Mapping[str, list[str]]:
     """What services and the current registry of our owner id say, by installation."""
     found: dict[str, list[str]] = {}
     for live in platform.services.values():
         if live.owner == owner:
             found.setdefault(live.installation or LEGACY, []).append(f"service {live.name}")
     if platform.registries:
-        found.setdefault(_registry_of(platform.registries) or LEGACY, []).append("the registry")
+        found.setdefault(published or LEGACY, []).append("the registry")
     return found
 
 
