@@ -307,24 +307,22 @@ class DockerPlatform:
             )
 
     def _need_network(self, name: str) -> None:
-        if not self._has_network(name):
+        network = self._network(name)
+        if network is not None and network.get("Scope") == "swarm":
+            # Measured: the Swarm's routing layer then reaches our containers, which have its services' names.
+            raise PlatformRefused(
+                f"DOCKER_NETWORK={name} is a network of a Swarm, in which services of the same names may answer: "
+                "set DOCKER_NETWORK to another name"
+            )
+        if network is None:
             with self._records.alone():  # the engine does not keep two creations at once apart
                 self._make_network(name)
 
-    def _has_network(self, name: str) -> bool:
-        for network in self._engine.get("/networks"):
-            if network["Name"] == name and network.get("Scope") == "swarm":
-                # Measured: the Swarm's routing layer then reaches our containers, which have its services' names.
-                raise PlatformRefused(
-                    f"DOCKER_NETWORK={name} is a network of a Swarm, in which services of the same names may answer: "
-                    "set DOCKER_NETWORK to another name"
-                )
-            if network["Name"] == name:
-                return True
-        return False
+    def _network(self, name: str) -> Raw | None:
+        return next((network for network in self._engine.get("/networks") if network["Name"] == name), None)
 
     def _make_network(self, name: str) -> None:
-        if self._has_network(name):
+        if self._network(name) is not None:
             return
         labels = {OWNER: self.owner, KIND: NETWORK_KIND}
         body = {"Name": name, "Driver": "bridge", "CheckDuplicate": True, "Labels": labels}
