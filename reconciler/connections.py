@@ -45,7 +45,8 @@ _PIECE = LONGEST_REQUEST // 4
 _END_OF_HEAD = b"\r\n\r\n"
 #: The state of a socket whose other side has answered "reset" (linux/tcp_states.h).
 _TCP_CLOSE = 7
-_REFUSALS = {
+#: What a client is told whose connection ends without an answer to its request.
+REFUSALS = {
     HTTPStatus.SERVICE_UNAVAILABLE: "the server has no room for more clients",
     HTTPStatus.REQUEST_TIMEOUT: "the request was not complete in time",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: f"the head of the request has more than {LONGEST_REQUEST} bytes",
@@ -364,7 +365,7 @@ class GuardedHandler(web.RequestHandler):
 
     def refusal(self, status: HTTPStatus) -> bytes:
         """Return a whole response that ends the connection: 503 (no room), 408 (a head too late) or 431 (too long)."""
-        detail = _REFUSALS[status]
+        detail = REFUSALS[status]
         body = json.dumps({"type": "about:blank", "title": status.phrase, "status": int(status), "detail": detail})
         return whole_response(status, "application/problem+json", body.encode())
 

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from reconciler.connections import LONGEST_REQUEST, RETRY_AFTER
+from reconciler.connections import REFUSALS, RETRY_AFTER
 from reconciler.text import printable
 
 CONTENT_TYPE = "application/problem+json"
@@ -86,8 +86,8 @@ def late_request() -> Problem:
 
 def long_request() -> Problem:
     """The request is longer than what is read of one."""
-    detail = f"the head of the request has more than {LONGEST_REQUEST} bytes"
-    return Problem(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "long-request", detail, ends_connection=True)
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    return Problem(status, "long-request", REFUSALS[status], ends_connection=True)
 
 
 def overloaded() -> Problem:
