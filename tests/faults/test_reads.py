@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.controller import Controller
 from reconciler.converge import Exit, converge
 from reconciler.errors import (
     KsqlError,
@@ -147,31 +148,28 @@ def test_a_list_of_another_shape_is_no_empty_list(settled: Plant, schema: tuple[
         assert type(failed(settled, site.url)) is KsqlWrongShape
 
 
+def refuses(made: Plant, operator: Controller, text: str) -> None:
+    """Run cycles and `--once`: each is refused with this text, nothing is written, and the exit code is 4."""
+    before = made.writes
+    for outcome in made.run(operator, 8):
+        assert outcome.result == "refused"
+        assert text in outcome.sentence
+    code, _ = converge(operator, 100, sleep=lambda _: None)
+    assert code is Exit.REFUSED
+    assert made.writes == before
+
+
 def test_a_complete_and_empty_map_is_refused(settled: Plant) -> None:
     """T13: a whole, well-formed answer without a row: no write for as long as it lasts, and exit code 4."""
-    before = settled.writes
     with front(settled.ksqldb, {"pull": members(header())}) as site:
-        operator = settled.operator(site.url)
-        for outcome in settled.run(operator, 8):
-            assert outcome.result == "refused"
-            assert "names no group" in outcome.sentence
-        code, _ = converge(operator, 100, sleep=lambda _: None)
-    assert code is Exit.REFUSED
-    assert settled.writes == before
+        refuses(settled, settled.operator(site.url), "names no group")
 
 
 def test_a_map_without_our_level_is_refused() -> None:
     """T13: every row is there, and none has the level: likewise, and the levels that there are are named."""
     with plant(GROUPS) as made:
-        before = made.writes
         made.ksqldb.relabel("area")
-        operator = made.operator()
-        for outcome in made.run(operator, 8):
-            assert outcome.result == "refused"
-            assert "no asset has level 'workcenter'; levels seen: area" in outcome.sentence
-        code, _ = converge(operator, 100, sleep=lambda _: None)
-        assert code is Exit.REFUSED
-        assert made.writes == before
+        refuses(made, made.operator(), "no asset has level 'workcenter'; levels seen: area")
 
 
 @pytest.mark.parametrize(
@@ -184,18 +182,11 @@ def test_a_map_without_our_level_is_refused() -> None:
 )
 def test_another_clusters_valid_map_is_refused(settled: Plant, identity: dict[str, str]) -> None:
     """T34: all reads are whole, and another cluster's: no write at all, and exit code 4."""
-    before = settled.writes
     settled.ksqldb.switch(identity=identity)
     try:
-        operator = settled.operator()
-        for outcome in settled.run(operator, 8):
-            assert outcome.result == "refused"
-            assert "another cluster answers" in outcome.sentence
-        code, _ = converge(operator, 100, sleep=lambda _: None)
+        refuses(settled, settled.operator(), "another cluster answers")
     finally:
         settled.ksqldb.good_day()
-    assert code is Exit.REFUSED
-    assert settled.writes == before
 
 
 def test_half_of_the_rows_once_remove_nothing() -> None:
