@@ -32,6 +32,7 @@ WORKDIR /opt/openfactory/app
 # ---- the operator
 FROM runtime AS reconciler
 COPY --from=libraries /opt/openfactory/lib /opt/openfactory/lib
+COPY openfactory_common ./openfactory_common
 COPY reconciler ./reconciler
 COPY routing_layer ./routing_layer
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash . \
@@ -46,7 +47,7 @@ FROM runtime AS routing-layer
 # Memory of a crowd of clients that has left goes back to the system (see routing_layer/memory.py).
 ENV PYTHONMALLOC=malloc
 COPY --from=libraries /opt/openfactory/lib /opt/openfactory/lib
-COPY reconciler ./reconciler
+COPY openfactory_common ./openfactory_common
 COPY routing_layer ./routing_layer
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash .
 USER openfactory
@@ -57,7 +58,7 @@ ENTRYPOINT ["python3", "-m", "routing_layer"]
 # ---- development servers: an embedded ksqlDB, the services behind the router, a simulated factory
 FROM runtime AS demo
 COPY --from=demo-libraries /opt/openfactory/lib /opt/openfactory/lib
-COPY reconciler ./reconciler
+COPY openfactory_common ./openfactory_common
 COPY demo ./demo
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash . && install -d -o openfactory /data
 USER openfactory

@@ -31,16 +31,16 @@ import httpx  # noqa: E402 - the path is set above
 import structlog  # noqa: E402 - the path is set above
 from prometheus_client import CollectorRegistry  # noqa: E402 - the path is set above
 
-from reconciler.controller import Clocks, Controller, World  # noqa: E402 - the path is set above
-from reconciler.converge import Exit, converge  # noqa: E402 - the path is set above
+from reconciler.app import topology_of  # noqa: E402 - the path is set above
+from reconciler.control.controller import Clocks, Controller, World  # noqa: E402 - the path is set above
+from reconciler.control.converge import Exit, converge  # noqa: E402 - the path is set above
+from reconciler.control.outcome import Outcome  # noqa: E402 - the path is set above
+from reconciler.domain.names import names_of  # noqa: E402 - the path is set above
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy  # noqa: E402 - the path is set above
 from reconciler.ksqldb.client import KsqlClient  # noqa: E402 - the path is set above
 from reconciler.ksqldb.statement import Statement  # noqa: E402 - the path is set above
 from reconciler.metrics import Metrics  # noqa: E402 - the path is set above
-from reconciler.names import names_of  # noqa: E402 - the path is set above
-from reconciler.outcome import Outcome  # noqa: E402 - the path is set above
 from reconciler.settings import Settings  # noqa: E402 - the path is set above
-from reconciler.wiring import topology_of  # noqa: E402 - the path is set above
 from tests.fakes import NOW, FakePlatform  # noqa: E402 - the path is set above
 from tests.faults.serving import MAP_TOPIC, UPSTREAM  # noqa: E402 - the path is set above
 

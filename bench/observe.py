@@ -32,13 +32,13 @@ import httpx  # noqa: E402 - the path is set above
 import structlog  # noqa: E402 - the path is set above
 from prometheus_client import CollectorRegistry  # noqa: E402 - the path is set above
 
-from reconciler.controller import Clocks, Controller, World  # noqa: E402 - the path is set above
+from reconciler.app import topology_of  # noqa: E402 - the path is set above
+from reconciler.control.controller import Clocks, Controller, World  # noqa: E402 - the path is set above
+from reconciler.domain.services import PlatformState  # noqa: E402 - the path is set above
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy  # noqa: E402 - the path is set above
 from reconciler.ksqldb.client import KsqlClient  # noqa: E402 - the path is set above
 from reconciler.metrics import Metrics  # noqa: E402 - the path is set above
-from reconciler.platforms.base import PlatformState  # noqa: E402 - the path is set above
 from reconciler.settings import Settings  # noqa: E402 - the path is set above
-from reconciler.wiring import topology_of  # noqa: E402 - the path is set above
 from tests.fakes import NOW, FakePlatform  # noqa: E402 - the path is set above
 
 RESULTS = ROOT / "bench" / "results" / "observe.json"

@@ -1,3 +1,5 @@
 """The operator: keeps ksqlDB streams and Swarm services equal to the groups of the UNS map."""
 
-__version__ = "0.1.0"
+from openfactory_common import __version__
+
+__all__ = ["__version__"]

@@ -1,12 +1,12 @@
 """The program: ``python -m reconciler``, and ``reconciler`` where the package is installed."""
 
-from reconciler.signals import SIGNALS
+from openfactory_common.signals import SIGNALS
 
 
 def main() -> int:
     """Run the command line, and end as a signal asks from the first moment on."""
     SIGNALS.install()
-    from reconciler.cli import main as run  # noqa: PLC0415 - takes half a second, in which a signal would be lost
+    from reconciler.cli.main import main as run  # noqa: PLC0415 - half a second, in which a signal would be lost
 
     return run()
 

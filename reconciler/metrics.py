@@ -11,20 +11,10 @@ from itertools import product
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import REGISTRY
 
-from reconciler.apply import Result
-from reconciler.errors import KsqlError, ReconcilerError
-from reconciler.model import (
-    Action,
-    BlockReason,
-    Condition,
-    CycleResult,
-    Guard,
-    Part,
-    Plan,
-    UpdateService,
-    WriteResult,
-)
-from reconciler.survey import Survey
+from openfactory_common.errors import KsqlError, ReconcilerError
+from reconciler.domain.actions import Action, Result, UpdateService, WriteResult
+from reconciler.domain.status import BlockReason, Condition, CycleResult, Guard, Part, Plan
+from reconciler.planning.survey import Survey
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series for each counter that nobody asked for
 

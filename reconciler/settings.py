@@ -15,25 +15,34 @@ import ssl
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit, urlunsplit
 
 from dotenv.parser import parse_stream
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from reconciler import spellings
-from reconciler.errors import ConfigurationError
-from reconciler.platforms.base import Publish
-from reconciler.quantities import Cores, Limit, Retention, Seconds, Tasks, TcpPort, Wait
+from openfactory_common import patterns
+from openfactory_common.errors import ConfigurationError
+from openfactory_common.settings_types import (
+    Cores,
+    Limit,
+    LogLevel,
+    Retention,
+    RoutingMode,
+    Seconds,
+    Tasks,
+    TcpPort,
+    Wait,
+    masked,
+    without_user,
+)
+from reconciler.domain.services import Publish
 
 #: Variables whose value can stand in a file, named by a variable with ``_FILE`` behind the name.
 IN_FILES = ("ksqldb_username", "ksqldb_password")
 _SHOWN = 80
-_CREDENTIALS = re.compile(r"^(\w+://)?.*@", re.DOTALL)
-_QUERY = re.compile(r"[?#].*", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
-Image = Annotated[str, AfterValidator(spellings.image)]
+Image = Annotated[str, AfterValidator(patterns.image)]
 
 
 class Environment(StrEnum):
@@ -42,23 +51,6 @@ class Environment(StrEnum):
     LOCAL = "local"
     DEVSWARM = "devswarm"
     PRODUCTION = "production"
-
-
-class RoutingMode(StrEnum):
-    """What the routing layer does with a request for an asset's stream."""
-
-    PROXY = "proxy"
-    REDIRECT = "redirect"
-
-
-class LogLevel(StrEnum):
-    """How much is logged."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-    CRITICAL = "critical"
 
 
 class Policy(StrEnum):
@@ -81,15 +73,15 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
     )
 
-    kafka_broker: Annotated[str, AfterValidator(spellings.brokers)]
+    kafka_broker: Annotated[str, AfterValidator(patterns.brokers)]
     """Kafka bootstrap servers, handed to the group services (`host:port`, comma-separated)."""
-    ksqldb_url: Annotated[str, Field(pattern=spellings.URL), AfterValidator(spellings.url)]
+    ksqldb_url: Annotated[str, Field(pattern=patterns.URL), AfterValidator(patterns.url)]
     """The ksqlDB server as the operator reaches it (`http://host:8088`)."""
-    ksqldb_service_url: Annotated[
-        str, Field(pattern=spellings.optional(spellings.URL)), AfterValidator(spellings.url)
-    ] = ""
+    ksqldb_service_url: Annotated[str, Field(pattern=patterns.optional(patterns.URL)), AfterValidator(patterns.url)] = (
+        ""
+    )
     """The ksqlDB server as the services in the Swarm reach it; empty: `KSQLDB_URL` without user and password."""
-    ksqldb_username: str = Field("", pattern=spellings.USERNAME)
+    ksqldb_username: str = Field("", pattern=patterns.USERNAME)
     """User name for HTTP basic authentication; empty: none is sent."""
     ksqldb_username_file: Path | None = None
     """A file that holds `KSQLDB_USERNAME` (a Swarm secret)."""
@@ -99,19 +91,19 @@ class Settings(BaseSettings):
     """A file that holds `KSQLDB_PASSWORD` (a Swarm secret)."""
     ksqldb_ca_file: Path | None = None
     """CA certificates (PEM) to verify an `https` ksqlDB with; empty: the system's."""
-    ksqldb_assets_stream: str = Field("enriched_assets_stream", pattern=spellings.NAME)
+    ksqldb_assets_stream: str = Field("enriched_assets_stream", pattern=patterns.NAME)
     """Stream with the events of all assets."""
-    ksqldb_assets_table: str = Field("assets", pattern=spellings.NAME)
+    ksqldb_assets_table: str = Field("assets", pattern=patterns.NAME)
     """Table with the assets' state, handed to the state API."""
-    ksqldb_uns_map: str = Field("asset_to_uns_map", pattern=spellings.NAME)
+    ksqldb_uns_map: str = Field("asset_to_uns_map", pattern=patterns.NAME)
     """Table that maps assets to UNS levels; groups are read from it."""
-    ksqldb_uns_join_table: str = Field("", pattern=spellings.optional(spellings.NAME))
+    ksqldb_uns_join_table: str = Field("", pattern=patterns.optional(patterns.NAME))
     """Table that events are joined with; empty: `KSQLDB_UNS_MAP`. The raw table loses no event of a new asset."""
 
-    docker_network: str = Field("factory-net", pattern=spellings.NETWORK)
+    docker_network: str = Field("factory-net", pattern=patterns.NETWORK)
     """Network that the services join: an overlay network; with `DEPLOYMENT_PLATFORM=docker` a bridge network, which is
     created if it is missing."""
-    swarm_node_host: Annotated[str, AfterValidator(spellings.host)] = "localhost"
+    swarm_node_host: Annotated[str, AfterValidator(patterns.host)] = "localhost"
     """Host name or address of a Swarm node, for URLs when `ENVIRONMENT=local`."""
 
     routing_layer_image: Image = "ghcr.io/openfactoryio/routing-layer:latest"
@@ -155,16 +147,16 @@ class Settings(BaseSettings):
     routing_layer_connections_per_address: int | None = Field(None, ge=0)
     """Connections of one client address for each process (the routing layer's default, 0: as many as leave a tenth of
     the room to others)."""
-    ksqldb_username_secret: str = Field("", pattern=spellings.LABEL)
+    ksqldb_username_secret: str = Field("", pattern=patterns.LABEL)
     """Name of a Swarm secret with the user name for ksqlDB, mounted into the routing layer."""
-    ksqldb_password_secret: str = Field("", pattern=spellings.LABEL)
+    ksqldb_password_secret: str = Field("", pattern=patterns.LABEL)
     """Name of a Swarm secret with the password for ksqlDB, mounted into the routing layer."""
-    ksqldb_ca_secret: str = Field("", pattern=spellings.LABEL)
+    ksqldb_ca_secret: str = Field("", pattern=patterns.LABEL)
     """Name of a Swarm secret with the CA certificates (PEM) for an `https` ksqlDB, mounted into the routing layer."""
-    grouping_strategy: str = Field("workcenter", pattern=spellings.PLUGIN)
+    grouping_strategy: str = Field("workcenter", pattern=patterns.PLUGIN)
     """How assets are grouped: `workcenter` (by one UNS level), or the name of an entry point in
     `openfactory_routing_layer.grouping_strategies`."""
-    deployment_platform: str = Field("swarm", pattern=spellings.PLUGIN)
+    deployment_platform: str = Field("swarm", pattern=patterns.PLUGIN)
     """Where services run: `swarm`, `docker` (plain containers of one engine), or the name of an entry point in
     `openfactory_routing_layer.deployment_platforms`."""
 
@@ -183,7 +175,7 @@ class Settings(BaseSettings):
     """Port that the group image listens on (the existing system's image: 5555)."""
     fastapi_group_port_base: TcpPort = 6000
     """First host port for services when `ENVIRONMENT=local`."""
-    uns_fastapi_group_grouping_level: Annotated[str, AfterValidator(spellings.level)] = "workcenter"
+    uns_fastapi_group_grouping_level: Annotated[str, AfterValidator(patterns.level)] = "workcenter"
     """UNS level whose values are the groups."""
 
     state_api_image: Image = "ghcr.io/openfactoryio/state-api:latest"
@@ -206,10 +198,10 @@ class Settings(BaseSettings):
     log_level: LogLevel = LogLevel.INFO
     """Least severe level that is logged, by the operator and by what it deploys."""
 
-    reconciler_owner: str = Field("ofa", pattern=spellings.OWNER)
+    reconciler_owner: str = Field("ofa", pattern=patterns.OWNER)
     """Marks what belongs to this operator (label `org.openfactory.owner`); nothing else is ever changed.
     The shared stream's name begins with it."""
-    resource_prefix: str = Field("ofa", pattern=spellings.PREFIX)
+    resource_prefix: str = Field("ofa", pattern=patterns.PREFIX)
     """Start of the names of services and configs (`<prefix>_group_<Group>`)."""
     reconcile_interval: Limit = 10.0
     """Seconds between two cycles when nothing happens."""
@@ -225,12 +217,12 @@ class Settings(BaseSettings):
     """How long the lease must not have been renewed before another operator of the same owner takes over."""
     reconciler_port: TcpPort = 8080
     """Port of the operator's own HTTP server."""
-    reconciler_url: Annotated[str, Field(pattern=spellings.URL), AfterValidator(spellings.url)] = (
+    reconciler_url: Annotated[str, Field(pattern=patterns.URL), AfterValidator(patterns.url)] = (
         "http://ofa_reconciler:8080"
     )
     """Where the routing layer follows the registry: the operator as the Swarm's services reach it. With
     `DEPLOYMENT_PLATFORM=docker` only if it is set; otherwise the routing layer reads the registry's file."""
-    reconciler_allowed_hosts: str = Field("", pattern=spellings.optional(spellings.HOSTS))
+    reconciler_allowed_hosts: str = Field("", pattern=patterns.optional(patterns.HOSTS))
     """Host names with a dot by which the operator's HTTP server is asked, comma-separated; one that begins with a dot
     stands for all names below it. Addresses, `localhost`, names without a dot, and the hosts of `RECONCILER_URL` and
     `SWARM_NODE_HOST` are always answered."""
@@ -312,7 +304,7 @@ class Settings(BaseSettings):
             if path is not None:
                 if name in self.model_fields_set:
                     raise ValueError(f"{name.upper()} and {name.upper()}_FILE are both set: use one of them")
-                if name == "ksqldb_username" and not re.match(spellings.USERNAME, _content(path)):
+                if name == "ksqldb_username" and not re.match(patterns.USERNAME, _content(path)):
                     raise ValueError(f"{name.upper()}_FILE: HTTP basic authentication knows no : in a user's name")
                 secret = isinstance(getattr(self, name), SecretStr)
                 object.__setattr__(self, name, SecretStr(_content(path)) if secret else _content(path))
@@ -358,17 +350,6 @@ class Settings(BaseSettings):
     def url_for_services(self) -> str:
         """The ksqlDB URL that services get; everybody who may inspect a service sees it."""
         return self.ksqldb_service_url or without_user(self.ksqldb_url)
-
-
-def without_user(url: str) -> str:
-    """Return a URL without the user and password that may be in it."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def masked(text: str) -> str:
-    """Return a value with what may be the credentials of a URL, or a token in its query, replaced by ``***``."""
-    return _QUERY.sub("?***", _CREDENTIALS.sub(r"\1***@", text))
 
 
 def _content(path: Path) -> str:
@@ -429,7 +410,7 @@ def explain(item: dict[str, Any]) -> str:
     name = "_".join(str(part) for part in item["loc"]).upper()
     if item["type"] == "missing":
         return f"{name} is required and not set ({_doc(name)})"
-    said = spellings.message(item)
+    said = patterns.message(item)
     return f"{name}={_repeated(name, item['input'])}: {said} ({_doc(name)})" if name else said
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # a signal that comes during the imports below must not be lost
-    from reconciler import early_exit
+    from openfactory_common import early_exit
 
     early_exit.install()
 
@@ -22,9 +22,9 @@ from functools import partial
 
 import uvloop
 
-from reconciler import __version__
-from reconciler.early_exit import ENDING
-from reconciler.errors import ConfigurationError
+from openfactory_common import __version__
+from openfactory_common.early_exit import ENDING
+from openfactory_common.errors import ConfigurationError
 from routing_layer import logs
 from routing_layer.server import listen, serve
 from routing_layer.settings import Settings, describe, load

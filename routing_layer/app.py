@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl, quote, unquote
 import structlog
 from aiohttp import web
 
-from reconciler.connections import ConnectionGuard, Ending, Entry, Limits, descriptors
-from reconciler.registry import Membership as Source
-from reconciler.registry import Registry
+from openfactory_common.connections import ConnectionGuard, Ending, Entry, Limits, descriptors
+from openfactory_common.registry import Membership as Source
+from openfactory_common.registry import Registry
 from routing_layer import metrics as exposition
 from routing_layer import problems, request_line
 from routing_layer.dial import Dialer, Target

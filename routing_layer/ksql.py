@@ -16,10 +16,10 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import aiohttp
 
-from reconciler.errors import KsqlError, KsqlTruncated, KsqlUnreachable, KsqlWrongShape
-from reconciler.ksqldb.levels import membership_sql
-from reconciler.ksqldb.wire import ROWS_ACCEPT, Row, RowFeed, brief, column, error_of, literal, stored
-from reconciler.registry import Membership as Source
+from openfactory_common.errors import KsqlError, KsqlTruncated, KsqlUnreachable, KsqlWrongShape
+from openfactory_common.ksqldb.levels import membership_sql
+from openfactory_common.ksqldb.wire import ROWS_ACCEPT, Row, RowFeed, brief, column, error_of, literal, stored
+from openfactory_common.registry import Membership as Source
 from routing_layer.membership import UNKNOWN, _Unknown
 from routing_layer.settings import Settings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from reconciler import log_lines
+from openfactory_common import log_lines
 
 
 def configure(level: str) -> None:

@@ -14,7 +14,7 @@ import ctypes
 import gc
 from collections.abc import Callable
 
-from reconciler.connections import ConnectionGuard
+from openfactory_common.connections import ConnectionGuard
 
 #: Fewer clients than this are not worth a trim.
 _CROWD = 500

@@ -11,7 +11,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, disable_created_metrics, generate_latest
 from prometheus_client.registry import Collector
 
-from reconciler.connections import Ending
+from openfactory_common.connections import Ending
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series for each counter that nobody asked for
 

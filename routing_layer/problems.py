@@ -7,8 +7,8 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from reconciler.connections import REFUSALS, RETRY_AFTER
-from reconciler.text import printable
+from openfactory_common.connections import REFUSALS, RETRY_AFTER
+from openfactory_common.text import printable
 
 CONTENT_TYPE = "application/problem+json"
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import aiohttp
 import structlog
 
-from reconciler.errors import RegistryError
-from reconciler.registry import LIMIT_BYTES, ROLE_HEADER, OtherClusterError, Registry, parse, revision_of
+from openfactory_common.errors import RegistryError
+from openfactory_common.registry import LIMIT_BYTES, ROLE_HEADER, OtherClusterError, Registry, parse, revision_of
 from routing_layer.ksql import auth_in, without_user
 from routing_layer.metrics import Metrics
 

@@ -14,8 +14,8 @@ from aiohttp import web
 from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import ERROR
 
-from reconciler.connections import GuardedHandler, GuardedServer, State, whole_response
-from reconciler.early_exit import ENDING
+from openfactory_common.connections import GuardedHandler, GuardedServer, State, whole_response
+from openfactory_common.early_exit import ENDING
 from routing_layer import problems, request_line
 from routing_layer.app import BEGUN, ENDLESS, Proxy
 from routing_layer.metrics import Ended

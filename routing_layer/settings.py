@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from reconciler.errors import ConfigurationError
-from reconciler.quantities import seconds
-from reconciler.spellings import URL, message, optional
+from openfactory_common.errors import ConfigurationError
+from openfactory_common.patterns import URL, message, optional
+from openfactory_common.settings_types import seconds
 
 Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0)]
 Limit = Annotated[float, BeforeValidator(seconds), Field(gt=0)]

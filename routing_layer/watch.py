@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 
 import structlog
 
-from reconciler.errors import KsqlError, KsqlTruncated, Retry
-from reconciler.ksqldb.wire import Row
-from reconciler.registry import Membership as Source
+from openfactory_common.errors import KsqlError, KsqlTruncated, Retry
+from openfactory_common.ksqldb.wire import Row
+from openfactory_common.registry import Membership as Source
 from routing_layer.ksql import Ksql, pair
 from routing_layer.membership import Membership
 from routing_layer.memory import trim

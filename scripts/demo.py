@@ -22,7 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # names are derived in one place
-from reconciler.names import names_of  # noqa: E402 - needs the line above
+from reconciler.domain.names import names_of  # noqa: E402 - needs the line above
 
 #: Seconds after which bringing it up is given up.
 DEADLINE = float(os.environ.get("DEMO_TIMEOUT", "420"))

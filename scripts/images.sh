@@ -30,11 +30,11 @@ build() { # variable, target, sources...
   echo "$variable=$image"
 }
 
-program=(requirements-runtime.lock reconciler routing_layer)
-demo=(requirements-demo.lock reconciler demo)
+common=openfactory_common
+demo=(requirements-demo.lock "$common" demo)
 mkdir -p build
-build RECONCILER_IMAGE reconciler "${program[@]}"
-build ROUTING_LAYER_IMAGE routing-layer "${program[@]}"
+build RECONCILER_IMAGE reconciler requirements-runtime.lock "$common" reconciler routing_layer
+build ROUTING_LAYER_IMAGE routing-layer requirements-runtime.lock "$common" routing_layer
 build KSQLDB_IMAGE demo-ksqldb "${demo[@]}"
 build FASTAPI_GROUP_IMAGE demo-group-service "${demo[@]}"
 build STATE_API_IMAGE demo-state-api "${demo[@]}"

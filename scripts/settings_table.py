@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
+from reconciler.cli.settings_report import shown
 from reconciler.settings import Settings
-from reconciler.settings_report import shown
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
 BEGIN, END = "<!-- settings: scripts/settings_table.py -->", "<!-- end of settings -->"

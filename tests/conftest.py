@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import logging
 
+import hypothesis
 import pytest
 import structlog
 
 from reconciler.settings import Settings
+
+# No test depends on how long an example takes: a busy machine is no finding.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

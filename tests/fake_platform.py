@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from reconciler.errors import PlatformConflict, PlatformRefused
-from reconciler.installation import Installation
-from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
-from reconciler.registry import LIMIT_BYTES
+from openfactory_common.errors import PlatformConflict, PlatformRefused
+from openfactory_common.registry import LIMIT_BYTES
+from reconciler.domain.installation import Installation
+from reconciler.domain.services import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
 
 #: The installation of a plant that is there already; one that begins has no records.
 INSTALLATION = Installation("0fa0fa00")

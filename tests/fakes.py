@@ -17,24 +17,18 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from reconciler.controller import Clocks, Controller, World
-from reconciler.errors import (
-    KsqlBadStatement,
-    KsqlConflict,
-    KsqlRefused,
-    KsqlTruncated,
-    KsqlUnreachable,
-)
+from openfactory_common.errors import KsqlBadStatement, KsqlConflict, KsqlRefused, KsqlTruncated, KsqlUnreachable
+from openfactory_common.ksqldb.levels import Level
+from openfactory_common.ksqldb.wire import Column
+from reconciler.app import topology_of
+from reconciler.control.controller import Clocks, Controller, World
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
-from reconciler.guards import Overrides
 from reconciler.ksqldb.entities import Description, Health, QueryInfo, ServerInfo, StreamInfo
-from reconciler.ksqldb.levels import Level
 from reconciler.ksqldb.statement import Statement
-from reconciler.ksqldb.topology import Topology
-from reconciler.ksqldb.wire import Column
+from reconciler.ksqldb.statements import Topology
 from reconciler.metrics import Metrics
+from reconciler.planning.guards import Overrides
 from reconciler.settings import Settings
-from reconciler.wiring import topology_of
 from tests.fake_platform import INSTALLATION, NOW, FakePlatform
 
 __all__ = ["NOW", "WELL", "FakeKsqldb", "FakePlatform", "Stage", "unreachable"]

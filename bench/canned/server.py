@@ -19,8 +19,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from reconciler.ksqldb.topology import Topology
-from reconciler.names import names_of
+from reconciler.domain.names import names_of
+from reconciler.ksqldb.statements import Topology
 
 SHARED_MS, GROUP_MS = 3_600_000, 604_800_000
 TOPOLOGY = Topology("enriched_assets_stream", "asset_to_uns_map", "workcenter", SHARED_MS, GROUP_MS)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from reconciler.ksqldb.wire import Row, RowFeed
+from openfactory_common.ksqldb.wire import Row, RowFeed
 from routing_layer.ksql import pair
 from routing_layer.membership import Membership
 

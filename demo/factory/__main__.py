@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # a signal that comes during the imports below must not be lost
-    from reconciler import early_exit
+    from openfactory_common import early_exit
 
     early_exit.install()
 

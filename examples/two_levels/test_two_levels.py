@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 from two_levels import TwoLevels
 
+from demo.conformance import EmbeddedKsqldb
 from reconciler.testing.grouping import GroupingBench, GroupingConformance
 
 
@@ -17,6 +18,7 @@ class TestTwoLevels(GroupingConformance):
     def bench(self) -> GroupingBench:
         """Workcenters of one name in two areas, and assets that lack one of the levels or both."""
         return GroupingBench(
+            ksqldb=EmbeddedKsqldb,
             make=TwoLevels,
             settings={"uns_fastapi_group_grouping_level": "area, workcenter"},
             assets={

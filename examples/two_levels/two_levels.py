@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from reconciler.errors import ConfigurationError
+from openfactory_common.errors import ConfigurationError
+from openfactory_common.ksqldb.levels import JoinedLevels
 from reconciler.grouping.unslevel import LevelGrouping, UnsMap
-from reconciler.ksqldb.levels import JoinedLevels
 from reconciler.settings import Settings
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from reconciler.ksqldb.levels import Level
-from reconciler.model import Membership
-from reconciler.registry import Membership as Lookup
+from openfactory_common.ksqldb.levels import Level
+from openfactory_common.registry import Membership as Lookup
+from reconciler.domain.observed import Membership
 
 
 class GroupingStrategy(Protocol):
     """Reads which groups there are.
 
-    A strategy only reads. A read that is not complete raises a `reconciler.errors.KsqlError`; it never returns less
-    than there is.
+    A strategy only reads. A read that is not complete raises a `openfactory_common.errors.KsqlError`; it never returns
+    less than there is.
 
     Attributes:
         level: by what assets are grouped: the streams and the routing layer work out the same groups from it as

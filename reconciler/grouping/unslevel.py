@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from reconciler.ksqldb.levels import Level
-from reconciler.model import Membership
-from reconciler.registry import Membership as Lookup
+from openfactory_common.ksqldb.levels import Level
+from openfactory_common.registry import Membership as Lookup
+from reconciler.domain.observed import Membership
 from reconciler.settings import Settings
 
 #: Key column of the UNS map (upstream's schema).
@@ -51,7 +51,7 @@ class LevelGrouping:
         """Read all assets and their groups.
 
         Raises:
-            reconciler.errors.KsqlError: the read was not complete.
+            openfactory_common.errors.KsqlError: the read was not complete.
         """
         rows = self._ksqldb.members(self._table, KEY, self.level)
         found = _membership(rows)
@@ -74,7 +74,7 @@ class LevelGrouping:
         """Read all assets and their groups from Kafka.
 
         Raises:
-            reconciler.errors.KsqlError: the read was not complete, or names fewer than ``at_least`` assets.
+            openfactory_common.errors.KsqlError: the read was not complete, or names fewer than ``at_least`` assets.
         """
         return _membership(self._ksqldb.members_directly(self._table, KEY, self.level, at_least))
 

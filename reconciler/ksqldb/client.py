@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
 
-from reconciler.errors import (
+from openfactory_common.errors import (
     KsqlBadStatement,
     KsqlConflict,
     KsqlError,
@@ -31,6 +31,20 @@ from reconciler.errors import (
     KsqlWrongShape,
     Retry,
 )
+from openfactory_common.ksqldb.failures import DEGRADED, NOT_QUERYABLE, missing_source
+from openfactory_common.ksqldb.levels import Level, membership_sql
+from openfactory_common.ksqldb.wire import (
+    PULL_ACCEPT,
+    Column,
+    PullReader,
+    PushFold,
+    PushRows,
+    column,
+    identifier,
+    literal,
+    stored,
+)
+from reconciler.control.latest import Latest
 from reconciler.ksqldb.entities import (
     Command,
     CommandStatus,
@@ -47,23 +61,9 @@ from reconciler.ksqldb.entities import (
     Topics,
     Warned,
 )
-from reconciler.ksqldb.exchange import Ask, Exchange, Limits, OnRequest
-from reconciler.ksqldb.failures import DEGRADED, NOT_QUERYABLE, missing_source
-from reconciler.ksqldb.levels import Level, membership_sql
 from reconciler.ksqldb.replies import parse_entities, parse_health, parse_info, parse_status
 from reconciler.ksqldb.statement import OFFSET_RESET, Statement
-from reconciler.ksqldb.wire import (
-    PULL_ACCEPT,
-    Column,
-    PullReader,
-    PushFold,
-    PushRows,
-    column,
-    identifier,
-    literal,
-    stored,
-)
-from reconciler.latest import Latest
+from reconciler.ksqldb.transport import Ask, Exchange, Limits, OnRequest
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Entity)

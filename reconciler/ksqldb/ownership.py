@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-from reconciler.installation import Installation
+from reconciler.domain.installation import Installation
+from reconciler.domain.names import LEGACY, SharedName, folded, names_of
 from reconciler.ksqldb.definition import Definition, Output, definition_of, sources_of
-from reconciler.names import LEGACY, SharedName, folded, names_of
 
 VALUE_COLUMNS = ("id", "value", "type", "tag", "timestamp")
 """The columns of the assets' stream that events carry, besides ``asset_uuid``; the JSON keys of a record."""

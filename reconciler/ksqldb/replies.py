@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from reconciler.errors import KsqlWrongShape
+from openfactory_common.errors import KsqlWrongShape
+from openfactory_common.ksqldb.failures import in_band, is_error_object, parse_json
 from reconciler.ksqldb.entities import (
     RUNNING,
     Command,
@@ -34,7 +35,6 @@ from reconciler.ksqldb.entities import (
     Topics,
     Warned,
 )
-from reconciler.ksqldb.failures import in_band, is_error_object, parse_json
 
 
 def parse_info(body: bytes) -> ServerInfo:

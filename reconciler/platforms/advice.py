@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from reconciler.platforms.base import Kind, LiveService, Publish
+from reconciler.domain.services import Kind, LiveService, Publish
 
 #: Regular expressions for an engine's error, without regard to case, and what helps. The names in braces are those of
 #: `_names`.

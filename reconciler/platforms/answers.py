@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from reconciler.errors import PlatformError
+from openfactory_common.errors import PlatformError
 
 _FRACTION = re.compile(r"(\.\d{1,6})\d*")
 

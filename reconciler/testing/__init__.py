@@ -4,5 +4,5 @@
     python -m reconciler.testing --strategy my_module:make
 
 or, in tests of your own, by a subclass of `platform.PlatformConformance` or `grouping.GroupingConformance`. They need
-pytest, and the ones for strategies the extra ``demo`` (an embedded ksqlDB); the operator itself imports none of this.
+pytest, and the ones for strategies a development ksqlDB; the operator itself imports none of this.
 """

@@ -1,4 +1,4 @@
-"""What every grouping strategy has to keep to, against an embedded ksqlDB.
+"""What every grouping strategy has to keep to, against a development ksqlDB.
 
 The group of an asset is worked out in three places: by `read`, by the streams and by the routing layer. A strategy is
 right when all three say the same.
@@ -9,34 +9,43 @@ right when all three say the same.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
-from demo.factory.settings import FactorySettings
-from demo.factory.statements import definitions
-from demo.ksqldb.__main__ import start
-from demo.ksqldb.server import Config, DevServer
-from reconciler.errors import KsqlError
+from openfactory_common.errors import KsqlError
+from openfactory_common.ksqldb.levels import group_sql, membership_sql
+from openfactory_common.ksqldb.wire import Column, literal
+from reconciler.app import topology_of
 from reconciler.grouping.base import GroupingStrategy
+from reconciler.ksqldb.api import Ksqldb
 from reconciler.ksqldb.client import KsqlClient
 from reconciler.ksqldb.definition import definition_of
-from reconciler.ksqldb.exchange import Limits
-from reconciler.ksqldb.levels import group_sql, membership_sql
-from reconciler.ksqldb.topology import Topology
-from reconciler.ksqldb.wire import Column, literal
-from reconciler.ports import Ksqldb
+from reconciler.ksqldb.statements import Topology
+from reconciler.ksqldb.transport import Limits
 from reconciler.settings import Settings
-from reconciler.wiring import topology_of
 
 _PATIENCE = 20.0
+
+
+class DevelopmentServer(Protocol):
+    """A ksqlDB for one test, with the assets' stream and the UNS map of the default settings."""
+
+    url: str
+
+    def hide_rows(self) -> None:
+        """Answer pull queries without rows from now on."""
+
+    def stop(self) -> None:
+        """Refuse requests from now on."""
+
+    def close(self) -> None:
+        """Release everything."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +53,14 @@ class GroupingBench:
     """A strategy to be tested, a few assets, and in which group each is.
 
     Attributes:
+        ksqldb: starts a server for one test; the repository has one, ``demo.conformance.EmbeddedKsqldb``.
         make: what the entry point names.
         assets: the UNS levels of every asset.
         groups: the group of every asset; None for one that is in none. At least one group has one asset alone.
         settings: variables that the strategy reads, by the names of `reconciler.settings.Settings`.
     """
 
+    ksqldb: Callable[[], DevelopmentServer]
     make: Callable[[Settings, Ksqldb], GroupingStrategy]
     assets: Mapping[str, Mapping[str, str]]
     groups: Mapping[str, str | None]
@@ -57,23 +68,16 @@ class GroupingBench:
 
 
 class Installation:
-    """An embedded ksqlDB in a thread of its own, with upstream's tables and the bench's assets in it."""
+    """A development server with the assets of a bench in its UNS map."""
 
     def __init__(self, bench: GroupingBench) -> None:
         """Start it."""
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        runner, port = self._call(start(DevServer(Config(host="127.0.0.1", port=0))))
-        self._runner = runner
-        url = f"http://127.0.0.1:{port}"
+        self.server = bench.ksqldb()
         self.settings = Settings(
-            _env_file=None, **{"kafka_broker": "embedded:9092", "ksqldb_url": url, **bench.settings}
+            _env_file=None, **{"kafka_broker": "embedded:9092", "ksqldb_url": self.server.url, **bench.settings}
         )  # type: ignore[call-arg]  # pydantic-settings' own argument
-        self.client = KsqlClient(url, limits=Limits(connect=1.0, read=2.0, quiet=0.3))
+        self.client = KsqlClient(self.server.url, limits=Limits(connect=1.0, read=2.0, quiet=0.3))
         self.strategy = bench.make(self.settings, self.client)
-        for _, statement in definitions(FactorySettings()):
-            self.sql(statement)
         for asset, levels in bench.assets.items():
             self.place(asset, levels)
 
@@ -88,31 +92,16 @@ class Installation:
         request = urllib.request.Request(f"{self.settings.ksqldb_url}/ksql", body)
         urllib.request.urlopen(request, timeout=_PATIENCE).close()
 
-    def switch(self, faults: Mapping[str, Any]) -> None:
-        """Begin a bad day of the server, see demo/ksqldb/README.md."""
-        request = urllib.request.Request(f"{self.settings.ksqldb_url}/dev/faults", json.dumps(faults).encode())
-        urllib.request.urlopen(request, timeout=_PATIENCE).close()
-
     def place(self, asset: str, levels: Mapping[str, str]) -> None:
         """Map an asset, or move it."""
         pairs = ", ".join(f"{literal(name)} := {literal(value)}" for name, value in levels.items())
         values = f"{literal(asset)}, 'plant', MAP({pairs})"
         self.sql(f"INSERT INTO asset_to_uns_map_raw (asset_uuid, uns_id, uns_levels) VALUES ({values});")
 
-    def stop(self) -> None:
-        """Stop the server; what is asked now is not answered."""
-        self._call(self._runner.cleanup())
-
     def close(self) -> None:
         """End everything."""
         self.client.close()
-        self.stop()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_PATIENCE)
-        self._loop.close()
-
-    def _call(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_PATIENCE)
+        self.server.close()
 
 
 class GroupingConformance:
@@ -159,7 +148,7 @@ class GroupingConformance:
     def test_kafka_has_the_same_groups(self, bench: GroupingBench, installed: Installation) -> None:
         """What is read directly is what `read` says, whatever part of it a server holds."""
         assert installed.strategy.read_directly(len(bench.assets)) == installed.strategy.read()
-        installed.switch({"lost_server": {"share": 0.0}})
+        installed.server.hide_rows()
         membership = installed.strategy.read_directly(len(bench.assets))
         assert (membership.assets, dict(membership.groups)) == (len(bench.assets), counted(bench))
         assert installed.strategy.read().assets == 0
@@ -179,7 +168,7 @@ class GroupingConformance:
 
     def test_a_read_that_fails_is_an_error(self, installed: Installation) -> None:
         """Never an empty set: groups would be removed for it."""
-        installed.stop()
+        installed.server.stop()
         with pytest.raises(KsqlError):
             installed.strategy.read()
         with pytest.raises(KsqlError):

@@ -1,4 +1,4 @@
-"""What every deployment platform has to keep to: the protocol in `reconciler.platforms.base`, as tests."""
+"""What every deployment platform has to keep to: the protocol in `reconciler.platforms.protocol`, as tests."""
 
 # ruff: noqa: S101 - asserts are how these tests test, wherever they are run from
 
@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from reconciler.errors import PlatformConflict, PlatformRefused
-from reconciler.platforms.base import ConfigMount, LiveService, Platform, Port, Publish, ServiceSpec, drift
+from openfactory_common.errors import PlatformConflict, PlatformRefused
+from reconciler.domain.services import ConfigMount, LiveService, Port, Publish, ServiceSpec, drift
+from reconciler.platforms.protocol import Platform
 
 T = TypeVar("T")
 

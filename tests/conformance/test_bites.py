@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.errors import PlatformConflict
-from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
+from openfactory_common.errors import PlatformConflict
+from reconciler.domain.services import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
 from reconciler.testing.platform import PlatformBench, PlatformConformance
 from tests.conformance.test_fake_platform import in_memory
 from tests.fakes import FakePlatform

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.platforms.docker import DockerPlatform
-from reconciler.platforms.swarm import SwarmPlatform
+from reconciler.platforms.docker.platform import DockerPlatform
+from reconciler.platforms.swarm.platform import SwarmPlatform
 from reconciler.testing.platform import PlatformBench, PlatformConformance
 from tests.docker_platform.conftest import image, swarm
 from tests.docker_platform.sandbox import ContainerSandbox

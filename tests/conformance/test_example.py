@@ -134,6 +134,7 @@ def test_its_own_tests_pass(tmp_path: Path) -> None:
 BENCH = """
 from contextlib import contextmanager
 
+from demo.conformance import EmbeddedKsqldb
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.testing.grouping import GroupingBench
 
@@ -145,7 +146,7 @@ class Sloppy(UNSLevelGroupingStrategy):
 
 @contextmanager
 def bench(make):
-    yield GroupingBench(make, {"W1": {"workcenter": "Weld"}}, {"W1": "Weld"})
+    yield GroupingBench(EmbeddedKsqldb, make, {"W1": {"workcenter": "Weld"}}, {"W1": "Weld"})
 
 
 def good():
@@ -188,5 +189,5 @@ def test_a_command_that_names_nothing_says_what_to_name(tmp_path: Path, options:
 
 def test_the_operator_needs_no_pytest() -> None:
     """The image has none: nothing that the command line imports may need it."""
-    program = "import sys, reconciler.cli, reconciler.testing; sys.exit('pytest' in sys.modules)"
+    program = "import sys, reconciler.cli.main, reconciler.testing; sys.exit('pytest' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.errors import PlatformRefused
-from reconciler.platforms.base import Kind, LiveService, ServiceSpec
+from openfactory_common.errors import PlatformRefused
+from reconciler.domain.services import Kind, LiveService, ServiceSpec
 from reconciler.testing.platform import PlatformBench, PlatformConformance
 from tests.fakes import FakePlatform
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from reconciler.ksqldb.wire import literal
+from openfactory_common.ksqldb.wire import literal
 from tests.routing.sources import registry
 from tests.routing.test_embedded_ksqldb import Embedded
 from tests.routing.world import Proxy, Service

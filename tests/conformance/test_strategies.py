@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from demo.conformance import EmbeddedKsqldb
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.testing.grouping import GroupingBench, GroupingConformance
 
@@ -15,6 +16,7 @@ class TestUNSLevel(GroupingConformance):
     def bench(self) -> GroupingBench:
         """Five assets, one of them without the level, one with a value that is hard to quote."""
         return GroupingBench(
+            ksqldb=EmbeddedKsqldb,
             make=UNSLevelGroupingStrategy,
             assets={
                 "W1": {"area": "North", "workcenter": "Weld"},

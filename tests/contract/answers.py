@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.errors import KsqlTruncated, KsqlWrongShape
-from reconciler.ksqldb.failures import error_of, in_band, is_error_object, no_answer
+from openfactory_common.errors import KsqlTruncated, KsqlWrongShape
+from openfactory_common.ksqldb.failures import error_of, in_band, is_error_object, no_answer
+from openfactory_common.ksqldb.wire import ROWS_ACCEPT, Header, Row, RowFeed
 from reconciler.ksqldb.replies import parse_entities, parse_health, parse_info, parse_status, parse_statuses
-from reconciler.ksqldb.wire import ROWS_ACCEPT, Header, Row, RowFeed
 from tests.contract.corpus import Case
 
 _READS = ("LIST", "SHOW", "DESCRIBE", "EXPLAIN", "SELECT", "PRINT", "ASSERT")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from reconciler.ksqldb.wire import Column
+from openfactory_common.ksqldb.wire import Column
 
 MEMBERS_SCHEMA = "`ASSET_UUID` STRING KEY, `UNS_GROUP` STRING"
 MEMBERS = (Column("ASSET_UUID", "STRING", key=True), Column("UNS_GROUP", "STRING"))

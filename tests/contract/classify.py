@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from reconciler.errors import KsqlError
+from openfactory_common.errors import KsqlError
 from tests.contract.answers import UnknownAnswerError, answer
 from tests.contract.corpus import Case, read_cases
 

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.errors import KsqlBadStatement, KsqlConflict, KsqlRefused, KsqlTruncated
+from openfactory_common.errors import KsqlBadStatement, KsqlConflict, KsqlRefused, KsqlTruncated
+from reconciler.domain.names import names_of
 from reconciler.ksqldb.client import KsqlClient
 from reconciler.ksqldb.definition import Definition, definition_of
-from reconciler.ksqldb.exchange import Limits
 from reconciler.ksqldb.ownership import Whose
-from reconciler.ksqldb.topology import Topology
-from reconciler.names import names_of
+from reconciler.ksqldb.statements import Topology
+from reconciler.ksqldb.transport import Limits
 
 TOPOLOGY = Topology("enriched_assets_stream", "asset_to_uns_map_raw", "workcenter", 3_600_000, 604_800_000)
 EVENTS = (
@@ -136,7 +136,7 @@ def test_another_retention_is_refused_and_says_why(client: KsqlClient) -> None:
     client.execute(TOPOLOGY.drop(names.stream, delete_topic=True))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(group=HOSTILE)
 def test_no_group_value_becomes_sql(client: KsqlClient, group: str) -> None:
     """One statement each, the value intact on the way there and back, nothing else touched."""
@@ -153,7 +153,7 @@ def test_no_group_value_becomes_sql(client: KsqlClient, group: str) -> None:
     assert {stream.name for stream in client.streams()} == before
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(level=HOSTILE)
 def test_no_question_becomes_another(client: KsqlClient, level: str) -> None:
     """A hostile level matches nothing, and every asset is still listed once."""

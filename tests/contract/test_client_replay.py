@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from reconciler.errors import KsqlBadStatement, KsqlNotReady
+from openfactory_common.errors import KsqlBadStatement, KsqlNotReady
+from openfactory_common.ksqldb.wire import Column
 from reconciler.ksqldb.client import KsqlClient
-from reconciler.ksqldb.exchange import Limits
-from reconciler.ksqldb.wire import Column
+from reconciler.ksqldb.transport import Limits
 from tests.contract.bodies import listed
 from tests.contract.corpus import Case, corpus_path, read_cases
 from tests.contract.server import Manner, Reply, Request, in_turn, serve

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from reconciler import cli
-from reconciler.errors import KsqlError, KsqlRefused, KsqlUnreachable
+from openfactory_common.errors import KsqlError, KsqlRefused, KsqlUnreachable
+from reconciler.app import build_world
+from reconciler.cli import main as cli
 from reconciler.ksqldb.client import KsqlClient
 from reconciler.metrics import Metrics
 from reconciler.settings import load
-from reconciler.wiring import build_world
 from tests.contract.tls import Authority, Guarded, ksqldb
 
 USER = ("alice", "open: sesame")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from reconciler.errors import KsqlError
+from openfactory_common.errors import KsqlError
 from reconciler.ksqldb.entities import Command, Descriptions, Queries, Sources, Topics, Warned
 from reconciler.ksqldb.replies import parse_entities, parse_health, parse_info
 from tests.contract.answers import answer

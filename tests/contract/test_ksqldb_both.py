@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from reconciler.errors import KsqlBadStatement, KsqlConflict, KsqlError, KsqlRefused
-from reconciler.ksqldb.topology import Topology
-from reconciler.names import names_of
-from reconciler.ports import Ksqldb
-from reconciler.wiring import topology_of
+from openfactory_common.errors import KsqlBadStatement, KsqlConflict, KsqlError, KsqlRefused
+from reconciler.app import topology_of
+from reconciler.domain.names import names_of
+from reconciler.ksqldb.api import Ksqldb
+from reconciler.ksqldb.statements import Topology
 from tests.fakes import FakeKsqldb, Stage
 from tests.faults.serving import plant
 

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from reconciler.errors import (
+from openfactory_common.errors import (
     KsqlBadStatement,
     KsqlError,
     KsqlInBandFailure,
@@ -18,9 +18,9 @@ from reconciler.errors import (
     KsqlUnreachable,
     KsqlWrongShape,
 )
+from openfactory_common.ksqldb.wire import Column
 from reconciler.ksqldb.client import READ_ATTEMPTS, KsqlClient
-from reconciler.ksqldb.exchange import Limits
-from reconciler.ksqldb.wire import Column
+from reconciler.ksqldb.transport import Limits
 from tests.contract.bodies import MEMBERS_SCHEMA, error, error_row, header, listed, row, rows
 from tests.contract.server import Manner, Reply, in_turn, serve
 

@@ -16,13 +16,13 @@ import pytest
 
 from demo.ksql_rest import KsqlError as DemoError
 from demo.ksql_rest import KsqlRest, client_session
-from reconciler.commands.operator import Silence, ask
-from reconciler.errors import KsqlError, PlatformError
+from openfactory_common.errors import KsqlError, PlatformError
+from openfactory_common.registry import Membership
+from reconciler.cli.operator import Silence, ask
 from reconciler.ksqldb.client import KsqlClient
-from reconciler.ksqldb.exchange import Limits
 from reconciler.ksqldb.statement import Statement
-from reconciler.platforms.swarm_engine import Engine
-from reconciler.registry import Membership
+from reconciler.ksqldb.transport import Limits
+from reconciler.platforms.engine import Engine
 from reconciler.settings import Settings as OperatorSettings
 from routing_layer import ksql, registry_follower
 from routing_layer.metrics import Metrics

@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from reconciler.errors import (
+from openfactory_common.errors import (
     KsqlBadStatement,
     KsqlConflict,
     KsqlError,
@@ -19,8 +19,8 @@ from reconciler.errors import (
     KsqlUnknownOutcome,
 )
 from reconciler.ksqldb.client import KsqlClient
-from reconciler.ksqldb.exchange import Limits
 from reconciler.ksqldb.statement import Statement
+from reconciler.ksqldb.transport import Limits
 from tests.contract.bodies import command, command_status, error, listed
 from tests.contract.server import Answer, Manner, Reply, Request, in_turn, serve, wait_until
 

@@ -7,14 +7,14 @@ from contextlib import closing
 
 import pytest
 
-from reconciler.errors import KsqlUnreachable
+from openfactory_common.errors import KsqlUnreachable
+from openfactory_common.ksqldb.wire import Column
 from reconciler.ksqldb.client import KsqlClient
 from reconciler.ksqldb.entities import Consumed, QueryInfo
-from reconciler.ksqldb.exchange import Limits
 from reconciler.ksqldb.ownership import Whose
-from reconciler.ksqldb.topology import Topology
-from reconciler.ksqldb.wire import Column
-from reconciler.servers import not_running, servers
+from reconciler.ksqldb.servers import not_running, servers
+from reconciler.ksqldb.statements import Topology
+from reconciler.ksqldb.transport import Limits
 from tests.contract.corpus import corpus_path, read_cases
 from tests.contract.server import Manner, Reply, in_turn, serve
 

@@ -19,7 +19,7 @@ import httpx
 
 from demo.factory.settings import FactorySettings
 from demo.factory.statements import definitions
-from reconciler.ksqldb.wire import literal
+from openfactory_common.ksqldb.wire import literal
 from tests.e2e.system import ROOT, events, free_ports
 from tests.swarm.sandbox import PATIENCE, docker, eventually
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reconciler.platforms.base import Drift, Kind, LiveService, ServiceSpec, drift
-from reconciler.platforms.docker import DockerPlatform
+from reconciler.domain.services import Drift, Kind, LiveService, ServiceSpec, drift
+from reconciler.platforms.docker.platform import DockerPlatform
 from tests.swarm.sandbox import docker, eventually
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.errors import PlatformRefused
-from reconciler.platforms.base import LiveService, Port, Publish
-from reconciler.platforms.docker import DockerPlatform
+from openfactory_common.errors import PlatformRefused
+from reconciler.domain.services import LiveService, Port, Publish
+from reconciler.platforms.docker.platform import DockerPlatform
 from tests.docker_platform.sandbox import ContainerSandbox
 from tests.e2e.system import free_ports
 from tests.swarm.conftest import _built

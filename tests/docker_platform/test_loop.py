@@ -6,14 +6,14 @@ import pytest
 from fakes import FakeKsqldb
 from prometheus_client import CollectorRegistry
 
-from reconciler.controller import Controller, World
-from reconciler.converge import Exit, converge
-from reconciler.errors import GuardRefusal
+from openfactory_common.errors import GuardRefusal
+from reconciler.app import topology_of
+from reconciler.control.controller import Controller, World
+from reconciler.control.converge import Exit, converge
+from reconciler.control.teardown import prove, remove_records, teardown
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings
-from reconciler.teardown import prove, remove_records, teardown
-from reconciler.wiring import topology_of
 from tests.docker_platform.sandbox import ContainerSandbox
 
 pytestmark = pytest.mark.engine

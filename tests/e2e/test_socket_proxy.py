@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from reconciler import cli
-from reconciler.platforms.swarm_spec import HARDENED
+from reconciler.cli import main as cli
+from reconciler.platforms.swarm.spec import HARDENED
 from tests.docker_platform.plant import Plant
 from tests.e2e.recorder import Recorder, Request, UnixConnection
 from tests.e2e.system import ROOT, SOCKET, free_ports

@@ -10,13 +10,13 @@ from hashlib import sha256
 
 from prometheus_client import CollectorRegistry
 
-from reconciler.controller import Clocks, Controller, World
+from reconciler.app import topology_of
+from reconciler.control.controller import Clocks, Controller, World
+from reconciler.control.outcome import Outcome
+from reconciler.domain.status import Condition
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
-from reconciler.guards import Overrides
 from reconciler.metrics import Metrics
-from reconciler.model import Condition
-from reconciler.outcome import Outcome
-from reconciler.wiring import topology_of
+from reconciler.planning.guards import Overrides
 from tests.fake_platform import INSTALLATION
 from tests.fakes import Stage
 from tests.faults.matrix_oracle import End, Watch, differences, end_of

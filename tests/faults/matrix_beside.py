@@ -12,17 +12,17 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from reconciler import migrate
-from reconciler.controller import Controller
-from reconciler.errors import ReconcilerError
-from reconciler.guards import Overrides
-from reconciler.installation import NAME, Installation
+from openfactory_common.errors import ReconcilerError
+from reconciler.control.controller import Controller
+from reconciler.control.teardown import remove_records, teardown
+from reconciler.domain.installation import NAME, Installation
+from reconciler.domain.services import Record
 from reconciler.ksqldb.statement import Statement
-from reconciler.ksqldb.topology import Topology
-from reconciler.legacy import OldService, create, stand_in_name
-from reconciler.pause import beginning, ended, put
-from reconciler.platforms.base import Record
-from reconciler.teardown import remove_records, teardown
+from reconciler.ksqldb.statements import Topology
+from reconciler.leadership.pause import beginning, ended, put
+from reconciler.migration import migrate
+from reconciler.migration.legacy import OldService, create, stand_in_name
+from reconciler.planning.guards import Overrides
 from tests.fakes import FakeKsqldb, FakePlatform, Stage
 from tests.faults.matrix import LIMIT, SURE, Cell, Figures, Run, is_done, operator
 from tests.faults.matrix_oracle import Watch, differences, end_of

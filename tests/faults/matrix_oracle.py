@@ -6,12 +6,12 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from openfactory_common.ksqldb.wire import literal
+from openfactory_common.registry import Registry, parse
+from reconciler.domain.names import STREAM_PREFIX, SharedName, names_of
+from reconciler.domain.services import Kind, LiveRegistry, LiveService, ServiceSpec
 from reconciler.ksqldb.statement import Statement
-from reconciler.ksqldb.topology import Topology
-from reconciler.ksqldb.wire import literal
-from reconciler.names import STREAM_PREFIX, SharedName, names_of
-from reconciler.platforms.base import Kind, LiveRegistry, LiveService, ServiceSpec
-from reconciler.registry import Registry, parse
+from reconciler.ksqldb.statements import Topology
 from tests.fakes import Stage
 from tests.faults.matrix_scenarios import FOREIGN, THEIRS
 from tests.faults.matrix_seam import Call

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
 
-from reconciler.platforms.base import Kind, LiveService, ServiceSpec
+from reconciler.domain.services import Kind, LiveService, ServiceSpec
 from tests.fakes import FakeKsqldb, FakePlatform, Stage
 
 FIVE: dict[str, str | None] = {f"a{n}": f"g{n}" for n in range(5)}

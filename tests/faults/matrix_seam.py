@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, Protocol, cast
 
-from reconciler.errors import (
+from openfactory_common.errors import (
     KsqlConflict,
     KsqlTransient,
     KsqlTruncated,
@@ -24,8 +24,8 @@ from reconciler.errors import (
     PlatformUnreachable,
     ReconcilerError,
 )
-from reconciler.platforms.base import Platform, Records
-from reconciler.ports import Ksqldb
+from reconciler.ksqldb.api import Ksqldb
+from reconciler.platforms.protocol import Platform, Records
 from tests.fakes import FakeKsqldb, FakePlatform
 
 READS = frozenset(

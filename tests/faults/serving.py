@@ -22,15 +22,15 @@ from prometheus_client import CollectorRegistry
 
 from demo.ksqldb.__main__ import start
 from demo.ksqldb.server import Config, DevServer
-from reconciler.controller import Clocks, Controller, World
+from reconciler.app import topology_of
+from reconciler.control.controller import Clocks, Controller, World
+from reconciler.control.outcome import Outcome
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
-from reconciler.guards import Overrides
 from reconciler.ksqldb.client import KsqlClient
-from reconciler.ksqldb.exchange import Limits, OnRequest
+from reconciler.ksqldb.transport import Limits, OnRequest
 from reconciler.metrics import Metrics
-from reconciler.outcome import Outcome
+from reconciler.planning.guards import Overrides
 from reconciler.settings import Settings
-from reconciler.wiring import topology_of
 from tests.contract.server import Manner, Reply, Request, Site, serve
 from tests.fakes import NOW, FakePlatform
 

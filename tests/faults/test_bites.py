@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.ksqldb.wire import Row, RowFeed
-from reconciler.names import names_of
+from openfactory_common.ksqldb.wire import Row, RowFeed
+from reconciler.domain.names import names_of
 from tests.faults.serving import Plant, executed, plant
 
 GROUPS = 6

@@ -39,7 +39,7 @@ WAYS = ("url", "variables", "files")
 #: Runs every command of the operator in one process, as a person would one after the other.
 COMMANDS = """
 import sys
-from reconciler.cli import main
+from reconciler.cli.main import main
 for line in sys.argv[1:]:
     print("$", line, flush=True)
     try:

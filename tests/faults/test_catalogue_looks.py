@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from reconciler.controller import Controller
-from reconciler.loop import Loop
-from reconciler.model import Condition
-from reconciler.readonly import ReadOnlyKsqldb, ReadOnlyPlatform, Withheld
+from reconciler.control.controller import Controller
+from reconciler.control.loop import Loop
+from reconciler.control.readonly import ReadOnlyKsqldb, ReadOnlyPlatform, Withheld
+from reconciler.domain.status import Condition
 from tests.fakes import Stage
 from tests.faults.matrix import is_done, operator
 from tests.faults.matrix_oracle import Watch

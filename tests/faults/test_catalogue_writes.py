@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from reconciler.controller import Controller
-from reconciler.loop import Loop
+from reconciler.control.controller import Controller
+from reconciler.control.loop import Loop
 from tests.fakes import Stage
 from tests.faults.matrix import operator
 from tests.faults.matrix_oracle import Watch, current

@@ -16,9 +16,9 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from reconciler.controller import Controller
-from reconciler.flow import STRIKES, FlowWatch
-from reconciler.model import Condition, Item
+from reconciler.control.controller import Controller
+from reconciler.control.flow import STRIKES, FlowWatch
+from reconciler.domain.status import Condition, Item
 from tests.contract.server import Manner, Reply
 from tests.faults.serving import Plant, front, plant
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.errors import KsqlUnknownOutcome
-from reconciler.ksqldb.wire import ROWS_ACCEPT
-from reconciler.model import Condition
+from openfactory_common.errors import KsqlUnknownOutcome
+from openfactory_common.ksqldb.wire import ROWS_ACCEPT
+from reconciler.domain.status import Condition
 from tests.contract.server import Manner, Reply
 from tests.faults.serving import Plant, executed, front, plant, question
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from reconciler.controller import Clocks, Controller, World
+from reconciler.app import topology_of
+from reconciler.control.controller import Clocks, Controller, World
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.metrics import Metrics
-from reconciler.wiring import topology_of
 from tests.fakes import NOW
 from tests.faults.matrix import Cell, cells, is_done
 from tests.faults.matrix_seam import STALE, Call, Crash, Seam

@@ -13,9 +13,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.controller import Controller
-from reconciler.converge import Exit, converge
-from reconciler.errors import (
+from openfactory_common.errors import (
     KsqlError,
     KsqlInBandFailure,
     KsqlNotReady,
@@ -24,6 +22,8 @@ from reconciler.errors import (
     KsqlUnreachable,
     KsqlWrongShape,
 )
+from reconciler.control.controller import Controller
+from reconciler.control.converge import Exit, converge
 from tests.contract.bodies import error, error_row, header, listed, row, rows
 from tests.contract.server import Manner, Reply
 from tests.faults.serving import Plant, Served, front, plant

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from reconciler.apply import Result
-from reconciler.controller import Controller
-from reconciler.names import SharedName
-from reconciler.teardown import remove_records, teardown
+from reconciler.control.controller import Controller
+from reconciler.control.teardown import remove_records, teardown
+from reconciler.domain.actions import Result
+from reconciler.domain.names import SharedName
 from tests.fake_platform import FakePlatform
 from tests.faults.serving import Plant, plant
 

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from reconciler.controller import Controller, Outcome
-from reconciler.model import Condition, Item
-from reconciler.why import Known, WhyDocument, why
+from reconciler.control.controller import Controller, Outcome
+from reconciler.domain.status import Condition, Item
+from reconciler.report.why import Known, WhyDocument, why
 from tests.faults.serving import Plant, plant
 
 SHARED = "stream OFA_ASSETS_WITH_UNS_"

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.controller import Controller, Outcome
-from reconciler.model import Condition
+from reconciler.control.controller import Controller, Outcome
+from reconciler.domain.status import Condition
 from tests.faults.serving import SHORT, Plant, plant
 
 GROUPS = 8

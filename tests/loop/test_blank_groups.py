@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.ksqldb.levels import JoinedLevels, group_sql
-from reconciler.ksqldb.wire import Column
-from reconciler.names import SharedName, names_of
+from openfactory_common.ksqldb.levels import JoinedLevels, group_sql
+from openfactory_common.ksqldb.wire import Column
+from reconciler.domain.names import SharedName, names_of
 from tests.faults.serving import Plant, plant
 
 BLANK = ["", " ", "   ", "\t", "\n \r\n"]

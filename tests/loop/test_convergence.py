@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 from fakes import Stage, unreachable
 
-from reconciler.converge import Exit, converge
-from reconciler.errors import PlatformRefused
-from reconciler.model import Condition
-from reconciler.outcome import Outcome
-from reconciler.platforms.base import ServiceSpec
-from reconciler.readonly import ReadOnlyKsqldb, ReadOnlyPlatform, Withheld
-from reconciler.registry import parse
+from openfactory_common.errors import PlatformRefused
+from openfactory_common.registry import parse
+from reconciler.control.converge import Exit, converge
+from reconciler.control.outcome import Outcome
+from reconciler.control.readonly import ReadOnlyKsqldb, ReadOnlyPlatform, Withheld
+from reconciler.domain.services import ServiceSpec
+from reconciler.domain.status import Condition
 
 THREE = {"W1": "Weld", "W2": "Weld", "P1": "Paint", "A1": "Assembly"}
 

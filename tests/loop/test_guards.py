@@ -12,10 +12,10 @@ import structlog
 from fakes import WELL, Stage, unreachable
 from structlog.testing import capture_logs
 
-from reconciler.controller import Controller
-from reconciler.converge import Exit, converge
-from reconciler.guards import Overrides, allowed_removals
-from reconciler.model import Condition, Guard
+from reconciler.control.controller import Controller
+from reconciler.control.converge import Exit, converge
+from reconciler.domain.status import Condition, Guard
+from reconciler.planning.guards import Overrides, allowed_removals
 
 TEN = {f"a{n}": f"g{n}" for n in range(10)}
 

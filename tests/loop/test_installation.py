@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from reconciler import cli, wiring
-from reconciler.controller import Outcome
-from reconciler.errors import GuardRefusal
-from reconciler.guards import Overrides
-from reconciler.installation import NAME, Installation, parse
-from reconciler.model import Condition, RecordInstallation
-from reconciler.names import LEGACY, SharedName
-from reconciler.platforms.base import Record
-from reconciler.registry import parse as parse_registry
-from reconciler.teardown import teardown
+from openfactory_common.errors import GuardRefusal
+from openfactory_common.registry import parse as parse_registry
+from reconciler import app as wiring
+from reconciler.cli import main as cli
+from reconciler.control.controller import Outcome
+from reconciler.control.teardown import teardown
+from reconciler.domain.actions import RecordInstallation
+from reconciler.domain.installation import NAME, Installation, parse
+from reconciler.domain.names import LEGACY, SharedName
+from reconciler.domain.services import Record
+from reconciler.domain.status import Condition
+from reconciler.planning.guards import Overrides
 from tests.fakes import FakePlatform, Stage
 from tests.faults.serving import Plant, plant
 from tests.ports import free_port

@@ -11,13 +11,14 @@ import structlog
 from fakes import Stage, unreachable
 from structlog.testing import capture_logs
 
-from reconciler.controller import Controller
-from reconciler.converge import Exit, converge
-from reconciler.errors import KsqlBadStatement, PlatformRefused
-from reconciler.flow import FlowWatch
+from openfactory_common.errors import KsqlBadStatement, PlatformRefused
+from reconciler.control.controller import Controller
+from reconciler.control.converge import Exit, converge
+from reconciler.control.flow import FlowWatch
+from reconciler.domain.actions import WriteResult
+from reconciler.domain.services import ServiceSpec
+from reconciler.domain.status import Condition, Part, Reason
 from reconciler.ksqldb.statement import Statement
-from reconciler.model import Condition, Part, Reason, WriteResult
-from reconciler.platforms.base import ServiceSpec
 
 GROUPS = {"A1": "Aaa", "P1": "Paint", "W1": "Weld"}
 EXCEPTIONS = (RuntimeError("boom"), KeyError("boom"), MemoryError(), RecursionError(), OSError("disk full"))
@@ -150,7 +151,7 @@ class _Broken:
 def test_neither_the_log_nor_any_metric_is_needed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them raise at once, through failed reads and writes, a collapse and a removal: the work is done."""
     stage.ksqldb.assets |= {f"x{number}": f"x{number}" for number in range(6)}
-    monkeypatch.setattr("reconciler.controller.log", _Broken())
+    monkeypatch.setattr("reconciler.control.controller.log", _Broken())
     controller = stage.controller()
     for name, value in vars(controller.metrics).items():
         if hasattr(value, "collect"):
@@ -364,7 +365,7 @@ def test_once_does_not_end_well_while_a_part_is_left_out(stage: Stage, monkeypat
     def sleep(seconds: float) -> None:
         stage.now += seconds
 
-    monkeypatch.setattr("reconciler.plan.next_registry", broken)
+    monkeypatch.setattr("reconciler.planning.plan.next_registry", broken)
     code, outcome = converge(stage.controller(), 100, sleep=sleep)
     assert outcome.plan is not None
     assert {item.condition for item in outcome.plan.items if item.group} == {Condition.READY}

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 from fakes import FakeKsqldb, Stage
 
-from reconciler.model import Condition, PublishRegistry, RemoveService
-from reconciler.registry import parse
+from openfactory_common.registry import parse
+from reconciler.domain.actions import PublishRegistry, RemoveService
+from reconciler.domain.status import Condition
 
 ROUTER = "ofa_routing_layer"
 

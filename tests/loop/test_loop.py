@@ -12,11 +12,11 @@ import pytest
 from fakes import Stage
 from prometheus_client import CollectorRegistry
 
-from reconciler.errors import ConfigurationError, KsqlUnreachable, PlatformUnreachable
-from reconciler.leadership import Hold, Unopposed
-from reconciler.loop import Loop
+from openfactory_common.errors import ConfigurationError, KsqlUnreachable, PlatformUnreachable
+from reconciler.control.loop import Loop
+from reconciler.leadership.elector import Hold, Unopposed
 from reconciler.metrics import Metrics
-from reconciler.server import Board, Server
+from reconciler.web.server import Board, Server
 
 
 class Running:
@@ -215,7 +215,7 @@ def test_a_server_that_cannot_begin_says_so(monkeypatch: pytest.MonkeyPatch) -> 
     async def broken(_: object) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr("reconciler.server.GuardedAppRunner.setup", broken)
+    monkeypatch.setattr("reconciler.web.server.GuardedAppRunner.setup", broken)
     stage = Stage()
     loop = Loop(stage.controller(), 1.0)
     server = Server(loop, Board(), 0, host="127.0.0.1", registry=CollectorRegistry())

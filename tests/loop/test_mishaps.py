@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 from fakes import WELL, Stage, unreachable
 
-from reconciler import registry
-from reconciler.converge import Exit, converge
-from reconciler.errors import KsqlBadStatement, KsqlRefused
-from reconciler.guards import Overrides
+from openfactory_common import registry
+from openfactory_common.errors import KsqlBadStatement, KsqlRefused
+from openfactory_common.registry import parse
+from reconciler.control.converge import Exit, converge
+from reconciler.control.schedule import under_way
+from reconciler.domain.status import Condition
 from reconciler.ksqldb.entities import QueryInfo
 from reconciler.ksqldb.statement import Statement
-from reconciler.model import Condition
-from reconciler.registry import parse
-from reconciler.schedule import under_way
+from reconciler.planning.guards import Overrides
 
 THREE = {"W1": "Weld", "P1": "Paint", "A1": "Assembly"}
 

@@ -11,15 +11,15 @@ import pytest
 from fakes import Stage
 from prometheus_client import CollectorRegistry
 
-from reconciler.controller import Controller
-from reconciler.errors import KsqlBadStatement
+from openfactory_common.errors import KsqlBadStatement
+from reconciler.control.controller import Controller
+from reconciler.control.loop import Loop
+from reconciler.control.schedule import Pace
+from reconciler.domain.status import CycleResult, Part
 from reconciler.ksqldb.statement import Statement
-from reconciler.leadership import Hold, Unopposed
-from reconciler.loop import Loop
+from reconciler.leadership.elector import Hold, Unopposed
+from reconciler.leadership.pause import beginning
 from reconciler.metrics import Metrics
-from reconciler.model import CycleResult, Part
-from reconciler.pause import beginning
-from reconciler.schedule import Pace
 
 GROUPS = {"A1": "Aaa", "P1": "Paint"}
 

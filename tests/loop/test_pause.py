@@ -7,10 +7,10 @@ from datetime import timedelta
 import pytest
 from fakes import NOW, Stage
 
-from reconciler.converge import Exit, converge
-from reconciler.errors import PlatformConflict
-from reconciler.pause import LONGEST, Pause, beginning, ended, latest, parse, put
-from reconciler.platforms.base import Record
+from openfactory_common.errors import PlatformConflict
+from reconciler.control.converge import Exit, converge
+from reconciler.domain.services import Record
+from reconciler.leadership.pause import LONGEST, Pause, beginning, ended, latest, parse, put
 
 
 @pytest.fixture

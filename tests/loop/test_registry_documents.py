@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from fakes import FakeKsqldb, Stage
 
-from reconciler.guards import Overrides
-from reconciler.platforms.base import LiveRegistry
-from reconciler.registry import Registry, parse, revision_of
+from openfactory_common.registry import Registry, parse, revision_of
+from reconciler.domain.services import LiveRegistry
+from reconciler.planning.guards import Overrides
 
 
 @pytest.fixture

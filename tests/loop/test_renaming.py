@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 from fakes import FakeKsqldb, Stage
 
-from reconciler.commands.show import detailed
-from reconciler.converge import Exit
-from reconciler.model import Condition, Plan
-from reconciler.render import plan_text, status_text
-from reconciler.survey import Survey
-from reconciler.teardown import teardown
+from reconciler.cli.show import detailed
+from reconciler.control.converge import Exit
+from reconciler.control.teardown import teardown
+from reconciler.domain.status import Condition, Plan
+from reconciler.planning.survey import Survey
+from reconciler.report.text import plan_text, status_text
 
 STREAMS = {"ASSET_STREAM_WELD", "ASSET_STREAM_PAINT"}
 

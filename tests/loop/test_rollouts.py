@@ -12,12 +12,12 @@ import structlog
 from fakes import Stage
 from structlog.testing import capture_logs
 
-from reconciler.commands.show import detailed
-from reconciler.controller import Controller
-from reconciler.converge import Exit, converge
-from reconciler.model import Condition, Item
-from reconciler.outcome import Outcome
-from reconciler.registry import parse
+from openfactory_common.registry import parse
+from reconciler.cli.show import detailed
+from reconciler.control.controller import Controller
+from reconciler.control.converge import Exit, converge
+from reconciler.control.outcome import Outcome
+from reconciler.domain.status import Condition, Item
 
 STUCK = "no suitable node (insufficient resources on 1 node)"
 

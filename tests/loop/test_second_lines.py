@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.apply import Executor, Result
-from reconciler.controller import Controller
-from reconciler.model import Action, DropStream, RecreateStream
-from reconciler.names import assign, names_of
+from reconciler.control.controller import Controller
+from reconciler.control.executor import Executor
+from reconciler.domain.actions import Action, DropStream, RecreateStream, Result
+from reconciler.domain.names import assign, names_of
 from tests.fakes import Stage
 
 

@@ -6,9 +6,9 @@ import pytest
 from fakes import Stage, unreachable
 from prometheus_client import CollectorRegistry
 
-from reconciler.controller import Controller
-from reconciler.converge import Exit, converge
-from reconciler.errors import KsqlBadStatement, KsqlError, KsqlRefused, KsqlWrongShape
+from openfactory_common.errors import KsqlBadStatement, KsqlError, KsqlRefused, KsqlWrongShape
+from reconciler.control.controller import Controller
+from reconciler.control.converge import Exit, converge
 from reconciler.ksqldb.entities import Description
 from reconciler.metrics import Metrics
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from reconciler import cli, wiring
-from reconciler.apply import Result
-from reconciler.errors import KsqlRefused
+from openfactory_common.errors import KsqlRefused
+from reconciler import app as wiring
+from reconciler.cli import main as cli
+from reconciler.control.teardown import teardown
+from reconciler.domain.actions import Result
+from reconciler.domain.services import Record
 from reconciler.ksqldb.entities import Description, QueryInfo
-from reconciler.platforms.base import Record
-from reconciler.teardown import teardown
 from tests.fakes import WELL, Stage
 from tests.faults.serving import Plant, plant
 from tests.ports import free_port

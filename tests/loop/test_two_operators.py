@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from fakes import Stage
 
-from reconciler.converge import Exit, converge
-from reconciler.errors import LeaseLost
-from reconciler.fence import fenced
-from reconciler.guards import Overrides
-from reconciler.leadership import Leadership, OnDemand
-from reconciler.lease import Candidate
-from reconciler.outcome import Outcome
+from openfactory_common.errors import LeaseLost
+from reconciler.control.converge import Exit, converge
+from reconciler.control.fence import fenced
+from reconciler.control.outcome import Outcome
+from reconciler.leadership.elector import Leadership, OnDemand
+from reconciler.leadership.lease import Candidate
+from reconciler.planning.guards import Overrides
 
 FIVE = {f"a{n}": f"g{n}" for n in range(5)}
 #: Every write of ours, as the fakes name it.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.apply import Executor
-from reconciler.model import RecreateStream
-from reconciler.names import names_of
+from reconciler.control.executor import Executor
+from reconciler.domain.actions import RecreateStream
+from reconciler.domain.names import names_of
 from tests.fakes import Stage
 
 FOREIGN = "CREATE STREAM ASSET_STREAM_WELD WITH (KAFKA_TOPIC='x') AS SELECT * FROM S EMIT CHANGES;"

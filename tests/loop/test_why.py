@@ -12,22 +12,22 @@ from fakes import NOW, WELL, FakeKsqldb, Stage
 from ports import free_port
 from prometheus_client import CollectorRegistry
 
-from reconciler import cli
-from reconciler.commands import pause as pause_command
-from reconciler.commands import show
-from reconciler.commands import why as why_command
-from reconciler.contest import Contest, Held
-from reconciler.controller import Controller
-from reconciler.errors import KsqlBadStatement, PlatformRefused
-from reconciler.history import History
-from reconciler.loop import Loop
+from openfactory_common.errors import KsqlBadStatement, PlatformRefused
+from reconciler.cli import main as cli
+from reconciler.cli import pause as pause_command
+from reconciler.cli import show
+from reconciler.cli import why as why_command
+from reconciler.control.contest import Contest, Held
+from reconciler.control.controller import Controller
+from reconciler.control.history import History
+from reconciler.control.loop import Loop
+from reconciler.domain.status import Condition
+from reconciler.leadership.pause import beginning, put
 from reconciler.metrics import Metrics
-from reconciler.model import Condition
-from reconciler.pause import beginning, put
-from reconciler.server import Board, Server
-from reconciler.status_page import StatusPage
-from reconciler.status_view import Asked
-from reconciler.why import Known, WhyDocument, known_groups, similar, why, why_text
+from reconciler.report.why import Known, WhyDocument, known_groups, similar, why, why_text
+from reconciler.web.server import Board, Server
+from reconciler.web.status_page import StatusPage
+from reconciler.web.status_view import Asked
 
 
 @pytest.fixture

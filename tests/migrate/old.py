@@ -13,9 +13,9 @@ from pathlib import Path
 
 import httpx
 
-from reconciler.errors import PlatformConflict, PlatformRefused
+from openfactory_common.errors import PlatformConflict, PlatformRefused
 from reconciler.ksqldb.client import KsqlClient
-from reconciler.legacy import PORT, Names, OldService, Role
+from reconciler.migration.legacy import PORT, Names, OldService, Role
 
 ROOT = Path(__file__).resolve().parents[2]
 _EVENTS = (

@@ -7,16 +7,16 @@ from contextlib import contextmanager
 
 import pytest
 
-from reconciler.commands.migrate import insisting, step
-from reconciler.controller import Controller
-from reconciler.converge import Exit
-from reconciler.errors import LeaseLost
-from reconciler.fence import fenced
-from reconciler.leadership import Leadership, OnDemand
-from reconciler.lease import NAME, Candidate, parse
-from reconciler.legacy import PORT
-from reconciler.migrate import StepRefused
-from reconciler.pause import beginning, put
+from openfactory_common.errors import LeaseLost
+from reconciler.cli.migrate import insisting, step
+from reconciler.control.controller import Controller
+from reconciler.control.converge import Exit
+from reconciler.control.fence import fenced
+from reconciler.leadership.elector import Leadership, OnDemand
+from reconciler.leadership.lease import NAME, Candidate, parse
+from reconciler.leadership.pause import beginning, put
+from reconciler.migration.legacy import PORT
+from reconciler.migration.migrate import StepRefused
 from tests.fakes import Stage
 from tests.migrate.old import FakeOldServices
 from tests.migrate.test_port import has_port, ports, side_by_side

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import pytest
 
-from reconciler.commands.migrate import step
-from reconciler.converge import Exit
-from reconciler.errors import KsqlUnreachable, PlatformConflict, PlatformError
-from reconciler.legacy import PORT, OldService
-from reconciler.migrate import StepRefused, look, look_at_front, start
-from reconciler.signals import Signals
+from openfactory_common.errors import KsqlUnreachable, PlatformConflict, PlatformError
+from openfactory_common.signals import Signals
+from reconciler.cli.migrate import step
+from reconciler.control.converge import Exit
+from reconciler.migration.legacy import PORT, OldService
+from reconciler.migration.migrate import StepRefused, look, look_at_front, start
 from tests.fakes import Stage
 from tests.migrate.old import FakeOldServices, old_statement
 

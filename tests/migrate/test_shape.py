@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from reconciler.commands.migrate import as_json, as_text, step
-from reconciler.converge import Exit
-from reconciler.errors import KsqlBadStatement
-from reconciler.legacy import OldService, Role, elsewhere, is_old, old_streams, stand_in_name
-from reconciler.migrate import StepRefused, give_names_back, look, remove_old, start, switch
-from reconciler.model import Query
+from openfactory_common.errors import KsqlBadStatement
+from reconciler.cli.migrate import as_json, as_text, step
+from reconciler.control.converge import Exit
+from reconciler.domain.observed import Query
+from reconciler.migration.legacy import OldService, Role, elsewhere, is_old, old_streams, stand_in_name
+from reconciler.migration.migrate import StepRefused, give_names_back, look, remove_old, start, switch
 from tests.fake_platform import INSTALLATION, FakePlatform
 from tests.fakes import Stage, unreachable
 from tests.migrate.old import FakeOldServices, old_statement

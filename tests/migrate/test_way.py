@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from reconciler.control.teardown import teardown
 from reconciler.ksqldb.client import KsqlClient
-from reconciler.legacy import PORT
-from reconciler.migrate import (
+from reconciler.migration.legacy import PORT
+from reconciler.migration.migrate import (
     Scene,
     StepRefused,
     give_names_back,
@@ -22,7 +23,6 @@ from reconciler.migrate import (
     start,
     switch,
 )
-from reconciler.teardown import teardown
 from tests.fakes import Stage
 from tests.migrate.old import FakeOldServices, embedded, event, old_statement, send, values, watch
 

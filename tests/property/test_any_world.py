@@ -5,9 +5,10 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.guards import allowed_removals
-from reconciler.model import Action, DropStream, Effect, Plan, RemoveService
-from reconciler.survey import Survey
+from reconciler.domain.actions import Action, DropStream, Effect, RemoveService
+from reconciler.domain.status import Plan
+from reconciler.planning.guards import allowed_removals
+from reconciler.planning.survey import Survey
 from tests.fakes import Stage
 from tests.faults.matrix import operator
 from tests.faults.matrix_oracle import Watch
@@ -57,7 +58,7 @@ def is_within_budget(plan: Plan, seen: Survey) -> bool:
     return leaving <= seen.missing and (not leaving or len(seen.missing) <= allowed)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(before=MAP, after=MAP, hands=BY_HAND)
 def test_any_world_is_converged_within_the_rules(
     before: dict[str, str | None], after: dict[str, str | None], hands: list[tuple[str, int]]

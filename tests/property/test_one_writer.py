@@ -8,9 +8,9 @@ from fakes import FakePlatform
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.errors import PlatformUnreachable
-from reconciler.leadership import Leadership
-from reconciler.lease import Candidate
+from openfactory_common.errors import PlatformUnreachable
+from reconciler.leadership.elector import Leadership
+from reconciler.leadership.lease import Candidate
 
 DURATION = 15.0
 #: Who beats; how long the beat's read and write are under way; what happens to its answer; who beats in between.
@@ -64,7 +64,7 @@ class _Delayed:
             raise PlatformUnreachable("no answer")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(BEATS, min_size=10, max_size=60))
 def test_there_are_never_two(beats: list[tuple[int, float, float, str, int | None]]) -> None:
     """Time passes before, within and after each beat, and other processes beat in the middle of it."""
@@ -85,7 +85,7 @@ def test_there_are_never_two(beats: list[tuple[int, float, float, str, int | Non
         crowd.assert_one()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(BEATS, max_size=20), st.integers(0, 2))
 def test_somebody_leads_in_the_end(beats: list[tuple[int, float, float, str, int | None]], left: int) -> None:
     """Whatever has happened: a process that beats alone for two durations leads, and goes on leading."""
@@ -129,7 +129,7 @@ def test_a_term_does_not_come_again_after_a_record_was_spoilt_or_removed() -> No
             crowd.assert_one()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(BEATS, min_size=10, max_size=60), st.integers(0, 40), st.sampled_from(SPOILT))
 def test_there_are_never_two_when_the_record_is_spoilt(
     beats: list[tuple[int, float, float, str, int | None]], at: int, spoilt: dict[str, str]

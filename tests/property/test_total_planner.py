@@ -10,15 +10,12 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from reconciler import guards
-from reconciler.guards import Memory, Overrides, Verdict
-from reconciler.ksqldb.ownership import Whose
-from reconciler.model import (
+from openfactory_common.registry import parse
+from reconciler.control.schedule import under_way
+from reconciler.domain.actions import (
     Action,
     DropStream,
     Effect,
-    Observed,
-    Plan,
     PublishRegistry,
     RecreateStream,
     RemoveRegistry,
@@ -26,12 +23,15 @@ from reconciler.model import (
     ReplaceStream,
     UpdateService,
 )
-from reconciler.plan import make_plan
-from reconciler.registry import parse
-from reconciler.schedule import under_way
+from reconciler.domain.observed import Observed
+from reconciler.domain.status import Plan
+from reconciler.ksqldb.ownership import Whose
+from reconciler.planning import guards
+from reconciler.planning.guards import Memory, Overrides, Verdict
+from reconciler.planning.inputs import Facts
+from reconciler.planning.plan import make_plan
+from reconciler.planning.survey import Survey, survey
 from reconciler.settings import Policy, Settings
-from reconciler.steps import Facts
-from reconciler.survey import Survey, survey
 from tests.property.worlds import LOOKUP, OPTIONS, memory, overrides, settings_of, topology, topology_of_now, world
 
 #: Examples of each part; ten parts make the ten thousand, spread over the workers.
@@ -80,7 +80,7 @@ def case_of(seed: int) -> Case:
 
 
 @pytest.mark.parametrize("part", range(10))
-@settings(max_examples=EXAMPLES, deadline=None, database=None, phases=(Phase.generate,))
+@settings(max_examples=EXAMPLES, database=None, phases=(Phase.generate,))
 @given(seed=st.integers(0, 2**63))
 def test_any_world_has_a_plan_that_keeps_the_rules(part: int, seed: int) -> None:  # noqa: ARG001 - it spreads the load
     """Ten thousand worlds: a plan without an internal error, and every rule holds in it."""
@@ -157,7 +157,7 @@ def what_others_built_stays(case: Case) -> None:
             assert action.name not in readers
             assert action.group is not None or action.name not in kept
         if isinstance(action, ReplaceStream | RecreateStream):
-            # One without a query is asked whose it is just before (`reconciler.apply`).
+            # One without a query is asked whose it is just before (`reconciler.control.executor`).
             assert action.names.stream not in readers.keys() & case.observed.source.queries.keys()
 
 

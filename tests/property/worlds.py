@@ -15,13 +15,13 @@ from functools import cache
 from random import Random
 from typing import TypeVar
 
-from reconciler.desired import group_spec, routing_layer_spec, state_api_spec
-from reconciler.guards import Absence, Memory, Overrides
-from reconciler.installation import sift
-from reconciler.ksqldb.topology import Topology
-from reconciler.model import Membership, Observed, Query, SourceState, Stream
-from reconciler.names import LEGACY, SharedName, names_of
-from reconciler.platforms.base import (
+from openfactory_common.registry import Identity, Registry
+from openfactory_common.registry import Membership as Lookup
+from reconciler.app import topology_of
+from reconciler.domain.installation import sift
+from reconciler.domain.names import LEGACY, SharedName, names_of
+from reconciler.domain.observed import Membership, Observed, Query, SourceState, Stream
+from reconciler.domain.services import (
     ConfigMount,
     Kind,
     LiveRegistry,
@@ -31,10 +31,10 @@ from reconciler.platforms.base import (
     Publish,
     ServiceSpec,
 )
-from reconciler.registry import Identity, Registry
-from reconciler.registry import Membership as Lookup
+from reconciler.ksqldb.statements import Topology
+from reconciler.planning.guards import Absence, Memory, Overrides
+from reconciler.planning.specs import group_spec, routing_layer_spec, state_api_spec
 from reconciler.settings import Settings
-from reconciler.wiring import topology_of
 from tests.fake_platform import INSTALLATION
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from typing import Any
 
 from aiohttp import web
 
-from reconciler.registry import ROLE_HEADER
+from openfactory_common.registry import ROLE_HEADER
 from tests.ports import free_port
 
 

@@ -238,9 +238,7 @@ def _pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in itertools.pairwise(edges)]
 
 
-_settings = settings(
-    max_examples=_EXAMPLES, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+_settings = settings(max_examples=_EXAMPLES, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
 @_settings

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import aiohttp
 
-from reconciler.ksqldb.wire import literal
+from openfactory_common.ksqldb.wire import literal
 from tests.ports import free_port
 from tests.routing.sources import registry
 from tests.routing.world import PATIENCE, ROOT, Proxy, Service

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from reconciler.errors import ConfigurationError
+from openfactory_common.errors import ConfigurationError
 from routing_layer import logs
 from routing_layer.app import Proxy
 from routing_layer.settings import Settings, load

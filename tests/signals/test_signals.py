@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler import signals
-from reconciler.lease import Lease
-from reconciler.pause import parse
+from openfactory_common import signals
+from reconciler.leadership.lease import Lease
+from reconciler.leadership.pause import parse
 from tests.faults.serving import Plant as Serving
 from tests.faults.serving import Served
 from tests.ports import free_port

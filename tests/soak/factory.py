@@ -6,9 +6,9 @@ import random
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from reconciler.guards import allowed_removals
-from reconciler.names import names_of
-from reconciler.platforms.base import Kind
+from reconciler.domain.names import names_of
+from reconciler.domain.services import Kind
+from reconciler.planning.guards import allowed_removals
 from tests.fakes import Stage
 from tests.faults.matrix_oracle import OURS, current
 from tests.faults.matrix_scenarios import BLOCKED

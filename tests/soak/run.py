@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from reconciler.controller import Controller
-from reconciler.guards import allowed_removals
-from reconciler.model import Condition
-from reconciler.outcome import Outcome
-from reconciler.platforms.base import LiveService
+from reconciler.control.controller import Controller
+from reconciler.control.outcome import Outcome
+from reconciler.domain.services import LiveService
+from reconciler.domain.status import Condition
+from reconciler.planning.guards import allowed_removals
 from tests.fakes import Stage
 from tests.faults.matrix import is_done, operator
 from tests.faults.matrix_oracle import End, Watch, differences, end_of

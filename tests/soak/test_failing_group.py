@@ -8,10 +8,10 @@ from itertools import pairwise
 
 from fakes import Stage
 
-from reconciler.controller import Controller
-from reconciler.errors import PlatformRefused
+from openfactory_common.errors import PlatformRefused
+from reconciler.control.controller import Controller
+from reconciler.domain.services import ServiceSpec
 from reconciler.ksqldb.statement import Statement
-from reconciler.platforms.base import ServiceSpec
 
 CYCLES = 5000
 PART = CYCLES // 5

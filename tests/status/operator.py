@@ -10,10 +10,10 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry
 
-from reconciler.connections import Limits
-from reconciler.loop import Loop
+from openfactory_common.connections import Limits
+from reconciler.control.loop import Loop
 from reconciler.metrics import Metrics
-from reconciler.server import Board, Server
+from reconciler.web.server import Board, Server
 from tests.fakes import Stage
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from reconciler import connections
-from reconciler.connections import Limits
+from openfactory_common import connections
+from openfactory_common.connections import Limits
 from tests.fakes import Stage
 from tests.status.operator import Operator, operating
 
@@ -183,8 +183,8 @@ def test_reads_are_answered_while_pauses_wait_for_a_cycle() -> None:
 _UNDER_A_LIMIT = """
 import resource, sys, time
 resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300))
-from reconciler import logs
-from reconciler.settings import LogLevel
+from openfactory_common import logs
+from openfactory_common.settings_types import LogLevel
 from tests.fakes import Stage
 from tests.status.operator import operating
 logs.configure(LogLevel.INFO)

@@ -11,19 +11,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.backoff import Backoff, Failure
-from reconciler.commands.show import detailed
-from reconciler.documents import schema
-from reconciler.history import History
-from reconciler.loop import Loop
-from reconciler.model import Condition, CycleResult, Guard, Item, Membership, Plan, Refusal
-from reconciler.names import names_of
-from reconciler.outcome import Outcome
-from reconciler.render import plan_json, plan_markdown, plan_text, status_json, status_markdown, status_text
-from reconciler.status_page import StatusPage
-from reconciler.status_table import status_table
-from reconciler.status_view import Asked
-from reconciler.survey import Survey
+from reconciler.cli.show import detailed
+from reconciler.control.backoff import Backoff, Failure
+from reconciler.control.history import History
+from reconciler.control.loop import Loop
+from reconciler.control.outcome import Outcome
+from reconciler.domain.names import names_of
+from reconciler.domain.observed import Membership
+from reconciler.domain.status import Condition, CycleResult, Guard, Item, Plan, Refusal
+from reconciler.planning.survey import Survey
+from reconciler.report.documents import schema
+from reconciler.report.table import status_table
+from reconciler.report.text import plan_json, plan_markdown, plan_text, status_json, status_markdown, status_text
+from reconciler.web.status_page import StatusPage
+from reconciler.web.status_view import Asked
 from tests.fakes import Stage
 
 TEXT = st.one_of(st.text(st.characters(), max_size=20), st.sampled_from(["", "\ud800", "\x1b[2J", "\u202e", "9" * 50]))
@@ -71,7 +72,7 @@ def seen() -> tuple[Loop, Survey]:
     return loop, survey
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(plan=PLANS, assets=NUMBER, counts=st.dictionaries(TEXT, NUMBER, max_size=2), failures=FAILURES, at=WHEN)
 def test_no_value_costs_a_page_or_a_document(
     seen: tuple[Loop, Survey],

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.loop import Loop
-from reconciler.model import Condition
-from reconciler.pause import beginning
-from reconciler.render import status_json
-from reconciler.status_page import StatusPage
-from reconciler.status_view import MOST_ROWS, SIGNS, Asked
+from reconciler.control.loop import Loop
+from reconciler.domain.status import Condition
+from reconciler.leadership.pause import beginning
+from reconciler.report.text import status_json
+from reconciler.web.status_page import StatusPage
+from reconciler.web.status_view import MOST_ROWS, SIGNS, Asked
 from tests.fakes import Stage, unreachable
 from tests.status.operator import Operator, operating
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from reconciler.platforms.base import ConfigMount, Drift, Kind, LiveRegistry, LiveService, ServiceSpec, drift
-from reconciler.platforms.swarm import SwarmPlatform
+from reconciler.domain.services import ConfigMount, Drift, Kind, LiveRegistry, LiveService, ServiceSpec, drift
+from reconciler.platforms.swarm.platform import SwarmPlatform
 
 T = TypeVar("T")
 

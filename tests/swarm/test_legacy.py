@@ -10,9 +10,9 @@ import docker as sdk
 import pytest
 from docker.types import EndpointSpec
 
-from reconciler.errors import PlatformConflict, PlatformRefused
-from reconciler.legacy import PORT, Names, OldService, Role
-from reconciler.platforms.swarm_legacy import SwarmOldServices
+from openfactory_common.errors import PlatformConflict, PlatformRefused
+from reconciler.migration.legacy import PORT, Names, OldService, Role
+from reconciler.migration.swarm import SwarmOldServices
 from tests.ports import free_port
 
 from .sandbox import docker, eventually

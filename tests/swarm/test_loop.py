@@ -12,17 +12,17 @@ import pytest
 from fakes import FakeKsqldb
 from prometheus_client import CollectorRegistry
 
-from reconciler.apply import Result
-from reconciler.controller import Controller, World
-from reconciler.converge import Exit, converge
-from reconciler.errors import GuardRefusal, PlatformConflict
+from openfactory_common.errors import GuardRefusal, PlatformConflict
+from reconciler.app import topology_of
+from reconciler.control.controller import Controller, World
+from reconciler.control.converge import Exit, converge
+from reconciler.control.teardown import prove, remove_records, teardown
+from reconciler.domain.actions import Result
+from reconciler.domain.status import Condition, Item
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.metrics import Metrics
-from reconciler.model import Condition, Item
-from reconciler.platforms.swarm import SwarmPlatform
+from reconciler.platforms.swarm.platform import SwarmPlatform
 from reconciler.settings import Settings
-from reconciler.teardown import prove, remove_records, teardown
-from reconciler.wiring import topology_of
 
 from .sandbox import Sandbox, docker
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from reconciler.platforms.base import Port, Publish, ServiceSpec
+from reconciler.domain.services import Port, Publish, ServiceSpec
 
 from .sandbox import Sandbox, docker
 

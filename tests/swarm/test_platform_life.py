@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
-from reconciler.errors import PlatformConflict, PlatformRefused
-from reconciler.platforms.base import LiveService, Port, Publish
-from reconciler.platforms.swarm import SwarmPlatform
+from openfactory_common.errors import PlatformConflict, PlatformRefused
+from reconciler.domain.services import LiveService, Port, Publish
+from reconciler.platforms.swarm.platform import SwarmPlatform
 
 from .sandbox import Sandbox, docker
 

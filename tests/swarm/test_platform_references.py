@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from reconciler.errors import PlatformUnreachable
-from reconciler.platforms.base import Checkable, Reference
-from reconciler.platforms.swarm import SwarmPlatform
+from openfactory_common.errors import PlatformUnreachable
+from reconciler.platforms.protocol import Checkable, Reference
+from reconciler.platforms.swarm.platform import SwarmPlatform
 
 from .sandbox import Sandbox, docker
 

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from reconciler.errors import PlatformConflict, PlatformRefused
-from reconciler.platforms.base import LiveRegistry
+from openfactory_common.errors import PlatformConflict, PlatformRefused
+from reconciler.domain.services import LiveRegistry
 
 from .sandbox import Sandbox, docker
 

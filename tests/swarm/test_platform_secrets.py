@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from reconciler.errors import PlatformConflict
-from reconciler.platforms.base import SecretMount
+from openfactory_common.errors import PlatformConflict
+from reconciler.domain.services import SecretMount
 
 from .sandbox import Sandbox, docker
 

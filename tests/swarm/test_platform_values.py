@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from reconciler.domain.services import ServiceSpec
 from reconciler.platforms.advice import advice
-from reconciler.platforms.base import ServiceSpec
 
 from .sandbox import Sandbox, docker, eventually
 

@@ -7,14 +7,25 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.guards import WINDOW, Absence, Memory, Overrides, Verdict, confirm, due, has_collapsed, judge, remember
-from reconciler.model import Membership, Observed, SourceState
-from reconciler.names import names_of
-from reconciler.platforms.base import LiveService, PlatformState
-from reconciler.registry import Identity
+from openfactory_common.registry import Identity
+from reconciler.app import topology_of
+from reconciler.domain.names import names_of
+from reconciler.domain.observed import Membership, Observed, SourceState
+from reconciler.domain.services import LiveService, PlatformState
+from reconciler.planning.guards import (
+    WINDOW,
+    Absence,
+    Memory,
+    Overrides,
+    Verdict,
+    confirm,
+    due,
+    has_collapsed,
+    judge,
+    remember,
+)
+from reconciler.planning.survey import Owned, StreamCheck, StreamVerdict, Survey
 from reconciler.settings import Settings
-from reconciler.survey import Owned, StreamCheck, StreamVerdict, Survey
-from reconciler.wiring import topology_of
 
 SETTINGS = Settings(_env_file=None, kafka_broker="k:9092", ksqldb_url="http://k:8088")  # type: ignore[call-arg]
 TOPOLOGY = topology_of(SETTINGS)

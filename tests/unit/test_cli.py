@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler import cli
-from reconciler.commands.runserver import environment
+from reconciler.cli import main as cli
+from reconciler.cli.runserver import environment
 from reconciler.settings import load
 
 

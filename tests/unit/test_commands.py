@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from reconciler import cli
-from reconciler.commands import run, show
-from reconciler.controller import Clocks, Controller
-from reconciler.converge import Exit, converge
-from reconciler.errors import KsqlUnreachable, KsqlWrongShape, PlatformRefused
-from reconciler.guards import Overrides
-from reconciler.ksqldb.failures import error_of
-from reconciler.model import Condition
-from reconciler.outcome import explained
-from reconciler.progress import Changes
-from reconciler.render import plan_text
+from openfactory_common.errors import KsqlUnreachable, KsqlWrongShape, PlatformRefused
+from openfactory_common.ksqldb.failures import error_of
+from reconciler.cli import main as cli
+from reconciler.cli import run, show
+from reconciler.cli.progress import Changes
+from reconciler.control.controller import Clocks, Controller
+from reconciler.control.converge import Exit, converge
+from reconciler.control.outcome import explained
+from reconciler.domain.status import Condition
+from reconciler.planning.guards import Overrides
+from reconciler.report.text import plan_text
 from tests.fakes import Stage
 from tests.faults.serving import plant
 

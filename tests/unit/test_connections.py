@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.connections import REST_SECONDS, ConnectionGuard, Ending, Entry, Limits, State, address_key
+from openfactory_common.connections import REST_SECONDS, ConnectionGuard, Ending, Entry, Limits, State, address_key
 
 A, B = "192.0.2.1", "192.0.2.2"
 
@@ -227,7 +227,7 @@ _ACTIONS = st.tuples(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(_ACTIONS, max_size=80), st.integers(1, 12), st.integers(0, 1), st.integers(0, 4))
 def test_any_history_keeps_the_counts(actions: list[tuple[str, int]], capacity: int, cost: int, each: int) -> None:
     """Whatever happens in whatever order: what is counted is what is there, and it ends at nothing."""

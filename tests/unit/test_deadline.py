@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from reconciler.deadline import with_deadline
-from reconciler.model import Condition, Item, Plan
-from reconciler.plan_services import service_step
-from reconciler.platforms.base import Kind, LiveService, ServiceSpec
+from reconciler.control.deadline import with_deadline
+from reconciler.domain.services import Kind, LiveService, ServiceSpec
+from reconciler.domain.status import Condition, Item, Plan
+from reconciler.planning.services import service_step
 from tests.fake_platform import INSTALLATION
 from tests.fakes import Stage
 

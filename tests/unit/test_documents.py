@@ -14,13 +14,13 @@ import jsonschema
 import pytest
 import yaml
 
-from reconciler.commands.show import detailed
-from reconciler.converge import Exit
-from reconciler.documents import schema
-from reconciler.errors import KsqlUnreachable
-from reconciler.model import Plan
-from reconciler.render import COMMENT_MARK, plan_json, plan_markdown, status_json, status_markdown
-from reconciler.survey import Survey
+from openfactory_common.errors import KsqlUnreachable
+from reconciler.cli.show import detailed
+from reconciler.control.converge import Exit
+from reconciler.domain.status import Plan
+from reconciler.planning.survey import Survey
+from reconciler.report.documents import schema
+from reconciler.report.text import COMMENT_MARK, plan_json, plan_markdown, status_json, status_markdown
 from tests.fakes import Stage
 
 ROOT = Path(__file__).resolve().parents[2]

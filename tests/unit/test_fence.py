@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from reconciler.errors import LeaseLost
-from reconciler.fence import FencedPlatform
+from openfactory_common.errors import LeaseLost
+from reconciler.control.fence import FencedPlatform
 from tests.fakes import FakePlatform
 
 

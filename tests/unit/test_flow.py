@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.flow import AT_ONCE, STRIKES, Movement, Reading, Sample, Track, chosen, judged, movement
+from reconciler.control.flow import AT_ONCE, STRIKES, Movement, Reading, Sample, Track, chosen, judged, movement
 
 FIRST = Reading(end=100, read=90, written=50)
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.no_browsers import allowed_hosts, is_answered
 from reconciler.settings import Settings
+from reconciler.web.csrf import allowed_hosts, is_answered
 
 ALLOWED = frozenset({"manager-1.plant.example", ".ops.example"})
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.installation import NAME, Claim, Installation, claim, is_id, new_id, parse, sift
-from reconciler.names import LEGACY
-from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, Record
-from reconciler.registry import Identity, Membership, Registry
+from openfactory_common.registry import Identity, Membership, Registry
+from reconciler.domain.installation import NAME, Claim, Installation, claim, is_id, new_id, parse, sift
+from reconciler.domain.names import LEGACY
+from reconciler.domain.services import LiveRegistry, LiveService, PlatformState, Record
 from tests.fake_platform import NOW
 
 OURS, THEIRS, FRESH = "1a2b3c4d", "99999999", "ffffffff"

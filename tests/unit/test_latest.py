@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.latest import Latest
+from reconciler.control.latest import Latest
 
 
 def test_only_another_question_is_asked() -> None:

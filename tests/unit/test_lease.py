@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.lease import Candidate, Lease, Sight, next_lease, parse
+from reconciler.leadership.lease import Candidate, Lease, Sight, next_lease, parse
 
 ME = Candidate("me", 15.0)
 COMMAND = Candidate("me", 15.0, insists=True)

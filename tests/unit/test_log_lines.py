@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.log_lines import RepeatedLines
-from reconciler.text import printable
+from openfactory_common.log_lines import RepeatedLines
+from openfactory_common.text import printable
 
 _ROOT = Path(__file__).parents[2]
 _TYPED = "\x1b[31m\u202e\u2066\x07\x9b\x00\u2028\x7f\n\r"

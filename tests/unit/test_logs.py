@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from reconciler import logs
-from reconciler.log_lines import PER_PLACE
-from reconciler.settings import LogLevel
+from openfactory_common import logs
+from openfactory_common.log_lines import PER_PLACE
+from openfactory_common.settings_types import LogLevel
 
 
 class Terminal(io.StringIO):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler import cli
-from reconciler.commands.manual import EXITS, MAIN, PAGES
-from reconciler.converge import Exit
+from reconciler.cli import main as cli
+from reconciler.cli.help import EXITS, MAIN, PAGES
+from reconciler.control.converge import Exit
 from reconciler.settings import Settings
 
 

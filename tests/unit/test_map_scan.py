@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from fakes import Stage
 
-from reconciler.errors import KsqlUnreachable
-from reconciler.model import Membership
-from reconciler.observe import SCAN_SHARE, MapScan
+from openfactory_common.errors import KsqlUnreachable
+from reconciler.control.observe import SCAN_SHARE, MapScan
+from reconciler.domain.observed import Membership
 
 
 class Map:

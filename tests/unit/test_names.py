@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.names import assign, names_of, slug
+from reconciler.domain.names import assign, names_of, slug
 
 
 def test_the_names_of_weld() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from reconciler import __version__
-from reconciler.commands.output import OutputFailed, telling
+from reconciler.cli.output import OutputFailed, telling
 
 ROOT = Path(__file__).parents[2]
 
@@ -121,7 +121,7 @@ def test_output_that_is_lost_ends_nothing_in_the_middle(monkeypatch: pytest.Monk
         said.append(text)
         raise OutputFailed(BrokenPipeError(32, "Broken pipe"))
 
-    monkeypatch.setattr("reconciler.commands.output.out", lost)
+    monkeypatch.setattr("reconciler.cli.output.out", lost)
     done = []
 
     def work() -> None:

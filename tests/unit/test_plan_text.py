@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.model import Plan
-from reconciler.render import plan_text, spoken, summary
+from reconciler.domain.status import Plan
+from reconciler.report.text import plan_text, spoken, summary
 from tests.fakes import Stage
 
 

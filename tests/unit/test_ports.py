@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from reconciler.desired import REFUSED_BY_BROWSERS, assign_ports
-from reconciler.platforms.base import Kind, LiveService, Port, Publish, ServiceSpec
+from reconciler.domain.services import Kind, LiveService, Port, Publish, ServiceSpec
+from reconciler.planning.specs import REFUSED_BY_BROWSERS, assign_ports
 from tests.fakes import Stage
 
 

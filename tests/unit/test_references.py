@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 import pytest
 from fakes import FakeKsqldb, FakePlatform, Stage, unreachable
 
-from reconciler.errors import PlatformRefused
-from reconciler.platforms.base import Checkable, Platform, Reference
-from reconciler.readonly import ReadOnlyPlatform, Withheld
-from reconciler.references import unmet
-from reconciler.render import plan_markdown, plan_text
+from openfactory_common.errors import PlatformRefused
+from reconciler.control.preflight import unmet
+from reconciler.control.readonly import ReadOnlyPlatform, Withheld
+from reconciler.platforms.protocol import Checkable, Platform, Reference
+from reconciler.report.text import plan_markdown, plan_text
 
 SECRETS = {"ksqldb_username_secret": "ofa-user", "ksqldb_password_secret": "ofa-pw"}
 

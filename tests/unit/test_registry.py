@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from reconciler.errors import RegistryError
-from reconciler.ksqldb.levels import JoinedLevels, Level, group_sql
-from reconciler.registry import (
+from openfactory_common.errors import RegistryError
+from openfactory_common.ksqldb.levels import JoinedLevels, Level, group_sql
+from openfactory_common.registry import (
     LIMIT_BYTES,
     Identity,
     Membership,

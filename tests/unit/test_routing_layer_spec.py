@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.desired import routing_layer_spec
-from reconciler.errors import ConfigurationError
-from reconciler.platforms.base import SecretMount, ServiceSpec
+from openfactory_common.errors import ConfigurationError
+from reconciler.domain.services import SecretMount, ServiceSpec
+from reconciler.planning.specs import routing_layer_spec
 from reconciler.settings import load
 from routing_layer.settings import Settings as ProxySettings
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from reconciler.ksqldb.entities import QueryInfo
-from reconciler.servers import not_running, servers
+from reconciler.ksqldb.servers import not_running, servers
 
 MAP = {"ASSET_TO_UNS_MAP", "ASSET_TO_UNS_MAP_RAW"}
 RUNNING: Mapping[str, int] = {"RUNNING": 2}

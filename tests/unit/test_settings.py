@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.errors import ConfigurationError
+from openfactory_common.errors import ConfigurationError
+from openfactory_common.settings_types import ROUTING_LAYER_VARIABLES
 from reconciler.settings import Settings, load
+from routing_layer.settings import Settings as RoutingLayerSettings
 
 SEED = {
     "KSQLDB_ASSETS_STREAM": "enriched_assets_stream",
@@ -167,3 +169,8 @@ def test_the_pages_table_is_the_codes() -> None:
     environment = {**os.environ, "PYTHONPATH": str(script.parents[1])}
     done = subprocess.run([sys.executable, str(script), "--check"], env=environment, check=False, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_the_operator_knows_all_variables_of_the_routing_layer() -> None:
+    """None of them is reported as misspelt."""
+    assert {name.upper() for name in RoutingLayerSettings.model_fields} == ROUTING_LAYER_VARIABLES

@@ -13,24 +13,24 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from reconciler import logs
-from reconciler.commands.run import prepared
-from reconciler.controller import Controller, World
-from reconciler.desired import group_spec, routing_layer_spec, state_api_spec
-from reconciler.errors import ConfigurationError, KsqlError
-from reconciler.guards import Overrides
-from reconciler.leadership import Leadership
-from reconciler.loop import Loop
+from openfactory_common import logs
+from openfactory_common.errors import ConfigurationError, KsqlError
+from openfactory_common.registry import Registry, parse
+from reconciler.app import build_world, registry_file
+from reconciler.cli.run import prepared
+from reconciler.control.controller import Controller, World
+from reconciler.control.loop import Loop
+from reconciler.domain.names import names_of
+from reconciler.domain.services import Publish, ServiceSpec
+from reconciler.domain.status import Condition
+from reconciler.leadership.elector import Leadership
 from reconciler.metrics import Metrics
-from reconciler.model import Condition
-from reconciler.names import names_of
-from reconciler.no_browsers import allowed_hosts, is_answered
-from reconciler.platforms.base import Publish, ServiceSpec
-from reconciler.platforms.swarm import SwarmPlatform
-from reconciler.registry import Registry, parse
-from reconciler.server import Server
+from reconciler.planning.guards import Overrides
+from reconciler.planning.specs import group_spec, routing_layer_spec, state_api_spec
+from reconciler.platforms.swarm.platform import SwarmPlatform
 from reconciler.settings import Settings, load
-from reconciler.wiring import build_world, registry_file
+from reconciler.web.csrf import allowed_hosts, is_answered
+from reconciler.web.server import Server
 from tests.contract.tls import Authority, Guarded, ksqldb
 from tests.fakes import FakeKsqldb, Stage
 

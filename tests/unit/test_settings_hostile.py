@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from demo.ksqldb.parser import parse
-from reconciler.desired import group_spec, routing_layer_spec, state_api_spec
-from reconciler.errors import ConfigurationError
+from openfactory_common.errors import ConfigurationError
+from reconciler.app import build_world
+from reconciler.domain.names import names_of
 from reconciler.metrics import Metrics
-from reconciler.names import names_of
-from reconciler.platforms.swarm_spec import to_engine
+from reconciler.planning.specs import group_spec, routing_layer_spec, state_api_spec
+from reconciler.platforms.swarm.spec import to_engine
 from reconciler.settings import Settings, load
-from reconciler.wiring import build_world
 
 #: Fields that take free text; the others are numbers, choices and paths, which pydantic parses.
 TEXTS = sorted(name for name, info in Settings.model_fields.items() if info.annotation is str)
@@ -60,7 +60,7 @@ def read(name: str, value: str) -> Settings | str:
 
 
 @pytest.mark.parametrize("name", TEXTS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(value=ANY)
 @example("'; DROP STREAM `X`; --")
 @example("a\nb")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from reconciler import cli
+from reconciler.cli import main as cli
+from reconciler.cli.settings_report import DOCKER
 from reconciler.settings import Settings
-from reconciler.settings_report import DOCKER
 
 FORMS = ("text", "json", "markdown")
 

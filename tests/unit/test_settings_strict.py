@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler import cli
-from reconciler.errors import ConfigurationError
+from openfactory_common.errors import ConfigurationError
+from reconciler.cli import main as cli
 from reconciler.settings import Settings, load, unreadable_lines
 
 BROKERS = ("KAFKA_BROKER",)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler import spellings
+from openfactory_common import patterns
 from reconciler.settings import Settings as OperatorSettings
 from routing_layer.settings import Settings as RoutingSettings
 
@@ -22,12 +22,12 @@ PATTERNS = sorted(
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_person_is_told_in_words(pattern: str) -> None:
     """Nobody has to read a regular expression to correct a variable."""
-    said = spellings.message({"ctx": {"pattern": pattern}, "msg": "String should match pattern"})
+    said = patterns.message({"ctx": {"pattern": pattern}, "msg": "String should match pattern"})
     assert "pattern" not in said
     assert " " in said
 
 
 def test_what_no_pattern_says_is_said_as_it_is() -> None:
     """Other errors have their own words."""
-    assert spellings.message({"msg": "Value error, there is no PEM certificate in it"}).startswith("there is")
-    assert spellings.message({"ctx": {"gt": 0}, "msg": "Input should be greater than 0"}).endswith("than 0")
+    assert patterns.message({"msg": "Value error, there is no PEM certificate in it"}).startswith("there is")
+    assert patterns.message({"ctx": {"gt": 0}, "msg": "Input should be greater than 0"}).endswith("than 0")

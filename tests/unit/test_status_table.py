@@ -10,12 +10,12 @@ import pytest
 from fakes import FakeKsqldb, Stage
 from rich.cells import cell_len
 
-from reconciler.commands.output import show_status
-from reconciler.model import Condition, Item, Plan
-from reconciler.names import names_of
-from reconciler.outcome import Outcome
-from reconciler.render import plan_text, status_text
-from reconciler.status_table import status_table
+from reconciler.cli.output import show_status
+from reconciler.control.outcome import Outcome
+from reconciler.domain.names import names_of
+from reconciler.domain.status import Condition, Item, Plan
+from reconciler.report.table import status_table
+from reconciler.report.text import plan_text, status_text
 
 LONG = "GroupLongName_with_exactly_40_characters"
 ERROR = "no suitable node (insufficient resources on 2 nodes; 1 down)"

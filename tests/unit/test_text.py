@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.text import printable, printable_json, printable_lines, told_apart
+from openfactory_common.text import printable, printable_json, printable_lines, told_apart
 
 ANY = st.text(st.characters(), max_size=30)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.backoff import LONGEST, Backoff, Failure
-from reconciler.errors import (
+from openfactory_common.errors import (
     KsqlBadStatement,
     KsqlConflict,
     KsqlTransient,
@@ -14,6 +13,7 @@ from reconciler.errors import (
     PlatformRefused,
     PlatformUnreachable,
 )
+from reconciler.control.backoff import LONGEST, Backoff, Failure
 
 TRANSIENT = (KsqlTransient, PlatformUnreachable, KsqlBadStatement, PlatformRefused)
 LOOK_FIRST = (KsqlConflict, PlatformConflict)

@@ -10,8 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = """
 import structlog
-from reconciler.logs import configure
-from reconciler.settings import LogLevel
+from openfactory_common.logs import configure
+from openfactory_common.settings_types import LogLevel
 configure(LogLevel.INFO)
 def connect():
     password = "canary-of-a-password"

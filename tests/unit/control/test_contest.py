@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from reconciler.contest import HOLD, Contest
-from reconciler.model import (
+from reconciler.control.contest import HOLD, Contest
+from reconciler.domain.actions import (
     Action,
     CreateService,
     CreateSharedStream,
@@ -21,8 +21,8 @@ from reconciler.model import (
     ResumeStream,
     UpdateService,
 )
-from reconciler.names import names_of
-from reconciler.platforms.base import Drift
+from reconciler.domain.names import names_of
+from reconciler.domain.services import Drift
 from tests.unit.planning.tables import NOW, document, rows, service, spec_of
 
 WELD = names_of("Weld")

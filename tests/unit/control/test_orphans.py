@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.errors import KsqlBadStatement, KsqlRefused, KsqlTransient, KsqlTruncated, KsqlUnreachable
+from openfactory_common.errors import KsqlBadStatement, KsqlRefused, KsqlTransient, KsqlTruncated, KsqlUnreachable
+from openfactory_common.registry import Identity
+from reconciler.control.orphans import Strays
+from reconciler.domain.names import names_of
+from reconciler.domain.observed import Membership, SourceState, Stream
 from reconciler.ksqldb.entities import Description
-from reconciler.model import Membership, SourceState, Stream
-from reconciler.names import names_of
-from reconciler.registry import Identity
-from reconciler.strays import Strays
 from tests.unit.planning.tables import FOREIGN, rows, source, topology
 
 ERRORS: dict[str, Exception] = {

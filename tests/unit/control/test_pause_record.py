@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from reconciler.pause import Pause, beginning, latest, parse
-from reconciler.platforms.base import Record
+from reconciler.domain.services import Record
+from reconciler.leadership.pause import Pause, beginning, latest, parse
 from tests.unit.planning.tables import NOW
 
 RECORDS: list[tuple[dict[str, object], bool]] = [

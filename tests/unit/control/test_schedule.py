@@ -7,14 +7,14 @@ from datetime import timedelta
 
 import pytest
 
-from reconciler.apply import Result
-from reconciler.backoff import Backoff, Failure
-from reconciler.contest import Contest, Held
-from reconciler.errors import KsqlConflict
-from reconciler.guards import Absence, Memory
-from reconciler.model import Condition, CreateService, Item, Plan
-from reconciler.pause import Pause
-from reconciler.schedule import Pace, Polling, Timers, next_due, under_way
+from openfactory_common.errors import KsqlConflict
+from reconciler.control.backoff import Backoff, Failure
+from reconciler.control.contest import Contest, Held
+from reconciler.control.schedule import Pace, Polling, Timers, next_due, under_way
+from reconciler.domain.actions import CreateService, Result
+from reconciler.domain.status import Condition, Item, Plan
+from reconciler.leadership.pause import Pause
+from reconciler.planning.guards import Absence, Memory
 from tests.unit.planning.tables import NOW, rows, settings, spec_of
 
 WELD, PAINT = CreateService(spec_of("Weld")), CreateService(spec_of("Paint"))

@@ -8,8 +8,8 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from reconciler.changes import Changes
-from reconciler.model import Condition, Guard, Item, Plan, Refusal
+from reconciler.control.transitions import Changes
+from reconciler.domain.status import Condition, Guard, Item, Plan, Refusal
 from tests.unit.planning.tables import rows
 
 LOOKS = {

@@ -90,7 +90,7 @@ def test_a_quoted_name_survives(name: str) -> None:
     assert item.expression.name == name
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asset=HOSTILE, group=HOSTILE, value=HOSTILE)
 def test_values_come_through_the_whole_dataflow(server: DevServer, asset: str, group: str, value: str) -> None:
     """A hostile asset of a hostile group with a hostile value arrives in its group's stream unchanged."""

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.errors import KsqlError
+from openfactory_common.errors import KsqlError
+from openfactory_common.ksqldb.failures import error_of, in_band
+from openfactory_common.ksqldb.wire import Column, Row, RowFeed, columns_of, parse_rows
 from reconciler.ksqldb.definition import definition_of
-from reconciler.ksqldb.failures import error_of, in_band
 from reconciler.ksqldb.replies import parse_entities, parse_health, parse_info, parse_status, parse_statuses
-from reconciler.ksqldb.wire import Column, Row, RowFeed, columns_of, parse_rows
 
 EXPECTED = (Column("ASSET_UUID", "STRING", key=True), Column("UNS_GROUP", "STRING"))
 HEADER = b'[{"header":{"queryId":"q","schema":"`ASSET_UUID` STRING KEY, `UNS_GROUP` STRING"}}'

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.errors import ConfigurationError
+from openfactory_common.errors import ConfigurationError
+from openfactory_common.ksqldb.levels import JoinedLevels, group_sql
 from reconciler.ksqldb.definition import definition_of
-from reconciler.ksqldb.levels import JoinedLevels, group_sql
-from reconciler.ksqldb.topology import Topology
+from reconciler.ksqldb.statements import Topology
 
 ONE = Topology("enriched_assets_stream", "asset_to_uns_map", "workcenter", 3_600_000, 604_800_000)
 NAMES = st.text(min_size=1, max_size=40)

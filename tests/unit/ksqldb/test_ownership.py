@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.installation import Installation
+from reconciler.domain.installation import Installation
+from reconciler.domain.names import LEGACY, SharedName, names_of
 from reconciler.ksqldb.definition import sources_of, target_of, topic_of
 from reconciler.ksqldb.ownership import Whose, ownership
-from reconciler.ksqldb.topology import Topology
-from reconciler.names import LEGACY, SharedName, names_of
+from reconciler.ksqldb.statements import Topology
 
 OURS = "OFA_ASSETS_WITH_UNS_1A2B3C4D_0F0F0F0F_3"
 OLDER = "OFA_ASSETS_WITH_UNS_1A2B3C4D_AAAAAAAA_1"

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.installation import Installation
+from reconciler.domain.installation import Installation
+from reconciler.domain.names import SharedName, names_of
 from reconciler.ksqldb.definition import Definition, definition_of
 from reconciler.ksqldb.ownership import Whose
 from reconciler.ksqldb.statement import Statement
-from reconciler.ksqldb.topology import PROPERTIES, Topology
-from reconciler.names import SharedName, names_of
+from reconciler.ksqldb.statements import PROPERTIES, Topology
 
 TOPOLOGY = Topology("enriched_assets_stream", "asset_to_uns_map", "workcenter", 3_600_000, 604_800_000)
 WELD = names_of("Weld")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.errors import KsqlBadStatement, KsqlInBandFailure, KsqlTruncated, KsqlWrongShape
-from reconciler.ksqldb.wire import (
+from openfactory_common.errors import KsqlBadStatement, KsqlInBandFailure, KsqlTruncated, KsqlWrongShape
+from openfactory_common.ksqldb.wire import (
     Column,
     Final,
     Header,
@@ -91,7 +91,7 @@ def test_an_item_comes_out_as_soon_as_it_is_complete() -> None:
     st.text(alphabet='a"\\\\{}[],é', max_size=40).map(lambda text: text * 4000),
     st.lists(st.integers(0, 300_000), max_size=8),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_long_item_reads_the_same_wherever_it_is_cut(text: str, cuts: list[int]) -> None:
     """Quotes, backslashes and braces in its text end nothing; it comes out with the chunk that has its last brace."""
     item = ("[" + json.dumps({"row": {"columns": ["a", text]}}, ensure_ascii=False)).encode()

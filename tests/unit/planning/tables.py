@@ -8,17 +8,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 
-from reconciler.desired import group_spec, routing_layer_spec, state_api_spec
-from reconciler.installation import sift
-from reconciler.ksqldb.topology import Topology
-from reconciler.model import Membership, Observed, Query, SourceState, Stream
-from reconciler.names import LEGACY, SharedName, names_of
-from reconciler.platforms.base import LiveRegistry, LiveService, PlatformState, ServiceSpec
-from reconciler.registry import Identity, Registry
-from reconciler.registry import Membership as Lookup
+from openfactory_common.registry import Identity, Registry
+from openfactory_common.registry import Membership as Lookup
+from reconciler.app import topology_of
+from reconciler.domain.installation import sift
+from reconciler.domain.names import LEGACY, SharedName, names_of
+from reconciler.domain.observed import Membership, Observed, Query, SourceState, Stream
+from reconciler.domain.services import LiveRegistry, LiveService, PlatformState, ServiceSpec
+from reconciler.ksqldb.statements import Topology
+from reconciler.planning.specs import group_spec, routing_layer_spec, state_api_spec
+from reconciler.planning.survey import Survey, survey
 from reconciler.settings import Settings
-from reconciler.survey import Survey, survey
-from reconciler.wiring import topology_of
 from tests.fake_platform import INSTALLATION
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.guards import (
+from openfactory_common.registry import Identity
+from reconciler.domain.names import names_of
+from reconciler.domain.status import Guard
+from reconciler.planning.guards import (
     Absence,
     Memory,
     Overrides,
@@ -15,10 +18,7 @@ from reconciler.guards import (
     judge,
     remember,
 )
-from reconciler.model import Guard
-from reconciler.names import names_of
-from reconciler.registry import Identity
-from reconciler.survey import Survey
+from reconciler.planning.survey import Survey
 from tests.unit.planning.tables import (
     document,
     live_registry,

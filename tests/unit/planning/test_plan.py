@@ -7,29 +7,24 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.guards import Verdict
-from reconciler.ksqldb.topology import Topology
-from reconciler.model import (
+from reconciler.domain.actions import (
     Action,
-    Condition,
     CreateSharedStream,
     CreateStream,
     Effect,
-    Guard,
-    Item,
-    Plan,
     PublishRegistry,
-    Reason,
     RecreateStream,
-    Refusal,
     RemoveRegistry,
 )
-from reconciler.names import names_of
-from reconciler.plan import make_plan
-from reconciler.platforms.base import LiveRegistry
+from reconciler.domain.names import names_of
+from reconciler.domain.services import LiveRegistry
+from reconciler.domain.status import Condition, Guard, Item, Plan, Reason, Refusal
+from reconciler.ksqldb.statements import Topology
+from reconciler.planning.guards import Verdict
+from reconciler.planning.inputs import Facts
+from reconciler.planning.plan import make_plan
+from reconciler.planning.survey import Survey
 from reconciler.settings import Settings
-from reconciler.steps import Facts
-from reconciler.survey import Survey
 from tests.unit.planning.tables import (
     LOOKUP,
     document,
@@ -659,7 +654,7 @@ def test_an_unexpected_exception_in_one_groups_plan_leaves_the_others_alone(monk
             raise KeyError("x")
         return spec_of("Paint")
 
-    monkeypatch.setattr("reconciler.plan.group_spec", broken)
+    monkeypatch.setattr("reconciler.planning.plan.group_spec", broken)
     plan = make_plan(found, SURE, facts())
     assert [action.group for action in plan.actions] == ["Paint"]
     assert [action.effect for action in plan.actions] == [Effect.UPDATE]
@@ -679,7 +674,7 @@ def test_what_serves_no_group_fails_alone(part: str, monkeypatch: pytest.MonkeyP
 
     found = world("ok", "absent", "absent", "no")
     expected = [action for action in make_plan(found, SURE, facts()).actions if action.group == "Weld"]
-    monkeypatch.setattr(f"reconciler.plan.{part}", broken)
+    monkeypatch.setattr(f"reconciler.planning.plan.{part}", broken)
     plan = make_plan(found, SURE, facts())
     assert [action for action in plan.actions if action.group == "Weld"] == expected != []
     assert len(plan.bugs) == 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from reconciler.domain.services import Kind, LiveService, Port, Publish, ServiceSpec
 from reconciler.platforms.advice import advice
-from reconciler.platforms.base import Kind, LiveService, Port, Publish, ServiceSpec
 
 PREFIX = {Kind.GROUP: "FASTAPI_GROUP", Kind.ROUTING_LAYER: "ROUTING_LAYER", Kind.STATE_API: "STATE_API"}
 

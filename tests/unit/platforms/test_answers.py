@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from reconciler.errors import PlatformError
-from reconciler.platforms import swarm
+from openfactory_common.errors import PlatformError
 from reconciler.platforms.answers import checked
-from reconciler.platforms.swarm import SwarmPlatform
+from reconciler.platforms.swarm import platform as swarm
+from reconciler.platforms.swarm.platform import SwarmPlatform
 from tests.unit.platforms.test_swarm_engine import ScriptedEngine, engine
 
 __all__ = ["engine"]

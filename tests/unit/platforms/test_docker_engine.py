@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.errors import PlatformError, PlatformRefused, PlatformUnreachable
-from reconciler.platforms.base import LiveService
-from reconciler.platforms.docker import DockerPlatform
+from openfactory_common.errors import PlatformError, PlatformRefused, PlatformUnreachable
+from reconciler.domain.services import LiveService
+from reconciler.platforms.docker.platform import DockerPlatform
 from tests.unit.platforms.test_swarm_engine import ScriptedEngine, engine
 
 __all__ = ["engine"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler import lease, pause
-from reconciler.platforms.docker_records import RecordFiles
+from reconciler.leadership import lease, pause
+from reconciler.platforms.docker.records import RecordFiles
 
 
 @pytest.mark.parametrize(

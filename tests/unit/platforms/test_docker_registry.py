@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.errors import PlatformConflict, PlatformRefused
-from reconciler.platforms.docker_lock import locked
-from reconciler.platforms.docker_registry import RegistryFiles
+from openfactory_common.errors import PlatformConflict, PlatformRefused
+from reconciler.platforms.docker.lock import locked
+from reconciler.platforms.docker.registry import RegistryFiles
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from reconciler.errors import PlatformRefused
-from reconciler.platforms.base import ConfigMount, Kind, LiveService, ServiceSpec
-from reconciler.platforms.docker_spec import ASKED, Shelf, to_engine
-from reconciler.platforms.docker_state import by_service, copies, live_service
+from openfactory_common.errors import PlatformRefused
+from reconciler.domain.services import ConfigMount, Kind, LiveService, ServiceSpec
+from reconciler.platforms.docker.spec import ASKED, Shelf, to_engine
+from reconciler.platforms.docker.state import by_service, copies, live_service
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SHELF = Shelf("/state/ofa", "ofa_registry-abc")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.errors import ConfigurationError
+from openfactory_common.errors import ConfigurationError
+from reconciler.app import docker
 from reconciler.settings import Settings
-from reconciler.wiring import docker
 
 
 def settings(**options: object) -> Settings:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.platforms.base import Kind, ServiceSpec, drift
+from reconciler.domain.services import Kind, ServiceSpec, drift
 
 SPEC = ServiceSpec(
     name="ofa_group_Weld",

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from reconciler.errors import PlatformError
-from reconciler.platforms.swarm import NODES_EVERY, SwarmPlatform, _Digests, _Nodes
-from reconciler.platforms.swarm_engine import Engine
-from reconciler.platforms.swarm_spec import to_engine
+from openfactory_common.errors import PlatformError
+from reconciler.platforms.engine import Engine
+from reconciler.platforms.swarm.platform import NODES_EVERY, SwarmPlatform, _Digests, _Nodes
+from reconciler.platforms.swarm.spec import to_engine
 from tests.unit.platforms.test_swarm_engine import SPEC, ScriptedEngine, engine
 
 __all__ = ["engine"]

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from reconciler.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
-from reconciler.platforms.base import Kind, LiveService, Reference, ServiceSpec
-from reconciler.platforms.swarm import SwarmPlatform
-from reconciler.platforms.swarm_spec import to_engine
-from reconciler.platforms.swarm_state import moment
+from openfactory_common.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
+from reconciler.domain.services import Kind, LiveService, ServiceSpec
+from reconciler.platforms.protocol import Reference
+from reconciler.platforms.swarm.platform import SwarmPlatform
+from reconciler.platforms.swarm.spec import to_engine
+from reconciler.platforms.swarm.state import moment
 
 NOT_A_MANAGER = 'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join"'
 STARTING = "This node is not a swarm manager. Manager is being prepared or has trouble connecting to the cluster."
@@ -172,7 +173,7 @@ def test_a_task_that_is_counted_on_a_lost_node_is_found_out(
     engine: ScriptedEngine, platform: SwarmPlatform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An engine that counts on says nothing of it; the nodes do, and then the tasks are read until counts agree."""
-    monkeypatch.setattr("reconciler.platforms.swarm.NODES_EVERY", 0.0)
+    monkeypatch.setattr("reconciler.platforms.swarm.platform.NODES_EVERY", 0.0)
     service = to_engine(dataclasses.replace(SPEC, replicas=1), "t", {}, SPEC.image)
     status = {"RunningTasks": 1, "DesiredTasks": 1}
     engine.lists["services"] = [{"ID": "id1", "Version": {"Index": 7}, "Spec": service, "ServiceStatus": status}]

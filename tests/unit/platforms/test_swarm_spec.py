@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.platforms.base import ConfigMount, Kind, Port, Publish, SecretMount, ServiceSpec, drift
-from reconciler.platforms.swarm_spec import HARDENED, escaped, from_engine, live_image, repaired, to_engine
+from reconciler.domain.services import ConfigMount, Kind, Port, Publish, SecretMount, ServiceSpec, drift
+from reconciler.platforms.swarm.spec import HARDENED, escaped, from_engine, live_image, repaired, to_engine
 
 DIGEST = "sha256:" + "a" * 64
 NETWORK_ID = "n3tw0rk"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.platforms.swarm_spec import OWNER
-from reconciler.platforms.swarm_state import SEQUENCE, by_service, live_service, sequence_of
+from reconciler.platforms.protocol import OWNER
+from reconciler.platforms.swarm.state import SEQUENCE, by_service, live_service, sequence_of
 
 PENDING = "no suitable node (1 node not available for new tasks)"
 

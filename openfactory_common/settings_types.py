@@ -1,0 +1,109 @@
+"""Types of settings that both programs share: numbers with their limits, log levels, URLs without credentials."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+_CREDENTIALS = re.compile(r"^(\w+://)?.*@", re.DOTALL)
+_QUERY = re.compile(r"[?#].*", re.DOTALL)
+#: Variables of the routing layer, which often stand in the same file as the operator's; a test compares them with
+#: `routing_layer.settings`.
+ROUTING_LAYER_VARIABLES = frozenset(
+    {
+        "CLIENT_HEAD_TIMEOUT",
+        "CLIENT_IDLE_TIMEOUT",
+        "CONNECTIONS_PER_ADDRESS",
+        "CONNECT_TIMEOUT",
+        "DRAIN_SECONDS",
+        "HEAD_TIMEOUT",
+        "IDLE_TIMEOUT",
+        "KSQLDB_CA_FILE",
+        "KSQLDB_PASSWORD",
+        "KSQLDB_PASSWORD_FILE",
+        "KSQLDB_URL",
+        "KSQLDB_USERNAME",
+        "KSQLDB_USERNAME_FILE",
+        "LAZY_DEPLOY_WAIT",
+        "LOG_LEVEL",
+        "MEMBERSHIP_RESYNC",
+        "METRICS_PORT",
+        "NEGATIVE_CACHE_SECONDS",
+        "NEGATIVE_CACHE_SIZE",
+        "RECONCILER_URL",
+        "REGISTRY_FILE",
+        "REGISTRY_POLL",
+        "REPLACE_WAIT",
+        "ROUTING_LAYER_PORT",
+        "ROUTING_LAYER_WORKERS",
+        "ROUTING_MODE",
+    }
+)
+_UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)\s*")
+_CENTURY = 3_155_760_000.0
+_DAY = 86_400.0
+#: Of a processor, that a container can be limited to (engine 20.10 and later).
+_LEAST_CORES = 0.01
+
+
+def seconds(value: Any) -> Any:
+    """Read ``90``, ``90s``, ``1.5m``, ``168h`` or ``7d`` as seconds."""
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value)
+    if match is None:
+        raise ValueError(f"{value!r} is not a duration: use seconds, or a number with ms, s, m, h or d")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def cores(value: float) -> float:
+    """Refuse a part of a core that the engine refuses, when the first service is made with it."""
+    if 0 < value < _LEAST_CORES:
+        raise ValueError(f"it must be 0 (none) or at least {_LEAST_CORES:g} cores: the engine takes no less")
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0, le=_CENTURY)]
+"""A time that may be nothing."""
+Limit = Annotated[float, BeforeValidator(seconds), Field(gt=0, le=_DAY)]
+"""A time after which something is done: never at once, and within a day."""
+Wait = Annotated[float, BeforeValidator(seconds), Field(ge=0, le=_DAY)]
+"""A time that is waited for: it may be nothing, and is over within a day."""
+Retention = Annotated[float, BeforeValidator(seconds), Field(ge=1, le=_CENTURY)]
+"""How long Kafka keeps events; nothing would be kept for less than a second."""
+Cores = Annotated[float, Field(ge=0, le=4096), AfterValidator(cores)]
+Tasks = Annotated[int, Field(ge=0, le=10_000)]
+TcpPort = Annotated[int, Field(ge=1, le=65535)]
+
+
+class RoutingMode(StrEnum):
+    """What the routing layer does with a request for an asset's stream."""
+
+    PROXY = "proxy"
+    REDIRECT = "redirect"
+
+
+class LogLevel(StrEnum):
+    """How much is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    CRITICAL = "critical"
+
+
+def without_user(url: str) -> str:
+    """Return a URL without the user and password that may be in it."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def masked(text: str) -> str:
+    """Return a value with what may be the credentials of a URL, or a token in its query, replaced by ``***``."""
+    return _QUERY.sub("?***", _CREDENTIALS.sub(r"\1***@", text))

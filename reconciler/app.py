@@ -1,0 +1,139 @@
+"""Putting the parts together: settings in, a world out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from openfactory_common.errors import ConfigurationError
+from openfactory_common.ksqldb.levels import Level
+from reconciler.control.controller import World
+from reconciler.control.readonly import ReadOnlyKsqldb, ReadOnlyPlatform, Withheld
+from reconciler.grouping.base import GroupingStrategy
+from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
+from reconciler.ksqldb.api import Ksqldb
+from reconciler.ksqldb.client import KsqlClient
+from reconciler.ksqldb.statements import Topology
+from reconciler.metrics import Metrics
+from reconciler.platforms.docker.platform import DockerPlatform
+from reconciler.platforms.docker.spec import REGISTRY_FILE
+from reconciler.platforms.protocol import Platform
+from reconciler.platforms.swarm.platform import SwarmPlatform
+from reconciler.settings import Environment, Settings
+
+OnRequest = Callable[[str, str, float], None]
+
+
+def swarm(settings: Settings, on_request: OnRequest) -> Platform:
+    """Make the Docker Swarm platform."""
+    return SwarmPlatform(
+        settings.reconciler_owner,
+        settings.resource_prefix,
+        pin_digests=settings.environment is Environment.PRODUCTION,
+        on_request=on_request,
+    )
+
+
+def docker(settings: Settings, on_request: OnRequest) -> Platform:
+    """Make the platform of plain containers.
+
+    Raises:
+        ConfigurationError: a service is to have another number of tasks than one.
+    """
+    counts = ("routing_layer_replicas", "fastapi_group_replicas", "state_api_replicas")
+    wrong = [f"{name.upper()}={getattr(settings, name)}" for name in counts if getattr(settings, name) != 1]
+    if wrong:
+        raise ConfigurationError(
+            f"{', '.join(wrong)}: with DEPLOYMENT_PLATFORM=docker every service is one container: set 1, or use swarm"
+        )
+    return DockerPlatform(
+        settings.reconciler_owner,
+        settings.resource_prefix,
+        _registry_dir(settings),
+        on_request=on_request,
+    )
+
+
+def registry_file(settings: Settings) -> Path | None:
+    """Return the file that always is the current registry, None on a platform that has none."""
+    if settings.deployment_platform != "docker":
+        return None
+    return _registry_dir(settings) / settings.reconciler_owner / REGISTRY_FILE
+
+
+def _registry_dir(settings: Settings) -> Path:
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return settings.registry_dir or state / "openfactory"
+
+
+# Built-in ones are named here and not only in the package's metadata, so that a plain copy of the source works too.
+_STRATEGIES: dict[str, Callable[[Settings, Ksqldb], GroupingStrategy]] = {"workcenter": UNSLevelGroupingStrategy}
+_PLATFORMS: dict[str, Callable[[Settings, OnRequest], Platform]] = {"swarm": swarm, "docker": docker}
+
+
+def build_world(settings: Settings, metrics: Metrics, withheld: Withheld | None = None) -> World:
+    """Make everything that the controller works with; with ``withheld``, nothing can be written.
+
+    Raises:
+        ConfigurationError: `GROUPING_STRATEGY` or `DEPLOYMENT_PLATFORM` names nothing that is installed.
+    """
+    ksqldb = _ksqldb(settings, metrics)
+    make_strategy = _plugin("GROUPING_STRATEGY", "grouping_strategies", settings.grouping_strategy, _STRATEGIES)
+    strategy: GroupingStrategy = make_strategy(settings, ksqldb)
+    platform = build_platform(settings, metrics)
+    return World(
+        settings=settings,
+        ksqldb=ksqldb if withheld is None else ReadOnlyKsqldb(ksqldb, withheld),
+        platform=platform if withheld is None else ReadOnlyPlatform(platform, withheld),
+        strategy=strategy,
+        topology=topology_of(settings, strategy.level),
+    )
+
+
+def build_platform(settings: Settings, metrics: Metrics) -> Platform:
+    """Make one more connection to the platform.
+
+    Raises:
+        ConfigurationError: `DEPLOYMENT_PLATFORM` names nothing that is installed.
+    """
+    make = _plugin("DEPLOYMENT_PLATFORM", "deployment_platforms", settings.deployment_platform, _PLATFORMS)
+    platform: Platform = make(settings, lambda *request: metrics.request("platform", *request))
+    return platform
+
+
+def topology_of(settings: Settings, level: Level | None = None) -> Topology:
+    """Make the SQL side's definitions from the settings and what a strategy groups by; None for the one level."""
+    return Topology(
+        assets_stream=settings.ksqldb_assets_stream,
+        join_table=settings.join_table,
+        level=level or settings.uns_fastapi_group_grouping_level,
+        shared_retention_ms=int(settings.shared_retention * 1000),
+        group_retention_ms=int(settings.group_retention * 1000),
+        owner=settings.reconciler_owner,
+    )
+
+
+def _ksqldb(settings: Settings, metrics: Metrics) -> KsqlClient:
+    password = settings.ksqldb_password.get_secret_value()
+    return KsqlClient(
+        settings.ksqldb_url,
+        ca=str(settings.ksqldb_ca_file) if settings.ksqldb_ca_file else None,
+        auth=(settings.ksqldb_username, password) if settings.ksqldb_username else None,
+        on_request=lambda *request: metrics.request("ksqldb", *request),
+    )
+
+
+def _plugin(variable: str, group: str, name: str, built_in: dict[str, Any]) -> Any:
+    if name in built_in:
+        return built_in[name]
+    found = {point.name: point for point in entry_points(group=f"openfactory_routing_layer.{group}")}
+    if name not in found:
+        known = ", ".join(sorted(built_in.keys() | found.keys()))
+        raise ConfigurationError(f"{variable}={name!r}: not installed; installed are: {known}")
+    try:
+        return found[name].load()
+    except (ImportError, AttributeError) as problem:
+        raise ConfigurationError(f"{variable}={name!r}: {found[name].value} cannot be loaded: {problem}") from problem

@@ -1,0 +1,60 @@
+"""``runserver``: the routing layer, here."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from openfactory_common.errors import PlatformError
+from reconciler.app import build_world, registry_file
+from reconciler.cli.output import command
+from reconciler.metrics import Metrics
+from reconciler.planning.specs import routing_layer_options
+from reconciler.settings import Settings
+
+log = structlog.get_logger()
+
+
+def add(commands: Any) -> None:
+    """Register ``runserver``."""
+    command(commands, "runserver", "run the routing layer here, on ROUTING_LAYER_PORT", _runserver)
+
+
+def _runserver(_: argparse.Namespace, settings: Settings) -> int:
+    """Replace this process by the routing layer, with the published registry as its boot copy.
+
+    Where the registry is a file anyhow, the routing layer follows that, and needs no operator that runs.
+    """
+    os.execve(sys.executable, [sys.executable, "-m", "routing_layer"], {**os.environ, **environment(settings)})  # noqa: S606 - no shell is meant
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Return the routing layer's variables, as the operator would set them where it deploys it."""
+    file = registry_file(settings)
+    operator = f"http://127.0.0.1:{settings.reconciler_port}" if file is None else ""
+    return {
+        "DRAIN_SECONDS": "",  # the operator's own, which means something else to the routing layer
+        **routing_layer_options(settings),
+        "KSQLDB_URL": settings.ksqldb_url,
+        "ROUTING_LAYER_PORT": str(settings.routing_layer_port),
+        "LOG_LEVEL": settings.log_level.value,
+        "RECONCILER_URL": os.environ.get("RECONCILER_URL", operator),
+        "REGISTRY_FILE": os.environ.get("REGISTRY_FILE") or str(file or _boot_copy(settings)),
+    }
+
+
+def _boot_copy(settings: Settings) -> str:
+    path = Path(tempfile.mkdtemp(prefix="openfactory-")) / "registry.json"
+    try:
+        for live in build_world(settings, Metrics(CollectorRegistry())).platform.observe().registries[:1]:
+            path.write_bytes(live.data)
+    except PlatformError as error:
+        log.warning("no boot copy of the registry", error=str(error))
+    return str(path)

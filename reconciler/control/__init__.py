@@ -1,0 +1,1 @@
+"""The control loop: observe, survey, guards, plan, apply."""

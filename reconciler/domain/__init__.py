@@ -1,0 +1,1 @@
+"""The values of the domain. Pure; imports nothing of the operator."""

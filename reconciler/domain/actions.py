@@ -1,0 +1,284 @@
+"""The writes that a plan consists of, and how a write ended. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import ClassVar
+
+from openfactory_common.errors import ReconcilerError
+from openfactory_common.registry import Registry
+from reconciler.domain.installation import Installation
+from reconciler.domain.names import GroupNames
+from reconciler.domain.services import Drift, LiveRegistry, LiveService, Record, ServiceSpec
+
+
+class WriteResult(StrEnum):
+    """How a write ended; the values of the label ``result`` of ``reconciler_actions_total``."""
+
+    OK = "ok"
+    ERROR = "error"
+    SKIPPED = "skipped"
+    BUG = "bug"
+
+
+class Effect(Enum):
+    """What an action does to the world; policies and guards choose by it."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    PUBLISH = "publish"
+    REMOVE = "remove"
+
+
+@dataclass(frozen=True)
+class Action:
+    """One write. ``key`` names its object, for back-off and messages; ``group`` is None where it serves all."""
+
+    verb: ClassVar[str]
+    effect: ClassVar[Effect]
+    on_ksqldb: ClassVar[bool] = False
+
+    @property
+    def key(self) -> str:
+        """The object that is written."""
+        raise NotImplementedError
+
+    @property
+    def group(self) -> str | None:
+        """The group it belongs to."""
+        return None
+
+
+@dataclass(frozen=True)
+class RecordInstallation(Action):
+    """Write down which installation this is, before anything carries its id."""
+
+    installation: Installation
+    before: Record | None
+    verb: ClassVar[str] = "record_installation"
+    effect: ClassVar[Effect] = Effect.PUBLISH
+
+    @property
+    def key(self) -> str:
+        """The installation."""
+        return f"installation {self.installation.id}"
+
+
+@dataclass(frozen=True)
+class CreateSharedStream(Action):
+    """Create the pre-join stream that all group streams read; its number is chosen when the topics are known."""
+
+    name: str
+    verb: ClassVar[str] = "create_shared_stream"
+    effect: ClassVar[Effect] = Effect.CREATE
+    on_ksqldb: ClassVar[bool] = True
+
+    @property
+    def key(self) -> str:
+        """The stream, whatever its generation: each attempt and each new one is of the same object."""
+        return f"stream {re.sub(r'_[0-9]+$', '', self.name)}"
+
+
+@dataclass(frozen=True)
+class StreamAction(Action):
+    """A write to one group's stream."""
+
+    names: GroupNames
+    on_ksqldb: ClassVar[bool] = True
+
+    @property
+    def key(self) -> str:
+        """The stream."""
+        return f"stream {self.names.stream}"
+
+    @property
+    def group(self) -> str:
+        """The group."""
+        return self.names.group
+
+
+@dataclass(frozen=True)
+class CreateStream(StreamAction):
+    """Create a group's filter stream; ``starved`` as in `RecreateStream`, of which this is the second half."""
+
+    starved: bool = False
+    verb: ClassVar[str] = "create_stream"
+    effect: ClassVar[Effect] = Effect.CREATE
+
+
+@dataclass(frozen=True)
+class ReplaceStream(StreamAction):
+    """Give a group's stream that has lost its query another one; lineage and silence are asked for first."""
+
+    why: str
+    verb: ClassVar[str] = "replace_stream"
+    effect: ClassVar[Effect] = Effect.UPDATE
+
+
+@dataclass(frozen=True)
+class RecreateStream(StreamAction):
+    """Drop a group's stream and create it again over its topic, where replacing in place is impossible.
+
+    With ``topic_gone`` the reason is that its topic was not listed, which is asked again first. With ``starved``
+    nothing fed it any more, so it starts at the beginning of its new source: it has had none of that.
+    """
+
+    why: str
+    retention_ms: int | None = None
+    topic_gone: bool = False
+    starved: bool = False
+    verb: ClassVar[str] = "recreate_stream"
+    effect: ClassVar[Effect] = Effect.UPDATE
+
+
+@dataclass(frozen=True)
+class ResumeStream(Action):
+    """Resume the paused query of a group's stream, or of the shared one."""
+
+    name: str
+    query_id: str
+    of_group: str | None
+    verb: ClassVar[str] = "resume_stream"
+    effect: ClassVar[Effect] = Effect.UPDATE
+    on_ksqldb: ClassVar[bool] = True
+
+    @property
+    def key(self) -> str:
+        """The stream."""
+        return f"stream {self.name}"
+
+    @property
+    def group(self) -> str | None:
+        """The group it serves, None for a shared stream."""
+        return self.of_group
+
+
+@dataclass(frozen=True)
+class DropStream(Action):
+    """Drop a stream of ours that nothing needs any more."""
+
+    name: str
+    of_group: str | None
+    delete_topic: bool = False
+    verb: ClassVar[str] = "drop_stream"
+    effect: ClassVar[Effect] = Effect.REMOVE
+    on_ksqldb: ClassVar[bool] = True
+
+    @property
+    def key(self) -> str:
+        """The stream."""
+        return f"stream {self.name}"
+
+    @property
+    def group(self) -> str | None:
+        """The group it served, None for a shared stream."""
+        return self.of_group
+
+
+@dataclass(frozen=True)
+class CreateService(Action):
+    """Create a service."""
+
+    spec: ServiceSpec
+    verb: ClassVar[str] = "create_service"
+    effect: ClassVar[Effect] = Effect.CREATE
+
+    @property
+    def key(self) -> str:
+        """The service."""
+        return f"service {self.spec.name}"
+
+    @property
+    def group(self) -> str | None:
+        """The group it serves."""
+        return self.spec.group
+
+
+@dataclass(frozen=True)
+class UpdateService(Action):
+    """Make a live service equal to its spec again."""
+
+    live: LiveService
+    spec: ServiceSpec
+    drift: tuple[Drift, ...]
+    verb: ClassVar[str] = "update_service"
+    effect: ClassVar[Effect] = Effect.UPDATE
+
+    @property
+    def key(self) -> str:
+        """The service."""
+        return f"service {self.spec.name}"
+
+    @property
+    def group(self) -> str | None:
+        """The group it serves."""
+        return self.spec.group
+
+
+@dataclass(frozen=True)
+class RemoveService(Action):
+    """Remove a service of ours."""
+
+    live: LiveService
+    of_group: str | None
+    verb: ClassVar[str] = "remove_service"
+    effect: ClassVar[Effect] = Effect.REMOVE
+
+    @property
+    def key(self) -> str:
+        """The service."""
+        return f"service {self.live.name}"
+
+    @property
+    def group(self) -> str | None:
+        """The group it served."""
+        return self.of_group
+
+
+@dataclass(frozen=True)
+class PublishRegistry(Action):
+    """Make a registry document the current one."""
+
+    document: Registry
+    sequence: int
+    verb: ClassVar[str] = "publish_registry"
+    effect: ClassVar[Effect] = Effect.PUBLISH
+
+    @property
+    def key(self) -> str:
+        """The registry."""
+        return "registry"
+
+
+@dataclass(frozen=True)
+class RemoveRegistry(Action):
+    """Remove a registry document that is neither among the newest nor mounted."""
+
+    registry: LiveRegistry
+    verb: ClassVar[str] = "remove_registry"
+    effect: ClassVar[Effect] = Effect.REMOVE
+
+    @property
+    def key(self) -> str:
+        """The document."""
+        return f"config {self.registry.name}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of an action: done, failed with an error, or skipped because something before it failed."""
+
+    action: Action
+    error: Exception | None = None
+    skipped: bool = False
+
+    @property
+    def outcome(self) -> WriteResult:
+        """The value of the metric's label ``result``."""
+        if self.skipped:
+            return WriteResult.SKIPPED
+        if self.error is None:
+            return WriteResult.OK
+        return WriteResult.ERROR if isinstance(self.error, ReconcilerError) else WriteResult.BUG

@@ -1,0 +1,106 @@
+"""What was observed: the state of ksqlDB, the platform and the UNS map. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from openfactory_common.registry import Identity
+from reconciler.domain.services import PlatformState
+
+
+@dataclass(frozen=True)
+class Membership:
+    """One complete read of the UNS map.
+
+    Attributes:
+        assets: how many assets the map has.
+        groups: members by group; only groups with at least one.
+        fresh: read now; False where the last scan is used again, which proves no absence.
+        unknown_level: in words, that no asset has the level that groups are made from, and which levels there are;
+            ``""`` where there are groups, or where it is not known.
+    """
+
+    assets: int
+    groups: Mapping[str, int]
+    fresh: bool = True
+    unknown_level: str = ""
+
+    @property
+    def ungrouped(self) -> int:
+        """Assets that have no value at the grouping level."""
+        return self.assets - sum(self.groups.values())
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A ksqlDB stream as LIST STREAMS shows it."""
+
+    name: str
+    topic: str
+
+
+@dataclass(frozen=True)
+class Query:
+    """The persistent query that writes a stream, as LIST QUERIES shows it."""
+
+    id: str
+    text: str
+    paused: bool = False
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class SourceState:
+    """Everything of ksqlDB that a plan depends on, from one set of full reads.
+
+    Attributes:
+        identity: the Kafka cluster and the ksqlDB service that answered.
+        version: of the server.
+        trouble: why the server must not be given DDL now, nor believed about an absence; ``""`` when healthy.
+        degraded: why no absence may be believed now, although statements may be sent: a query of ours or of the UNS
+            map does not run on every server; ``""`` where all do.
+        servers: on how many ksqlDB servers queries run; 0 where it is not known.
+        streams: by exact name.
+        queries: persistent queries by the name of the stream or table they write.
+        topics: partitions of all Kafka topics, by name; None where they were not read at this look.
+        partitions: the same as of the last look that read them; of an earlier look they prove no absence.
+        strays: the statements that made streams which no query writes and no asset's group has, by the stream's name;
+            ``""`` for one that ksqlDB does not let us see.
+        unasked: such streams whose statement is not known yet, each with the error of the last question; ``""`` for
+            one that has not been asked.
+        inserts: statements of INSERT INTO queries, by the query's id: they read and write what others made.
+    """
+
+    identity: Identity
+    version: str
+    trouble: str
+    streams: Mapping[str, Stream]
+    queries: Mapping[str, Query]
+    topics: Mapping[str, int] | None = None
+    strays: Mapping[str, str] = field(default_factory=dict)
+    unasked: Mapping[str, str] = field(default_factory=dict)
+    inserts: Mapping[str, str] = field(default_factory=dict)
+    degraded: str = ""
+    servers: int = 0
+    partitions: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def statements(self) -> Mapping[str, str]:
+        """Every statement that is known: by the source that it made, an INSERT INTO by its query's id."""
+        made = {name: query.text for name, query in self.queries.items()}
+        return {**self.strays, **made, **self.inserts}
+
+    @property
+    def unhealthy(self) -> str:
+        """Why no absence may be believed now; ``""`` when healthy."""
+        return self.trouble or self.degraded
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One full look at the world."""
+
+    source: SourceState
+    platform: PlatformState
+    membership: Membership

@@ -1,0 +1,247 @@
+"""Services, registry documents and records of a deployment platform, and the drift between two specs. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from enum import StrEnum
+
+_SECRET = re.compile(r"PASS|SECRET|TOKEN|CREDENTIAL|PRIVATE|API_?KEY", re.IGNORECASE)
+
+
+_CREDENTIALS = re.compile(r"://[^/\s]*@")
+
+
+class Kind(StrEnum):
+    """What a service of ours is for; the value of the label ``org.openfactory.kind``."""
+
+    GROUP = "group"
+    ROUTING_LAYER = "routing-layer"
+    STATE_API = "state-api"
+
+
+class Publish(StrEnum):
+    """How a port is reachable from outside the network."""
+
+    INGRESS = "ingress"
+    HOST = "host"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class Port:
+    """A published port: ``target`` inside the container, ``published`` outside."""
+
+    target: int
+    published: int
+    mode: Publish
+
+
+@dataclass(frozen=True, order=True)
+class ConfigMount:
+    """A config of the platform, by name, as a file in the container."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True, order=True)
+class SecretMount:
+    """A secret of the platform, by name, as a file in the container; its content is never read."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True)
+class ServiceSpec:
+    """One service as it should be. Engine defaults are spelled out, so equality means "no drift".
+
+    Attributes:
+        name: of the service and in DNS.
+        kind: what it is for.
+        group: the group's original value, None for the services that belong to no group.
+        image: reference with tag; a digest that a platform pinned is not part of it.
+        env: all environment variables.
+        replicas: how many tasks.
+        cpu_limit: cores a task may use, 0 for no limit.
+        cpu_reservation: cores a node must have free for it, 0 for none.
+        network: name of the network it joins.
+        ports: published ports, sorted by target.
+        configs: mounted configs, sorted.
+        secrets: mounted secrets, sorted.
+        start_first: start the new task before the old one stops at an update.
+        stop_grace: seconds between SIGTERM and SIGKILL.
+        hardened: a read-only root with a small `/tmp` in memory, no capabilities, and no way to new privileges
+            where the engine has that.
+        unexpected: names of settings that a live service has and that no spec of ours ever sets
+            (``args``, ``mounts``, ...); always empty in a desired spec.
+        installation: id of the installation that it is of, the label ``org.openfactory.installation``; ``""`` for none.
+    """
+
+    name: str
+    kind: Kind
+    group: str | None
+    image: str
+    env: Mapping[str, str]
+    replicas: int
+    cpu_limit: float
+    cpu_reservation: float
+    network: str
+    ports: tuple[Port, ...] = ()
+    configs: tuple[ConfigMount, ...] = ()
+    secrets: tuple[SecretMount, ...] = ()
+    start_first: bool = True
+    stop_grace: float = 30.0
+    hardened: bool = False
+    unexpected: tuple[str, ...] = ()
+    installation: str = ""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One field that differs: as it is live, as it should be."""
+
+    field: str
+    live: str
+    wanted: str
+
+
+@dataclass(frozen=True)
+class LiveService:
+    """One service as it is.
+
+    Attributes:
+        id: of the platform.
+        version: that a write must carry.
+        name: as it is spelled there.
+        owner: value of ``org.openfactory.owner``, None where the label is missing.
+        spec: read back from the live spec; None where it cannot be (not ours, another mode).
+        running: tasks that run and are healthy.
+        update_state: of a rolling update: ``""``, ``updating``, ``paused``, ``completed``, ...
+        error: why tasks do not run, in the engine's own words; ``""`` where they do.
+        updated_at: when the service was last changed (the engine's clock, with time zone); None where unknown.
+        waits: what its tasks wait for where that is no error: ``1 task in state new``.
+        since: when anything of it last moved, where it is not as it should be (the engine's clock, with time zone);
+            None where all is as it should be, or where that is not known.
+        installation: value of ``org.openfactory.installation``, ``""`` where the label is missing.
+    """
+
+    id: str
+    version: int
+    name: str
+    owner: str | None
+    spec: ServiceSpec | None
+    running: int
+    update_state: str = ""
+    error: str = ""
+    waits: str = ""
+    since: datetime | None = None
+    installation: str = ""
+    updated_at: datetime | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class LiveRegistry:
+    """One published registry document of ours.
+
+    Attributes:
+        id: of the platform.
+        version: that a write must carry.
+        name: ``<prefix>_registry-<sha12>``.
+        sequence: which publication this was; the highest is the current one.
+        data: the document.
+        updated_at: when it became current (the engine's clock, with time zone).
+        mounted: a current service spec refers to it.
+    """
+
+    id: str
+    version: int
+    name: str
+    sequence: int
+    data: bytes
+    updated_at: datetime
+    mounted: bool = False
+
+
+@dataclass(frozen=True)
+class Record:
+    """A note that all operators of one owner share: flat text, written only by compare-and-swap.
+
+    Attributes:
+        id: of the platform.
+        version: that a write must carry.
+        name: ``lease``, ``pause`` or ``installation``.
+        fields: what it says.
+    """
+
+    id: str
+    version: int
+    name: str
+    fields: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class PlatformState:
+    """Everything of the platform that a plan depends on, from one set of full reads.
+
+    Attributes:
+        services: every service whose name starts with our prefix, or that carries our owner label, by the
+            name in lower case (names are unique without regard to case).
+        registries: our registry documents, newest publication first.
+        records: our records by name, from the same calls. No plan depends on them (the lease changes every few
+            seconds), so two states that differ in nothing else are equal.
+    """
+
+    services: Mapping[str, LiveService] = field(default_factory=dict)
+    registries: tuple[LiveRegistry, ...] = ()
+    records: Mapping[str, Record] = field(default_factory=dict, compare=False)
+
+
+def is_named(registry: LiveRegistry, prefix: str) -> bool:
+    """Whether a registry document has a name that we give: a copy of one, or one of another prefix, is not removed."""
+    return registry.name.startswith(f"{prefix}_registry-")
+
+
+def drift(live: ServiceSpec, wanted: ServiceSpec) -> tuple[Drift, ...]:
+    """Return what differs between a live and a wanted spec, environment variables one by one."""
+    if live == wanted:  # the usual case, and the cheapest question
+        return ()
+    found = []
+    for item in fields(ServiceSpec):
+        was, want = getattr(live, item.name), getattr(wanted, item.name)
+        if item.name == "env":
+            found += _env_drift(was, want)
+        elif was != want:
+            found.append(Drift(item.name, _show(was), _show(want)))
+    return tuple(found)
+
+
+def _env_drift(live: Mapping[str, str], wanted: Mapping[str, str]) -> list[Drift]:
+    names = sorted(live.keys() | wanted.keys())
+    return [
+        Drift(f"env {name}", _show_variable(name, live.get(name)), _show_variable(name, wanted.get(name)))
+        for name in names
+        if live.get(name) != wanted.get(name)
+    ]
+
+
+def _show_variable(name: str, value: str | None) -> str:
+    """Return a variable fit for a plan that others read: no secret that somebody put there, none within a URL."""
+    if value and _SECRET.search(name):
+        return "***"
+    return _show(None if value is None else _CREDENTIALS.sub("://***@", value))
+
+
+def _show(value: object) -> str:
+    if value is None:
+        return "(unset)"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_show(item) for item in value) + "]"
+    if isinstance(value, Port):
+        return f"{value.published}->{value.target}/{value.mode}"
+    if isinstance(value, ConfigMount | SecretMount):
+        return value.name
+    return f'"{value}"' if isinstance(value, str) and not isinstance(value, StrEnum) else str(value)

@@ -1,0 +1,176 @@
+"""The values that the operator thinks in: what was observed, what is to be done, how each group fares. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from openfactory_common.registry import Registry
+from reconciler.domain.actions import (
+    Action,
+)
+from reconciler.domain.names import GroupNames
+
+
+class CycleResult(StrEnum):
+    """How a cycle ended; the values of the label ``result`` of ``reconciler_reconcile_total``."""
+
+    IN_SYNC = "in_sync"
+    CHANGED = "changed"
+    PROGRESSING = "progressing"
+    REFUSED = "refused"
+    READ_ERROR = "read_error"
+    WRITE_ERROR = "write_error"
+    PAUSED = "paused"
+    STANDBY = "standby"
+    BUG = "bug"
+
+
+class Guard(StrEnum):
+    """A safety rule that can refuse."""
+
+    INSTALLATION = "installation"
+    IDENTITY = "identity"
+    LEVEL = "level"
+    EMPTY = "empty"
+    BUDGET = "budget"
+    HEALTH = "health"
+    OFFSET = "offset"
+    LIMIT = "limit"
+    SIZE = "size"
+
+
+class BlockReason(StrEnum):
+    """Why a removal does not happen now, where no `Guard` refuses it."""
+
+    GRACE = "grace"
+    QUESTION = "question"
+    COLLAPSE = "collapse"
+
+
+class Reason(StrEnum):
+    """Why an object has its condition, as one word that programs can compare."""
+
+    SILENT = "Silent"
+    CONTESTED = "Contested"
+    WRITE_FAILED = "WriteFailed"
+    BUG = "InternalError"
+
+
+class Part(StrEnum):
+    """Parts of a cycle that are isolated: an unexpected exception in one ends neither the others nor the cycle."""
+
+    CYCLE = "cycle"
+    PLAN = "plan"
+    WRITE = "write"
+    QUESTION = "question"
+    OWNERSHIP = "ownership"
+    REPORT = "report"
+    LOOP = "loop"
+
+
+class Condition(StrEnum):
+    """How a group, or a service that belongs to no group, fares."""
+
+    READY = "Ready"
+    PROGRESSING = "Progressing"
+    DEGRADED = "Degraded"
+    CONFLICT = "Conflict"
+    LEAVING = "Leaving"
+    HELD = "Held"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line of a plan or status: a group, or a service or stream that belongs to none.
+
+    Attributes:
+        title: ``group Weld``, ``service ofa_state_api``, ``stream OFA_ASSETS_WITH_UNS_...``.
+        condition: how it fares.
+        mark: ``+ ~ ! - ? x`` or blank, as plans show it.
+        detail: what is done about it, or why nothing is.
+        group: the group's value, None for a service of none.
+        names: the group's names, None for a service of none.
+        members: assets in the group.
+        running: healthy tasks.
+        wanted: tasks asked for.
+        url: where it is served, as registered; None where it is not.
+        serves: as many tasks run as should, be it those of before an update, and nothing is wrong with its stream.
+        reason: why it has its condition; None where ``detail`` alone says it.
+    """
+
+    title: str
+    condition: Condition
+    mark: str = " "
+    detail: str = ""
+    group: str | None = None
+    names: GroupNames | None = None
+    members: int = 0
+    running: int = 0
+    wanted: int = 0
+    url: str | None = None
+    serves: bool = False
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A guard's no: which rule, what it saw and how to go on. ``stops`` means that nothing at all is written."""
+
+    guard: Guard
+    text: str
+    stops: bool = False
+
+
+@dataclass(frozen=True)
+class Bug:
+    """An unexpected exception in the plan of one object, which is left as it is."""
+
+    key: str
+    error: Exception
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a cycle will do, in order, and what it thinks of every group.
+
+    Attributes:
+        actions: in the order in which they are to be done.
+        items: one a group, then the services of none.
+        registry: the document that should be current after it; None while there is nothing to publish.
+        registry_before: revision that is current now, None before the first.
+        added: groups that enter the registry.
+        removed: groups that leave it.
+        refusals: what guards said no to.
+        approval: id by which exactly the refused deletes can be approved; ``""`` where none are refused.
+        notes: what a person should know besides.
+        unknown: number of streams without a query that are still to be asked whose they are.
+        bugs: objects that could not be planned because of an unexpected exception.
+        left_out: keys of everything that was not planned, because of `bugs` of this plan or an earlier one.
+    """
+
+    actions: tuple[Action, ...] = ()
+    items: tuple[Item, ...] = ()
+    registry: Registry | None = None
+    registry_before: str | None = None
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    approval: str = ""
+    notes: tuple[str, ...] = field(default=())
+    unknown: int = 0
+    bugs: tuple[Bug, ...] = ()
+    left_out: frozenset[str] = frozenset()
+
+    @property
+    def settled(self) -> bool:
+        """Nothing to do, nothing on its way, and nothing left to find out."""
+        busy = (Condition.PROGRESSING, Condition.LEAVING)
+        open_ends = self.actions or self.unknown or self.left_out
+        return not open_ends and not any(item.condition in busy for item in self.items)
+
+    @property
+    def in_sync(self) -> bool:
+        """The world is as it should be, as far as the policy lets it."""
+        good = (Condition.READY, Condition.HELD)
+        return self.settled and not self.refusals and all(item.condition in good for item in self.items)

@@ -1,0 +1,106 @@
+"""Holding writes back for a while: one record that every operator of an owner sees, and that survives restarts.
+
+The end is a time of day (UTC), not a duration: it has to mean the same to every replica and after a restart, which no
+monotonic clock does. A clock that jumps ends a pause early or late and nothing else: grace times are counted by the
+monotonic clock, and go on being counted while paused, because a paused operator goes on reading.
+
+A pause is ended by its time or by a record that says so. A record that has vanished ends nothing: ``teardown`` removes
+it while operators still run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from openfactory_common.errors import PlatformConflict
+from openfactory_common.text import printable
+from reconciler.domain.services import Record
+from reconciler.platforms.protocol import Records
+
+#: Name of the record.
+NAME = "pause"
+#: Longest pause, in seconds: one that nobody ends must end by itself.
+LONGEST = 24 * 3600.0
+_LONGEST_TEXT = 200
+#: Seconds by which the clock of who paused may be ahead of ours.
+_CLOCKS_APART = 3600.0
+_TRIES = 5
+_FORM = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Who paused until when and why; ``until`` is None where somebody has ended it."""
+
+    until: datetime | None
+    by: str
+    reason: str = ""
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """As a record."""
+        return {
+            "until": self.until.astimezone(UTC).strftime(_FORM) if self.until else "",
+            "by": self.by[:_LONGEST_TEXT],
+            "reason": self.reason[:_LONGEST_TEXT],
+        }
+
+    @property
+    def text(self) -> str:
+        """The pause as part of a sentence; it does not depend on the present time."""
+        until = f"{self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until else "now"
+        reason = f": {printable(self.reason)}" if self.reason else ""
+        return f"paused until {until} by {printable(self.by)}{reason}"
+
+    def active(self, now: datetime) -> bool:
+        """Whether it holds writes back at this time; an end that no command could have set is nonsense and does not."""
+        return self.until is not None and now < self.until <= now + timedelta(seconds=LONGEST + _CLOCKS_APART)
+
+
+def beginning(now: datetime, seconds: float, by: str, reason: str = "") -> Pause:
+    """Pause from now on for some seconds, at least one: the record has whole ones."""
+    end = now.astimezone(UTC) + timedelta(seconds=max(1.0, min(seconds, LONGEST)))
+    return Pause(end.replace(microsecond=0), by, reason)
+
+
+def ended(by: str) -> Pause:
+    """End a pause."""
+    return Pause(None, by)
+
+
+def latest(before: Pause | None, records: Mapping[str, Record]) -> Pause | None:
+    """Return the pause after one more look; a record that is not there changes nothing."""
+    record = records.get(NAME)
+    return before if record is None else parse(record.fields)
+
+
+def parse(fields: Mapping[str, str]) -> Pause:
+    """Read a record of this or another version; an end that cannot be read is none, so that nothing waits for ever."""
+    until, by, reason = (
+        value if isinstance(value := fields.get(name), str) else "" for name in ("until", "by", "reason")
+    )
+    try:
+        end = datetime.fromisoformat(until)
+        end = (end if end.tzinfo is not None else end.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):  # an end in the year 1 or 9999 leaves the calendar in another time zone
+        return Pause(None, by)
+    return Pause(end, by, reason)
+
+
+def put(records: Records, pause: Pause) -> None:
+    """Write the record, whoever else writes it at the same time: the last one counts.
+
+    Raises:
+        openfactory_common.errors.PlatformError: it may or may not have been written.
+    """
+    for left in reversed(range(_TRIES)):
+        before = records.records().get(NAME)
+        try:
+            records.write_record(NAME, pause.fields, before)
+        except PlatformConflict:
+            if not left:
+                raise
+        else:
+            return

@@ -1,0 +1,1 @@
+"""Migration from the 0.4 system."""

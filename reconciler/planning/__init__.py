@@ -1,0 +1,1 @@
+"""From the observation to the plan. Pure."""

@@ -1,0 +1,329 @@
+"""The safety rules: what may not be done, however well it was read. Pure.
+
+A read that looks perfect can be wrong: after a restart ksqlDB answers a complete, empty result for 0.3 s; while it
+stops, its list of queries shrinks; an aggregate can lose a row for good. So absence is believed only after several
+agreeing reads of a healthy server, spread over time, and never for many groups at once.
+
+Where several ksqlDB servers share the work, each holds a part of the UNS map: while one is away or joins, the others
+answer with their parts only (measured: up to 64 s, healthy all along). So the last question before a removal does not
+go to a server's state: `due` says for which groups it is asked, `confirm` what follows from the answer.
+
+`Memory` is all that is kept between cycles: counters, whose loss at a restart only makes the operator wait longer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+from openfactory_common.registry import Identity
+from reconciler.domain.observed import Membership
+from reconciler.domain.status import Guard, Refusal
+from reconciler.ksqldb.statements import Topology
+from reconciler.planning.survey import Published, StreamVerdict, Survey
+from reconciler.settings import Policy, Settings
+
+#: Seconds over which the UNS map is compared with its largest read: several times the longest partial answers seen.
+WINDOW = 300.0
+
+
+@dataclass(frozen=True)
+class Absence:
+    """For how many reads, and since when (monotonic seconds), something has been missing."""
+
+    reads: int
+    since: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What is remembered between cycles.
+
+    Attributes:
+        missing: groups that exist and that no asset belongs to.
+        silent: streams whose query was not listed.
+        unregistered: when each missing group was first seen out of the registry (monotonic seconds).
+        counts: when (monotonic seconds) which numbers of assets were read within `WINDOW`; of them, those that no later
+            read reached, so the first is the largest.
+        servers: on how many ksqlDB servers queries ran at the last look; 0 before the first.
+        queries: queries that were listed at the last look; while a server stops, there are fewer each time.
+        approved: the missing groups of an approved plan.
+        doubt: why the last direct read of the map proved nothing; ``""`` where it did, or there was none.
+    """
+
+    missing: Mapping[str, Absence] = field(default_factory=dict)
+    silent: Mapping[str, Absence] = field(default_factory=dict)
+    unregistered: Mapping[str, float] = field(default_factory=dict)
+    counts: tuple[tuple[float, int], ...] = ()
+    servers: int = 0
+    queries: int = 0
+    approved: frozenset[str] = frozenset()
+    doubt: str = ""
+
+    @property
+    def largest(self) -> int | None:
+        """The largest number of assets that was read within `WINDOW`; None before the first read."""
+        return self.counts[0][1] if self.counts else None
+
+    def distrust(self) -> Memory:
+        """Start all counts again: a read failed, or the server is not well."""
+        return replace(self, missing={}, silent={})
+
+    def forget(self, groups: Collection[str]) -> Memory:
+        """Start the counts of these groups again."""
+        return replace(self, missing={name: seen for name, seen in self.missing.items() if name not in groups})
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What a person allowed on the command line, for this run."""
+
+    allow_empty: bool = False
+    accept_identity: bool = False
+    approve: str = ""
+    adopt: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the guards allow.
+
+    Attributes:
+        refusals: every no, in words.
+        retire: missing groups that may be removed, if a direct question agrees.
+        drained: those of them that have been out of the registry for long enough.
+        silent: streams whose missing query may be believed.
+        ddl: statements may be sent.
+        waiting: for every missing group that may not be removed yet, why.
+        held: missing groups wait for a person, not for time.
+        approval: id that approves the refused removals; ``""`` where none are refused.
+    """
+
+    refusals: tuple[Refusal, ...] = ()
+    retire: frozenset[str] = frozenset()
+    drained: frozenset[str] = frozenset()
+    silent: frozenset[str] = frozenset()
+    ddl: bool = True
+    waiting: Mapping[str, str] = field(default_factory=dict)
+    held: bool = False
+    approval: str = ""
+
+    @property
+    def stopped(self) -> bool:
+        """Nothing at all may be written."""
+        return any(refusal.stops for refusal in self.refusals)
+
+
+def remember(memory: Memory, survey: Survey, topology: Topology, settings: Settings, now: float) -> Memory:
+    """Count one more complete read.
+
+    Args:
+        memory: before the read.
+        survey: of the read.
+        topology: names and definitions of streams.
+        settings: `PRUNE_MAX_FRACTION` says which loss of rows is a collapse.
+        now: monotonic seconds, so that a change of the wall clock ends no grace time.
+    """
+    source, membership = survey.observed.source, survey.observed.membership
+    silent = _silent(memory, survey, topology, now)
+    moved = memory.servers not in (0, source.servers)  # one joined or left: what each holds is moving
+    before, memory = memory, replace(memory, queries=len(source.queries), servers=source.servers)
+    if not membership.fresh and not source.unhealthy and not moved:
+        return replace(memory, missing=_still(memory.missing, survey.missing), silent=silent)
+    if membership.fresh:
+        memory = replace(memory, counts=_windowed(before.counts, membership.assets, now, settings))
+    if source.unhealthy or moved or has_collapsed(before.largest, membership.assets, settings):
+        return memory.distrust()
+    out = {group for group in survey.missing if survey.owned[group].url is None}
+    return replace(
+        memory,
+        missing=_counted(memory.missing, survey.missing, now),
+        silent=silent,
+        unregistered={group: memory.unregistered.get(group, now) for group in sorted(out)},
+        approved=memory.approved & survey.missing,
+        doubt=memory.doubt if survey.missing else "",
+    )
+
+
+def _silent(memory: Memory, survey: Survey, topology: Topology, now: float) -> Mapping[str, Absence]:
+    silent = {
+        survey.wanted[group].stream for group, check in survey.streams.items() if check.verdict is StreamVerdict.SILENT
+    }
+    if survey.shared.verdict is StreamVerdict.SILENT:
+        silent.add(topology.shared_name)
+    shrinks = len(survey.observed.source.queries) < memory.queries
+    return _counted({} if shrinks else memory.silent, silent, now)
+
+
+def _windowed(
+    before: tuple[tuple[float, int], ...], assets: int, now: float, settings: Settings
+) -> tuple[tuple[float, int], ...]:
+    """Add a number of assets; the last one stays however old it is, for reads may be further apart than the window."""
+    oldest, last = now - max(WINDOW, 2 * settings.prune_grace), before[-1:]
+    kept = [one for one in before if one[1] > assets and (one[0] >= oldest or one in last)]
+    return (*kept, (now, assets))
+
+
+def _still(before: Mapping[str, Absence], missing: Collection[str]) -> Mapping[str, Absence]:
+    """Forget groups that are back; a scan that is used again proves no absence, so it adds nothing."""
+    return {group: seen for group, seen in before.items() if group in missing}
+
+
+def judge(memory: Memory, survey: Survey, settings: Settings, overrides: Overrides, now: float) -> Verdict:
+    """Decide what may be done about what `remember` has counted."""
+    stops = _stops(survey, settings, overrides)
+    trouble = survey.observed.source.trouble
+    refusals = [*stops]
+    if trouble:
+        refusals.append(Refusal(Guard.HEALTH, f"ksqlDB is not well: {trouble}; no statements, no removals until it is"))
+    elif survey.observed.source.degraded:
+        why = survey.observed.source.degraded
+        refusals.append(Refusal(Guard.HEALTH, f"ksqlDB is degraded: {why}; no removals until it runs on every server"))
+    # Behind a wrong address, or at a level that is misspelt, nothing is missing that a person should say yes to.
+    elsewhere = any(stop.guard in (Guard.IDENTITY, Guard.LEVEL) for stop in stops)
+    over = "" if elsewhere else _over_budget(memory, survey, settings)
+    approval = approval_id(survey) if over else ""
+    if over:
+        refusals.append(Refusal(Guard.BUDGET, f"{over}; approve exactly this with --approve {approval}"))
+    ripe = frozenset(group for group in survey.missing if _ripe(memory.missing.get(group), settings, now))
+    # A stream that has not been asked whose it is may be one more group that is missing.
+    complete = survey.observed.membership.fresh and not survey.observed.source.unasked
+    unhealthy = survey.observed.source.unhealthy
+    free = complete and not (over or unhealthy or stops or settings.reconcile_policy is not Policy.SYNC)
+    retire = ripe if free else frozenset()
+    return Verdict(
+        refusals=tuple(refusals),
+        retire=retire,
+        drained=frozenset(group for group in retire if _drained(memory, group, settings, now)),
+        silent=frozenset(name for name, seen in memory.silent.items() if _ripe(seen, settings, now)),
+        ddl=not trouble,
+        waiting={group: _why_waiting(memory, group, settings, now, over) for group in survey.missing - retire},
+        held=bool(over) or settings.reconcile_policy is not Policy.SYNC,
+        approval=approval,
+    )
+
+
+def due(survey: Survey, verdict: Verdict) -> frozenset[str]:
+    """Return the groups of which something is removed next: nothing is, while a group is being drained."""
+    owned = survey.owned
+    return frozenset(
+        group
+        for group in verdict.retire
+        if owned[group].url is not None or owned[group].service is None or group in verdict.drained
+    )
+
+
+def confirm(memory: Memory, survey: Survey, groups: Collection[str], direct: Membership | None, doubt: str) -> Memory:
+    """Take the answer to the last question: groups that have members, or may have, are counted from the start again.
+
+    Args:
+        memory: of this look.
+        survey: of this look; a group that it found must be in a complete answer too.
+        groups: that the question was for, see `due`.
+        direct: the whole map, read from Kafka; None where it was not answered completely.
+        doubt: why not.
+    """
+    lost = survey.observed.membership.groups.keys() - direct.groups.keys() if direct is not None else set()
+    if lost:
+        doubt = f"it does not have group {min(lost)}, which ksqlDB has"
+    kept = groups if direct is None or lost else [group for group in groups if group in direct.groups]
+    return replace(memory.forget(kept), doubt=doubt)
+
+
+def approve(memory: Memory, survey: Survey, overrides: Overrides) -> Memory:
+    """Remember the groups that ``--approve`` named, if it named exactly what is missing now."""
+    if overrides.approve and overrides.approve == approval_id(survey):
+        return replace(memory, approved=survey.missing)
+    return memory
+
+
+def approval_id(survey: Survey) -> str:
+    """Return the id of the set of removals that is pending: it changes with the set and with the cluster."""
+    parts = [survey.identity.kafka, survey.identity.ksqldb, *sorted(survey.missing)]
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def allowed_removals(owned: int, fraction: float) -> int:
+    """Return how many of ``owned`` groups may be missing at once: one always may."""
+    return max(1, int(fraction * owned))
+
+
+def another_cluster(published: Published | None, now: Identity) -> str:
+    """Say that another cluster answers than the registry's; ``""`` where it does not, or where there is no registry."""
+    if published is None or published.document.identity == now:
+        return ""
+    was = published.document.identity
+    return f"another cluster answers: kafka {now.kafka}, ksqlDB {now.ksqldb} instead of {was.kafka}, {was.ksqldb}"
+
+
+def _stops(survey: Survey, settings: Settings, overrides: Overrides) -> tuple[Refusal, ...]:
+    refusals = []
+    other = another_cluster(survey.published, survey.identity)
+    if other and not overrides.accept_identity:
+        text = f"{other}; correct KSQLDB_URL, or if that is meant, run once with --accept-identity"
+        refusals.append(Refusal(Guard.IDENTITY, text, stops=True))
+    membership = survey.observed.membership
+    if membership.unknown_level:  # a misspelt name, which no option may turn into the removal of all groups
+        refusals.append(Refusal(Guard.LEVEL, f"{membership.unknown_level}: nothing is changed", stops=True))
+    elif not membership.groups and not overrides.allow_empty:
+        empty = f"{membership.assets} assets" if membership.assets else "0 assets: it is empty, or not loaded yet"
+        refusals.append(
+            Refusal(
+                Guard.EMPTY,
+                f"the UNS map names no group ({empty}): nothing is changed; correct KSQLDB_UNS_MAP="
+                f"{settings.ksqldb_uns_map}, or if no group is wanted any more, run --once --allow-empty",
+                stops=True,
+            )
+        )
+    return tuple(refusals)
+
+
+def _over_budget(memory: Memory, survey: Survey, settings: Settings) -> str:
+    """Return both numbers in words when too many groups are missing at once."""
+    missing = survey.missing - memory.approved
+    allowed = allowed_removals(len(survey.owned), settings.prune_max_fraction)
+    if len(missing) <= allowed:
+        return ""
+    return (
+        f"{len(missing)} of {len(survey.owned)} groups are missing, at most {allowed} may go at once "
+        f"(PRUNE_MAX_FRACTION={settings.prune_max_fraction}): none is removed"
+    )
+
+
+def has_collapsed(before: int | None, now: int, settings: Settings) -> bool:
+    """Whether so many assets went between two good reads that no absence may be counted."""
+    return before is not None and now < before * (1 - settings.prune_max_fraction)
+
+
+def _counted(before: Mapping[str, Absence], names: Collection[str], now: float) -> Mapping[str, Absence]:
+    counted = {}
+    for name in sorted(names):
+        seen = before.get(name, Absence(0, now))
+        counted[name] = replace(seen, reads=seen.reads + 1)
+    return counted
+
+
+def _ripe(absence: Absence | None, settings: Settings, now: float) -> bool:
+    return absence is not None and absence.reads >= settings.prune_reads and now - absence.since >= settings.prune_grace
+
+
+def _drained(memory: Memory, group: str, settings: Settings, now: float) -> bool:
+    since = memory.unregistered.get(group)
+    return since is not None and now - since >= settings.drain_seconds
+
+
+def _why_waiting(memory: Memory, group: str, settings: Settings, now: float, over: str) -> str:
+    if settings.reconcile_policy is not Policy.SYNC:
+        return f"no assets; kept because RECONCILE_POLICY={settings.reconcile_policy}"
+    seen = memory.missing.get(group)
+    doubt = f"; the last direct read of the UNS map proved nothing: {memory.doubt}" if memory.doubt else ""
+    last = memory.counts[-1][1] if memory.counts else 0
+    if seen is None and has_collapsed(memory.largest, last, settings):
+        return f"no assets, but the map fell from {memory.largest} to {last} assets: counting starts when that lasts"
+    if seen is None:
+        return f"no assets; counting starts when ksqlDB answers well{doubt}"
+    waited = min(now - seen.since, settings.prune_grace)
+    text = f"missing {min(seen.reads, settings.prune_reads)}/{settings.prune_reads} reads, "
+    text += f"{waited:.0f} s of {settings.prune_grace:.0f} s{doubt}"
+    return f"{text}; held by the budget" if over else text

@@ -1,0 +1,114 @@
+"""Which registry document should be current, and which may be forgotten. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+from openfactory_common.errors import RegistryError
+from openfactory_common.registry import Registry, replaced
+from reconciler.domain.actions import Action, PublishRegistry, RemoveRegistry
+from reconciler.domain.names import GroupNames
+from reconciler.domain.services import is_named
+from reconciler.domain.status import Guard, Refusal
+from reconciler.planning.guards import Verdict
+from reconciler.planning.inputs import Facts, Step
+from reconciler.planning.specs import HostPorts, state_api_name
+from reconciler.planning.survey import Survey, newest_first
+from reconciler.settings import Settings
+
+
+def next_registry(
+    survey: Survey, verdict: Verdict, facts: Facts, ports: HostPorts, steps: Iterable[Step]
+) -> Registry | None:
+    """The document that should be current: what was published and may stay, and what has become ready.
+
+    A ready group stays while its service restarts, so no client is sent away for a moment's unreadiness.
+    """
+    published = survey.published.document.groups if survey.published else {}
+    urls = {group: url for group, url in published.items() if group in survey.missing and group not in verdict.retire}
+    for step in steps:
+        names = step.item.names
+        if names is None:
+            continue
+        ready = step.item.serves
+        if ready or names.group in published:
+            urls[names.group] = _url(names, facts.settings, ports)
+    if not urls and survey.published is None:
+        return None
+    return Registry(
+        identity=survey.identity,
+        replaces=replaced(survey.published.document if survey.published else None, survey.identity),
+        groups=urls,
+        state_api=_state_url(facts.settings, ports),
+        membership=facts.lookup,
+        installation=facts.topology.installation.id,
+    )
+
+
+def fitting(registry: Registry | None, survey: Survey) -> tuple[Registry | None, tuple[Refusal, ...]]:
+    """Keep the published document where no proxy would take the next one, or no config could hold it."""
+    refusals: tuple[Refusal, ...] = ()
+    for document in (registry, survey.published.document if survey.published else None):
+        try:
+            if document is not None:
+                document.canonical()
+        except RegistryError as error:
+            refusals = refusals or (Refusal(Guard.SIZE, str(error)),)
+        else:
+            return document, refusals
+    return None, refusals
+
+
+def _url(names: GroupNames, settings: Settings, ports: HostPorts) -> str:
+    port = ports.of(names.service)
+    if port is None:
+        return names.url(settings.fastapi_group_port)
+    return f"http://{settings.swarm_node_host}:{port}/asset_stream"
+
+
+def _state_url(settings: Settings, ports: HostPorts) -> str:
+    name = state_api_name(settings)
+    port = ports.of(name)
+    host = f"{name}:{settings.state_api_port}" if port is None else f"{settings.swarm_node_host}:{port}"
+    return f"http://{host}/asset_state"
+
+
+def publish(survey: Survey, registry: Registry | None) -> list[Action]:
+    """Publish the document unless it is the one and only current one.
+
+    Also over a newer one that cannot be read, and over another one of an equal or higher number, which a program that
+    was rolled back or a late write has left: which of the two is current would be a matter of chance.
+    """
+    if registry is None:
+        return []
+    registries, published = survey.observed.platform.registries, survey.published
+    # By its bytes: one that was read without the fields of a newer operator, or in an older form, is another document.
+    if published is not None and published.live.data == registry.canonical():
+        current = published.live
+        if not any(live.sequence >= current.sequence for live in registries if live.name != current.name):
+            return []
+    newest = max((live.sequence for live in registries), default=0)
+    return [PublishRegistry(registry, max(newest, 0) + 1)]
+
+
+def old_registries(survey: Survey, facts: Facts, registry: Registry | None) -> list[Action]:
+    """Forget all but the newest documents.
+
+    Never the current one or the next, one that a service mounts, or the one that made that out of date.
+    """
+    registries = newest_first(survey.observed.platform.registries)
+    needed = {live.name for live in registries if live.mounted}
+    needed |= {newer.name for newer, older in pairwise(registries) if older.mounted}
+    if survey.published is not None:
+        needed.add(survey.published.live.name)
+    if registry is not None:
+        needed.add(registry_name(facts.settings, registry))
+    prefix = facts.settings.resource_prefix
+    stale = (live for live in registries[facts.settings.registry_keep :] if is_named(live, prefix))
+    return [RemoveRegistry(live) for live in stale if live.name not in needed]
+
+
+def registry_name(settings: Settings, registry: Registry) -> str:
+    """Return the name under which a document is published."""
+    return f"{settings.resource_prefix}_registry-{registry.revision}"

@@ -1,0 +1,225 @@
+"""What should exist: groups and service specs, from settings and names alone. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from openfactory_common.settings_types import RoutingMode
+from reconciler.domain.names import GroupNames, names_of
+from reconciler.domain.services import ConfigMount, Kind, LiveService, Port, Publish, SecretMount, ServiceSpec
+from reconciler.settings import Environment, Settings
+
+#: Where the routing layer finds the mounted copy of the registry.
+REGISTRY_PATH = "/etc/openfactory/registry.json"
+#: Ports that browsers refuse to ask (`ERR_UNSAFE_PORT`): the list of the Fetch standard, section "Port blocking".
+REFUSED_BY_BROWSERS = frozenset(
+    (
+        *(1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109),
+        *(110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530),
+        *(531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045),
+        *(4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080),
+    )
+)
+#: Seconds that a routing layer has after its drain, for what is still being sent (it takes 2 itself) and a busy node.
+_AFTER_DRAIN = 10
+
+
+def routing_layer_name(settings: Settings) -> str:
+    """Name of the routing layer's service."""
+    return f"{settings.resource_prefix}_routing_layer"
+
+
+def state_api_name(settings: Settings) -> str:
+    """Name of the state API's service."""
+    return f"{settings.resource_prefix}_state_api"
+
+
+def is_ours(live: LiveService, settings: Settings) -> bool:
+    """Whether a service is this installation's: by its labels and by the name that follows from them.
+
+    A copy with all our labels under another name is a person's. A service whose labels say no group any more is ours if
+    it has the form of a group's name; one that cannot be read (no kind, or not replicated) is not touched.
+    """
+    if live.owner != settings.reconciler_owner or live.spec is None:
+        return False
+    name, kind, group = live.name.casefold(), live.spec.kind, live.spec.group
+    if kind is Kind.ROUTING_LAYER:
+        return name == routing_layer_name(settings).casefold()
+    if kind is Kind.STATE_API:
+        return name == state_api_name(settings).casefold()
+    if group is None:
+        return name.startswith(f"{settings.resource_prefix}_group_".casefold())
+    return name == names_of(group, settings.resource_prefix).service.casefold()
+
+
+def group_spec(names: GroupNames, settings: Settings, host_port: int | None) -> ServiceSpec:
+    """The service of one group; ``host_port`` publishes it on the node (`ENVIRONMENT=local`)."""
+    return ServiceSpec(
+        name=names.service,
+        kind=Kind.GROUP,
+        group=names.group,
+        image=settings.fastapi_group_image,
+        env={
+            "GROUP_NAME": names.group,
+            "KAFKA_BROKER": settings.kafka_broker,
+            "KAFKA_TOPIC": names.topic,
+            "KAFKA_CONSUMER_GROUP_ID": names.consumer_group,
+            "KSQLDB_URL": settings.url_for_services,
+            "KSQLDB_STREAM": names.stream,
+            "LOG_LEVEL": settings.log_level.value,
+        },
+        replicas=settings.fastapi_group_replicas,
+        cpu_limit=settings.fastapi_group_cpu_limit,
+        cpu_reservation=settings.fastapi_group_cpu_reservation,
+        network=settings.docker_network,
+        ports=_host_port(settings.fastapi_group_port, host_port),
+        start_first=host_port is None,
+        hardened=settings.fastapi_group_hardened,
+    )
+
+
+def state_api_spec(settings: Settings, host_port: int | None) -> ServiceSpec:
+    """The service of the asset state API."""
+    return ServiceSpec(
+        name=state_api_name(settings),
+        kind=Kind.STATE_API,
+        group=None,
+        image=settings.state_api_image,
+        env={
+            "KSQLDB_URL": settings.url_for_services,
+            "KSQLDB_ASSETS_TABLE": settings.ksqldb_assets_table,
+            "LOG_LEVEL": settings.log_level.value,
+            "DEPLOYMENT_PLATFORM": settings.deployment_platform,
+        },
+        replicas=settings.state_api_replicas,
+        cpu_limit=settings.state_api_cpu_limit,
+        cpu_reservation=settings.state_api_cpu_reservation,
+        network=settings.docker_network,
+        ports=_host_port(settings.state_api_port, host_port),
+        start_first=host_port is None,
+        hardened=settings.state_api_hardened,
+    )
+
+
+def routing_layer_spec(settings: Settings, registry_name: str) -> ServiceSpec:
+    """The service of the routing layer, with the named registry document mounted as its boot copy.
+
+    A port that is published on the node itself is busy until the old task is gone, so an update has to stop it
+    first (measured: start-first never finishes there).
+    """
+    port = settings.routing_layer_port
+    published = settings.routing_layer_publish
+    return ServiceSpec(
+        name=routing_layer_name(settings),
+        kind=Kind.ROUTING_LAYER,
+        group=None,
+        image=settings.routing_layer_image,
+        env={
+            "ROUTING_LAYER_PORT": str(port),
+            "REGISTRY_FILE": REGISTRY_PATH,
+            "RECONCILER_URL": settings.followed_url,
+            "KSQLDB_URL": settings.url_for_services,
+            "LOG_LEVEL": settings.log_level.value,
+            **routing_layer_options(settings),
+            **{f"{variable}_FILE": _secret_path(variable) for variable in settings.routing_layer_secrets},
+        },
+        replicas=settings.routing_layer_replicas,
+        cpu_limit=settings.routing_layer_cpu_limit,
+        cpu_reservation=settings.routing_layer_cpu_reservation,
+        network=settings.docker_network,
+        ports=() if published is Publish.NONE else (Port(port, port, published),),
+        configs=(ConfigMount(registry_name, REGISTRY_PATH),),
+        secrets=_routing_layer_secrets(settings),
+        start_first=published is not Publish.HOST,
+        stop_grace=_stop_grace(settings.routing_layer_drain_seconds),
+        hardened=settings.routing_layer_hardened,
+    )
+
+
+def routing_layer_options(settings: Settings) -> dict[str, str]:
+    """What differs from the program's defaults, in its own variables; one more replaces its tasks at an upgrade."""
+    options: dict[str, object] = {
+        "CONNECT_TIMEOUT": settings.routing_layer_connect_timeout,
+        "HEAD_TIMEOUT": settings.routing_layer_head_timeout,
+        "IDLE_TIMEOUT": settings.routing_layer_idle_timeout,
+        "LAZY_DEPLOY_WAIT": settings.routing_layer_lazy_deploy_wait,
+        "REPLACE_WAIT": settings.routing_layer_replace_wait,
+        "DRAIN_SECONDS": settings.routing_layer_drain_seconds,
+        "METRICS_PORT": settings.routing_layer_metrics_port,
+        "CLIENT_HEAD_TIMEOUT": settings.routing_layer_client_head_timeout,
+        "CLIENT_IDLE_TIMEOUT": settings.routing_layer_client_idle_timeout,
+        "CONNECTIONS_PER_ADDRESS": settings.routing_layer_connections_per_address,
+    }
+    if settings.routing_layer_workers > 1:
+        options["ROUTING_LAYER_WORKERS"] = settings.routing_layer_workers
+    if settings.routing_mode is not RoutingMode.PROXY:
+        options["ROUTING_MODE"] = settings.routing_mode.value
+    return {
+        name: f"{value:g}" if isinstance(value, float) else str(value)
+        for name, value in options.items()
+        if value is not None
+    }
+
+
+def _stop_grace(drain: float | None) -> float:
+    """Leave the streams their time to end; in whole seconds, as not every engine has parts of them."""
+    return max(ServiceSpec.stop_grace, math.ceil((drain or 0) + _AFTER_DRAIN))
+
+
+def _routing_layer_secrets(settings: Settings) -> tuple[SecretMount, ...]:
+    mounted = settings.routing_layer_secrets.items()
+    return tuple(sorted(SecretMount(name, _secret_path(variable)) for variable, name in mounted))
+
+
+def _secret_path(variable: str) -> str:
+    return f"/run/secrets/{variable.lower()}"
+
+
+def _host_port(target: int, published: int | None) -> tuple[Port, ...]:
+    return () if published is None else (Port(target, published, Publish.HOST),)
+
+
+@dataclass(frozen=True)
+class HostPorts:
+    """Which host port each service has when `ENVIRONMENT=local`; empty in every other environment."""
+
+    by_service: Mapping[str, int]
+
+    def of(self, service: str) -> int | None:
+        """The port of ``service``, None where services are not published."""
+        return self.by_service.get(service.casefold())
+
+
+def assign_ports(wanted: Iterable[str], live: Mapping[str, LiveService], settings: Settings) -> HostPorts:
+    """Give every wanted service a stable host port.
+
+    A live service keeps the port it has; a new one gets the lowest free port from `FASTAPI_GROUP_PORT_BASE` up that
+    browsers do not refuse, in the order of names. So a port never moves while its service exists, and nothing has to be
+    remembered. One that browsers refuse, as 6000 was given out once, moves: no page could ever read from it.
+    """
+    if settings.environment is not Environment.LOCAL:
+        return HostPorts({})
+    base = settings.fastapi_group_port_base
+    held = {
+        name: port.published
+        for name, service in live.items()
+        if service.spec is not None
+        for port in service.spec.ports
+        if port.mode is Publish.HOST
+    }
+    ports: dict[str, int] = {}
+    for name in sorted({service.casefold() for service in wanted}):
+        own = held.get(name)
+        taken = set(ports.values()) | {port for holder, port in held.items() if holder != name}
+        kept = own is not None and own >= base and own not in REFUSED_BY_BROWSERS
+        ports[name] = own if own is not None and kept else _lowest_free(base, taken | REFUSED_BY_BROWSERS)
+    return HostPorts(ports)
+
+
+def _lowest_free(base: int, taken: set[int]) -> int:
+    port = base
+    while port in taken:
+        port += 1
+    return port

@@ -1,0 +1,172 @@
+"""What streams need. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from reconciler.domain.actions import (
+    Action,
+    CreateSharedStream,
+    CreateStream,
+    DropStream,
+    RecreateStream,
+    ReplaceStream,
+    ResumeStream,
+)
+from reconciler.domain.names import GroupNames
+from reconciler.domain.status import Condition, Item
+from reconciler.ksqldb.definition import sources_of
+from reconciler.ksqldb.ownership import Whose
+from reconciler.ksqldb.statement import OFFSET_RESET
+from reconciler.planning.guards import Verdict
+from reconciler.planning.inputs import Facts, Step, busy, conflict, failing
+from reconciler.planning.survey import StreamCheck, StreamVerdict, Survey
+
+#: Streams that a note names before it says how many more there are.
+_NAMED = 5
+#: What can be put right only when the shared stream is seen to be there.
+_NEED_SHARED = (StreamVerdict.MOVED, StreamVerdict.SILENT, StreamVerdict.TOPICLESS)
+
+
+def stream_step(survey: Survey, verdict: Verdict, shared: StreamCheck, names: GroupNames) -> Step:
+    """What the group's stream needs."""
+    check = survey.streams[names.group]
+    if check.verdict is StreamVerdict.FOREIGN:
+        return conflict(names.group, f"{check.detail}, not touched")
+    blocked = _shared_trouble(shared)
+    if blocked and check.verdict is not StreamVerdict.IN_SYNC:
+        return Step(Item("", Condition.DEGRADED, "!", blocked))
+    if check.verdict in _NEED_SHARED and shared.verdict is not StreamVerdict.IN_SYNC:
+        # A stream is dropped only when what it is to be made from anew is seen to be there.
+        return Step(busy("~", f"waits for the shared stream: {check.detail}"))
+    if check.verdict is StreamVerdict.SILENT and names.stream not in verdict.silent:
+        return Step(Item("", Condition.DEGRADED, "?", "its query is not listed; waiting to be sure"))
+    repair = _stream_repair(check, names)
+    if repair is not None:
+        return repair
+    if check.detail or blocked:
+        return Step(Item("", Condition.DEGRADED, "!", check.detail or blocked))
+    return Step(Item("", Condition.READY))
+
+
+def _stream_repair(check: StreamCheck, names: GroupNames) -> Step | None:
+    """What puts a stream in order; None where it is in order already."""
+    match check.verdict:
+        case StreamVerdict.ABSENT:
+            return Step(busy("+", f"create stream {names.topic}"), (CreateStream(names, check.starved),))
+        case StreamVerdict.MOVED:
+            move = RecreateStream(names, check.detail, check.retention_ms, starved=check.starved)
+            return Step(busy("~", f"move stream: {check.detail}"), (move,))
+        case StreamVerdict.TOPICLESS:
+            again = RecreateStream(names, check.detail, check.retention_ms, topic_gone=True)
+            return Step(busy("!", f"make stream anew: {check.detail}"), (again,))
+        case StreamVerdict.PAUSED:
+            resume = ResumeStream(names.stream, check.query_id, names.group)
+            return Step(busy("!", "resume its paused query"), (resume,))
+        case StreamVerdict.SILENT:
+            silent = ReplaceStream(names, check.detail)
+            return Step(busy("!", f"replace stream: {check.detail}"), (silent,))
+    return None
+
+
+def _shared_trouble(shared: StreamCheck) -> str:
+    failed = shared.verdict is StreamVerdict.IN_SYNC and shared.detail
+    if failed or shared.verdict in (StreamVerdict.REFUSED, StreamVerdict.SILENT):
+        return f"the shared stream: {shared.detail}"
+    return ""
+
+
+def shared_step(shared: StreamCheck, actions: Sequence[Action], facts: Facts) -> Step:
+    """How the shared stream fares, with what it needs: a failure of it is every group's, and has a line of its own."""
+    title = f"stream {facts.topology.shared_name}"
+    trouble = _shared_trouble(shared) or facts.silent.get("", "")
+    item = Item(title, Condition.READY)
+    if actions:
+        item = replace(busy("+", actions[0].verb.replace("_", " ")), title=actions[0].key)
+    elif trouble:
+        item = Item(title, Condition.DEGRADED, "!", trouble.removeprefix("the shared stream: "))
+    return Step(failing(item, actions, facts), tuple(actions))
+
+
+def waiting_for(item: Item, shared: Item) -> Item:
+    """Say of a group whose stream is not in order yet why the shared stream is not."""
+    if shared.condition is not Condition.DEGRADED:
+        return item
+    detail = f"waits for the shared stream: {shared.detail}"
+    return replace(item, condition=Condition.DEGRADED, mark="!", detail=detail, reason=shared.reason)
+
+
+def shared_actions(verdict: Verdict, shared: StreamCheck, survey: Survey, facts: Facts) -> list[Action]:
+    """What the shared stream needs before any group's stream does.
+
+    One that lost its query is not made anew but followed by another: a join over a topic that exists would need an
+    explicit offset (see `Topology.after`). The groups then move over, and nothing is dropped before they have.
+    """
+    topology, source = facts.topology, survey.observed.source
+    if shared.verdict is StreamVerdict.ABSENT or (
+        shared.verdict is StreamVerdict.SILENT and topology.shared_name in verdict.silent
+    ):
+        return [CreateSharedStream(topology.after([*source.streams, *(source.topics or ())]).shared_name)]
+    if shared.verdict is StreamVerdict.PAUSED:
+        return [ResumeStream(topology.shared_name, shared.query_id, None)]
+    return []
+
+
+def check_offset(shared: StreamCheck, facts: Facts) -> StreamCheck:
+    """Refuse to make a shared stream on a server whose own offset would make every join deaf."""
+    if facts.offset_reset != "latest" or shared.verdict not in (StreamVerdict.ABSENT, StreamVerdict.SILENT):
+        return shared
+    text = (
+        f"ksqlDB's own {OFFSET_RESET}=latest empties the table side of every join, so the shared stream would drop "
+        "every event: take it out of the server's settings (its default begins the events now all the same)"
+    )
+    return StreamCheck(StreamVerdict.REFUSED, text)
+
+
+def offset_note(actions: Iterable[Action], facts: Facts) -> tuple[str, ...]:
+    """Say before it is made that the shared stream will begin with old events."""
+    if facts.offset_reset != "earliest" or not any(isinstance(action, CreateSharedStream) for action in actions):
+        return ()
+    text = (
+        f"ksqlDB's own {OFFSET_RESET}=earliest: the new shared stream replays all events that "
+        f"{facts.topology.assets_stream} still holds; take it out of the server's settings to begin now"
+    )
+    return (text,)
+
+
+def old_shared(survey: Survey, facts: Facts, shared: StreamCheck, planned: Iterable[Action]) -> list[Action]:
+    """Drop the shared streams that the groups have left and nothing reads any more, with their topics.
+
+    What is in those topics is ours alone, and has been written to the groups' topics.
+    """
+    source, topology = survey.observed.source, facts.topology
+    if shared.verdict is not StreamVerdict.IN_SYNC or any(
+        isinstance(a, (CreateStream, RecreateStream)) for a in planned
+    ):
+        return []  # while it is there, a group that is still to come knows where to begin
+    read = {one for text in source.statements.values() for one in sources_of(text)}
+    kept = {one for ours in survey.readers.values() for one in ours}
+    return [
+        DropStream(name, None, delete_topic=True)
+        for name, text in sorted(source.statements.items())
+        if topology.ownership(name, text).whose is Whose.SHARED
+        and name in source.streams
+        and name != topology.shared_name
+        and name not in read | kept
+    ]
+
+
+def kept_for_readers(survey: Survey) -> tuple[str, ...]:
+    """Name what others built on our streams: none of it is ever changed, and what it reads stays."""
+    readers = sorted(survey.readers)
+    if not readers:
+        return ()
+    streams = sorted({one for ours in survey.readers.values() for one in ours})
+    built = f"built by others on {_listed(streams)}: {_listed(readers)}"
+    return (f"{built}; none of it is changed, and what it reads stays",)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

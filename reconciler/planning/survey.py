@@ -1,0 +1,319 @@
+"""What the observation means: which objects are ours, which belong to which group, and in what state. Pure.
+
+Ownership is by labels and name for services, and by form and lineage for streams (`reconciler.ksqldb.ownership`).
+Nothing else is ever changed or removed, whatever its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property, lru_cache
+
+from openfactory_common.errors import RegistryError
+from openfactory_common.ksqldb.wire import stored
+from openfactory_common.registry import Identity, Registry, parse
+from reconciler.domain.names import STREAM_PREFIX, GroupNames, assign, names_of
+from reconciler.domain.observed import Observed, SourceState
+from reconciler.domain.services import Kind, LiveRegistry, LiveService
+from reconciler.ksqldb.definition import definition_of, sources_of, target_of, topic_of
+from reconciler.ksqldb.ownership import Whose
+from reconciler.ksqldb.statements import Topology
+from reconciler.planning.specs import is_ours
+from reconciler.settings import Settings
+
+
+class StreamVerdict(Enum):
+    """The state of a stream, with what follows from it."""
+
+    ABSENT = "absent"
+    IN_SYNC = "in sync"
+    PAUSED = "paused"
+    MOVED = "moved"
+    SILENT = "silent"
+    TOPICLESS = "topicless"
+    FOREIGN = "foreign"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class StreamCheck:
+    """A verdict on one stream.
+
+    Attributes:
+        verdict: its state.
+        detail: what that rests on.
+        query_id: of the query that writes it.
+        retention_ms: that its topic was made with.
+        starved: no query writes what it reads, or read before it was dropped, so nothing has come through since.
+    """
+
+    verdict: StreamVerdict
+    detail: str = ""
+    query_id: str = ""
+    retention_ms: int | None = None
+    starved: bool = False
+
+
+@dataclass(frozen=True)
+class Owned:
+    """What exists of one group: its stream's name, its service, its URL in the registry."""
+
+    stream: str | None = None
+    service: LiveService | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """The registry document that is current, and where it is kept."""
+
+    live: LiveRegistry
+    document: Registry
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The observation, understood.
+
+    Attributes:
+        observed: what it is of.
+        wanted: names of every group that should exist.
+        losers: groups that should exist and cannot, with the reason: another group holds their names.
+        owned: what exists of ours, by group.
+        published: the current registry, None before the first.
+        unreadable: registry documents that were passed over, with the reason.
+        streams: what every wanted group's stream needs, by group.
+        shared: what the shared stream needs.
+        readers: what others built on our streams, by name, each with those of ours that it reads or writes.
+    """
+
+    observed: Observed
+    wanted: Mapping[str, GroupNames]
+    losers: Mapping[str, str]
+    owned: Mapping[str, Owned]
+    published: Published | None
+    unreadable: Mapping[str, str]
+    streams: Mapping[str, StreamCheck]
+    shared: StreamCheck
+    readers: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> Identity:
+        """The cluster that answered."""
+        return self.observed.source.identity
+
+    @cached_property
+    def missing(self) -> frozenset[str]:
+        """Groups of which something of ours exists and which no asset belongs to any more."""
+        return frozenset(self.owned.keys() - self.wanted.keys() - self.losers.keys())
+
+
+def survey(observed: Observed, topology: Topology, settings: Settings) -> Survey:
+    """Understand an observation."""
+    published, unreadable = current_registry(observed.platform.registries)
+    services = _services(observed, settings)
+    there = services.keys() | (published.document.groups.keys() if published else set())
+    usable = {group for group in observed.membership.groups if _is_text(group)}
+    wanted, held = assign(usable, settings.resource_prefix, there)
+    losers = {group: f"its names are held by group {holder}" for group, holder in held.items()}
+    writers = _writers(observed.source, topology)
+    losers |= dict.fromkeys(observed.membership.groups.keys() - usable, "its name is not valid text")
+    return Survey(
+        observed=observed,
+        wanted=wanted,
+        losers=losers,
+        owned=_owned(observed, topology, services, published, wanted),
+        published=published,
+        unreadable=unreadable,
+        streams={
+            # A topic of a group that is served is ours already: its stream may have been dropped to be made again.
+            group: check_stream(names, observed.source, topology, {} if group in there else writers)
+            for group, names in wanted.items()
+        },
+        shared=check_shared(observed.source, topology),
+        readers=_readers(observed.source, topology),
+    )
+
+
+def check_stream(names: GroupNames, source: SourceState, topology: Topology, writers: Mapping[str, str]) -> StreamCheck:
+    """Compare a group's stream with what it should be.
+
+    A topic that somebody else's query writes is theirs: our events are not mixed into it.
+
+    A missing query is only *silent*: while a server stops, LIST QUERIES shrinks query by query although nothing
+    was terminated (measured: for up to 70 s, with status RUNNING). LIST STREAMS stays complete to the end.
+    """
+    taken = f"topic {names.topic} is written by {writers[names.topic]}" if names.topic in writers else ""
+    if names.stream not in source.streams:
+        return StreamCheck(
+            StreamVerdict.FOREIGN if taken else StreamVerdict.ABSENT, taken, starved=_is_followed(source, topology)
+        )
+    query = source.queries.get(names.stream)
+    if query is None:
+        return StreamCheck(StreamVerdict.SILENT, "no query writes it")
+    whose, definition = topology.ownership(names.stream, query.text), definition_of(query.text)
+    if whose.whose is not Whose.GROUP or definition is None:
+        return StreamCheck(StreamVerdict.FOREIGN, f"stream {names.stream} {whose.text}")
+    differences = topology.group_differences(definition, names)
+    if taken and "topic" in differences:
+        return StreamCheck(StreamVerdict.FOREIGN, taken)
+    if differences:  # neither source nor topic can be replaced in place
+        retention = None if "topic" in differences else definition.retention_ms
+        starved = definition.source not in source.queries
+        return StreamCheck(StreamVerdict.MOVED, _list(differences), query.id, retention, starved)
+    retention = definition.retention_ms
+    if source.topics is not None and source.streams[names.stream].topic not in source.topics:
+        return StreamCheck(StreamVerdict.TOPICLESS, "its topic is gone", query.id, retention)
+    if query.paused:
+        return StreamCheck(StreamVerdict.PAUSED, "its query is paused", query.id)
+    detail = "its query failed" if query.failed else _partitions(names, source, topology)
+    return StreamCheck(StreamVerdict.IN_SYNC, detail, query.id)
+
+
+def _partitions(names: GroupNames, source: SourceState, topology: Topology) -> str:
+    """Say that a topic was deleted and made again by Kafka, which it does with its own number of partitions.
+
+    Events go through it, but the stream could not be made again over it: ksqlDB refuses other partitions than those of
+    what it reads. What the topic held is gone already; still only a person deletes one.
+    """
+    shared, there = source.streams.get(topology.shared_name), source.streams[names.stream].topic
+    found, wanted = source.partitions.get(there), source.partitions.get(shared.topic if shared else "")
+    if found is None or wanted is None or found == wanted:
+        return ""
+    return (
+        f"its topic {there} has {found} of {wanted} partitions: it was deleted, and Kafka made it again; "
+        f"`DROP STREAM `{names.stream}` DELETE TOPIC;` in ksqlDB lets the operator make both again"
+    )
+
+
+def _writers(source: SourceState, topology: Topology) -> Mapping[str, str]:
+    """Return who writes each topic, as far as queries tell, but for our own; the assets' topic has its producers."""
+    found = {topic_of(query.text): f"the query of {name}" for name, query in source.queries.items()}
+    targets = {query: target_of(text) for query, text in source.inserts.items()}
+    found |= {source.streams[name].topic: f"query {query}" for query, name in targets.items() if name in source.streams}
+    assets = source.streams.get(stored(topology.assets_stream))
+    if assets is not None:
+        found[assets.topic] = f"what feeds stream {assets.name}"
+    return found
+
+
+def check_shared(source: SourceState, topology: Topology) -> StreamCheck:
+    """Say what the shared stream needs that the groups are to read (`Topology.current`)."""
+    name = topology.shared_name
+    if name not in source.streams:
+        return StreamCheck(StreamVerdict.ABSENT)
+    query = source.queries.get(name)
+    if query is None:
+        return StreamCheck(StreamVerdict.SILENT, "no query writes it")
+    if query.paused:
+        return StreamCheck(StreamVerdict.PAUSED, "its query is paused", query.id)
+    return StreamCheck(StreamVerdict.IN_SYNC, "its query failed" if query.failed else "")
+
+
+def _is_followed(source: SourceState, topology: Topology) -> bool:
+    """Whether the groups are moving away from a shared stream that lost its query: it is dropped when all have."""
+    return any(topology.is_shared(one) for one in source.streams.keys() - {*source.queries, topology.shared_name})
+
+
+def _readers(source: SourceState, topology: Topology) -> Mapping[str, frozenset[str]]:
+    """Find what others built on streams of ours: sources made from them, queries that insert from or into them."""
+    statements = source.statements
+    whose = {name: topology.ownership(name, text).whose for name, text in statements.items()}
+    ours = {name for name, one in whose.items() if one in (Whose.SHARED, Whose.GROUP)}
+    ours |= {name for name in source.streams if name not in statements and topology.is_shared(name)}
+    found = {}
+    for name, text in statements.items():
+        touched = sources_of(text) | ({target_of(text)} if name in source.inserts else set())
+        if name not in ours and (touched & ours or whose[name] is Whose.READER):
+            found[name] = frozenset(one for one in touched if one in ours or topology.is_shared(one))
+    return found
+
+
+def _list(differences: tuple[str, ...]) -> str:
+    return "its " + " and ".join(differences) + (" differs" if len(differences) == 1 else " differ")
+
+
+def current_registry(registries: tuple[LiveRegistry, ...]) -> tuple[Published | None, Mapping[str, str]]:
+    """Return the newest document that can be read, and those that were passed over."""
+    unreadable: dict[str, str] = {}
+    for live in newest_first(registries):
+        try:
+            document = _document(live.data)
+        except RegistryError as error:
+            unreadable[live.name] = str(error)
+        else:
+            return Published(live, document), unreadable
+    return None, unreadable
+
+
+@lru_cache(maxsize=16)  # every cycle reads the same few documents, which may have a megabyte each
+def _document(data: bytes) -> Registry:
+    return parse(data)
+
+
+def newest_first(registries: Iterable[LiveRegistry]) -> list[LiveRegistry]:
+    """Sort documents by their numbers; of equal numbers in the order of names, so that everybody takes the same."""
+    return sorted(registries, key=lambda live: (-live.sequence, live.name))
+
+
+def _services(observed: Observed, settings: Settings) -> Mapping[str, LiveService]:
+    """Our group services, by group: by label and by name (see `desired.is_ours`), so there is one of each at most."""
+    return {
+        live.spec.group: live
+        for live in observed.platform.services.values()
+        if live.spec is not None
+        and live.spec.kind is Kind.GROUP
+        and live.spec.group is not None
+        and is_ours(live, settings)
+    }
+
+
+def _is_text(group: str) -> bool:
+    """Whether a group's value can be written at all; half of a surrogate pair cannot."""
+    try:
+        group.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _owned(
+    observed: Observed,
+    topology: Topology,
+    services: Mapping[str, LiveService],
+    published: Published | None,
+    wanted: Mapping[str, GroupNames],
+) -> Mapping[str, Owned]:
+    urls = published.document.groups if published else {}
+    known = {names_of(group).stream: group for group in (*wanted, *services, *urls)}
+    streams = _owned_streams(observed.source, topology, known)
+    groups = services.keys() | urls.keys() | streams.keys()
+    return {group: Owned(streams.get(group), services.get(group), urls.get(group)) for group in sorted(groups)}
+
+
+def _owned_streams(source: SourceState, topology: Topology, known: Mapping[str, str]) -> Mapping[str, str]:
+    """Map groups to those of our streams that exist.
+
+    What a stream is, its query says, or its own definition where it has lost that. While neither is known it is ours
+    only if a group that we know has its name.
+    """
+    found: dict[str, str] = {}
+    for name in source.streams:
+        if not name.startswith(STREAM_PREFIX):
+            continue
+        text = _made_by(name, source)
+        group = topology.ownership(name, text).group if text else None
+        if group is not None:
+            # A twin in another case may have left it; it is that of the group that has the name today.
+            found.setdefault(known.get(name, group), name)
+        elif text is None and name in known:
+            found.setdefault(known[name], name)
+    return found
+
+
+def _made_by(name: str, source: SourceState) -> str | None:
+    """Return the statement that made a stream, None where it is not known."""
+    query = source.queries.get(name)
+    return query.text if query else source.strays.get(name)

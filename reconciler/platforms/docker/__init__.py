@@ -1,0 +1,1 @@
+"""Plain containers of one Docker engine."""

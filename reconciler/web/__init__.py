@@ -1,0 +1,1 @@
+"""The operator's HTTP server and status page."""
