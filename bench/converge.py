@@ -32,9 +32,9 @@ import structlog  # noqa: E402 - the path is set above
 from prometheus_client import CollectorRegistry  # noqa: E402 - the path is set above
 
 from reconciler.app import topology_of  # noqa: E402 - the path is set above
-from reconciler.control.controller import Clocks, Controller, World  # noqa: E402 - the path is set above
+from reconciler.control.controller import Clocks, Controller, Dependencies  # noqa: E402 - the path is set above
 from reconciler.control.converge import Exit, converge  # noqa: E402 - the path is set above
-from reconciler.control.outcome import Outcome  # noqa: E402 - the path is set above
+from reconciler.control.outcome import CycleOutcome  # noqa: E402 - the path is set above
 from reconciler.domain.names import names_of  # noqa: E402 - the path is set above
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy  # noqa: E402 - the path is set above
 from reconciler.ksqldb.client import KsqlClient  # noqa: E402 - the path is set above
@@ -104,10 +104,10 @@ def bare(url: str, wanted: Sequence[Statement]) -> float:
 def operated(url: str, groups: int) -> tuple[float, int]:
     """Converge from nothing; return the seconds and the number of cycles."""
     settings = settings_for(url)
-    cycles: list[Outcome] = []
+    cycles: list[CycleOutcome] = []
     with closing(KsqlClient(url)) as client:
         strategy = UNSLevelGroupingStrategy(settings, client)
-        world = World(settings, client, FakePlatform(), strategy, topology_of(settings))
+        world = Dependencies(settings, client, FakePlatform(), strategy, topology_of(settings))
         controller = Controller(world, Metrics(CollectorRegistry()), clocks=Clocks(wall=lambda: NOW))
         began = time.perf_counter()
         code, last = converge(controller, 600, show=cycles.append, sleep=lambda _: None)

@@ -33,7 +33,7 @@ import structlog  # noqa: E402 - the path is set above
 from prometheus_client import CollectorRegistry  # noqa: E402 - the path is set above
 
 from reconciler.app import topology_of  # noqa: E402 - the path is set above
-from reconciler.control.controller import Clocks, Controller, World  # noqa: E402 - the path is set above
+from reconciler.control.controller import Clocks, Controller, Dependencies  # noqa: E402 - the path is set above
 from reconciler.domain.services import PlatformState  # noqa: E402 - the path is set above
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy  # noqa: E402 - the path is set above
 from reconciler.ksqldb.client import KsqlClient  # noqa: E402 - the path is set above
@@ -69,7 +69,7 @@ def operator(url: str) -> tuple[Controller, Still]:
     given = {"kafka_broker": "k:9092", "ksqldb_url": url, "environment": "devswarm"}
     settings = Settings(_env_file=None, **given)  # type: ignore[call-arg, arg-type]
     client, platform = KsqlClient(url), Still()
-    world = World(settings, client, platform, UNSLevelGroupingStrategy(settings, client), topology_of(settings))
+    world = Dependencies(settings, client, platform, UNSLevelGroupingStrategy(settings, client), topology_of(settings))
     made = Controller(world, Metrics(CollectorRegistry()), clocks=Clocks(wall=lambda: NOW))
     for _ in range(10):
         outcome = made.cycle()

@@ -73,7 +73,7 @@ class Ending(StrEnum):
 
 
 @dataclass(frozen=True)
-class Limits:
+class ConnectionLimits:
     """What a server allows.
 
     Attributes:
@@ -148,7 +148,7 @@ class ConnectionGuard:
 
     def __init__(
         self,
-        limits: Limits,
+        limits: ConnectionLimits,
         told: Callable[[Ending], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

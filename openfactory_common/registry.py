@@ -54,7 +54,7 @@ class Identity(BaseModel):
     ksqldb: str
 
 
-class Membership(BaseModel):
+class GroupLookup(BaseModel):
     """How to find an asset's group in ksqlDB, as names; the reader makes the SQL.
 
     Attributes:
@@ -72,7 +72,7 @@ class Membership(BaseModel):
     separator: str = "-"
 
     @classmethod
-    def of(cls, table: str, key: str, level: Level) -> Membership:
+    def of(cls, table: str, key: str, level: Level) -> GroupLookup:
         """Return the membership of the groups at ``level``."""
         if isinstance(level, str):
             return cls(table=table, key=key, levels=(level,))
@@ -104,7 +104,7 @@ class Registry(BaseModel):
     replaces: tuple[Identity, ...] = Field((), strict=False)
     groups: dict[str, str] = Field(default_factory=dict)
     state_api: str | None = None
-    membership: Membership
+    membership: GroupLookup
     installation: str | None = None
 
     def canonical(self) -> bytes:

@@ -10,8 +10,8 @@ from typing import Any
 
 from openfactory_common.errors import ConfigurationError
 from openfactory_common.ksqldb.levels import Level
-from reconciler.control.controller import World
-from reconciler.control.readonly import ReadOnlyKsqldb, ReadOnlyPlatform, Withheld
+from reconciler.control.controller import Dependencies
+from reconciler.control.readonly import DryRunKsqldb, DryRunLog, DryRunPlatform
 from reconciler.grouping.base import GroupingStrategy
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.ksqldb.api import Ksqldb
@@ -74,7 +74,7 @@ _STRATEGIES: dict[str, Callable[[Settings, Ksqldb], GroupingStrategy]] = {"workc
 _PLATFORMS: dict[str, Callable[[Settings, OnRequest], Platform]] = {"swarm": swarm, "docker": docker}
 
 
-def build_world(settings: Settings, metrics: Metrics, withheld: Withheld | None = None) -> World:
+def build_dependencies(settings: Settings, metrics: Metrics, withheld: DryRunLog | None = None) -> Dependencies:
     """Make everything that the controller works with; with ``withheld``, nothing can be written.
 
     Raises:
@@ -84,10 +84,10 @@ def build_world(settings: Settings, metrics: Metrics, withheld: Withheld | None 
     make_strategy = _plugin("GROUPING_STRATEGY", "grouping_strategies", settings.grouping_strategy, _STRATEGIES)
     strategy: GroupingStrategy = make_strategy(settings, ksqldb)
     platform = build_platform(settings, metrics)
-    return World(
+    return Dependencies(
         settings=settings,
-        ksqldb=ksqldb if withheld is None else ReadOnlyKsqldb(ksqldb, withheld),
-        platform=platform if withheld is None else ReadOnlyPlatform(platform, withheld),
+        ksqldb=ksqldb if withheld is None else DryRunKsqldb(ksqldb, withheld),
+        platform=platform if withheld is None else DryRunPlatform(platform, withheld),
         strategy=strategy,
         topology=topology_of(settings, strategy.level),
     )

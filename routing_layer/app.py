@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl, quote, unquote
 import structlog
 from aiohttp import web
 
-from openfactory_common.connections import ConnectionGuard, Ending, Entry, Limits, descriptors
-from openfactory_common.registry import Membership as Source
+from openfactory_common.connections import ConnectionGuard, ConnectionLimits, Ending, Entry, descriptors
+from openfactory_common.registry import GroupLookup as Source
 from openfactory_common.registry import Registry
 from routing_layer import metrics as exposition
 from routing_layer import problems, request_line
@@ -81,7 +81,7 @@ class Proxy:
         self.forwarder = Forwarder(dialer, settings.head_timeout, settings.idle_timeout, self._passed)
         self.supervisor = Supervisor(lambda name: self.metrics.task_ends[name].inc())
         self.guard = self._guard()
-        self.metrics_guard = ConnectionGuard(Limits(_METRICS_CLIENTS, excess=0), self._connection_ended)
+        self.metrics_guard = ConnectionGuard(ConnectionLimits(_METRICS_CLIENTS, excess=0), self._connection_ended)
         self._rendered = Rendered(self._render)
         self._routes: dict[str, tuple[str, _Handler]] = {
             _STREAM: ("asset_stream", self._held(self._asset_stream)),
@@ -327,7 +327,7 @@ class Proxy:
     def _guard(self) -> ConnectionGuard:
         capacity, excess = descriptors()
         settings = self.settings
-        limits = Limits(
+        limits = ConnectionLimits(
             capacity,
             excess,
             head=settings.client_head_timeout,

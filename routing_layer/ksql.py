@@ -19,7 +19,7 @@ import aiohttp
 from openfactory_common.errors import KsqlError, KsqlTruncated, KsqlUnreachable, KsqlWrongShape
 from openfactory_common.ksqldb.levels import membership_sql
 from openfactory_common.ksqldb.wire import ROWS_ACCEPT, Row, RowFeed, brief, column, error_of, literal, stored
-from openfactory_common.registry import Membership as Source
+from openfactory_common.registry import GroupLookup as Source
 from routing_layer.membership import UNKNOWN, _Unknown
 from routing_layer.settings import Settings
 

@@ -9,7 +9,7 @@ import structlog
 
 from openfactory_common.errors import KsqlError
 from openfactory_common.ksqldb.levels import Level
-from openfactory_common.registry import Membership as Source
+from openfactory_common.registry import GroupLookup as Source
 from routing_layer import problems
 from routing_layer.ksql import Ksql
 from routing_layer.membership import UNKNOWN, Membership, NegativeCache, _Unknown

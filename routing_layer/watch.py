@@ -23,7 +23,7 @@ import structlog
 
 from openfactory_common.errors import KsqlError, KsqlTruncated, Retry
 from openfactory_common.ksqldb.wire import Row
-from openfactory_common.registry import Membership as Source
+from openfactory_common.registry import GroupLookup as Source
 from routing_layer.ksql import Ksql, pair
 from routing_layer.membership import Membership
 from routing_layer.memory import trim

@@ -21,7 +21,7 @@ from openfactory_common.errors import KsqlBadStatement, KsqlConflict, KsqlRefuse
 from openfactory_common.ksqldb.levels import Level
 from openfactory_common.ksqldb.wire import Column
 from reconciler.app import topology_of
-from reconciler.control.controller import Clocks, Controller, World
+from reconciler.control.controller import Clocks, Controller, Dependencies
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.ksqldb.entities import Description, Health, QueryInfo, ServerInfo, StreamInfo
 from reconciler.ksqldb.statement import Statement
@@ -274,7 +274,7 @@ class Stage:
         """Start an operator: what one remembered is lost."""
         settings = self.settings
         strategy = UNSLevelGroupingStrategy(settings, self.ksqldb)
-        world = World(settings, self.ksqldb, self.platform, strategy, topology_of(settings))
+        world = Dependencies(settings, self.ksqldb, self.platform, strategy, topology_of(settings))
         clocks = Clocks(monotonic=lambda: self.now, wall=lambda: self.wall)
         return Controller(world, Metrics(CollectorRegistry()), overrides or Overrides(), clocks)
 

@@ -14,21 +14,21 @@ from prometheus_client import CollectorRegistry
 from openfactory_common.errors import ConfigurationError, LeaseLost, ReconcilerError
 from openfactory_common.signals import SIGNALS
 from openfactory_common.text import printable, printable_json, printable_lines
-from reconciler.app import build_platform, build_world
+from reconciler.app import build_dependencies, build_platform
 from reconciler.cli.output import command, complain, out, show_status, summary, telling, timeout_option
 from reconciler.cli.progress import progress
-from reconciler.control.controller import Controller, World
+from reconciler.control.controller import Controller, Dependencies
 from reconciler.control.converge import Exit, converge
-from reconciler.control.fence import Writing, fenced
-from reconciler.control.readonly import Withheld
+from reconciler.control.fence import Writing, guard_by_lease
+from reconciler.control.readonly import DryRunLog
 from reconciler.control.teardown import remove_records
-from reconciler.leadership.elector import Authority, Leadership, OnDemand, own_name
+from reconciler.leadership.elector import Elector, LazyElector, WriteGate, own_name
 from reconciler.leadership.lease import Candidate
 from reconciler.leadership.pause import latest
 from reconciler.metrics import Metrics
 from reconciler.migration import migrate
 from reconciler.migration.legacy import PORT, OldService, OldServices, OldStream
-from reconciler.migration.migrate import Front, Scene, StepRefused, look, look_at_front
+from reconciler.migration.migrate import Front, Scene, StepRefused, observe, observe_front
 from reconciler.migration.swarm import SwarmOldServices
 from reconciler.planning.guards import Overrides
 from reconciler.settings import Settings
@@ -74,7 +74,7 @@ def _migrate(options: argparse.Namespace, settings: Settings) -> int:
 
 def _show(options: argparse.Namespace, settings: Settings, old: OldServices) -> int:
     metrics = Metrics(CollectorRegistry())
-    scene = look(Controller(build_world(settings, metrics, Withheld()), metrics), old)
+    scene = observe(Controller(build_dependencies(settings, metrics, DryRunLog()), metrics), old)
     out(printable_json(as_json(scene)) if options.output == "json" else printable_lines(as_text(scene)))
     return Exit.OK
 
@@ -82,25 +82,25 @@ def _show(options: argparse.Namespace, settings: Settings, old: OldServices) -> 
 def _write(chosen: str, options: argparse.Namespace, settings: Settings, old: OldServices) -> int:
     """Do one step behind the fence, and let one lease cover it and the operator's own cycles."""
     metrics = Metrics(CollectorRegistry())
-    me = Candidate(own_name(), settings.lease_seconds, insists=True)
-    lease = OnDemand(Leadership(build_platform(settings, metrics), me))
-    world = fenced(build_world(settings, metrics), lease.writing)
+    me = Candidate(own_name(), settings.lease_seconds, preempts=True)
+    lease = LazyElector(Elector(build_platform(settings, metrics), me))
+    world = guard_by_lease(build_dependencies(settings, metrics), lease.writing)
     overrides = Overrides(options.allow_empty, options.accept_identity, options.approve)
-    operator = Controller(world, metrics, overrides, authority=lease, stopping=lambda: SIGNALS.asked)
+    operator = Controller(world, metrics, overrides, write_gate=lease, stopping=lambda: SIGNALS.asked)
 
     def act() -> int:
         looks = Controller(world, metrics)
         return step(chosen, looks, old, lambda: _converge(options, operator), writing=lease.writing)
 
     with SIGNALS.orderly(lease.stop, on_ask=world.ksqldb.stop_waiting, grace=_GRACE):
-        code = insisting(act, lease, settings.lease_seconds + _PATIENCE)
-    if chosen == "back" and lease.role is not None and look_at_front(world, old).is_torn_down:
+        code = preempting(act, lease, settings.lease_seconds + _PATIENCE)
+    if chosen == "back" and lease.role is not None and observe_front(world, old).is_torn_down:
         # As the teardown left it: no lease of an owner that has nothing; it knew whether streams are left.
         remove_records(world.platform, streams_left=True)
     return code
 
 
-def insisting(act: Callable[[], int], authority: Authority, seconds: float) -> int:
+def preempting(act: Callable[[], int], authority: WriteGate, seconds: float) -> int:
     """Do something that can be done again, from its first look on, until the lease is held for its writes.
 
     Raises:
@@ -117,7 +117,7 @@ def insisting(act: Callable[[], int], authority: Authority, seconds: float) -> i
         SIGNALS.sleep(_PAUSE)
 
 
-class FencedOldServices:
+class LeaseGuardedOldServices:
     """The old system's services, written to only while the lease is held."""
 
     def __init__(self, inner: OldServices, writing: Writing) -> None:
@@ -161,10 +161,10 @@ def step(
         StepRefused: a pause holds all writes back, or something has to come first.
         ReconcilerError: a read or a write failed; the step can be run again.
     """
-    fenced_old = FencedOldServices(old, writing)
+    fenced_old = LeaseGuardedOldServices(old, writing)
     if chosen == "back":
         return _back(controller, fenced_old, converge)
-    scene = look(controller, old)
+    scene = observe(controller, old)
     _need_no_pause(scene, controller)
     match chosen:
         case "start":
@@ -183,7 +183,9 @@ def _need_no_pause(front: Front, controller: Controller) -> None:
         raise StepRefused(pause.text)
 
 
-def _switch(scene: Scene, world: World, old: OldServices, fenced_old: OldServices, converge: Callable[[], int]) -> int:
+def _switch(
+    scene: Scene, world: Dependencies, old: OldServices, fenced_old: OldServices, converge: Callable[[], int]
+) -> int:
     """Move the port; where the new router does not take it, for whatever reason, the old one gets it back at once.
 
     That last write needs no lease: it undoes a write of this very command, at the version that was read, and no
@@ -192,7 +194,7 @@ def _switch(scene: Scene, world: World, old: OldServices, fenced_old: OldService
     try:
         _tell(migrate.switch(scene, fenced_old))
         code = converge()
-        if not scene.holds_port or look_at_front(world, old).has_port:
+        if not scene.holds_port or observe_front(world, old).has_port:
             return code
     except BaseException:  # Ctrl-C, too: what was taken may be nobody's now
         _rescue(scene, world, old)
@@ -201,14 +203,14 @@ def _switch(scene: Scene, world: World, old: OldServices, fenced_old: OldService
     return code or Exit.NOT_CONVERGED
 
 
-def _rescue(before: Front, world: World, old: OldServices) -> None:
+def _rescue(before: Front, world: Dependencies, old: OldServices) -> None:
     """Give the old router the port that it had, unless the new one has it; ksqlDB may be away."""
     if not before.holds_port:
         return
     for wait in _WAITS:
         time.sleep(wait)
         try:
-            front = look_at_front(world, old)
+            front = observe_front(world, old)
             if not front.has_port:
                 _tell(migrate.give_port_back(front, old))
         except (ReconcilerError, StepRefused) as error:
@@ -221,13 +223,13 @@ def _rescue(before: Front, world: World, old: OldServices) -> None:
 def _back(controller: Controller, old: OldServices, converge: Callable[[], int]) -> int:
     """Give back the port, for which ksqlDB need not be there, and then the names."""
     world = controller.world
-    front = look_at_front(world, old)
+    front = observe_front(world, old)
     _need_no_pause(front, controller)
     if front.has_port and not front.wants_port:  # ours is to leave it first
         converge()
-        _tell(migrate.leave_port(look_at_front(world, old), world))
-    done = _tell(migrate.give_port_back(look_at_front(world, old), old))
-    scene = look(controller, old)
+        _tell(migrate.leave_port(observe_front(world, old), world))
+    done = _tell(migrate.give_port_back(observe_front(world, old), old))
+    scene = observe(controller, old)
     done += _tell(migrate.give_names_back(scene, world))
     if scene.stand_ins and not scene.is_torn_down:
         out("the old services are fed by stand-ins; `reconciler teardown`, then `migrate --back`, gives the names back")

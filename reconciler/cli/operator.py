@@ -21,7 +21,7 @@ _MOST = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Answer:
+class OperatorResponse:
     """What an operator of this owner said: where it is, the HTTP status, the document."""
 
     url: str
@@ -30,13 +30,13 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Silence:
+class NoResponse:
     """No operator of this owner gave an answer that can be used; ``why`` says for each place why not."""
 
     why: str
 
 
-def ask(settings: Settings, path: str) -> Answer | Silence:
+def ask(settings: Settings, path: str) -> OperatorResponse | NoResponse:
     """Ask the operator that runs here, or where `RECONCILER_URL` says.
 
     Args:
@@ -57,19 +57,19 @@ def ask(settings: Settings, path: str) -> Answer | Silence:
         elif "owner" not in found[1]:
             tried.append(f"{url} gives no answer to this ({found[0]} {found[1].get('title', '')})")
         else:
-            return Answer(url, *found)
-    return Silence("; ".join(tried))
+            return OperatorResponse(url, *found)
+    return NoResponse("; ".join(tried))
 
 
-def counters(settings: Settings) -> tuple[str, Counters] | Silence:
+def counters(settings: Settings) -> tuple[str, Counters] | NoResponse:
     """Ask what the operator that runs has counted; its address comes first."""
     answer = ask(settings, "/counters")
-    if isinstance(answer, Silence):
+    if isinstance(answer, NoResponse):
         return answer
     try:
         return answer.url, Counters.model_validate(answer.document)
     except ValidationError:
-        return Silence(f"{answer.url} is of another version")
+        return NoResponse(f"{answer.url} is of another version")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -14,7 +14,7 @@ from rich.console import Console
 from openfactory_common.text import printable, printable_lines
 from reconciler.cli.help import PAGES
 from reconciler.control.converge import Exit
-from reconciler.control.outcome import Outcome
+from reconciler.control.outcome import CycleOutcome
 from reconciler.report import text as render
 from reconciler.report.table import status_table
 
@@ -140,12 +140,12 @@ def complain(text: str) -> None:
         print(f"reconciler: {printable_lines(text)}", file=sys.stderr, flush=True)  # noqa: T201 - the summary
 
 
-def summary(code: Exit, outcome: Outcome) -> None:
+def summary(code: Exit, outcome: CycleOutcome) -> None:
     """Say in one line on standard error how it ended."""
     complain(f"{printable(outcome.sentence)} (exit {code})")
 
 
-def show_status(output: str, outcome: Outcome) -> None:
+def show_status(output: str, outcome: CycleOutcome) -> None:
     """Show every group as it is, in the format that ``-o`` asked for."""
     if outcome.plan is None or outcome.survey is None:
         return

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from openfactory_common.errors import ConfigurationError
 from openfactory_common.settings_types import Seconds
 from reconciler.app import build_platform
-from reconciler.cli.operator import Silence, counters
+from reconciler.cli.operator import NoResponse, counters
 from reconciler.cli.output import command, out
 from reconciler.control.converge import Exit
 from reconciler.leadership import lease
@@ -72,7 +72,7 @@ def _resume(_: argparse.Namespace, settings: Settings) -> int:
     told = counters(settings) if before is None else None
     put(platform, ended(who()))
     platform.close()
-    if isinstance(told, Silence):
+    if isinstance(told, NoResponse):
         out("no pause is written down; an operator that keeps to one all the same, after a teardown, goes on now")
         return Exit.OK
     if told is not None and told[1].pause:
@@ -96,7 +96,7 @@ def writer_after(records: Records, patience: float) -> str:
 
     A paused operator gives the lease up once its last write has been answered, and one that has died does not renew it.
     """
-    sight, deadline = lease.Sight(), time.monotonic() + patience
+    sight, deadline = lease.ObservedLease(), time.monotonic() + patience
     while True:
         record = records.records().get(lease.NAME)
         now = time.monotonic()

@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.text import Text
 
 from openfactory_common.text import printable
-from reconciler.control.outcome import Outcome
-from reconciler.domain.status import Condition, Item
+from reconciler.control.outcome import CycleOutcome
+from reconciler.domain.status import Condition, ObjectStatus
 from reconciler.report.table import status_table
 from reconciler.report.text import shown_titles
 
@@ -22,7 +22,7 @@ _SETTLED = (Condition.READY, Condition.HELD)
 
 
 @contextmanager
-def progress(say: Callable[[str], None]) -> Iterator[Callable[[Outcome], None]]:
+def progress(say: Callable[[str], None]) -> Iterator[Callable[[CycleOutcome], None]]:
     """Show the table on a terminal's standard error while waiting; elsewhere say what is waited for, when it changes.
 
     Args:
@@ -30,7 +30,7 @@ def progress(say: Callable[[str], None]) -> Iterator[Callable[[Outcome], None]]:
     """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Changes(say).show
+        yield ProgressLines(say).show
         return
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         yield lambda outcome: live.update(
@@ -41,7 +41,7 @@ def progress(say: Callable[[str], None]) -> Iterator[Callable[[Outcome], None]]:
         )
 
 
-class Changes:
+class ProgressLines:
     """Says what is waited for, when it is something else than before: a count that goes on is nothing else."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -49,7 +49,7 @@ class Changes:
         self._say = say
         self._before = ""
 
-    def show(self, outcome: Outcome) -> None:
+    def show(self, outcome: CycleOutcome) -> None:
         """Look at one more cycle."""
         text = waits(outcome)
         kind = re.sub(r"\b\d+(\.\d+)?\b", "0", text)
@@ -58,7 +58,7 @@ class Changes:
         self._before = kind
 
 
-def waits(outcome: Outcome) -> str:
+def waits(outcome: CycleOutcome) -> str:
     """Return what a cycle leaves to be waited for, with the reasons; ``""`` for nothing."""
     if outcome.plan is None:
         return f"waiting: {printable(outcome.sentence)}"
@@ -72,5 +72,5 @@ def waits(outcome: Outcome) -> str:
     return f"waiting: {'; '.join(named)}{f'; and {more} more' if more > 0 else ''}" if named else ""
 
 
-def _reason(item: Item) -> str:
+def _reason(item: ObjectStatus) -> str:
     return printable(item.detail) or f"{item.running} of {item.wanted} tasks are running and healthy"

@@ -15,7 +15,7 @@ from openfactory_common.errors import ConfigurationError
 from openfactory_common.settings_types import without_user
 from openfactory_common.signals import SIGNALS
 from openfactory_common.text import printable, printable_json
-from reconciler.app import build_platform, build_world
+from reconciler.app import build_dependencies, build_platform
 from reconciler.cli.output import (
     adopt_option,
     command,
@@ -28,21 +28,21 @@ from reconciler.cli.output import (
 )
 from reconciler.cli.progress import progress
 from reconciler.cli.settings import in_force, misspelt
-from reconciler.control.controller import Controller, World
+from reconciler.control.controller import Controller, Dependencies
 from reconciler.control.converge import Exit, converge
-from reconciler.control.fence import fenced
+from reconciler.control.fence import guard_by_lease
 from reconciler.control.flow import FlowWatch
 from reconciler.control.loop import Loop
-from reconciler.control.outcome import Outcome
-from reconciler.control.readonly import Withheld
+from reconciler.control.outcome import CycleOutcome
+from reconciler.control.readonly import DryRunLog
 from reconciler.domain.installation import is_id
-from reconciler.leadership.elector import Leadership, OnDemand, own_name
+from reconciler.leadership.elector import Elector, LazyElector, own_name
 from reconciler.leadership.lease import Candidate
 from reconciler.metrics import Metrics
 from reconciler.planning.guards import Overrides, approval_id
 from reconciler.planning.survey import Survey
 from reconciler.settings import Settings
-from reconciler.web.server import Board, Server
+from reconciler.web.server import RegistryCache, Server
 
 log = structlog.get_logger()
 
@@ -100,22 +100,22 @@ def _overrides(options: argparse.Namespace) -> Overrides:
     return Overrides(options.allow_empty, options.accept_identity, options.approve, options.adopt)
 
 
-def prepared(settings: Settings, overrides: Overrides, metrics: Metrics) -> tuple[World, Loop, Server, Leadership]:
+def prepared(settings: Settings, overrides: Overrides, metrics: Metrics) -> tuple[Dependencies, Loop, Server, Elector]:
     """Put a loop, its server and its part in the lease together; nothing runs yet."""
-    board = Board()
+    board = RegistryCache()
 
     def changed() -> None:
         metrics.lease(leadership.lease.holder, leads=leadership.leads)
         loop.nudge()
 
-    leadership = Leadership(
+    leadership = Elector(
         build_platform(settings, metrics),
         Candidate(own_name(), settings.lease_seconds),
         alive=lambda: loop.alive,
         on_change=changed,
     )
-    world = fenced(build_world(settings, metrics), leadership.writing)
-    controller = Controller(world, metrics, overrides, on_registry=board.put, authority=leadership)
+    world = guard_by_lease(build_dependencies(settings, metrics), leadership.writing)
+    controller = Controller(world, metrics, overrides, on_registry=board.put, write_gate=leadership)
     if settings.flow_interval > 0:
         controller.flow = FlowWatch(world.ksqldb, world.strategy, settings.flow_interval)
     loop = Loop(controller, settings.reconcile_interval)
@@ -132,7 +132,7 @@ def _loop(options: argparse.Namespace, settings: Settings) -> int:
         port=server.port,
         name=leadership.me.name,
     )
-    for stray in in_force().strays:
+    for stray in in_force().orphans:
         log.warning("a variable looks misspelt", variable=stray.name, origin=stray.origin, hint=stray.hint)
     with SIGNALS.orderly(leadership.stop, on_ask=lambda: _stop(loop, world), grace=_GRACE):
         leadership.start()
@@ -144,7 +144,7 @@ def _loop(options: argparse.Namespace, settings: Settings) -> int:
     return Exit.OK
 
 
-def _stop(loop: Loop, world: World) -> None:
+def _stop(loop: Loop, world: Dependencies) -> None:
     loop.stop()
     world.ksqldb.stop_waiting()
 
@@ -153,17 +153,17 @@ def _once(options: argparse.Namespace, settings: Settings) -> int:
     if options.dry_run:
         return _dry_run(options, settings)
     metrics = Metrics(CollectorRegistry())
-    me = Candidate(own_name(), settings.lease_seconds, insists=True)
-    lease = OnDemand(Leadership(build_platform(settings, metrics), me))
-    world = fenced(build_world(settings, metrics), lease.writing)
-    controller = Controller(world, metrics, _overrides(options), authority=lease, stopping=lambda: SIGNALS.asked)
+    me = Candidate(own_name(), settings.lease_seconds, preempts=True)
+    lease = LazyElector(Elector(build_platform(settings, metrics), me))
+    world = guard_by_lease(build_dependencies(settings, metrics), lease.writing)
+    controller = Controller(world, metrics, _overrides(options), write_gate=lease, stopping=lambda: SIGNALS.asked)
     logs.only_once()
     for text in misspelt():
         complain(text)
-    outcomes: list[Outcome] = []
+    outcomes: list[CycleOutcome] = []
     with SIGNALS.orderly(lease.stop, on_ask=world.ksqldb.stop_waiting), progress(complain) as show:
 
-        def seen(one: Outcome) -> None:
+        def seen(one: CycleOutcome) -> None:
             outcomes[1:] = [one]
             show(one)
 
@@ -187,9 +187,9 @@ def _note_approval(given: str, survey: Survey | None) -> None:
 
 
 def _dry_run(options: argparse.Namespace, settings: Settings) -> int:
-    metrics, withheld = Metrics(CollectorRegistry()), Withheld()
-    world = build_world(settings, metrics, withheld)
-    controller = Controller(world, metrics, _overrides(options), pretends=True, looks_once=True)
+    metrics, withheld = Metrics(CollectorRegistry()), DryRunLog()
+    world = build_dependencies(settings, metrics, withheld)
+    controller = Controller(world, metrics, _overrides(options), dry_run=True, looks_once=True)
     outcome = controller.cycle()
     _note_approval(options.approve, outcome.survey)
     if options.output == "json":

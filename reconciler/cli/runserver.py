@@ -13,7 +13,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from openfactory_common.errors import PlatformError
-from reconciler.app import build_world, registry_file
+from reconciler.app import build_dependencies, registry_file
 from reconciler.cli.output import command
 from reconciler.metrics import Metrics
 from reconciler.planning.specs import routing_layer_options
@@ -53,7 +53,7 @@ def environment(settings: Settings) -> dict[str, str]:
 def _boot_copy(settings: Settings) -> str:
     path = Path(tempfile.mkdtemp(prefix="openfactory-")) / "registry.json"
     try:
-        for live in build_world(settings, Metrics(CollectorRegistry())).platform.observe().registries[:1]:
+        for live in build_dependencies(settings, Metrics(CollectorRegistry())).platform.observe().registries[:1]:
             path.write_bytes(live.data)
     except PlatformError as error:
         log.warning("no boot copy of the registry", error=str(error))

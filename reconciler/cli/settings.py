@@ -10,7 +10,7 @@ from typing import Any
 from openfactory_common.settings_types import ROUTING_LAYER_VARIABLES
 from openfactory_common.text import printable, printable_json
 from reconciler.cli.output import command, out, output_option
-from reconciler.cli.settings_report import Report, report
+from reconciler.cli.settings_report import SettingsReport, report
 from reconciler.control.converge import Exit
 
 
@@ -21,14 +21,14 @@ def add(commands: Any) -> None:
     output_option(parser)
 
 
-def in_force() -> Report:
+def in_force() -> SettingsReport:
     """Return all settings; the proxy's variables, which often stand in the same file, are no strays."""
     return report(also=ROUTING_LAYER_VARIABLES)
 
 
 def misspelt() -> tuple[str, ...]:
     """Return a line for each variable that looks misspelt."""
-    return tuple(f"variable {printable(one.name)} ({one.origin}) {one.hint}" for one in in_force().strays)
+    return tuple(f"variable {printable(one.name)} ({one.origin}) {one.hint}" for one in in_force().orphans)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -39,25 +39,25 @@ def run(options: argparse.Namespace) -> int:
     return Exit.USAGE if found.problems else Exit.OK
 
 
-def _text(found: Report) -> str:
+def _text(found: SettingsReport) -> str:
     name, origin = (max(len(getattr(row, part)) for row in found.rows) for part in ("name", "origin"))
     lines = [f"{row.name:{name}}  {row.origin:{origin}}  {row.value}" for row in found.rows]
-    lines += [""] if found.strays or found.problems else []
-    lines += [f"? {stray.name} ({stray.origin}) {stray.hint}" for stray in found.strays]
+    lines += [""] if found.orphans or found.problems else []
+    lines += [f"? {stray.name} ({stray.origin}) {stray.hint}" for stray in found.orphans]
     lines += [f"! {problem}" for problem in found.problems]
     return "\n".join(printable(line.rstrip()) for line in lines)
 
 
-def _json(found: Report) -> str:
+def _json(found: SettingsReport) -> str:
     return printable_json(json.dumps(asdict(found), indent=2, ensure_ascii=False))
 
 
-def _markdown(found: Report) -> str:
+def _markdown(found: SettingsReport) -> str:
     lines = ["| Variable | Value | From |", "|---|---|---|"]
     lines += [f"| `{row.name}` | {_code(row.value)} | {row.origin} |" for row in found.rows]
     lines += (
-        ["", *(f"- {_code(stray.name)} ({stray.origin}) {stray.hint}" for stray in found.strays)]
-        if found.strays
+        ["", *(f"- {_code(stray.name)} ({stray.origin}) {stray.hint}" for stray in found.orphans)]
+        if found.orphans
         else []
     )
     lines += ["", *(f"- **{_plain(problem)}**" for problem in found.problems)] if found.problems else []

@@ -31,7 +31,7 @@ _ALIKE = 0.85
 
 
 @dataclass(frozen=True)
-class Row:
+class SettingRow:
     """One variable: the value in force fit to be shown, where it came from, and what is wrong with it."""
 
     name: str
@@ -41,7 +41,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Stray:
+class UnknownVariable:
     """A variable that nothing reads, and what was probably meant."""
 
     name: str
@@ -50,21 +50,21 @@ class Stray:
 
 
 @dataclass(frozen=True)
-class Report:
+class SettingsReport:
     """All settings.
 
     Attributes:
         rows: one for each variable, in the order of the README.
-        strays: variables that look like ours and are not.
+        orphans: variables that look like ours and are not.
         problems: one line each, as the operator would say them before it ends with exit code 2.
     """
 
-    rows: tuple[Row, ...]
-    strays: tuple[Stray, ...]
+    rows: tuple[SettingRow, ...]
+    orphans: tuple[UnknownVariable, ...]
     problems: tuple[str, ...]
 
 
-def report(also: frozenset[str] = frozenset()) -> Report:
+def report(also: frozenset[str] = frozenset()) -> SettingsReport:
     """Find out where each value comes from, in the environment and the ``.env`` file of this process.
 
     Args:
@@ -75,7 +75,7 @@ def report(also: frozenset[str] = frozenset()) -> Report:
     rows = [_row(name, info, given, settings) for name, info in Settings.model_fields.items()]
     rows = [replace(row, problem=problems.get(row.name.lower(), "")) for row in rows]
     rows += [_docker_row(name) for name in DOCKER]
-    return Report(tuple(rows), tuple(_strays(given, also)), tuple(problems.values()))
+    return SettingsReport(tuple(rows), tuple(_strays(given, also)), tuple(problems.values()))
 
 
 @dataclass(frozen=True)
@@ -115,14 +115,18 @@ def _checked() -> tuple[Settings | None, dict[str, str]]:
         return None, {"": str(error)}
 
 
-def _row(name: str, info: FieldInfo, given: _Given, settings: Settings | None) -> Row:
+def _row(name: str, info: FieldInfo, given: _Given, settings: Settings | None) -> SettingRow:
     found, file = given.find(name), given.find(f"{name}_file") if name in IN_FILES else None
     if found is not None:
         text = SecretStr(found[0]) if is_secret(name) else found[0]
-        return Row(name.upper(), shown(text if settings is None else getattr(settings, name)), found[1])
+        return SettingRow(name.upper(), shown(text if settings is None else getattr(settings, name)), found[1])
     if file is not None:
-        return Row(name.upper(), "***", f"file {printable(file[0])}")
-    return Row(name.upper(), "", UNSET) if info.is_required() else Row(name.upper(), shown(info.default), DEFAULT)
+        return SettingRow(name.upper(), "***", f"file {printable(file[0])}")
+    return (
+        SettingRow(name.upper(), "", UNSET)
+        if info.is_required()
+        else SettingRow(name.upper(), shown(info.default), DEFAULT)
+    )
 
 
 def shown(value: Any) -> str:
@@ -138,17 +142,17 @@ def shown(value: Any) -> str:
     return "" if value is None else printable(masked(str(value)))
 
 
-def _docker_row(name: str) -> Row:
+def _docker_row(name: str) -> SettingRow:
     value = os.environ.get(name, "")
-    return Row(name, shown(value), ENVIRONMENT if value else DEFAULT)
+    return SettingRow(name, shown(value), ENVIRONMENT if value else DEFAULT)
 
 
-def _strays(given: _Given, also: frozenset[str]) -> Iterator[Stray]:
+def _strays(given: _Given, also: frozenset[str]) -> Iterator[UnknownVariable]:
     known = {name.upper() for name in Settings.model_fields} | also
     for variables, origin in ((given.environment, ENVIRONMENT), (given.file, ".env")):
         for name in sorted(name.upper() for name in variables):
             if name in DOCKER and origin == ".env":
-                yield Stray(name, origin, "is read from the environment only")
+                yield UnknownVariable(name, origin, "is read from the environment only")
             elif name not in known | DOCKER.keys():
                 for meant in get_close_matches(name, sorted(known), 1, _ALIKE):
-                    yield Stray(name, origin, f"is read by nothing; {meant} is meant?")
+                    yield UnknownVariable(name, origin, f"is read by nothing; {meant} is meant?")

@@ -8,15 +8,15 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from reconciler.app import build_world
-from reconciler.cli.operator import Silence, counters
+from reconciler.app import build_dependencies
+from reconciler.cli.operator import NoResponse, counters
 from reconciler.cli.output import command, out, output_option, show_status
 from reconciler.cli.settings import misspelt
 from reconciler.control.controller import Controller
 from reconciler.control.converge import Exit
-from reconciler.control.outcome import Outcome
+from reconciler.control.outcome import CycleOutcome
 from reconciler.control.preflight import unmet
-from reconciler.control.readonly import Withheld
+from reconciler.control.readonly import DryRunLog
 from reconciler.domain.status import Condition, CycleResult, Plan
 from reconciler.metrics import Metrics
 from reconciler.planning.survey import Survey
@@ -37,13 +37,13 @@ def add(commands: Any) -> None:
     output_option(command(commands, "status", "show every group: condition, members, stream, service, URL", _status))
 
 
-def look(settings: Settings) -> tuple[Plan, Survey]:
+def observe(settings: Settings) -> tuple[Plan, Survey]:
     """Read everything and plan, with nothing that could write; note what the writes would miss."""
     metrics = Metrics(CollectorRegistry())
-    world = build_world(settings, metrics, Withheld())
+    world = build_dependencies(settings, metrics, DryRunLog())
     controller = Controller(world, metrics, looks_once=True)
     source = count_on_from_operator(controller, settings)
-    survey, verdict = controller.look()
+    survey, verdict = controller.observe()
     plan = controller.plan(survey, verdict)
     counting = (source,) if survey.missing or controller.memory.silent else ()
     plan = replace(plan, notes=(*plan.notes, *counting, *misspelt()))
@@ -55,7 +55,7 @@ def look(settings: Settings) -> tuple[Plan, Survey]:
 def count_on_from_operator(controller: Controller, settings: Settings) -> str:
     """Take over what the operator that runs has counted, and say so; or say that counters start with this process."""
     told = counters(settings)
-    if isinstance(told, Silence):
+    if isinstance(told, NoResponse):
         return f"counters start with this process, because no operator told its own ({told.why})"
     url, counted = told
     count_on(controller, counted)
@@ -63,7 +63,7 @@ def count_on_from_operator(controller: Controller, settings: Settings) -> str:
 
 
 def _plan(options: argparse.Namespace, settings: Settings) -> int:
-    plan, _ = look(settings)
+    plan, _ = observe(settings)
     shown = {"text": render.plan_text, "json": render.plan_json, "markdown": render.plan_markdown}
     out(shown[options.output](plan))
     if any(refusal.guard != "health" for refusal in plan.refusals):
@@ -80,8 +80,8 @@ def detailed(plan: Plan) -> Exit:
 
 
 def _status(options: argparse.Namespace, settings: Settings) -> int:
-    plan, survey = look(settings)
+    plan, survey = observe(settings)
     show_status(
-        options.output, Outcome(CycleResult.IN_SYNC if plan.in_sync else CycleResult.PROGRESSING, "", plan, survey)
+        options.output, CycleOutcome(CycleResult.IN_SYNC if plan.in_sync else CycleResult.PROGRESSING, "", plan, survey)
     )
     return Exit.OK

@@ -15,15 +15,15 @@ from openfactory_common.errors import GuardRefusal, KsqlError, KsqlInUse, Platfo
 from openfactory_common.settings_types import without_user
 from openfactory_common.signals import SIGNALS
 from openfactory_common.text import printable
-from reconciler.app import build_platform, build_world
+from reconciler.app import build_dependencies, build_platform
 from reconciler.cli.output import adopt_option, command, complain, out, telling
 from reconciler.cli.pause import who
-from reconciler.control.controller import World
+from reconciler.control.controller import Dependencies
 from reconciler.control.converge import Exit
-from reconciler.control.fence import fenced
+from reconciler.control.fence import guard_by_lease
 from reconciler.control.teardown import claimed, prove, remove_records, teardown
 from reconciler.domain.actions import DropStream, RemoveRegistry, Result, WriteResult
-from reconciler.leadership.elector import Leadership, own_name
+from reconciler.leadership.elector import Elector, own_name
 from reconciler.leadership.lease import BEATS, Candidate
 from reconciler.leadership.pause import Pause, beginning, ended, latest, put
 from reconciler.metrics import Metrics
@@ -49,12 +49,12 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
     if not options.yes and sys.stdin.isatty() and not _confirmed(settings):
         return Exit.OK
     metrics = Metrics(CollectorRegistry())
-    leadership = Leadership(
+    leadership = Elector(
         build_platform(settings, metrics),
-        Candidate(own_name(), settings.lease_seconds, insists=True),
+        Candidate(own_name(), settings.lease_seconds, preempts=True),
         heeds_pause=False,
     )
-    world = fenced(build_world(settings, metrics), leadership.writing)
+    world = guard_by_lease(build_dependencies(settings, metrics), leadership.writing)
     refused = _refusal(world, options)
     if refused is not None:
         return refused
@@ -125,7 +125,7 @@ class _Run:
         results: of what was removed so far.
     """
 
-    def __init__(self, world: World, leadership: Leadership, before: Pause | None, records: Records) -> None:
+    def __init__(self, world: Dependencies, leadership: Elector, before: Pause | None, records: Records) -> None:
         """Nothing is held yet; ``records`` is a connection that nothing else uses, for a process that has to end."""
         self.results: list[Result] = []
         self.world = world
@@ -176,7 +176,7 @@ class _Run:
         return pause.until
 
 
-def _refusal(world: World, options: argparse.Namespace) -> Exit | None:
+def _refusal(world: Dependencies, options: argparse.Namespace) -> Exit | None:
     """Say why nothing may be removed, and return how that ends; None where it may."""
     try:
         claimed(world, options.adopt, keep_streams=options.keep_streams)
@@ -203,7 +203,7 @@ def _longer(before: Pause | None) -> Pause:
     return max(pause, before, key=lambda one: one.until or now)
 
 
-def _leads(leadership: Leadership, settings: Settings) -> bool:
+def _leads(leadership: Elector, settings: Settings) -> bool:
     """Wait for the lease."""
     deadline = time.monotonic() + settings.lease_seconds + _PATIENCE
     while not leadership.leads and time.monotonic() < deadline:

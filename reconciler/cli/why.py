@@ -16,14 +16,14 @@ from pydantic import ValidationError
 
 from openfactory_common.errors import ConfigurationError
 from openfactory_common.text import printable_json
-from reconciler.app import build_world
-from reconciler.cli.operator import Silence, ask
+from reconciler.app import build_dependencies
+from reconciler.cli.operator import NoResponse, ask
 from reconciler.cli.output import command, complain, out
 from reconciler.control.controller import Controller
 from reconciler.control.converge import Exit
-from reconciler.control.readonly import Withheld
+from reconciler.control.readonly import DryRunLog
 from reconciler.metrics import Metrics
-from reconciler.report.why import Known, WhyDocument, known_groups, similar, why, why_text
+from reconciler.report.why import WhyContext, WhyDocument, known_groups, similar, why, why_text
 from reconciler.settings import Settings
 
 #: Groups that are named where nothing is like the one that was asked for.
@@ -82,7 +82,7 @@ def _why(options: argparse.Namespace, settings: Settings) -> int:
 def _answer(group: str, settings: Settings) -> WhyDocument:
     """Ask the operator that runs; where none of this owner has an answer, look here and say why."""
     said = ask(settings, f"/groups/{quote(group, safe='', errors='surrogatepass')}")
-    if isinstance(said, Silence):
+    if isinstance(said, NoResponse):
         return _looked(group, settings, said.why)
     if "close" in said.document:
         raise _Unknown(said.document["close"], said.document.get("known", ()))
@@ -96,11 +96,11 @@ def _answer(group: str, settings: Settings) -> WhyDocument:
 def _looked(group: str, settings: Settings, because: str) -> WhyDocument:
     """Look and plan here, with nothing that could write."""
     metrics = Metrics(CollectorRegistry())
-    controller = Controller(build_world(settings, metrics, Withheld()), metrics, looks_once=True)
-    survey, verdict = controller.look()
+    controller = Controller(build_dependencies(settings, metrics, DryRunLog()), metrics, looks_once=True)
+    survey, verdict = controller.observe()
     plan = controller.plan(survey, verdict)
     pause = controller.pause
-    known = Known(
+    known = WhyContext(
         settings=settings,
         survey=survey,
         plan=plan,

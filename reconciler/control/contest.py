@@ -32,7 +32,7 @@ HOLD = 300.0
 
 
 @dataclass(frozen=True)
-class Written:
+class WriteHistory:
     """What was written to an object, and when (monotonic seconds), within `WINDOW`."""
 
     desired: object
@@ -40,7 +40,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Held:
+class Suspended:
     """Until when (monotonic seconds) this desired state is not written again, and why."""
 
     desired: object
@@ -52,8 +52,8 @@ class Held:
 class Contest:
     """What was written lately, and which objects are contested, by the action's key."""
 
-    written: Mapping[str, Written] = field(default_factory=dict)
-    held: Mapping[str, Held] = field(default_factory=dict)
+    written: Mapping[str, WriteHistory] = field(default_factory=dict)
+    held: Mapping[str, Suspended] = field(default_factory=dict)
 
     def wrote(self, action: Action, now: float, wall: datetime) -> Contest:
         """Count a write that succeeded.
@@ -78,8 +78,8 @@ class Contest:
                 f"{'removed' if action.effect is Effect.REMOVE else 'written'} {len(times)} times within "
                 f"{WINDOW / 60:.0f} minutes, not again before {until:%H:%M:%S} UTC: end the other writer"
             )
-            held[key] = Held(desired, now + HOLD, text)
-        return Contest({**recent, key: Written(desired, times[-TIMES - 1 :])}, held)
+            held[key] = Suspended(desired, now + HOLD, text)
+        return Contest({**recent, key: WriteHistory(desired, times[-TIMES - 1 :])}, held)
 
     def waits(self, action: Action, now: float) -> bool:
         """Whether ``action`` must not be done yet; one for another desired state is not held."""

@@ -22,15 +22,15 @@ from openfactory_common.ksqldb.wire import stored
 from openfactory_common.registry import revision_of
 from reconciler.control.backoff import Backoff
 from reconciler.control.contest import Contest
-from reconciler.control.deadline import Standing, with_deadline
+from reconciler.control.deadline import StalledObject, with_deadline
 from reconciler.control.executor import Executor
 from reconciler.control.flow import FlowWatch
 from reconciler.control.latest import Latest
-from reconciler.control.observe import MapScan, look_at_source
-from reconciler.control.orphans import Strays
-from reconciler.control.outcome import Outcome, explained, outcome_of, sentence_of
+from reconciler.control.observe import MapScan, observe_source
+from reconciler.control.orphans import OrphanStreams
+from reconciler.control.outcome import CycleOutcome, explained, outcome_of, sentence_of
 from reconciler.control.schedule import Timers, next_due
-from reconciler.control.transitions import Changes
+from reconciler.control.transitions import TransitionLog
 from reconciler.domain.actions import (
     Action,
     CreateSharedStream,
@@ -50,15 +50,15 @@ from reconciler.ksqldb.api import Ksqldb
 from reconciler.ksqldb.entities import QueryInfo
 from reconciler.ksqldb.ownership import Whose
 from reconciler.ksqldb.statements import Topology
-from reconciler.leadership.elector import Authority, Hold, Unopposed
+from reconciler.leadership.elector import AlwaysLeader, WriteBlock, WriteGate
 from reconciler.leadership.pause import Pause, latest
 from reconciler.metrics import Metrics
 from reconciler.planning import guards
-from reconciler.planning.guards import Memory, Overrides, Verdict
-from reconciler.planning.inputs import Facts
+from reconciler.planning.guards import GuardMemory, Overrides, Verdict
+from reconciler.planning.inputs import PlanInputs
 from reconciler.planning.plan import make_plan
 from reconciler.planning.streams import offset_note
-from reconciler.planning.survey import Survey, current_registry, survey
+from reconciler.planning.survey import Survey, current_registry, make_survey
 from reconciler.platforms.protocol import Platform
 from reconciler.settings import Settings
 
@@ -67,7 +67,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class World:
+class Dependencies:
     """What the operator works with: the two sides, how assets are grouped, and what streams should be."""
 
     settings: Settings
@@ -100,32 +100,32 @@ class Controller:
         memory: counters of the guards.
         backoff: objects that wait after a failed write.
         contest: objects that another writer keeps changing.
-        authority: asked before each write whether this operator may write now.
+        write_gate: asked before each write whether this operator may write now.
         pause: the pause that was seen last.
-        pretends: writes reach nobody (a dry run), so nothing may be said to have been done.
+        dry_run: writes reach nobody (a dry run), so nothing may be said to have been done.
         looks_once: there will be no other look, so nothing is left for it.
         flow: watches whether events come through; None where it is not asked.
         told_silent: why streams are silent, of the operator that runs, in a process that does not watch them itself.
         standing: what has been on its way with the same words, and since when.
     """
 
-    world: World
+    world: Dependencies
     metrics: Metrics
     overrides: Overrides = field(default_factory=Overrides)
     clocks: Clocks = field(default_factory=Clocks)
     on_registry: Callable[[bytes, str], None] = lambda _data, _revision: None
     on_step: Callable[[], None] = lambda: None
     stopping: Callable[[], bool] = lambda: False
-    memory: Memory = field(default_factory=Memory)
+    memory: GuardMemory = field(default_factory=GuardMemory)
     backoff: Backoff = field(default_factory=Backoff)
     contest: Contest = field(default_factory=Contest)
-    authority: Authority = field(default_factory=Unopposed)
+    write_gate: WriteGate = field(default_factory=AlwaysLeader)
     pause: Pause | None = None
-    pretends: bool = False
+    dry_run: bool = False
     looks_once: bool = False
     flow: FlowWatch | None = None
     told_silent: Mapping[str, str] = field(default_factory=dict)
-    standing: Mapping[str, Standing] = field(default_factory=dict)
+    standing: Mapping[str, StalledObject] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Prepare the reader of groups."""
@@ -134,15 +134,15 @@ class Controller:
         self._claim = Claim(world.topology.installation)
         self._recorded: Installation | None = None
         self._resynced = self.clocks.monotonic()
-        self._survey, self._make_plan = Latest(survey), Latest(make_plan)
-        self._changes = Changes()
+        self._survey, self._make_plan = Latest(make_survey), Latest(make_plan)
+        self._changes = TransitionLog()
         self._collapsed = False
         self._partitions: Mapping[str, int] = {}
-        self._strays = Strays(world.ksqldb, world.topology, self._unanswered, None if self.looks_once else 1)
+        self._strays = OrphanStreams(world.ksqldb, world.topology, self._unanswered, None if self.looks_once else 1)
         self._map = MapScan(world.strategy.read, self.clocks.monotonic)
         self._bugs: list[str] = []
 
-    def cycle(self) -> Outcome:
+    def cycle(self) -> CycleOutcome:
         """Look at everything, decide, act (unless paused, or another operator does), and say so in one sentence."""
         self._bugs.clear()
         started = time.perf_counter()
@@ -154,11 +154,11 @@ class Controller:
                 with self._isolated(Part.REPORT):
                     self.metrics.read_failed(error)
                 said = explained(error, self.world.settings)
-                outcome = Outcome(CycleResult.READ_ERROR, f"nothing changed, a read failed: {said}", error=error)
+                outcome = CycleOutcome(CycleResult.READ_ERROR, f"nothing changed, a read failed: {said}", error=error)
             except Exception as error:  # noqa: BLE001 - the next cycle starts from full reads again
                 self.memory = self.memory.distrust()
                 self.bug(Part.CYCLE, error)
-                outcome = Outcome(CycleResult.BUG, f"cycle ended by a bug: {type(error).__name__}: {error}")
+                outcome = CycleOutcome(CycleResult.BUG, f"cycle ended by a bug: {type(error).__name__}: {error}")
             outcome = outcome.with_bugs(self._bugs)
             with self._isolated(Part.REPORT):
                 self._record(outcome)
@@ -190,9 +190,9 @@ class Controller:
         with self._isolated(Part.REPORT):
             log.warning("ownership of a stream is unknown, deletions are suspended", stream=name, error=describe(error))
 
-    def _cycle(self) -> Outcome:
-        self.authority.begin()
-        seen, verdict = self.look()
+    def _cycle(self) -> CycleOutcome:
+        self.write_gate.begin()
+        seen, verdict = self.observe()
         plan = self.plan(seen, verdict)
         for bug in plan.bugs:
             self.bug(Part.PLAN, bug.error, bug.key)
@@ -203,15 +203,15 @@ class Controller:
         if self.flow is not None:
             with self._isolated(Part.REPORT):
                 self.flow.tick(seen, self.world.topology, self.clocks.monotonic())
-        held = self.hold()
+        held = self.write_block()
         if held is not None:
             waiting = f"{len(plan.actions)} {'write waits' if len(plan.actions) == 1 else 'writes wait'}"
             sentence = f"{held.text}, {waiting}; {sentence_of(plan, seen, ())}"
-            return Outcome(held.result, sentence, plan, seen)
-        outcome = outcome_of(plan, seen, tuple(self._apply(plan)), "withheld" if self.pretends else "done")
-        return outcome.cut_short(self.hold())
+            return CycleOutcome(held.result, sentence, plan, seen)
+        outcome = outcome_of(plan, seen, tuple(self._apply(plan)), "withheld" if self.dry_run else "done")
+        return outcome.cut_short(self.write_block())
 
-    def due(self, outcome: Outcome) -> float:
+    def due(self, outcome: CycleOutcome) -> float:
         """Return in how many seconds time alone can change what a cycle does; infinity where it cannot."""
         if outcome.plan is None:
             return math.inf
@@ -222,13 +222,13 @@ class Controller:
         """Let the next cycle scan the UNS map however long the last scan took."""
         self._map.nudge()
 
-    def hold(self) -> Hold | None:
+    def write_block(self) -> WriteBlock | None:
         """Why nothing may be written now, None if it may: a pause, or another operator that holds the lease."""
         if self.pause is not None and self.pause.active(self.clocks.wall()):
-            return Hold(CycleResult.PAUSED, self.pause.text)
-        return self.authority.hold()
+            return WriteBlock(CycleResult.PAUSED, self.pause.text)
+        return self.write_gate.write_block()
 
-    def look(self) -> tuple[Survey, Verdict]:
+    def observe(self) -> tuple[Survey, Verdict]:
         """Read everything, count what is missing, and let the guards decide.
 
         Raises:
@@ -242,12 +242,12 @@ class Controller:
             self.metrics.paused.set(self.pause is not None and self.pause.active(self.clocks.wall()))
         failures = self.world.ksqldb.failures
         resync = self._resync_is_due()
-        source, membership = look_at_source(
+        source, membership = observe_source(
             self.world.ksqldb, self._map.read, topics=resync, degraded=self._not_running
         )
         platform = self._bind(platform, source)
         self._strays.topology = self.world.topology
-        source = self._strays.look(source, membership)
+        source = self._strays.observe(source, membership)
         if resync:
             self._resynced = self.clocks.monotonic()
         self._partitions = source.topics or self._partitions
@@ -263,7 +263,7 @@ class Controller:
         self.memory = guards.approve(self.memory, seen, self.overrides)
         verdict = guards.judge(self.memory, seen, settings, self.overrides, now)
         due = guards.due(seen, verdict)
-        if due and not self.stopping() and self.hold() is None:
+        if due and not self.stopping() and self.write_block() is None:
             self._ask_directly(seen, due)
         return seen, guards.judge(self.memory, seen, settings, self.overrides, now)
 
@@ -338,10 +338,10 @@ class Controller:
             # A group's stream names its offset: the server's own concerns the shared stream alone.
             begins = any(isinstance(action, CreateSharedStream) for action in plan.actions)
             offset = self._asked(self.world.ksqldb.offset_reset) if begins else None
-            facts = self._facts(seen, most, offset or "")
-            plan = self._make_plan(seen, verdict, facts)
+            inputs = self._facts(seen, most, offset or "")
+            plan = self._make_plan(seen, verdict, inputs)
             with self._isolated(Part.REPORT):
-                for note in offset_note(plan.actions, facts):
+                for note in offset_note(plan.actions, inputs):
                     log.warning(note)
         if self.pause is not None and self.pause.active(self.clocks.wall()):
             self.standing = {}  # what may not be written cannot get on
@@ -360,8 +360,8 @@ class Controller:
             self.bug(Part.PLAN, error)
             return None
 
-    def _facts(self, seen: Survey, query_limit: int | None = None, offset_reset: str = "") -> Facts:
-        return Facts(
+    def _facts(self, seen: Survey, query_limit: int | None = None, offset_reset: str = "") -> PlanInputs:
+        return PlanInputs(
             settings=self.world.settings,
             topology=self.world.topology,
             lookup=self.world.strategy.lookup(),
@@ -398,7 +398,7 @@ class Controller:
             yield result
 
     def _waits(self, action: Action, now: float) -> bool:
-        if self.stopping() or self.hold() is not None:
+        if self.stopping() or self.write_block() is not None:
             return True
         return self.backoff.waits(action.key, now) or self.contest.waits(action, now)
 
@@ -421,7 +421,7 @@ class Controller:
         if contested is not None and action.key not in before:
             log.warning("contested", object=action.key, group=action.group, reason=contested)
         log.info(
-            "write withheld" if self.pretends else "write done",
+            "write withheld" if self.dry_run else "write done",
             action=action.verb,
             object=action.key,
             group=action.group,
@@ -441,7 +441,7 @@ class Controller:
         self.metrics.registry(revision, len(data))
         self.on_registry(data, revision)
 
-    def _record(self, outcome: Outcome) -> None:
+    def _record(self, outcome: CycleOutcome) -> None:
         self.metrics.reconciles.labels(outcome.result).inc()
         self.metrics.contested.set(len(self.contest.texts(self.clocks.monotonic())))
         if outcome.result is CycleResult.PAUSED or not (outcome.result in _NO_SUCCESS or self._fails(outcome)):
@@ -449,7 +449,7 @@ class Controller:
         level = "warning" if outcome.result in _WARNINGS else "info"
         getattr(log, level)(outcome.sentence, result=outcome.result.value)
 
-    def _fails(self, outcome: Outcome) -> bool:
+    def _fails(self, outcome: CycleOutcome) -> bool:
         """Whether a write that is wanted has failed and was not tried again in this cycle."""
         wanted = {action.key for action in outcome.plan.actions} | outcome.plan.left_out if outcome.plan else set()
         return not self.backoff.failures.keys().isdisjoint(wanted)

@@ -8,7 +8,7 @@ from enum import IntEnum
 from openfactory_common.errors import Retry
 from openfactory_common.signals import SIGNALS
 from reconciler.control.controller import Controller
-from reconciler.control.outcome import Outcome
+from reconciler.control.outcome import CycleOutcome
 from reconciler.domain.status import Condition
 
 
@@ -32,9 +32,9 @@ def converge(
     timeout: float,
     *,
     prune: bool = True,
-    show: Callable[[Outcome], None] = lambda _outcome: None,
+    show: Callable[[CycleOutcome], None] = lambda _outcome: None,
     sleep: Callable[[float], None] = SIGNALS.sleep,
-) -> tuple[Exit, Outcome]:
+) -> tuple[Exit, CycleOutcome]:
     """Run cycles until the end is known, for at most ``timeout`` seconds.
 
     Args:
@@ -61,7 +61,7 @@ def converge(
         sleep(PAUSE)
 
 
-def _end(outcome: Outcome, *, prune: bool) -> Exit | None:
+def _end(outcome: CycleOutcome, *, prune: bool) -> Exit | None:
     """Return the exit code if waiting cannot change it, None while it can."""
     if outcome.result == "paused":
         return Exit.REFUSED
@@ -93,7 +93,7 @@ def _end(outcome: Outcome, *, prune: bool) -> Exit | None:
     return Exit.NOT_CONVERGED if Condition.CONFLICT in conditions else Exit.OK
 
 
-def _late(outcome: Outcome) -> Exit:
+def _late(outcome: CycleOutcome) -> Exit:
     if outcome.plan is None:
         return Exit.ERROR
     if outcome.result == "standby":  # nothing was done, and the sentence names who holds the lease

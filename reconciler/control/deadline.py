@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from reconciler.domain.status import Condition, Item, Plan
+from reconciler.domain.status import Condition, ObjectStatus, Plan
 
 
 @dataclass(frozen=True)
-class Standing:
+class StalledObject:
     """What is said of an object that is on its way, and since when: monotonic seconds, and the time of day."""
 
     detail: str
@@ -23,8 +23,8 @@ class Standing:
 
 
 def with_deadline(
-    plan: Plan, before: Mapping[str, Standing], now: float, at: datetime, deadline: float
-) -> tuple[Plan, Mapping[str, Standing]]:
+    plan: Plan, before: Mapping[str, StalledObject], now: float, at: datetime, deadline: float
+) -> tuple[Plan, Mapping[str, StalledObject]]:
     """Degrade what has been on its way with the same words for longer than ``deadline`` seconds.
 
     Args:
@@ -37,12 +37,12 @@ def with_deadline(
     Returns:
         The plan, and what to remember: the objects that are on their way, by title.
     """
-    standing: dict[str, Standing] = {}
+    standing: dict[str, StalledObject] = {}
     for item in plan.items:
         if item.condition is Condition.PROGRESSING:
             known = before.get(item.title)
             same = known is not None and known.detail == item.detail
-            standing[item.title] = known if known is not None and same else Standing(item.detail, now, at)
+            standing[item.title] = known if known is not None and same else StalledObject(item.detail, now, at)
     late = {title for title, one in standing.items() if deadline and now - one.since >= deadline}
     if not late:
         return plan, standing
@@ -50,6 +50,6 @@ def with_deadline(
     return replace(plan, items=items), standing
 
 
-def _late(item: Item, standing: Standing) -> Item:
+def _late(item: ObjectStatus, standing: StalledObject) -> ObjectStatus:
     detail = f"no progress since {standing.at:%Y-%m-%d %H:%M:%S} UTC: {item.detail}"
-    return replace(item, condition=Condition.DEGRADED, mark="!", detail=detail)
+    return replace(item, condition=Condition.DEGRADED, change="!", detail=detail)

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from reconciler.control.controller import World
+from reconciler.control.controller import Dependencies
 from reconciler.domain.installation import NAME as INSTALLATION
 from reconciler.domain.services import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
 from reconciler.ksqldb.api import Ksqldb
@@ -22,12 +22,14 @@ from reconciler.platforms.protocol import Platform
 Writing = Callable[[], AbstractContextManager[None]]
 
 
-def fenced(world: World, writing: Writing) -> World:
+def guard_by_lease(world: Dependencies, writing: Writing) -> Dependencies:
     """Return the same world behind the fence."""
-    return replace(world, ksqldb=FencedKsqldb(world.ksqldb, writing), platform=FencedPlatform(world.platform, writing))
+    return replace(
+        world, ksqldb=LeaseGuardedKsqldb(world.ksqldb, writing), platform=LeaseGuardedPlatform(world.platform, writing)
+    )
 
 
-class FencedKsqldb:
+class LeaseGuardedKsqldb:
     """A ksqlDB that gets statements only while the lease is held; reads pass through."""
 
     def __init__(self, inner: Ksqldb, writing: Writing) -> None:
@@ -45,7 +47,7 @@ class FencedKsqldb:
             return self._inner.execute(statement)
 
 
-class FencedPlatform:
+class LeaseGuardedPlatform:
     """A platform that is written to only while the lease is held; records are what the lease itself is made of."""
 
     def __init__(self, inner: Platform, writing: Writing) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from reconciler.control.outcome import Outcome
+from reconciler.control.outcome import CycleOutcome
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class History:
         written_at: when a cycle last wrote something.
     """
 
-    last: Outcome | None = None
+    last: CycleOutcome | None = None
     ended: datetime | None = None
-    read: Outcome | None = None
+    read: CycleOutcome | None = None
     read_at: datetime | None = None
     written_at: datetime | None = None
 
-    def after(self, outcome: Outcome, now: datetime) -> History:
+    def after(self, outcome: CycleOutcome, now: datetime) -> History:
         """Add a cycle that has just ended; one that failed to read keeps the last that did."""
         read = outcome.survey is not None and outcome.plan is not None
         wrote = any(result.outcome == "ok" for result in outcome.results)

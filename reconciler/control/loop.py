@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from reconciler.control.controller import Controller
 from reconciler.control.history import History
-from reconciler.control.outcome import Outcome
+from reconciler.control.outcome import CycleOutcome
 from reconciler.control.schedule import Pace, Polling, under_way
 from reconciler.domain.actions import WriteResult
 from reconciler.domain.status import CycleResult, Part
@@ -33,7 +33,7 @@ class Loop:
         self.pace = pace or Pace()
         self._polling = Polling()
         self.ticked = monotonic()
-        self.outcome: Outcome | None = None
+        self.outcome: CycleOutcome | None = None
         self.history = History()
         self._monotonic = monotonic
         self._wake = threading.Event()
@@ -99,12 +99,12 @@ class Loop:
     def _tick(self) -> None:
         self.ticked = self._monotonic()
 
-    def _delay(self, outcome: Outcome) -> float:
+    def _delay(self, outcome: CycleOutcome) -> float:
         """Return how many seconds after its start a cycle is followed by the next one."""
         before, self._polling = self._polling, Polling()
         plan, held = outcome.plan, outcome.result in (CycleResult.PAUSED, CycleResult.STANDBY)
         delay = self.interval
-        if outcome.result is CycleResult.STANDBY and self.controller.authority.role == "leader":
+        if outcome.result is CycleResult.STANDBY and self.controller.write_gate.role == "leader":
             delay = self.pace.gap  # held, and held again: everything must be read once more
         elif not held and any(result.outcome is WriteResult.OK for result in outcome.results):
             delay = self.pace.gap

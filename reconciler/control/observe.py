@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from openfactory_common.registry import Identity
-from reconciler.domain.observed import Membership, Query, SourceState, Stream
+from reconciler.domain.observed import LiveQuery, LiveStream, MapSnapshot, SourceState
 from reconciler.ksqldb.api import Ksqldb
 from reconciler.ksqldb.entities import ERROR, Health, QueryInfo, ServerInfo
 from reconciler.ksqldb.servers import servers
@@ -20,14 +20,14 @@ SCAN_SHARE = 20
 class MapScan:
     """Reads the UNS map in full, as often as its size allows."""
 
-    def __init__(self, scan: Callable[[], Membership], monotonic: Callable[[], float]) -> None:
+    def __init__(self, scan: Callable[[], MapSnapshot], monotonic: Callable[[], float]) -> None:
         """Read with ``scan``; nothing is known before the first."""
         self._scan = scan
         self._monotonic = monotonic
-        self._last = Membership(0, {})
+        self._last = MapSnapshot(0, {})
         self._due: float | None = None
 
-    def read(self) -> Membership:
+    def read(self) -> MapSnapshot:
         """Return a full scan, or the last one again (not ``fresh``) while the next is not due.
 
         Raises:
@@ -47,13 +47,13 @@ class MapScan:
         self._due = None
 
 
-def look_at_source(
+def observe_source(
     ksqldb: Ksqldb,
-    read: Callable[[], Membership],
+    read: Callable[[], MapSnapshot],
     *,
     topics: bool = False,
     degraded: Callable[[tuple[QueryInfo, ...]], str] = lambda _queries: "",
-) -> tuple[SourceState, Membership]:
+) -> tuple[SourceState, MapSnapshot]:
     """Read identity, health, streams, queries and the UNS map.
 
     The map is read before the streams: an asset that is mapped in between is found at the next look, while a stream
@@ -71,12 +71,12 @@ def look_at_source(
     info = ksqldb.info()
     health = ksqldb.health()
     membership = read()
-    streams = {stream.name: Stream(stream.name, stream.topic) for stream in ksqldb.streams()}
+    streams = {stream.name: LiveStream(stream.name, stream.topic) for stream in ksqldb.streams()}
     listed = ksqldb.queries()
     state = SourceState(
         identity=Identity(kafka=info.kafka_cluster_id, ksqldb=info.ksql_service_id),
         version=info.version,
-        trouble=trouble(info, health),
+        unhealthy_reason=find_unhealthy_reason(info, health),
         streams=streams,
         queries=_writers(listed),
         topics=ksqldb.topics() if topics else None,
@@ -87,7 +87,7 @@ def look_at_source(
     return state, membership
 
 
-def trouble(info: ServerInfo, health: Health) -> str:
+def find_unhealthy_reason(info: ServerInfo, health: Health) -> str:
     """Return why the server must not be trusted with statements or absences now; ``""`` when it is well."""
     if not health.command_runner:
         return "its command runner is dead or blocked; if this lasts, only a restart of the ksqlDB server cures it"
@@ -100,11 +100,11 @@ def trouble(info: ServerInfo, health: Health) -> str:
     return ""
 
 
-def _writers(listed: tuple[QueryInfo, ...]) -> dict[str, Query]:
+def _writers(listed: tuple[QueryInfo, ...]) -> dict[str, LiveQuery]:
     """The query that made each stream or table; another one that writes into it as well (INSERT INTO) is not it."""
     made = [query for query in listed if query.text.lstrip()[:6].upper() == "CREATE"]
     return {sink: _query(query) for query in made for sink in query.sinks}
 
 
-def _query(query: QueryInfo) -> Query:
-    return Query(query.id, query.text, paused=query.paused, failed=query.status_count.get(ERROR, 0) > 0)
+def _query(query: QueryInfo) -> LiveQuery:
+    return LiveQuery(query.id, query.text, paused=query.paused, failed=query.status_count.get(ERROR, 0) > 0)

@@ -13,14 +13,14 @@ from itertools import islice
 from openfactory_common.errors import KsqlError, Retry, describe
 from openfactory_common.registry import Identity
 from reconciler.domain.names import STREAM_PREFIX, names_of
-from reconciler.domain.observed import Membership, SourceState
+from reconciler.domain.observed import MapSnapshot, SourceState
 from reconciler.ksqldb.api import Ksqldb
 from reconciler.ksqldb.ownership import Whose
 from reconciler.ksqldb.statements import Topology
 
 
 @dataclass
-class Strays:
+class OrphanStreams:
     """Asks for the definitions of such streams, one at each look, so that a look costs one more read at most.
 
     One that is ours, or that we may not see, is asked about again in its turn, for somebody may have made another of
@@ -46,7 +46,7 @@ class Strays:
         self._known: Mapping[str, str] = {}
         self._errors: dict[str, str] = {}
 
-    def look(self, source: SourceState, membership: Membership) -> SourceState:
+    def observe(self, source: SourceState, membership: MapSnapshot) -> SourceState:
         """Add to what was read the statements that made such streams, and the names of those that are still to ask.
 
         A question that fails is put again after the others, at another look: it holds removals up and nothing else.
@@ -69,7 +69,7 @@ class Strays:
                 known[name] = statement
         self._known, self._cluster = known, source.identity
         return replace(
-            source, strays=known, unasked={name: self._errors.get(name, "") for name in there - known.keys()}
+            source, orphans=known, unknown_owners={name: self._errors.get(name, "") for name in there - known.keys()}
         )
 
     def _failed(self, name: str, error: Exception) -> None:
@@ -82,7 +82,7 @@ class Strays:
     def _is_ours(self, name: str, text: str) -> bool:
         return self.topology.ownership(name, text).whose in (Whose.SHARED, Whose.GROUP)
 
-    def _without_a_query(self, source: SourceState, membership: Membership) -> frozenset[str]:
+    def _without_a_query(self, source: SourceState, membership: MapSnapshot) -> frozenset[str]:
         silent = [name for name in source.streams if name not in source.queries and self._could_be_ours(name)]
         if not silent:
             return frozenset()

@@ -9,7 +9,7 @@ from openfactory_common.errors import KsqlError, KsqlUnreachable, KsqlWrongShape
 from openfactory_common.settings_types import without_user
 from reconciler.domain.actions import Result, WriteResult
 from reconciler.domain.status import Condition, CycleResult, Plan, Refusal
-from reconciler.leadership.elector import Hold
+from reconciler.leadership.elector import WriteBlock
 from reconciler.planning.survey import Survey
 from reconciler.settings import Settings
 
@@ -18,7 +18,7 @@ _NOT_KSQLDB = (300, 301, 302, 303, 307, 308, 400, 404, 405, 406, 410, 415, 421, 
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CycleOutcome:
     """What one cycle saw and did.
 
     Attributes:
@@ -37,7 +37,7 @@ class Outcome:
     results: tuple[Result, ...] = ()
     error: ReconcilerError | None = None
 
-    def with_bugs(self, bugs: Sequence[str]) -> Outcome:
+    def with_bugs(self, bugs: Sequence[str]) -> CycleOutcome:
         """Name the unexpected exceptions that did not end the cycle."""
         if self.plan is None or not bugs:
             return self
@@ -46,7 +46,7 @@ class Outcome:
         result = self.result if held else CycleResult.BUG
         return replace(self, result=result, sentence=f"{self.sentence}; {count} (first: {bugs[0]})")
 
-    def cut_short(self, held: Hold | None) -> Outcome:
+    def cut_short(self, held: WriteBlock | None) -> CycleOutcome:
         """Say that writes were skipped because they may not be done any more."""
         if held is None or not any(result.outcome is not WriteResult.OK for result in self.results):
             return self
@@ -65,20 +65,20 @@ def explained(error: ReconcilerError, settings: Settings) -> str:
     return str(error)
 
 
-def outcome_of(plan: Plan, seen: Survey, results: tuple[Result, ...], done: str) -> Outcome:
+def outcome_of(plan: Plan, seen: Survey, results: tuple[Result, ...], done: str) -> CycleOutcome:
     """Judge a cycle by its plan and what became of its writes; ``done`` is the word for a write that succeeded."""
     failed = [result for result in results if result.error is not None]
     stops = [refusal for refusal in plan.refusals if refusal.stops]
     if stops:
-        return Outcome(CycleResult.REFUSED, f"nothing changed, refused: {_texts(stops)}", plan, seen, results)
+        return CycleOutcome(CycleResult.REFUSED, f"nothing changed, refused: {_texts(stops)}", plan, seen, results)
     sentence = sentence_of(plan, seen, results, done)
     if failed:
-        return Outcome(CycleResult.WRITE_ERROR, sentence, plan, seen, results)
+        return CycleOutcome(CycleResult.WRITE_ERROR, sentence, plan, seen, results)
     if plan.refusals:
-        return Outcome(CycleResult.REFUSED, f"{sentence}; refused: {_texts(plan.refusals)}", plan, seen, results)
+        return CycleOutcome(CycleResult.REFUSED, f"{sentence}; refused: {_texts(plan.refusals)}", plan, seen, results)
     if any(result.outcome is WriteResult.OK for result in results):
-        return Outcome(CycleResult.CHANGED, sentence, plan, seen, results)
-    return Outcome(CycleResult.IN_SYNC if plan.in_sync else CycleResult.PROGRESSING, sentence, plan, seen, results)
+        return CycleOutcome(CycleResult.CHANGED, sentence, plan, seen, results)
+    return CycleOutcome(CycleResult.IN_SYNC if plan.in_sync else CycleResult.PROGRESSING, sentence, plan, seen, results)
 
 
 def _texts(refusals: Iterable[Refusal]) -> str:

@@ -52,7 +52,7 @@ def _on_platform(platform: Platform, settings: Settings) -> Iterator[str]:
         return
     for kind, variables in _referred(settings).items():
         try:
-            lacking = platform.lacks(kind, tuple(variables))
+            lacking = platform.missing_references(kind, tuple(variables))
         except PlatformError as error:
             names = ", ".join(f"{name} ({variable})" for name, variable in variables.items())
             yield f"not checked: the {kind} {names}: {error}"

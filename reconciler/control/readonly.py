@@ -16,16 +16,16 @@ from reconciler.platforms.protocol import Checkable, Platform, Reference
 
 
 @dataclass
-class Withheld:
+class DryRunLog:
     """The writes that would have been done, in order."""
 
     writes: list[str] = field(default_factory=list)
 
 
-class ReadOnlyKsqldb:
+class DryRunKsqldb:
     """A ksqlDB whose statements are withheld; everything else passes through."""
 
-    def __init__(self, inner: Ksqldb, withheld: Withheld) -> None:
+    def __init__(self, inner: Ksqldb, withheld: DryRunLog) -> None:
         """Read from ``inner``; record statements in ``withheld``."""
         self._inner = inner
         self._withheld = withheld
@@ -40,10 +40,10 @@ class ReadOnlyKsqldb:
         return None
 
 
-class ReadOnlyPlatform:
+class DryRunPlatform:
     """A platform whose writes are withheld."""
 
-    def __init__(self, inner: Platform, withheld: Withheld) -> None:
+    def __init__(self, inner: Platform, withheld: DryRunLog) -> None:
         """Read from ``inner``; record writes in ``withheld``."""
         self._inner = inner
         self._writes = withheld.writes
@@ -84,9 +84,9 @@ class ReadOnlyPlatform:
         """Record it."""
         self._writes.append(f"remove record {record.name}")
 
-    def lacks(self, kind: Reference, names: Collection[str]) -> Mapping[str, str]:
+    def missing_references(self, kind: Reference, names: Collection[str]) -> Mapping[str, str]:
         """Ask, where the platform can tell."""
-        return self._inner.lacks(kind, names) if isinstance(self._inner, Checkable) else {}
+        return self._inner.missing_references(kind, names) if isinstance(self._inner, Checkable) else {}
 
     def close(self) -> None:
         """Release connections."""

@@ -17,7 +17,7 @@ from reconciler.control.contest import Contest
 from reconciler.domain.actions import Result
 from reconciler.domain.status import Condition, Plan
 from reconciler.leadership.pause import Pause
-from reconciler.planning.guards import Memory
+from reconciler.planning.guards import GuardMemory
 from reconciler.settings import Settings
 
 _UNDER_WAY = (Condition.PROGRESSING, Condition.LEAVING)
@@ -71,7 +71,7 @@ def under_way(plan: Plan) -> object | None:
 class Timers:
     """Everything that a controller waits for, as it is after a cycle."""
 
-    memory: Memory
+    memory: GuardMemory
     backoff: Backoff
     contest: Contest
     pause: Pause | None

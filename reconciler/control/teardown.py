@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from openfactory_common.errors import GuardRefusal, KsqlError, KsqlNotReady
-from reconciler.control.controller import World
+from reconciler.control.controller import Dependencies
 from reconciler.control.executor import Executor
-from reconciler.control.observe import look_at_source
+from reconciler.control.observe import observe_source
 from reconciler.control.orphans import statement_of
 from reconciler.domain.actions import Action, DropStream, RemoveRegistry, RemoveService, Result
 from reconciler.domain.installation import NAME, claim, new_id, sift
 from reconciler.domain.names import STREAM_PREFIX
-from reconciler.domain.observed import Membership, SourceState
+from reconciler.domain.observed import MapSnapshot, SourceState
 from reconciler.domain.services import Kind, is_named
 from reconciler.ksqldb.ownership import Whose
 from reconciler.planning.guards import another_cluster
@@ -28,7 +28,7 @@ from reconciler.platforms.protocol import Records
 _ORDER = {Kind.ROUTING_LAYER: 0, Kind.STATE_API: 1, Kind.GROUP: 2}
 
 
-def prove(world: World, *, accept_identity: bool = False) -> SourceState:
+def prove(world: Dependencies, *, accept_identity: bool = False) -> SourceState:
     """Look at ksqlDB, and return what is there if it is the one of our registry and can be believed.
 
     Behind a wrong `KSQLDB_URL` there may be streams that look like ours and are another installation's, and a server
@@ -40,17 +40,17 @@ def prove(world: World, *, accept_identity: bool = False) -> SourceState:
         KsqlError: a read failed, or the server is not well.
         PlatformError: the registry cannot be read.
     """
-    source, _ = look_at_source(world.ksqldb, lambda: Membership(0, {}, fresh=False))
+    source, _ = observe_source(world.ksqldb, lambda: MapSnapshot(0, {}, fresh=False))
     published, _ = current_registry(world.platform.observe().registries)
     other = another_cluster(published, source.identity)
     if other and not accept_identity:
         raise GuardRefusal(f"{other}; correct KSQLDB_URL, or if that is meant, give --accept-identity")
-    if source.trouble:
-        raise KsqlNotReady(f"ksqlDB is not well: {source.trouble}")
+    if source.unhealthy_reason:
+        raise KsqlNotReady(f"ksqlDB is not well: {source.unhealthy_reason}")
     return source
 
 
-def claimed(world: World, adopt: str = "", *, keep_streams: bool = False) -> World:
+def claimed(world: Dependencies, adopt: str = "", *, keep_streams: bool = False) -> Dependencies:
     """Return the world with the streams and services of this installation for ours.
 
     Raises:
@@ -66,7 +66,7 @@ def claimed(world: World, adopt: str = "", *, keep_streams: bool = False) -> Wor
 
 
 def teardown(
-    world: World, *, keep_streams: bool = False, accept_identity: bool = False, adopt: str = ""
+    world: Dependencies, *, keep_streams: bool = False, accept_identity: bool = False, adopt: str = ""
 ) -> Iterator[Result]:
     """Remove our services, streams and registry documents; yield what became of each.
 
@@ -108,14 +108,14 @@ def remove_records(records: Records, *, streams_left: bool) -> None:
         records.remove_record(record)
 
 
-def _services(world: World) -> list[RemoveService]:
+def _services(world: Dependencies) -> list[RemoveService]:
     there = sift(world.platform.observe(), world.settings.reconciler_owner, world.topology.installation)
     ours = [live for live in there.services.values() if is_ours(live, world.settings)]
     ours.sort(key=lambda live: (_ORDER[live.spec.kind] if live.spec else len(_ORDER), live.name))
     return [RemoveService(live, live.spec.group if live.spec else None) for live in ours]
 
 
-def _drop_streams(world: World, executor: Executor, *, accept_identity: bool) -> Iterator[Result]:
+def _drop_streams(world: Dependencies, executor: Executor, *, accept_identity: bool) -> Iterator[Result]:
     try:
         source = prove(world, accept_identity=accept_identity)
         drops = _drops(world, source, _made(world, source))
@@ -125,7 +125,7 @@ def _drop_streams(world: World, executor: Executor, *, accept_identity: bool) ->
     yield from executor.apply(drops, lambda _action: False)
 
 
-def _drops(world: World, source: SourceState, made: Mapping[str, str]) -> list[Action]:
+def _drops(world: Dependencies, source: SourceState, made: Mapping[str, str]) -> list[Action]:
     """Group streams go before the shared streams that they read; whose a stream is, only its statement says."""
     topology = world.topology
     groups: list[Action] = []
@@ -139,7 +139,7 @@ def _drops(world: World, source: SourceState, made: Mapping[str, str]) -> list[A
     return [*groups, *shared]
 
 
-def _made(world: World, source: SourceState) -> Mapping[str, str]:
+def _made(world: Dependencies, source: SourceState) -> Mapping[str, str]:
     """Return by what statement each was made: its query's or, where one that may be ours has none, its own."""
     topology, made = world.topology, {name: query.text for name, query in source.queries.items()}
     ours = {name for name in source.streams if name.startswith(STREAM_PREFIX) or topology.is_shared(name)}

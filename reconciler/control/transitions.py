@@ -7,7 +7,7 @@ from collections import Counter
 
 import structlog
 
-from reconciler.domain.status import Condition, Item, Plan
+from reconciler.domain.status import Condition, ObjectStatus, Plan
 
 _WRONG = (Condition.DEGRADED, Condition.CONFLICT)
 #: Looks at which an object has to be well before that is said: one that crashes and starts in turns is not.
@@ -18,7 +18,7 @@ _VARYING = re.compile(r"[0-9a-f]{12,}|\d+")
 log = structlog.get_logger()
 
 
-class Changes:
+class TransitionLog:
     """Remembers what it said, so that a log has a line for every change and none for what stays."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Changes:
             del self._said[gone]
             self._well.pop(gone, None)
 
-    def _not_well(self, item: Item) -> None:
+    def _not_well(self, item: ObjectStatus) -> None:
         news = (item.condition, _VARYING.sub("#", item.detail))
         self._well.pop(item.title, None)
         if self._said.get(item.title) != news:
@@ -50,7 +50,7 @@ class Changes:
             condition = item.condition.value
             log.warning("not well", object=item.title, group=item.group, condition=condition, reason=item.detail)
 
-    def _better(self, item: Item) -> None:
+    def _better(self, item: ObjectStatus) -> None:
         self._well[item.title] += 1
         if self._well[item.title] >= _SURE:
             del self._said[item.title], self._well[item.title]

@@ -10,7 +10,7 @@ from reconciler.domain.services import PlatformState
 
 
 @dataclass(frozen=True)
-class Membership:
+class MapSnapshot:
     """One complete read of the UNS map.
 
     Attributes:
@@ -33,7 +33,7 @@ class Membership:
 
 
 @dataclass(frozen=True)
-class Stream:
+class LiveStream:
     """A ksqlDB stream as LIST STREAMS shows it."""
 
     name: str
@@ -41,7 +41,7 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Query:
+class LiveQuery:
     """The persistent query that writes a stream, as LIST QUERIES shows it."""
 
     id: str
@@ -57,7 +57,7 @@ class SourceState:
     Attributes:
         identity: the Kafka cluster and the ksqlDB service that answered.
         version: of the server.
-        trouble: why the server must not be given DDL now, nor believed about an absence; ``""`` when healthy.
+        unhealthy_reason: why the server must not be given DDL now, nor believed about an absence; ``""`` when healthy.
         degraded: why no absence may be believed now, although statements may be sent: a query of ours or of the UNS
             map does not run on every server; ``""`` where all do.
         servers: on how many ksqlDB servers queries run; 0 where it is not known.
@@ -65,21 +65,21 @@ class SourceState:
         queries: persistent queries by the name of the stream or table they write.
         topics: partitions of all Kafka topics, by name; None where they were not read at this look.
         partitions: the same as of the last look that read them; of an earlier look they prove no absence.
-        strays: the statements that made streams which no query writes and no asset's group has, by the stream's name;
+        orphans: the statements that made streams which no query writes and no asset's group has, by the stream's name;
             ``""`` for one that ksqlDB does not let us see.
-        unasked: such streams whose statement is not known yet, each with the error of the last question; ``""`` for
-            one that has not been asked.
+        unknown_owners: such streams whose statement is not known yet, each with the error of the last question;
+            ``""`` for one that has not been asked.
         inserts: statements of INSERT INTO queries, by the query's id: they read and write what others made.
     """
 
     identity: Identity
     version: str
-    trouble: str
-    streams: Mapping[str, Stream]
-    queries: Mapping[str, Query]
+    unhealthy_reason: str
+    streams: Mapping[str, LiveStream]
+    queries: Mapping[str, LiveQuery]
     topics: Mapping[str, int] | None = None
-    strays: Mapping[str, str] = field(default_factory=dict)
-    unasked: Mapping[str, str] = field(default_factory=dict)
+    orphans: Mapping[str, str] = field(default_factory=dict)
+    unknown_owners: Mapping[str, str] = field(default_factory=dict)
     inserts: Mapping[str, str] = field(default_factory=dict)
     degraded: str = ""
     servers: int = 0
@@ -89,12 +89,12 @@ class SourceState:
     def statements(self) -> Mapping[str, str]:
         """Every statement that is known: by the source that it made, an INSERT INTO by its query's id."""
         made = {name: query.text for name, query in self.queries.items()}
-        return {**self.strays, **made, **self.inserts}
+        return {**self.orphans, **made, **self.inserts}
 
     @property
     def unhealthy(self) -> str:
         """Why no absence may be believed now; ``""`` when healthy."""
-        return self.trouble or self.degraded
+        return self.unhealthy_reason or self.degraded
 
 
 @dataclass(frozen=True)
@@ -103,4 +103,4 @@ class Observed:
 
     source: SourceState
     platform: PlatformState
-    membership: Membership
+    membership: MapSnapshot

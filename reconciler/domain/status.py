@@ -81,13 +81,13 @@ class Condition(StrEnum):
 
 
 @dataclass(frozen=True)
-class Item:
+class ObjectStatus:
     """One line of a plan or status: a group, or a service or stream that belongs to none.
 
     Attributes:
         title: ``group Weld``, ``service ofa_state_api``, ``stream OFA_ASSETS_WITH_UNS_...``.
         condition: how it fares.
-        mark: ``+ ~ ! - ? x`` or blank, as plans show it.
+        change: ``+ ~ ! - ? x`` or blank, as plans show it.
         detail: what is done about it, or why nothing is.
         group: the group's value, None for a service of none.
         names: the group's names, None for a service of none.
@@ -101,7 +101,7 @@ class Item:
 
     title: str
     condition: Condition
-    mark: str = " "
+    change: str = " "
     detail: str = ""
     group: str | None = None
     names: GroupNames | None = None
@@ -150,7 +150,7 @@ class Plan:
     """
 
     actions: tuple[Action, ...] = ()
-    items: tuple[Item, ...] = ()
+    items: tuple[ObjectStatus, ...] = ()
     registry: Registry | None = None
     registry_before: str | None = None
     added: tuple[str, ...] = ()

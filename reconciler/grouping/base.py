@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from openfactory_common.ksqldb.levels import Level
-from openfactory_common.registry import Membership as Lookup
-from reconciler.domain.observed import Membership
+from openfactory_common.registry import GroupLookup
+from reconciler.domain.observed import MapSnapshot
 
 
 class GroupingStrategy(Protocol):
@@ -24,10 +24,10 @@ class GroupingStrategy(Protocol):
     def level(self) -> Level:
         """By what assets are grouped."""
 
-    def read(self) -> Membership:
+    def read(self) -> MapSnapshot:
         """Read all assets and their groups, with one request."""
 
-    def read_directly(self, at_least: int) -> Membership:
+    def read_directly(self, at_least: int) -> MapSnapshot:
         """Read the same from Kafka: the last question before groups are removed, asked once for all of them.
 
         What a ksqlDB server holds of a table may be a part of it while another server is away; what is in Kafka is
@@ -38,5 +38,5 @@ class GroupingStrategy(Protocol):
                 counted that it knows were deleted) is not complete and raises.
         """
 
-    def lookup(self) -> Lookup:
+    def lookup(self) -> GroupLookup:
         """Say how the proxy finds the group of one asset."""

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Protocol
 
 from openfactory_common.ksqldb.levels import Level
-from openfactory_common.registry import Membership as Lookup
-from reconciler.domain.observed import Membership
+from openfactory_common.registry import GroupLookup
+from reconciler.domain.observed import MapSnapshot
 from reconciler.settings import Settings
 
 #: Key column of the UNS map (upstream's schema).
@@ -47,7 +47,7 @@ class LevelGrouping:
         self._table = settings.ksqldb_uns_map.upper()
         self._ksqldb = ksqldb
 
-    def read(self) -> Membership:
+    def read(self) -> MapSnapshot:
         """Read all assets and their groups.
 
         Raises:
@@ -70,7 +70,7 @@ class LevelGrouping:
         shown = ", ".join(sorted(seen)[:_NAMED]) + (f" and {len(seen) - _NAMED} more" if len(seen) > _NAMED else "")
         return f"no asset has {levels} {' and '.join(map(repr, unknown))}; levels seen: {shown} ({self.variable})"
 
-    def read_directly(self, at_least: int) -> Membership:
+    def read_directly(self, at_least: int) -> MapSnapshot:
         """Read all assets and their groups from Kafka.
 
         Raises:
@@ -78,9 +78,9 @@ class LevelGrouping:
         """
         return _membership(self._ksqldb.members_directly(self._table, KEY, self.level, at_least))
 
-    def lookup(self) -> Lookup:
+    def lookup(self) -> GroupLookup:
         """Say how the proxy finds the group of one asset."""
-        return Lookup.of(self._table, KEY, self.level)
+        return GroupLookup.of(self._table, KEY, self.level)
 
 
 class UNSLevelGroupingStrategy(LevelGrouping):
@@ -93,6 +93,6 @@ class UNSLevelGroupingStrategy(LevelGrouping):
         super().__init__(settings, ksqldb, settings.uns_fastapi_group_grouping_level)
 
 
-def _membership(rows: tuple[tuple[str, str | None], ...]) -> Membership:
+def _membership(rows: tuple[tuple[str, str | None], ...]) -> MapSnapshot:
     groups = Counter(group for _, group in rows if group is not None)
-    return Membership(assets=len(rows), groups=dict(sorted(groups.items())))
+    return MapSnapshot(assets=len(rows), groups=dict(sorted(groups.items())))

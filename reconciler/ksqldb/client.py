@@ -63,7 +63,7 @@ from reconciler.ksqldb.entities import (
 )
 from reconciler.ksqldb.replies import parse_entities, parse_health, parse_info, parse_status
 from reconciler.ksqldb.statement import OFFSET_RESET, Statement
-from reconciler.ksqldb.transport import Ask, Exchange, Limits, OnRequest
+from reconciler.ksqldb.transport import OnRequest, Request, Timeouts, Transport
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Entity)
@@ -84,7 +84,7 @@ _DIGITS = 20
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StatementResult:
     """A statement that was executed: the server's word about it, the started query's id, its warnings."""
 
     message: str
@@ -108,7 +108,7 @@ class KsqlClient:
     def __init__(
         self,
         url: str,
-        limits: Limits | None = None,
+        limits: Timeouts | None = None,
         *,
         ca: str | None = None,
         auth: tuple[str, str] | None = None,
@@ -125,8 +125,8 @@ class KsqlClient:
         """
         self.failures = 0
         self.degraded: str | None = None
-        self._limits = limits or Limits()
-        self._exchange = Exchange(url, self._limits, ca=ca, auth=auth, on_request=on_request)
+        self._limits = limits or Timeouts()
+        self._exchange = Transport(url, self._limits, ca=ca, auth=auth, on_request=on_request)
         # By the question's label: an answer that is byte for byte the last one means what the last one meant.
         self._entities: defaultdict[str, Latest[[bytes], tuple[Entity, ...]]] = defaultdict(
             lambda: Latest(parse_entities)
@@ -150,14 +150,14 @@ class KsqlClient:
             KsqlWrongShape: it is not ksqlDB; this is the first question that it is asked.
         """
         try:
-            return self._read(lambda: parse_info(self._exchange.body(Ask("info", "GET", "/info"))))
+            return self._read(lambda: parse_info(self._exchange.body(Request("info", "GET", "/info"))))
         except (KsqlBadStatement, KsqlWrongShape) as error:
             text = f"what answers is not ksqlDB, correct KSQLDB_URL: GET /info: {error}"
             raise KsqlWrongShape(text, code=error.code, status=error.status) from error
 
     def health(self) -> Health:
         """Return how the server judges itself (GET /healthcheck); its judgement is up to 5 s old."""
-        return self._read(lambda: parse_health(self._exchange.body(Ask("health", "GET", "/healthcheck"))))
+        return self._read(lambda: parse_health(self._exchange.body(Request("health", "GET", "/healthcheck"))))
 
     def streams(self) -> tuple[StreamInfo, ...]:
         """Return all streams: the safe source of what exists, complete even while the server stops."""
@@ -226,7 +226,7 @@ class KsqlClient:
             KsqlError: it was not answered, or not with these columns.
         """
         payload = {"ksql": sql, "streamsProperties": {"ksql.streams.num.stream.threads": 1}}
-        ask = Ask("sample", "POST", "/query", payload, PULL_ACCEPT, seconds=seconds + self._limits.read)
+        ask = Request("sample", "POST", "/query", payload, PULL_ACCEPT, seconds=seconds + self._limits.read)
         found = PushRows(tuple(columns))
         ends: list[float] = []
 
@@ -308,7 +308,7 @@ class KsqlClient:
         """
         found = PushFold((Column(stored(key), "STRING"), Column("UNS_GROUP", "STRING")))
         payload = {"ksql": f"{membership_sql(table, key, level)} EMIT CHANGES;", "streamsProperties": _DIRECT}
-        ask = Ask("push", "POST", "/query", payload, PULL_ACCEPT, seconds=self._limits.direct)
+        ask = Request("push", "POST", "/query", payload, PULL_ACCEPT, seconds=self._limits.direct)
         last = time.monotonic()
         pauses = self._limits.quiet, self._limits.first_row
         patience = lambda: last + pauses[found.records == 0] - time.monotonic()  # noqa: E731
@@ -324,7 +324,7 @@ class KsqlClient:
             raise KsqlTruncated(f"{found.keys} of {at_least} assets were read from the topic of {table}", status=200)
         return tuple((asset, group) for asset, (group,) in found.table.items())
 
-    def execute(self, statement: Statement) -> Outcome:
+    def execute(self, statement: Statement) -> StatementResult:
         """Have one statement executed and return when it is final.
 
         Raises:
@@ -342,13 +342,13 @@ class KsqlClient:
 
     def _statement(self, statement: Statement) -> tuple[Entity, ...]:
         payload = {"ksql": statement.sql, "streamsProperties": dict(statement.properties)}
-        body = self._exchange.body(Ask(statement.verb, "POST", "/ksql", payload, writes=True))
+        body = self._exchange.body(Request(statement.verb, "POST", "/ksql", payload, writes=True))
         try:
             return self._noted(parse_entities(body))
         except (KsqlWrongShape, KsqlInBandFailure) as error:
             raise KsqlUnknownOutcome(f"{statement.summary}: {error}", code=error.code, status=200) from error
 
-    def _concluded(self, statement: Statement, entities: tuple[Entity, ...]) -> Outcome:
+    def _concluded(self, statement: Statement, entities: tuple[Entity, ...]) -> StatementResult:
         if len(entities) == 1 and isinstance(entities[0], Warned):
             raise KsqlConflict(f"{statement.summary}: {entities[0].message}", status=200)
         if len(entities) != 1 or not isinstance(entities[0], Command):
@@ -357,9 +357,9 @@ class KsqlClient:
         status = command.status if command.status.final else self._awaited(command.command_id, statement)
         if status.status != "SUCCESS":
             raise KsqlInBandFailure(f"{statement.summary}: {status.status}: {status.message[:400]}", status=200)
-        return Outcome(status.message, status.query_id, command.warnings)
+        return StatementResult(status.message, status.query_id, command.warnings)
 
-    def _overtaken(self, statement: Statement) -> Outcome:
+    def _overtaken(self, statement: Statement) -> StatementResult:
         """Look what became of a statement whose answer was lost.
 
         Only a command seen in progress is ours for certain: a final status under the same id may be that of an
@@ -396,12 +396,12 @@ class KsqlClient:
 
     def _status(self, command_id: str) -> CommandStatus:
         path = "/".join(quote(part, safe="") for part in command_id.split("/"))
-        return parse_status(self._exchange.body(Ask("status", "GET", f"/status/{path}")))
+        return parse_status(self._exchange.body(Request("status", "GET", f"/status/{path}")))
 
     def _pull_once(self, sql: str, expected: tuple[Column, ...]) -> list[tuple[Any, ...]]:
         reader = PullReader(expected)
         rows: list[tuple[Any, ...]] = []
-        with self._exchange.chunks(Ask("pull", "POST", "/query", {"ksql": sql}, accept=PULL_ACCEPT)) as chunks:
+        with self._exchange.chunks(Request("pull", "POST", "/query", {"ksql": sql}, accept=PULL_ACCEPT)) as chunks:
             for chunk in chunks:
                 rows.extend(reader.feed(chunk))
             reader.close()
@@ -428,7 +428,7 @@ class KsqlClient:
         return entities[0]
 
     def _asked(self, label: str, sql: str) -> tuple[Entity, ...]:
-        body = self._exchange.body(Ask(label, "POST", "/ksql", {"ksql": sql}))
+        body = self._exchange.body(Request(label, "POST", "/ksql", {"ksql": sql}))
         return self._noted(self._entities[label](body))
 
     def _noted(self, entities: tuple[Entity, ...]) -> tuple[Entity, ...]:

@@ -29,7 +29,7 @@ OnRequest = Callable[[str, str, float], None]
 
 
 @dataclass(frozen=True)
-class Limits:
+class Timeouts:
     """Time limits in seconds; every one bounds a whole exchange, so that a dripping server cannot hold us.
 
     Attributes:
@@ -53,7 +53,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Ask:
+class Request:
     """One request: ``label`` names it in metrics, ``writes`` says that a lost answer leaves its outcome open.
 
     ``seconds`` is its own time limit, None for that of its kind.
@@ -73,14 +73,14 @@ _NO_HOST = "KSQLDB_URL does not name a host that can be looked up"
 _NOT_TRUSTED = "KSQLDB_CA_FILE must name the authority that signed it, and KSQLDB_URL the host that it is for"
 
 
-class Exchange:
+class Transport:
     """Sends requests over one connection pool.
 
     Environment proxies and ``.netrc`` are left aside: the address in the settings is the server's own.
     """
 
     def __init__(
-        self, url: str, limits: Limits, *, ca: str | None, auth: tuple[str, str] | None, on_request: OnRequest | None
+        self, url: str, limits: Timeouts, *, ca: str | None, auth: tuple[str, str] | None, on_request: OnRequest | None
     ) -> None:
         """Prepare a pool; nothing is sent yet.
 
@@ -112,7 +112,7 @@ class Exchange:
         """Close all connections."""
         self._http.close()
 
-    def body(self, ask: Ask) -> bytes:
+    def body(self, ask: Request) -> bytes:
         """Return the whole body of a 200.
 
         Raises:
@@ -122,7 +122,7 @@ class Exchange:
             return b"".join(chunks)
 
     @contextmanager
-    def chunks(self, ask: Ask) -> Iterator[Iterator[bytes]]:
+    def chunks(self, ask: Request) -> Iterator[Iterator[bytes]]:
         """Yield the body of a 200 as it comes.
 
         Raises:
@@ -149,7 +149,7 @@ class Exchange:
             if self._on_request:
                 self._on_request(ask.label, code, time.monotonic() - began)
 
-    def until_quiet(self, ask: Ask, patience: Callable[[], float]) -> Generator[bytes, None, None]:
+    def until_quiet(self, ask: Request, patience: Callable[[], float]) -> Generator[bytes, None, None]:
         """Yield the body of an answer that has no end, until ``patience()`` seconds are over; to be closed.
 
         Args:
@@ -176,10 +176,10 @@ class Exchange:
                     return
                 yield chunk
 
-    def _seconds(self, ask: Ask) -> float:
+    def _seconds(self, ask: Request) -> float:
         return ask.seconds or (self._limits.ddl if ask.writes else self._limits.read)
 
-    def _opened(self, ask: Ask) -> Any:
+    def _opened(self, ask: Request) -> Any:
         limit = self._seconds(ask)
         return self._http.stream(
             ask.method,
@@ -196,7 +196,7 @@ def _without_location(response: httpx.Response) -> None:
     response.headers.pop("location", None)
 
 
-def _refusal(response: httpx.Response, ask: Ask) -> KsqlError:
+def _refusal(response: httpx.Response, ask: Request) -> KsqlError:
     """Return the error of an answer other than 200; a gateway that lost its server does not know the outcome either."""
     error = error_of(response.status_code, response.read(), response.headers.get("content-type", ""))
     if response.status_code == httpx.codes.UNAUTHORIZED:
@@ -206,7 +206,7 @@ def _refusal(response: httpx.Response, ask: Ask) -> KsqlError:
     return error
 
 
-def _failure(error: httpx.RequestError, ask: Ask, *, begun: bool) -> KsqlError:
+def _failure(error: httpx.RequestError, ask: Request, *, begun: bool) -> KsqlError:
     """Translate httpx's error; ``begun`` means that the status line had come."""
     cause = f"{ask.label}: {type(error).__name__}: {error}"
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):

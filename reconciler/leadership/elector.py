@@ -27,7 +27,7 @@ from reconciler.leadership.lease import (
     WRITE_PART,
     Candidate,
     Lease,
-    Sight,
+    ObservedLease,
     must_yield,
     next_lease,
     parse,
@@ -50,14 +50,14 @@ def own_name() -> str:
 
 
 @dataclass(frozen=True)
-class Hold:
+class WriteBlock:
     """Why nothing may be written: the cycle's result, and words."""
 
     result: CycleResult
     text: str
 
 
-class Authority(Protocol):
+class WriteGate(Protocol):
     """What a cycle asks before it writes."""
 
     @property
@@ -67,11 +67,11 @@ class Authority(Protocol):
     def begin(self) -> None:
         """A cycle begins to look: only what it sees from here on may be acted upon."""
 
-    def hold(self) -> Hold | None:
+    def write_block(self) -> WriteBlock | None:
         """Why nothing may be written now, None if it may."""
 
 
-class Unopposed:
+class AlwaysLeader:
     """The authority of an operator that is alone by construction: in a test, or where nothing is written."""
 
     role: str | None = None
@@ -79,12 +79,12 @@ class Unopposed:
     def begin(self) -> None:
         """Nothing to remember."""
 
-    def hold(self) -> Hold | None:
+    def write_block(self) -> WriteBlock | None:
         """It may always write."""
         return None
 
 
-class Leadership:
+class Elector:
     """Holds, seeks or gives up the lease for one process.
 
     Attributes:
@@ -122,7 +122,7 @@ class Leadership:
         self._on_change = on_change
         self._clock = clock
         self._wall = wall
-        self._sight = Sight()
+        self._sight = ObservedLease()
         self._until = 0.0
         self._stretch = 0
         self._looked_in = 0
@@ -153,20 +153,22 @@ class Leadership:
         """Remember in which unbroken stretch of holding the lease a cycle began to look."""
         self._looked_in = self._stretch
 
-    def hold(self) -> Hold | None:
+    def write_block(self) -> WriteBlock | None:
         """Why nothing may be written now.
 
         A process that was stopped, or that lost the lease and has it back, may not write either: others may have
         written since it looked.
         """
         if self._paused and self.pause is not None:
-            return Hold(CycleResult.PAUSED, self.pause.text)
+            return WriteBlock(CycleResult.PAUSED, self.pause.text)
         if self._yields:
-            return Hold(CycleResult.STANDBY, f"the lease goes to {self.lease.wanted}, which asks for it")
+            return WriteBlock(CycleResult.STANDBY, f"the lease goes to {self.lease.wanted}, which asks for it")
         if not self.leads:
-            return Hold(CycleResult.STANDBY, self._why_not())
+            return WriteBlock(CycleResult.STANDBY, self._why_not())
         if self._looked_in != self._stretch:
-            return Hold(CycleResult.STANDBY, "the lease was taken just now, and everything must be read again first")
+            return WriteBlock(
+                CycleResult.STANDBY, "the lease was taken just now, and everything must be read again first"
+            )
         return None
 
     @contextmanager
@@ -177,7 +179,7 @@ class Leadership:
             LeaseLost: it must not be done.
         """
         with self._writing:
-            held = self.hold()
+            held = self.write_block()
             if held is not None:
                 raise LeaseLost(f"not written: {held.text}")
             yield
@@ -234,7 +236,7 @@ class Leadership:
 
     def _interval(self) -> float:
         beat = self.me.seconds / BEATS
-        return min(1.0, beat) if self.me.insists and not self.leads else beat
+        return min(1.0, beat) if self.me.preempts and not self.leads else beat
 
     def _beat(self) -> None:
         seen = self._records.records()
@@ -261,7 +263,7 @@ class Leadership:
 
     def _wrote(self, lease: Lease, sent: float) -> None:
         before = self.lease
-        self._sight = Sight(lease, sent, term=max(self._sight.term, lease.term))
+        self._sight = ObservedLease(lease, sent, term=max(self._sight.term, lease.term))
         if lease.holder != self.me.name:
             if before.holder == self.me.name:
                 log.info("lease given up", to=lease.wanted or "whoever is next", paused=self._paused)
@@ -289,14 +291,14 @@ class Leadership:
             self._on_change()
 
 
-class OnDemand:
+class LazyElector:
     """The authority of a command that a person gave: it seeks the lease at its first write, not before.
 
     A command that finds nothing to do writes nothing at all, and takes the lease from nobody. At the first write the
     lease is asked for and that write is put off: what it was decided from may be old by the time the lease is held.
     """
 
-    def __init__(self, leadership: Leadership) -> None:
+    def __init__(self, leadership: Elector) -> None:
         """Use ``leadership`` once something is to be written."""
         self._leadership = leadership
         self._started = False
@@ -310,9 +312,9 @@ class OnDemand:
         """A cycle begins to look."""
         self._leadership.begin()
 
-    def hold(self) -> Hold | None:
+    def write_block(self) -> WriteBlock | None:
         """Why nothing may be written now, as far as it is known without having asked."""
-        return self._leadership.hold() if self._started else None
+        return self._leadership.write_block() if self._started else None
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -90,16 +90,16 @@ class Candidate:
     Attributes:
         name: nobody else has it, not even the same container after a restart.
         seconds: duration of the lease when it holds it.
-        insists: it is a command: it asks for the lease and gives it to nobody until it has ended.
+        preempts: it is a command: it asks for the lease and gives it to nobody until it has ended.
     """
 
     name: str
     seconds: float
-    insists: bool = False
+    preempts: bool = False
 
 
 @dataclass(frozen=True)
-class Sight:
+class ObservedLease:
     """What one process has seen: the record, and since when (its own seconds) holder and beat are what they are.
 
     ``term`` is the highest that it has ever seen, for one that goes on from a record that was spoilt or removed: with
@@ -111,13 +111,13 @@ class Sight:
     longest: float = 0.0
     term: int = 0
 
-    def of(self, lease: Lease | None, now: float) -> Sight:
+    def of(self, lease: Lease | None, now: float) -> ObservedLease:
         """See the record now; of the durations that it has had since the last beat the longest counts."""
         seconds = lease.seconds if lease is not None else 0.0
         term = max(self.term, lease.term if lease is not None else 0)
         if self.lease is not None and lease is not None and _life(lease) == _life(self.lease):
-            return Sight(lease, self.since, max(seconds, self.lease.seconds, self.longest), term)
-        return Sight(lease, now, seconds, term)
+            return ObservedLease(lease, self.since, max(seconds, self.lease.seconds, self.longest), term)
+        return ObservedLease(lease, now, seconds, term)
 
     def stale(self, now: float, at_least: float = 0.0) -> bool:
         """Whether whoever should change the record has not done so for its whole duration.
@@ -133,10 +133,10 @@ def _life(lease: Lease) -> tuple[str, int, int]:
 
 def must_yield(me: Candidate, lease: Lease | None) -> bool:
     """Whether a command asks for the lease that a loop holds."""
-    return lease is not None and not me.insists and lease.wanted not in ("", me.name)
+    return lease is not None and not me.preempts and lease.wanted not in ("", me.name)
 
 
-def next_lease(me: Candidate, sight: Sight, now: float, *, paused: bool, writing: bool) -> Lease | None:
+def next_lease(me: Candidate, sight: ObservedLease, now: float, *, paused: bool, writing: bool) -> Lease | None:
     """Return the record as this process should write it now, None to leave it as it is.
 
     Args:
@@ -161,7 +161,7 @@ def next_lease(me: Candidate, sight: Sight, now: float, *, paused: bool, writing
     free = lease.holder == "" and lease.wanted in ("", me.name)
     if free or sight.stale(now, me.seconds):
         return Lease(me.name, term, 0, me.seconds)
-    if me.insists and not lease.wanted:
+    if me.preempts and not lease.wanted:
         return replace(lease, wanted=me.name)
     return None
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from openfactory_common.ksqldb.wire import identifier, literal, stored
 from openfactory_common.settings_types import masked, without_user
-from reconciler.domain.observed import Query
+from reconciler.domain.observed import LiveQuery
 from reconciler.ksqldb.definition import Definition, definition_of
 from reconciler.ksqldb.statement import Statement
 from reconciler.ksqldb.statements import PROPERTIES
@@ -172,7 +172,7 @@ def stand_in_name(group: str, settings: Settings) -> str:
     return re.sub(r"[^A-Z0-9_]", "_", settings.reconciler_owner.upper()) + "_STANDIN_" + original_name(group)
 
 
-def old_streams(queries: Mapping[str, Query], settings: Settings) -> tuple[OldStream, ...]:
+def old_streams(queries: Mapping[str, LiveQuery], settings: Settings) -> tuple[OldStream, ...]:
     """Find the old system's streams and their stand-ins among all queries, by definition and name."""
     found = []
     for name, query in sorted(queries.items()):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
 from openfactory_common.errors import KsqlError
-from reconciler.control.controller import Controller, World
+from reconciler.control.controller import Controller, Dependencies
 from reconciler.domain.installation import NAME, parse, sift
 from reconciler.domain.names import SharedName, folded
 from reconciler.domain.services import LiveService, PlatformState, Publish
@@ -176,14 +176,14 @@ class Scene(Front):
         return "reconciler migrate --switch" if waits else "reconciler migrate --remove-old"
 
 
-def look(controller: Controller, old: OldServices) -> Scene:
+def observe(controller: Controller, old: OldServices) -> Scene:
     """Read both systems in full.
 
     Raises:
         ReconcilerError: a read failed or was not complete.
         StepRefused: a rule stops everything, for example because another cluster answers.
     """
-    survey, verdict = controller.look()
+    survey, verdict = controller.observe()
     settings = controller.world.settings
     plan = controller.plan(survey, verdict)
     stops = [refusal.text for refusal in plan.refusals if refusal.stops]
@@ -195,7 +195,7 @@ def look(controller: Controller, old: OldServices) -> Scene:
     return Scene(settings, survey.observed.platform, services, others, plan, survey, streams, namesakes)
 
 
-def look_at_front(world: World, old: OldServices) -> Front:
+def observe_front(world: Dependencies, old: OldServices) -> Front:
     """Read what the platform tells, which is enough for the port.
 
     Raises:
@@ -215,7 +215,7 @@ def _ours(
     return tuple(one for one, why in judged if not why), tuple((one, why) for one, why in judged if why)
 
 
-def start(scene: Scene, world: World, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
+def start(scene: Scene, world: Dependencies, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
     """Free the names that the new streams need; yield what was done.
 
     Raises:
@@ -271,7 +271,7 @@ def switch(scene: Scene, old: OldServices) -> Iterator[str]:
     yield f"service {router.name} publishes no port any more; inside the network it goes on serving"
 
 
-def leave_port(front: Front, world: World) -> Iterator[str]:
+def leave_port(front: Front, world: Dependencies) -> Iterator[str]:
     """Take the port from the new router, where the settings name another; yield what was done.
 
     The operator does it too, and gives it that other one, but only where it can read everything.
@@ -310,7 +310,7 @@ def give_port_back(front: Front, old: OldServices) -> Iterator[str]:
     yield f"service {router.name} publishes port {PORT} again"
 
 
-def give_names_back(scene: Scene, world: World, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
+def give_names_back(scene: Scene, world: Dependencies, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
     """Let the originals go on under their own names, where nothing of the new side is left; yield what was done.
 
     While anything of the new side is there, stand-ins feed the old services as well as the originals did.
@@ -338,7 +338,7 @@ def give_names_back(scene: Scene, world: World, sleep: Callable[[float], None] =
         yield f"dropped stream {stream.name}"
 
 
-def remove_old(scene: Scene, world: World, old: OldServices) -> Iterator[str]:
+def remove_old(scene: Scene, world: Dependencies, old: OldServices) -> Iterator[str]:
     """Remove the old system's services, then its streams and their stand-ins; yield what was done.
 
     Raises:
@@ -395,12 +395,12 @@ def _named(streams: Collection[OldStream]) -> str:
 
 
 def _need_health(scene: Scene) -> None:
-    trouble = scene.survey.observed.source.trouble
+    trouble = scene.survey.observed.source.unhealthy_reason
     if trouble:
         raise StepRefused(f"ksqlDB is not well: {trouble}")
 
 
-def _need_offset(world: World) -> None:
+def _need_offset(world: Dependencies) -> None:
     """Refuse to make a join over a topic that exists where the server's own offset counts for it."""
     offset = world.ksqldb.offset_reset()
     effects = {
@@ -420,7 +420,7 @@ def _need_ready(scene: Scene) -> None:
         raise StepRefused(f"the new side is not ready: {'; '.join(scene.unready[:3])}{more}")
 
 
-def _need_untouched(world: World, stream: OldStream) -> None:
+def _need_untouched(world: Dependencies, stream: OldStream) -> None:
     """Refuse to drop a stream that somebody reads or has changed: its own description says so, not a list."""
     found = world.ksqldb.describe_or_none(stream.name)
     if found is None:
@@ -432,7 +432,7 @@ def _need_untouched(world: World, stream: OldStream) -> None:
         raise StepRefused(f"stream {stream.name} is read by {', '.join(readers)}: let those read {stream.topic} first")
 
 
-def _create(world: World, group: str, name: str) -> None:
+def _create(world: Dependencies, group: str, name: str) -> None:
     """Create the old definition under a name; over a topic of another retention with that one."""
     try:
         world.ksqldb.execute(create(group, name, world.settings))
@@ -443,7 +443,7 @@ def _create(world: World, group: str, name: str) -> None:
         world.ksqldb.execute(create(group, name, world.settings, int(kept[1])))
 
 
-def _replace(world: World, stream: OldStream, by: str) -> None:
+def _replace(world: Dependencies, stream: OldStream, by: str) -> None:
     """Drop a stream whose definition goes on under another name, once that is seen to be written."""
     _need_untouched(world, stream)
     follower = world.ksqldb.describe_or_none(by)

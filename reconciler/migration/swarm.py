@@ -7,7 +7,7 @@ from typing import Any
 
 from openfactory_common.errors import PlatformConflict
 from reconciler.migration.legacy import PORT, VARIABLES, Names, OldService, Role, topic_of
-from reconciler.platforms.engine import Engine, Gone, OnRequest
+from reconciler.platforms.engine import Engine, NotFound, OnRequest
 from reconciler.platforms.swarm.spec import network_ids
 
 Raw = Mapping[str, Any]
@@ -76,7 +76,7 @@ class SwarmOldServices:
             if odd:
                 raise PlatformConflict(f"service {service.name} changed since it was read ({odd}): not removed")
             self._engine.delete("/services/{}", service.id)
-        except Gone:
+        except NotFound:
             return
 
     def close(self) -> None:

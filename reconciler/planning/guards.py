@@ -8,7 +8,7 @@ Where several ksqlDB servers share the work, each holds a part of the UNS map: w
 answer with their parts only (measured: up to 64 s, healthy all along). So the last question before a removal does not
 go to a server's state: `due` says for which groups it is asked, `confirm` what follows from the answer.
 
-`Memory` is all that is kept between cycles: counters, whose loss at a restart only makes the operator wait longer.
+`GuardMemory` is all that is kept between cycles: counters, whose loss at a restart only makes the operator wait longer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from openfactory_common.registry import Identity
-from reconciler.domain.observed import Membership
+from reconciler.domain.observed import MapSnapshot
 from reconciler.domain.status import Guard, Refusal
 from reconciler.ksqldb.statements import Topology
 from reconciler.planning.survey import Published, StreamVerdict, Survey
@@ -37,7 +37,7 @@ class Absence:
 
 
 @dataclass(frozen=True)
-class Memory:
+class GuardMemory:
     """What is remembered between cycles.
 
     Attributes:
@@ -66,11 +66,11 @@ class Memory:
         """The largest number of assets that was read within `WINDOW`; None before the first read."""
         return self.counts[0][1] if self.counts else None
 
-    def distrust(self) -> Memory:
+    def distrust(self) -> GuardMemory:
         """Start all counts again: a read failed, or the server is not well."""
         return replace(self, missing={}, silent={})
 
-    def forget(self, groups: Collection[str]) -> Memory:
+    def forget(self, groups: Collection[str]) -> GuardMemory:
         """Start the counts of these groups again."""
         return replace(self, missing={name: seen for name, seen in self.missing.items() if name not in groups})
 
@@ -115,7 +115,7 @@ class Verdict:
         return any(refusal.stops for refusal in self.refusals)
 
 
-def remember(memory: Memory, survey: Survey, topology: Topology, settings: Settings, now: float) -> Memory:
+def remember(memory: GuardMemory, survey: Survey, topology: Topology, settings: Settings, now: float) -> GuardMemory:
     """Count one more complete read.
 
     Args:
@@ -146,7 +146,7 @@ def remember(memory: Memory, survey: Survey, topology: Topology, settings: Setti
     )
 
 
-def _silent(memory: Memory, survey: Survey, topology: Topology, now: float) -> Mapping[str, Absence]:
+def _silent(memory: GuardMemory, survey: Survey, topology: Topology, now: float) -> Mapping[str, Absence]:
     silent = {
         survey.wanted[group].stream for group, check in survey.streams.items() if check.verdict is StreamVerdict.SILENT
     }
@@ -170,10 +170,10 @@ def _still(before: Mapping[str, Absence], missing: Collection[str]) -> Mapping[s
     return {group: seen for group, seen in before.items() if group in missing}
 
 
-def judge(memory: Memory, survey: Survey, settings: Settings, overrides: Overrides, now: float) -> Verdict:
+def judge(memory: GuardMemory, survey: Survey, settings: Settings, overrides: Overrides, now: float) -> Verdict:
     """Decide what may be done about what `remember` has counted."""
     stops = _stops(survey, settings, overrides)
-    trouble = survey.observed.source.trouble
+    trouble = survey.observed.source.unhealthy_reason
     refusals = [*stops]
     if trouble:
         refusals.append(Refusal(Guard.HEALTH, f"ksqlDB is not well: {trouble}; no statements, no removals until it is"))
@@ -188,7 +188,7 @@ def judge(memory: Memory, survey: Survey, settings: Settings, overrides: Overrid
         refusals.append(Refusal(Guard.BUDGET, f"{over}; approve exactly this with --approve {approval}"))
     ripe = frozenset(group for group in survey.missing if _ripe(memory.missing.get(group), settings, now))
     # A stream that has not been asked whose it is may be one more group that is missing.
-    complete = survey.observed.membership.fresh and not survey.observed.source.unasked
+    complete = survey.observed.membership.fresh and not survey.observed.source.unknown_owners
     unhealthy = survey.observed.source.unhealthy
     free = complete and not (over or unhealthy or stops or settings.reconcile_policy is not Policy.SYNC)
     retire = ripe if free else frozenset()
@@ -214,7 +214,9 @@ def due(survey: Survey, verdict: Verdict) -> frozenset[str]:
     )
 
 
-def confirm(memory: Memory, survey: Survey, groups: Collection[str], direct: Membership | None, doubt: str) -> Memory:
+def confirm(
+    memory: GuardMemory, survey: Survey, groups: Collection[str], direct: MapSnapshot | None, doubt: str
+) -> GuardMemory:
     """Take the answer to the last question: groups that have members, or may have, are counted from the start again.
 
     Args:
@@ -231,7 +233,7 @@ def confirm(memory: Memory, survey: Survey, groups: Collection[str], direct: Mem
     return replace(memory.forget(kept), doubt=doubt)
 
 
-def approve(memory: Memory, survey: Survey, overrides: Overrides) -> Memory:
+def approve(memory: GuardMemory, survey: Survey, overrides: Overrides) -> GuardMemory:
     """Remember the groups that ``--approve`` named, if it named exactly what is missing now."""
     if overrides.approve and overrides.approve == approval_id(survey):
         return replace(memory, approved=survey.missing)
@@ -279,7 +281,7 @@ def _stops(survey: Survey, settings: Settings, overrides: Overrides) -> tuple[Re
     return tuple(refusals)
 
 
-def _over_budget(memory: Memory, survey: Survey, settings: Settings) -> str:
+def _over_budget(memory: GuardMemory, survey: Survey, settings: Settings) -> str:
     """Return both numbers in words when too many groups are missing at once."""
     missing = survey.missing - memory.approved
     allowed = allowed_removals(len(survey.owned), settings.prune_max_fraction)
@@ -308,12 +310,12 @@ def _ripe(absence: Absence | None, settings: Settings, now: float) -> bool:
     return absence is not None and absence.reads >= settings.prune_reads and now - absence.since >= settings.prune_grace
 
 
-def _drained(memory: Memory, group: str, settings: Settings, now: float) -> bool:
+def _drained(memory: GuardMemory, group: str, settings: Settings, now: float) -> bool:
     since = memory.unregistered.get(group)
     return since is not None and now - since >= settings.drain_seconds
 
 
-def _why_waiting(memory: Memory, group: str, settings: Settings, now: float, over: str) -> str:
+def _why_waiting(memory: GuardMemory, group: str, settings: Settings, now: float, over: str) -> str:
     if settings.reconcile_policy is not Policy.SYNC:
         return f"no assets; kept because RECONCILE_POLICY={settings.reconcile_policy}"
     seen = memory.missing.get(group)

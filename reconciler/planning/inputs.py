@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from openfactory_common.errors import describe
-from openfactory_common.registry import Membership as Lookup
+from openfactory_common.registry import GroupLookup
 from reconciler.domain.actions import Action
 from reconciler.domain.installation import Claim
-from reconciler.domain.status import Bug, Condition, Item, Reason
+from reconciler.domain.status import Bug, Condition, ObjectStatus, Reason
 from reconciler.ksqldb.statements import UNBOUND, Topology
 from reconciler.settings import Settings
 
@@ -19,7 +19,7 @@ D = TypeVar("D")
 
 
 @dataclass(frozen=True)
-class Facts:
+class PlanInputs:
     """What a plan depends on besides the survey and the verdict.
 
     Attributes:
@@ -41,7 +41,7 @@ class Facts:
 
     settings: Settings
     topology: Topology
-    lookup: Lookup
+    lookup: GroupLookup
     aged: frozenset[str] = frozenset()
     stalled: frozenset[str] = frozenset()
     failures: Mapping[str, str] = field(default_factory=dict)
@@ -54,24 +54,24 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Step:
+class PlannedObject:
     """What one object needs: actions, and how it fares meanwhile."""
 
-    item: Item
+    item: ObjectStatus
     actions: tuple[Action, ...] = ()
 
 
-def failing(item: Item, actions: Iterable[Action], facts: Facts) -> Item:
+def failing(item: ObjectStatus, actions: Iterable[Action], inputs: PlanInputs) -> ObjectStatus:
     """Say why a write that is still wanted failed the last time; a failure of what is done meanwhile is history."""
     for action in actions:
-        for texts, reason in ((facts.contested, Reason.CONTESTED), (facts.failures, Reason.WRITE_FAILED)):
+        for texts, reason in ((inputs.contested, Reason.CONTESTED), (inputs.failures, Reason.WRITE_FAILED)):
             if action.key in texts:
                 return replace(item, condition=Condition.DEGRADED, detail=texts[action.key], reason=reason)
     return item
 
 
 @dataclass
-class Isolated:
+class IsolatedPlanning:
     """Makes the parts of a plan; an unexpected exception in one leaves that part out and nothing else.
 
     Attributes:
@@ -80,23 +80,23 @@ class Isolated:
         left_out: every part that was left out, now or because of its back-off, with the error.
     """
 
-    facts: Facts
+    inputs: PlanInputs
     bugs: list[Bug] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
 
-    def step(self, item: Item, make: Callable[[], Step]) -> Step:
+    def step(self, item: ObjectStatus, make: Callable[[], PlannedObject]) -> PlannedObject:
         """Make the step of one object; where that fails, nothing is done about the object and ``item`` says so."""
         made = self.part(item.title, make, None)
         if made is not None:
             return made
         detail = self.left_out[_key(item.title)]
-        return Step(replace(item, condition=Condition.DEGRADED, mark="!", detail=detail, reason=Reason.BUG))
+        return PlannedObject(replace(item, condition=Condition.DEGRADED, change="!", detail=detail, reason=Reason.BUG))
 
     def part(self, title: str, make: Callable[[], T], otherwise: D) -> T | D:
         """Make a part, or return ``otherwise`` in its place."""
         key = _key(title)
-        if key in self.facts.waiting:
-            self.left_out[key] = self.facts.failures.get(key, "")
+        if key in self.inputs.waiting:
+            self.left_out[key] = self.inputs.failures.get(key, "")
             return otherwise
         try:
             return make()
@@ -111,11 +111,11 @@ def _key(title: str) -> str:
     return f"plan of {title}"
 
 
-def busy(mark: str, detail: str) -> Item:
+def progressing(mark: str, detail: str) -> ObjectStatus:
     """Say of an object that something is being done about it."""
-    return Item("", Condition.PROGRESSING, mark, detail)
+    return ObjectStatus("", Condition.PROGRESSING, mark, detail)
 
 
-def conflict(group: str, detail: str) -> Step:
+def conflict(group: str, detail: str) -> PlannedObject:
     """Say of a group that it cannot be, and do nothing."""
-    return Step(Item(f"group {group}", Condition.CONFLICT, "x", detail, group=group))
+    return PlannedObject(ObjectStatus(f"group {group}", Condition.CONFLICT, "x", detail, group=group))

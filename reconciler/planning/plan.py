@@ -23,9 +23,9 @@ from reconciler.domain.actions import (
 )
 from reconciler.domain.installation import Claim
 from reconciler.domain.names import GroupNames
-from reconciler.domain.status import Condition, Guard, Item, Plan, Reason, Refusal
+from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan, Reason, Refusal
 from reconciler.planning.guards import Verdict
-from reconciler.planning.inputs import Facts, Isolated, Step, conflict, failing
+from reconciler.planning.inputs import IsolatedPlanning, PlanInputs, PlannedObject, conflict, failing
 from reconciler.planning.registry import fitting, next_registry, old_registries, publish
 from reconciler.planning.services import left_alone, of_other_installations, routing_step, service_step
 from reconciler.planning.specs import (
@@ -56,41 +56,43 @@ _ALLOWED = {
 }
 
 
-def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
+def make_plan(survey: Survey, verdict: Verdict, inputs: PlanInputs) -> Plan:
     """Plan one cycle.
 
     A plan is made whatever was observed: what is planned for one object is isolated from the others.
     """
-    parts = Isolated(facts)
-    ports = assign_ports(_published_services(survey, facts), survey.observed.platform.services, facts.settings)
-    shared = check_offset(survey.shared, facts)
+    parts = IsolatedPlanning(inputs)
+    ports = assign_ports(_published_services(survey, inputs), survey.observed.platform.services, inputs.settings)
+    shared = check_offset(survey.shared, inputs)
     shared_now = parts.step(
-        Item(f"stream {facts.topology.shared_name}", Condition.DEGRADED),
-        lambda: shared_step(shared, shared_actions(verdict, shared, survey, facts), facts),
+        ObjectStatus(f"stream {inputs.topology.shared_name}", Condition.DEGRADED),
+        lambda: shared_step(shared, shared_actions(verdict, shared, survey, inputs), inputs),
     )
     steps = [
         parts.step(
-            _described(Item("", Condition.DEGRADED), survey, names),
-            partial(_group_step, survey, verdict, facts, ports, shared, shared_now.item, names),
+            _described(ObjectStatus("", Condition.DEGRADED), survey, names),
+            partial(_group_step, survey, verdict, inputs, ports, shared, shared_now.item, names),
         )
         for names in survey.wanted.values()
     ]
     steps += [conflict(group, reason) for group, reason in survey.losers.items()]
     leaving = [
-        parts.step(_leaving_item(survey, verdict, group), partial(_leaving_step, survey, verdict, facts, group))
+        parts.step(_leaving_item(survey, verdict, group), partial(_leaving_step, survey, verdict, inputs, group))
         for group in sorted(survey.missing)
     ]
     published = survey.published.document if survey.published else None
     registry, too_large = parts.part(
-        "registry", lambda: fitting(next_registry(survey, verdict, facts, ports, steps), survey), (published, ())
+        "registry", lambda: fitting(next_registry(survey, verdict, inputs, ports, steps), survey), (published, ())
     )
     state_api = parts.step(
-        Item(f"service {state_api_name(facts.settings)}", Condition.READY),
-        lambda: service_step(survey, facts, state_api_spec(facts.settings, ports.of(state_api_name(facts.settings)))),
+        ObjectStatus(f"service {state_api_name(inputs.settings)}", Condition.READY),
+        lambda: service_step(
+            survey, inputs, state_api_spec(inputs.settings, ports.of(state_api_name(inputs.settings)))
+        ),
     )
     routing = parts.step(
-        Item(f"service {routing_layer_name(facts.settings)}", Condition.READY),
-        lambda: routing_step(survey, facts, registry),
+        ObjectStatus(f"service {routing_layer_name(inputs.settings)}", Condition.READY),
+        lambda: routing_step(survey, inputs, registry),
     )
     actions = [
         *shared_now.actions,
@@ -99,60 +101,62 @@ def make_plan(survey: Survey, verdict: Verdict, facts: Facts) -> Plan:
         *parts.part("registry's publication", lambda: publish(survey, registry), []),
         *routing.actions,
         *_all(leaving),
-        *parts.part("earlier shared streams", lambda: old_shared(survey, facts, shared, _all(steps)), []),
-        *parts.part("earlier registries", lambda: old_registries(survey, facts, registry), []),
+        *parts.part("earlier shared streams", lambda: old_shared(survey, inputs, shared, _all(steps)), []),
+        *parts.part("earlier registries", lambda: old_registries(survey, inputs, registry), []),
     ]
-    full = _no_room(actions, survey, facts)
+    full = _no_room(actions, survey, inputs)
     if full:
         actions = [action for action in actions if not isinstance(action, (CreateSharedStream, CreateStream))]
-    stopped = verdict.stopped or bool(facts.claim.refusal)
-    kept = () if stopped else _permitted(actions, verdict, facts.settings, _waiting(full, steps))
-    kept = kept if stopped else (*_record(kept, facts.claim), *kept)
-    items = [_held(step, kept, facts.settings) for step in (*steps, *leaving)]
+    stopped = verdict.stopped or bool(inputs.claim.refusal)
+    kept = () if stopped else _permitted(actions, verdict, inputs.settings, _waiting(full, steps))
+    kept = kept if stopped else (*_record(kept, inputs.claim), *kept)
+    items = [_held(step, kept, inputs.settings) for step in (*steps, *leaving)]
     items.sort(key=lambda item: item.group or "")
-    notes = parts.part("notes", lambda: _notes(survey, kept, (state_api, routing, shared_now), facts), ())
+    notes = parts.part("notes", lambda: _notes(survey, kept, (state_api, routing, shared_now), inputs), ())
     before = published.groups if published else {}
     after = registry.groups if registry else before
     return Plan(
         actions=kept,
         items=(
             *items,
-            *(_held(step, kept, facts.settings) for step in (state_api, routing) if step.item.detail != "-"),
-            *(_held(shared_now, kept, facts.settings),)[shared_now.item.condition is Condition.READY :],
+            *(_held(step, kept, inputs.settings) for step in (state_api, routing) if step.item.detail != "-"),
+            *(_held(shared_now, kept, inputs.settings),)[shared_now.item.condition is Condition.READY :],
         ),
         registry=registry,
         registry_before=revision_of(survey.published.live.data) if survey.published else None,
         added=tuple(sorted(after.keys() - before.keys())),
         removed=tuple(sorted(before.keys() - after.keys())),
-        refusals=(*_unclaimed(facts.claim), *verdict.refusals, *_deaf(shared), *full, *too_large),
+        refusals=(*_unclaimed(inputs.claim), *verdict.refusals, *_deaf(shared), *full, *too_large),
         approval=verdict.approval,
         notes=(
             *(f"{name}: {why}" for name, why in survey.unreadable.items()),
             *(f"{key}: {error}" for key, error in parts.left_out.items()),
             *notes,
         ),
-        unknown=len(survey.observed.source.unasked),
+        unknown=len(survey.observed.source.unknown_owners),
         bugs=tuple(parts.bugs),
         left_out=frozenset(parts.left_out),
     )
 
 
-def _notes(survey: Survey, kept: Collection[Action], steps: Iterable[Step], facts: Facts) -> tuple[str, ...]:
+def _notes(
+    survey: Survey, kept: Collection[Action], steps: Iterable[PlannedObject], inputs: PlanInputs
+) -> tuple[str, ...]:
     return (
-        *_failures_of_all(kept, steps, facts),
-        *left_alone(survey, facts.settings),
-        *_unknown_owners(survey.observed.source.unasked),
-        *of_other_installations(survey, facts.settings),
+        *_failures_of_all(kept, steps, inputs),
+        *left_alone(survey, inputs.settings),
+        *_unknown_owners(survey.observed.source.unknown_owners),
+        *of_other_installations(survey, inputs.settings),
         *kept_for_readers(survey),
-        *offset_note(kept, facts),
+        *offset_note(kept, inputs),
     )
 
 
-def _failures_of_all(actions: Iterable[Action], steps: Iterable[Step], facts: Facts) -> Iterator[str]:
+def _failures_of_all(actions: Iterable[Action], steps: Iterable[PlannedObject], inputs: PlanInputs) -> Iterator[str]:
     """Say why writes failed that serve all groups and that no item speaks of, such as that of the shared stream."""
     told = {action.key for step in steps for action in step.actions}
     keys = dict.fromkeys(action.key for action in actions if action.group is None and action.key not in told)
-    texts = {**facts.failures, **facts.contested}
+    texts = {**inputs.failures, **inputs.contested}
     return (f"{key}: {texts[key]}" for key in keys if key in texts)
 
 
@@ -182,7 +186,7 @@ def _deaf(shared: StreamCheck) -> tuple[Refusal, ...]:
     return (Refusal(Guard.OFFSET, shared.detail),) if shared.verdict is StreamVerdict.REFUSED else ()
 
 
-def _held(step: Step, kept: Collection[Action], settings: Settings) -> Item:
+def _held(step: PlannedObject, kept: Collection[Action], settings: Settings) -> ObjectStatus:
     """Say of an object whose writes the policy forbids that it is held, not on its way."""
     if settings.reconcile_policy is Policy.SYNC or not step.actions or any(action in kept for action in step.actions):
         return step.item
@@ -190,26 +194,26 @@ def _held(step: Step, kept: Collection[Action], settings: Settings) -> Item:
     return replace(step.item, condition=Condition.HELD, detail=text)
 
 
-def _all(steps: Iterable[Step]) -> list[Action]:
+def _all(steps: Iterable[PlannedObject]) -> list[Action]:
     return [action for step in steps for action in step.actions]
 
 
-def _no_room(actions: Iterable[Action], survey: Survey, facts: Facts) -> tuple[Refusal, ...]:
+def _no_room(actions: Iterable[Action], survey: Survey, inputs: PlanInputs) -> tuple[Refusal, ...]:
     """Refuse all new streams before the first of them when ksqlDB's limit on queries would be passed."""
-    if facts.query_limit is None:
+    if inputs.query_limit is None:
         return ()
     new = sum(isinstance(action, (CreateSharedStream, CreateStream)) for action in actions)
     there = len(survey.observed.source.queries)
-    if there + new <= facts.query_limit:
+    if there + new <= inputs.query_limit:
         return ()
     text = (
-        f"{new} streams are to be created, but ksqlDB has {there} of {facts.query_limit} persistent queries: raise "
+        f"{new} streams are to be created, but ksqlDB has {there} of {inputs.query_limit} persistent queries: raise "
         "ksql.query.persistent.active.limit, or group by a coarser level"
     )
     return (Refusal(Guard.LIMIT, text),)
 
 
-def _waiting(full: tuple[Refusal, ...], steps: Iterable[Step]) -> frozenset[str]:
+def _waiting(full: tuple[Refusal, ...], steps: Iterable[PlannedObject]) -> frozenset[str]:
     """Groups whose stream may not be created now: nothing else is made for them either."""
     if not full:
         return frozenset()
@@ -235,49 +239,49 @@ def _permitted(
 def _group_step(
     survey: Survey,
     verdict: Verdict,
-    facts: Facts,
+    inputs: PlanInputs,
     ports: HostPorts,
     shared: StreamCheck,
-    shared_item: Item,
+    shared_item: ObjectStatus,
     names: GroupNames,
-) -> Step:
+) -> PlannedObject:
     stream = stream_step(survey, verdict, shared, names)
-    service = service_step(survey, facts, group_spec(names, facts.settings, ports.of(names.service)))
+    service = service_step(survey, inputs, group_spec(names, inputs.settings, ports.of(names.service)))
     if stream.item.condition is Condition.CONFLICT or service.item.condition is Condition.CONFLICT:
         worst = stream.item if stream.item.condition is Condition.CONFLICT else service.item
-        return Step(_described(worst, survey, names))
+        return PlannedObject(_described(worst, survey, names))
     actions = stream.actions + _after_stream(stream, service, proven=_is_proven(survey, stream, names))
     if stream.item.condition is Condition.DEGRADED and not stream.actions:
         item = replace(stream.item, running=service.item.running, wanted=service.item.wanted)
     elif stream.item.condition is not Condition.READY:
-        item = replace(service.item, condition=Condition.PROGRESSING, mark=stream.item.mark, serves=False)
+        item = replace(service.item, condition=Condition.PROGRESSING, change=stream.item.change, serves=False)
         item = replace(item, detail=_joined(stream.item.detail, service.item.detail))
     else:
         item = service.item
-    item = failing(item, actions, facts)
+    item = failing(item, actions, inputs)
     if stream.item.condition is Condition.PROGRESSING:
         item = waiting_for(item, shared_item)
-    return Step(_described(_flowing(item, survey, facts, names), survey, names), actions)
+    return PlannedObject(_described(_flowing(item, survey, inputs, names), survey, names), actions)
 
 
-def _flowing(item: Item, survey: Survey, facts: Facts, names: GroupNames) -> Item:
+def _flowing(item: ObjectStatus, survey: Survey, inputs: PlanInputs, names: GroupNames) -> ObjectStatus:
     """Say of a group that is in order otherwise that no events come out of its stream, or of the shared one."""
-    text = facts.silent.get("") or facts.silent.get(names.group)
+    text = inputs.silent.get("") or inputs.silent.get(names.group)
     if item.condition is not Condition.READY or not text:
         return item
-    stream = facts.topology.shared_name if "" in facts.silent else names.stream
+    stream = inputs.topology.shared_name if "" in inputs.silent else names.stream
     query = survey.observed.source.queries.get(stream)
     cure = f"`TERMINATE {query.id};` in ksqlDB lets the operator make it again" if query else "it is made again"
     return replace(
         item,
         condition=Condition.DEGRADED,
-        mark="!",
+        change="!",
         detail=f"Silent: stream {stream}: {text}; {cure}",
         reason=Reason.SILENT,
     )
 
 
-def _is_proven(survey: Survey, stream: Step, names: GroupNames) -> bool:
+def _is_proven(survey: Survey, stream: PlannedObject, names: GroupNames) -> bool:
     """Whether the group's stream is there and ours; where its query is not listed, only the registry can tell."""
     if names.stream not in survey.observed.source.streams:
         return False
@@ -287,14 +291,14 @@ def _is_proven(survey: Survey, stream: Step, names: GroupNames) -> bool:
     return served or not (silent or stream.item.condition is Condition.DEGRADED)
 
 
-def _after_stream(stream: Step, service: Step, *, proven: bool) -> tuple[Action, ...]:
+def _after_stream(stream: PlannedObject, service: PlannedObject, *, proven: bool) -> tuple[Action, ...]:
     """A service is created only once its stream is proven or is put in order just before it."""
     if not proven and not stream.actions:
         return tuple(action for action in service.actions if action.effect is not Effect.CREATE)
     return service.actions
 
 
-def _described(item: Item, survey: Survey, names: GroupNames) -> Item:
+def _described(item: ObjectStatus, survey: Survey, names: GroupNames) -> ObjectStatus:
     owned = survey.owned.get(names.group)
     return replace(
         item,
@@ -310,15 +314,15 @@ def _joined(*details: str) -> str:
     return ", ".join(detail for detail in details if detail)
 
 
-def _published_services(survey: Survey, facts: Facts) -> list[str]:
+def _published_services(survey: Survey, inputs: PlanInputs) -> list[str]:
     services = [names.service for names in survey.wanted.values()]
     services += [owned.service.name for owned in survey.owned.values() if owned.service]
-    return [*services, state_api_name(facts.settings)]
+    return [*services, state_api_name(inputs.settings)]
 
 
-def _leaving_item(survey: Survey, verdict: Verdict, group: str) -> Item:
+def _leaving_item(survey: Survey, verdict: Verdict, group: str) -> ObjectStatus:
     owned = survey.owned[group]
-    return Item(
+    return ObjectStatus(
         f"group {group}",
         Condition.LEAVING,
         "?",
@@ -329,21 +333,21 @@ def _leaving_item(survey: Survey, verdict: Verdict, group: str) -> Item:
     )
 
 
-def _leaving_step(survey: Survey, verdict: Verdict, facts: Facts, group: str) -> Step:
+def _leaving_step(survey: Survey, verdict: Verdict, inputs: PlanInputs, group: str) -> PlannedObject:
     """What is left of a group without assets, one step a cycle: registry, drain time, service, stream."""
     owned, item = survey.owned[group], _leaving_item(survey, verdict, group)
     if group not in verdict.retire:
-        return Step(replace(item, condition=Condition.HELD) if verdict.held else item)
+        return PlannedObject(replace(item, condition=Condition.HELD) if verdict.held else item)
     if owned.url is not None:
-        return Step(replace(item, mark="-", detail="leaves the registry"))
+        return PlannedObject(replace(item, change="-", detail="leaves the registry"))
     if owned.service is not None:
         if group not in verdict.drained:
-            return Step(replace(item, mark="-", detail="is being drained"))
+            return PlannedObject(replace(item, change="-", detail="is being drained"))
         gone: Action = RemoveService(owned.service, group)
-        item = replace(item, mark="-", detail=f"remove service {owned.service.name}")
+        item = replace(item, change="-", detail=f"remove service {owned.service.name}")
     elif owned.stream is not None:
-        gone = DropStream(owned.stream, group, facts.settings.delete_topics)
-        item = replace(item, mark="-", detail=f"drop stream {owned.stream}")
+        gone = DropStream(owned.stream, group, inputs.settings.delete_topics)
+        item = replace(item, change="-", detail=f"drop stream {owned.stream}")
     else:
-        return Step(item)
-    return Step(replace(failing(item, (gone,), facts), condition=Condition.LEAVING), (gone,))
+        return PlannedObject(item)
+    return PlannedObject(replace(failing(item, (gone,), inputs), condition=Condition.LEAVING), (gone,))

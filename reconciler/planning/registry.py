@@ -12,14 +12,14 @@ from reconciler.domain.names import GroupNames
 from reconciler.domain.services import is_named
 from reconciler.domain.status import Guard, Refusal
 from reconciler.planning.guards import Verdict
-from reconciler.planning.inputs import Facts, Step
+from reconciler.planning.inputs import PlanInputs, PlannedObject
 from reconciler.planning.specs import HostPorts, state_api_name
 from reconciler.planning.survey import Survey, newest_first
 from reconciler.settings import Settings
 
 
 def next_registry(
-    survey: Survey, verdict: Verdict, facts: Facts, ports: HostPorts, steps: Iterable[Step]
+    survey: Survey, verdict: Verdict, inputs: PlanInputs, ports: HostPorts, steps: Iterable[PlannedObject]
 ) -> Registry | None:
     """The document that should be current: what was published and may stay, and what has become ready.
 
@@ -33,16 +33,16 @@ def next_registry(
             continue
         ready = step.item.serves
         if ready or names.group in published:
-            urls[names.group] = _url(names, facts.settings, ports)
+            urls[names.group] = _url(names, inputs.settings, ports)
     if not urls and survey.published is None:
         return None
     return Registry(
         identity=survey.identity,
         replaces=replaced(survey.published.document if survey.published else None, survey.identity),
         groups=urls,
-        state_api=_state_url(facts.settings, ports),
-        membership=facts.lookup,
-        installation=facts.topology.installation.id,
+        state_api=_state_url(inputs.settings, ports),
+        membership=inputs.lookup,
+        installation=inputs.topology.installation.id,
     )
 
 
@@ -92,7 +92,7 @@ def publish(survey: Survey, registry: Registry | None) -> list[Action]:
     return [PublishRegistry(registry, max(newest, 0) + 1)]
 
 
-def old_registries(survey: Survey, facts: Facts, registry: Registry | None) -> list[Action]:
+def old_registries(survey: Survey, inputs: PlanInputs, registry: Registry | None) -> list[Action]:
     """Forget all but the newest documents.
 
     Never the current one or the next, one that a service mounts, or the one that made that out of date.
@@ -103,9 +103,9 @@ def old_registries(survey: Survey, facts: Facts, registry: Registry | None) -> l
     if survey.published is not None:
         needed.add(survey.published.live.name)
     if registry is not None:
-        needed.add(registry_name(facts.settings, registry))
-    prefix = facts.settings.resource_prefix
-    stale = (live for live in registries[facts.settings.registry_keep :] if is_named(live, prefix))
+        needed.add(registry_name(inputs.settings, registry))
+    prefix = inputs.settings.resource_prefix
+    stale = (live for live in registries[inputs.settings.registry_keep :] if is_named(live, prefix))
     return [RemoveRegistry(live) for live in stale if live.name not in needed]
 
 

@@ -15,12 +15,12 @@ from reconciler.domain.actions import (
     ResumeStream,
 )
 from reconciler.domain.names import GroupNames
-from reconciler.domain.status import Condition, Item
+from reconciler.domain.status import Condition, ObjectStatus
 from reconciler.ksqldb.definition import sources_of
 from reconciler.ksqldb.ownership import Whose
 from reconciler.ksqldb.statement import OFFSET_RESET
 from reconciler.planning.guards import Verdict
-from reconciler.planning.inputs import Facts, Step, busy, conflict, failing
+from reconciler.planning.inputs import PlanInputs, PlannedObject, conflict, failing, progressing
 from reconciler.planning.survey import StreamCheck, StreamVerdict, Survey
 
 #: Streams that a note names before it says how many more there are.
@@ -29,44 +29,46 @@ _NAMED = 5
 _NEED_SHARED = (StreamVerdict.MOVED, StreamVerdict.SILENT, StreamVerdict.TOPICLESS)
 
 
-def stream_step(survey: Survey, verdict: Verdict, shared: StreamCheck, names: GroupNames) -> Step:
+def stream_step(survey: Survey, verdict: Verdict, shared: StreamCheck, names: GroupNames) -> PlannedObject:
     """What the group's stream needs."""
     check = survey.streams[names.group]
     if check.verdict is StreamVerdict.FOREIGN:
         return conflict(names.group, f"{check.detail}, not touched")
     blocked = _shared_trouble(shared)
     if blocked and check.verdict is not StreamVerdict.IN_SYNC:
-        return Step(Item("", Condition.DEGRADED, "!", blocked))
+        return PlannedObject(ObjectStatus("", Condition.DEGRADED, "!", blocked))
     if check.verdict in _NEED_SHARED and shared.verdict is not StreamVerdict.IN_SYNC:
         # A stream is dropped only when what it is to be made from anew is seen to be there.
-        return Step(busy("~", f"waits for the shared stream: {check.detail}"))
+        return PlannedObject(progressing("~", f"waits for the shared stream: {check.detail}"))
     if check.verdict is StreamVerdict.SILENT and names.stream not in verdict.silent:
-        return Step(Item("", Condition.DEGRADED, "?", "its query is not listed; waiting to be sure"))
+        return PlannedObject(ObjectStatus("", Condition.DEGRADED, "?", "its query is not listed; waiting to be sure"))
     repair = _stream_repair(check, names)
     if repair is not None:
         return repair
     if check.detail or blocked:
-        return Step(Item("", Condition.DEGRADED, "!", check.detail or blocked))
-    return Step(Item("", Condition.READY))
+        return PlannedObject(ObjectStatus("", Condition.DEGRADED, "!", check.detail or blocked))
+    return PlannedObject(ObjectStatus("", Condition.READY))
 
 
-def _stream_repair(check: StreamCheck, names: GroupNames) -> Step | None:
+def _stream_repair(check: StreamCheck, names: GroupNames) -> PlannedObject | None:
     """What puts a stream in order; None where it is in order already."""
     match check.verdict:
         case StreamVerdict.ABSENT:
-            return Step(busy("+", f"create stream {names.topic}"), (CreateStream(names, check.starved),))
+            return PlannedObject(
+                progressing("+", f"create stream {names.topic}"), (CreateStream(names, check.starved),)
+            )
         case StreamVerdict.MOVED:
             move = RecreateStream(names, check.detail, check.retention_ms, starved=check.starved)
-            return Step(busy("~", f"move stream: {check.detail}"), (move,))
+            return PlannedObject(progressing("~", f"move stream: {check.detail}"), (move,))
         case StreamVerdict.TOPICLESS:
             again = RecreateStream(names, check.detail, check.retention_ms, topic_gone=True)
-            return Step(busy("!", f"make stream anew: {check.detail}"), (again,))
+            return PlannedObject(progressing("!", f"make stream anew: {check.detail}"), (again,))
         case StreamVerdict.PAUSED:
             resume = ResumeStream(names.stream, check.query_id, names.group)
-            return Step(busy("!", "resume its paused query"), (resume,))
+            return PlannedObject(progressing("!", "resume its paused query"), (resume,))
         case StreamVerdict.SILENT:
             silent = ReplaceStream(names, check.detail)
-            return Step(busy("!", f"replace stream: {check.detail}"), (silent,))
+            return PlannedObject(progressing("!", f"replace stream: {check.detail}"), (silent,))
     return None
 
 
@@ -77,33 +79,33 @@ def _shared_trouble(shared: StreamCheck) -> str:
     return ""
 
 
-def shared_step(shared: StreamCheck, actions: Sequence[Action], facts: Facts) -> Step:
+def shared_step(shared: StreamCheck, actions: Sequence[Action], inputs: PlanInputs) -> PlannedObject:
     """How the shared stream fares, with what it needs: a failure of it is every group's, and has a line of its own."""
-    title = f"stream {facts.topology.shared_name}"
-    trouble = _shared_trouble(shared) or facts.silent.get("", "")
-    item = Item(title, Condition.READY)
+    title = f"stream {inputs.topology.shared_name}"
+    trouble = _shared_trouble(shared) or inputs.silent.get("", "")
+    item = ObjectStatus(title, Condition.READY)
     if actions:
-        item = replace(busy("+", actions[0].verb.replace("_", " ")), title=actions[0].key)
+        item = replace(progressing("+", actions[0].verb.replace("_", " ")), title=actions[0].key)
     elif trouble:
-        item = Item(title, Condition.DEGRADED, "!", trouble.removeprefix("the shared stream: "))
-    return Step(failing(item, actions, facts), tuple(actions))
+        item = ObjectStatus(title, Condition.DEGRADED, "!", trouble.removeprefix("the shared stream: "))
+    return PlannedObject(failing(item, actions, inputs), tuple(actions))
 
 
-def waiting_for(item: Item, shared: Item) -> Item:
+def waiting_for(item: ObjectStatus, shared: ObjectStatus) -> ObjectStatus:
     """Say of a group whose stream is not in order yet why the shared stream is not."""
     if shared.condition is not Condition.DEGRADED:
         return item
     detail = f"waits for the shared stream: {shared.detail}"
-    return replace(item, condition=Condition.DEGRADED, mark="!", detail=detail, reason=shared.reason)
+    return replace(item, condition=Condition.DEGRADED, change="!", detail=detail, reason=shared.reason)
 
 
-def shared_actions(verdict: Verdict, shared: StreamCheck, survey: Survey, facts: Facts) -> list[Action]:
+def shared_actions(verdict: Verdict, shared: StreamCheck, survey: Survey, inputs: PlanInputs) -> list[Action]:
     """What the shared stream needs before any group's stream does.
 
     One that lost its query is not made anew but followed by another: a join over a topic that exists would need an
     explicit offset (see `Topology.after`). The groups then move over, and nothing is dropped before they have.
     """
-    topology, source = facts.topology, survey.observed.source
+    topology, source = inputs.topology, survey.observed.source
     if shared.verdict is StreamVerdict.ABSENT or (
         shared.verdict is StreamVerdict.SILENT and topology.shared_name in verdict.silent
     ):
@@ -113,9 +115,9 @@ def shared_actions(verdict: Verdict, shared: StreamCheck, survey: Survey, facts:
     return []
 
 
-def check_offset(shared: StreamCheck, facts: Facts) -> StreamCheck:
+def check_offset(shared: StreamCheck, inputs: PlanInputs) -> StreamCheck:
     """Refuse to make a shared stream on a server whose own offset would make every join deaf."""
-    if facts.offset_reset != "latest" or shared.verdict not in (StreamVerdict.ABSENT, StreamVerdict.SILENT):
+    if inputs.offset_reset != "latest" or shared.verdict not in (StreamVerdict.ABSENT, StreamVerdict.SILENT):
         return shared
     text = (
         f"ksqlDB's own {OFFSET_RESET}=latest empties the table side of every join, so the shared stream would drop "
@@ -124,23 +126,23 @@ def check_offset(shared: StreamCheck, facts: Facts) -> StreamCheck:
     return StreamCheck(StreamVerdict.REFUSED, text)
 
 
-def offset_note(actions: Iterable[Action], facts: Facts) -> tuple[str, ...]:
+def offset_note(actions: Iterable[Action], inputs: PlanInputs) -> tuple[str, ...]:
     """Say before it is made that the shared stream will begin with old events."""
-    if facts.offset_reset != "earliest" or not any(isinstance(action, CreateSharedStream) for action in actions):
+    if inputs.offset_reset != "earliest" or not any(isinstance(action, CreateSharedStream) for action in actions):
         return ()
     text = (
         f"ksqlDB's own {OFFSET_RESET}=earliest: the new shared stream replays all events that "
-        f"{facts.topology.assets_stream} still holds; take it out of the server's settings to begin now"
+        f"{inputs.topology.assets_stream} still holds; take it out of the server's settings to begin now"
     )
     return (text,)
 
 
-def old_shared(survey: Survey, facts: Facts, shared: StreamCheck, planned: Iterable[Action]) -> list[Action]:
+def old_shared(survey: Survey, inputs: PlanInputs, shared: StreamCheck, planned: Iterable[Action]) -> list[Action]:
     """Drop the shared streams that the groups have left and nothing reads any more, with their topics.
 
     What is in those topics is ours alone, and has been written to the groups' topics.
     """
-    source, topology = survey.observed.source, facts.topology
+    source, topology = survey.observed.source, inputs.topology
     if shared.verdict is not StreamVerdict.IN_SYNC or any(
         isinstance(a, (CreateStream, RecreateStream)) for a in planned
     ):

@@ -110,7 +110,7 @@ class Survey:
         return frozenset(self.owned.keys() - self.wanted.keys() - self.losers.keys())
 
 
-def survey(observed: Observed, topology: Topology, settings: Settings) -> Survey:
+def make_survey(observed: Observed, topology: Topology, settings: Settings) -> Survey:
     """Understand an observation."""
     published, unreadable = current_registry(observed.platform.registries)
     services = _services(observed, settings)
@@ -316,4 +316,4 @@ def _owned_streams(source: SourceState, topology: Topology, known: Mapping[str, 
 def _made_by(name: str, source: SourceState) -> str | None:
     """Return the statement that made a stream, None where it is not known."""
     query = source.queries.get(name)
-    return query.text if query else source.strays.get(name)
+    return query.text if query else source.orphans.get(name)

@@ -81,7 +81,7 @@ _LEADER_UNREACHED = re.compile(
 _LOG = logging.getLogger(__name__)
 
 
-class Gone(PlatformConflict):
+class NotFound(PlatformConflict):
     """The engine knows no object of this id."""
 
 
@@ -146,7 +146,7 @@ class Engine:
         return self._request("POST", path, *ids, params=given, body=body, headers=headers, timeout=timeout)
 
     def delete(self, path: str, *ids: str, params: Mapping[str, Any] | None = None) -> None:
-        """Remove one object; `Gone` where there is none."""
+        """Remove one object; `NotFound` where there is none."""
         self._request("DELETE", path, *ids, params=params)
 
     def pull(self, image: str, silence: float) -> None:
@@ -160,7 +160,7 @@ class Engine:
             lines = self._request(
                 "POST", "/images/create", params=given, headers=headers, timeout=silence, in_lines=True
             )
-        except (PlatformRefused, Gone) as problem:
+        except (PlatformRefused, NotFound) as problem:
             raise PlatformRefused(f"image {image} is not here and cannot be pulled: {problem}") from problem
         for line in lines or ():  # the answer is a 200 before the first byte is fetched
             if "error" in line:
@@ -284,7 +284,7 @@ def translated(label: str, status: int, message: str) -> PlatformError:
     if _OUT_OF_SEQUENCE in message:
         return PlatformConflict(text)
     if status == 404:  # noqa: PLR2004 - HTTP's own number
-        return PlatformRefused(text) if words.startswith("network ") else Gone(text)
+        return PlatformRefused(text) if words.startswith("network ") else NotFound(text)
     if status == 409:  # noqa: PLR2004 - HTTP's own number
         return PlatformConflict(text)
     if status in {502, 503, 504}:

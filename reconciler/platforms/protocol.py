@@ -87,7 +87,7 @@ class Checkable(Protocol):
     Only commands ask, such as ``plan``. A platform that makes what is missing, or cannot tell, leaves this out.
     """
 
-    def lacks(self, kind: Reference, names: Collection[str]) -> Mapping[str, str]:
+    def missing_references(self, kind: Reference, names: Collection[str]) -> Mapping[str, str]:
         """Return those of the names that services could not use, each with a predicate: why, and what helps.
 
         Raises:

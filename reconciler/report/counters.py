@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from reconciler.control.backoff import Backoff, Failure
-from reconciler.control.contest import Contest, Held
+from reconciler.control.contest import Contest, Suspended
 from reconciler.control.controller import Controller
-from reconciler.control.deadline import Standing
+from reconciler.control.deadline import StalledObject
 from reconciler.leadership.pause import parse
-from reconciler.planning.guards import Absence, Memory
+from reconciler.planning.guards import Absence, GuardMemory
 from reconciler.report.documents import text
 
 
@@ -116,7 +116,7 @@ def count_on(controller: Controller, counted: Counters) -> None:
     def since(ages: Mapping[str, AbsenceCount]) -> Mapping[str, Absence]:
         return {name: Absence(one.reads, now - one.seconds) for name, one in ages.items()}
 
-    controller.memory = Memory(
+    controller.memory = GuardMemory(
         missing=since(counted.missing),
         silent=since(counted.silent),
         unregistered={group: now - age for group, age in counted.out_of_registry.items()},
@@ -129,10 +129,10 @@ def count_on(controller: Controller, counted: Counters) -> None:
         {key: Failure(one.times, now + one.seconds, one.error) for key, one in counted.backoff.items()}
     )
     controller.contest = Contest(
-        held={key: Held(None, now + one.seconds, one.text) for key, one in counted.contested.items()}
+        held={key: Suspended(None, now + one.seconds, one.text) for key, one in counted.contested.items()}
     )
     controller.told_silent = counted.silent_streams
     controller.standing = {
-        title: Standing(one.detail, now - one.seconds, one.at) for title, one in counted.standing.items()
+        title: StalledObject(one.detail, now - one.seconds, one.at) for title, one in counted.standing.items()
     }
     controller.pause = parse(counted.pause) if counted.pause else None

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from reconciler.domain.status import Condition, Guard, Item, Plan, Reason, Refusal
+from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan, Reason, Refusal
 from reconciler.planning.survey import Survey
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -37,7 +37,7 @@ class ItemDocument(Document):
     group: str | None = Field(description="The group's value in the UNS; null for what belongs to no group.")
     title: str = Field(description="As plans show it: `group Weld`, `service ofa_state_api`, `stream OFA_...`.")
     condition: Condition = Field(description="How it fares.")
-    mark: Literal["+", "~", "!", "-", "?", "x"] | None = Field(
+    change: Literal["+", "~", "!", "-", "?", "x"] | None = Field(
         description="What a plan does about it: create, update, repair, remove, wait, conflict; null: nothing."
     )
     detail: str | None = Field(description="What is done about it, or why nothing is, for a person.")
@@ -95,7 +95,7 @@ class KsqldbDocument(Document):
     """The ksqlDB server that answered."""
 
     version: str
-    trouble: str | None = Field(description="Why it is not trusted with statements now; null when it is well.")
+    unhealthy_reason: str | None = Field(description="Why it is not trusted with statements now; null when it is well.")
     kafka: str = Field(description="Id of the Kafka cluster.")
     ksqldb: str = Field(description="The server's service id.")
 
@@ -182,7 +182,7 @@ def status_document(plan: Plan, survey: Survey, operator: OperatorDocument | Non
         registry=plan.registry_before,
         ksqldb=KsqldbDocument(
             version=source.version,
-            trouble=source.unhealthy or None,
+            unhealthy_reason=source.unhealthy or None,
             kafka=survey.identity.kafka,
             ksqldb=survey.identity.ksqldb,
         ),
@@ -193,7 +193,7 @@ def status_document(plan: Plan, survey: Survey, operator: OperatorDocument | Non
     )
 
 
-def _counts(items: Iterable[Item]) -> dict[Condition, int]:
+def _counts(items: Iterable[ObjectStatus]) -> dict[Condition, int]:
     counts = dict.fromkeys(Condition, 0)
     for item in items:
         counts[item.condition] += 1
@@ -204,12 +204,12 @@ def _refusals(refusals: Iterable[Refusal]) -> tuple[RefusalDocument, ...]:
     return tuple(RefusalDocument(guard=one.guard, text=one.text, stops=one.stops) for one in refusals)
 
 
-def _item(item: Item) -> ItemDocument:
+def _item(item: ObjectStatus) -> ItemDocument:
     return ItemDocument(
         group=item.group,
         title=item.title,
         condition=item.condition,
-        mark=item.mark.strip() or None,  # type: ignore[arg-type]
+        change=item.change.strip() or None,  # type: ignore[arg-type]
         detail=item.detail or None,
         reason=item.reason,
         members=item.members,
@@ -222,7 +222,7 @@ def _item(item: Item) -> ItemDocument:
     )
 
 
-def _of_kind(kind: str, item: Item) -> str | None:
+def _of_kind(kind: str, item: ObjectStatus) -> str | None:
     """Return the name of a service or stream that belongs to no group."""
     own = item.group is None and item.title.startswith(f"{kind} ")
     return item.title.removeprefix(f"{kind} ") if own else None

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 
 from openfactory_common.text import printable, printable_json, told_apart
 from reconciler.domain.actions import Action, Effect, PublishRegistry
-from reconciler.domain.status import Condition, Item, Plan
+from reconciler.domain.status import Condition, ObjectStatus, Plan
 from reconciler.planning.survey import Survey
 from reconciler.report.documents import plan_document, status_document
 
@@ -31,7 +31,7 @@ MOST_ROWS = 100
 def plan_text(plan: Plan) -> str:
     """Render a plan for a terminal: one line an object that is not as it should be, then the totals."""
     titles = shown_titles(plan.items)
-    rows = [(item.mark, titles[item.title], printable(item.detail)) for item in _noteworthy(plan)]
+    rows = [(item.change, titles[item.title], printable(item.detail)) for item in _noteworthy(plan)]
     rows += [(_MARKS[a.effect], printable(a.key), a.verb.replace("_", " ")) for a in _of_no_item(plan)]
     width = max((cell_len(title) for _, title, _ in rows if cell_len(title) <= _WIDEST_TITLE), default=0)
     lines = [f"{mark} {_padded(title, max(width, _TITLE))} {detail}".rstrip() for mark, title, detail in rows]
@@ -51,13 +51,13 @@ def summary(plan: Plan) -> str:
     return f"Plan: {', '.join(parts)}; {_writes_of(plan)}."
 
 
-def _word(item: Item, written: frozenset[str]) -> str | None:
+def _word(item: ObjectStatus, written: frozenset[str]) -> str | None:
     """Say as what an item counts: nothing is repaired where a person has to act, and no write is planned."""
-    if item.condition is Condition.DEGRADED and item.mark == "!" and item.title not in written:
+    if item.condition is Condition.DEGRADED and item.change == "!" and item.title not in written:
         return "degraded"
-    if item.condition is Condition.PROGRESSING and item.mark == " ":
+    if item.condition is Condition.PROGRESSING and item.change == " ":
         return "starting"
-    return _COUNTED.get(item.mark)
+    return _COUNTED.get(item.change)
 
 
 def _written(plan: Plan) -> frozenset[str]:
@@ -101,7 +101,7 @@ def plan_markdown(plan: Plan) -> str:
     """
     titles = shown_titles(plan.items)
     rows = [
-        (_code(item.mark), _code(titles[item.title]), item.condition.value, _markdown(item.detail))
+        (_code(item.change), _code(titles[item.title]), item.condition.value, _markdown(item.detail))
         for item in _noteworthy(plan)
     ]
     parts = [COMMENT_MARK, f"{_verdict(plan)} **{summary(plan)}**"]
@@ -192,15 +192,15 @@ def status_markdown(plan: Plan, survey: Survey) -> str:
     return "\n\n".join([_markdown_table(STATUS_HEAD, rows), *notes])
 
 
-def shown_titles(items: Iterable[Item]) -> Mapping[str, str]:
+def shown_titles(items: Iterable[ObjectStatus]) -> Mapping[str, str]:
     """Return how each item's title is shown, so that no two groups of a table look alike."""
     every = tuple(items)
     names = told_apart(item.group for item in every if item.group is not None)
     return {item.title: printable(item.title) if item.group is None else f"group {names[item.group]}" for item in every}
 
 
-def _noteworthy(plan: Plan) -> list[Item]:
-    return [item for item in plan.items if item.mark != " " or item.condition is not Condition.READY]
+def _noteworthy(plan: Plan) -> list[ObjectStatus]:
+    return [item for item in plan.items if item.change != " " or item.condition is not Condition.READY]
 
 
 def _registry_changes(plan: Plan) -> bool:

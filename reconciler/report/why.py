@@ -14,9 +14,9 @@ from reconciler.control.backoff import Backoff
 from reconciler.domain.actions import Action, UpdateService
 from reconciler.domain.observed import SourceState
 from reconciler.domain.services import LiveService
-from reconciler.domain.status import Condition, Guard, Item, Plan
+from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan
 from reconciler.ksqldb.advice import statement_advice
-from reconciler.planning.guards import Absence, Memory
+from reconciler.planning.guards import Absence, GuardMemory
 from reconciler.planning.survey import StreamVerdict, Survey
 from reconciler.platforms.advice import advice
 from reconciler.report.documents import Document
@@ -25,7 +25,7 @@ from reconciler.settings import Policy, Settings
 
 
 @dataclass(frozen=True)
-class Known:
+class WhyContext:
     """What there is to answer from.
 
     Attributes:
@@ -45,7 +45,7 @@ class Known:
     survey: Survey
     plan: Plan
     read_at: datetime
-    memory: Memory
+    memory: GuardMemory
     backoff: Backoff
     now: float
     last: str = ""
@@ -65,7 +65,7 @@ class ReadPart(_Part):
     groups: int
     kafka: str
     ksqldb: str
-    trouble: str | None = Field(description="Why ksqlDB is not trusted now; null when it is well.")
+    unhealthy_reason: str | None = Field(description="Why ksqlDB is not trusted now; null when it is well.")
     last_cycle: str | None = Field(description="What the operator's last cycle said; null where none runs.")
 
 
@@ -150,7 +150,7 @@ def similar(group: str, survey: Survey) -> tuple[str, ...]:
     return tuple(name for match in close for name in by_case[match])[:5]
 
 
-def why(group: str, known: Known, source: str) -> WhyDocument | None:
+def why(group: str, known: WhyContext, source: str) -> WhyDocument | None:
     """Say everything about a group; None where there is no such group."""
     item = next((one for one in known.plan.items if one.group == group), None)
     if item is None:
@@ -179,7 +179,7 @@ def why(group: str, known: Known, source: str) -> WhyDocument | None:
     )
 
 
-def _live(item: Item, known: Known) -> LiveService | None:
+def _live(item: ObjectStatus, known: WhyContext) -> LiveService | None:
     services = known.survey.observed.platform.services
     if item.names is not None:
         return services.get(item.names.service.lower())
@@ -187,7 +187,7 @@ def _live(item: Item, known: Known) -> LiveService | None:
     return owned.service if owned else None
 
 
-def _read(known: Known) -> ReadPart:
+def _read(known: WhyContext) -> ReadPart:
     membership, source = known.survey.observed.membership, known.survey.observed.source
     return ReadPart(
         at=known.read_at.astimezone(UTC),
@@ -195,12 +195,12 @@ def _read(known: Known) -> ReadPart:
         groups=len(membership.groups),
         kafka=known.survey.identity.kafka,
         ksqldb=known.survey.identity.ksqldb,
-        trouble=source.unhealthy or None,
+        unhealthy_reason=source.unhealthy or None,
         last_cycle=known.last or None,
     )
 
 
-def _stream(group: str, item: Item, survey: Survey) -> StreamPart:
+def _stream(group: str, item: ObjectStatus, survey: Survey) -> StreamPart:
     owned, check = survey.owned.get(group), survey.streams.get(group)
     name = item.names.stream if item.names else owned.stream if owned else None
     there = survey.observed.source.streams.get(name or "")
@@ -213,7 +213,7 @@ def _stream(group: str, item: Item, survey: Survey) -> StreamPart:
     )
 
 
-def _service(item: Item, live: LiveService | None, actions: list[Action], settings: Settings) -> ServicePart:
+def _service(item: ObjectStatus, live: LiveService | None, actions: list[Action], settings: Settings) -> ServicePart:
     updates = [action for action in actions if isinstance(action, UpdateService)]
     return ServicePart(
         name=live.name if live else item.names.service if item.names else None,
@@ -227,7 +227,7 @@ def _service(item: Item, live: LiveService | None, actions: list[Action], settin
     )
 
 
-def _planned(item: Item, missing: MissingPart | None) -> str:
+def _planned(item: ObjectStatus, missing: MissingPart | None) -> str:
     """Return what the plan says; a count in it is the one of now, for it has gone on since the plan was made."""
     count, comma, rest = item.detail.partition("; ")
     if missing is None or not count.startswith("missing "):
@@ -235,7 +235,7 @@ def _planned(item: Item, missing: MissingPart | None) -> str:
     return f"missing {_counted(missing)}{comma}{rest}"
 
 
-def _missing(group: str, known: Known) -> MissingPart | None:
+def _missing(group: str, known: WhyContext) -> MissingPart | None:
     if group not in known.survey.missing:
         return None
     seen = known.memory.missing.get(group, Absence(0, known.now))
@@ -249,7 +249,7 @@ def _missing(group: str, known: Known) -> MissingPart | None:
     )
 
 
-def _backoff(group: str, item: Item, live: LiveService | None, known: Known) -> Iterator[BackoffPart]:
+def _backoff(group: str, item: ObjectStatus, live: LiveService | None, known: WhyContext) -> Iterator[BackoffPart]:
     owned = known.survey.owned.get(group)
     stream = item.names.stream if item.names else owned.stream if owned else None
     service = item.names.service if item.names else live.name if live else None
@@ -261,7 +261,9 @@ def _backoff(group: str, item: Item, live: LiveService | None, known: Known) -> 
             yield BackoffPart(object=key, failures=failure.times, retry_in_seconds=left, error=failure.text)
 
 
-def _next(group: str, item: Item, live: LiveService | None, actions: list[Action], known: Known) -> Iterator[str]:
+def _next(
+    group: str, item: ObjectStatus, live: LiveService | None, actions: list[Action], known: WhyContext
+) -> Iterator[str]:
     """Say what helps, the most urgent first."""
     plan = known.plan
     if known.paused:
@@ -295,13 +297,13 @@ def _next(group: str, item: Item, live: LiveService | None, actions: list[Action
         )
 
 
-def _next_shared(known: Known) -> Iterator[str]:
+def _next_shared(known: WhyContext) -> Iterator[str]:
     for action in known.plan.actions:
         if action.group is None and action.key in known.backoff.failures:
             yield f"{action.key} serves all groups and its write fails; groups that need it wait until that is resolved"
 
 
-def _cures(item: Item, live: LiveService | None, known: Known) -> Iterator[str]:
+def _cures(item: ObjectStatus, live: LiveService | None, known: WhyContext) -> Iterator[str]:
     """Say what a person has to do about an error of ksqlDB, not of the engine, that no repetition cures."""
     settings = known.settings
     failed = known.backoff.failures.get(f"service {item.names.service}") if item.names is not None else None
@@ -319,13 +321,13 @@ def _cures(item: Item, live: LiveService | None, known: Known) -> Iterator[str]:
 
 
 def _next_source(source: SourceState) -> Iterator[str]:
-    if source.trouble:
-        yield f"ksqlDB is not well ({source.trouble}): its streams wait until it is"
+    if source.unhealthy_reason:
+        yield f"ksqlDB is not well ({source.unhealthy_reason}): its streams wait until it is"
     elif source.degraded:
         yield f"ksqlDB is degraded ({source.degraded}): nothing is removed until it runs on every server"
 
 
-def _next_conflict(live: LiveService | None, known: Known) -> Iterator[str]:
+def _next_conflict(live: LiveService | None, known: WhyContext) -> Iterator[str]:
     settings, published = known.settings, known.survey.published
     yield (
         "give the group or the other object another name: what is not ours is never touched, "
@@ -343,7 +345,7 @@ def _next_conflict(live: LiveService | None, known: Known) -> Iterator[str]:
         )
 
 
-def _next_missing(known: Known) -> Iterator[str]:
+def _next_missing(known: WhyContext) -> Iterator[str]:
     if known.settings.reconcile_policy is not Policy.SYNC:
         yield f"it is kept: RECONCILE_POLICY={known.settings.reconcile_policy} removes nothing"
     elif known.plan.approval:
@@ -385,7 +387,7 @@ def _lines(answer: WhyDocument) -> Iterator[tuple[str, str]]:
         yield "back-off", f"{one.object}: {one.failures} failures, again in {one.retry_in_seconds:g} s: {one.error}"
     if answer.paused:
         yield "paused", answer.paused.removeprefix("paused ")
-    yield "read", f"{read.at:%Y-%m-%d %H:%M:%S} UTC, {read.groups} groups, ksqlDB: {read.trouble or 'well'}"
+    yield "read", f"{read.at:%Y-%m-%d %H:%M:%S} UTC, {read.groups} groups, ksqlDB: {read.unhealthy_reason or 'well'}"
     if read.last_cycle:
         yield "cycle", read.last_cycle
     yield "seen by", answer.source + (f" ({answer.role})" if answer.role else "")

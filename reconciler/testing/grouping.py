@@ -27,7 +27,7 @@ from reconciler.ksqldb.api import Ksqldb
 from reconciler.ksqldb.client import KsqlClient
 from reconciler.ksqldb.definition import definition_of
 from reconciler.ksqldb.statements import Topology
-from reconciler.ksqldb.transport import Limits
+from reconciler.ksqldb.transport import Timeouts
 from reconciler.settings import Settings
 
 _PATIENCE = 20.0
@@ -76,7 +76,7 @@ class Installation:
         self.settings = Settings(
             _env_file=None, **{"kafka_broker": "embedded:9092", "ksqldb_url": self.server.url, **bench.settings}
         )  # type: ignore[call-arg]  # pydantic-settings' own argument
-        self.client = KsqlClient(self.server.url, limits=Limits(connect=1.0, read=2.0, quiet=0.3))
+        self.client = KsqlClient(self.server.url, limits=Timeouts(connect=1.0, read=2.0, quiet=0.3))
         self.strategy = bench.make(self.settings, self.client)
         for asset, levels in bench.assets.items():
             self.place(asset, levels)

@@ -19,14 +19,14 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import REGISTRY
 
-from openfactory_common.connections import ConnectionGuard, Ending, GuardedAppRunner, Limits, descriptors
+from openfactory_common.connections import ConnectionGuard, ConnectionLimits, Ending, GuardedAppRunner, descriptors
 from openfactory_common.errors import ConfigurationError, PlatformError, describe
 from openfactory_common.registry import ROLE_HEADER
 from openfactory_common.text import printable_json
 from reconciler.control.loop import Loop
 from reconciler.leadership.pause import LONGEST, Pause, beginning, ended
 from reconciler.report.counters import counters
-from reconciler.report.why import Known, known_groups, similar, why
+from reconciler.report.why import WhyContext, known_groups, similar, why
 from reconciler.web.csrf import add_headers, allowed_hosts, known_hosts, no_browsers
 from reconciler.web.status_page import StatusPage
 
@@ -39,12 +39,12 @@ _OWN = 32
 _RETRY = {"Retry-After": "1"}
 
 
-def limits_of_process() -> Limits:
+def limits_of_process() -> ConnectionLimits:
     """Return what this process's descriptors allow; the soft limit is raised to the hard one first."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     room, excess = descriptors()
-    return Limits(max(1, min(_MOST_CLIENTS, room - _OWN)), excess)
+    return ConnectionLimits(max(1, min(_MOST_CLIENTS, room - _OWN)), excess)
 
 
 def _told(why: Ending) -> None:
@@ -53,7 +53,7 @@ def _told(why: Ending) -> None:
         log.warning("web server: too many clients", ended=why.value)
 
 
-class Board:
+class RegistryCache:
     """What the server shows: the current registry document, replaced by the loop as a whole."""
 
     def __init__(self) -> None:
@@ -75,12 +75,12 @@ class Server:
     def __init__(
         self,
         loop: Loop,
-        board: Board,
+        board: RegistryCache,
         port: int,
         *,
         host: str = "0.0.0.0",  # noqa: S104 - it is followed from other containers
         registry: CollectorRegistry = REGISTRY,
-        limits: Limits | None = None,
+        limits: ConnectionLimits | None = None,
     ) -> None:
         """Serve on ``host:port``; port 0 takes any free one. Without ``limits``, the process's own."""
         self.port = port
@@ -184,7 +184,7 @@ class Server:
         ready = reads_well and self._board.get() is not None
         said = outcome.sentence if outcome is not None else "the first cycle has not ended"
         paused = self._loop.controller.pause.text if self._loop.paused and self._loop.controller.pause else None
-        told = {"ready": ready, "role": self._loop.controller.authority.role, "paused": paused, "last": said}
+        told = {"ready": ready, "role": self._loop.controller.write_gate.role, "paused": paused, "last": said}
         return web.json_response(told, status=200 if ready else 503)
 
     async def _metrics(self, _: web.Request) -> web.Response:
@@ -196,7 +196,7 @@ class Server:
         What a standby has seen may be some seconds old, and whoever asks both in turn would go back and forth. While
         paused nobody writes, so everybody's answer is as good.
         """
-        if self._loop.controller.authority.role != "standby" or self._loop.paused:
+        if self._loop.controller.write_gate.role != "standby" or self._loop.paused:
             return None
         detail = "another operator holds the lease: ask again, the name leads to all of them"
         headers = {"Retry-After": "1", ROLE_HEADER: "standby"}
@@ -319,12 +319,12 @@ class Pauses:
                 done.set_result(pause)
 
 
-def known_by(loop: Loop) -> Known | None:
+def known_by(loop: Loop) -> WhyContext | None:
     """Return what a running operator knows; None before its first full read."""
     history, controller = loop.history, loop.controller
     if history.read is None or history.read.plan is None or history.read.survey is None or history.read_at is None:
         return None
-    return Known(
+    return WhyContext(
         settings=controller.world.settings,
         survey=history.read.survey,
         plan=history.read.plan,
@@ -333,7 +333,7 @@ def known_by(loop: Loop) -> Known | None:
         backoff=controller.backoff,
         now=controller.clocks.monotonic(),
         last=history.last.sentence if history.last else "",
-        role=controller.authority.role,
+        role=controller.write_gate.role,
         paused=controller.pause.text if loop.paused and controller.pause else "",
     )
 

@@ -21,7 +21,7 @@ from openfactory_common.text import printable, printable_json
 from reconciler.control.loop import Loop
 from reconciler.domain.status import Condition
 from reconciler.report.documents import BackoffDocument, OperatorDocument, StatusDocument, status_document
-from reconciler.web.status_view import Asked, view
+from reconciler.web.status_view import Filter, view
 
 #: Seconds after which a browser without JavaScript loads the page again.
 REFRESH = 10
@@ -81,7 +81,7 @@ class StatusPage:
             condition = Condition(request.query["condition"]) if request.query.get("condition") else None
         except ValueError:
             raise web.HTTPBadRequest(text=f"condition: one of {', '.join(Condition)}\n") from None
-        asked = Asked(request.query.get("q", "").strip(), condition, bool(request.query.get("all")))
+        asked = Filter(request.query.get("q", "").strip(), condition, bool(request.query.get("all")))
         text = await asyncio.to_thread(self.html, asked)
         return web.Response(
             body=text.encode("utf-8", "replace"), content_type="text/html", charset="utf-8", headers=HEADERS
@@ -102,7 +102,7 @@ class StatusPage:
             return None
         return status_document(read.plan, read.survey, operator_document(self._loop))
 
-    def html(self, asked: Asked) -> str:
+    def html(self, asked: Filter) -> str:
         """Return the page."""
         read = self._loop.history.read
         shown = view(
@@ -126,7 +126,7 @@ def operator_document(loop: Loop) -> OperatorDocument | None:
         last_cycle=history.ended,
         last_read=history.read_at,
         last_write=history.written_at,
-        role=loop.controller.authority.role,
+        role=loop.controller.write_gate.role,
         paused=pause.text if pause is not None and loop.paused else None,
         backoff=tuple(_backoff(loop)),
     )

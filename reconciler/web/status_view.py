@@ -42,7 +42,7 @@ _ORDER = {condition: at for at, condition in enumerate(SIGNS)}
 
 
 @dataclass(frozen=True)
-class Asked:
+class Filter:
     """What the reader asked for: text to look for, one condition, all rows."""
 
     query: str = ""
@@ -57,7 +57,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Row:
+class GroupRow:
     """One line of the table."""
 
     item: ItemDocument
@@ -138,7 +138,7 @@ class View:
     chips: tuple[Chip, ...]
     query: str
     condition: str
-    rows: tuple[Row, ...]
+    rows: tuple[GroupRow, ...]
     matching: int
     caption: str
     all_href: str
@@ -159,7 +159,7 @@ def view(
     operator: OperatorDocument | None,
     document: StatusDocument | None,
     plan: Plan | None,
-    asked: Asked,
+    asked: Filter,
 ) -> View:
     """Decide what the page shows.
 
@@ -195,7 +195,7 @@ def view(
     )
 
 
-def _matching(items: Iterable[ItemDocument], asked: Asked) -> list[ItemDocument]:
+def _matching(items: Iterable[ItemDocument], asked: Filter) -> list[ItemDocument]:
     text = asked.query.casefold()
     found = [
         item
@@ -212,17 +212,17 @@ def _caption(shown: int, matching: int, there: int) -> str:
     return f"All {there:,}" if matching == there else f"{matching:,} of {there:,}"
 
 
-def _row(item: ItemDocument, names: Mapping[str, str]) -> Row:
+def _row(item: ItemDocument, names: Mapping[str, str]) -> GroupRow:
     sign = SIGNS[item.condition]
     counted = item.group is not None and item.condition is not Condition.CONFLICT
     name = item.title.partition(" ")[2] if item.group is None else names[item.group]
     members = str(item.members) if counted else "\N{EN DASH}"
     # Every group's address ends alike, which only makes it too long for its column; the JSON has all of it.
     served = (item.url or item.service or item.stream or "\N{EN DASH}").removesuffix("/asset_stream")
-    return Row(item, name, members, served, sign.symbol, sign.tone)
+    return GroupRow(item, name, members, served, sign.symbol, sign.tone)
 
 
-def _chips(document: StatusDocument, asked: Asked) -> Iterable[Chip]:
+def _chips(document: StatusDocument, asked: Filter) -> Iterable[Chip]:
     yield Chip("All", "", "plain", len(document.items), asked.href(), asked.condition is None)
     for condition, sign in SIGNS.items():
         if document.counts[condition] or asked.condition is condition:
@@ -285,5 +285,5 @@ def _facts(settings: Settings, operator: OperatorDocument | None, document: Stat
     if document:
         yield Fact("Assets", f"{document.assets:,}, {document.ungrouped:,} without a group")
         yield Fact("Registry", document.registry or "none published yet")
-        yield Fact("ksqlDB", f"{document.ksqldb.version}: {document.ksqldb.trouble or 'well'}")
+        yield Fact("ksqlDB", f"{document.ksqldb.version}: {document.ksqldb.unhealthy_reason or 'well'}")
         yield Fact("Identity", f"kafka {document.ksqldb.kafka}, ksqlDB {document.ksqldb.ksqldb}")

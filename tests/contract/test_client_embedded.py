@@ -19,7 +19,7 @@ from reconciler.ksqldb.client import KsqlClient
 from reconciler.ksqldb.definition import Definition, definition_of
 from reconciler.ksqldb.ownership import Whose
 from reconciler.ksqldb.statements import Topology
-from reconciler.ksqldb.transport import Limits
+from reconciler.ksqldb.transport import Timeouts
 
 TOPOLOGY = Topology("enriched_assets_stream", "asset_to_uns_map_raw", "workcenter", 3_600_000, 604_800_000)
 EVENTS = (
@@ -76,7 +76,7 @@ def url() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def client(url: str) -> Iterator[KsqlClient]:
     """A client of that server, with the shared stream in place."""
-    with closing(KsqlClient(url, Limits(quiet=0.3))) as speaker:
+    with closing(KsqlClient(url, Timeouts(quiet=0.3))) as speaker:
         speaker.execute(TOPOLOGY.create_shared())
         yield speaker
 

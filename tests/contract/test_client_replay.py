@@ -11,7 +11,7 @@ import pytest
 from openfactory_common.errors import KsqlBadStatement, KsqlNotReady
 from openfactory_common.ksqldb.wire import Column
 from reconciler.ksqldb.client import KsqlClient
-from reconciler.ksqldb.transport import Limits
+from reconciler.ksqldb.transport import Timeouts
 from tests.contract.bodies import listed
 from tests.contract.corpus import Case, corpus_path, read_cases
 from tests.contract.server import Manner, Reply, Request, in_turn, serve
@@ -56,7 +56,7 @@ def replay(request: Request) -> Reply:
 def client() -> Iterator[KsqlClient]:
     """A client of the replaying server."""
     with serve(replay) as site:
-        speaker = KsqlClient(site.url, Limits(connect=1.0, read=5.0))
+        speaker = KsqlClient(site.url, Timeouts(connect=1.0, read=5.0))
         yield speaker
         speaker.close()
 

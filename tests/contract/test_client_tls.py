@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from openfactory_common.errors import KsqlError, KsqlRefused, KsqlUnreachable
-from reconciler.app import build_world
+from reconciler.app import build_dependencies
 from reconciler.cli import main as cli
 from reconciler.ksqldb.client import KsqlClient
 from reconciler.metrics import Metrics
@@ -20,7 +20,7 @@ USER = ("alice", "open: sesame")
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+def write_gate(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """The authority that signed the server's certificate."""
     return Authority.make(tmp_path_factory.mktemp("right") / "ca")
 
@@ -56,7 +56,7 @@ def test_settings_lead_to_a_trusted_answer(
     monkeypatch.setenv("KAFKA_BROKER", "broker:9092")
     monkeypatch.setenv("KSQLDB_URL", f"https://127.0.0.1:{server.port}")
     monkeypatch.setenv("KSQLDB_CA_FILE", str(authority.certificate))
-    with closing(build_world(load(), Metrics()).ksqldb) as client:
+    with closing(build_dependencies(load(), Metrics()).ksqldb) as client:
         assert client.info().status == "RUNNING"
         assert client.streams() == ()
         assert client.health().healthy

@@ -20,12 +20,12 @@ from openfactory_common.errors import (
 )
 from openfactory_common.ksqldb.wire import Column
 from reconciler.ksqldb.client import READ_ATTEMPTS, KsqlClient
-from reconciler.ksqldb.transport import Limits
+from reconciler.ksqldb.transport import Timeouts
 from tests.contract.bodies import MEMBERS_SCHEMA, error, error_row, header, listed, row, rows
 from tests.contract.server import Manner, Reply, in_turn, serve
 
 ROWS = "application/vnd.ksql.v1+json"
-SHORT = Limits(connect=0.5, read=0.4, ddl=0.4, outcome=0.4, direct=0.6, first_row=0.3, quiet=0.2)
+SHORT = Timeouts(connect=0.5, read=0.4, ddl=0.4, outcome=0.4, direct=0.6, first_row=0.3, quiet=0.2)
 GOOD = rows(header(), row("A1", "Weld"), row("A2", None))
 
 

@@ -17,11 +17,11 @@ import pytest
 from demo.ksql_rest import KsqlError as DemoError
 from demo.ksql_rest import KsqlRest, client_session
 from openfactory_common.errors import KsqlError, PlatformError
-from openfactory_common.registry import Membership
-from reconciler.cli.operator import Silence, ask
+from openfactory_common.registry import GroupLookup
+from reconciler.cli.operator import NoResponse, ask
 from reconciler.ksqldb.client import KsqlClient
 from reconciler.ksqldb.statement import Statement
-from reconciler.ksqldb.transport import Limits
+from reconciler.ksqldb.transport import Timeouts
 from reconciler.platforms.engine import Engine
 from reconciler.settings import Settings as OperatorSettings
 from routing_layer import ksql, registry_follower
@@ -30,7 +30,7 @@ from routing_layer.settings import Settings
 from tests.contract.tls import Authority
 from tests.ports import free_port
 
-SOURCE = Membership(table="T", key="K", levels=("l",))
+SOURCE = GroupLookup(table="T", key="K", levels=("l",))
 STATUSES = (301, 302, 303, 307, 308)
 #: Where a redirect can lead that no URL parser likes.
 NOWHERE = ("http://a..b/", "http://[", "https://h:99999/", "//", "http://\xe9..\xe9/", "\x00", "", "http://u:p@/")
@@ -87,7 +87,7 @@ def serving(site: Site, tls: tuple[Path, Path] | None = None) -> Iterator[Site]:
 def operator(url: str, ca: str | None) -> str:
     """Read and write as the operator does; return what it says."""
     said = []
-    with closing(KsqlClient(url, Limits(2, 2, 2, 2), ca=ca, auth=("user", "secret"))) as client:
+    with closing(KsqlClient(url, Timeouts(2, 2, 2, 2), ca=ca, auth=("user", "secret"))) as client:
         for ask in (client.info, client.streams, lambda: client.members("t", "k", "l"), lambda: client.execute(DROP)):
             with pytest.raises(KsqlError) as refused:
                 ask()
@@ -167,7 +167,7 @@ def command(url: str, _ca: str | None) -> str:
         _env_file=None,
     )
     answer = ask(settings, "/groups/Weld")
-    assert isinstance(answer, Silence)
+    assert isinstance(answer, NoResponse)
     return answer.why
 
 

@@ -20,11 +20,11 @@ from openfactory_common.errors import (
 )
 from reconciler.ksqldb.client import KsqlClient
 from reconciler.ksqldb.statement import Statement
-from reconciler.ksqldb.transport import Limits
+from reconciler.ksqldb.transport import Timeouts
 from tests.contract.bodies import command, command_status, error, listed
 from tests.contract.server import Answer, Manner, Reply, Request, in_turn, serve, wait_until
 
-LIMITS = Limits(connect=0.5, read=0.5, ddl=0.5, outcome=1.5)
+LIMITS = Timeouts(connect=0.5, read=0.5, ddl=0.5, outcome=1.5)
 CREATE = Statement("CREATE STREAM `X` AS ...;", {"a.b": 1}, "create", "X", "stream/`X`/create")
 NOT_FOUND = Reply(error(40400, "Command not found"), 404)
 
@@ -136,7 +136,7 @@ def test_statements_go_one_at_a_time() -> None:
 
 def test_closing_ends_the_wait_for_a_queued_statement() -> None:
     """A shutdown does not wait for a dead command runner; the outcome is unknown."""
-    patient = Limits(connect=0.5, read=0.5, ddl=0.5, outcome=600.0)
+    patient = Timeouts(connect=0.5, read=0.5, ddl=0.5, outcome=600.0)
     never = split(in_turn(Reply(command("QUEUED"))), in_turn(Reply(command_status("QUEUED"))))
     with serve(never) as site, ThreadPoolExecutor(1) as threads:
         client = KsqlClient(site.url, patient)

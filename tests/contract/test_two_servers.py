@@ -14,7 +14,7 @@ from reconciler.ksqldb.entities import Consumed, QueryInfo
 from reconciler.ksqldb.ownership import Whose
 from reconciler.ksqldb.servers import not_running, servers
 from reconciler.ksqldb.statements import Topology
-from reconciler.ksqldb.transport import Limits
+from reconciler.ksqldb.transport import Timeouts
 from tests.contract.corpus import corpus_path, read_cases
 from tests.contract.server import Manner, Reply, in_turn, serve
 
@@ -83,7 +83,7 @@ def test_a_scan_that_is_not_answered_is_an_error() -> None:
     silent = in_turn(reply("two-kill-group-3"))
     with (
         serve(silent) as site,
-        closing(KsqlClient(site.url, Limits(read=0.2))) as client,
+        closing(KsqlClient(site.url, Timeouts(read=0.2))) as client,
         pytest.raises(KsqlUnreachable),
     ):
         client.pull(CASES["two-kill-group-3"].sql, ROWS)

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from openfactory_common.errors import GuardRefusal
 from reconciler.app import topology_of
-from reconciler.control.controller import Controller, World
+from reconciler.control.controller import Controller, Dependencies
 from reconciler.control.converge import Exit, converge
 from reconciler.control.teardown import prove, remove_records, teardown
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
@@ -23,7 +23,7 @@ class Crash(BaseException):
     """The process ends here; nothing may catch it."""
 
 
-def world(sandbox: ContainerSandbox, ksqldb: FakeKsqldb) -> World:
+def world(sandbox: ContainerSandbox, ksqldb: FakeKsqldb) -> Dependencies:
     """Return a world as a freshly started process would make it."""
     given: dict[str, object] = {
         "kafka_broker": "k:9092",
@@ -41,7 +41,7 @@ def world(sandbox: ContainerSandbox, ksqldb: FakeKsqldb) -> World:
     given |= {f"{part}_image": sandbox.image for part in ("routing_layer", "fastapi_group", "state_api")}
     settings = Settings(_env_file=None, **given)  # type: ignore[arg-type]
     strategy = UNSLevelGroupingStrategy(settings, ksqldb)
-    return World(settings, ksqldb, sandbox.process(), strategy, topology_of(settings))
+    return Dependencies(settings, ksqldb, sandbox.process(), strategy, topology_of(settings))
 
 
 def test_killed_after_every_write_of_the_first_convergence(sandbox: ContainerSandbox, sent: list[str]) -> None:

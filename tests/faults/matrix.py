@@ -11,8 +11,8 @@ from hashlib import sha256
 from prometheus_client import CollectorRegistry
 
 from reconciler.app import topology_of
-from reconciler.control.controller import Clocks, Controller, World
-from reconciler.control.outcome import Outcome
+from reconciler.control.controller import Clocks, Controller, Dependencies
+from reconciler.control.outcome import CycleOutcome
 from reconciler.domain.status import Condition
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.metrics import Metrics
@@ -37,7 +37,7 @@ def _metrics() -> Metrics:
 def operator(stage: Stage, seam: Seam, which: str = "", overrides: Overrides | None = None) -> Controller:
     """Start an operator behind the seam: what an earlier one remembered is lost."""
     settings, (ksqldb, platform) = stage.settings, seam.ports(which)
-    world = World(settings, ksqldb, platform, UNSLevelGroupingStrategy(settings, ksqldb), topology_of(settings))
+    world = Dependencies(settings, ksqldb, platform, UNSLevelGroupingStrategy(settings, ksqldb), topology_of(settings))
     clocks = Clocks(lambda: stage.now, lambda: stage.wall)
     made = Controller(world, _metrics(), overrides or Overrides(), clocks)
     made._fresh_id = INSTALLATION.id  # the same in every run, so that ends can be compared
@@ -145,7 +145,7 @@ def _converge(stage: Stage, seam: Seam, cell: Cell | None, again: Callable[[], C
     return False
 
 
-def is_done(outcome: Outcome) -> bool:
+def is_done(outcome: CycleOutcome) -> bool:
     """Nothing was done, nothing is left to do, and every group is served or cannot be."""
     plan = outcome.plan
     if plan is None or plan.actions or plan.refusals or plan.left_out:

@@ -154,7 +154,7 @@ def _cycle(_both: Both, operator_: Controller) -> bool:
 
 def _plan_pause_resume(both: Both, operator_: Controller) -> bool:
     if both.second.now < START + 3 * STEP:
-        operator_.plan(*operator_.look())
+        operator_.plan(*operator_.observe())
         put(operator_.world.platform, beginning(both.second.wall, 600.0, "somebody"))
         operator_.cycle()
         return False
@@ -171,7 +171,7 @@ def _migrate(_both: Both, operator_: Controller) -> bool:
         lambda scene: migrate.give_names_back(scene, operator_.world, lambda _seconds: None),
     ):
         try:
-            list(step(migrate.look(operator_, old)))
+            list(step(migrate.observe(operator_, old)))
         except migrate.StepRefused:
             continue
     return True

@@ -100,7 +100,7 @@ class Watch:
         if self._others() != self._foreign:
             self._say(f"{call}: something of others was touched")
 
-    def look(self) -> None:
+    def observe(self) -> None:
         """Remember which groups are ready now: a stale read may show it for a few cycles more."""
         ready = frozenset(group for group in self.wanted if self._is_ready(group))
         self._ready = (*self._ready[-3:], ready)

@@ -23,11 +23,11 @@ from prometheus_client import CollectorRegistry
 from demo.ksqldb.__main__ import start
 from demo.ksqldb.server import Config, DevServer
 from reconciler.app import topology_of
-from reconciler.control.controller import Clocks, Controller, World
-from reconciler.control.outcome import Outcome
+from reconciler.control.controller import Clocks, Controller, Dependencies
+from reconciler.control.outcome import CycleOutcome
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.ksqldb.client import KsqlClient
-from reconciler.ksqldb.transport import Limits, OnRequest
+from reconciler.ksqldb.transport import OnRequest, Timeouts
 from reconciler.metrics import Metrics
 from reconciler.planning.guards import Overrides
 from reconciler.settings import Settings
@@ -44,7 +44,7 @@ UPSTREAM = (
     "CREATE TABLE asset_to_uns_map AS SELECT * FROM asset_to_uns_map_raw EMIT CHANGES;",
 )
 MAP_TOPIC = "asset_to_uns_map_topic"
-SHORT = Limits(connect=0.5, read=0.5, ddl=2.0, outcome=0.5, direct=3.0, first_row=1.0, quiet=0.15)
+SHORT = Timeouts(connect=0.5, read=0.5, ddl=2.0, outcome=0.5, direct=3.0, first_row=1.0, quiet=0.15)
 _PATIENCE = 20.0
 
 
@@ -151,7 +151,7 @@ class Plant:
     ksqldb: Served
     platform: FakePlatform = field(default_factory=FakePlatform)
     options: dict[str, object] = field(default_factory=dict)
-    limits: Limits = SHORT
+    limits: Timeouts = SHORT
     now: float = 1000.0
     _clients: list[KsqlClient] = field(default_factory=list)
 
@@ -171,11 +171,11 @@ class Plant:
         """Start an operator: what an earlier one remembered is lost."""
         settings, client = self.settings, self.client(url)
         strategy = UNSLevelGroupingStrategy(settings, client)
-        world = World(settings, client, self.platform, strategy, topology_of(settings))
+        world = Dependencies(settings, client, self.platform, strategy, topology_of(settings))
         clocks = Clocks(monotonic=lambda: self.now, wall=lambda: NOW)
         return Controller(world, Metrics(CollectorRegistry()), overrides or Overrides(), clocks)
 
-    def run(self, operator: Controller, cycles: int = 1, step: float = 10.0) -> list[Outcome]:
+    def run(self, operator: Controller, cycles: int = 1, step: float = 10.0) -> list[CycleOutcome]:
         """Run some cycles, ``step`` seconds apart."""
         outcomes = []
         for _ in range(cycles):

@@ -87,7 +87,7 @@ def test_6_two_threads_of_an_operator_send_one_statement_at_a_time(settled: Plan
     """Statements of one client never overlap: the second leaves only after the first is final."""
     log: list[str] = []
     operator = settled.operator()
-    operator.look()
+    operator.observe()
     topology = operator.world.topology
     settled.ksqldb.switch(executing=0.2)
     client = settled.client(on_request=lambda label, _code, _seconds: log.append(label))

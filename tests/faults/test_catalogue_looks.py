@@ -12,7 +12,7 @@ import pytest
 
 from reconciler.control.controller import Controller
 from reconciler.control.loop import Loop
-from reconciler.control.readonly import ReadOnlyKsqldb, ReadOnlyPlatform, Withheld
+from reconciler.control.readonly import DryRunKsqldb, DryRunLog, DryRunPlatform
 from reconciler.domain.status import Condition
 from tests.fakes import Stage
 from tests.faults.matrix import is_done, operator
@@ -97,14 +97,14 @@ class Sealed(Watch):
         raise AssertionError(f"{call} {args} was written through read-only adapters")
 
 
-def read_only(stage: Stage) -> tuple[Controller, Withheld]:
+def read_only(stage: Stage) -> tuple[Controller, DryRunLog]:
     """Start an operator that may not write, before sides that would notice."""
     seam = seam_of(stage.platform, stage.ksqldb, Sealed(stage))
-    controller, withheld = operator(stage, seam), Withheld()
+    controller, withheld = operator(stage, seam), DryRunLog()
     controller.world = replace(
         controller.world,
-        ksqldb=ReadOnlyKsqldb(seam.ksqldb, withheld),
-        platform=ReadOnlyPlatform(seam.platform, withheld),
+        ksqldb=DryRunKsqldb(seam.ksqldb, withheld),
+        platform=DryRunPlatform(seam.platform, withheld),
     )
     return controller, withheld
 

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from reconciler.control.controller import Controller
 from reconciler.control.flow import STRIKES, FlowWatch
-from reconciler.domain.status import Condition, Item
+from reconciler.domain.status import Condition, ObjectStatus
 from tests.contract.server import Manner, Reply
 from tests.faults.serving import Plant, front, plant
 
@@ -72,14 +72,14 @@ def events(made: Plant, *assets: str) -> Iterator[None]:
             sender.join()
 
 
-def groups_of(made: Plant, operator: Controller, checks: int = STRIKES + 2) -> Mapping[str | None, Item]:
+def groups_of(made: Plant, operator: Controller, checks: int = STRIKES + 2) -> Mapping[str | None, ObjectStatus]:
     """Run so many cycles with a check in each, and one more that shows them."""
     outcome = made.run(operator, checks + 1, step=60)[-1]
     assert outcome.plan is not None
     return {item.group: item for item in outcome.plan.items}
 
 
-def silent(items: Mapping[str | None, Item]) -> set[str | None]:
+def silent(items: Mapping[str | None, ObjectStatus]) -> set[str | None]:
     """Return the groups that are said to be silent."""
     return {group for group, item in items.items() if item.detail.startswith("Silent")}
 

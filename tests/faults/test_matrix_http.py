@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from reconciler.app import topology_of
-from reconciler.control.controller import Clocks, Controller, World
+from reconciler.control.controller import Clocks, Controller, Dependencies
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.metrics import Metrics
 from tests.fakes import NOW
@@ -42,7 +42,7 @@ def operator(made: Plant, seam: Seam) -> Controller:
     """Start an operator behind the seam."""
     settings = made.settings
     strategy = UNSLevelGroupingStrategy(settings, seam.ksqldb)
-    world = World(settings, seam.ksqldb, seam.platform, strategy, topology_of(settings))
+    world = Dependencies(settings, seam.ksqldb, seam.platform, strategy, topology_of(settings))
     return Controller(world, Metrics(CollectorRegistry()), clocks=Clocks(lambda: made.now, lambda: NOW))
 
 

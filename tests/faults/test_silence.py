@@ -86,7 +86,7 @@ def test_a_topic_that_an_earlier_version_left_is_never_taken_over(made: Plant) -
     """Whatever topic is there under our next name, the stream gets a number that no topic has."""
     (before,) = shared(made)
     operator = made.operator()
-    operator.look()
+    operator.observe()
     following = operator.world.topology.after([before.text])
     made.ksqldb.sql(
         f"CREATE STREAM X (v VARCHAR) WITH (KAFKA_TOPIC='{following.shared_name.lower()}', VALUE_FORMAT='JSON', "
@@ -161,12 +161,12 @@ def test_a_server_that_begins_early_says_so_before() -> None:
         running.ksqldb.assign({"a0": "g0"})
         send(running, "old")
         operator = running.operator()
-        seen, verdict = operator.look()
+        seen, verdict = operator.observe()
         (note,) = operator.plan(seen, verdict).notes
         assert "ksql.streams.auto.offset.reset=earliest" in note
         running.settle(operator)
         assert arrived(running) == ["old"]
-        seen, verdict = operator.look()
+        seen, verdict = operator.observe()
         assert operator.plan(seen, verdict).notes == ()
 
 
@@ -203,7 +203,7 @@ def test_what_others_read_stays_and_the_groups_move_all_the_same(made: Plant) ->
     send(made, "1")
     assert arrived(made) == ["1"]
     assert [one.generation for one in shared(made)] == [before.generation, before.generation + 1]
-    seen, verdict = operator.look()
+    seen, verdict = operator.observe()
     (note,) = operator.plan(seen, verdict).notes
     assert all(name in note for name in ("ASSET_STREAM_ALARMS", "COUNTED", "MINE", "INSERTQUERY", before.text))
     results = {result.action.key: result for result in tear_down(made)}

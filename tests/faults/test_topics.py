@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from reconciler.control.controller import Controller, Outcome
-from reconciler.domain.status import Condition, Item
-from reconciler.report.why import Known, WhyDocument, why
+from reconciler.control.controller import Controller
+from reconciler.control.outcome import CycleOutcome
+from reconciler.domain.status import Condition, ObjectStatus
+from reconciler.report.why import WhyContext, WhyDocument, why
 from tests.faults.serving import Plant, plant
 
 SHARED = "stream OFA_ASSETS_WITH_UNS_"
@@ -22,18 +23,18 @@ def settled() -> Iterator[Plant]:
         yield made
 
 
-def item(outcome: Outcome, group: str) -> Item:
+def item(outcome: CycleOutcome, group: str) -> ObjectStatus:
     """Return the line of a group."""
     assert outcome.plan is not None
     return next(one for one in outcome.plan.items if one.group == group)
 
 
-def answer(made: Plant, operator: Controller, outcome: Outcome, group: str) -> WhyDocument:
+def answer(made: Plant, operator: Controller, outcome: CycleOutcome, group: str) -> WhyDocument:
     """Return what `why` says of a group."""
     assert outcome.survey is not None
     assert outcome.plan is not None
     now = datetime.now(UTC)
-    known = Known(made.settings, outcome.survey, outcome.plan, now, operator.memory, operator.backoff, made.now)
+    known = WhyContext(made.settings, outcome.survey, outcome.plan, now, operator.memory, operator.backoff, made.now)
     found = why(group, known, "the test")
     assert found is not None
     return found

@@ -12,7 +12,8 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.control.controller import Controller, Outcome
+from reconciler.control.controller import Controller
+from reconciler.control.outcome import CycleOutcome
 from reconciler.domain.status import Condition
 from tests.faults.serving import SHORT, Plant, plant
 
@@ -32,7 +33,9 @@ def settled() -> Iterator[Plant]:
         yield made
 
 
-def partial(made: Plant, operator: Controller, seconds: float, share: float, status: dict[str, int]) -> list[Outcome]:
+def partial(
+    made: Plant, operator: Controller, seconds: float, share: float, status: dict[str, int]
+) -> list[CycleOutcome]:
     """Let so many seconds pass with an answer every five; some of them in the middle without a row."""
     made.ksqldb.switch(lost_server={"share": share, "status": status})
     outcomes = made.run(operator, int(seconds / 10), step=5)
@@ -42,7 +45,7 @@ def partial(made: Plant, operator: Controller, seconds: float, share: float, sta
     return outcomes + made.run(operator, int(seconds / 10), step=5)
 
 
-def leaving(outcomes: list[Outcome]) -> set[str | None]:
+def leaving(outcomes: list[CycleOutcome]) -> set[str | None]:
     """Return the groups that were said to leave."""
     plans = [outcome.plan for outcome in outcomes if outcome.plan is not None]
     return {item.group for plan in plans for item in plan.items if item.condition is Condition.LEAVING}

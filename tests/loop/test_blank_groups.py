@@ -26,7 +26,7 @@ def test_assets_with_a_blank_value_are_ungrouped() -> None:
         running.settle(operator)
         outcomes = running.run(operator, 20)
         assert not any(outcome.results for outcome in outcomes)
-        seen, _ = operator.look()
+        seen, _ = operator.observe()
         assert dict(seen.observed.membership.groups) == {"Weld": 1}
         assert seen.observed.membership.ungrouped == len(BLANK)
         assert set(running.platform.services) == {"ofa_group_weld", "ofa_state_api", "ofa_routing_layer"}

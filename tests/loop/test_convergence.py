@@ -10,8 +10,8 @@ from fakes import Stage, unreachable
 from openfactory_common.errors import PlatformRefused
 from openfactory_common.registry import parse
 from reconciler.control.converge import Exit, converge
-from reconciler.control.outcome import Outcome
-from reconciler.control.readonly import ReadOnlyKsqldb, ReadOnlyPlatform, Withheld
+from reconciler.control.outcome import CycleOutcome
+from reconciler.control.readonly import DryRunKsqldb, DryRunLog, DryRunPlatform
 from reconciler.domain.services import ServiceSpec
 from reconciler.domain.status import Condition
 
@@ -32,7 +32,7 @@ def registered(stage: Stage) -> dict[str, str]:
     return parse(newest.data).groups
 
 
-def conditions(outcome: Outcome) -> dict[str, Condition]:
+def conditions(outcome: CycleOutcome) -> dict[str, Condition]:
     """Return the condition of every group."""
     assert outcome.plan is not None
     return {item.group: item.condition for item in outcome.plan.items if item.group is not None}
@@ -246,7 +246,7 @@ def test_a_stream_that_is_not_as_we_make_them_is_somebodys(stage: Stage, old: st
         stage.now += 10
     assert outcome.plan is not None
     item = next(one for one in outcome.plan.items if one.group == "Weld")
-    assert (item.condition, item.mark) == (Condition.CONFLICT, "x")
+    assert (item.condition, item.change) == (Condition.CONFLICT, "x")
     assert "ASSET_STREAM_WELD reads our shared stream, but is not a group stream as we make them" in item.detail
     assert any("built by others" in note and "ASSET_STREAM_WELD" in note for note in outcome.plan.notes)
     assert stage.ksqldb.made["ASSET_STREAM_WELD"] == theirs
@@ -354,12 +354,12 @@ def test_a_changed_retention_does_not_touch_what_runs(stage: Stage) -> None:
 
 def test_a_dry_run_does_not_say_that_anything_was_done(stage: Stage) -> None:
     """Its writes reach nobody, and its sentence says so."""
-    controller, withheld = stage.controller(), Withheld()
+    controller, withheld = stage.controller(), DryRunLog()
     world = controller.world
     controller.world = replace(
-        world, ksqldb=ReadOnlyKsqldb(world.ksqldb, withheld), platform=ReadOnlyPlatform(world.platform, withheld)
+        world, ksqldb=DryRunKsqldb(world.ksqldb, withheld), platform=DryRunPlatform(world.platform, withheld)
     )
-    controller.pretends = True
+    controller.dry_run = True
     outcome = controller.cycle()
     assert f"{len(withheld.writes)} writes withheld" in outcome.sentence
     assert "done" not in outcome.sentence

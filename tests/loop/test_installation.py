@@ -13,7 +13,7 @@ from openfactory_common.errors import GuardRefusal
 from openfactory_common.registry import parse as parse_registry
 from reconciler import app as wiring
 from reconciler.cli import main as cli
-from reconciler.control.controller import Outcome
+from reconciler.control.outcome import CycleOutcome
 from reconciler.control.teardown import teardown
 from reconciler.domain.actions import RecordInstallation
 from reconciler.domain.installation import NAME, Installation, parse
@@ -47,7 +47,7 @@ def ids(stage: Stage) -> set[str]:
     return found | {name.installation for one in stage.ksqldb.made if (name := SharedName.parse(one)) is not None}
 
 
-def conditions(outcome: Outcome) -> set[str]:
+def conditions(outcome: CycleOutcome) -> set[str]:
     """Return how groups are."""
     assert outcome.plan is not None
     return {item.condition for item in outcome.plan.items if item.group is not None}
@@ -94,7 +94,7 @@ def test_the_id_is_written_down_before_anything_carries_it(empty: Stage) -> None
 def test_looking_writes_no_id(empty: Stage) -> None:
     """A plan before the first write works with an id of its own and leaves nothing behind."""
     controller = empty.controller()
-    plan = controller.plan(*controller.look())
+    plan = controller.plan(*controller.observe())
     assert [action.verb for action in plan.actions][:2] == ["record_installation", "create_shared_stream"]
     assert (empty.platform.kept_records, empty.writes) == ({}, 0)
 
@@ -109,7 +109,7 @@ def test_where_nothing_is_to_be_made_no_id_is_either(empty: Stage) -> None:
 def test_nothing_is_written_while_the_id_cannot_be(empty: Stage) -> None:
     """What would carry an id that nobody knows afterwards is not made; another's record is read at the next look."""
     first = empty.controller()
-    first.look()
+    first.observe()
 
     def fault(call: str) -> None:
         if call == "write_record":

@@ -50,9 +50,9 @@ def test_the_routing_layer_of_another_environment_goes(stage: Stage) -> None:
 def test_a_plan_says_so_beforehand(stage: Stage) -> None:
     """A person who set the variable by mistake reads it before it is done."""
     controller = stage.controller()
-    plan = controller.plan(*controller.look())
+    plan = controller.plan(*controller.observe())
     [item] = [item for item in plan.items if item.title == f"service {ROUTER}"]
-    assert (item.condition, item.mark) == (Condition.LEAVING, "-")
+    assert (item.condition, item.change) == (Condition.LEAVING, "-")
     assert "ENVIRONMENT=local" in item.detail
 
 
@@ -70,6 +70,6 @@ def test_a_policy_that_removes_nothing_keeps_it(stage: Stage) -> None:
     controller = stage.controller()
     stage.settle(controller)
     assert ROUTER in stage.platform.services
-    plan = controller.plan(*controller.look())
+    plan = controller.plan(*controller.observe())
     [item] = [item for item in plan.items if item.title == f"service {ROUTER}"]
     assert item.condition is Condition.HELD

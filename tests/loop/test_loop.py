@@ -14,9 +14,9 @@ from prometheus_client import CollectorRegistry
 
 from openfactory_common.errors import ConfigurationError, KsqlUnreachable, PlatformUnreachable
 from reconciler.control.loop import Loop
-from reconciler.leadership.elector import Hold, Unopposed
+from reconciler.leadership.elector import AlwaysLeader, WriteBlock
 from reconciler.metrics import Metrics
-from reconciler.web.server import Board, Server
+from reconciler.web.server import RegistryCache, Server
 
 
 class Running:
@@ -25,7 +25,7 @@ class Running:
     def __init__(self, stage: Stage, interval: float = 3600.0) -> None:
         """Start both; the interval is longer than any test."""
         self.stage = stage
-        self.board = Board()
+        self.board = RegistryCache()
         self.metrics_registry = CollectorRegistry()
         controller = stage.controller()
         controller.metrics = Metrics(self.metrics_registry)
@@ -143,20 +143,20 @@ def test_a_pause_that_cannot_be_written_down_is_no_success(running: Running) -> 
     assert running.loop.paused
 
 
-class Waiting(Unopposed):
+class Waiting(AlwaysLeader):
     """The authority of an operator that stands by."""
 
     role = "standby"
 
-    def hold(self) -> Hold | None:
+    def write_block(self) -> WriteBlock | None:
         """It may never write."""
-        return Hold("standby", "other holds the lease")
+        return WriteBlock("standby", "other holds the lease")
 
 
 def test_a_standby_sends_followers_on(running: Running) -> None:
     """What it knows is older than what the one that writes says; while paused everybody knows the same."""
     running.until(lambda: running.ask("GET", "/readyz")[0] == 200)
-    running.loop.controller.authority = Waiting()
+    running.loop.controller.write_gate = Waiting()
     for question in (("GET", "/registry"), ("POST", "/reconcile")):
         status, headers, body = running.ask(*question)
         assert (status, headers["X-Operator-Role"], headers["Connection"]) == (503, "standby", "close")
@@ -218,6 +218,6 @@ def test_a_server_that_cannot_begin_says_so(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("reconciler.web.server.GuardedAppRunner.setup", broken)
     stage = Stage()
     loop = Loop(stage.controller(), 1.0)
-    server = Server(loop, Board(), 0, host="127.0.0.1", registry=CollectorRegistry())
+    server = Server(loop, RegistryCache(), 0, host="127.0.0.1", registry=CollectorRegistry())
     with pytest.raises(ConfigurationError, match=r"RECONCILER_PORT=0 .*RuntimeError: boom"):
         server.start()

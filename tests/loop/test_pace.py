@@ -17,7 +17,7 @@ from reconciler.control.loop import Loop
 from reconciler.control.schedule import Pace
 from reconciler.domain.status import CycleResult, Part
 from reconciler.ksqldb.statement import Statement
-from reconciler.leadership.elector import Hold, Unopposed
+from reconciler.leadership.elector import AlwaysLeader, WriteBlock
 from reconciler.leadership.pause import beginning
 from reconciler.metrics import Metrics
 
@@ -124,15 +124,15 @@ def test_a_pause_of_a_day_reads_once_an_interval_and_ends_in_time(stage: Stage) 
 def test_a_standby_reads_once_an_interval(stage: Stage) -> None:
     """Another operator writes: there is nothing to be quick for."""
 
-    class Standby(Unopposed):
+    class Standby(AlwaysLeader):
         role = "standby"
 
-        def hold(self) -> Hold | None:
-            return Hold(CycleResult.STANDBY, "other holds the lease")
+        def write_block(self) -> WriteBlock | None:
+            return WriteBlock(CycleResult.STANDBY, "other holds the lease")
 
     stage.ksqldb.assets["N"] = "New"
     run = Run(stage, seconds=60)
-    run.controller.authority = Standby()
+    run.controller.write_gate = Standby()
     assert run.run() == [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]
 
 

@@ -106,7 +106,7 @@ def services(survey: Survey) -> dict[str, str]:
 def test_a_groups_service_is_the_one_of_todays_prefix(stage: Stage, newest_first: bool) -> None:
     """In whatever order the platform lists the two; one of another prefix is no service of the group."""
     stage.options["resource_prefix"] = stage.platform.prefix = "new"
-    seen, _ = stage.controller().look()
+    seen, _ = stage.controller().observe()
     assert services(seen) == {}
     renamed(stage)
     stage.platform.services = dict(sorted(stage.platform.services.items(), reverse=newest_first))

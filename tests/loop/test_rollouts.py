@@ -16,8 +16,8 @@ from openfactory_common.registry import parse
 from reconciler.cli.show import detailed
 from reconciler.control.controller import Controller
 from reconciler.control.converge import Exit, converge
-from reconciler.control.outcome import Outcome
-from reconciler.domain.status import Condition, Item
+from reconciler.control.outcome import CycleOutcome
+from reconciler.domain.status import Condition, ObjectStatus
 
 STUCK = "no suitable node (insufficient resources on 1 node)"
 
@@ -37,7 +37,7 @@ def weld(stage: Stage, **changes: Any) -> None:
     stage.platform.services[name] = replace(stage.platform.services[name], **changes)
 
 
-def item(outcome: Outcome) -> Item:
+def item(outcome: CycleOutcome) -> ObjectStatus:
     """Return what the plan says of Weld."""
     assert outcome.plan is not None
     return next(one for one in outcome.plan.items if one.group == "Weld")

@@ -126,7 +126,7 @@ def test_a_command_that_looks_once_asks_about_all(stage: Stage) -> None:
     stream = bereft(stage)
     others(stage, 3)
     once = Controller(stage.controller().world, Metrics(CollectorRegistry()), looks_once=True)
-    survey, _ = once.look()
+    survey, _ = once.observe()
     assert survey.missing == {"Paint Shop"}
 
     def sleep(seconds: float) -> None:

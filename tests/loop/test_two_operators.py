@@ -13,9 +13,9 @@ from fakes import Stage
 
 from openfactory_common.errors import LeaseLost
 from reconciler.control.converge import Exit, converge
-from reconciler.control.fence import fenced
-from reconciler.control.outcome import Outcome
-from reconciler.leadership.elector import Leadership, OnDemand
+from reconciler.control.fence import guard_by_lease
+from reconciler.control.outcome import CycleOutcome
+from reconciler.leadership.elector import Elector, LazyElector
 from reconciler.leadership.lease import Candidate
 from reconciler.planning.guards import Overrides
 
@@ -30,25 +30,25 @@ class Operator:
 
     stage: Stage
     name: str
-    insists: bool = False
+    preempts: bool = False
     overrides: Overrides | None = None
     writes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Start it."""
-        me = Candidate(self.name, 15.0, self.insists)
+        me = Candidate(self.name, 15.0, self.preempts)
         stage = self.stage
-        self.leadership = Leadership(stage.platform, me, clock=lambda: stage.now, wall=lambda: stage.wall)
+        self.leadership = Elector(stage.platform, me, clock=lambda: stage.now, wall=lambda: stage.wall)
         self.controller = stage.controller(self.overrides)
-        self.controller.world = fenced(self.controller.world, self.leadership.writing)
-        self.controller.authority = self.leadership
+        self.controller.world = guard_by_lease(self.controller.world, self.leadership.writing)
+        self.controller.write_gate = self.leadership
 
-    def cycle(self) -> Outcome:
+    def cycle(self) -> CycleOutcome:
         """Beat, and run a cycle."""
         self.leadership.beat()
         return self.note(self.controller.cycle())
 
-    def note(self, outcome: Outcome) -> Outcome:
+    def note(self, outcome: CycleOutcome) -> CycleOutcome:
         """Take down what a cycle wrote."""
         self.writes += [f"{one.action.verb} {one.action.key}" for one in outcome.results if one.outcome == "ok"]
         return outcome
@@ -91,7 +91,7 @@ def at_write(stage: Stage, number: int, act: Callable[[], None]) -> None:
     stage.platform.fault = stage.ksqldb.fault = fault
 
 
-def settle(stage: Stage, *cycles: Callable[[], Outcome]) -> None:
+def settle(stage: Stage, *cycles: Callable[[], CycleOutcome]) -> None:
     """Run cycles in turn until all of them have nothing to do."""
     for _ in range(60):
         outcomes = [cycle() for cycle in cycles]
@@ -126,7 +126,7 @@ def test_with_the_lease_the_other_only_looks(number: int) -> None:
     assert second.writes == []
 
 
-def assert_held_back(outcome: Outcome) -> None:
+def assert_held_back(outcome: CycleOutcome) -> None:
     """It planned, and says who holds the lease."""
     assert outcome.result == "standby"
     assert outcome.plan is not None
@@ -265,7 +265,7 @@ def test_a_bug_in_a_beat_does_not_end_the_beats() -> None:
         if beats == 2:  # the first of the thread's own
             raise RuntimeError("a bug of a platform")
 
-    leadership = Leadership(stage.platform, Candidate("me", 0.05))
+    leadership = Elector(stage.platform, Candidate("me", 0.05))
     stage.platform.fault = bug
     leadership.start()
     deadline = time.monotonic() + 20
@@ -284,7 +284,7 @@ def test_a_command_beside_a_loop_has_the_lease_and_gives_it_back() -> None:
     stage.ksqldb.assets = {"a0": "g0", "a1": "g1"}
     plan = loop.cycle().plan
     assert plan is not None
-    once = Operator(stage, "once", insists=True, overrides=Overrides(approve=plan.approval))
+    once = Operator(stage, "once", preempts=True, overrides=Overrides(approve=plan.approval))
 
     def pass_time(seconds: float) -> None:
         stage.now += seconds
@@ -305,12 +305,12 @@ def test_a_command_asks_for_the_lease_only_to_write() -> None:
     stage = world()
 
     def once() -> tuple[Exit, str | None]:
-        me = Candidate("once", 15.0, insists=True)
-        leadership = Leadership(stage.platform, me, clock=lambda: stage.now, wall=lambda: stage.wall)
-        lease = OnDemand(leadership)
+        me = Candidate("once", 15.0, preempts=True)
+        leadership = Elector(stage.platform, me, clock=lambda: stage.now, wall=lambda: stage.wall)
+        lease = LazyElector(leadership)
         controller = stage.controller()
-        controller.world = fenced(controller.world, lease.writing)
-        controller.authority = lease
+        controller.world = guard_by_lease(controller.world, lease.writing)
+        controller.write_gate = lease
 
         def pass_time(seconds: float) -> None:
             stage.now += seconds
@@ -332,7 +332,7 @@ def test_a_command_asks_for_the_lease_only_to_write() -> None:
 def test_a_command_that_does_not_get_the_lease_is_refused_and_names_the_holder() -> None:
     """Another --once is at work: exit code 4 after the time limit, nothing written."""
     stage = world()
-    first, second = Operator(stage, "first", insists=True), Operator(stage, "second", insists=True)
+    first, second = Operator(stage, "first", preempts=True), Operator(stage, "second", preempts=True)
 
     def pass_time(seconds: float) -> None:
         stage.now += seconds

@@ -17,17 +17,17 @@ from reconciler.cli import main as cli
 from reconciler.cli import pause as pause_command
 from reconciler.cli import show
 from reconciler.cli import why as why_command
-from reconciler.control.contest import Contest, Held
+from reconciler.control.contest import Contest, Suspended
 from reconciler.control.controller import Controller
 from reconciler.control.history import History
 from reconciler.control.loop import Loop
 from reconciler.domain.status import Condition
 from reconciler.leadership.pause import beginning, put
 from reconciler.metrics import Metrics
-from reconciler.report.why import Known, WhyDocument, known_groups, similar, why, why_text
-from reconciler.web.server import Board, Server
+from reconciler.report.why import WhyContext, WhyDocument, known_groups, similar, why, why_text
+from reconciler.web.server import RegistryCache, Server
 from reconciler.web.status_page import StatusPage
-from reconciler.web.status_view import Asked
+from reconciler.web.status_view import Filter
 
 
 @pytest.fixture
@@ -39,13 +39,13 @@ def stage() -> Stage:
     return stage
 
 
-def known(stage: Stage, controller: Controller) -> Known:
+def known(stage: Stage, controller: Controller) -> WhyContext:
     """Run a cycle and return what is known after it."""
     outcome = controller.cycle()
     assert outcome.survey is not None
     assert outcome.plan is not None
     pause = controller.pause
-    return Known(
+    return WhyContext(
         settings=stage.settings,
         survey=outcome.survey,
         plan=outcome.plan,
@@ -177,7 +177,7 @@ def test_a_write_names_its_object_once(stage: Stage) -> None:
     """`create service NAME`, not `create_service service NAME`."""
     stage.ksqldb.assets["new"] = "Weld"
     controller = stage.controller()
-    survey, verdict = controller.look()
+    survey, verdict = controller.observe()
     seen = replace(known(stage, stage.controller()), survey=survey, plan=controller.plan(survey, verdict))
     answer = why("Weld", seen, "x")
     assert answer is not None
@@ -272,7 +272,7 @@ def test_names_that_are_close(stage: Stage) -> None:
 @pytest.fixture
 def operator(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
     """A running operator on a real port, and settings that point to it and to nothing else."""
-    board, metrics = Board(), CollectorRegistry()
+    board, metrics = RegistryCache(), CollectorRegistry()
     controller = stage.controller()
     controller.metrics = Metrics(metrics)
     loop = Loop(controller, 3600.0)
@@ -419,7 +419,7 @@ def test_status_and_plan_say_what_only_time_tells_the_operator(
 ) -> None:
     """A silent stream, a contested object and one that does not get on are not "in sync" to a fresh process."""
     controller, contested = operator.controller, "contested: another writer changes replicas"
-    controller.contest = Contest(held={"service ofa_group_g2": Held(None, here.now + 1000, contested)})
+    controller.contest = Contest(held={"service ofa_group_g2": Suspended(None, here.now + 1000, contested)})
     controller.told_silent = {"g1": "of 9 events that were seen going in, none came out, 3 times"}
     here.platform.healthy = lambda name: name != "ofa_group_g3"
     controller.cycle()
@@ -459,7 +459,7 @@ def test_a_pause_whose_record_a_teardown_removed_is_one_truth(
     operator.history = operator.history.after(operator.controller.cycle(), wall)
     del here.platform.kept_records["pause"]
     operator.history = operator.history.after(operator.controller.cycle(), wall)
-    assert "by ana@shell: teardown" in StatusPage(operator).html(Asked())
+    assert "by ana@shell: teardown" in StatusPage(operator).html(Filter())
     here.wall = wall
     for command in ("status", "plan"):
         assert cli.main([command]) == 0

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 import pytest
 
 from openfactory_common.errors import LeaseLost
-from reconciler.cli.migrate import insisting, step
+from reconciler.cli.migrate import preempting, step
 from reconciler.control.controller import Controller
 from reconciler.control.converge import Exit
-from reconciler.control.fence import fenced
-from reconciler.leadership.elector import Leadership, OnDemand
+from reconciler.control.fence import guard_by_lease
+from reconciler.leadership.elector import Elector, LazyElector
 from reconciler.leadership.lease import NAME, Candidate, parse
 from reconciler.leadership.pause import beginning, put
 from reconciler.migration.legacy import PORT
@@ -25,25 +25,25 @@ from tests.migrate.test_shape import old_plant
 STEPS = ("start", "switch", "back", "remove_old")
 
 
-def leadership(stage: Stage, name: str = "me") -> Leadership:
+def leadership(stage: Stage, name: str = "me") -> Elector:
     """Return the part in the lease of a command that insists, by the clock of the stage."""
-    me = Candidate(name, 15.0, insists=name == "me")
-    return Leadership(stage.platform, me, clock=lambda: stage.now, wall=lambda: stage.wall)
+    me = Candidate(name, 15.0, preempts=name == "me")
+    return Elector(stage.platform, me, clock=lambda: stage.now, wall=lambda: stage.wall)
 
 
-def behind(stage: Stage, lease: OnDemand) -> Controller:
+def behind(stage: Stage, lease: LazyElector) -> Controller:
     """Return a controller that writes only while the lease is held."""
     controller = stage.controller()
-    controller.world = fenced(controller.world, lease.writing)
-    controller.authority = lease
+    controller.world = guard_by_lease(controller.world, lease.writing)
+    controller.write_gate = lease
     return controller
 
 
 def run(chosen: str, stage: Stage, old: FakeOldServices, converge: Callable[[], int], seconds: float = 20.0) -> int:
     """Do a step as the command does, with a lease that ``converge`` shares."""
-    lease = OnDemand(leadership(stage))
+    lease = LazyElector(leadership(stage))
     try:
-        return insisting(
+        return preempting(
             lambda: step(chosen, behind(stage, lease), old, converge, writing=lease.writing), lease, seconds
         )
     finally:

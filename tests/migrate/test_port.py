@@ -13,7 +13,7 @@ from openfactory_common.signals import Signals
 from reconciler.cli.migrate import step
 from reconciler.control.converge import Exit
 from reconciler.migration.legacy import PORT, OldService
-from reconciler.migration.migrate import StepRefused, look, look_at_front, start
+from reconciler.migration.migrate import StepRefused, observe, observe_front, start
 from tests.fakes import Stage
 from tests.migrate.old import FakeOldServices, old_statement
 
@@ -25,7 +25,7 @@ def side_by_side() -> tuple[Stage, FakeOldServices]:
     stage.ksqldb.made["ASSET_STREAM_WELD"] = ("asset_stream_Weld_topic", old_statement("Weld"))
     old = FakeOldServices.of("Weld")
     controller = stage.controller()
-    list(start(look(controller, old), controller.world, lambda _: None))
+    list(start(observe(controller, old), controller.world, lambda _: None))
     stage.settle(controller)
     stage.options = {"routing_layer_port": PORT}
     return stage, old
@@ -47,7 +47,7 @@ def ports(old: FakeOldServices) -> tuple[int, ...]:
 
 def has_port(stage: Stage, old: FakeOldServices) -> bool:
     """Whether the new router publishes the port."""
-    return look_at_front(stage.controller().world, old).has_port
+    return observe_front(stage.controller().world, old).has_port
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, KsqlUnreachable("gone"), SystemExit(1)])

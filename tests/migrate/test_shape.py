@@ -12,9 +12,9 @@ import pytest
 from openfactory_common.errors import KsqlBadStatement
 from reconciler.cli.migrate import as_json, as_text, step
 from reconciler.control.converge import Exit
-from reconciler.domain.observed import Query
+from reconciler.domain.observed import LiveQuery
 from reconciler.migration.legacy import OldService, Role, elsewhere, is_old, old_streams, stand_in_name
-from reconciler.migration.migrate import StepRefused, give_names_back, look, remove_old, start, switch
+from reconciler.migration.migrate import StepRefused, give_names_back, observe, remove_old, start, switch
 from tests.fake_platform import INSTALLATION, FakePlatform
 from tests.fakes import Stage, unreachable
 from tests.migrate.old import FakeOldServices, old_statement
@@ -24,7 +24,7 @@ SETTINGS = Stage().settings
 
 def found(statement: str, name: str = "ASSET_STREAM_WELD") -> list[str]:
     """Return the groups of old streams among one query."""
-    return [one.group for one in old_streams({name: Query("CSAS_1", statement)}, SETTINGS)]
+    return [one.group for one in old_streams({name: LiveQuery("CSAS_1", statement)}, SETTINGS)]
 
 
 def test_the_old_systems_statement_is_known_in_its_own_words() -> None:
@@ -59,7 +59,7 @@ def test_only_its_own_name_and_the_stand_ins_count() -> None:
     text = old_statement("Weld")
     assert found(text, "MY_COPY") == []
     assert found(text, stand_in_name("Weld", SETTINGS)) == ["Weld"]
-    (stream,) = old_streams({"ASSET_STREAM_WELD": Query("CSAS_1", text)}, SETTINGS)
+    (stream,) = old_streams({"ASSET_STREAM_WELD": LiveQuery("CSAS_1", text)}, SETTINGS)
     assert is_old(text, stream, SETTINGS)
     assert not is_old(text.replace("asset_stream_Weld\n", "MY_COPY\n"), stream, SETTINGS)
 
@@ -78,17 +78,17 @@ def test_odd_services_are_shown_and_left() -> None:
     odd = replace(old.services["stream-api-group-weld"], odd="it has labels")
     old.services[odd.name] = odd
     router = old.services["serving_layer_router"]
-    assert "stream-api-group-weld  left alone: it has labels" in as_text(look(stage.controller(), old))
+    assert "stream-api-group-weld  left alone: it has labels" in as_text(observe(stage.controller(), old))
     old.publish(router, None)
     controller = stage.controller()
-    list(start(look(controller, old), controller.world, lambda _: None))
+    list(start(observe(controller, old), controller.world, lambda _: None))
     stage.settle(controller)
-    done = list(remove_old(look(controller, old), controller.world, old))
+    done = list(remove_old(observe(controller, old), controller.world, old))
     assert set(old.services) == {"stream-api-group-weld"}
     stand_in = stand_in_name("Weld", stage.settings)
     assert stand_in in stage.ksqldb.made
     assert done[-1].startswith(f"kept stream {stand_in}")
-    assert look(controller, old).next_step == ""
+    assert observe(controller, old).next_step == ""
 
 
 @pytest.mark.parametrize(
@@ -106,15 +106,15 @@ def test_the_old_system_of_another_plant_is_not_ours(change: dict[str, Any], why
     stage, old = old_plant()
     theirs = replace(old.services["stream-api-group-weld"], name="stream-api-group-theirs", **change)
     old.services[theirs.name] = theirs
-    assert re.search(f"{theirs.name} +not ours: {why}", as_text(look(stage.controller(), old)))
-    assert theirs.name in json.loads(as_json(look(stage.controller(), old)))["not_ours"]
+    assert re.search(f"{theirs.name} +not ours: {why}", as_text(observe(stage.controller(), old)))
+    assert theirs.name in json.loads(as_json(observe(stage.controller(), old)))["not_ours"]
     old.publish(old.services["serving_layer_router"], None)
     controller = stage.controller()
-    list(start(look(controller, old), controller.world, lambda _: None))
+    list(start(observe(controller, old), controller.world, lambda _: None))
     stage.settle(controller)
-    list(remove_old(look(controller, old), controller.world, old))
+    list(remove_old(observe(controller, old), controller.world, old))
     assert old.services == {theirs.name: theirs}
-    assert look(controller, old).next_step == ""
+    assert observe(controller, old).next_step == ""
 
 
 def test_the_router_of_another_plant_holds_nothing_up() -> None:
@@ -122,7 +122,7 @@ def test_the_router_of_another_plant_holds_nothing_up() -> None:
     stage, old = old_plant()
     router = replace(old.services["serving_layer_router"], networks=("other-net",))
     old.services = {router.name: router}
-    scene = look(stage.controller(), old)
+    scene = observe(stage.controller(), old)
     assert (scene.router, scene.holds_port, scene.touchable) == (None, False, ())
 
 
@@ -131,7 +131,7 @@ def test_stand_ins_of_another_installation_with_our_owner_stay(step: str) -> Non
     """Their names have no id, so neither way is taken beside one: the old services of the other live on them."""
     first, old = old_plant()
     controller = first.controller()
-    list(start(look(controller, old), controller.world, lambda _: None))
+    list(start(observe(controller, old), controller.world, lambda _: None))
     first.settle(controller)
     if step == "--back":
         first.ksqldb.made.pop("ASSET_STREAM_WELD")  # the group has left, so the original's name is free
@@ -141,7 +141,7 @@ def test_stand_ins_of_another_installation_with_our_owner_stay(step: str) -> Non
     other = second.controller()
     if step == "--remove-old":
         second.settle(other)
-    before, scene = dict(first.ksqldb.made), look(other, FakeOldServices())
+    before, scene = dict(first.ksqldb.made), observe(other, FakeOldServices())
     assert scene.stand_ins
     with pytest.raises(StepRefused, match=f"installation {INSTALLATION.id} has the same RECONCILER_OWNER"):
         list(
@@ -168,10 +168,10 @@ def test_no_stand_in_is_made_where_the_servers_offset_counts_for_it(offset: str)
     stage.ksqldb.offset = offset
     controller = stage.controller()
     with pytest.raises(StepRefused, match=f"auto.offset.reset={offset}"):
-        list(start(look(controller, old), controller.world, lambda _: None))
+        list(start(observe(controller, old), controller.world, lambda _: None))
     assert stage.ksqldb.writes == 0
     stage.ksqldb.offset = ""
-    list(start(look(controller, old), controller.world, lambda _: None))
+    list(start(observe(controller, old), controller.world, lambda _: None))
     (made,) = (one for one in stage.ksqldb.statements if one.verb == "create")
     assert not [name for name in made.properties if name.endswith("offset.reset")]
 
@@ -184,9 +184,9 @@ def test_streams_stay_for_an_odd_group_service_of_no_known_group() -> None:
     )
     old.publish(old.services["serving_layer_router"], None)
     controller = stage.controller()
-    list(start(look(controller, old), controller.world, lambda _: None))
+    list(start(observe(controller, old), controller.world, lambda _: None))
     stage.settle(controller)
-    list(remove_old(look(controller, old), controller.world, old))
+    list(remove_old(observe(controller, old), controller.world, old))
     assert stand_in_name("Weld", stage.settings) in stage.ksqldb.made
 
 
@@ -196,9 +196,9 @@ def test_an_odd_router_that_publishes_a_port_stops_the_removal() -> None:
     router = old.services["serving_layer_router"]
     old.services[router.name] = replace(router, odd="it has labels")
     controller = stage.controller()
-    list(start(look(controller, old), controller.world, lambda _: None))
+    list(start(observe(controller, old), controller.world, lambda _: None))
     stage.settle(controller)
-    scene = look(controller, old)
+    scene = observe(controller, old)
     assert scene.next_step == "reconciler migrate --switch"
     with pytest.raises(StepRefused, match=r"it has labels.*by hand"):
         list(switch(scene, old))
@@ -216,7 +216,7 @@ def test_nothing_is_removed_while_nobody_has_the_port(capsys: pytest.CaptureFixt
     stage.options = {"routing_layer_port": 5556}
     stage.settle(stage.controller())
     stage.options = {"routing_layer_port": 5555}
-    assert look(stage.controller(), old).next_step == "reconciler migrate --switch"
+    assert observe(stage.controller(), old).next_step == "reconciler migrate --switch"
     with pytest.raises(StepRefused, match="nobody publishes port 5555"):
         commanded(stage, old, "remove_old")
     assert len(old.services) == 3
@@ -226,14 +226,14 @@ def test_nothing_is_removed_while_nobody_has_the_port(capsys: pytest.CaptureFixt
 def test_what_is_shown_names_the_next_step() -> None:
     """The plan: what is there, what has the name that is needed, and what comes next; for machines, too."""
     stage, old = old_plant()
-    scene = look(stage.controller(), old)
+    scene = observe(stage.controller(), old)
     text = as_text(scene)
     assert "ASSET_STREAM_WELD      old stream, writes asset_stream_Weld_topic; the new stream needs its name" in text
     assert "serving_layer_router   router, 1/1, port 5555" in text
     assert text.endswith("Next: reconciler migrate --start")
     assert '"in_the_way": [\n    "ASSET_STREAM_WELD"\n  ]' in as_json(scene)
     assert stage.writes == 0
-    empty = as_text(look(Stage(ksqldb=stage.ksqldb.clone()).controller(), FakeOldServices()))
+    empty = as_text(observe(Stage(ksqldb=stage.ksqldb.clone()).controller(), FakeOldServices()))
     assert "old stream" in empty
 
 
@@ -244,7 +244,7 @@ def test_another_cluster_stops_everything() -> None:
     stage.settle(stage.controller())
     stage.ksqldb.identity = ("kafka-2", "default_")
     with pytest.raises(StepRefused, match="another cluster answers"):
-        look(stage.controller(), old)
+        observe(stage.controller(), old)
 
 
 def test_a_topic_of_another_retention_keeps_it() -> None:
@@ -262,7 +262,7 @@ def test_a_topic_of_another_retention_keeps_it() -> None:
 
     stage.ksqldb.execute = strict  # type: ignore[method-assign]
     controller = stage.controller()
-    list(start(look(controller, old), controller.world, lambda _: None))
+    list(start(observe(controller, old), controller.world, lambda _: None))
     assert len(refused) == 1
     assert "RETENTION_MS=86400000" in stage.ksqldb.made[stand_in_name("Weld", stage.settings)][1]
 
@@ -331,7 +331,7 @@ def test_an_original_stays_while_its_stand_in_does_not_write() -> None:
     stage, old = old_plant()
     controller = stage.controller()
     stand_in = stand_in_name("Weld", stage.settings)
-    steps = start(look(controller, old), controller.world, lambda _: stage.ksqldb.terminated.add(stand_in))
+    steps = start(observe(controller, old), controller.world, lambda _: stage.ksqldb.terminated.add(stand_in))
     assert "created" in next(steps)
     with pytest.raises(StepRefused, match="ASSET_STREAM_WELD stays"):
         next(steps)
@@ -347,7 +347,7 @@ def test_what_was_changed_meanwhile_is_not_dropped() -> None:
     def change(_: float) -> None:
         stage.ksqldb.made["ASSET_STREAM_WELD"] = ("asset_stream_Weld_topic", changed)
 
-    steps = start(look(controller, old), controller.world, change)
+    steps = start(observe(controller, old), controller.world, change)
     next(steps)
     with pytest.raises(StepRefused, match="not exactly the old system's any more"):
         next(steps)

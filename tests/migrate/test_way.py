@@ -18,7 +18,7 @@ from reconciler.migration.migrate import (
     StepRefused,
     give_names_back,
     give_port_back,
-    look,
+    observe,
     remove_old,
     start,
     switch,
@@ -45,9 +45,9 @@ class Plant:
         self.stage.ksqldb = self.ksqldb  # type: ignore[assignment]
         self.watched = watch(self.url, "Weld")
 
-    def look(self) -> Scene:
+    def observe(self) -> Scene:
         """Read both sides with the settings of now."""
-        return look(self.stage.controller(), self.old)
+        return observe(self.stage.controller(), self.old)
 
     def converge(self) -> None:
         """Let the operator make what it can."""
@@ -66,7 +66,7 @@ class Plant:
         sender = threading.Thread(target=self._send_until, args=(over,))
         sender.start()
         try:
-            return list(start(self.look(), self.stage.controller().world, lambda _: self.until_fed()))
+            return list(start(self.observe(), self.stage.controller().world, lambda _: self.until_fed()))
         finally:
             over.set()
             sender.join()
@@ -110,7 +110,7 @@ def plant() -> Iterator[Plant]:
 
 def test_the_whole_way(plant: Plant) -> None:
     """Side by side, switched, the old one removed; its topic has had every event, and the new side never stopped."""
-    first = plant.look()
+    first = plant.observe()
     assert first.next_step == "reconciler migrate --start"
     assert [one.name for one in first.in_the_way] == ["ASSET_STREAM_PAINT", "ASSET_STREAM_WELD"]
     assert len(plant.start()) == 4
@@ -118,18 +118,18 @@ def test_the_whole_way(plant: Plant) -> None:
     assert plant.streams >= {"ASSET_STREAM_WELD", "OFA_STANDIN_ASSET_STREAM_WELD"}
     plant.until_fed()
     assert set(plant.sent) <= set(plant.read())
-    assert plant.look().next_step == "reconciler migrate --switch"
+    assert plant.observe().next_step == "reconciler migrate --switch"
     plant.with_port(PORT)
-    assert list(switch(plant.look(), plant.old))
+    assert list(switch(plant.observe(), plant.old))
     plant.converge()
-    assert plant.look().has_port
-    assert plant.look().next_step == "reconciler migrate --remove-old"
-    removed = list(remove_old(plant.look(), plant.stage.controller().world, plant.old))
+    assert plant.observe().has_port
+    assert plant.observe().next_step == "reconciler migrate --remove-old"
+    removed = list(remove_old(plant.observe(), plant.stage.controller().world, plant.old))
     assert len(removed) == 6
     assert not plant.old.services
     assert not any("STANDIN" in name for name in plant.streams)
     assert "asset_stream_Weld_topic" in plant.ksqldb.topics()
-    assert plant.look().next_step == ""
+    assert plant.observe().next_step == ""
     plant.converge()
 
 
@@ -139,18 +139,18 @@ def test_every_step_can_be_run_again(plant: Plant) -> None:
     assert plant.start() == []
     plant.converge()
     plant.with_port(PORT)
-    list(switch(plant.look(), plant.old))
-    assert list(switch(plant.look(), plant.old)) == []
+    list(switch(plant.observe(), plant.old))
+    assert list(switch(plant.observe(), plant.old)) == []
     plant.converge()
     world = plant.stage.controller().world
-    list(remove_old(plant.look(), world, plant.old))
-    assert list(remove_old(plant.look(), world, plant.old)) == []
+    list(remove_old(plant.observe(), world, plant.old))
+    assert list(remove_old(plant.observe(), world, plant.old)) == []
 
 
 def test_a_start_that_was_cut_off_goes_on(plant: Plant) -> None:
     """After each of its writes in turn: the next run ends in the same state, and the topic misses nothing."""
     for _ in range(4):
-        steps = start(plant.look(), plant.stage.controller().world, lambda _: plant.until_fed())
+        steps = start(plant.observe(), plant.stage.controller().world, lambda _: plant.until_fed())
         next(steps, None)
         del steps  # what runs it is gone
         plant.until_fed()
@@ -158,7 +158,7 @@ def test_a_start_that_was_cut_off_goes_on(plant: Plant) -> None:
     plant.converge()
     plant.until_fed()
     assert set(plant.sent) <= set(plant.read())
-    assert not plant.look().in_the_way
+    assert not plant.observe().in_the_way
 
 
 def test_the_way_back(plant: Plant) -> None:
@@ -167,22 +167,22 @@ def test_the_way_back(plant: Plant) -> None:
     plant.start()
     plant.converge()
     plant.with_port(PORT)
-    list(switch(plant.look(), plant.old))
+    list(switch(plant.observe(), plant.old))
     plant.converge()
     with pytest.raises(StepRefused, match="still publishes 5555"):
-        list(give_port_back(plant.look(), plant.old))
+        list(give_port_back(plant.observe(), plant.old))
     plant.with_port(5556)
     plant.converge()
-    assert list(give_port_back(plant.look(), plant.old))
-    assert plant.look().holds_port
+    assert list(give_port_back(plant.observe(), plant.old))
+    assert plant.observe().holds_port
     controller = plant.stage.controller()
-    assert list(give_names_back(plant.look(), controller.world)) == []
+    assert list(give_names_back(plant.observe(), controller.world)) == []
     assert all(result.error is None for result in teardown(controller.world))
-    assert len(list(give_names_back(plant.look(), controller.world, lambda _: plant.until_fed()))) == 4
+    assert len(list(give_names_back(plant.observe(), controller.world, lambda _: plant.until_fed()))) == 4
     assert plant.streams == before
     plant.until_fed()
     assert set(plant.sent) <= set(plant.read())
-    assert list(give_names_back(plant.look(), controller.world)) == []
+    assert list(give_names_back(plant.observe(), controller.world)) == []
 
 
 def test_the_switch_waits_for_a_new_side_that_serves(plant: Plant) -> None:
@@ -190,7 +190,7 @@ def test_the_switch_waits_for_a_new_side_that_serves(plant: Plant) -> None:
     plant.start()
     plant.with_port(PORT)
     with pytest.raises(StepRefused, match="not ready"):
-        list(switch(plant.look(), plant.old))
+        list(switch(plant.observe(), plant.old))
     plant.stage.platform.healthy = lambda name: "Paint" not in name
     plant.with_port(5556)
     controller = plant.stage.controller()
@@ -198,13 +198,13 @@ def test_the_switch_waits_for_a_new_side_that_serves(plant: Plant) -> None:
         controller.cycle()
     plant.with_port(PORT)
     with pytest.raises(StepRefused, match="group Paint is Progressing"):
-        list(switch(plant.look(), plant.old))
+        list(switch(plant.observe(), plant.old))
     plant.stage.platform.healthy = lambda _: True
     plant.with_port(5556)
     plant.converge()
     with pytest.raises(StepRefused, match="ROUTING_LAYER_PORT=5555"):
-        list(switch(plant.look(), plant.old))
-    assert plant.look().holds_port
+        list(switch(plant.observe(), plant.old))
+    assert plant.observe().holds_port
 
 
 def test_the_port_is_not_fought_over(plant: Plant) -> None:
@@ -219,12 +219,12 @@ def test_the_old_side_stays_until_the_switch(plant: Plant) -> None:
     """Nothing is removed while clients still come in through the old router, or while old streams have our names."""
     world = plant.stage.controller().world
     with pytest.raises(StepRefused, match="--switch"):
-        list(remove_old(plant.look(), world, plant.old))
-    router = plant.look().router
+        list(remove_old(plant.observe(), world, plant.old))
+    router = plant.observe().router
     assert router is not None
     plant.old.publish(router, None)
     with pytest.raises(StepRefused, match="--start"):
-        list(remove_old(plant.look(), world, plant.old))
+        list(remove_old(plant.observe(), world, plant.old))
     assert len(plant.old.services) == 4
 
 
@@ -232,5 +232,5 @@ def test_a_stream_that_somebody_reads_is_not_dropped(plant: Plant) -> None:
     """Who reads the stream and not the topic has to be asked first; nothing is written before that is known."""
     send(plant.url, "CREATE STREAM mine AS SELECT * FROM asset_stream_Weld EMIT CHANGES;")
     with pytest.raises(StepRefused, match="is read by MINE"):
-        list(start(plant.look(), plant.stage.controller().world))
+        list(start(plant.observe(), plant.stage.controller().world))
     assert not any("STANDIN" in name for name in plant.streams)

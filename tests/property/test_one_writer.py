@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openfactory_common.errors import PlatformUnreachable
-from reconciler.leadership.elector import Leadership
+from reconciler.leadership.elector import Elector
 from reconciler.leadership.lease import Candidate
 
 DURATION = 15.0
@@ -32,11 +32,11 @@ class Crowd:
         self.platform = FakePlatform()
         self.answer = "answered"
         self.meanwhile: Callable[[], None] = lambda: None
-        self.all = [self._process(0, 5e3), self._process(1, 7e5), self._process(2, 11.0, insists=True)]
+        self.all = [self._process(0, 5e3), self._process(1, 7e5), self._process(2, 11.0, preempts=True)]
 
-    def _process(self, number: int, offset: float, *, insists: bool = False) -> Leadership:
+    def _process(self, number: int, offset: float, *, insists: bool = False) -> Elector:
         me = Candidate(f"p{number}", DURATION, insists)
-        return Leadership(_Delayed(self), me, clock=lambda: self.now + offset)  # type: ignore[arg-type]
+        return Elector(_Delayed(self), me, clock=lambda: self.now + offset)  # type: ignore[arg-type]
 
     def assert_one(self) -> None:
         """No two of them believe that they may write."""

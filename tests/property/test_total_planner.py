@@ -27,10 +27,10 @@ from reconciler.domain.observed import Observed
 from reconciler.domain.status import Plan
 from reconciler.ksqldb.ownership import Whose
 from reconciler.planning import guards
-from reconciler.planning.guards import Memory, Overrides, Verdict
-from reconciler.planning.inputs import Facts
+from reconciler.planning.guards import GuardMemory, Overrides, Verdict
+from reconciler.planning.inputs import PlanInputs
 from reconciler.planning.plan import make_plan
-from reconciler.planning.survey import Survey, survey
+from reconciler.planning.survey import Survey, make_survey
 from reconciler.settings import Policy, Settings
 from tests.property.worlds import LOOKUP, OPTIONS, memory, overrides, settings_of, topology, topology_of_now, world
 
@@ -50,9 +50,9 @@ class Case:
     plan: Plan
 
 
-def decided(options: Settings, observed: Observed, before: Memory, allowed: Overrides, facts: Facts) -> Case:
+def decided(options: Settings, observed: Observed, before: GuardMemory, allowed: Overrides, facts: PlanInputs) -> Case:
     """Decide of a world as a cycle does."""
-    seen = survey(observed, facts.topology, options)
+    seen = make_survey(observed, facts.topology, options)
     after = guards.approve(guards.remember(before, seen, facts.topology, options, NOW), seen, allowed)
     verdict = guards.judge(after, seen, options, allowed, NOW)
     return Case(options, observed, seen, verdict, make_plan(seen, verdict, facts))
@@ -65,7 +65,7 @@ def case_of(seed: int) -> Case:
     keys = ("registry", "service ofa_group_Weld", "stream ASSET_STREAM_WELD", "plan of group Paint", "plan of registry")
     failures = dict.fromkeys(dice.sample(keys, dice.randrange(3)), "failed")
     observed = world(dice, options)
-    facts = Facts(
+    facts = PlanInputs(
         settings=options,
         topology=topology_of_now(observed.source),
         lookup=LOOKUP,
@@ -103,7 +103,7 @@ def nothing_is_written_where_a_rule_stops_all(case: Case) -> None:
     """A refusal that stops means no action at all; ksqlDB that is not healthy gets none."""
     if case.verdict.stopped:
         assert case.plan.actions == ()
-    if case.observed.source.trouble:
+    if case.observed.source.unhealthy_reason:
         assert not [action for action in case.plan.actions if action.on_ksqldb]
 
 
@@ -141,7 +141,7 @@ def dropped_streams_are_of_our_lineage(case: Case) -> None:
     for action in case.plan.actions:
         if isinstance(action, DropStream):
             query = source.queries.get(action.name)
-            text = query.text if query else source.strays.get(action.name)
+            text = query.text if query else source.orphans.get(action.name)
             if text is None:
                 assert action.group in case.seen.owned
             else:

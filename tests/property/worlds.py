@@ -15,12 +15,11 @@ from functools import cache
 from random import Random
 from typing import TypeVar
 
-from openfactory_common.registry import Identity, Registry
-from openfactory_common.registry import Membership as Lookup
+from openfactory_common.registry import GroupLookup, Identity, Registry
 from reconciler.app import topology_of
 from reconciler.domain.installation import sift
 from reconciler.domain.names import LEGACY, SharedName, names_of
-from reconciler.domain.observed import Membership, Observed, Query, SourceState, Stream
+from reconciler.domain.observed import LiveQuery, LiveStream, MapSnapshot, Observed, SourceState
 from reconciler.domain.services import (
     ConfigMount,
     Kind,
@@ -32,14 +31,14 @@ from reconciler.domain.services import (
     ServiceSpec,
 )
 from reconciler.ksqldb.statements import Topology
-from reconciler.planning.guards import Absence, Memory, Overrides
+from reconciler.planning.guards import Absence, GuardMemory, Overrides
 from reconciler.planning.specs import group_spec, routing_layer_spec, state_api_spec
 from reconciler.settings import Settings
 from tests.fake_platform import INSTALLATION
 
 T = TypeVar("T")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-LOOKUP = Lookup.of("ASSET_TO_UNS_MAP", "ASSET_UUID", "workcenter")
+LOOKUP = GroupLookup.of("ASSET_TO_UNS_MAP", "ASSET_UUID", "workcenter")
 HERE = Identity(kafka="kafka-1", ksqldb="default_")
 GROUPS = (
     "Weld",
@@ -196,23 +195,23 @@ def _several(dice: Random, most: int, make: Callable[[Random], T]) -> list[T]:
 
 def _source(dice: Random) -> SourceState:
     """What ksqlDB says: streams with and without queries, queries without streams, text that is no statement."""
-    streams = {name: Stream(name, _topic(dice)) for name in _several(dice, 8, _stream_name)}
+    streams = {name: LiveStream(name, _topic(dice)) for name in _several(dice, 8, _stream_name)}
     writers = [name for name in (*streams, "GONE") if dice.random() < 0.7]
     queries = {
-        name: Query(f"CSAS_{name}", _own_or_other(dice, name), dice.random() < 0.2, dice.random() < 0.2)
+        name: LiveQuery(f"CSAS_{name}", _own_or_other(dice, name), dice.random() < 0.2, dice.random() < 0.2)
         for name in writers
     }
     without = streams.keys() - queries.keys()
     return SourceState(
         identity=dice.choice((HERE, HERE, HERE, HERE, Identity(kafka="", ksqldb=""), Identity(kafka="k", ksqldb="x"))),
         version=dice.choice(("7.7.0", "")),
-        trouble=dice.choice(("", "", "", "", "its status is ERROR")),
+        unhealthy_reason=dice.choice(("", "", "", "", "its status is ERROR")),
         streams=streams,
         queries=queries,
         topics=dice.choice((None, None, dict.fromkeys(_several(dice, 5, _topic), 1))),
         inserts={"INSERT_1": _statement(dice)} if dice.random() < 0.1 else {},
-        strays={name: _own_or_other(dice, name) for name in sorted(without) if dice.random() < 0.5},
-        unasked={_stream_name(dice): dice.choice(("", "refused"))} if dice.random() < 0.1 else {},
+        orphans={name: _own_or_other(dice, name) for name in sorted(without) if dice.random() < 0.5},
+        unknown_owners={_stream_name(dice): dice.choice(("", "refused"))} if dice.random() < 0.1 else {},
     )
 
 
@@ -316,18 +315,18 @@ def world(dice: Random, settings: Settings) -> Observed:
     return Observed(
         source=_source(dice),
         platform=sift(platform, settings.reconciler_owner, INSTALLATION),
-        membership=Membership(dice.choice(NUMBERS), groups, fresh=dice.random() < 0.8),
+        membership=MapSnapshot(dice.choice(NUMBERS), groups, fresh=dice.random() < 0.8),
     )
 
 
-def memory(dice: Random) -> Memory:
+def memory(dice: Random) -> GuardMemory:
     """What an operator could remember, also of another world."""
 
     def absences(dice: Random) -> dict[str, Absence]:
         names = [group(dice) if dice.random() < 0.7 else _stream_name(dice) for _ in range(dice.randrange(6))]
         return {name: Absence(dice.choice(NUMBERS), dice.choice(MOMENTS)) for name in names}
 
-    return Memory(
+    return GuardMemory(
         missing=absences(dice),
         silent=absences(dice),
         unregistered={group(dice): dice.choice(MOMENTS) for _ in range(dice.randrange(4))},

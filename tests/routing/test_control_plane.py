@@ -18,7 +18,7 @@ from aiohttp import web
 from openfactory_common.errors import KsqlUnreachable
 from openfactory_common.ksqldb.wire import Row
 from openfactory_common.registry import LIMIT_BYTES, Registry
-from openfactory_common.registry import Membership as Source
+from openfactory_common.registry import GroupLookup as Source
 from routing_layer import ksql as ksql_module
 from routing_layer.ksql import Ksql
 from routing_layer.membership import UNKNOWN, Membership

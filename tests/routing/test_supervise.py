@@ -126,13 +126,13 @@ async def test_a_follower_that_does_not_run_is_not_ready(monkeypatch: pytest.Mon
     fixed = asyncio.Event()
     try:
         await proxy.start()
-        await until(lambda: not proxy.lacks(), "ready")
+        await until(lambda: not proxy.missing_references(), "ready")
         monkeypatch.setattr(follows, "run", broken)
         proxy.supervisor.start(name, lambda: follows.run(*_arguments(name, proxy)))
-        await until(lambda: f"{name} follower" in proxy.lacks(), "not ready")
+        await until(lambda: f"{name} follower" in proxy.missing_references(), "not ready")
         await until(lambda: proxy.metrics.task_ends[name]._value.get() >= 1, "counted")
         fixed.set()
-        await until(lambda: not proxy.lacks(), "ready again")
+        await until(lambda: not proxy.missing_references(), "ready again")
     finally:
         await proxy.close()
         await ksql.stop()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reconciler.control.controller import Controller
-from reconciler.control.outcome import Outcome
+from reconciler.control.outcome import CycleOutcome
 from reconciler.domain.services import LiveService
 from reconciler.domain.status import Condition
 from reconciler.planning.guards import allowed_removals
@@ -40,9 +40,9 @@ class BudgetWatch(Watch):
     factory: Factory | None = None
     _over: tuple[bool, ...] = ()
 
-    def look(self) -> None:
+    def observe(self) -> None:
         """Remember whether too many are missing: a stale read may show a few cycles ago."""
-        super().look()
+        super().observe()
         if self.factory is not None:
             over = len(self.factory.missing) > allowed_removals(len(self.factory.owned), 0.25)
             self._over = (*self._over[-3:], over)
@@ -117,9 +117,9 @@ class Soak:
             raise self._wrong([f"{self.stage.writes - before} writes in cycles in which nothing happened"])
         return grown
 
-    def cycle(self) -> Outcome | None:
+    def cycle(self) -> CycleOutcome | None:
         """Run one cycle; None where the process crashed in it and was started anew."""
-        self.watch.look()
+        self.watch.observe()
         outcome = None
         try:
             outcome = self.controller.cycle()
@@ -187,7 +187,7 @@ class Soak:
         return Wrong("\n".join([f"seed {self.seed}:", *what, "the last events:", *self.seam.log]))
 
 
-def _unfinished(outcome: Outcome | None) -> list[str]:
+def _unfinished(outcome: CycleOutcome | None) -> list[str]:
     """Say what keeps a world from being in order."""
     if outcome is None or outcome.plan is None:
         return [outcome.sentence if outcome is not None else "the process crashed"]

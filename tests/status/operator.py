@@ -10,20 +10,20 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry
 
-from openfactory_common.connections import Limits
+from openfactory_common.connections import ConnectionLimits
 from reconciler.control.loop import Loop
 from reconciler.metrics import Metrics
-from reconciler.web.server import Board, Server
+from reconciler.web.server import RegistryCache, Server
 from tests.fakes import Stage
 
 
 class Operator:
     """A loop with its server, both in threads, until `close`."""
 
-    def __init__(self, stage: Stage, limits: Limits | None = None) -> None:
+    def __init__(self, stage: Stage, limits: ConnectionLimits | None = None) -> None:
         """Start both; a cycle runs when it is nudged."""
         self.stage = stage
-        registry, board = CollectorRegistry(), Board()
+        registry, board = CollectorRegistry(), RegistryCache()
         controller = stage.controller()
         controller.metrics, controller.on_registry = Metrics(registry), board.put
         self.loop = Loop(controller, 3600.0)
@@ -70,7 +70,7 @@ class Operator:
 
 
 @contextmanager
-def operating(stage: Stage, limits: Limits | None = None) -> Iterator[Operator]:
+def operating(stage: Stage, limits: ConnectionLimits | None = None) -> Iterator[Operator]:
     """Run an operator until the end of the block, settled at its beginning."""
     operator = Operator(stage, limits)
     try:

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from openfactory_common import connections
-from openfactory_common.connections import Limits
+from openfactory_common.connections import ConnectionLimits
 from tests.fakes import Stage
 from tests.status.operator import Operator, operating
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 asking = httpx.Client(timeout=_PATIENCE, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 
 
-def serving(limits: Limits) -> Iterator[Operator]:
+def serving(limits: ConnectionLimits) -> Iterator[Operator]:
     """An operator with these limits."""
     stage = Stage()
     stage.ksqldb.assets = {"a": "Weld"}
@@ -41,14 +41,14 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> Iterator[Operator]:
     """One that waits for nothing for longer than a moment."""
     monkeypatch.setattr(connections, "_TICK_SECONDS", 0.05)
     monkeypatch.setattr(connections, "REST_SECONDS", 0.0)
-    yield from serving(Limits(50, head=0.3, idle=0.3, stall=0.3))
+    yield from serving(ConnectionLimits(50, head=0.3, idle=0.3, stall=0.3))
 
 
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Operator]:
     """One with room for four connections, for as long as they like."""
     monkeypatch.setattr(connections, "REST_SECONDS", 0.0)
-    yield from serving(Limits(4, head=NEVER, idle=NEVER))
+    yield from serving(ConnectionLimits(4, head=NEVER, idle=NEVER))
 
 
 def connected(operator: Operator, sent: bytes = b"", source: str = "127.0.0.1") -> socket.socket:
@@ -140,7 +140,7 @@ def test_an_address_has_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of one address displace each other, and nobody else's."""
     monkeypatch.setattr(connections, "_TICK_SECONDS", 0.05)
     monkeypatch.setattr(connections, "REST_SECONDS", 0.0)
-    for operator in serving(Limits(100, per_address=3, head=NEVER, idle=NEVER)):
+    for operator in serving(ConnectionLimits(100, per_address=3, head=NEVER, idle=NEVER)):
         with connected(operator, GET, "127.0.0.2") as other:
             assert other.recv(65536)
             many = [connected(operator) for _ in range(20)]

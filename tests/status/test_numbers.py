@@ -15,16 +15,16 @@ from reconciler.cli.show import detailed
 from reconciler.control.backoff import Backoff, Failure
 from reconciler.control.history import History
 from reconciler.control.loop import Loop
-from reconciler.control.outcome import Outcome
+from reconciler.control.outcome import CycleOutcome
 from reconciler.domain.names import names_of
-from reconciler.domain.observed import Membership
-from reconciler.domain.status import Condition, CycleResult, Guard, Item, Plan, Refusal
+from reconciler.domain.observed import MapSnapshot
+from reconciler.domain.status import Condition, CycleResult, Guard, ObjectStatus, Plan, Refusal
 from reconciler.planning.survey import Survey
 from reconciler.report.documents import schema
 from reconciler.report.table import status_table
 from reconciler.report.text import plan_json, plan_markdown, plan_text, status_json, status_markdown, status_text
 from reconciler.web.status_page import StatusPage
-from reconciler.web.status_view import Asked
+from reconciler.web.status_view import Filter
 from tests.fakes import Stage
 
 TEXT = st.one_of(st.text(st.characters(), max_size=20), st.sampled_from(["", "\ud800", "\x1b[2J", "\u202e", "9" * 50]))
@@ -34,13 +34,13 @@ WHEN = st.datetimes(timezones=st.just(UTC))
 
 
 @st.composite
-def items(draw: st.DrawFn) -> Item:
+def items(draw: st.DrawFn) -> ObjectStatus:
     """A line of a plan with any values."""
     group = draw(st.none() | TEXT)
-    return Item(
+    return ObjectStatus(
         title=f"group {group}" if group is not None else draw(TEXT | st.just("stream X") | st.just("service y")),
         condition=draw(st.sampled_from(Condition)),
-        mark=draw(st.sampled_from("+~!-?x ")),
+        change=draw(st.sampled_from("+~!-?x ")),
         detail=draw(TEXT),
         group=group,
         names=names_of(group) if group is not None and draw(st.booleans()) else None,
@@ -68,7 +68,7 @@ FAILURES = st.dictionaries(TEXT, st.builds(Failure, NUMBER, REAL, TEXT), max_siz
 def seen() -> tuple[Loop, Survey]:
     """An operator that has read once."""
     loop = Loop(Stage().controller(), 10)
-    survey, _ = loop.controller.look()
+    survey, _ = loop.controller.observe()
     return loop, survey
 
 
@@ -84,12 +84,12 @@ def test_no_value_costs_a_page_or_a_document(
 ) -> None:
     """Negative, huge, not a number, missing, unprintable: everything is valid by its schema, and nothing is raw."""
     loop, survey = seen
-    survey = replace(survey, observed=replace(survey.observed, membership=Membership(assets, counts)))
-    outcome = Outcome(CycleResult.BUG, "x\x1b\ud800", plan, survey)
+    survey = replace(survey, observed=replace(survey.observed, membership=MapSnapshot(assets, counts)))
+    outcome = CycleOutcome(CycleResult.BUG, "x\x1b\ud800", plan, survey)
     loop.history = History(outcome, at, outcome, at, None)
     loop.controller.backoff = Backoff(failures)
     page = StatusPage(loop)
-    html = page.html(Asked())
+    html = page.html(Filter())
     document = page.document()
     assert document is not None
     texts = (plan_text(plan), plan_markdown(plan), status_text(plan, survey), status_markdown(plan, survey))

@@ -16,7 +16,7 @@ from reconciler.domain.status import Condition
 from reconciler.leadership.pause import beginning
 from reconciler.report.text import status_json
 from reconciler.web.status_page import StatusPage
-from reconciler.web.status_view import MOST_ROWS, SIGNS, Asked
+from reconciler.web.status_view import MOST_ROWS, SIGNS, Filter
 from tests.fakes import Stage, unreachable
 from tests.status.operator import Operator, operating
 
@@ -69,9 +69,9 @@ def test_before_the_first_read_it_says_so() -> None:
     loop = Loop(stage.controller(), 10)
     page = StatusPage(loop)
     assert page.document() is None
-    assert "Starting" in page.html(Asked())
+    assert "Starting" in page.html(Filter())
     loop.history = loop.history.after(loop.controller.cycle(), stage.wall)
-    text = page.html(Asked())
+    text = page.html(Filter())
     assert "Not reading" in text
     assert "streams was not answered" in text
 
@@ -97,7 +97,7 @@ def test_the_state_of_the_whole_is_one_word(result: str, word: str) -> None:
     stage.ksqldb.assets = {"a": "Weld"}
     loop = Loop(stage.controller(), 10)
     loop.history = loop.history.after(replace(loop.controller.cycle(), result=result), stage.wall)
-    state = re.search(r'class="state[^>]*><span aria-hidden="true">.</span> ([^<]*)<', StatusPage(loop).html(Asked()))
+    state = re.search(r'class="state[^>]*><span aria-hidden="true">.</span> ([^<]*)<', StatusPage(loop).html(Filter()))
     assert state is not None
     assert state[1].startswith(word)
 
@@ -130,12 +130,12 @@ def test_a_thousand_groups_fit_on_a_page() -> None:
         loop.history = loop.history.after(controller.cycle(), stage.wall)
         stage.now += 5
     page = StatusPage(loop)
-    text = page.html(Asked())
+    text = page.html(Filter())
     assert text.count('<th scope="row">') == MOST_ROWS
     assert text.index("ofa_group_Cell-0777") < text.index("ofa_group_Cell-0000")
     assert "Show all 1002" in text
-    assert page.html(Asked(everything=True)).count('<th scope="row">') == 1002
-    assert page.html(Asked("cell-0999")).count('<th scope="row">') == 1
+    assert page.html(Filter(everything=True)).count('<th scope="row">') == 1002
+    assert page.html(Filter("cell-0999")).count('<th scope="row">') == 1
 
 
 def test_the_browser_is_told_what_may_run(operator: Operator) -> None:
@@ -153,7 +153,7 @@ def test_the_browser_is_told_what_may_run(operator: Operator) -> None:
 
 def test_every_colour_can_be_read() -> None:
     """Text on its ground has a contrast of 4.5 and more (WCAG AA), in the light and in the dark."""
-    style = re.search(r"<style>(.*?)</style>", StatusPage(Loop(Stage().controller(), 10)).html(Asked()), re.DOTALL)
+    style = re.search(r"<style>(.*?)</style>", StatusPage(Loop(Stage().controller(), 10)).html(Filter()), re.DOTALL)
     assert style is not None
     themes = [dict(re.findall(r"--([a-z-]+):(#[0-9a-f]+)", root)) for root in re.findall(r":root\{([^}]*)", style[1])]
     assert len(themes) == 2

@@ -14,11 +14,11 @@ from prometheus_client import CollectorRegistry
 
 from openfactory_common.errors import GuardRefusal, PlatformConflict
 from reconciler.app import topology_of
-from reconciler.control.controller import Controller, World
+from reconciler.control.controller import Controller, Dependencies
 from reconciler.control.converge import Exit, converge
 from reconciler.control.teardown import prove, remove_records, teardown
 from reconciler.domain.actions import Result
-from reconciler.domain.status import Condition, Item
+from reconciler.domain.status import Condition, ObjectStatus
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.metrics import Metrics
 from reconciler.platforms.swarm.platform import SwarmPlatform
@@ -44,7 +44,7 @@ class Scene:
         self.options: dict[str, object] = {}
         self.platforms: list[SwarmPlatform] = []
 
-    def world(self) -> World:
+    def world(self) -> Dependencies:
         """Return a world as a freshly started process would make it."""
         box = self.sandbox
         given: dict[str, object] = {
@@ -65,7 +65,7 @@ class Scene:
         platform = SwarmPlatform(box.owner, box.owner, pin_digests=False)
         self.platforms.append(platform)
         strategy = UNSLevelGroupingStrategy(settings, self.ksqldb)
-        return World(settings, self.ksqldb, platform, strategy, topology_of(settings))
+        return Dependencies(settings, self.ksqldb, platform, strategy, topology_of(settings))
 
     def controller(self) -> Controller:
         """Start an operator."""
@@ -214,7 +214,7 @@ def test_teardown_leaves_nothing_of_ours_and_everything_of_others(scene: Scene) 
         docker("service", "rm", stranger)
 
 
-def _items(controller: Controller) -> tuple[Item, ...]:
+def _items(controller: Controller) -> tuple[ObjectStatus, ...]:
     plan = controller.cycle().plan
     assert plan is not None
     return plan.items

@@ -38,7 +38,7 @@ def test_a_network_has_to_be_the_swarms_own(sandbox: Sandbox, of_node: str, sent
     """One that is not there, and one of a node alone, are told apart, with one request; the others are fine."""
     gone = f"{sandbox.owner}-gone"
     assert isinstance(sandbox.platform, Checkable)
-    found = sandbox.platform.lacks(Reference.NETWORK, (sandbox.network, "host", of_node, gone))
+    found = sandbox.platform.missing_references(Reference.NETWORK, (sandbox.network, "host", of_node, gone))
     cure = "no service can be created; docker network create --driver overlay --attachable"
     assert found == {
         of_node: f"belongs to one node and not to the Swarm: {cure} {of_node}",
@@ -60,7 +60,7 @@ def test_the_engine_says_the_same_at_the_write(sandbox: Sandbox, of_node: str) -
 def test_a_missing_secret_is_told_by_its_whole_name(sandbox: Sandbox, secret: str) -> None:
     """The engine's own filter would find it by a part of its name."""
     part = secret.removesuffix("w")
-    assert sandbox.platform.lacks(Reference.SECRET, (secret, part)) == {
+    assert sandbox.platform.missing_references(Reference.SECRET, (secret, part)) == {
         part: f"does not exist in this Swarm: the routing layer cannot be created; docker secret create {part} FILE"
     }
 
@@ -69,4 +69,4 @@ def test_nobody_there_is_no_missing_network() -> None:
     """Where the engine does not answer, nothing is said to be missing."""
     platform = SwarmPlatform("x", "x", pin_digests=False, base_url="tcp://127.0.0.1:1")
     with pytest.raises(PlatformUnreachable):
-        platform.lacks(Reference.NETWORK, ("factory-net",))
+        platform.missing_references(Reference.NETWORK, ("factory-net",))

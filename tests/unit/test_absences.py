@@ -10,12 +10,12 @@ import pytest
 from openfactory_common.registry import Identity
 from reconciler.app import topology_of
 from reconciler.domain.names import names_of
-from reconciler.domain.observed import Membership, Observed, SourceState
+from reconciler.domain.observed import MapSnapshot, Observed, SourceState
 from reconciler.domain.services import LiveService, PlatformState
 from reconciler.planning.guards import (
     WINDOW,
     Absence,
-    Memory,
+    GuardMemory,
     Overrides,
     Verdict,
     confirm,
@@ -45,7 +45,7 @@ def seen(
     fresh: bool = True,
 ) -> Survey:
     """Return the survey of a world in which group ``gone`` has no assets any more."""
-    membership = Membership(assets, dict.fromkeys(groups, 1), fresh)
+    membership = MapSnapshot(assets, dict.fromkeys(groups, 1), fresh)
     there = {"gone": GONE, "kept": Owned()} if owned is None else owned
     return Survey(
         observed=Observed(source, PlatformState({}, (), {}), membership),
@@ -59,9 +59,9 @@ def seen(
     )
 
 
-def after(*looks: tuple[float, Survey], memory: Memory | None = None) -> Memory:
+def after(*looks: tuple[float, Survey], memory: GuardMemory | None = None) -> GuardMemory:
     """Return what is remembered after looks at these times."""
-    memory = memory or Memory()
+    memory = memory or GuardMemory()
     for now, survey in looks:
         memory = remember(memory, survey, TOPOLOGY, SETTINGS, now)
     return memory
@@ -112,7 +112,7 @@ def test_a_map_that_became_small_for_good_counts_again() -> None:
 
 
 DEGRADED = replace(SOURCE, degraded="query X is UNRESPONSIVE on 1 of 2 servers")
-UNWELL = replace(SOURCE, trouble="it cannot reach Kafka")
+UNWELL = replace(SOURCE, unhealthy_reason="it cannot reach Kafka")
 ONE = replace(SOURCE, servers=1)
 
 
@@ -137,7 +137,7 @@ def test_which_reads_count(looks: list[Survey], reads: int) -> None:
     assert memory.missing.get("gone", Absence(0, 0)).reads == reads
 
 
-RIPE = Memory(missing={"gone": Absence(9, 0.0)}, unregistered={"gone": 0.0}, counts=((0.0, 100),), servers=2)
+RIPE = GuardMemory(missing={"gone": Absence(9, 0.0)}, unregistered={"gone": 0.0}, counts=((0.0, 100),), servers=2)
 
 
 @pytest.mark.parametrize(
@@ -173,21 +173,21 @@ def test_the_last_question_is_asked_at_each_step_that_removes(owned: Owned, verd
     assert (due(seen(owned={"gone": owned}), verdict) == {"gone"}) is asked
 
 
-BOTH = Memory(missing={"gone": Absence(9, 0.0), "other": Absence(9, 0.0)})
+BOTH = GuardMemory(missing={"gone": Absence(9, 0.0), "other": Absence(9, 0.0)})
 
 
 @pytest.mark.parametrize(
     ("direct", "doubt", "left"),
     [
-        (Membership(2, {"kept": 2}), "", {"gone", "other"}),
-        (Membership(3, {"kept": 2, "gone": 1}), "", {"other"}),
-        (Membership(4, {"kept": 2, "gone": 1, "other": 1}), "", set()),
+        (MapSnapshot(2, {"kept": 2}), "", {"gone", "other"}),
+        (MapSnapshot(3, {"kept": 2, "gone": 1}), "", {"other"}),
+        (MapSnapshot(4, {"kept": 2, "gone": 1, "other": 1}), "", set()),
         (None, "fewer assets than there were", set()),
-        (Membership(0, {}), "it does not have group kept, which ksqlDB has", set()),
-        (Membership(1, {"new": 1}), "it does not have group kept, which ksqlDB has", set()),
+        (MapSnapshot(0, {}), "it does not have group kept, which ksqlDB has", set()),
+        (MapSnapshot(1, {"new": 1}), "it does not have group kept, which ksqlDB has", set()),
     ],
 )
-def test_what_follows_from_the_last_question(direct: Membership | None, doubt: str, left: set[str]) -> None:
+def test_what_follows_from_the_last_question(direct: MapSnapshot | None, doubt: str, left: set[str]) -> None:
     """A group with members stays; without a complete answer all stay, and it is said why."""
     memory = confirm(BOTH, seen(), {"gone", "other"}, direct, doubt if direct is None else "")
     assert set(memory.missing) == left
@@ -202,4 +202,4 @@ def test_a_doubt_is_said_until_a_question_is_answered() -> None:
     assert waiting.startswith("missing 1/")
     assert "proved nothing: 0 of 100 assets were read" in waiting
     assert after((20.0, seen(groups=("kept", "gone"))), memory=memory).doubt == ""
-    assert confirm(memory, seen(), {"gone"}, Membership(1, {"kept": 1}), "").doubt == ""
+    assert confirm(memory, seen(), {"gone"}, MapSnapshot(1, {"kept": 1}), "").doubt == ""

@@ -11,7 +11,7 @@ from openfactory_common.errors import KsqlUnreachable, KsqlWrongShape, PlatformR
 from openfactory_common.ksqldb.failures import error_of
 from reconciler.cli import main as cli
 from reconciler.cli import run, show
-from reconciler.cli.progress import Changes
+from reconciler.cli.progress import ProgressLines
 from reconciler.control.controller import Clocks, Controller
 from reconciler.control.converge import Exit, converge
 from reconciler.control.outcome import explained
@@ -52,7 +52,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> Stage:
 def test_once_says_what_it_waits_for_and_only_when_that_changes(stage: Stage) -> None:
     """The objects with their reasons; a count that goes on is no change, the next reason is."""
     said: list[str] = []
-    changes = Changes(said.append)
+    changes = ProgressLines(said.append)
     stage.platform.healthy = lambda name: name != "ofa_group_g1"
     controller = stage.controller()
     del stage.ksqldb.assets["a3"]
@@ -132,13 +132,13 @@ def test_a_plan_on_an_empty_system_lists_the_routing_layer() -> None:
     stage = Stage()
     stage.ksqldb.assets = {"a": "Weld"}
     controller = stage.controller()
-    plan = controller.plan(*controller.look())
+    plan = controller.plan(*controller.observe())
     assert "+ service ofa_routing_layer" in plan_text(plan)
     assert any("routing_layer" in item.title and item.condition is Condition.HELD for item in plan.items)
     stage.settle(controller)
     assert "ofa_routing_layer" in stage.platform.services
     empty = Stage().controller()
-    assert "routing_layer" not in plan_text(empty.plan(*empty.look()))
+    assert "routing_layer" not in plan_text(empty.plan(*empty.observe()))
 
 
 def test_a_misspelt_level_names_those_that_there_are() -> None:
@@ -164,7 +164,7 @@ def test_an_empty_map_says_what_it_is() -> None:
     """No asset at all: the option that accepts it is named, and what it is for."""
     stage = Stage()
     controller = stage.controller()
-    text = plan_text(controller.plan(*controller.look()))
+    text = plan_text(controller.plan(*controller.observe()))
     assert "the UNS map names no group (0 assets: it is empty, or not loaded yet)" in text
     assert "--once --allow-empty" in text
 

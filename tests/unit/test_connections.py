@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openfactory_common.connections import REST_SECONDS, ConnectionGuard, Ending, Entry, Limits, State, address_key
+from openfactory_common.connections import (
+    REST_SECONDS,
+    ConnectionGuard,
+    ConnectionLimits,
+    Ending,
+    Entry,
+    State,
+    address_key,
+)
 
 A, B = "192.0.2.1", "192.0.2.2"
 
@@ -35,7 +43,7 @@ class Client:
 class House:
     """A guard with a clock that stands until it is moved."""
 
-    limits: Limits
+    limits: ConnectionLimits
     now: float = 100.0
     told: list[Ending] = field(default_factory=list)
 
@@ -126,7 +134,7 @@ _TIMES: dict[str, tuple[Steps, float, Ending | None]] = {
 def test_each_state_has_its_time(case: str) -> None:
     """A connection ends when the time of what it does is over, and not before."""
     steps, seconds, ending = _TIMES[case]
-    house = House(Limits(10, head=10, idle=75, stall=45))
+    house = House(ConnectionLimits(10, head=10, idle=75, stall=45))
     client, entry = house.enter()
     assert entry is not None
     steps(house, entry)
@@ -139,7 +147,7 @@ def test_each_state_has_its_time(case: str) -> None:
 @pytest.mark.parametrize("state", [State.SILENT, State.IDLE])
 def test_the_longest_resting_makes_room(state: State) -> None:
     """Full of silent or idle connections: each new client is let in and the oldest one goes."""
-    house = House(Limits(10, per_address=10))
+    house = House(ConnectionLimits(10, per_address=10))
     resting = [*house.many(5, A, state), *house.many(5, B, state)]
     house.now += 2 * REST_SECONDS
     for number in range(4):
@@ -152,7 +160,7 @@ def test_the_longest_resting_makes_room(state: State) -> None:
 @pytest.mark.parametrize("state", [State.SILENT, State.HEAD, State.BUSY, State.IDLE])
 def test_nothing_makes_room_that_is_in_use(state: State) -> None:
     """A request in progress, a head on its way, and what has rested for a moment only stay; the new one is excess."""
-    house = House(Limits(10, excess=2))
+    house = House(ConnectionLimits(10, excess=2))
     settled = [*house.many(5, A), *house.many(5, B)]
     for _, entry in settled:
         {"head": house.guard.reading, "busy": house.guard.busy, "idle": lambda e: _ask(house, e)}.get(
@@ -167,7 +175,7 @@ def test_nothing_makes_room_that_is_in_use(state: State) -> None:
 
 def test_an_excess_connection_has_little_time_and_takes_no_room() -> None:
     """It ends after 2 s without a head, and a place that gets free meanwhile makes it one of the others."""
-    house = House(Limits(4, excess=2, cost=0))
+    house = House(ConnectionLimits(4, excess=2, cost=0))
     [*_, (_, last)] = house.many(2, A, State.BUSY) + house.many(2, B, State.BUSY)
     (slow, _), (_, quick) = house.enter(), house.enter()
     assert quick is not None
@@ -183,7 +191,7 @@ def test_an_excess_connection_has_little_time_and_takes_no_room() -> None:
 
 def test_a_request_that_needs_a_descriptor_more_is_counted_twice() -> None:
     """Connections that rest leave for it; where none rests there is no room."""
-    house = House(Limits(10, cost=1))
+    house = House(ConnectionLimits(10, cost=1))
     resting = [*house.many(4, A, State.IDLE), *house.many(4, B, State.IDLE)]
     house.now += 1
     served = []
@@ -197,13 +205,13 @@ def test_a_request_that_needs_a_descriptor_more_is_counted_twice() -> None:
 
 def test_an_address_leaves_room_for_others() -> None:
     """Nine tenths for one address at most, and exactly the setting's number if there is one."""
-    house = House(Limits(100, excess=100))
+    house = House(ConnectionLimits(100, excess=100))
     house.many(90, A, State.BUSY)
     _, more = house.enter(A)
     assert more is not None
     assert more.excess
     house.many(10, B, State.BUSY)
-    few = House(Limits(100, excess=100, per_address=3))
+    few = House(ConnectionLimits(100, excess=100, per_address=3))
     few.many(3, A, State.BUSY)
     _, fourth = few.enter(A)
     assert fourth is not None
@@ -213,7 +221,7 @@ def test_an_address_leaves_room_for_others() -> None:
 
 def test_an_address_that_has_enough_gives_up_its_own_idle_connections() -> None:
     """Not those of others."""
-    house = House(Limits(100, per_address=3))
+    house = House(ConnectionLimits(100, per_address=3))
     others, own = house.many(3, B, State.IDLE), house.many(3, A, State.IDLE)
     house.now += 1
     house.many(3, A)
@@ -231,7 +239,7 @@ _ACTIONS = st.tuples(
 @given(st.lists(_ACTIONS, max_size=80), st.integers(1, 12), st.integers(0, 1), st.integers(0, 4))
 def test_any_history_keeps_the_counts(actions: list[tuple[str, int]], capacity: int, cost: int, each: int) -> None:
     """Whatever happens in whatever order: what is counted is what is there, and it ends at nothing."""
-    house = House(Limits(capacity, excess=3, per_address=each, cost=cost))
+    house = House(ConnectionLimits(capacity, excess=3, per_address=each, cost=cost))
     guard, entries = house.guard, list[Entry]()
     calls = {
         "reading": guard.reading,

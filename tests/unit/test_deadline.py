@@ -9,16 +9,16 @@ import pytest
 
 from reconciler.control.deadline import with_deadline
 from reconciler.domain.services import Kind, LiveService, ServiceSpec
-from reconciler.domain.status import Condition, Item, Plan
+from reconciler.domain.status import Condition, ObjectStatus, Plan
 from reconciler.planning.services import service_step
 from tests.fake_platform import INSTALLATION
 from tests.fakes import Stage
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-WAITS = Item("group Weld", Condition.PROGRESSING, detail="waits for a query")
+WAITS = ObjectStatus("group Weld", Condition.PROGRESSING, detail="waits for a query")
 
 
-def after(*looks: tuple[float, Item], deadline: float = 600.0) -> Item:
+def after(*looks: tuple[float, ObjectStatus], deadline: float = 600.0) -> ObjectStatus:
     """Return what is said at the last of several looks."""
     standing, shown = {}, WAITS
     for now, item in looks:
@@ -45,13 +45,15 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("name", "looks", "late"), TABLE, ids=[row[0] for row in TABLE])
-def test_what_says_the_same_for_too_long_is_degraded(name: str, looks: list[tuple[float, Item]], late: bool) -> None:
+def test_what_says_the_same_for_too_long_is_degraded(
+    name: str, looks: list[tuple[float, ObjectStatus]], late: bool
+) -> None:
     """Another condition or other words are progress."""
     del name
     shown, last = after(*looks), looks[-1][1]
     if late:
         text = f"no progress since 2026-01-02 03:04:05 UTC: {last.detail}"
-        assert shown == replace(last, condition=Condition.DEGRADED, mark="!", detail=text)
+        assert shown == replace(last, condition=Condition.DEGRADED, change="!", detail=text)
     else:
         assert shown == last
 
@@ -100,7 +102,7 @@ def test_a_service_is_ready_only_as_it_should_be(
     stage = Stage()
     stage.platform.services = {"ofa_group_weld": seen}
     controller = stage.controller()
-    survey, _ = controller.look()
+    survey, _ = controller.observe()
     survey = replace(
         survey,
         observed=replace(

@@ -74,7 +74,7 @@ def seen(change: Callable[[Stage], None]) -> tuple[Plan, Survey]:
     controller = stage.controller()
     stage.settle(controller)
     change(stage)
-    survey, verdict = controller.look()
+    survey, verdict = controller.observe()
     return controller.plan(survey, verdict), survey
 
 
@@ -136,7 +136,7 @@ def test_a_comment_of_a_thousand_groups_is_short_enough() -> None:
     stage = Stage()
     stage.ksqldb.assets = {f"a{at}": f"Cell-{at:04d}-" + "x" * 30 for at in range(1000)}
     controller = stage.controller()
-    survey, verdict = controller.look()
+    survey, verdict = controller.observe()
     text = plan_markdown(controller.plan(survey, verdict))
     assert len(text) < 40_000
     assert "… and 903 more." in text
@@ -151,7 +151,7 @@ def test_a_plan_of_a_server_that_is_not_there_is_no_document() -> None:
 
     stage.ksqldb.fault = refuse
     with pytest.raises(KsqlUnreachable):
-        stage.controller().look()
+        stage.controller().observe()
 
 
 def test_the_jobs_in_the_manual_can_be_read() -> None:

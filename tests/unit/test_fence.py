@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from openfactory_common.errors import LeaseLost
-from reconciler.control.fence import FencedPlatform
+from reconciler.control.fence import LeaseGuardedPlatform
 from tests.fakes import FakePlatform
 
 
@@ -22,7 +22,7 @@ def lost() -> Iterator[None]:
 def test_who_does_not_hold_the_lease_says_nothing_about_the_installation() -> None:
     """Pause and lease are what operators agree by, so they are written without it."""
     platform = FakePlatform(kept_records={})
-    fenced = FencedPlatform(platform, lost)
+    fenced = LeaseGuardedPlatform(platform, lost)
     fenced.write_record("pause", {"until": ""}, None)
     fenced.write_record("lease", {"holder": "a"}, None)
     with pytest.raises(LeaseLost):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from openfactory_common.registry import Identity, Membership, Registry
+from openfactory_common.registry import GroupLookup, Identity, Registry
 from reconciler.domain.installation import NAME, Claim, Installation, claim, is_id, new_id, parse, sift
 from reconciler.domain.names import LEGACY
 from reconciler.domain.services import LiveRegistry, LiveService, PlatformState, Record
@@ -31,7 +31,7 @@ def registry(installation: str | None) -> LiveRegistry:
     """Return a published document."""
     document = Registry(
         identity=Identity(kafka="k", ksqldb="q"),
-        membership=Membership(table="T", key="K", levels=("area",)),
+        membership=GroupLookup(table="T", key="K", levels=("area",)),
         installation=installation,
     )
     return LiveRegistry("c", 1, "c", 1, document.canonical(), NOW)

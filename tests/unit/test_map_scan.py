@@ -7,7 +7,7 @@ from fakes import Stage
 
 from openfactory_common.errors import KsqlUnreachable
 from reconciler.control.observe import SCAN_SHARE, MapScan
-from reconciler.domain.observed import Membership
+from reconciler.domain.observed import MapSnapshot
 
 
 class Map:
@@ -17,13 +17,13 @@ class Map:
         """Start at second 0."""
         self.seconds, self.now, self.scans, self.fails = seconds, 0.0, 0, False
 
-    def scan(self) -> Membership:
+    def scan(self) -> MapSnapshot:
         """Take the time, and count."""
         self.now += self.seconds
         if self.fails:
             raise KsqlUnreachable("away")
         self.scans += 1
-        return Membership(self.scans, {"Weld": self.scans})
+        return MapSnapshot(self.scans, {"Weld": self.scans})
 
     def reader(self) -> MapScan:
         """Return what reads it."""
@@ -47,8 +47,8 @@ def test_scans_take_at_most_a_twentieth_of_the_time(seconds: float, pause: float
 def test_what_is_used_again_says_so() -> None:
     """The same groups, not fresh."""
     reader = Map(1.0).reader()
-    assert reader.read() == Membership(1, {"Weld": 1})
-    assert reader.read() == Membership(1, {"Weld": 1}, fresh=False)
+    assert reader.read() == MapSnapshot(1, {"Weld": 1})
+    assert reader.read() == MapSnapshot(1, {"Weld": 1}, fresh=False)
 
 
 def test_a_nudge_scans_at_once() -> None:
@@ -56,7 +56,7 @@ def test_a_nudge_scans_at_once() -> None:
     reader = Map(1.0).reader()
     reader.read()
     reader.nudge()
-    assert reader.read() == Membership(2, {"Weld": 2})
+    assert reader.read() == MapSnapshot(2, {"Weld": 2})
 
 
 def test_a_failed_scan_is_repeated_at_the_next_read() -> None:

@@ -23,7 +23,7 @@ def stage() -> Stage:
 def planned(stage: Stage) -> Plan:
     """Look, and plan."""
     controller = stage.controller()
-    survey, verdict = controller.look()
+    survey, verdict = controller.observe()
     return controller.plan(survey, verdict)
 
 

@@ -10,7 +10,7 @@ from fakes import FakeKsqldb, FakePlatform, Stage, unreachable
 
 from openfactory_common.errors import PlatformRefused
 from reconciler.control.preflight import unmet
-from reconciler.control.readonly import ReadOnlyPlatform, Withheld
+from reconciler.control.readonly import DryRunLog, DryRunPlatform
 from reconciler.platforms.protocol import Checkable, Platform, Reference
 from reconciler.report.text import plan_markdown, plan_text
 
@@ -25,7 +25,7 @@ class Telling(FakePlatform):
     refused: Collection[Reference] = ()
     asked: list[tuple[Reference, Collection[str]]] = field(default_factory=list)
 
-    def lacks(self, kind: Reference, names: Collection[str]) -> Mapping[str, str]:
+    def missing_references(self, kind: Reference, names: Collection[str]) -> Mapping[str, str]:
         """Tell, or refuse to."""
         self.asked.append((kind, names))
         if kind in self.refused:
@@ -43,7 +43,7 @@ def ksqldb() -> FakeKsqldb:
 def notes(ksqldb: FakeKsqldb, platform: Platform | None = None, **options: object) -> list[str]:
     """Look as the commands do, and return what they note."""
     stage = Stage(platform=FakePlatform(), ksqldb=ksqldb, options=options)
-    seen, _ = stage.controller().look()
+    seen, _ = stage.controller().observe()
     return list(unmet(seen, ksqldb, platform or Telling(), stage.settings))
 
 
@@ -106,8 +106,8 @@ def test_a_platform_that_cannot_tell_is_not_asked(ksqldb: FakeKsqldb) -> None:
     """A plug-in needs no method more than before, behind the wrapper that `plan` looks through, too."""
     assert not isinstance(FakePlatform(), Checkable)
     assert notes(ksqldb, FakePlatform(), **SECRETS) == []
-    assert notes(ksqldb, ReadOnlyPlatform(FakePlatform(), Withheld()), **SECRETS) == []
-    told = notes(ksqldb, ReadOnlyPlatform(Telling(missing=("factory-net",)), Withheld()))
+    assert notes(ksqldb, DryRunPlatform(FakePlatform(), DryRunLog()), **SECRETS) == []
+    told = notes(ksqldb, DryRunPlatform(Telling(missing=("factory-net",)), DryRunLog()))
     assert [note.partition(" (")[0] for note in told] == ["the network factory-net"]
 
 
@@ -122,6 +122,6 @@ def test_notes_reach_text_and_comment(ksqldb: FakeKsqldb) -> None:
     """A pipeline's comment on a change request has them, too; the platform's words write nothing but text there."""
     stage = Stage(ksqldb=ksqldb)
     controller = stage.controller()
-    plan = replace(controller.plan(*controller.look()), notes=("the network x\x1b[2J is <b>not</b> there",))
+    plan = replace(controller.plan(*controller.observe()), notes=("the network x\x1b[2J is <b>not</b> there",))
     assert "note      the network x\\x1b[2J is <b>not</b> there" in plan_text(plan).splitlines()
     assert "Note: the network x\\\\x1b\\[2J is &lt;b>not&lt;/b> there" in plan_markdown(plan)

@@ -14,8 +14,8 @@ from openfactory_common.errors import RegistryError
 from openfactory_common.ksqldb.levels import JoinedLevels, Level, group_sql
 from openfactory_common.registry import (
     LIMIT_BYTES,
+    GroupLookup,
     Identity,
-    Membership,
     OtherClusterError,
     Registry,
     parse,
@@ -24,7 +24,7 @@ from openfactory_common.registry import (
 )
 
 URL = "http://ofa_group_a:8000/asset_stream"
-LOOKUP = Membership(table="ASSET_TO_UNS_MAP", key="ASSET_UUID", levels=("workcenter",))
+LOOKUP = GroupLookup(table="ASSET_TO_UNS_MAP", key="ASSET_UUID", levels=("workcenter",))
 HERE = Identity(kafka="k", ksqldb="default_")
 A, B, C = (Identity(kafka=name, ksqldb="default_") for name in "abc")
 
@@ -182,7 +182,7 @@ def test_a_table_or_key_that_is_no_name_is_refused(field: str, name: str) -> Non
     with pytest.raises(RegistryError, match=f"membership.{field}"):
         parse(raw(membership=wrong))
     with pytest.raises(RegistryError, match=f"membership.{field}"):
-        document({}, membership=Membership(**{**wrong, "levels": ("l",)})).canonical()
+        document({}, membership=GroupLookup(**{**wrong, "levels": ("l",)})).canonical()
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_any_other_sql_of_the_older_form_is_refused(sql: str) -> None:
 def test_levels_survive_the_document() -> None:
     """One level by its name, several with their separator."""
     for level in LEVELS:
-        registry = document({}, membership=Membership.of("T", "K", level))
+        registry = document({}, membership=GroupLookup.of("T", "K", level))
         assert parse(registry.canonical()).membership.level == level
 
 

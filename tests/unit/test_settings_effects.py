@@ -16,14 +16,14 @@ from prometheus_client import CollectorRegistry
 from openfactory_common import logs
 from openfactory_common.errors import ConfigurationError, KsqlError
 from openfactory_common.registry import Registry, parse
-from reconciler.app import build_world, registry_file
+from reconciler.app import build_dependencies, registry_file
 from reconciler.cli.run import prepared
-from reconciler.control.controller import Controller, World
+from reconciler.control.controller import Controller, Dependencies
 from reconciler.control.loop import Loop
 from reconciler.domain.names import names_of
 from reconciler.domain.services import Publish, ServiceSpec
 from reconciler.domain.status import Condition
-from reconciler.leadership.elector import Leadership
+from reconciler.leadership.elector import Elector
 from reconciler.metrics import Metrics
 from reconciler.planning.guards import Overrides
 from reconciler.planning.specs import group_spec, routing_layer_spec, state_api_spec
@@ -92,9 +92,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
 # ---- how effects are looked at
 
 
-def world(settings: Settings) -> World:
+def world(settings: Settings) -> Dependencies:
     """What the operator works with."""
-    return build_world(settings, Metrics(CollectorRegistry()))
+    return build_dependencies(settings, Metrics(CollectorRegistry()))
 
 
 def group(settings: Settings) -> ServiceSpec:
@@ -311,7 +311,7 @@ def lease_seconds(settings: Settings, places: Places) -> float:
     """How long the loop's lease lasts."""
     del places
     parts = prepared(settings, Overrides(), Metrics(CollectorRegistry()))
-    [seconds] = [part.me.seconds for part in parts if isinstance(part, Leadership)]
+    [seconds] = [part.me.seconds for part in parts if isinstance(part, Elector)]
     return seconds
 
 

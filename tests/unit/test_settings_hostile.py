@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from demo.ksqldb.parser import parse
 from openfactory_common.errors import ConfigurationError
-from reconciler.app import build_world
+from reconciler.app import build_dependencies
 from reconciler.domain.names import names_of
 from reconciler.metrics import Metrics
 from reconciler.planning.specs import group_spec, routing_layer_spec, state_api_spec
@@ -80,7 +80,7 @@ def harmless(accepted: Settings) -> None:
     names = names_of("Weld", accepted.resource_prefix)
     if (accepted.grouping_strategy, accepted.deployment_platform) != ("workcenter", "swarm"):
         return  # a plug-in's name, which is only looked up
-    topology = build_world(accepted, Metrics(CollectorRegistry())).topology
+    topology = build_dependencies(accepted, Metrics(CollectorRegistry())).topology
     made = (topology.create_shared(), topology.create_group(names, "earliest"))
     for statement in made:
         assert len(parse(statement.sql).statements) == 1, statement.sql

@@ -11,9 +11,9 @@ from fakes import FakeKsqldb, Stage
 from rich.cells import cell_len
 
 from reconciler.cli.output import show_status
-from reconciler.control.outcome import Outcome
+from reconciler.control.outcome import CycleOutcome
 from reconciler.domain.names import names_of
-from reconciler.domain.status import Condition, Item, Plan
+from reconciler.domain.status import Condition, ObjectStatus, Plan
 from reconciler.report.table import status_table
 from reconciler.report.text import plan_text, status_text
 
@@ -21,11 +21,11 @@ LONG = "GroupLongName_with_exactly_40_characters"
 ERROR = "no suitable node (insufficient resources on 2 nodes; 1 down)"
 
 
-def item(group: str, detail: str = "", condition: Condition = Condition.READY) -> Item:
+def item(group: str, detail: str = "", condition: Condition = Condition.READY) -> ObjectStatus:
     """Return a group that is served."""
     names = names_of(group)
     url = f"http://{names.service}:8000/asset_stream"
-    return Item(f"group {group}", condition, "", detail, group, names, 12, 1, 1, url)
+    return ObjectStatus(f"group {group}", condition, "", detail, group, names, 12, 1, 1, url)
 
 
 def shown(plan: Plan, width: int) -> list[str]:
@@ -88,7 +88,7 @@ def test_members_go_before_a_line_is_longer_than_the_terminal() -> None:
 
 def test_what_is_empty_anyway_is_not_said_to_be_left_out() -> None:
     """A service of no group has no stream and no URL, on any terminal."""
-    plan = Plan(items=(Item("service ofa_state_api", Condition.READY, running=1, wanted=1),))
+    plan = Plan(items=(ObjectStatus("service ofa_state_api", Condition.READY, running=1, wanted=1),))
     assert shown(plan, 30)[1:] == ["service ofa_state_api  Ready      1/1"]
 
 
@@ -101,7 +101,7 @@ def test_columns_are_aligned_where_signs_take_two_cells() -> None:
 def test_a_pipe_has_every_column_whatever_the_width(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line a group with its whole name, for grep and awk; COLUMNS is for terminals."""
     monkeypatch.setenv("COLUMNS", "40")
-    seen, _ = Stage(ksqldb=FakeKsqldb()).controller().look()
+    seen, _ = Stage(ksqldb=FakeKsqldb()).controller().observe()
     lines = status_text(PLAN, seen).splitlines()
     assert [line.split("  ")[0] for line in lines[1:4]] == ["Fit", LONG, "Painting Line 7"]
     assert all(f"http://ofa_group_{name}:8000" in line for name, line in zip(("Fit", LONG), lines[1:3], strict=True))
@@ -109,14 +109,14 @@ def test_a_pipe_has_every_column_whatever_the_width(monkeypatch: pytest.MonkeyPa
 
 def test_a_real_terminal_gets_the_table_in_its_own_width(monkeypatch: pytest.MonkeyPatch) -> None:
     """COLUMNS decides, a condition is coloured, and no line is broken by the table."""
-    seen, _ = Stage(ksqldb=FakeKsqldb()).controller().look()
+    seen, _ = Stage(ksqldb=FakeKsqldb()).controller().observe()
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     ours, theirs = pty.openpty()
     with os.fdopen(theirs, "w", encoding="utf-8") as terminal:
         monkeypatch.setattr(sys, "stdout", terminal)
-        show_status("text", Outcome("", "", PLAN, seen))
+        show_status("text", CycleOutcome("", "", PLAN, seen))
         terminal.flush()
         printed = os.read(ours, 65536).decode()
     os.close(ours)

@@ -45,7 +45,7 @@ from reconciler.platforms.docker.state import (
     name_of,
     spec_of,
 )
-from reconciler.platforms.engine import Engine, Gone, OnRequest
+from reconciler.platforms.engine import Engine, NotFound, OnRequest
 from reconciler.platforms.protocol import KIND, OWNER
 
 #: Value of the kind label on the network that we made.
@@ -202,7 +202,7 @@ class DockerPlatform:
         """Look at one container; it may have gone since it was listed, and is ours only if it says so itself."""
         try:
             raw = self._engine.get("/containers/{}/json", identity)
-        except Gone:
+        except NotFound:
             return []
         return [raw] if self._owns(raw["Config"]) else []
 
@@ -220,7 +220,7 @@ class DockerPlatform:
         if identity not in self._images:
             try:
                 self._images[identity] = self._engine.get("/images/{}/json", identity)
-            except Gone:
+            except NotFound:
                 return None
         return self._images[identity]
 
@@ -293,7 +293,7 @@ class DockerPlatform:
 
     def _remove(self, raw: Raw) -> None:
         grace = int(raw["Config"].get("StopTimeout") or 10)
-        with suppress(Gone):
+        with suppress(NotFound):
             if raw["State"]["Status"] not in ("created", "exited", "dead"):
                 self._engine.post("/containers/{}/stop", raw["Id"], params={"t": grace}, timeout=grace + _STOP_MARGIN)
             self._engine.delete("/containers/{}", raw["Id"], params={"force": "true", "v": "true"})
@@ -338,7 +338,7 @@ class DockerPlatform:
     def _need_image(self, image: str) -> None:
         try:
             self._engine.get("/images/{}/json", image)
-        except Gone:
+        except NotFound:
             self._engine.pull(image, _PULL_SILENCE)
 
     def _remove_unused_networks(self) -> None:
@@ -347,7 +347,7 @@ class DockerPlatform:
             return
         ours = {"label": [f"{OWNER}={self.owner}", f"{KIND}={NETWORK_KIND}"]}
         for network in self._engine.get("/networks", params={"filters": ours}):
-            with suppress(PlatformRefused, Gone):
+            with suppress(PlatformRefused, NotFound):
                 self._engine.delete("/networks/{}", network["Id"])
 
 

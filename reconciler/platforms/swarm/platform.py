@@ -18,9 +18,9 @@ from typing import Any
 
 from openfactory_common.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
 from reconciler.domain.services import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
-from reconciler.platforms.engine import PRIVILEGES_API, Engine, Gone, OnRequest
+from reconciler.platforms.engine import PRIVILEGES_API, Engine, NotFound, OnRequest
 from reconciler.platforms.protocol import INSTALLATION, KIND, OWNER, Reference
-from reconciler.platforms.swarm.references import lacking
+from reconciler.platforms.swarm.references import missing_references
 from reconciler.platforms.swarm.spec import live_image, network_ids, repaired, to_engine
 from reconciler.platforms.swarm.state import (
     RECORD_FIELD,
@@ -209,13 +209,13 @@ class SwarmPlatform:
         """Remove the record's config; one that is already gone is no error."""
         self._remove("/configs/{}", record.id)
 
-    def lacks(self, kind: Reference, names: Collection[str]) -> Mapping[str, str]:
+    def missing_references(self, kind: Reference, names: Collection[str]) -> Mapping[str, str]:
         """Return the networks or secrets that services could not use, each with the reason and what helps.
 
         Raises:
             PlatformError: it cannot be told; a filter before the engine may refuse the list of secrets.
         """
-        return lacking(self._engine, kind, names)
+        return missing_references(self._engine, kind, names)
 
     def close(self) -> None:
         """Close the connections to the engine."""
@@ -248,7 +248,7 @@ class SwarmPlatform:
     def _remove(self, path: str, identity: str) -> None:
         try:
             self._engine.delete(path, identity)
-        except Gone:
+        except NotFound:
             _LOG.debug("%s was gone already", path.format(identity))
 
     def _owns(self, raw: Raw) -> bool:

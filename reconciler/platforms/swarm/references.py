@@ -12,7 +12,7 @@ from reconciler.platforms.protocol import Reference
 _PREDEFINED = frozenset({"bridge", "host", "none"})
 
 
-def lacking(engine: Engine, kind: Reference, names: Collection[str]) -> Mapping[str, str]:
+def missing_references(engine: Engine, kind: Reference, names: Collection[str]) -> Mapping[str, str]:
     """Return those of the names that services could not use, each with the reason and what helps.
 
     Raises:

@@ -8,9 +8,9 @@ import pytest
 
 from openfactory_common.errors import KsqlBadStatement, KsqlRefused, KsqlTransient, KsqlTruncated, KsqlUnreachable
 from openfactory_common.registry import Identity
-from reconciler.control.orphans import Strays
+from reconciler.control.orphans import OrphanStreams
 from reconciler.domain.names import names_of
-from reconciler.domain.observed import Membership, SourceState, Stream
+from reconciler.domain.observed import LiveStream, MapSnapshot, SourceState
 from reconciler.ksqldb.entities import Description
 from tests.unit.planning.tables import FOREIGN, rows, source, topology
 
@@ -52,7 +52,7 @@ def world(streams: dict[str, str]) -> SourceState:
     running = {
         name: replace(next(iter(read.queries.values())), id=name) for name, word in streams.items() if word == "running"
     }
-    return replace(read, streams={name: Stream(name, name.lower()) for name in streams}, queries=running)
+    return replace(read, streams={name: LiveStream(name, name.lower()) for name in streams}, queries=running)
 
 
 ASKED = """
@@ -77,11 +77,11 @@ ASKED = """
 def test_who_is_asked_about(name: str, query: str, members: str, asked: str) -> None:
     """Only a stream that could be ours, has no query, and whose group has no assets; today's shared one never."""
     ksqldb = Asked({name: "ours"})
-    membership = Membership(1, {"Weld": 1} if members == "yes" else {"Paint": 1})
+    membership = MapSnapshot(1, {"Weld": 1} if members == "yes" else {"Paint": 1})
     streams = {name: query, topology().shared_name: "silent"}
-    found = Strays(ksqldb, topology()).look(world(streams), membership)  # type: ignore[arg-type]
+    found = OrphanStreams(ksqldb, topology()).observe(world(streams), membership)  # type: ignore[arg-type]
     assert ksqldb.questions == ([name] if asked == "yes" else [])
-    assert found.strays.keys() == ({name} if asked == "yes" else set())
+    assert found.orphans.keys() == ({name} if asked == "yes" else set())
 
 
 ANSWERS = """
@@ -103,13 +103,13 @@ ANSWERS = """
 def test_what_an_answer_means(answer: str, known: str, unknown: str, times: str) -> None:
     """One that is not answered stays unknown with its reason, which is told once; another's is asked about once."""
     ksqldb, told = Asked({"ASSET_STREAM_WELD": answer}), []
-    strays = Strays(ksqldb, topology(), lambda name, error: told.append((name, error)))  # type: ignore[arg-type]
+    strays = OrphanStreams(ksqldb, topology(), lambda name, error: told.append((name, error)))  # type: ignore[arg-type]
     for _ in range(3):
-        found = strays.look(world({"ASSET_STREAM_WELD": "silent"}), Membership(1, {"Paint": 1}))
+        found = strays.observe(world({"ASSET_STREAM_WELD": "silent"}), MapSnapshot(1, {"Paint": 1}))
     assert len(ksqldb.questions) == int(times)
-    assert ("ASSET_STREAM_WELD" in found.strays) == (known == "yes")
+    assert ("ASSET_STREAM_WELD" in found.orphans) == (known == "yes")
     expected = {} if not unknown else {"ASSET_STREAM_WELD": "" if unknown == "(not asked)" else unknown}
-    assert {name: error.strip() for name, error in found.unasked.items()} == expected
+    assert {name: error.strip() for name, error in found.unknown_owners.items()} == expected
     assert told == ([("ASSET_STREAM_WELD", ERRORS[answer])] if unknown and answer != "gone" else [])
 
 
@@ -130,23 +130,23 @@ def test_in_which_order(answers: str, asked: str) -> None:
     """One a look; a question that failed comes after the others, and what is ours is asked about again."""
     names = [f"ASSET_STREAM_{letter}" for letter in "ABC"]
     ksqldb = Asked(dict(zip(names, answers.split(), strict=True)))
-    strays = Strays(ksqldb, topology())  # type: ignore[arg-type]
+    strays = OrphanStreams(ksqldb, topology())  # type: ignore[arg-type]
     for _ in range(5):
-        strays.look(world(dict.fromkeys(names, "silent")), Membership(1, {"Paint": 1}))
+        strays.observe(world(dict.fromkeys(names, "silent")), MapSnapshot(1, {"Paint": 1}))
     assert [name[-1] for name in ksqldb.questions] == asked.split()
 
 
 def test_a_new_reason_is_told_again_and_another_cluster_forgotten() -> None:
     """The same error once, another one once more; what another server said counts for nothing here."""
     ksqldb, told = Asked({"ASSET_STREAM_WELD": "timeout"}), []
-    strays = Strays(ksqldb, topology(), lambda _name, error: told.append(str(error)))  # type: ignore[arg-type]
-    read, membership = world({"ASSET_STREAM_WELD": "silent"}), Membership(1, {"Paint": 1})
+    strays = OrphanStreams(ksqldb, topology(), lambda _name, error: told.append(str(error)))  # type: ignore[arg-type]
+    read, membership = world({"ASSET_STREAM_WELD": "silent"}), MapSnapshot(1, {"Paint": 1})
     for answer in ("timeout", "timeout", "torn", "torn", "timeout"):
         ksqldb.answers["ASSET_STREAM_WELD"] = answer
-        strays.look(read, membership)
+        strays.observe(read, membership)
     assert told == ["timed out", "torn", "timed out"]
     ksqldb.answers["ASSET_STREAM_WELD"] = "theirs"
-    assert strays.look(read, membership).strays != {}
+    assert strays.observe(read, membership).orphans != {}
     ksqldb.answers["ASSET_STREAM_WELD"] = "timeout"
     other = replace(read, identity=Identity(kafka="k2", ksqldb="x"))
-    assert strays.look(other, membership).strays == {}
+    assert strays.observe(other, membership).orphans == {}

@@ -9,12 +9,12 @@ import pytest
 
 from openfactory_common.errors import KsqlConflict
 from reconciler.control.backoff import Backoff, Failure
-from reconciler.control.contest import Contest, Held
+from reconciler.control.contest import Contest, Suspended
 from reconciler.control.schedule import Pace, Polling, Timers, next_due, under_way
 from reconciler.domain.actions import CreateService, Result
-from reconciler.domain.status import Condition, Item, Plan
+from reconciler.domain.status import Condition, ObjectStatus, Plan
 from reconciler.leadership.pause import Pause
-from reconciler.planning.guards import Absence, Memory
+from reconciler.planning.guards import Absence, GuardMemory
 from tests.unit.planning.tables import NOW, rows, settings, spec_of
 
 WELD, PAINT = CreateService(spec_of("Weld")), CreateService(spec_of("Paint"))
@@ -45,13 +45,13 @@ def test_when_time_alone_can_change_something(  # noqa: PLR0913, PLR0917 - the c
 ) -> None:
     """The earliest end of what is waited for; a pause is waited for alone, unless it is over or nonsense."""
     timers = Timers(
-        Memory(
+        GuardMemory(
             missing={"x": Absence(1, float(missing))} if missing else {},
             silent={"y": Absence(1, float(silent))} if silent else {},
             unregistered={"x": float(out)} if out else {},
         ),
         Backoff({f"service ofa_group_{of}": Failure(1, float(until), "")} if until else {}),
-        Contest(held={WELD.key: Held(None, float(contested), "")} if contested else {}),
+        Contest(held={WELD.key: Suspended(None, float(contested), "")} if contested else {}),
         Pause(NOW + timedelta(seconds=float(paused)), "me") if paused else None,
         OPTIONS,
     )
@@ -60,7 +60,7 @@ def test_when_time_alone_can_change_something(  # noqa: PLR0913, PLR0917 - the c
 
 def test_a_write_that_may_be_tried_again_at_once_is() -> None:
     """A conflict is looked at again at once; one of another cycle, behind something else, is not spun for."""
-    timers = Timers(Memory(), Backoff({WELD.key: Failure(1, 100.0, "")}), Contest(), None, OPTIONS)
+    timers = Timers(GuardMemory(), Backoff({WELD.key: Failure(1, 100.0, "")}), Contest(), None, OPTIONS)
     plan = Plan(actions=(WELD,))
     assert next_due(timers, plan, (Result(WELD, KsqlConflict("x")),), 100.0, NOW) == 0.0
     assert next_due(timers, plan, (Result(WELD, skipped=True),), 100.0, NOW) == math.inf
@@ -84,7 +84,7 @@ POLLED = """
 @pytest.mark.parametrize(("condition", "pending", "unknown", "polled"), rows(POLLED))
 def test_what_is_polled_for(condition: str, pending: str, unknown: str, polled: str) -> None:
     """What only another look can tell; a write that is due has its own time."""
-    item = Item("group Weld", Condition(condition), group="Weld")
+    item = ObjectStatus("group Weld", Condition(condition), group="Weld")
     plan = Plan(actions=(WELD,) if pending == "yes" else (PAINT,), items=(item,), unknown=int(unknown))
     assert (under_way(plan) is not None) == (polled == "yes")
 

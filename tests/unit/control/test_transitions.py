@@ -8,8 +8,8 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from reconciler.control.transitions import Changes
-from reconciler.domain.status import Condition, Guard, Item, Plan, Refusal
+from reconciler.control.transitions import TransitionLog
+from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan, Refusal
 from tests.unit.planning.tables import rows
 
 LOOKS = {
@@ -64,11 +64,11 @@ CASES = """
 def test_what_is_logged(looks: str, lines: str) -> None:
     """Each change once, what stays never again, and a recovery only when it is certain."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
-    changes, said = Changes(), []
+    changes, said = TransitionLog(), []
     for number, letter in enumerate(looks, 1):
         stops = (Refusal(Guard.IDENTITY, "another cluster", stops=True),) if letter == "X" else ()
         condition, detail = LOOKS.get(letter, LOOKS["D"])
-        items = () if letter == "-" else (Item("group Weld", condition, detail=detail, group="Weld"),)
+        items = () if letter == "-" else (ObjectStatus("group Weld", condition, detail=detail, group="Weld"),)
         with capture_logs() as logged:
             changes.tell(Plan(items=items, refusals=stops))
         said += [f"{number} {'bad' if line['log_level'] == 'warning' else 'good'}" for line in logged]
@@ -77,10 +77,10 @@ def test_what_is_logged(looks: str, lines: str) -> None:
 
 def test_a_thousand_groups_that_come_and_go_leave_nothing_behind() -> None:
     """What is remembered of a group goes with it."""
-    changes = Changes()
+    changes = TransitionLog()
     for number in range(1000):
-        bad = Item(f"group {number}", Condition.DEGRADED, detail="no", group=str(number))
-        good = Item(f"group {number}", Condition.READY, group=str(number))
+        bad = ObjectStatus(f"group {number}", Condition.DEGRADED, detail="no", group=str(number))
+        good = ObjectStatus(f"group {number}", Condition.READY, group=str(number))
         for item in (bad, good):
             changes.tell(Plan(items=(item,)))
         changes.tell(Plan())

@@ -8,22 +8,21 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 
-from openfactory_common.registry import Identity, Registry
-from openfactory_common.registry import Membership as Lookup
+from openfactory_common.registry import GroupLookup, Identity, Registry
 from reconciler.app import topology_of
 from reconciler.domain.installation import sift
 from reconciler.domain.names import LEGACY, SharedName, names_of
-from reconciler.domain.observed import Membership, Observed, Query, SourceState, Stream
+from reconciler.domain.observed import LiveQuery, LiveStream, MapSnapshot, Observed, SourceState
 from reconciler.domain.services import LiveRegistry, LiveService, PlatformState, ServiceSpec
 from reconciler.ksqldb.statements import Topology
 from reconciler.planning.specs import group_spec, routing_layer_spec, state_api_spec
-from reconciler.planning.survey import Survey, survey
+from reconciler.planning.survey import Survey, make_survey
 from reconciler.settings import Settings
 from tests.fake_platform import INSTALLATION
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HERE = Identity(kafka="kafka-1", ksqldb="default_")
-LOOKUP = Lookup.of("ASSET_TO_UNS_MAP", "ASSET_UUID", "workcenter")
+LOOKUP = GroupLookup.of("ASSET_TO_UNS_MAP", "ASSET_UUID", "workcenter")
 #: The shared stream that a group's stream reads.
 READ = re.compile(r"(?<=FROM `)\w+(?=`)")
 #: Another installation with our owner id.
@@ -77,9 +76,9 @@ def source(streams: Mapping[str, str], shared: str = "ok", **more: object) -> So
     words[ours.shared_name] = (shared, ours.shared_name.lower(), ours.create_shared().sql)
     if shared == "followed":
         words[topology().shared_name] = ("silent", topology().shared_name.lower(), "")
-    found = {name: Stream(name, topic) for name, (word, topic, _) in words.items() if word != "absent"}
+    found = {name: LiveStream(name, topic) for name, (word, topic, _) in words.items() if word != "absent"}
     queries = {
-        name: Query(f"CSAS_{name}", _text(word, name, text), word == "paused", word == "failed")
+        name: LiveQuery(f"CSAS_{name}", _text(word, name, text), word == "paused", word == "failed")
         for name, (word, _, text) in words.items()
         if word not in ("absent", "silent")
     }
@@ -165,12 +164,12 @@ def observed(
     found = {live.name.casefold(): live for live in services if live is not None}
     count = sum(members.values()) if assets is None else assets
     platform = sift(PlatformState(found, tuple(registries)), "ofa", INSTALLATION)
-    return Observed(read, platform, Membership(count, members, fresh))
+    return Observed(read, platform, MapSnapshot(count, members, fresh))
 
 
 def seen(world: Observed, options: Settings | None = None) -> Survey:
     """The world, understood."""
-    return survey(world, topology_of_now(world.source), options or settings())
+    return make_survey(world, topology_of_now(world.source), options or settings())
 
 
 def spec_of(group: str) -> ServiceSpec:

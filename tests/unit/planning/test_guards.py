@@ -9,7 +9,7 @@ from reconciler.domain.names import names_of
 from reconciler.domain.status import Guard
 from reconciler.planning.guards import (
     Absence,
-    Memory,
+    GuardMemory,
     Overrides,
     allowed_removals,
     approval_id,
@@ -95,12 +95,12 @@ def test_what_may_be_removed(  # noqa: PLR0913, PLR0917 - the columns of the tab
     found = plant(
         int(live),
         int(missing),
-        trouble=trouble,
-        unasked={"ASSET_STREAM_Y": ""} if unasked else {},
+        unhealthy_reason=trouble,
+        unknown_owners={"ASSET_STREAM_Y": ""} if unasked else {},
         fresh=fresh == "yes",
     )
     since = NOW - float(seconds)
-    memory = Memory(missing={f"x{number}": Absence(int(reads), since) for number in range(int(missing))})
+    memory = GuardMemory(missing={f"x{number}": Absence(int(reads), since) for number in range(int(missing))})
     options = settings(prune_reads=3, prune_grace=60.0, drain_seconds=10.0, reconcile_policy=policy)
     verdict = judge(memory, found, options, Overrides(), NOW)
     assert bool(verdict.retire) == (retires == "yes")
@@ -134,11 +134,11 @@ def test_what_one_more_read_counts(  # noqa: PLR0913, PLR0917 - the columns of t
     reads: str, since: str, trouble: str, fresh: str, before: str, assets: str, counted: str, after: str
 ) -> None:
     """A server that is not healthy, and a map that lost many assets at once, start the count again."""
-    memory = Memory(
+    memory = GuardMemory(
         missing={"x0": Absence(int(reads), float(since))} if since else {},
         counts=((900.0, int(before)),) if before else (),
     )
-    found = plant(3, 1, trouble=trouble, fresh=fresh == "yes", assets=int(assets))
+    found = plant(3, 1, unhealthy_reason=trouble, fresh=fresh == "yes", assets=int(assets))
     absence = remember(memory, found, topology(), DEFAULTS, NOW).missing.get("x0")
     assert absence == (Absence(int(counted), float(after)) if after else None)
 
@@ -158,7 +158,7 @@ DRAIN = """
 def test_when_a_group_is_drained(registered: str, since: str, drained: str) -> None:
     """Its service goes only after it has been out of the registry for the drain time."""
     found = plant(10, 1, registered=registered == "yes")
-    memory = Memory(missing={"x0": Absence(9, 0.0)}, unregistered={"x0": float(since)} if since else {})
+    memory = GuardMemory(missing={"x0": Absence(9, 0.0)}, unregistered={"x0": float(since)} if since else {})
     after = remember(memory, found, topology(), DEFAULTS, NOW)
     assert judge(after, found, DEFAULTS, Overrides(), NOW).drained == ({"x0"} if drained == "yes" else set())
 
@@ -181,7 +181,7 @@ def test_when_a_missing_query_is_believed(
     """As an absence; a list of queries that gets shorter starts the count again."""
     name = names_of("Weld").stream
     found = seen(observed({"Weld": 1}, source({"Weld": stream})))
-    memory = Memory(silent={name: Absence(int(reads), float(since))} if since else {}, queries=int(before))
+    memory = GuardMemory(silent={name: Absence(int(reads), float(since))} if since else {}, queries=int(before))
     after = remember(memory, found, topology(), DEFAULTS, NOW)
     assert (name in judge(after, found, DEFAULTS, Overrides(), NOW).silent) == (believed == "yes")
 
@@ -200,7 +200,7 @@ IDENTITY = """
 def test_another_cluster_is_refused(kafka: str, ksqldb: str, accepted: str, refused: str) -> None:
     """The registry says which cluster it was made from; another one stops everything until a person accepts it."""
     found = plant(3, 0, identity=Identity(kafka=kafka, ksqldb=ksqldb))
-    verdict = judge(Memory(), found, DEFAULTS, Overrides(accept_identity=accepted == "yes"), NOW)
+    verdict = judge(GuardMemory(), found, DEFAULTS, Overrides(accept_identity=accepted == "yes"), NOW)
     assert [refusal.guard for refusal in verdict.refusals] == ([Guard(refused)] if refused else [])
     assert verdict.stopped == bool(refused)
 
@@ -226,7 +226,7 @@ def test_when_a_map_has_collapsed(before: int | None, now: int, collapsed: bool)
 def test_an_approval_is_for_exactly_one_set_of_groups() -> None:
     """Its id changes with the set, and one that does not fit approves nothing."""
     four, five = plant(4, 4), plant(4, 5)
-    memory = Memory(missing={f"x{number}": Absence(9, 0.0) for number in range(5)})
+    memory = GuardMemory(missing={f"x{number}": Absence(9, 0.0) for number in range(5)})
     assert approval_id(four) != approval_id(five)
     for found in (four, five):
         right, wrong = (Overrides(approve=approval_id(one)) for one in (found, five if found is four else four))

@@ -18,10 +18,10 @@ from reconciler.domain.actions import (
 )
 from reconciler.domain.names import names_of
 from reconciler.domain.services import LiveRegistry
-from reconciler.domain.status import Condition, Guard, Item, Plan, Reason, Refusal
+from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan, Reason, Refusal
 from reconciler.ksqldb.statements import Topology
 from reconciler.planning.guards import Verdict
-from reconciler.planning.inputs import Facts
+from reconciler.planning.inputs import PlanInputs
 from reconciler.planning.plan import make_plan
 from reconciler.planning.survey import Survey
 from reconciler.settings import Settings
@@ -48,9 +48,9 @@ SHARED = topology().shared_name
 SURE = Verdict(silent=frozenset({names_of("Weld").stream, SHARED}))
 
 
-def facts(options: Settings | None = None, ours: Topology | None = None, **more: object) -> Facts:
+def facts(options: Settings | None = None, ours: Topology | None = None, **more: object) -> PlanInputs:
     """What a plan depends on besides."""
-    return Facts(options or settings(), ours or topology(), LOOKUP, **more)  # type: ignore[arg-type]
+    return PlanInputs(options or settings(), ours or topology(), LOOKUP, **more)  # type: ignore[arg-type]
 
 
 def said(actions: Iterable[Action]) -> str:
@@ -61,7 +61,7 @@ def said(actions: Iterable[Action]) -> str:
     )
 
 
-def weld(plan: Plan) -> Item:
+def weld(plan: Plan) -> ObjectStatus:
     """The group that all cases are about."""
     (item,) = (item for item in plan.items if item.group == "Weld")
     return item

@@ -196,19 +196,19 @@ def test_a_network_is_not_missing_from_such_a_list(engine: ScriptedEngine, platf
     """A list without any network of the Swarm says nothing; one with others says that it is not there."""
     engine.lists["networks"] = [{"Id": "n0", "Name": "bridge", "Scope": "local"}]
     with pytest.raises(PlatformUnreachable, match="no network of the Swarm"):
-        platform.lacks(Reference.NETWORK, ("factory-net",))
+        platform.missing_references(Reference.NETWORK, ("factory-net",))
     engine.lists["networks"].append({"Id": "n1", "Name": "ingress", "Scope": "swarm"})
-    assert set(platform.lacks(Reference.NETWORK, ("factory-net",))) == {"factory-net"}
+    assert set(platform.missing_references(Reference.NETWORK, ("factory-net",))) == {"factory-net"}
 
 
 def test_secrets_that_may_not_be_listed_are_not_missing(engine: ScriptedEngine, platform: SwarmPlatform) -> None:
     """The filter's words are the error; an answer without names is none."""
     engine.says(403, {"message": "the socket proxy does not allow GET /v1.41/secrets"})
     with pytest.raises(PlatformRefused, match="the socket proxy does not allow"):
-        platform.lacks(Reference.SECRET, ("ofa-pw",))
+        platform.missing_references(Reference.SECRET, ("ofa-pw",))
     engine.says(200, [{"ID": "s1"}])
     with pytest.raises(PlatformError, match="incomplete"):
-        platform.lacks(Reference.SECRET, ("ofa-pw",))
+        platform.missing_references(Reference.SECRET, ("ofa-pw",))
 
 
 @pytest.mark.parametrize(
