@@ -36,7 +36,6 @@ class Retry(Enum):
     TRANSIENT = "transient"
     LOOK_FIRST = "look-first"
     PERMANENT = "permanent"
-    REFUSED = "refused"
 
 
 class ReconcilerError(Exception):
@@ -55,8 +54,6 @@ class RegistryError(ReconcilerError):
 
 class GuardRefusal(ReconcilerError):
     """A safety rule refused; the message names the rule, the numbers and the way to override it."""
-
-    retry = Retry.REFUSED
 
 
 class LeaseLost(ReconcilerError):

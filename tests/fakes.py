@@ -93,19 +93,12 @@ class FakeKsqldb:
     def streams(self) -> tuple[StreamInfo, ...]:
         """All streams."""
         self._call("streams")
-        return tuple(
-            StreamInfo(name, topic, "KAFKA", "JSON")
-            for name, (topic, _) in self.made.items()
-            if name not in self.named_tables
-        )
+        return tuple(StreamInfo(name, topic) for name, (topic, _) in self.made.items() if name not in self.named_tables)
 
     def tables(self) -> tuple[StreamInfo, ...]:
         """All tables."""
         self._call("tables")
-        return tuple(
-            StreamInfo(name, self.made.get(name, (name.lower(),))[0], "KAFKA", "JSON")
-            for name in sorted(self.named_tables)
-        )
+        return tuple(StreamInfo(name, self.made.get(name, (name.lower(),))[0]) for name in sorted(self.named_tables))
 
     def queries(self) -> tuple[QueryInfo, ...]:
         """All queries."""
@@ -145,8 +138,6 @@ class FakeKsqldb:
             write_queries=() if name in self.terminated else (query,),
             read_queries=(),
             constraints=readers,
-            fields=(),
-            partitions=1,
         )
 
     def describe_extended(self, name: str) -> Description | None:

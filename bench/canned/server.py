@@ -21,9 +21,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from reconciler.domain.names import names_of
 from reconciler.ksqldb.statements import Topology
+from tests.fake_platform import INSTALLATION
 
 SHARED_MS, GROUP_MS = 3_600_000, 604_800_000
-TOPOLOGY = Topology("enriched_assets_stream", "asset_to_uns_map", "workcenter", SHARED_MS, GROUP_MS)
+TOPOLOGY = Topology(
+    "enriched_assets_stream",
+    "asset_to_uns_map",
+    "workcenter",
+    SHARED_MS,
+    GROUP_MS,
+    installation=INSTALLATION,
+)
 ROWS_AT_ONCE = 500
 MEASURED_ROWS = ((0, 0.0022), (1_000, 0.030), (20_000, 0.204))  # seconds of a pull query; in between it is linear
 SECONDS = {"info": 0.002, "healthcheck": 0.002, "streams": 0.005, "queries": 0.007}

@@ -23,7 +23,7 @@ from types import NoneType
 from typing import Any, NamedTuple
 
 from openfactory_common.errors import KsqlBadStatement, KsqlTruncated, KsqlWrongShape
-from openfactory_common.ksqldb.failures import brief, error_of, in_band, is_error_object, no_answer, no_constant
+from openfactory_common.ksqldb.failures import brief, error_of, in_band, is_error_object, no_constant
 
 JSON_ACCEPT = "application/json"
 ROWS_ACCEPT = "application/vnd.ksql.v1+json"
@@ -371,20 +371,6 @@ class PushFold(PushRows):
             self.table[key] = tuple(row.values[1:])
 
 
-def parse_rows(body: bytes, expected: tuple[Column, ...]) -> list[tuple[Any, ...]]:
-    """Return all rows of a complete pull answer.
-
-    Raises:
-        KsqlInBandFailure: an error object is among the rows.
-        KsqlTruncated: the closing bracket is missing.
-        KsqlWrongShape: the columns are not ``expected``, or the body is something else.
-    """
-    reader = PullReader(expected)
-    rows = list(reader.feed(body))
-    reader.close()
-    return rows
-
-
 def columns_of(schema: str) -> tuple[Column, ...]:
     """Parse a header's schema text, e.g. ```A` STRING KEY, `M` MAP<STRING, STRING>``.
 
@@ -501,7 +487,5 @@ __all__ = [
     "error_of",
     "identifier",
     "literal",
-    "no_answer",
-    "parse_rows",
     "stored",
 ]

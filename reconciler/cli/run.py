@@ -133,7 +133,7 @@ def _loop(options: argparse.Namespace, settings: Settings) -> int:
         name=leadership.me.name,
     )
     for stray in in_force().orphans:
-        log.warning("a variable looks misspelt", variable=stray.name, origin=stray.origin, hint=stray.hint)
+        log.warning("a variable is not read", variable=stray.name, origin=stray.origin, hint=stray.hint)
     with SIGNALS.orderly(leadership.stop, on_ask=lambda: _stop(loop, world), grace=_GRACE):
         leadership.start()
         loop.run()

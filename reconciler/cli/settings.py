@@ -27,7 +27,7 @@ def in_force() -> SettingsReport:
 
 
 def misspelt() -> tuple[str, ...]:
-    """Return a line for each variable that looks misspelt."""
+    """Return a line for each variable that looks like ours and is not read."""
     return tuple(f"variable {printable(one.name)} ({one.origin}) {one.hint}" for one in in_force().orphans)
 
 

@@ -28,6 +28,8 @@ DOCKER = {
 DEFAULT, ENVIRONMENT, UNSET = "default", "environment", "not set"
 #: How alike a name must be to one of ours to be taken for a misspelt one (1.0: the same).
 _ALIKE = 0.85
+#: Variables that an earlier version read, each with what to do about it.
+_REMOVED = {"GROUPS_TABLE": "groups are always read from the UNS map itself; remove it"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class SettingRow:
 
 @dataclass(frozen=True)
 class UnknownVariable:
-    """A variable that nothing reads, and what was probably meant."""
+    """A variable that nothing reads, and what to do about it."""
 
     name: str
     origin: str
@@ -153,6 +155,8 @@ def _strays(given: _Given, also: frozenset[str]) -> Iterator[UnknownVariable]:
         for name in sorted(name.upper() for name in variables):
             if name in DOCKER and origin == ".env":
                 yield UnknownVariable(name, origin, "is read from the environment only")
+            elif name in _REMOVED:
+                yield UnknownVariable(name, origin, f"is no longer read: {_REMOVED[name]}")
             elif name not in known | DOCKER.keys():
                 for meant in get_close_matches(name, sorted(known), 1, _ALIKE):
                     yield UnknownVariable(name, origin, f"is read by nothing; {meant} is meant?")

@@ -25,7 +25,6 @@ from reconciler.control.contest import Contest
 from reconciler.control.deadline import StalledObject, with_deadline
 from reconciler.control.executor import Executor
 from reconciler.control.flow import FlowWatch
-from reconciler.control.latest import Latest
 from reconciler.control.observe import MapScan, observe_source
 from reconciler.control.orphans import OrphanStreams
 from reconciler.control.outcome import CycleOutcome, explained, outcome_of, sentence_of
@@ -134,7 +133,6 @@ class Controller:
         self._claim = Claim(world.topology.installation)
         self._recorded: Installation | None = None
         self._resynced = self.clocks.monotonic()
-        self._survey, self._make_plan = Latest(make_survey), Latest(make_plan)
         self._changes = TransitionLog()
         self._collapsed = False
         self._partitions: Mapping[str, int] = {}
@@ -254,7 +252,7 @@ class Controller:
         source = replace(source, partitions=self._partitions)
         if self.world.ksqldb.failures != failures:
             self.memory = self.memory.distrust()  # a retry made a failed read good: not a healthy, agreeing read
-        seen = self._survey(Observed(source, platform, membership), self.world.topology, self.world.settings)
+        seen = make_survey(Observed(source, platform, membership), self.world.topology, self.world.settings)
         now = self.clocks.monotonic()
         settings = self.world.settings
         with self._isolated(Part.REPORT):
@@ -332,14 +330,14 @@ class Controller:
         Raises:
             ReconcilerError: that could not be read.
         """
-        plan = self._make_plan(seen, verdict, self._facts(seen))
+        plan = make_plan(seen, verdict, self._facts(seen))
         if any(isinstance(action, (CreateSharedStream, CreateStream)) for action in plan.actions):
             most = self._asked(self.world.ksqldb.query_limit)
             # A group's stream names its offset: the server's own concerns the shared stream alone.
             begins = any(isinstance(action, CreateSharedStream) for action in plan.actions)
             offset = self._asked(self.world.ksqldb.offset_reset) if begins else None
             inputs = self._facts(seen, most, offset or "")
-            plan = self._make_plan(seen, verdict, inputs)
+            plan = make_plan(seen, verdict, inputs)
             with self._isolated(Part.REPORT):
                 for note in offset_note(plan.actions, inputs):
                     log.warning(note)

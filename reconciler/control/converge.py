@@ -35,7 +35,7 @@ def converge(
     show: Callable[[CycleOutcome], None] = lambda _outcome: None,
     sleep: Callable[[float], None] = SIGNALS.sleep,
 ) -> tuple[Exit, CycleOutcome]:
-    """Run cycles until the end is known, for at most ``timeout`` seconds.
+    """Run cycles until the end is known, for at most ``timeout`` seconds; each scans the UNS map.
 
     Args:
         controller: whose cycles to run.
@@ -50,6 +50,7 @@ def converge(
     clock = controller.clocks.monotonic
     deadline = clock() + timeout
     while True:
+        controller.nudge()
         outcome = controller.cycle()
         SIGNALS.check()
         show(outcome)

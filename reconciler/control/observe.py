@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -25,7 +26,8 @@ class MapScan:
         self._scan = scan
         self._monotonic = monotonic
         self._last = MapSnapshot(0, {})
-        self._due: float | None = None
+        self._due = -math.inf
+        self._nudged = False
 
     def read(self) -> MapSnapshot:
         """Return a full scan, or the last one again (not ``fresh``) while the next is not due.
@@ -34,9 +36,9 @@ class MapScan:
             openfactory_common.errors.KsqlError: the scan failed or was not complete; the next read scans again.
         """
         started = self._monotonic()
-        if self._due is not None and started < self._due:
+        if started < self._due and not self._nudged:
             return replace(self._last, fresh=False)
-        self._due = None
+        self._due, self._nudged = -math.inf, False  # a nudge that comes during the scan is for the next one
         self._last = self._scan()
         ended = self._monotonic()
         self._due = ended + SCAN_SHARE * (ended - started)
@@ -44,7 +46,7 @@ class MapScan:
 
     def nudge(self) -> None:
         """Let the next read scan: something new is known to be in the map."""
-        self._due = None
+        self._nudged = True
 
 
 def observe_source(

@@ -11,10 +11,8 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -31,7 +29,7 @@ from openfactory_common.errors import (
     KsqlWrongShape,
     Retry,
 )
-from openfactory_common.ksqldb.failures import DEGRADED, NOT_QUERYABLE, missing_source
+from openfactory_common.ksqldb.failures import NOT_QUERYABLE, missing_source
 from openfactory_common.ksqldb.levels import Level, membership_sql
 from openfactory_common.ksqldb.wire import (
     PULL_ACCEPT,
@@ -44,12 +42,10 @@ from openfactory_common.ksqldb.wire import (
     literal,
     stored,
 )
-from reconciler.control.latest import Latest
 from reconciler.ksqldb.entities import (
     Command,
     CommandStatus,
     Description,
-    Descriptions,
     Entity,
     Health,
     Properties,
@@ -83,15 +79,6 @@ _NOT_FOUND = 40400
 _DIGITS = 20
 
 
-@dataclass(frozen=True)
-class StatementResult:
-    """A statement that was executed: the server's word about it, the started query's id, its warnings."""
-
-    message: str
-    query_id: str | None
-    warnings: tuple[str, ...] = ()
-
-
 class KsqlClient:
     """Speaks with one ksqlDB server.
 
@@ -101,8 +88,6 @@ class KsqlClient:
     Attributes:
         failures: reads that failed since the start, also those which a retry made good: who counts agreeing reads has
             to start again when this has moved.
-        degraded: the server's own text when its command runner has given up (only a restart of the server helps),
-            as of the last reply; None while it has not said so.
     """
 
     def __init__(
@@ -124,13 +109,8 @@ class KsqlClient:
             on_request: called after every attempt with its label, status (or failure) and seconds.
         """
         self.failures = 0
-        self.degraded: str | None = None
         self._limits = limits or Timeouts()
         self._exchange = Transport(url, self._limits, ca=ca, auth=auth, on_request=on_request)
-        # By the question's label: an answer that is byte for byte the last one means what the last one meant.
-        self._entities: defaultdict[str, Latest[[bytes], tuple[Entity, ...]]] = defaultdict(
-            lambda: Latest(parse_entities)
-        )
         self._one_statement = threading.Lock()
         self._closing = threading.Event()
 
@@ -204,10 +184,10 @@ class KsqlClient:
         Raises:
             KsqlBadStatement: there is no such source (code 40001).
         """
-        found = self._one("describe", f"DESCRIBE {identifier(name)};", Descriptions).sources
-        if len(found) != 1 or found[0].name != name:
-            raise KsqlWrongShape(f"DESCRIBE of {name} answered {[one.name for one in found]}", status=200)
-        return found[0]
+        found = self._one("describe", f"DESCRIBE {identifier(name)};", Description)
+        if found.name != name:
+            raise KsqlWrongShape(f"DESCRIBE of {name} answered {found.name}", status=200)
+        return found
 
     def describe_or_none(self, name: str) -> Description | None:
         """Return the definition of a source, None when the server says that it does not exist."""
@@ -216,8 +196,7 @@ class KsqlClient:
     def describe_extended(self, name: str) -> Description | None:
         """Return a source with how far its queries have read; None when the server says that it does not exist."""
         sql = f"DESCRIBE {identifier(name)} EXTENDED;"
-        found = _unless_missing(lambda: self._one("describe_extended", sql, Descriptions).sources)
-        return found[0] if found else None
+        return _unless_missing(lambda: self._one("describe_extended", sql, Description))
 
     def sample(self, sql: str, columns: Sequence[Column], seconds: float) -> list[tuple[Any, ...]]:
         """Return the rows that a push query with a LIMIT shows within ``seconds`` of its first answer.
@@ -324,7 +303,7 @@ class KsqlClient:
             raise KsqlTruncated(f"{found.keys} of {at_least} assets were read from the topic of {table}", status=200)
         return tuple((asset, group) for asset, (group,) in found.table.items())
 
-    def execute(self, statement: Statement) -> StatementResult:
+    def execute(self, statement: Statement) -> None:
         """Have one statement executed and return when it is final.
 
         Raises:
@@ -337,18 +316,19 @@ class KsqlClient:
             try:
                 entities = self._statement(statement)
             except KsqlUnknownOutcome:
-                return self._overtaken(statement)
-            return self._concluded(statement, entities)
+                self._overtaken(statement)
+            else:
+                self._concluded(statement, entities)
 
     def _statement(self, statement: Statement) -> tuple[Entity, ...]:
         payload = {"ksql": statement.sql, "streamsProperties": dict(statement.properties)}
         body = self._exchange.body(Request(statement.verb, "POST", "/ksql", payload, writes=True))
         try:
-            return self._noted(parse_entities(body))
+            return parse_entities(body)
         except (KsqlWrongShape, KsqlInBandFailure) as error:
             raise KsqlUnknownOutcome(f"{statement.summary}: {error}", code=error.code, status=200) from error
 
-    def _concluded(self, statement: Statement, entities: tuple[Entity, ...]) -> StatementResult:
+    def _concluded(self, statement: Statement, entities: tuple[Entity, ...]) -> None:
         if len(entities) == 1 and isinstance(entities[0], Warned):
             raise KsqlConflict(f"{statement.summary}: {entities[0].message}", status=200)
         if len(entities) != 1 or not isinstance(entities[0], Command):
@@ -357,9 +337,8 @@ class KsqlClient:
         status = command.status if command.status.final else self._awaited(command.command_id, statement)
         if status.status != "SUCCESS":
             raise KsqlInBandFailure(f"{statement.summary}: {status.status}: {status.message[:400]}", status=200)
-        return StatementResult(status.message, status.query_id, command.warnings)
 
-    def _overtaken(self, statement: Statement) -> StatementResult:
+    def _overtaken(self, statement: Statement) -> None:
         """Look what became of a statement whose answer was lost.
 
         Only a command seen in progress is ours for certain: a final status under the same id may be that of an
@@ -372,7 +351,7 @@ class KsqlClient:
             raise KsqlUnknownOutcome(f"{statement.summary}: no answer, no status ({error})") from error
         if begun.final:
             raise KsqlUnknownOutcome(f"{statement.summary}: no answer, and the status may be an earlier one's")
-        return self._concluded(statement, (Command(command_id, begun, -1),))
+        self._concluded(statement, (Command(command_id, begun),))
 
     def _awaited(self, command_id: str, statement: Statement) -> CommandStatus:
         """Poll until the command is final.
@@ -422,19 +401,11 @@ class KsqlClient:
 
     def _one(self, label: str, sql: str, kind: type[E]) -> E:
         """Ask a question of /ksql that has one entity of ``kind`` as its answer."""
-        entities = self._read(lambda: self._asked(label, sql))
+        ask = Request(label, "POST", "/ksql", {"ksql": sql})
+        entities = self._read(lambda: parse_entities(self._exchange.body(ask)))
         if len(entities) != 1 or not isinstance(entities[0], kind):
             raise KsqlWrongShape(f"{sql} answered {[type(entity).__name__ for entity in entities]}", status=200)
         return entities[0]
-
-    def _asked(self, label: str, sql: str) -> tuple[Entity, ...]:
-        body = self._exchange.body(Request(label, "POST", "/ksql", {"ksql": sql}))
-        return self._noted(self._entities[label](body))
-
-    def _noted(self, entities: tuple[Entity, ...]) -> tuple[Entity, ...]:
-        warnings = (warning for entity in entities for warning in entity.warnings)
-        self.degraded = next((warning for warning in warnings if DEGRADED in warning), None)
-        return entities
 
     def _read(self, ask: Callable[[], T]) -> T:
         """Run a read with the one retry policy: transient classes, full jitter, few attempts, two seconds in all."""

@@ -42,19 +42,15 @@ class Health:
 
 @dataclass(frozen=True)
 class Entity:
-    """Any entity of a /ksql reply: the statement it answers and the server's warnings."""
-
-    statement: str = field(default="", kw_only=True)
-    warnings: tuple[str, ...] = field(default=(), kw_only=True)
+    """Any entity of a /ksql reply."""
 
 
 @dataclass(frozen=True)
 class CommandStatus:
-    """How far a command has come. ``query_id`` is the started query's, where there is one."""
+    """How far a command has come."""
 
     status: str
     message: str
-    query_id: str | None
 
     @property
     def final(self) -> bool:
@@ -68,7 +64,6 @@ class Command(Entity):
 
     command_id: str
     status: CommandStatus
-    sequence: int
 
 
 @dataclass(frozen=True)
@@ -84,8 +79,6 @@ class StreamInfo:
 
     name: str
     topic: str
-    key_format: str
-    value_format: str
 
 
 @dataclass(frozen=True)
@@ -107,11 +100,6 @@ class QueryInfo:
     status_count: Mapping[str, int]
 
     @property
-    def running(self) -> bool:
-        """Whether it is in no other state than RUNNING on any server (which does not say that it is consuming)."""
-        return {state for state, servers in self.status_count.items() if servers} == {RUNNING}
-
-    @property
     def paused(self) -> bool:
         """Whether it was paused on any server."""
         return self.status_count.get(PAUSED, 0) > 0
@@ -125,15 +113,6 @@ class Queries(Entity):
 
 
 @dataclass(frozen=True)
-class Field:
-    """A column of a source as DESCRIBE shows it."""
-
-    name: str
-    type: str
-    key: bool
-
-
-@dataclass(frozen=True)
 class Consumed:
     """How far a query has read a topic, summed over its partitions: ``end`` records are there, ``read`` are read."""
 
@@ -142,8 +121,8 @@ class Consumed:
 
 
 @dataclass(frozen=True)
-class Description:
-    """A source as DESCRIBE shows it.
+class Description(Entity):
+    """The answer to DESCRIBE: a source.
 
     Attributes:
         name: as stored.
@@ -153,8 +132,6 @@ class Description:
         write_queries: the queries that write it; empty when its query was terminated.
         read_queries: the queries that read from it.
         constraints: the sources that were created from it, which block its DROP.
-        fields: its columns.
-        partitions: of the topic; 0 when the topic is gone.
         consumed: how far the queries that write it have read their topics; only with EXTENDED, and only what was told.
         tells: the server says how far its queries have read, though one that has read nothing has no topic in it.
         written: messages that the asked server wrote into it since its start; None where it does not say.
@@ -167,18 +144,9 @@ class Description:
     write_queries: tuple[QueryInfo, ...]
     read_queries: tuple[QueryInfo, ...]
     constraints: tuple[str, ...]
-    fields: tuple[Field, ...]
-    partitions: int
     consumed: Mapping[str, Consumed] = field(default_factory=dict)
     tells: bool = False
     written: int | None = None
-
-
-@dataclass(frozen=True)
-class Descriptions(Entity):
-    """The answer to DESCRIBE (one) or LIST STREAMS EXTENDED (many)."""
-
-    sources: tuple[Description, ...]
 
 
 @dataclass(frozen=True)
@@ -186,21 +154,6 @@ class Topics(Entity):
     """The Kafka topics (ksqlDB hides its internal ones): how many partitions each has, by name."""
 
     partitions: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Terminated(Entity):
-    """The answer to TERMINATE of a push query; ``query_id`` comes back in upper case."""
-
-    query_id: str
-    done: bool
-
-
-@dataclass(frozen=True)
-class QueryDescription(Entity):
-    """The answer to EXPLAIN and to LIST QUERIES EXTENDED: the ids of the described queries."""
-
-    ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)

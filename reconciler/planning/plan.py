@@ -39,6 +39,7 @@ from reconciler.planning.specs import (
 from reconciler.planning.streams import (
     check_offset,
     kept_for_readers,
+    left_tables,
     offset_note,
     old_shared,
     shared_actions,
@@ -148,6 +149,7 @@ def _notes(
         *_unknown_owners(survey.observed.source.unknown_owners),
         *of_other_installations(survey, inputs.settings),
         *kept_for_readers(survey),
+        *left_tables(survey, inputs),
         *offset_note(kept, inputs),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from reconciler.domain.actions import (
     ReplaceStream,
     ResumeStream,
 )
-from reconciler.domain.names import GroupNames
+from reconciler.domain.names import GroupNames, folded
 from reconciler.domain.status import Condition, ObjectStatus
 from reconciler.ksqldb.definition import sources_of
 from reconciler.ksqldb.ownership import Whose
@@ -167,6 +168,17 @@ def kept_for_readers(survey: Survey) -> tuple[str, ...]:
     streams = sorted({one for ours in survey.readers.values() for one in ours})
     built = f"built by others on {_listed(streams)}: {_listed(readers)}"
     return (f"{built}; none of it is changed, and what it reads stays",)
+
+
+def left_tables(survey: Survey, inputs: PlanInputs) -> tuple[str, ...]:
+    """Name the tables of counts that an earlier version made: nothing reads them, and only a person drops them."""
+    named = re.compile(f"{folded(inputs.topology.owner)}_GROUPS_[0-9A-F]{{8}}")
+    return tuple(
+        f"table {name} is left from an earlier version and is not read; when no operator of that version runs, "
+        f"drop it in ksqlDB: DROP TABLE `{name}` DELETE TOPIC;"
+        for name, query in sorted(survey.observed.source.queries.items())
+        if named.fullmatch(name) and "COUNT(*)" in query.text
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -30,38 +30,6 @@ from reconciler.platforms.answers import checked
 #: ``(request, code, seconds)``: the request without ids, the HTTP status or ``"none"`` where no answer came.
 OnRequest = Callable[[str, str, float], None]
 
-#: Every request that is ever sent, for metrics that start at 0.
-REQUESTS = (
-    "GET /version",
-    "GET /services",
-    "GET /services/{}",
-    "POST /services/create",
-    "POST /services/{}/update",
-    "DELETE /services/{}",
-    "GET /nodes",
-    "GET /tasks",
-    "GET /configs",
-    "POST /configs/create",
-    "POST /configs/{}/update",
-    "DELETE /configs/{}",
-    "GET /secrets",
-    "GET /networks",
-    "GET /containers/json",
-    "GET /containers/{}/json",
-    "POST /containers/create",
-    "POST /containers/{}/start",
-    "POST /containers/{}/stop",
-    "POST /containers/{}/unpause",
-    "POST /containers/{}/rename",
-    "POST /containers/{}/update",
-    "DELETE /containers/{}",
-    "GET /images/{}/json",
-    "POST /images/create",
-    "POST /networks/create",
-    "DELETE /networks/{}",
-    "GET /distribution/{}/json",
-)
-
 #: The newest version of the engine's API that is asked for: a newer one may leave out what is read here. An engine that
 #: knows only older ones is asked in its newest, one that has given this one up in its oldest (29.0 to 29.2: 1.44).
 NEWEST_API = (1, 44)

@@ -113,12 +113,14 @@ def test_the_life_of_a_group_stream(client: KsqlClient) -> None:
     shared = client.describe(TOPOLOGY.shared_name).statement
     assert TOPOLOGY.ownership(TOPOLOGY.shared_name, shared).whose is Whose.SHARED
     assert TOPOLOGY.current({TOPOLOGY.shared_name: shared}) == TOPOLOGY
-    created = client.execute(TOPOLOGY.create_group(names, "earliest"))
+    client.execute(TOPOLOGY.create_group(names, "earliest"))
+    created = client.describe(names.stream).write_queries
     assert TOPOLOGY.group_differences(definition(client, names.stream), names) == ()
     assert names.topic in client.topics()
     with pytest.raises(KsqlConflict):
         client.execute(TOPOLOGY.create_group(names, "earliest"))
-    assert client.execute(TOPOLOGY.replace_group(names)).query_id == created.query_id
+    client.execute(TOPOLOGY.replace_group(names))
+    assert [one.id for one in client.describe(names.stream).write_queries] == [one.id for one in created]
     assert client.describe(TOPOLOGY.shared_name).constraints == (names.stream,)
     with pytest.raises(KsqlRefused):
         client.execute(TOPOLOGY.drop(TOPOLOGY.shared_name))

@@ -6,6 +6,7 @@ import pytest
 from fakes import Stage
 
 from openfactory_common.errors import KsqlUnreachable
+from reconciler.control.converge import converge
 from reconciler.control.observe import SCAN_SHARE, MapScan
 from reconciler.domain.observed import MapSnapshot
 
@@ -57,6 +58,42 @@ def test_a_nudge_scans_at_once() -> None:
     reader.read()
     reader.nudge()
     assert reader.read() == MapSnapshot(2, {"Weld": 2})
+
+
+def test_a_nudge_during_a_scan_is_for_the_next_one() -> None:
+    """What it is about may have come behind the place that the scan had reached; one nudge makes one scan more."""
+    table = Map(1.0)
+
+    def scan() -> MapSnapshot:
+        found = table.scan()
+        if found.assets == 1:
+            reader.nudge()
+        return found
+
+    reader = MapScan(scan, lambda: table.now)
+    assert [reader.read().fresh for _ in range(3)] == [True, True, False]
+
+
+def test_each_cycle_of_once_scans() -> None:
+    """Its last cycle decides how it ends, so it uses no scan of an earlier one."""
+    stage = Stage()
+    stage.ksqldb.assets = {"a1": "Weld"}
+    read = stage.ksqldb.members
+
+    def slow(*asked: object) -> object:
+        stage.now += 5.0
+        return read(*asked)  # type: ignore[arg-type]
+
+    stage.ksqldb.members = slow  # type: ignore[method-assign, assignment]
+    cycles: list[bool] = []
+    converge(
+        stage.controller(),
+        300.0,
+        show=lambda one: cycles.append(one.survey is not None and one.survey.observed.membership.fresh),
+        sleep=lambda _: None,
+    )
+    assert len(cycles) > 1
+    assert all(cycles)
 
 
 def test_a_failed_scan_is_repeated_at_the_next_read() -> None:

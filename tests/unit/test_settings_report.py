@@ -120,6 +120,17 @@ def test_what_looks_like_a_typo_is_pointed_out(
     }
 
 
+@pytest.mark.parametrize("value", ["auto", "on", "off", "nonsense"])
+def test_a_variable_of_an_earlier_version_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], value: str
+) -> None:
+    """It is no error, whatever its value: the operator starts, and says that it is no longer read."""
+    monkeypatch.setenv("GROUPS_TABLE", value)
+    (stray,) = json.loads(shown(capsys))["strays"]
+    hint = "is no longer read: groups are always read from the UNS map itself; remove it"
+    assert stray == {"name": "GROUPS_TABLE", "origin": "environment", "hint": hint}
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_hostile_value_reaches_no_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], form: str

@@ -85,7 +85,7 @@ class DockerPlatform:
             registry_dir: where each owner's registry has a directory; the engine must see it under the same path.
             base_url: of the engine; None for Docker's usual variables (``DOCKER_HOST``, ...).
             timeout: seconds for a connection and for each part of an answer.
-            on_request: told about every request: ``(request, code, seconds)``, see `swarm_engine.REQUESTS`.
+            on_request: told about every request: see `swarm_engine.OnRequest`.
             monitor: seconds that a container without a healthcheck has to run before an older one is removed for it.
         """
         self.owner = owner

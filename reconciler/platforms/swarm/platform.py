@@ -83,7 +83,7 @@ class SwarmPlatform:
             pin_digests: run images by the digest that their tag has when it is first used (best effort).
             base_url: of a manager's engine; None for Docker's usual variables (``DOCKER_HOST``, ...).
             timeout: seconds for a connection and for each part of an answer.
-            on_request: told about every request: ``(request, code, seconds)``, see `swarm_engine.REQUESTS`.
+            on_request: told about every request: see `swarm_engine.OnRequest`.
         """
         self.owner = owner
         self.prefix = prefix

@@ -43,7 +43,7 @@ class Asked:
             return None
         group = name.removeprefix("ASSET_STREAM_").title()
         text = topology().create_group(names_of(group), "earliest").sql if word == "ours" else FOREIGN.format(name)
-        return Description(name, "STREAM", name.lower(), text, (), (), (), (), 1)
+        return Description(name, "STREAM", name.lower(), text, (), (), ())
 
 
 def world(streams: dict[str, str]) -> SourceState:

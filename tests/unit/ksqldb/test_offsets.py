@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.ksqldb.entities import Consumed, Descriptions
+from reconciler.ksqldb.entities import Consumed, Description
 from reconciler.ksqldb.replies import parse_entities
 
 PLAIN = {
@@ -55,8 +55,7 @@ def offsets(*pairs: tuple[Any, Any], topic: Any = "t") -> list[Any]:
 def test_progress_is_what_was_told(members: dict[str, Any], consumed: dict[str, Consumed], written: int | None) -> None:
     """Never a failed read: a server that does not tell is no server that fails."""
     body = json.dumps([{"@type": "sourceDescription", "sourceDescription": {**PLAIN, **members}}])
-    (entity,) = parse_entities(body.encode())
-    assert isinstance(entity, Descriptions)
-    (found,) = entity.sources
+    (found,) = parse_entities(body.encode())
+    assert isinstance(found, Description)
     assert dict(found.consumed) == consumed
     assert found.written == written

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,13 +16,13 @@ from openfactory_common.ksqldb.wire import (
     Final,
     Header,
     Item,
+    PullReader,
     Row,
     RowFeed,
     column,
     columns_of,
     identifier,
     literal,
-    parse_rows,
     stored,
 )
 
@@ -46,6 +47,14 @@ EXPECTED: list[Item] = [
 def body(separator: str = ",\n", *, ascii_only: bool = False) -> bytes:
     """Return the items as one array."""
     return ("[" + separator.join(json.dumps(item, ensure_ascii=ascii_only) for item in ITEMS) + "]").encode()
+
+
+def pulled(answer: bytes, columns: tuple[Column, ...]) -> list[tuple[Any, ...]]:
+    """Return the rows of a whole answer to a pull query."""
+    reader = PullReader(columns)
+    rows = list(reader.feed(answer))
+    reader.close()
+    return rows
 
 
 LAYOUTS = [
@@ -179,13 +188,13 @@ def test_an_error_object_ends_the_feed(wrapped: bool) -> None:
     assert caught.value.code == 50000
 
 
-def test_parse_rows_wants_the_expected_columns() -> None:
+def test_a_pull_answer_has_the_expected_columns() -> None:
     """Names, types and keys are compared; the rows come as tuples."""
     text = ("[" + json.dumps(HEADER) + ',{"row":{"columns":["a",{"k":"v"}]}}]').encode()
-    assert parse_rows(text, COLUMNS) == [("a", {"k": "v"})]
+    assert pulled(text, COLUMNS) == [("a", {"k": "v"})]
     with pytest.raises(KsqlWrongShape):
-        parse_rows(text, COLUMNS[:1])
-    assert parse_rows(("[" + json.dumps(HEADER) + "]").encode(), COLUMNS) == []
+        pulled(text, COLUMNS[:1])
+    assert pulled(("[" + json.dumps(HEADER) + "]").encode(), COLUMNS) == []
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from reconciler.domain.actions import (
     RemoveRegistry,
 )
 from reconciler.domain.names import names_of
+from reconciler.domain.observed import LiveQuery
 from reconciler.domain.services import LiveRegistry
 from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan, Reason, Refusal
 from reconciler.ksqldb.statements import Topology
@@ -640,6 +641,33 @@ def test_a_failure_of_the_shared_stream_is_said_at_every_group_and_in_a_line_of_
     (item,) = (item for item in plan.items if item.title == f"stream {SHARED.removesuffix('_1')}")
     assert (item.condition, item.reason, item.detail) == (Condition.DEGRADED, Reason.WRITE_FAILED, "differs")
     assert plan.notes == ()
+
+
+COUNTS = (
+    "CREATE TABLE {} WITH (KAFKA_TOPIC='counts') AS SELECT UNS_LEVELS['workcenter'] UNS_GROUP, COUNT(*) MEMBERS "
+    "FROM ASSET_TO_UNS_MAP GROUP BY UNS_LEVELS['workcenter'] EMIT CHANGES;"
+)
+
+
+@pytest.mark.parametrize(
+    ("owner", "table", "text", "noted"),
+    [
+        ("ofa", "OFA_GROUPS_1A2B3C4D", COUNTS, True),
+        ("plant.two", "PLANT_TWO_GROUPS_1A2B3C4D", COUNTS, True),
+        ("ofa", "PLANT_TWO_GROUPS_1A2B3C4D", COUNTS, False),
+        ("ofa", "OFA_GROUPS_BY_HAND", COUNTS, False),
+        ("ofa", "OFA_GROUPS_1A2B3C4D", "CREATE TABLE {} AS SELECT * FROM MINE EMIT CHANGES;", False),
+    ],
+)
+def test_a_table_of_counts_of_an_earlier_version_is_noted(owner: str, table: str, text: str, noted: bool) -> None:
+    """With the statement that drops it, by its name and its form; the operator itself does not touch it."""
+    read = source({"Weld": "ok"})
+    left = {table: LiveQuery(f"CTAS_{table}_1", text.format(table))}
+    found = seen(observed({"Weld": 1}, replace(read, queries={**read.queries, **left})))
+    plan = make_plan(found, SURE, facts(ours=replace(topology(), owner=owner)))
+    assert [note for note in plan.notes if f"DROP TABLE `{table}` DELETE TOPIC;" in note] == list(plan.notes)
+    assert bool(plan.notes) is noted
+    assert not [action for action in plan.actions if table in action.key]
 
 
 def test_an_unexpected_exception_in_one_groups_plan_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
