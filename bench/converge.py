@@ -41,8 +41,8 @@ from reconciler.ksqldb.client import KsqlClient  # noqa: E402 - the path is set 
 from reconciler.ksqldb.statement import Statement  # noqa: E402 - the path is set above
 from reconciler.metrics import Metrics  # noqa: E402 - the path is set above
 from reconciler.settings import Settings  # noqa: E402 - the path is set above
-from tests.fakes import NOW, FakePlatform  # noqa: E402 - the path is set above
-from tests.faults.serving import MAP_TOPIC, UPSTREAM  # noqa: E402 - the path is set above
+from tests.harness.fakes import NOW, FakePlatform  # noqa: E402 - the path is set above
+from tests.harness.serving import MAP_TOPIC, UPSTREAM  # noqa: E402 - the path is set above
 
 RESULTS = ROOT / "bench" / "results" / "converge.json"
 TARGET = 1.2

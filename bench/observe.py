@@ -39,7 +39,7 @@ from reconciler.grouping.unslevel import UNSLevelGroupingStrategy  # noqa: E402 
 from reconciler.ksqldb.client import KsqlClient  # noqa: E402 - the path is set above
 from reconciler.metrics import Metrics  # noqa: E402 - the path is set above
 from reconciler.settings import Settings  # noqa: E402 - the path is set above
-from tests.fakes import NOW, FakePlatform  # noqa: E402 - the path is set above
+from tests.harness.fakes import NOW, FakePlatform  # noqa: E402 - the path is set above
 
 RESULTS = ROOT / "bench" / "results" / "observe.json"
 FEW, MANY = 1_000, 100_000

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from reconciler.domain.names import names_of
 from reconciler.ksqldb.statements import Topology
-from tests.fake_platform import INSTALLATION
+from tests.harness.fake_platform import INSTALLATION
 
 SHARED_MS, GROUP_MS = 3_600_000, 604_800_000
 TOPOLOGY = Topology(

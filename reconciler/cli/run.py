@@ -132,7 +132,7 @@ def _loop(options: argparse.Namespace, settings: Settings) -> int:
         port=server.port,
         name=leadership.me.name,
     )
-    for stray in in_force().orphans:
+    for stray in in_force().unknown:
         log.warning("a variable is not read", variable=stray.name, origin=stray.origin, hint=stray.hint)
     with SIGNALS.orderly(leadership.stop, on_ask=lambda: _stop(loop, world), grace=_GRACE):
         leadership.start()

@@ -28,7 +28,7 @@ def in_force() -> SettingsReport:
 
 def misspelt() -> tuple[str, ...]:
     """Return a line for each variable that looks like ours and is not read."""
-    return tuple(f"variable {printable(one.name)} ({one.origin}) {one.hint}" for one in in_force().orphans)
+    return tuple(f"variable {printable(one.name)} ({one.origin}) {one.hint}" for one in in_force().unknown)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,8 +42,8 @@ def run(options: argparse.Namespace) -> int:
 def _text(found: SettingsReport) -> str:
     name, origin = (max(len(getattr(row, part)) for row in found.rows) for part in ("name", "origin"))
     lines = [f"{row.name:{name}}  {row.origin:{origin}}  {row.value}" for row in found.rows]
-    lines += [""] if found.orphans or found.problems else []
-    lines += [f"? {stray.name} ({stray.origin}) {stray.hint}" for stray in found.orphans]
+    lines += [""] if found.unknown or found.problems else []
+    lines += [f"? {stray.name} ({stray.origin}) {stray.hint}" for stray in found.unknown]
     lines += [f"! {problem}" for problem in found.problems]
     return "\n".join(printable(line.rstrip()) for line in lines)
 
@@ -56,8 +56,8 @@ def _markdown(found: SettingsReport) -> str:
     lines = ["| Variable | Value | From |", "|---|---|---|"]
     lines += [f"| `{row.name}` | {_code(row.value)} | {row.origin} |" for row in found.rows]
     lines += (
-        ["", *(f"- {_code(stray.name)} ({stray.origin}) {stray.hint}" for stray in found.orphans)]
-        if found.orphans
+        ["", *(f"- {_code(stray.name)} ({stray.origin}) {stray.hint}" for stray in found.unknown)]
+        if found.unknown
         else []
     )
     lines += ["", *(f"- **{_plain(problem)}**" for problem in found.problems)] if found.problems else []

@@ -57,12 +57,12 @@ class SettingsReport:
 
     Attributes:
         rows: one for each variable, in the order of the README.
-        orphans: variables that look like ours and are not.
+        unknown: variables that look like ours and are not.
         problems: one line each, as the operator would say them before it ends with exit code 2.
     """
 
     rows: tuple[SettingRow, ...]
-    orphans: tuple[UnknownVariable, ...]
+    unknown: tuple[UnknownVariable, ...]
     problems: tuple[str, ...]
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan, Reason, Refusal
 from reconciler.planning.survey import Survey
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 _LARGEST = 2**63 - 1
 
 
@@ -31,7 +31,7 @@ class Document(BaseModel):
         return _writable(value)
 
 
-class ItemDocument(Document):
+class ObjectDocument(Document):
     """One group, or a service or stream that belongs to none."""
 
     group: str | None = Field(description="The group's value in the UNS; null for what belongs to no group.")
@@ -79,12 +79,12 @@ class RegistryDocument(Document):
 class PlanDocument(Document):
     """What would be done: `reconciler plan -o json`."""
 
-    schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="Of this document's form.")
+    schema_version: Literal[2] = Field(default=SCHEMA_VERSION, description="Of this document's form.")
     in_sync: bool = Field(description="Everything is as it should be, as far as the policy lets it.")
     settled: bool = Field(description="Nothing to do, on its way or left to ask; a conflict may still stand.")
     counts: dict[Condition, int] = Field(description="How many items have each condition.")
     actions: tuple[ActionDocument, ...] = Field(description="Every write, in order.")
-    items: tuple[ItemDocument, ...] = Field(description="One a group in order of names, then what belongs to none.")
+    items: tuple[ObjectDocument, ...] = Field(description="One a group in order of names, then what belongs to none.")
     registry: RegistryDocument
     refusals: tuple[RefusalDocument, ...] = Field(description="What safety rules said no to.")
     approval: str | None = Field(description="Id for `--approve`; null where no removals are refused.")
@@ -125,10 +125,10 @@ class OperatorDocument(Document):
 class StatusDocument(Document):
     """What is: `reconciler status -o json`, and the operator's `GET /status`."""
 
-    schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="Of this document's form.")
+    schema_version: Literal[2] = Field(default=SCHEMA_VERSION, description="Of this document's form.")
     in_sync: bool = Field(description="Everything is as it should be, as far as the policy lets it.")
     counts: dict[Condition, int] = Field(description="How many items have each condition.")
-    items: tuple[ItemDocument, ...] = Field(description="One a group in order of names, then what belongs to none.")
+    items: tuple[ObjectDocument, ...] = Field(description="One a group in order of names, then what belongs to none.")
     assets: int = Field(description="Assets in the UNS map.")
     ungrouped: int = Field(description="Assets without a value at the grouping level.")
     registry: str | None = Field(description="Revision that is published; null before the first.")
@@ -204,8 +204,8 @@ def _refusals(refusals: Iterable[Refusal]) -> tuple[RefusalDocument, ...]:
     return tuple(RefusalDocument(guard=one.guard, text=one.text, stops=one.stops) for one in refusals)
 
 
-def _item(item: ObjectStatus) -> ItemDocument:
-    return ItemDocument(
+def _item(item: ObjectStatus) -> ObjectDocument:
+    return ObjectDocument(
         group=item.group,
         title=item.title,
         condition=item.condition,

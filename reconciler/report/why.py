@@ -114,7 +114,7 @@ class BackoffPart(_Part):
 class WhyDocument(_Part):
     """The answer: `reconciler why GROUP -o json`, and the operator's `GET /groups/GROUP`."""
 
-    schema_version: int = 1
+    schema_version: int = 2
     owner: str
     group: str
     condition: Condition

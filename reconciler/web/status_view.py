@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from openfactory_common.text import told_apart
 from reconciler.domain.status import Condition, Plan
-from reconciler.report.documents import BackoffDocument, ItemDocument, OperatorDocument, StatusDocument, plan_document
+from reconciler.report.documents import BackoffDocument, ObjectDocument, OperatorDocument, StatusDocument, plan_document
 from reconciler.report.text import spoken, summary
 from reconciler.settings import Policy, Settings
 
@@ -60,7 +60,7 @@ class Filter:
 class GroupRow:
     """One line of the table."""
 
-    item: ItemDocument
+    item: ObjectDocument
     name: str
     members: str
     served: str
@@ -195,7 +195,7 @@ def view(
     )
 
 
-def _matching(items: Iterable[ItemDocument], asked: Filter) -> list[ItemDocument]:
+def _matching(items: Iterable[ObjectDocument], asked: Filter) -> list[ObjectDocument]:
     text = asked.query.casefold()
     found = [
         item
@@ -212,7 +212,7 @@ def _caption(shown: int, matching: int, there: int) -> str:
     return f"All {there:,}" if matching == there else f"{matching:,} of {there:,}"
 
 
-def _row(item: ItemDocument, names: Mapping[str, str]) -> GroupRow:
+def _row(item: ObjectDocument, names: Mapping[str, str]) -> GroupRow:
     sign = SIGNS[item.condition]
     counted = item.group is not None and item.condition is not Condition.CONFLICT
     name = item.title.partition(" ")[2] if item.group is None else names[item.group]

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 
 from tests.e2e.recorder import Recorder, UnixConnection
-from tests.ports import free_port
+from tests.harness.ports import free_port
 from tests.swarm.sandbox import docker, eventually
 
 ROOT = Path(__file__).resolve().parents[2]

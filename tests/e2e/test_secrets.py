@@ -17,9 +17,9 @@ import pytest
 
 from demo.factory.settings import FactorySettings
 from demo.factory.statements import definitions
-from tests.contract.tls import Guarded, ksqldb
 from tests.docker_platform.plant import built
 from tests.e2e.system import ROOT, free_ports
+from tests.integration.ksqldb.tls import Guarded, ksqldb
 from tests.swarm.sandbox import docker, eventually
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]

@@ -17,7 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from openfactory_common.registry import ROLE_HEADER
-from tests.ports import free_port
+from tests.harness.ports import free_port
 
 
 class Ksql:

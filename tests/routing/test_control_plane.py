@@ -25,7 +25,7 @@ from routing_layer.membership import UNKNOWN, Membership
 from routing_layer.metrics import Metrics
 from routing_layer.registry_follower import RegistryFollower, open_session
 from routing_layer.watch import Follower
-from tests.ports import free_port
+from tests.harness.ports import free_port
 from tests.routing import sources
 from tests.routing.sources import registry
 from tests.routing.world import World, until, world

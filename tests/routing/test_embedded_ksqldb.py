@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 
 from openfactory_common.ksqldb.wire import literal
-from tests.ports import free_port
+from tests.harness.ports import free_port
 from tests.routing.sources import registry
 from tests.routing.world import PATIENCE, ROOT, Proxy, Service
 

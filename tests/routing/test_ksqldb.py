@@ -29,7 +29,7 @@ def _certificate(folder: Path, name: str, *signer: str) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def write_gate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ssl.SSLContext]:
+def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ssl.SSLContext]:
     """The certificate of a CA of one's own, and a server's context that it has signed for."""
     folder = tmp_path_factory.mktemp("ca")
     ca_key, ca = _certificate(folder, "plant-ca")

@@ -11,7 +11,7 @@ import pytest
 
 from routing_layer.dial import Dialer, Target
 from routing_layer.problems import Problem
-from tests.ports import free_port
+from tests.harness.ports import free_port
 
 _FIRST, _SECOND, _THIRD = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 

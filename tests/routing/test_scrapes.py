@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from tests.ports import free_port
+from tests.harness.ports import free_port
 from tests.routing.world import Response, world
 
 

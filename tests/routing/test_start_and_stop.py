@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.ports import free_port
+from tests.harness.ports import free_port
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).resolve().parents[2]
 #: Seconds from the start to the signal: from the interpreter's own start to a program that serves.
 _DELAYS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5)
 #: Ended by itself, by the handler that is there before the imports, or by the system before there was any.

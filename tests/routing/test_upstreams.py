@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from tests.ports import free_port
+from tests.harness.ports import free_port
 from tests.routing.sources import Ksql
 from tests.routing.world import HEAD, Connection, chunk, until, world
 

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.ports import free_port
+from tests.harness.ports import free_port
 from tests.routing.world import world
 
 
@@ -41,7 +41,9 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
         "DRAIN_SECONDS": "1",
         "LOG_LEVEL": "critical",
     }
-    parent = subprocess.Popen([sys.executable, "-m", "routing_layer"], env=environment, cwd=Path(__file__).parents[2])
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "routing_layer"], env=environment, cwd=Path(__file__).resolve().parents[2]
+    )
     try:
         until(port, open_=True)
         parent.send_signal(signal.SIGKILL)

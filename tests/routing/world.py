@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.ports import free_port
+from tests.harness.ports import free_port
 from tests.routing.sources import Ksql, Operator, registry
 from tests.routing.sse import Event, EventParser
 

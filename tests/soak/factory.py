@@ -9,9 +9,9 @@ from datetime import timedelta
 from reconciler.domain.names import names_of
 from reconciler.domain.services import Kind
 from reconciler.planning.guards import allowed_removals
-from tests.fakes import Stage
-from tests.faults.matrix_oracle import OURS, current
-from tests.faults.matrix_scenarios import BLOCKED
+from tests.harness.fakes import Stage
+from tests.integration.faults.matrix_oracle import OURS, current
+from tests.integration.faults.matrix_scenarios import BLOCKED
 
 
 @dataclass

@@ -15,11 +15,11 @@ from reconciler.control.outcome import CycleOutcome
 from reconciler.domain.services import LiveService
 from reconciler.domain.status import Condition
 from reconciler.planning.guards import allowed_removals
-from tests.fakes import Stage
-from tests.faults.matrix import is_done, operator
-from tests.faults.matrix_oracle import End, Watch, differences, end_of
-from tests.faults.matrix_scenarios import OPTIONS, STEP, empty
-from tests.faults.matrix_seam import Crash, Seam, seam_of
+from tests.harness.fakes import Stage
+from tests.integration.faults.matrix import is_done, operator
+from tests.integration.faults.matrix_oracle import End, Watch, differences, end_of
+from tests.integration.faults.matrix_scenarios import OPTIONS, STEP, empty
+from tests.integration.faults.matrix_seam import Crash, Seam, seam_of
 from tests.soak.factory import Factory
 from tests.soak.weather import Weather
 

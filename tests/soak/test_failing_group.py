@@ -6,12 +6,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from fakes import Stage
-
 from openfactory_common.errors import PlatformRefused
 from reconciler.control.controller import Controller
 from reconciler.domain.services import ServiceSpec
 from reconciler.ksqldb.statement import Statement
+from tests.harness.fakes import Stage
 
 CYCLES = 5000
 PART = CYCLES // 5

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tests.fakes import WELL, Stage
-from tests.faults.matrix_seam import STALE, Call, Fault
+from tests.harness.fakes import WELL, Stage
+from tests.integration.faults.matrix_seam import STALE, Call, Fault
 
 #: Faults of a call in calm, rough and stormy weather.
 CHANCES = (0.0, 0.02, 0.1)

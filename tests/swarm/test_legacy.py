@@ -13,7 +13,7 @@ from docker.types import EndpointSpec
 from openfactory_common.errors import PlatformConflict, PlatformRefused
 from reconciler.migration.legacy import PORT, Names, OldService, Role
 from reconciler.migration.swarm import SwarmOldServices
-from tests.ports import free_port
+from tests.harness.ports import free_port
 
 from .sandbox import docker, eventually
 

@@ -9,7 +9,7 @@ from reconciler.settings import Settings as OperatorSettings
 from routing_layer.metrics import Ended, Metrics
 from routing_layer.settings import Settings
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).resolve().parents[2]
 _PAGE = (_ROOT / "docs" / "routing.md").read_text(encoding="utf-8")
 
 

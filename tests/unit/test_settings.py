@@ -165,7 +165,7 @@ def test_an_empty_variable_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_pages_table_is_the_codes() -> None:
     """The page of settings shows every variable as the code has it."""
-    script = Path(__file__).parents[2] / "scripts" / "settings_table.py"
+    script = Path(__file__).resolve().parents[2] / "scripts" / "settings_table.py"
     environment = {**os.environ, "PYTHONPATH": str(script.parents[1])}
     done = subprocess.run([sys.executable, str(script), "--check"], env=environment, check=False, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()

@@ -31,8 +31,8 @@ from reconciler.platforms.swarm.platform import SwarmPlatform
 from reconciler.settings import Settings, load
 from reconciler.web.csrf import allowed_hosts, is_answered
 from reconciler.web.server import Server
-from tests.contract.tls import Authority, Guarded, ksqldb
-from tests.fakes import FakeKsqldb, Stage
+from tests.harness.fakes import FakeKsqldb, Stage
+from tests.integration.ksqldb.tls import Authority, Guarded, ksqldb
 
 FOUR = {"a1": "Weld", "a2": "Paint", "a3": "Fit", "a4": "Pack"}
 USER = ("alice", "open sesame")

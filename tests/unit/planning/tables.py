@@ -18,7 +18,7 @@ from reconciler.ksqldb.statements import Topology
 from reconciler.planning.specs import group_spec, routing_layer_spec, state_api_spec
 from reconciler.planning.survey import Survey, make_survey
 from reconciler.settings import Settings
-from tests.fake_platform import INSTALLATION
+from tests.harness.fake_platform import INSTALLATION
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HERE = Identity(kafka="kafka-1", ksqldb="default_")

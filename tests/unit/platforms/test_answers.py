@@ -12,7 +12,7 @@ from openfactory_common.errors import PlatformError
 from reconciler.platforms.answers import checked
 from reconciler.platforms.swarm import platform as swarm
 from reconciler.platforms.swarm.platform import SwarmPlatform
-from tests.unit.platforms.test_swarm_engine import ScriptedEngine, engine
+from tests.unit.platforms.test_engine import ScriptedEngine, engine
 
 __all__ = ["engine"]
 

@@ -14,7 +14,7 @@ from openfactory_common.errors import PlatformError
 from reconciler.platforms.engine import Engine
 from reconciler.platforms.swarm.platform import NODES_EVERY, SwarmPlatform, _Digests, _Nodes
 from reconciler.platforms.swarm.spec import to_engine
-from tests.unit.platforms.test_swarm_engine import SPEC, ScriptedEngine, engine
+from tests.unit.platforms.test_engine import SPEC, ScriptedEngine, engine
 
 __all__ = ["engine"]
 DIGEST = "sha256:" + "a" * 64
