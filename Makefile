@@ -3,8 +3,9 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 PYTHON ?= python3.11
-BIN := .venv/bin
-STAMP := .venv/.installed-$(shell cat requirements.lock 2>/dev/null | sha256sum | cut -c1-12)
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(shell cat requirements.lock 2>/dev/null | sha256sum | cut -c1-12)
 WHEELS := build/wheels/.complete-$(shell cat requirements-demo.lock requirements-runtime.lock 2>/dev/null | sha256sum | cut -c1-12)
 ARGS ?= status
 IMAGES := scripts/images.sh >build/images.env.new && mv build/images.env.new build/images.env
@@ -62,11 +63,14 @@ engine: ## a Docker engine in Swarm mode, installed and started if none answers
 	@mkdir -p build
 	@scripts/engine.sh
 
-venv: $(STAMP) ## the development environment in .venv
+venv: $(VENV)/.project ## the development environment in .venv, with the project in it (editable)
 $(STAMP):
-	@scripts/venv.sh $(PYTHON) .venv
+	@scripts/venv.sh $(PYTHON) $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
-	@echo "$(CURDIR)" >"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/openfactory-routing-layer.pth"
+	@touch $@
+
+$(VENV)/.project: $(STAMP) pyproject.toml
+	$(BIN)/pip install -q --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .
 	@touch $@
 
 wheels: $(WHEELS) ## the images' libraries, with hashes, into build/wheels
@@ -79,7 +83,7 @@ $(WHEELS):
 
 lock: ## renew the lock files from pyproject.toml
 	scripts/venv.sh $(PYTHON) build/lock && build/lock/bin/pip install -q uv
-	for part in "requirements.lock --extra dev --extra demo" "requirements-runtime.lock" "requirements-demo.lock --extra demo"; do \
+	for part in "requirements.lock --extra dev --extra docs --extra demo" "requirements-runtime.lock" "requirements-demo.lock --extra demo"; do \
 	  set -- $$part; out=$$1; shift; build/lock/bin/uv pip compile pyproject.toml "$$@" --upgrade -q --universal \
 	    --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -o $$out; done
 
