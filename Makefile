@@ -8,10 +8,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat requirements.lock 2>/dev/null | sha256sum | cut -c1-12)
 WHEELS := build/wheels/.complete-$(shell cat requirements-demo.lock requirements-runtime.lock 2>/dev/null | sha256sum | cut -c1-12)
 ARGS ?= status
+# Strict: a link or an anchor that leads nowhere and a page outside the menu are errors.
+SITE := $(BIN)/sphinx-build -q -W --keep-going -c docs -d build/site-cache . build/site
 IMAGES := scripts/images.sh >build/images.env.new && mv build/images.env.new build/images.env
 
 .NOTPARALLEL:
-.PHONY: help demo demo-down test test-fast test-engine lint docs audit soak bench cli images engine venv wheels lock clean
+.PHONY: help demo demo-down test test-fast test-engine lint docs docs-serve audit soak bench cli images engine venv wheels lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,12 +41,17 @@ lint: venv ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy scripts
+	$(BIN)/mypy scripts docs/conf.py
 	$(BIN)/lint-imports --no-cache
+	PYTHONPATH=. $(BIN)/python scripts/docs_pages.py --check
+	$(SITE)
 
-docs: venv ## renew the generated parts of the documentation
-	PYTHONPATH=. $(BIN)/python scripts/settings_table.py
-	PYTHONPATH=. $(BIN)/python scripts/metrics_page.py
+docs: venv ## renew the generated pages, and build the documentation site in build/site
+	PYTHONPATH=. $(BIN)/python scripts/docs_pages.py
+	$(SITE)
+
+docs-serve: docs ## show the documentation site on http://localhost:8000
+	$(BIN)/python -m http.server --directory build/site 8000
 
 audit: ## look for known vulnerabilities in the locked libraries (needs the index's database)
 	@test -x build/audit/bin/pip-audit || { scripts/venv.sh $(PYTHON) build/audit && build/audit/bin/pip install -q --disable-pip-version-check pip-audit==2.10.1; }
