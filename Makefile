@@ -37,12 +37,13 @@ test-engine: venv engine ## the tests on a real Swarm
 	@$(IMAGES)
 	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m engine
 
-lint: venv ## ruff, mypy --strict and the import contracts
+lint: venv ## ruff, mypy --strict, import contracts, sizes, generated pages, links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy scripts docs/conf.py
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python scripts/sizes.py
 	PYTHONPATH=. $(BIN)/python scripts/docs_pages.py --check
 	$(SITE)
 
