@@ -8,15 +8,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat requirements.lock 2>/dev/null | sha256sum | cut -c1-12)
 WHEELS := build/wheels/.complete-$(shell cat requirements-demo.lock requirements-runtime.lock 2>/dev/null | sha256sum | cut -c1-12)
 ARGS ?= status
+REGISTRY ?= openfactory
 # Strict: a link or an anchor that leads nowhere and a page outside the menu are errors.
 SITE := $(BIN)/sphinx-build -q -W --keep-going -c docs -d build/site-cache . build/site
 IMAGES := scripts/images.sh >build/images.env.new && mv build/images.env.new build/images.env
 
 .NOTPARALLEL:
-.PHONY: help demo demo-down test test-fast test-engine lint docs docs-serve audit soak bench cli images engine venv wheels lock clean
+.PHONY: help demo demo-down test test-fast test-engine lint docs docs-serve audit soak bench cli release release-dry-run images engine venv wheels lock clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: engine ## bring up everything on a one-node Swarm and show five live events
 	@$(IMAGES)
@@ -63,6 +64,12 @@ soak: venv ## random faults from a seed for long, e.g. make soak SOAK="--cycles 
 
 bench: venv ## measurements, as ratios within one run (results in bench/results)
 	@for script in $(wildcard bench/*.py bench/*/run.py); do $(BIN)/python $$script; done
+
+release: venv engine ## check, tag and build a release: make release VERSION=1.2.3 [REGISTRY=...] [PUSH=1]
+	@PYTHONPATH=. $(BIN)/python scripts/release.py "$(VERSION)" --registry "$(REGISTRY)" $(if $(PUSH),--push)
+
+release-dry-run: lint engine ## the same without tag and pushes, for the version that the code has
+	@PYTHONPATH=. $(BIN)/python scripts/release.py --dry-run
 
 images: engine ## build the images that are not there yet
 	@scripts/images.sh
