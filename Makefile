@@ -9,12 +9,14 @@ STAMP := $(VENV)/.installed-$(shell cat requirements.lock 2>/dev/null | sha256su
 WHEELS := build/wheels/.complete-$(shell cat requirements-demo.lock requirements-runtime.lock 2>/dev/null | sha256sum | cut -c1-12)
 ARGS ?= status
 REGISTRY ?= openfactory
+# What decides without I/O; in these patterns * also stands for a /.
+PURE := reconciler/domain/*,reconciler/planning/*,reconciler/leadership/lease.py,reconciler/control/backoff.py
 # Strict: a link or an anchor that leads nowhere and a page outside the menu are errors.
 SITE := $(BIN)/sphinx-build -q -W --keep-going -c docs -d build/site-cache . build/site
 IMAGES := scripts/images.sh >build/images.env.new && mv build/images.env.new build/images.env
 
 .NOTPARALLEL:
-.PHONY: help demo demo-down test test-fast test-engine lint docs docs-serve audit soak bench cli release release-dry-run images engine venv wheels lock clean
+.PHONY: help demo demo-down test test-fast test-engine coverage mutants lint docs docs-serve audit soak bench cli release release-dry-run images engine venv wheels lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +39,16 @@ test-fast: venv ## the tests that need no engine
 test-engine: venv engine ## the tests on a real Swarm
 	@$(IMAGES)
 	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m engine
+
+coverage: venv ## branch coverage of the operator by its unit tests, and its floors
+	$(BIN)/pytest -q -n 4 --dist worksteal --cov --cov-report= tests/unit --ignore-glob "tests/unit/demo_*"
+	$(BIN)/coverage report --skip-covered --fail-under 95 --include "$(PURE)"
+	$(BIN)/coverage report --format total
+
+mutants: venv ## change the deciding parts in small ways, and list the changes that no test notices
+	rm -rf mutants
+	$(BIN)/mutmut run
+	$(BIN)/mutmut results
 
 lint: venv ## ruff, mypy --strict, import contracts, sizes, generated pages, links
 	$(BIN)/ruff check .
@@ -103,4 +115,4 @@ lock: ## renew the lock files from pyproject.toml
 	    --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -o $$out; done
 
 clean: ## remove what the targets built here (not the engine's images)
-	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants .coverage
