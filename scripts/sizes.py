@@ -35,9 +35,9 @@ class Package:
 
 
 PACKAGES = (
-    Package("operator", ("reconciler",), without=("reconciler/testing",), limit=12_750, goal=7_500),
-    Package("conformance kit", ("reconciler/testing",), limit=450),
-    Package("common", ("openfactory_common",), limit=900),
+    Package("operator", ("reconciler",), without=("reconciler/testing",), limit=11_150, goal=7_500),
+    Package("conformance kit", ("reconciler/testing",), limit=400),
+    Package("common", ("openfactory_common",), limit=1_600),
     Package("routing layer", ("routing_layer",), limit=2_800, goal=2_200),
     Package(
         "services", ("group_service", "state_api", "demo/group_service", "demo/state_api"), limit=1_500, goal=1_500
