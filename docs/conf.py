@@ -19,7 +19,7 @@ menu = {
         "How it behaves": ["docs/safety", "docs/high-availability", "docs/routing", "docs/ksqldb", "docs/critique"],
         "Reference": ["docs/settings", "docs/cli", "docs/metrics", "docs/schema/README"],
         "Extend it": ["docs/plugins", "examples/two_levels/README"],
-        "Develop it": ["CONTRIBUTING", "docs/adr/README", "demo/ksqldb/README", "tests/README"],
+        "Develop it": ["docs/architecture", "CONTRIBUTING", "docs/adr/README", "demo/ksqldb/README", "tests/README"],
         "Project": ["SECURITY", "CHANGELOG"],
     },
     "docs/adr/README": {"Decisions": ["docs/adr/0*"]},
