@@ -1,24 +1,27 @@
-# One file, one target for each program. `make images` builds them all; by hand:
+# One file, one target for each program; the routing layer is the last and so the default:
 #
-#   make wheels                                              # the libraries, with hashes, into build/wheels
-#   docker build --target reconciler -t me/reconciler .      # likewise routing-layer, demo-ksqldb, ...
+#   docker build -t openfactory/routing-layer .
+#   docker build -t openfactory/reconciler --target reconciler .        # likewise demo-ksqldb, demo-factory, ...
 #
-# Libraries come from build/wheels, so the image needs neither an index nor a compiler, and the same file builds where
-# no image can be pulled (BASE is then a local image; scripts/base_image.sh makes one). It uses nothing that the
-# engine's classic builder lacks.
+# Libraries come from the index, each with the hash that the lock file names. If build/wheels is there (`make wheels`
+# fills it, `make images` uses it), they come from it alone: no network is needed, and after a change of a lock file
+# `make wheels` renews it. The file builds where no image can be pulled (BASE is then a local image, which
+# scripts/base_image.sh makes) and uses nothing that the engine's classic builder lacks.
 ARG BASE=python:3.11-slim
 
 FROM ${BASE} AS libraries
-COPY build/wheels /wheels
-COPY requirements-runtime.lock /wheels/
-RUN python3 -m pip install --no-cache-dir --no-index --find-links /wheels --require-hashes --no-compile \
+# The pattern matches nothing where the folder is missing; a plain name would then be an error.
+COPY requirements-runtime.lock build/wheel[s] /wheels/
+RUN if ls /wheels/*.whl >/dev/null 2>&1; then from="--no-index --find-links /wheels"; fi \
+ && python3 -m pip install --no-cache-dir ${from:-} --only-binary :all: --require-hashes --no-compile \
       --target /opt/openfactory/lib -r /wheels/requirements-runtime.lock \
  && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/openfactory/lib
 
 FROM ${BASE} AS demo-libraries
-COPY build/wheels /wheels
-COPY requirements-demo.lock /wheels/
-RUN python3 -m pip install --no-cache-dir --no-index --find-links /wheels --require-hashes --no-compile \
+# The pattern matches nothing where the folder is missing; a plain name would then be an error.
+COPY requirements-demo.lock build/wheel[s] /wheels/
+RUN if ls /wheels/*.whl >/dev/null 2>&1; then from="--no-index --find-links /wheels"; fi \
+ && python3 -m pip install --no-cache-dir ${from:-} --only-binary :all: --require-hashes --no-compile \
       --target /opt/openfactory/lib -r /wheels/requirements-demo.lock \
  && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/openfactory/lib
 
@@ -41,19 +44,6 @@ USER openfactory
 EXPOSE 8080
 HEALTHCHECK --interval=1s --timeout=120s --retries=3 CMD ["healthcheck", "RECONCILER_PORT", "8080"]
 ENTRYPOINT ["python3", "-m", "reconciler"]
-
-# ---- the routing layer
-FROM runtime AS routing-layer
-# Memory of a crowd of clients that has left goes back to the system (see routing_layer/memory.py).
-ENV PYTHONMALLOC=malloc
-COPY --from=libraries /opt/openfactory/lib /opt/openfactory/lib
-COPY openfactory_common ./openfactory_common
-COPY routing_layer ./routing_layer
-RUN python3 -m compileall -q --invalidation-mode unchecked-hash .
-USER openfactory
-EXPOSE 5555
-HEALTHCHECK --interval=1s --timeout=120s --retries=3 CMD ["healthcheck", "ROUTING_LAYER_PORT", "5555"]
-ENTRYPOINT ["python3", "-m", "routing_layer"]
 
 # ---- development servers: an embedded ksqlDB, the services behind the router, a simulated factory
 FROM runtime AS demo
@@ -80,3 +70,16 @@ ENTRYPOINT ["python3", "-m", "demo.state_api"]
 
 FROM demo AS demo-factory
 ENTRYPOINT ["python3", "-m", "demo.factory"]
+
+# ---- the routing layer
+FROM runtime AS routing-layer
+# Memory of a crowd of clients that has left goes back to the system (see routing_layer/memory.py).
+ENV PYTHONMALLOC=malloc
+COPY --from=libraries /opt/openfactory/lib /opt/openfactory/lib
+COPY openfactory_common ./openfactory_common
+COPY routing_layer ./routing_layer
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash .
+USER openfactory
+EXPOSE 5555
+HEALTHCHECK --interval=1s --timeout=120s --retries=3 CMD ["healthcheck", "ROUTING_LAYER_PORT", "5555"]
+ENTRYPOINT ["python3", "-m", "routing_layer"]

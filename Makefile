@@ -3,17 +3,23 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 PYTHON ?= python3.11
-BIN := .venv/bin
-STAMP := .venv/.installed-$(shell cat requirements.lock 2>/dev/null | sha256sum | cut -c1-12)
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(shell cat requirements.lock 2>/dev/null | sha256sum | cut -c1-12)
 WHEELS := build/wheels/.complete-$(shell cat requirements-demo.lock requirements-runtime.lock 2>/dev/null | sha256sum | cut -c1-12)
 ARGS ?= status
+REGISTRY ?= openfactory
+# What decides without I/O; in these patterns * also stands for a /.
+PURE := reconciler/domain/*,reconciler/planning/*,reconciler/leadership/lease.py,reconciler/control/backoff.py
+# Strict: a link or an anchor that leads nowhere and a page outside the menu are errors.
+SITE := $(BIN)/sphinx-build -q -W --keep-going -c docs -d build/site-cache . build/site
 IMAGES := scripts/images.sh >build/images.env.new && mv build/images.env.new build/images.env
 
 .NOTPARALLEL:
-.PHONY: help demo demo-down test test-fast test-engine lint docs audit soak bench cli images engine venv wheels lock clean
+.PHONY: help demo demo-down test test-fast test-engine coverage mutants lint docs docs-serve audit soak bench cli release release-dry-run images engine venv wheels lock clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: engine ## bring up everything on a one-node Swarm and show five live events
 	@$(IMAGES)
@@ -34,16 +40,31 @@ test-engine: venv engine ## the tests on a real Swarm
 	@$(IMAGES)
 	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m engine
 
-lint: venv ## ruff, mypy --strict and the import contracts
+coverage: venv ## branch coverage of the operator by its unit tests, and its floors
+	$(BIN)/pytest -q -n 4 --dist worksteal --cov --cov-report= tests/unit --ignore tests/unit/demo --ignore tests/unit/scripts
+	$(BIN)/coverage report --skip-covered --fail-under 98 --include "$(PURE)"
+
+mutants: venv ## change the deciding parts in small ways, and list the changes that no test notices
+	rm -rf mutants
+	$(BIN)/mutmut run
+	$(BIN)/mutmut results
+
+lint: venv ## ruff, mypy --strict, import contracts, sizes, generated pages, links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy scripts
+	$(BIN)/mypy scripts docs/conf.py
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python scripts/sizes.py
+	PYTHONPATH=. $(BIN)/python scripts/docs_pages.py --check
+	$(SITE)
 
-docs: venv ## renew the generated parts of the documentation
-	PYTHONPATH=. $(BIN)/python scripts/settings_table.py
-	PYTHONPATH=. $(BIN)/python scripts/metrics_page.py
+docs: venv ## renew the generated pages, and build the documentation site in build/site
+	PYTHONPATH=. $(BIN)/python scripts/docs_pages.py
+	$(SITE)
+
+docs-serve: docs ## show the documentation site on http://localhost:8000
+	$(BIN)/python -m http.server --directory build/site 8000
 
 audit: ## look for known vulnerabilities in the locked libraries (needs the index's database)
 	@test -x build/audit/bin/pip-audit || { scripts/venv.sh $(PYTHON) build/audit && build/audit/bin/pip install -q --disable-pip-version-check pip-audit==2.10.1; }
@@ -55,6 +76,12 @@ soak: venv ## random faults from a seed for long, e.g. make soak SOAK="--cycles 
 bench: venv ## measurements, as ratios within one run (results in bench/results)
 	@for script in $(wildcard bench/*.py bench/*/run.py); do $(BIN)/python $$script; done
 
+release: venv engine ## check, tag and build a release: make release VERSION=1.2.3 [REGISTRY=...] [PUSH=1]
+	@PYTHONPATH=. $(BIN)/python scripts/release.py "$(VERSION)" --registry "$(REGISTRY)" $(if $(PUSH),--push)
+
+release-dry-run: lint engine ## the same without tag and pushes, for the version that the code has
+	@PYTHONPATH=. $(BIN)/python scripts/release.py --dry-run
+
 images: engine ## build the images that are not there yet
 	@scripts/images.sh
 
@@ -62,11 +89,14 @@ engine: ## a Docker engine in Swarm mode, installed and started if none answers
 	@mkdir -p build
 	@scripts/engine.sh
 
-venv: $(STAMP) ## the development environment in .venv
+venv: $(VENV)/.project ## the development environment in .venv, with the project in it (editable)
 $(STAMP):
-	@scripts/venv.sh $(PYTHON) .venv
+	@scripts/venv.sh $(PYTHON) $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
-	@echo "$(CURDIR)" >"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/openfactory-routing-layer.pth"
+	@touch $@
+
+$(VENV)/.project: $(STAMP) pyproject.toml
+	$(BIN)/pip install -q --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .
 	@touch $@
 
 wheels: $(WHEELS) ## the images' libraries, with hashes, into build/wheels
@@ -79,9 +109,9 @@ $(WHEELS):
 
 lock: ## renew the lock files from pyproject.toml
 	scripts/venv.sh $(PYTHON) build/lock && build/lock/bin/pip install -q uv
-	for part in "requirements.lock --extra dev --extra demo" "requirements-runtime.lock" "requirements-demo.lock --extra demo"; do \
+	for part in "requirements.lock --extra dev --extra docs --extra demo" "requirements-runtime.lock" "requirements-demo.lock --extra demo"; do \
 	  set -- $$part; out=$$1; shift; build/lock/bin/uv pip compile pyproject.toml "$$@" --upgrade -q --universal \
 	    --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -o $$out; done
 
 clean: ## remove what the targets built here (not the engine's images)
-	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis mutants .coverage

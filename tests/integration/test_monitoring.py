@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
 from reconciler.metrics import Metrics
-from scripts.metrics_page import Family, operator, routing_layer
+from scripts.docs_pages import Family, operator, routing_layer
 from tests.e2e.system import ROOT
 
 ALERTS = ROOT / "manifests" / "prometheus" / "alerts.yml"
@@ -101,13 +100,6 @@ def test_every_metric_of_trouble_is_on_the_dashboard(families: dict[str, Family]
         }
         - shown
     )
-
-
-def test_the_page_is_the_codes() -> None:
-    """docs/metrics.md is as scripts/metrics_page.py writes it."""
-    script, environment = ROOT / "scripts" / "metrics_page.py", {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, str(script), "--check"], env=environment, check=False, capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()
 
 
 def test_panels_do_not_overlap() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.leadership.lease import Candidate, Lease, ObservedLease, next_lease, parse
+from reconciler.leadership.lease import Candidate, Lease, ObservedLease, next_lease, parse, released
 
 ME = Candidate("me", 15.0)
 COMMAND = Candidate("me", 15.0, preempts=True)
@@ -131,3 +131,81 @@ def test_a_duration_that_was_spoilt_lets_nobody_in_early() -> None:
     long = ObservedLease(replace(THEIRS, seconds=40.0), 0.0).of(spoilt, 1.0)
     assert not long.stale(39.0)
     assert long.of(replace(THEIRS, beat=8), 2.0).stale(17.0)
+
+
+#: What was observed, the record now, and what is observed then; at second 9.
+OBSERVATIONS = (
+    (ObservedLease(), None, ObservedLease(None, 9.0, 0.0, 0)),
+    (ObservedLease(), replace(THEIRS, seconds=40.0), ObservedLease(replace(THEIRS, seconds=40.0), 9.0, 40.0, 3)),
+    (ObservedLease(THEIRS, 5.0, 15.0, 3), THEIRS, ObservedLease(THEIRS, 5.0, 15.0, 3)),
+    (
+        ObservedLease(THEIRS, 5.0, 15.0, 3),
+        replace(THEIRS, seconds=40.0),
+        ObservedLease(replace(THEIRS, seconds=40.0), 5.0, 40.0, 3),
+    ),
+    (ObservedLease(replace(THEIRS, seconds=40.0), 5.0), THEIRS, ObservedLease(THEIRS, 5.0, 40.0, 3)),
+    (ObservedLease(THEIRS, 5.0, 60.0, 3), THEIRS, ObservedLease(THEIRS, 5.0, 60.0, 3)),
+    (ObservedLease(THEIRS, 5.0, 60.0, 7), THEIRS, ObservedLease(THEIRS, 5.0, 60.0, 7)),
+    (
+        ObservedLease(THEIRS, 5.0, 60.0, 3),
+        replace(THEIRS, beat=8),
+        ObservedLease(replace(THEIRS, beat=8), 9.0, 15.0, 3),
+    ),
+    (ObservedLease(THEIRS, 5.0, 60.0, 7), None, ObservedLease(None, 9.0, 0.0, 7)),
+    (ObservedLease(THEIRS, 5.0, 60.0, 7), Lease("new", 1), ObservedLease(Lease("new", 1), 9.0, 15.0, 7)),
+)
+
+
+@pytest.mark.parametrize(("before", "lease", "after"), OBSERVATIONS)
+def test_an_observation_keeps_the_longest_duration_of_a_beat_and_the_highest_term(
+    before: ObservedLease, lease: Lease | None, after: ObservedLease
+) -> None:
+    """A sign of life starts the time again; the highest term is kept also when the record is gone."""
+    assert before.of(lease, 9.0) == after
+
+
+def test_the_duration_of_the_record_is_enough_without_another() -> None:
+    """Also one that is shorter than a second."""
+    assert ObservedLease(replace(THEIRS, seconds=0.5), 0.0).stale(0.5)
+    assert not ObservedLease(replace(THEIRS, seconds=0.5), 0.0).stale(0.4)
+
+
+@pytest.mark.parametrize(("term", "following"), [(10**15 - 2, 10**15 - 1), (10**15 - 1, 1), (10**15, 1)])
+def test_terms_begin_again_after_the_largest(term: int, following: int) -> None:
+    """A term with more digits would be read as 0."""
+    assert decided(Lease("", term)) == Lease("me", following, 0, 15.0)
+
+
+@pytest.mark.parametrize("lease", [None, Lease(""), Lease("other", seconds=5.0)])
+def test_who_takes_the_lease_writes_its_own_duration(lease: Lease | None) -> None:
+    """A waiter measures with the holder's duration."""
+    taken = decided(lease, Candidate("me", 20.0), now=20.0)
+    assert taken is not None
+    assert taken.seconds == 20.0
+
+
+@pytest.mark.parametrize(
+    ("holder", "wanted", "after"),
+    [
+        ("me", "", ("", "")),
+        ("me", "me", ("", "")),
+        ("me", "other", ("", "other")),
+        ("other", "me", ("other", "")),
+        ("other", "third", ("other", "third")),
+    ],
+)
+def test_releasing_gives_up_what_is_ones_own(holder: str, wanted: str, after: tuple[str, str]) -> None:
+    """Neither another holder nor another candidate is removed from the record."""
+    assert released(ME, Lease(holder, 3, 7, 15.0, wanted)) == Lease(after[0], 3, 7, 15.0, after[1])
+
+
+def test_a_wanted_that_is_no_text_is_none() -> None:
+    """Such a record asks for nothing."""
+    assert parse({"holder": "a", "wanted": ["x"]}).wanted == ""  # type: ignore[dict-item]
+    assert parse({"holder": "a"}).wanted == ""
+
+
+def test_a_record_without_a_holder_is_the_same_in_any_order() -> None:
+    """The order of fields is no sign of life; fields need not be comparable with each other."""
+    one: dict[object, object] = {"beat2": 8, 3: "x", None: ["y"]}
+    assert parse(one) == parse(dict(reversed(one.items())))  # type: ignore[arg-type]
