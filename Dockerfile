@@ -73,8 +73,6 @@ ENTRYPOINT ["python3", "-m", "demo.factory"]
 
 # ---- the routing layer
 FROM runtime AS routing-layer
-# Memory of a crowd of clients that has left goes back to the system (see routing_layer/memory.py).
-ENV PYTHONMALLOC=malloc
 COPY --from=libraries /opt/openfactory/lib /opt/openfactory/lib
 COPY openfactory_common ./openfactory_common
 COPY routing_layer ./routing_layer

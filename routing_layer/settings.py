@@ -21,7 +21,7 @@ Limit = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
 
 
 class RoutingMode(StrEnum):
-    """What becomes of a request for an asset's stream."""
+    """How a request for an asset's stream is served."""
 
     PROXY = "proxy"
     REDIRECT = "redirect"
@@ -40,20 +40,22 @@ class LogLevel(StrEnum):
 class Settings(BaseSettings):
     """The proxy's settings. The name of a variable is the field's name in upper case."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, use_attribute_docstrings=True
+    )
 
     routing_layer_port: int = Field(5555, ge=0, le=65535)
-    """Port that is listened on, on every address (0: any free one, written to the log)."""
+    """Port to listen on, on every address (0: any free one, see the log)."""
     routing_layer_workers: int = Field(1, ge=1, le=64)
     """Processes that share the port; each keeps its own copy of the membership."""
     metrics_port: int | None = Field(None, ge=1, le=65535)
-    """Port of its own for /metrics, which `ROUTING_LAYER_PORT` then does not answer; empty: none."""
+    """Separate port for /metrics, which `ROUTING_LAYER_PORT` then does not answer; empty: none."""
     routing_mode: RoutingMode = RoutingMode.PROXY
     """`proxy`, or `redirect`: /asset_stream answers 307 to /group/<Group>/asset_stream."""
     registry_file: Path = Path("/etc/openfactory/registry.json")
-    """The registry's boot copy: used until the operator answers; it may be missing."""
+    """Boot copy of the registry: used until the operator answers; it may be missing."""
     reconciler_url: str = Field("", pattern=optional(URL))
-    """The operator, where the registry is followed and nudges go; empty: only the file is used."""
+    """URL of the operator, which is polled for the registry; empty: only the file is used."""
     ksqldb_url: str = Field(pattern=URL)
     """The ksqlDB server (`http://host:8088`)."""
     ksqldb_username: str = ""
@@ -67,44 +69,35 @@ class Settings(BaseSettings):
     ksqldb_ca_file: Path | None = None
     """CA certificates (PEM) to verify an `https` ksqlDB with; empty: the system's."""
     log_level: LogLevel = LogLevel.INFO
-    """Least severe level that is logged; `debug` has a line for each start and end of a stream."""
+    """Lowest level that is logged; `debug` has a line for each start and end of a stream."""
 
     connect_timeout: Limit = 2.0
     """Seconds to reach a service, its name lookup included."""
     head_timeout: Limit = 10.0
     """Seconds from the request to the head of a service's response."""
     idle_timeout: Limit = 45.0
-    """Seconds of silence after which a stream is cut (group services ping every 15 s), and seconds for which a
-    client may refuse to take what is pending."""
+    """Seconds after which a silent stream (group services ping every 15 s) or a client that reads nothing is cut."""
     client_head_timeout: Limit = 10.0
     """Seconds for the head of a client's request, from the start of the connection and from the head's first byte."""
     client_idle_timeout: Limit = 75.0
-    """Seconds that a client's connection may be idle between two requests (a reverse proxy in front should keep its
-    idle connections for less)."""
+    """Seconds of idleness between two requests of a connection; longer than in a reverse proxy in front."""
     connections_per_address: int = Field(0, ge=0)
-    """Connections of one client address (IPv6: one /64 network) for each process; 0: as many as leave a tenth of the
-    room to others. Set it only where clients connect directly: a reverse proxy, NAT and Swarm's ingress network show
-    many clients as one address."""
+    """Connections of one client address (IPv6: one /64 network) for each process; 0: at most nine tenths of the
+    capacity. Only for direct clients: a reverse proxy, NAT and Swarm's ingress network show many as one address."""
     lazy_deploy_wait: Seconds = 10.0
     """Seconds that a request waits for the service of a group that ksqlDB knows and the registry does not."""
     replace_wait: Seconds = 30.0
-    """Seconds that a request with `Accept: text/event-stream` waits for the next task of a service that is gone."""
+    """Seconds that a request with `Accept: text/event-stream` waits while its service is replaced."""
     drain_seconds: Seconds = 10.0
     """Seconds over which SIGTERM spreads the ends of the streams; its end may take 2 s more."""
     registry_poll: Limit = 1.0
-    """Seconds between two looks at the operator's registry."""
+    """Seconds between two polls of the operator's registry."""
     negative_cache_seconds: Seconds = 2.0
-    """Seconds for which an asset that ksqlDB did not know is not asked for again."""
+    """Seconds for which an asset that ksqlDB did not know is not looked up again."""
     negative_cache_size: int = Field(10_000, ge=1)
-    """Unknown assets that are remembered at most."""
+    """Unknown assets that are cached at most."""
     membership_resync: Limit = 300.0
     """Seconds between two comparisons of the watched membership with a full read."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_is_unset(cls, data: Any) -> Any:
-        """Treat ``VAR=`` as unset, as compose files with ``${VAR:-}`` produce it."""
-        return {key: value for key, value in data.items() if value != ""} if isinstance(data, dict) else data
 
     @field_validator("log_level", "routing_mode", mode="before")
     @classmethod
@@ -117,7 +110,7 @@ class Settings(BaseSettings):
         try:
             urlsplit(value).port  # noqa: B018 - asked for its errors
         except ValueError:  # its text may repeat the password
-            raise ValueError("this is no URL with a host and a port") from None
+            raise ValueError("this is not a URL with a host and a port") from None
         return value.rstrip("/")
 
     @field_validator("ksqldb_ca_file")
@@ -126,19 +119,15 @@ class Settings(BaseSettings):
         try:
             ssl.create_default_context(cafile=value)
         except ssl.SSLError as error:
-            raise ValueError("there is no PEM certificate in it") from error
+            raise ValueError("it contains no PEM certificate") from error
         except OSError as error:
             raise ValueError(error.strerror) from error
         return value
 
     @model_validator(mode="after")
-    def _two_ports(self) -> Settings:
+    def _complete(self) -> Settings:
         if self.metrics_port is not None and self.metrics_port == self.routing_layer_port:
             raise ValueError("METRICS_PORT must be another port than ROUTING_LAYER_PORT")
-        return self
-
-    @model_validator(mode="after")
-    def _read_secrets(self) -> Settings:
         if self.ksqldb_username_file is not None:
             object.__setattr__(self, "ksqldb_username", _secret("KSQLDB_USERNAME_FILE", self.ksqldb_username_file))
         if self.ksqldb_password_file is not None:
@@ -153,7 +142,7 @@ def _secret(variable: str, path: Path) -> str:
     except OSError as error:
         raise ValueError(f"{variable}: {error.strerror}: {path}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{variable}: the file is no UTF-8 text: {path}") from error
+        raise ValueError(f"{variable}: the file is not UTF-8 text: {path}") from error
 
 
 def load(**overrides: Any) -> Settings:
@@ -170,28 +159,21 @@ def load(**overrides: Any) -> Settings:
 
 def describe() -> str:
     """Return every variable with its default and meaning, one paragraph each, for ``--help``."""
-    return "\n".join(_entry(name) for name in Settings.model_fields)
-
-
-def _entry(name: str) -> str:
-    info = Settings.model_fields[name]
-    default = "required" if info.is_required() else str(getattr(info.default, "value", info.default))
-    shown = "" if default in ("", "None", "**********") else f" [{default}]"
-    text = " ".join((info.description or "").split())
-    return f"  {name.upper()}{shown}\n      {text}"
+    entries = []
+    for name, info in Settings.model_fields.items():
+        default = "required" if info.is_required() else str(getattr(info.default, "value", info.default))
+        shown = "" if default in ("", "None", "**********") else f" [{default}]"
+        entries.append(f"  {name.upper()}{shown}\n      {' '.join((info.description or '').split())}")
+    return "\n".join(entries)
 
 
 def _explain(item: dict[str, Any]) -> str:
-    name = "_".join(str(part) for part in item["loc"]).upper()
+    name = "_".join(str(part) for part in item["loc"])
+    info = Settings.model_fields.get(name)
+    meaning = (info.description or "").split("\n")[0] if info else "unknown"
     if item["type"] == "missing":
-        return f"{name} is required and not set: {_doc(name)}"
-    said = message(item)
+        return f"{name.upper()} is required and not set: {meaning}"
     # What may be the credentials of a URL, or a token in its query, is not repeated.
     masked = re.sub(r"^(\w+://)?.*@", r"\1***@", str(item["input"]), flags=re.DOTALL)
     shown = ascii(re.sub(r"[?#].*", "?***", masked, flags=re.DOTALL))
-    return f"{name}={shown}: {said} ({_doc(name)})" if name else said
-
-
-def _doc(variable: str) -> str:
-    info = Settings.model_fields.get(variable.lower())
-    return (info.description or "").split("\n")[0] if info else "unknown"
+    return f"{name.upper()}={shown}: {message(item)} ({meaning})" if name else message(item)

@@ -31,7 +31,7 @@ from reconciler.settings import Settings
 from routing_layer.__main__ import main as routing_layer_program
 from routing_layer.app import Proxy
 from routing_layer.settings import Settings as ProxySettings
-from routing_layer.siblings import family
+from routing_layer.workers import create_peers
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -114,7 +114,7 @@ def routing_layer() -> list[Family]:
 
 async def _proxy() -> list[Family]:
     settings: dict[str, Any] = {"_env_file": None, "ksqldb_url": "http://127.0.0.1:1"}
-    [alone] = family(1)
+    [alone] = create_peers(1)
     proxy = Proxy(ProxySettings(**settings), alone)
     try:
         return _families(proxy.metrics._registry)  # noqa: SLF001 - nothing else tells a metric's label names

@@ -14,8 +14,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from openfactory_common.ksqldb.wire import Row, RowFeed
-from routing_layer.ksql import pair
-from routing_layer.membership import Membership
+from routing_layer.membership.ksqldb import parse_member
+from routing_layer.membership.store import MembershipStore
 
 
 def resident() -> float:
@@ -32,14 +32,14 @@ def listed(count: int) -> dict[str, str | None]:
             {"row": {"columns": [f"PLANT-07-ASSET-{n:08}", f"Workcenter-{n % 200}"]}} for n in range(start, start + 500)
         )
         chunk = "".join(f",\n{json.dumps(row)}" for row in rows).encode()
-        found.update(pair(item) for item in feed.feed(chunk) if isinstance(item, Row))
+        found.update(parse_member(item) for item in feed.feed(chunk) if isinstance(item, Row))
     return found
 
 
 def main(count: int) -> None:
     """Print the memory."""
     base, started = resident(), time.monotonic()
-    members = Membership(lambda _asset, _group: None)
+    members = MembershipStore(lambda _asset, _group: None)
     first = listed(count)
     read = time.monotonic() - started
     for asset, group in first.items():
@@ -48,7 +48,7 @@ def main(count: int) -> None:
     rest = resident() - base
     second, stage = listed(count), listed(count)
     peak = resident() - base
-    assert not members.difference(second)
+    assert not members.differences(second)
     assert len(stage) == count
     print(f"{count} assets: {rest:.0f} MiB at rest, {peak:.0f} MiB while listed again, parsed in {read:.1f} s")
 

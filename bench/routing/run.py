@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 from load import Streams, states  # noqa: E402 - the path is set above
 
-from tests.routing.sources import Ksql, free_port, registry  # noqa: E402 - the path is set above
+from tests.integration.routing_layer.fake_sources import FakeKsqldb, free_port, registry  # noqa: E402 - the path is set above
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _HAPROXY = """
@@ -144,7 +144,7 @@ async def events(
 
 async def main(plan: argparse.Namespace) -> None:
     """Measure both in turns and show the medians."""
-    ksql = await Ksql().start()
+    ksql = await FakeKsqldb().start()
     await ksql.put("A1", "Weld")
     folder = Path(tempfile.mkdtemp())
 
@@ -154,7 +154,7 @@ async def main(plan: argparse.Namespace) -> None:
             registry({"Weld": f"http://127.0.0.1:{service}/asset_stream"}, f"http://127.0.0.1:{service}/asset_state")
         )
         environment = {"ROUTING_LAYER_PORT": str(port), "KSQLDB_URL": ksql.url, "REGISTRY_FILE": str(copy)}
-        quiet = {"LOG_LEVEL": "error", "DRAIN_SECONDS": "0", "PYTHONMALLOC": "malloc"}  # the last as in the image
+        quiet = {"LOG_LEVEL": "error", "DRAIN_SECONDS": "0"}
         return port, pinned(0, sys.executable, "-m", "routing_layer", **environment, **quiet)
 
     async def haproxy(service: int) -> tuple[int, subprocess.Popen[bytes]]:

@@ -6,9 +6,9 @@ import asyncio
 from pathlib import Path
 
 from openfactory_common.ksqldb.wire import literal
-from tests.routing.sources import registry
-from tests.routing.test_embedded_ksqldb import Embedded
-from tests.routing.world import Proxy, Service
+from tests.integration.routing_layer.fake_sources import registry
+from tests.integration.routing_layer.proxy_system import Proxy, Service
+from tests.integration.routing_layer.test_embedded_ksqldb import Embedded
 
 LOOKUP = {
     "table": "ASSET_TO_UNS_MAP",

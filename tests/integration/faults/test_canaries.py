@@ -23,7 +23,7 @@ import aiohttp
 import pytest
 
 from tests.harness.ports import free_port
-from tests.routing.sources import registry
+from tests.integration.routing_layer.fake_sources import registry
 
 ROOT = Path(__file__).resolve().parents[3]
 MARK = "c4n4ry-in-a-coal-mine"

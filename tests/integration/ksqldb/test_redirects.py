@@ -24,7 +24,8 @@ from reconciler.ksqldb.statement import Statement
 from reconciler.ksqldb.transport import Timeouts
 from reconciler.platforms.engine import Engine
 from reconciler.settings import Settings as OperatorSettings
-from routing_layer import ksql, registry_follower
+from routing_layer import registry_client
+from routing_layer.membership import ksqldb
 from routing_layer.metrics import Metrics
 from routing_layer.settings import Settings
 from tests.harness.ports import free_port
@@ -105,9 +106,9 @@ def proxy(url: str, ca: str | None) -> str:
         settings = Settings(
             ksqldb_url=url, ksqldb_username="user", ksqldb_password="secret", ksqldb_ca_file=ca, _env_file=None
         )
-        async with ksql.open_session(settings) as session:
-            asked = ksql.Ksql(session, url)
-            for question in (asked.one(SOURCE, "a"), asked.everything(SOURCE), _watched(asked)):
+        async with ksqldb.open_session(settings) as session:
+            asked = ksqldb.MembershipQueries(session, url)
+            for question in (asked.look_up(SOURCE, "a"), asked.list_all(SOURCE), _watched(asked)):
                 with pytest.raises(KsqlError) as refused:
                     await question
         return str(refused.value)
@@ -115,7 +116,7 @@ def proxy(url: str, ca: str | None) -> str:
     return asyncio.run(ask())
 
 
-async def _watched(asked: ksql.Ksql) -> None:
+async def _watched(asked: ksqldb.MembershipQueries) -> None:
     async with asked.watch(SOURCE) as rows:
         async for _ in rows:
             pass
@@ -125,13 +126,15 @@ def follower(url: str, _ca: str | None) -> str:
     """Follow the registry and nudge; return what is counted as a refusal."""
 
     async def follow() -> str:
-        async with registry_follower.open_session(url.replace("://", "://user:secret@")) as session:
-            metrics = Metrics()
-            following = registry_follower.RegistryFollower(session, url, Path("/none"), metrics, lambda *_: None)
-            await following.look()
-            await following.nudge()
-            assert following.current is None
-            return following._complaint
+        url_with_user, metrics = url.replace("://", "://user:secret@"), Metrics()
+        client = registry_client.RegistryClient(url_with_user, Path("/none"), metrics, lambda *_: None)
+        try:
+            await client.refresh()
+            await client.nudge()
+            assert client.current is None
+            return client._last_rejection
+        finally:
+            await client.close()
 
     return asyncio.run(follow())
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.routing.browser import _OFFLINE, _OPTIONS
+from tests.integration.routing_layer.event_source_page import _OFFLINE, _OPTIONS
 
 _LISTENS = re.compile(rb"DevTools listening on ws://127\.0\.0\.1:(\d+)/")
 

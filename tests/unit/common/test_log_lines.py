@@ -20,9 +20,9 @@ _TYPED = "\x1b[31m\u202e\u2066\x07\x9b\x00\u2028\x7f\n\r"
 _PROVOKED = """
 import asyncio, gc, logging, threading, warnings
 import structlog, uvloop
-from routing_layer import logs
+from reconciler import log_lines
 
-logs.configure("info")
+log_lines.install(logging.INFO)
 log = structlog.get_logger("own")
 typed = {typed!r}
 log.info("hello %s", typed, value=typed, values=[typed])

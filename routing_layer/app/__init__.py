@@ -1,0 +1,1 @@
+"""The proxy's resources: what a client's request goes through."""

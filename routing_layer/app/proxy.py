@@ -1,0 +1,359 @@
+"""The proxy's resources, and what each request goes through."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from functools import lru_cache, partial
+from http import HTTPStatus
+from urllib.parse import parse_qsl, quote, unquote
+
+import structlog
+from aiohttp import web
+
+from openfactory_common.connections import ConnectionGuard, ConnectionLimits, Entry, descriptors
+from openfactory_common.registry import Registry
+from routing_layer import metrics
+from routing_layer.membership.ksqldb import MembershipQueries, open_session
+from routing_layer.membership.lookup import Lookup
+from routing_layer.membership.store import MembershipStore
+from routing_layer.membership.watch import MembershipWatcher
+from routing_layer.metrics import CachedExposition, EndReason, Metrics
+from routing_layer.problems import Problem, ProblemType
+from routing_layer.registry_client import RegistryClient
+from routing_layer.request_line import REFUSED
+from routing_layer.settings import RoutingMode, Settings
+from routing_layer.supervisor import Supervisor
+from routing_layer.ttl_cache import TtlCache
+from routing_layer.upstream.dialer import Dialer, Target
+from routing_layer.upstream.forwarder import ForwardedResponse, Forwarder, StreamAborted
+from routing_layer.upstream.streams import ClientStream, StreamTable
+from routing_layer.workers import WorkerPeers
+
+_log = structlog.get_logger(__name__)
+_STREAM = "/asset_stream"
+_GROUP = "/group/"
+#: Key of a request: the route that it is counted under.
+ROUTE = "route"
+#: Key of a request: the head of its response is on its way.
+BEGUN = "begun"
+#: Routes whose response may never end.
+ENDLESS = frozenset(("asset_stream", "group_stream"))
+#: Routes whose response needs a descriptor more.
+_FORWARDED = ENDLESS | {"asset_state"}
+#: A client may read nothing for this much longer than its stream allows, which has ended it by then.
+_STALL_SECONDS = 5.0
+#: Connections of the port for metrics.
+_METRICS_CLIENTS = 32
+#: Seconds between two attempts of a request that is held.
+_RETRY_SECONDS = 0.5
+#: The detail of a 503 for a client that does not fit.
+NO_ROOM = "there is no room for more clients, or for more from this address"
+#: How often a request follows an asset that moves while its stream is being opened.
+_MAX_MOVES = 3
+
+_Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+#: URLs of the registry are parsed once.
+_parse_target = lru_cache(4096)(Target.parse)
+
+
+class Proxy:
+    """Everything of one worker, and its request handlers."""
+
+    def __init__(self, settings: Settings, peers: WorkerPeers) -> None:
+        """Put the parts together; nothing is opened yet but the client sessions."""
+        self.settings = settings
+        self.peers = peers
+        self.metrics = Metrics()
+        self.streams = StreamTable(self.metrics)
+        self.store = MembershipStore(self.streams.end_moved)
+        self._ksqldb_session = open_session(settings)
+        queries = MembershipQueries(self._ksqldb_session, settings.ksqldb_url)
+        self.watcher = MembershipWatcher(queries, self.store, self.metrics, settings.membership_resync)
+        unknown = TtlCache[str, bool](settings.negative_cache_seconds, settings.negative_cache_size)
+        self.registry = RegistryClient(
+            settings.reconciler_url, settings.registry_file, self.metrics, self._apply_registry
+        )
+        self.lookup = Lookup(
+            self.store,
+            self.watcher,
+            queries,
+            unknown,
+            self.metrics,
+            lambda: self.registry.current.membership if self.registry.current else None,
+        )
+        dialer = Dialer(settings.connect_timeout, settings.replace_wait)
+        self.forwarder = Forwarder(dialer, settings.head_timeout, settings.idle_timeout, self._begin_response)
+        self.supervisor = Supervisor(lambda name: self.metrics.task_ends[name].inc())
+        capacity, excess = descriptors()
+        limits = ConnectionLimits(
+            capacity,
+            excess,
+            head=settings.client_head_timeout,
+            idle=settings.client_idle_timeout,
+            stall=settings.idle_timeout + _STALL_SECONDS,
+            per_address=settings.connections_per_address,
+            cost=1,
+        )
+        connections_ended = self.metrics.connections_ended
+        self.guard = ConnectionGuard(limits, lambda why: connections_ended[why].inc())
+        self.metrics_guard = ConnectionGuard(
+            ConnectionLimits(_METRICS_CLIENTS, excess=0), lambda why: connections_ended[why].inc()
+        )
+        self._exposition = CachedExposition(self._render_metrics)
+        self._routes: dict[str, tuple[str, _Handler]] = {
+            _STREAM: ("asset_stream", self._hold(self._get_asset_stream)),
+            "/asset_state": ("asset_state", self._get_asset_state),
+            "/healthz": ("healthz", self._get_health),
+            "/readyz": ("readyz", self._get_readiness),
+        }
+        self._metrics_routes: dict[str, tuple[str, _Handler]] = {"/metrics": ("metrics", self._get_metrics)}
+        if settings.metrics_port is None:
+            self._routes |= self._metrics_routes
+        self._group_route = "group_stream", self._hold(self._get_group_stream)
+        add_gauge = self.metrics.add_gauge
+        add_gauge("streams", "Open streams.", lambda: len(self.streams.all), sum)
+        add_gauge("connections", "Open connections of clients.", lambda: self.guard.connections, sum)
+        add_gauge("membership_assets", "Assets whose group is known.", lambda: len(self.store.groups), min)
+        add_gauge("membership_age_seconds", "Seconds since the membership was current.", lambda: self.watcher.age)
+        add_gauge(
+            "registry_age_seconds", "Seconds since the operator confirmed the registry.", lambda: self.registry.age
+        )
+        add_gauge("ready", "1 when clients can be served.", lambda: float(not self.missing()), min)
+        add_gauge("workers", "Workers whose values are in this response.", lambda: 1, sum)
+
+    async def start(self) -> None:
+        """Read the boot copy and start the background tasks."""
+
+        async def watch_connections() -> None:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self.guard.run())
+                both.create_task(self.metrics_guard.run())
+
+        await self.peers.listen(self.metrics.snapshot)
+        self.registry.load_file()
+        self.supervisor.start("registry", lambda: self.registry.run(self.settings.registry_poll))
+        self.supervisor.start("connections", watch_connections)
+
+    async def close(self) -> None:
+        """End everything that runs in the background."""
+        await self.supervisor.close()
+        self.peers.close()
+        self.forwarder.close()
+        await self._ksqldb_session.close()
+        await self.registry.close()
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
+        path = request.raw_path.partition("?")[0]
+        route = self._routes.get(path)
+        if route is None:
+            is_group = path.startswith(_GROUP) and path.endswith(_STREAM) and len(path) > len(_GROUP) + len(_STREAM)
+            route = self._group_route if is_group else ("other", _refuse_path)
+        return await self._answer(request, *route)
+
+    async def handle_metrics(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request at the port for metrics."""
+        path = request.raw_path.partition("?")[0]
+        return await self._answer(request, *self._metrics_routes.get(path, ("other", _refuse_path)))
+
+    async def _answer(self, request: web.BaseRequest, route: str, handler: _Handler) -> web.StreamResponse:
+        request[ROUTE] = route
+        response: web.StreamResponse
+        try:
+            self._admit(request, route)
+            response = await handler(request)
+        except Problem as problem:
+            response = problem.response()
+            if request.method not in ("GET", "HEAD") or problem.type.ends_connection:
+                response.force_close()
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:  # noqa: BLE001 - a bug in one request must not be more than one request's 500
+            _log.exception("a bug: %s %s", request.method, request.raw_path.partition("?")[0])
+            response = Problem(ProblemType.INTERNAL, "an unexpected error; it has been logged").response()
+        if not isinstance(response, ForwardedResponse):
+            self.metrics.count_request(route, response.status)
+            if self.forwarder.draining:
+                response.force_close()
+        return response
+
+    def _admit(self, request: web.BaseRequest, route: str) -> None:
+        """Admit the request.
+
+        Raises:
+            Problem: it cannot be served (400, 405, 505), or there is no room for what it needs (503).
+        """
+        refused: Problem | None = request.get(REFUSED)
+        if refused is not None:
+            raise refused
+        entry: Entry | None = getattr(request.protocol, "entry", None)
+        needs_room = route in _FORWARDED or (entry is not None and entry.excess and route == "other")
+        if needs_room and entry is not None and not self.guard.has_room(entry):
+            raise Problem(ProblemType.TOO_MANY_CONNECTIONS, NO_ROOM)
+        if request.method not in ("GET", "HEAD"):
+            raise Problem(ProblemType.WRONG_METHOD, f"{request.method} is not supported here, GET and HEAD are")
+
+    def _begin_response(self, request: web.BaseRequest, status: int) -> None:
+        """Count a service's response when it begins: a stream may go on for days."""
+        request[BEGUN] = True
+        self.metrics.count_request(request[ROUTE], status)
+
+    def _hold(self, handler: _Handler) -> _Handler:
+        """Hold an event source's request while the problem is likely to pass.
+
+        By the WHATWG standard an EventSource that is answered anything but 200 never comes back (ADR 7).
+        """
+
+        async def hold(request: web.BaseRequest) -> web.StreamResponse:
+            loop = asyncio.get_running_loop()
+            until = loop.time() + self.settings.replace_wait
+            while True:
+                try:
+                    return await handler(request)
+                except Problem as problem:
+                    event_source = "text/event-stream" in request.headers.get("Accept", "")
+                    if not (problem.transient and event_source) or loop.time() + _RETRY_SECONDS > until:
+                        raise
+                await asyncio.sleep(_RETRY_SECONDS)
+
+        return hold
+
+    async def _get_asset_stream(self, request: web.BaseRequest) -> web.StreamResponse:
+        asset = _asset_of(request)
+        if asset is None:
+            raise Problem(ProblemType.BAD_REQUEST, "the query needs asset_uuid")
+        if self.settings.routing_mode is RoutingMode.REDIRECT:
+            group = await self.lookup.find_group(asset)
+            query = request.raw_path.partition("?")[2]
+            location = f"{_GROUP}{quote(group, safe='', errors='replace')}{_STREAM}?{query}"
+            return web.Response(status=HTTPStatus.TEMPORARY_REDIRECT, headers={"Location": location})
+        for _ in range(_MAX_MOVES):
+            group = await self.lookup.find_group(asset)
+            target = await self._find_target(group)
+            if self.store.group_of(asset) == group:
+                try:
+                    return await self._forward_stream(request, asset, group, target)
+                except StreamAborted:
+                    continue
+        raise Problem(ProblemType.NOT_READY, f"asset {asset!r} is moving")
+
+    async def _get_group_stream(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.raw_path.partition("?")[0]
+        group = unquote(path[len(_GROUP) : -len(_STREAM)], errors="replace")
+        asset = _asset_of(request)
+        registry = self.registry.current
+        if asset is not None:
+            actual = await self.lookup.find_group(asset)
+            if actual != group:
+                detail = f"asset {asset!r} is in group {actual!r}, not in {group!r}"
+                raise Problem(ProblemType.ASSET_ELSEWHERE, detail)
+        elif not self.store.has_group(group) and not (registry is not None and group in registry.groups):
+            if not self.store.complete:
+                raise Problem(ProblemType.NOT_READY, "the membership has not been listed; retry")
+            raise Problem(ProblemType.UNKNOWN_GROUP, f"there is no group {group!r}")
+        target = await self._find_target(group)
+        try:
+            return await self._forward_stream(request, asset or "", group, target)
+        except StreamAborted as error:
+            raise Problem(ProblemType.NOT_READY, f"group {group!r} or its asset is changing") from error
+
+    async def _find_target(self, group: str) -> Target:
+        """Return where the group is served; a group that is new is waited for.
+
+        Raises:
+            Problem: 503, it is still not served.
+        """
+        patience = self.settings.lazy_deploy_wait
+        url = await self.registry.wait_for_url(group, patience)
+        if url is None:
+            detail = f"group {group!r} has no service yet (waited {patience:g} s); the operator has been notified"
+            raise Problem(ProblemType.GROUP_NOT_DEPLOYED, detail)
+        return _parse_target(url)
+
+    async def _forward_stream(
+        self, request: web.BaseRequest, asset: str, group: str, target: Target
+    ) -> web.StreamResponse:
+        stream = ClientStream(asset, group, self.settings.idle_timeout)
+        self.streams.add(stream)
+        _log.debug("stream starts", asset=asset, group=group, client=request.remote)
+        try:
+            return await self.forwarder.forward_stream(request, target, stream)
+        except asyncio.CancelledError:
+            stream.close(EndReason.CLIENT_LEFT)
+            raise
+        finally:
+            stream.close(EndReason.UPSTREAM_BROKE)
+            self.streams.remove(stream)
+            _log.debug("stream ends", asset=asset, group=group, reason=stream.end_reason)
+
+    async def _get_asset_state(self, request: web.BaseRequest) -> web.StreamResponse:
+        registry = self.registry.current
+        if registry is None:
+            raise Problem(ProblemType.NOT_READY, "no registry has been read yet")
+        if registry.state_api is None:
+            raise Problem(ProblemType.NOT_READY, "no asset state service is deployed")
+        return await self.forwarder.forward_answer(request, _parse_target(registry.state_api))
+
+    async def _get_health(self, _request: web.BaseRequest) -> web.StreamResponse:
+        # A process that can answer has a running loop; it is alive even without ksqlDB or the operator.
+        return _json({"status": "alive", "draining": self.forwarder.draining, "streams": len(self.streams.all)})
+
+    async def _get_readiness(self, _request: web.BaseRequest) -> web.StreamResponse:
+        missing = self.missing()
+        document = {"status": "not ready" if missing else "ready", "lacks": missing, "assets": len(self.store.groups)}
+        return _json(document, HTTPStatus.SERVICE_UNAVAILABLE if missing else HTTPStatus.OK)
+
+    async def _get_metrics(self, _request: web.BaseRequest) -> web.StreamResponse:
+        headers = {"Content-Type": metrics.CONTENT_TYPE, "Cache-Control": "no-store"}
+        return web.Response(body=await self._exposition.get(), headers=headers)
+
+    async def _render_metrics(self) -> bytes:
+        return self.metrics.exposition(await self.peers.collect())
+
+    def missing(self) -> list[str]:
+        """Return what is missing before clients can be served."""
+        missing = ["draining"] if self.forwarder.draining else []
+        tasks = ["registry"]
+        if self.registry.current is None:
+            missing.append("registry")
+        else:
+            tasks.append("membership")
+        if not self.store.complete:
+            missing.append("membership")
+        return missing + [f"{name} follower" for name in tasks if not self.supervisor.is_running(name)]
+
+    def _apply_registry(self, before: Registry | None, now: Registry) -> None:
+        if before is not None:
+            self.streams.end_groups(frozenset(before.groups.keys() - now.groups.keys()))
+        if before is None or (before.membership, before.identity) != (now.membership, now.identity):
+            self.supervisor.start("membership", partial(self.watcher.run, now.membership))
+
+
+async def _refuse_path(request: web.BaseRequest) -> web.StreamResponse:
+    raise Problem(ProblemType.UNKNOWN_PATH, f"nothing is served at {request.path}")
+
+
+def _asset_of(request: web.BaseRequest) -> str | None:
+    """Return the one asset that the query names, None if it names none.
+
+    Raises:
+        Problem: 400, it names several (the service might choose another one), or it cannot be decoded.
+    """
+    query = request.raw_path.partition("?")[2].partition("#")[0]
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, errors="strict")
+    except ValueError as error:
+        raise Problem(ProblemType.BAD_REQUEST, "the query is not UTF-8") from error
+    assets = {value for key, value in pairs if key == "asset_uuid"}
+    if len(assets) > 1:
+        raise Problem(ProblemType.BAD_REQUEST, "the query names more than one asset_uuid")
+    return (assets.pop() or None) if assets else None
+
+
+def _json(document: object, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
+    body = json.dumps(document).encode()
+    return web.Response(
+        status=status, body=body, headers={"Content-Type": "application/json", "Cache-Control": "no-store"}
+    )

@@ -1,0 +1,1 @@
+"""Which group each asset is in: kept equal to ksqlDB's table, in memory."""

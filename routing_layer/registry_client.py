@@ -1,0 +1,203 @@
+"""Where each group is served: the boot copy first, then the operator's document, always the last good one."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from pathlib import Path
+
+import aiohttp
+import structlog
+
+from openfactory_common.errors import RegistryError
+from openfactory_common.registry import LIMIT_BYTES, ROLE_HEADER, OtherClusterError, Registry, parse, revision_of
+from routing_layer.membership.ksqldb import auth_from_url, without_user
+from routing_layer.metrics import Metrics, Rejection
+
+_log = structlog.get_logger(__name__)
+
+_TIMEOUT = aiohttp.ClientTimeout(total=5, sock_connect=2)
+#: At most one nudge in this many seconds, however many clients wait.
+_NUDGE_GAP = 1.0
+#: How often a nudge that reached a standby operator is sent again.
+_NUDGE_TRIES = 3
+#: UnicodeError: the host of RECONCILER_URL has an empty label or one of more than 63 characters.
+_NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError, UnicodeError)
+
+#: Called when another document comes into use: the one before (None: none) and the new one.
+OnChange = Callable[[Registry | None, Registry], None]
+
+
+class RegistryClient:
+    """Keeps the newest valid registry document.
+
+    Attributes:
+        current: the document in use, None before the first.
+    """
+
+    def __init__(self, url: str, file: Path, metrics: Metrics, on_change: OnChange) -> None:
+        """Follow the operator at ``url``, with the credentials in it, or without one the ``file`` itself."""
+        self._file = file
+        self._session = aiohttp.ClientSession(
+            headers=auth_from_url(url), cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
+        )
+        self._url = without_user(url)
+        self._metrics = metrics
+        self._on_change = on_change
+        self.current: Registry | None = None
+        self._revision = ""
+        self._etag: str | None = None
+        self._last_rejection = ""
+        self._confirmed = time.monotonic()
+        self._nudged = float("-inf")
+        self._changed = asyncio.Event()
+        self._nudges: set[asyncio.Task[None]] = set()
+
+    @property
+    def age(self) -> float:
+        """Seconds since the document in use was last confirmed by the operator; without one, by the file."""
+        return time.monotonic() - self._confirmed
+
+    async def close(self) -> None:
+        """Close the connections to the operator."""
+        await self._session.close()
+
+    async def run(self, interval: float) -> None:
+        """Refresh until cancelled; any failure is logged and counted."""
+        while True:
+            try:
+                await self.refresh()
+            except Exception as error:  # noqa: BLE001 - a bug must not end the polling: it is counted and tried again
+                self._reject(Rejection.BUG, f"a bug: {type(error).__name__}", error)
+            await asyncio.sleep(interval)
+
+    async def refresh(self) -> None:
+        """Ask the operator, or read the file, once; the last good document stays in use unless there is a newer one."""
+        if not self._url:
+            self.load_file()
+            return
+        headers = {"Accept-Encoding": "identity", **({"If-None-Match": self._etag} if self._etag else {})}
+        try:
+            async with self._session.get(
+                f"{self._url}/registry", headers=headers, timeout=_TIMEOUT, allow_redirects=False
+            ) as response:
+                body = await _read_at_most(LIMIT_BYTES + 1, response)
+        except _NO_ANSWER as error:
+            text = f"the operator at RECONCILER_URL does not answer: {type(error).__name__}: {error}"
+            self._reject(Rejection.UNREACHABLE, text)
+            return
+        if response.headers.get(ROLE_HEADER) == "standby":  # it knows older data than the leader
+            return
+        if response.status == HTTPStatus.OK:
+            if not self._use(body):
+                return
+            self._etag = response.headers.get("ETag")
+        elif response.status != HTTPStatus.NOT_MODIFIED:
+            text = f"the operator has no registry: HTTP {response.status}"
+            if 300 <= response.status < 400:  # noqa: PLR2004 - HTTP's redirects; followed, they would get the credentials
+                text += ": redirects are not followed; RECONCILER_URL must be the operator's own address"
+            self._reject(Rejection.UNREACHABLE, text)
+            return
+        self._confirm()
+
+    def load_file(self) -> None:
+        """Use the file if it is there and valid; the operator may be down for long."""
+        try:
+            used = self._use(_read(self._file), f"{self._file}: ")
+        except OSError as error:
+            self._reject(Rejection.UNREACHABLE, f"no boot copy at {self._file} ({error.strerror})")
+        else:
+            if used and not self._url:
+                self._confirm()
+
+    async def wait_for_url(self, group: str, patience: float) -> str | None:
+        """Return where the group is served, waiting up to ``patience`` seconds for it to appear; None if it did not."""
+        if (url := self._url_of(group)) is not None or patience <= 0:
+            return url
+        nudge = asyncio.create_task(self.nudge())
+        self._nudges.add(nudge)
+        nudge.add_done_callback(self._nudges.discard)
+        try:
+            async with asyncio.timeout(patience):
+                while (url := self._url_of(group)) is None:
+                    await self._changed.wait()
+        except TimeoutError:
+            return None
+        return url
+
+    async def nudge(self) -> None:
+        """Ask the operator to reconcile now, because a service is missing; a failure is only logged."""
+        if not self._url or time.monotonic() - self._nudged < _NUDGE_GAP:
+            return
+        self._nudged = time.monotonic()
+        self._metrics.nudges.inc()
+        try:
+            for _ in range(_NUDGE_TRIES):
+                async with self._session.post(
+                    f"{self._url}/reconcile", timeout=_TIMEOUT, allow_redirects=False
+                ) as response:
+                    await _read_at_most(LIMIT_BYTES, response)
+                    if response.headers.get(ROLE_HEADER) != "standby":
+                        return
+        except _NO_ANSWER as error:
+            _log.info("registry: the operator cannot be nudged: %s", error)
+
+    def _url_of(self, group: str) -> str | None:
+        return self.current.groups.get(group) if self.current else None
+
+    def _use(self, data: bytes, where: str = "") -> bool:
+        """Take a document into use; if it is invalid, reject it. On any failure nothing of it is kept."""
+        before = self.current
+        try:
+            registry, revision = parse(data, before=before), revision_of(data)
+        except RegistryError as error:
+            identity = isinstance(error, OtherClusterError)
+            self._reject(Rejection.IDENTITY if identity else Rejection.CORRUPT, f"{where}{error}")
+            return False
+        if revision == self._revision:
+            return True
+        if registry != before:
+            self._on_change(before, registry)
+        self.current, self._revision = registry, revision
+        self._metrics.show_revision(revision)
+        _log.info("registry: revision %s with %d groups", revision, len(registry.groups))
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        return True
+
+    def _confirm(self) -> None:
+        """Note that the source of the document in use still has it."""
+        self._confirmed = time.monotonic()
+        self._last_rejection = ""
+
+    def _reject(self, reason: Rejection, text: str, bug: Exception | None = None) -> None:
+        """Count a document that is not used, and log it once, not each second."""
+        self._metrics.registry_refused[reason].inc()
+        if text != self._last_rejection:
+            self._last_rejection = text
+            kept = f"; revision {self._revision} stays in use" if self.current else ""
+            _log.warning("registry: %s%s", text, kept, exc_info=bug)
+
+
+def _read(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        OSError: it cannot be read, or is something else, of which a read might never return (a pipe).
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        return file.read(LIMIT_BYTES + 1)
+
+
+async def _read_at_most(size: int, response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    while len(body) < size and (piece := await response.content.read(size - len(body))):
+        body += piece
+    return bytes(body)

@@ -1,0 +1,116 @@
+"""Connections to services: several task addresses, one retry of a refused connection, and one log line a failure."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+import ssl
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import structlog
+
+from routing_layer.problems import Problem, ProblemType
+from routing_layer.ttl_cache import TtlCache
+from routing_layer.upstream.connection import UpstreamConnection
+from routing_layer.upstream.resolver import AddressCache, Name, Resolve, SystemResolver
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One upstream: where to connect, which path to request."""
+
+    host: str
+    port: int
+    path: str
+    tls: bool = False
+
+    @classmethod
+    def parse(cls, url: str) -> Target:
+        """Parse a URL of the registry."""
+        parts = urlsplit(url)
+        tls = parts.scheme == "https"
+        return cls(parts.hostname or "", parts.port or (443 if tls else 80), parts.path or "/", tls)
+
+    @property
+    def name(self) -> Name:
+        """What is looked up."""
+        return self.host, self.port
+
+    @property
+    def authority(self) -> str:
+        """The value of the Host header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+
+class Dialer:
+    """Opens connections to services."""
+
+    def __init__(self, timeout: float, replace_wait: float, resolve: Resolve | None = None) -> None:
+        """Give each connection ``timeout`` seconds, its name lookup included.
+
+        A service that was reachable within ``replace_wait`` seconds and is not now is assumed to be replaced.
+        """
+        self._timeout = timeout
+        self._addresses = AddressCache(resolve or SystemResolver())
+        self._reachable = TtlCache[Target, bool](replace_wait)
+        self._turn = itertools.count()
+        self._tls = ssl.create_default_context()
+
+    async def connect(self, target: Target) -> UpstreamConnection:
+        """Connect; once more, with a fresh lookup, if the first address does not accept the connection.
+
+        Raises:
+            Problem: 502, the name does not resolve, the connection is refused, or it takes too long.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                connection = await self._connect(target)
+        except OSError as error:
+            if isinstance(error, TimeoutError):
+                hangs = target.name in self._addresses.pending
+                cause = f"{'the lookup of its name hangs' if hangs else 'no connection'} after {self._timeout:g} s"
+            elif isinstance(error, socket.gaierror):
+                cause = f"the name does not resolve: {error.strerror}"
+            else:
+                cause = f"cannot connect: {error.strerror or error}"
+            self.log_failure(target, cause)
+            replaced = bool(self._reachable.get(target))
+            detail = "the service cannot be reached"
+            raise Problem(ProblemType.UPSTREAM_UNREACHABLE, detail, transient=replaced, cause=cause) from error
+        self.mark_reachable(target)
+        return connection
+
+    def mark_reachable(self, target: Target) -> None:
+        """Remember that the service is reachable, or was until now."""
+        self._reachable.put(target, True)
+
+    def log_failure(self, target: Target, cause: str) -> None:
+        """Log why a service failed, if it did (the log drops equal lines for a minute); clients do not see it."""
+        if cause:
+            _log.warning("a service fails", service=f"{target.host}:{target.port}", cause=cause)
+
+    async def _connect(self, target: Target) -> UpstreamConnection:
+        addresses = await self._addresses.get(target.name)
+        address = addresses[next(self._turn) % len(addresses)]
+        # Another address deserves a part of the time.
+        share = self._timeout / 2 if len(addresses) > 1 else self._timeout
+        try:
+            async with asyncio.timeout(share):
+                return await self._open(target, address)
+        except OSError:
+            self._addresses.expire(target.name)
+            fresh = await self._addresses.get(target.name)
+            others = [other for other in fresh if other != address] or fresh
+            return await self._open(target, others[next(self._turn) % len(others)])
+
+    async def _open(self, target: Target, address: str) -> UpstreamConnection:
+        loop = asyncio.get_running_loop()
+        context, name = (self._tls, target.host) if target.tls else (None, None)
+        connection = UpstreamConnection(loop)
+        await loop.create_connection(lambda: connection, address, target.port, ssl=context, server_hostname=name)
+        return connection

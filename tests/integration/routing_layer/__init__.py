@@ -1,0 +1,1 @@
+"""The routing layer over real sockets."""

@@ -1,0 +1,1 @@
+"""The routing layer: its parts, each alone."""

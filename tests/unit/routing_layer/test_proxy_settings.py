@@ -1,0 +1,115 @@
+"""Every variable of the routing layer has a test that changes it and sees what it does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from openfactory_common import log_lines
+from openfactory_common.errors import ConfigurationError
+from routing_layer.app.proxy import Proxy
+from routing_layer.settings import Settings, load
+from routing_layer.workers import create_peers
+
+#: Where a real process is run with another value and its effect is seen by a client, a service or ksqlDB.
+PROVEN = {
+    "ROUTING_LAYER_PORT": "test_worker_processes.py::test_workers_do_not_outlive_a_killed_parent",
+    "ROUTING_LAYER_WORKERS": "test_drain.py::test_workers_share_the_port_and_stop_together",
+    "ROUTING_MODE": "test_moves.py::test_redirect_mode_names_the_group",
+    "REGISTRY_FILE": "test_registry_client.py::test_it_starts_from_the_boot_copy_while_the_operator_is_down",
+    "RECONCILER_URL": "test_registry_client.py::test_without_an_operator_the_file_is_followed",
+    "KSQLDB_URL": "test_embedded_ksqldb.py::test_an_asset_is_routed_moved_and_made_up_for_over_a_restart",
+    "KSQLDB_USERNAME": "test_ksqldb_reads.py::test_a_wrong_password_is_not_death",
+    "KSQLDB_PASSWORD": "test_ksqldb_reads.py::test_a_wrong_password_is_not_death",
+    "KSQLDB_USERNAME_FILE": "test_ksqldb_reads.py::test_ksqldb_behind_tls_and_a_password",
+    "KSQLDB_PASSWORD_FILE": "test_ksqldb_reads.py::test_ksqldb_behind_tls_and_a_password",
+    "KSQLDB_CA_FILE": "test_ksqldb_reads.py::test_ksqldb_behind_tls_and_a_password",
+    "HEAD_TIMEOUT": "test_upstreams.py::test_a_service_that_never_answers",
+    "IDLE_TIMEOUT": "test_streams.py::test_a_silent_service_is_cut",
+    "LAZY_DEPLOY_WAIT": "test_moves.py::test_a_service_that_does_not_come_in_time",
+    "REPLACE_WAIT": "test_upstreams.py::test_an_event_source_is_not_held_for_ever",
+    "DRAIN_SECONDS": "test_drain.py::test_sigterm_ends_every_stream_cleanly_and_exits_with_0",
+    "REGISTRY_POLL": "test_registry_client.py::test_the_operator_is_asked_for_changes_only",
+    "NEGATIVE_CACHE_SECONDS": "test_moves.py::test_a_miss_asks_once_and_remembers_the_answer",
+    "METRICS_PORT": "test_scrapes.py::test_metrics_have_a_port_of_their_own",
+    "CLIENT_HEAD_TIMEOUT": "test_client_connections.py::test_a_head_has_its_time",
+    "CLIENT_IDLE_TIMEOUT": "test_client_connections.py::test_an_idle_connection_has_its_time",
+    "CONNECTIONS_PER_ADDRESS": "test_client_connections.py::test_an_address_has_its_number",
+    "MEMBERSHIP_RESYNC": "test_ksqldb_reads.py::test_a_watch_that_died_in_silence_is_found_by_comparing",
+}
+#: What is not visible outside of the process without a clock: checked where it is used.
+WIRED: dict[str, tuple[str, Callable[[Proxy], Any], Any, Any]] = {
+    "CONNECT_TIMEOUT": ("300ms", lambda proxy: proxy.forwarder._dialer._timeout, 2.0, 0.3),
+    "NEGATIVE_CACHE_SIZE": ("7", lambda proxy: proxy.lookup._unknown._size, 10_000, 7),
+    "LOG_LEVEL": ("DEBUG", lambda proxy: level_of(proxy.settings), "FilteringAtInfo", "FilteringAtDebug"),
+}
+_PROCESS_TESTS = Path(__file__).resolve().parents[3] / "integration" / "routing_layer"
+
+
+def level_of(settings: Settings) -> str:
+    """Configure the log and return what it filters."""
+    log_lines.install(logging.getLevelNamesMapping()[settings.log_level.upper()])
+    kind: type[Any] = structlog.get_config()["wrapper_class"]
+    structlog.reset_defaults()
+    [name] = re.findall(r"FilteringAt[A-Z][a-z]+", kind.__name__)
+    return str(name)
+
+
+async def built(read: Callable[[Proxy], Any]) -> Any:
+    """Put a proxy together from the environment and look at it."""
+    [alone] = create_peers(1)
+    proxy = Proxy(load(), alone)
+    try:
+        return read(proxy)
+    finally:
+        await proxy.close()
+
+
+@pytest.mark.parametrize("variable", sorted(WIRED))
+def test_a_variable_reaches_where_it_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str) -> None:
+    """The default without it, the value with it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KSQLDB_URL", "http://127.0.0.1:1")
+    value, read, before, after = WIRED[variable]
+    monkeypatch.delenv(variable, raising=False)
+    assert asyncio.run(built(read)) == before
+    monkeypatch.setenv(variable, value)
+    assert asyncio.run(built(read)) == after
+
+
+@pytest.mark.parametrize("variable", sorted(PROVEN))
+def test_a_variable_is_changed_in_a_test_of_the_process(variable: str) -> None:
+    """The named test is there and sets the variable."""
+    file, _, name = PROVEN[variable].partition("::")
+    text = (_PROCESS_TESTS / file).read_text()
+    body = re.search(rf"^(?:async )?def {name}\(.*?(?=^(?:async )?def |^@|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert body is not None
+    assert variable in body[0]
+
+
+def test_every_variable_is_covered() -> None:
+    """A setting that the routing layer gains has to show its effect."""
+    assert PROVEN.keys() | WIRED.keys() == {name.upper() for name in Settings.model_fields}
+    assert not PROVEN.keys() & WIRED.keys()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://bob:sesame@[bad", "bob:sesame@ksqldb:8088", "ftp://bob:sesame@ksqldb", "http://bob:sesame@k:x"]
+)
+def test_a_refused_url_is_repeated_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str
+) -> None:
+    """One line that names the variable."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KSQLDB_URL", url)
+    with pytest.raises(ConfigurationError, match="KSQLDB_URL=") as raised:
+        load()
+    assert "sesame" not in str(raised.value)
+    assert "\n" not in str(raised.value)
