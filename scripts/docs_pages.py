@@ -29,7 +29,7 @@ from reconciler.cli.settings_report import shown
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings
 from routing_layer.__main__ import main as routing_layer_program
-from routing_layer.app import Proxy
+from routing_layer.app.proxy import Proxy
 from routing_layer.settings import Settings as ProxySettings
 from routing_layer.workers import create_peers
 

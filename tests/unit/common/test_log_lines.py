@@ -20,7 +20,7 @@ _TYPED = "\x1b[31m\u202e\u2066\x07\x9b\x00\u2028\x7f\n\r"
 _PROVOKED = """
 import asyncio, gc, logging, threading, warnings
 import structlog, uvloop
-from reconciler import log_lines
+from openfactory_common import log_lines
 
 log_lines.install(logging.INFO)
 log = structlog.get_logger("own")

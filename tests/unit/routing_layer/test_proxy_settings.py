@@ -50,7 +50,7 @@ WIRED: dict[str, tuple[str, Callable[[Proxy], Any], Any, Any]] = {
     "NEGATIVE_CACHE_SIZE": ("7", lambda proxy: proxy.lookup._unknown._size, 10_000, 7),
     "LOG_LEVEL": ("DEBUG", lambda proxy: level_of(proxy.settings), "FilteringAtInfo", "FilteringAtDebug"),
 }
-_PROCESS_TESTS = Path(__file__).resolve().parents[3] / "integration" / "routing_layer"
+_PROCESS_TESTS = Path(__file__).resolve().parents[2] / "integration" / "routing_layer"
 
 
 def level_of(settings: Settings) -> str:
