@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from reconciler.cli.settings_report import shown
+from reconciler.cli.settings import show_value
 from reconciler.settings import Settings
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
@@ -27,7 +27,7 @@ def table() -> str:
 def _default(value: Any) -> str:
     if value is PydanticUndefined:
         return "**required**"
-    text = shown(value)
+    text = show_value(value)
     return f"`{text}`" if text else ""
 
 

@@ -63,7 +63,7 @@ async def test_it_shows_groups_and_follows_what_changes(chromium: str, tmp_path:
             await page.until(f"{NAMES}.includes('Laser')")
             stage.ksqldb.fault = unreachable("streams")
             await asyncio.to_thread(operator.until, lambda: operator.loop.history.last.result == "read_error")  # type: ignore[union-attr]
-            await page.until("document.querySelector('.state').innerText.includes('Not reading')")
+            await page.until("document.querySelector('.state').innerText.includes('Read failed')")
             assert "streams was not answered" in await _text(page, ".notice")
             assert "Laser" in await page.ask(NAMES)
             await asyncio.to_thread(operator.stop_serving)

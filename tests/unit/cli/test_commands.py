@@ -11,7 +11,7 @@ from openfactory_common.errors import KsqlUnreachable, KsqlWrongShape, PlatformR
 from openfactory_common.ksqldb.failures import error_of
 from reconciler.cli import main as cli
 from reconciler.cli import run, show
-from reconciler.cli.progress import ProgressLines
+from reconciler.cli.output import ProgressLines
 from reconciler.control.controller import Clocks, Controller
 from reconciler.control.converge import Exit, converge
 from reconciler.control.outcome import explained
@@ -89,7 +89,7 @@ def test_a_failed_once_names_its_reasons(stage: Stage, capsys: pytest.CaptureFix
     ("gone", "given", "said"),
     [
         ((), "0" * 8, "--approve 00000000 had no effect: no removal is pending"),
-        (("a1", "a2"), "0" * 8, "--approve 00000000 had no effect: the removals that are pending have the id "),
+        (("a1", "a2"), "0" * 8, "--approve 00000000 had no effect: the pending removals have the id "),
     ],
 )
 def test_an_approval_of_nothing_is_said(
@@ -109,7 +109,7 @@ def test_an_approval_without_the_form_of_an_id_is_a_usage_error(
     """Before anything is read or written."""
     before = stage.platform.calls.total()
     assert cli.main(["--once", "--approve", given]) == Exit.USAGE
-    assert "is no id of removals" in capsys.readouterr().err
+    assert "is not an id of removals" in capsys.readouterr().err
     assert stage.platform.calls.total() == before
 
 
@@ -119,11 +119,11 @@ def test_misspelt_variables_are_named(
     """By `plan` as a note, and by `--once` at its start."""
     monkeypatch.setenv("PRUNE_GRACEE", "1")
     assert cli.main(["plan"]) == 0
-    assert "note      variable PRUNE_GRACEE (environment) is read by nothing; PRUNE_GRACE is meant?" in (
+    assert "note      unknown variable PRUNE_GRACEE (environment): did you mean PRUNE_GRACE?" in (
         capsys.readouterr().out
     )
     assert cli.main(["--once"]) == 0
-    assert "reconciler: variable PRUNE_GRACEE" in capsys.readouterr().err
+    assert "reconciler: unknown variable PRUNE_GRACEE" in capsys.readouterr().err
     assert stage.ksqldb.assets
 
 

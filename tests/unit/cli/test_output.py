@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from reconciler import __version__
-from reconciler.cli.output import OutputFailed, telling
+from reconciler.cli.output import OutputFailed, tolerant_echo
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -121,11 +121,11 @@ def test_output_that_is_lost_ends_nothing_in_the_middle(monkeypatch: pytest.Monk
         said.append(text)
         raise OutputFailed(BrokenPipeError(32, "Broken pipe"))
 
-    monkeypatch.setattr("reconciler.cli.output.out", lost)
+    monkeypatch.setattr("reconciler.cli.output.echo", lost)
     done = []
 
     def work() -> None:
-        with telling() as say:
+        with tolerant_echo() as say:
             for number in range(3):
                 done.append(number)
                 say(str(number))

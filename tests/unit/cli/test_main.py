@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.cli import main as cli
-from reconciler.cli.runserver import environment
+from reconciler.cli.runserver import make_environment
 from reconciler.settings import load
 
 
@@ -23,7 +23,7 @@ def _required(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def parsed(*arguments: str) -> argparse.Namespace:
     """Return the options of a command line."""
-    return cli._parser().parse_args(arguments)
+    return cli.make_parser().parse_args(arguments)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_runserver_hands_over_the_routing_layers_settings(monkeypatch: pytest.Mo
     monkeypatch.setenv("ROUTING_MODE", "redirect")
     monkeypatch.setenv("ROUTING_LAYER_IDLE_TIMEOUT", "90")
     monkeypatch.setenv("DRAIN_SECONDS", "60")
-    given = environment(load())
+    given = make_environment(load())
     assert given["ROUTING_MODE"] == "redirect"
     assert given["IDLE_TIMEOUT"] == "90"
     assert given["DRAIN_SECONDS"] == "", "the operator's own means something else to the routing layer"
