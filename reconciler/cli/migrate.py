@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from openfactory_common.errors import ConfigurationError, LeaseLost, ReconcilerError
 from openfactory_common.signals import SIGNALS
 from openfactory_common.text import printable, printable_json, printable_lines
-from reconciler.app import build_dependencies, build_platform
+from reconciler.app import build_dependencies
 from reconciler.cli.output import (
     add_command,
     add_output_option,
@@ -26,13 +26,13 @@ from reconciler.cli.output import (
     show_progress,
     tolerant_echo,
 )
+from reconciler.cli.run import make_preempting_controller
 from reconciler.control.controller import Controller, Dependencies
 from reconciler.control.converge import Exit, converge
-from reconciler.control.fence import Writing, guard_by_lease
+from reconciler.control.fence import Writing
 from reconciler.control.readonly import DryRunLog
 from reconciler.control.teardown import remove_records
-from reconciler.leadership.elector import Elector, LazyElector, WriteGate, own_name
-from reconciler.leadership.lease import Candidate
+from reconciler.leadership.elector import WriteGate
 from reconciler.leadership.pause import latest
 from reconciler.metrics import Metrics
 from reconciler.migration import migrate
@@ -97,12 +97,9 @@ def _migrate(options: argparse.Namespace, settings: Settings) -> int:
 
 def _run_with_lease(chosen: str, options: argparse.Namespace, settings: Settings, old: OldServices) -> int:
     """Run one step; the same lease guards its writes and those of the operator's own cycles."""
-    metrics = Metrics(CollectorRegistry())
-    candidate = Candidate(own_name(), settings.lease_seconds, preempts=True)
-    elector = LazyElector(Elector(build_platform(settings, metrics), candidate))
-    world = guard_by_lease(build_dependencies(settings, metrics), elector.writing)
     overrides = Overrides(options.allow_empty, options.accept_identity, options.approve)
-    operator = Controller(world, metrics, overrides, write_gate=elector, stopping=lambda: SIGNALS.asked)
+    operator, elector = make_preempting_controller(settings, overrides)
+    world = operator.world
 
     def converge_operator() -> int:
         with show_progress() as show:
@@ -112,7 +109,7 @@ def _run_with_lease(chosen: str, options: argparse.Namespace, settings: Settings
         return code
 
     def run() -> int:
-        return run_step(chosen, Controller(world, metrics), old, converge_operator, writing=elector.writing)
+        return run_step(chosen, Controller(world, operator.metrics), old, converge_operator, writing=elector.writing)
 
     with SIGNALS.orderly(elector.stop, on_ask=world.ksqldb.stop_waiting, grace=_GRACE_SECONDS):
         code = repeat_until_leader(run, elector, settings.lease_seconds + _WRITE_SECONDS)

@@ -158,18 +158,12 @@ def _deploy(options: argparse.Namespace, settings: Settings) -> int:
     """
     if options.dry_run:
         return _dry_run(options, settings)
-    metrics = Metrics(CollectorRegistry())
-    candidate = Candidate(own_name(), settings.lease_seconds, preempts=True)
-    elector = LazyElector(Elector(build_platform(settings, metrics), candidate))
-    world = guard_by_lease(build_dependencies(settings, metrics), elector.writing)
-    controller = Controller(
-        world, metrics, _make_overrides(options), write_gate=elector, stopping=lambda: SIGNALS.asked
-    )
+    controller, elector = make_preempting_controller(settings, _make_overrides(options))
     logs.only_once()
     for line in describe_unknown():
         echo_error(line)
     first: list[CycleOutcome] = []
-    with SIGNALS.orderly(elector.stop, on_ask=world.ksqldb.stop_waiting), show_progress() as show_cycle:
+    with SIGNALS.orderly(elector.stop, on_ask=controller.world.ksqldb.stop_waiting), show_progress() as show_cycle:
 
         def show(outcome: CycleOutcome) -> None:
             first.extend([outcome] if not first else [])
@@ -182,6 +176,15 @@ def _deploy(options: argparse.Namespace, settings: Settings) -> int:
     _check_approval(options.approve, first[0].survey)
     echo_summary(code, outcome)
     return code
+
+
+def make_preempting_controller(settings: Settings, overrides: Overrides) -> tuple[Controller, LazyElector]:
+    """Make a controller that takes the lease from a running operator for its first write, and its election."""
+    metrics = Metrics(CollectorRegistry())
+    candidate = Candidate(own_name(), settings.lease_seconds, preempts=True)
+    elector = LazyElector(Elector(build_platform(settings, metrics), candidate))
+    world = guard_by_lease(build_dependencies(settings, metrics), elector.writing)
+    return Controller(world, metrics, overrides, write_gate=elector, stopping=lambda: SIGNALS.asked), elector
 
 
 def _check_approval(given: str, survey: Survey | None) -> None:

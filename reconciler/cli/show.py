@@ -64,9 +64,10 @@ def _plan(options: argparse.Namespace, settings: Settings) -> int:
     """Show what would be done, and write nothing.
 
     It reads everything and shows what a cycle would do now. Each line is a group or service that differs from its
-    desired state: + create, ~ update, ! repair, - remove, ? wait, x conflict. Counts of a removal's grace time come
-    from the running operator, on this host or at RECONCILER_URL; without one they start at the first read. A note names
-    what the writes would miss: a network, a secret, a stream or a table that the operator does not create.
+    desired state: to create (+), update (~), repair (!), remove (-), wait for (?), or in conflict (x). Counts of a
+    removal's grace time come from the running operator, on this host or at RECONCILER_URL; without one they start at
+    the first read. A note names what the writes would miss: a network, a secret, a stream or a table that the operator
+    does not create.
     """
     plan, _ = observe(settings)
     render = {"text": plan_text, "json": plan_json, "markdown": plan_markdown}
