@@ -257,7 +257,7 @@ class PlatformConformance:
         assert (dict(state.services), state.registries) == ({}, ())
 
     def test_a_record_is_written_by_compare_and_swap(self, bench: PlatformBench) -> None:
-        """Of two operators that read the same version, one writes, the other gets a conflict; also at the first write."""
+        """Of two operators that read the same version, one gets a conflict; also at the first write."""
         bench.platform.write_record("lease", {"holder": "a", "text": "Söhne, a=b"}, None)
         with pytest.raises(PlatformConflict):
             bench.platform.write_record("lease", {"holder": "b"}, None)

@@ -12,6 +12,7 @@ import resource
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from urllib.parse import unquote
 
 import structlog
@@ -60,20 +61,15 @@ def _log_ending(why: Ending) -> None:
         log.warning("web server: too many clients", ended=why.value)
 
 
+@dataclass
 class RegistryCache:
-    """The current registry document, which the loop replaces as a whole."""
+    """The current registry document and its revision, which the loop replaces as a whole; None before the first."""
 
-    def __init__(self) -> None:
-        """Start without a document."""
-        self._current: tuple[bytes, str] | None = None
+    current: tuple[bytes, str] | None = None
 
     def put(self, data: bytes, revision: str) -> None:
         """Replace the document."""
-        self._current = (data, revision)
-
-    def get(self) -> tuple[bytes, str] | None:
-        """Return document and revision, None before the first."""
-        return self._current
+        self.current = (data, revision)
 
 
 class Server:
@@ -187,7 +183,7 @@ class Server:
 
     async def _get_readiness(self, _: web.Request) -> web.Response:
         outcome, controller = self._loop.outcome, self._loop.controller
-        ready = outcome is not None and outcome.survey is not None and self._cache.get() is not None
+        ready = outcome is not None and outcome.survey is not None and self._cache.current is not None
         document = {
             "ready": ready,
             "role": controller.write_gate.role,
@@ -216,7 +212,7 @@ class Server:
     async def _get_registry(self, request: web.Request) -> web.Response:
         if (standby := self._refuse_if_standby()) is not None:
             return standby
-        current = self._cache.get()
+        current = self._cache.current
         if current is None:
             document = {"title": "no registry yet", "detail": "no group has become ready"}
             return web.json_response(document, status=503, headers=_RETRY)

@@ -64,17 +64,14 @@ class GroupRow:
     name: str
     members: str
     served: str
-    symbol: str
-    tone: str
+    sign: Sign
 
 
 @dataclass(frozen=True)
 class Chip:
     """A link to the objects of one condition, with their number."""
 
-    word: str
-    symbol: str
-    tone: str
+    sign: Sign
     count: int
     href: str
     current: bool
@@ -145,6 +142,10 @@ def make_view(
     """
     items = _find_matching(document.items if document else (), filter_)
     shown = items if filter_.everything else items[:MOST_ROWS]
+    total = len(document.items) if document else 0
+    caption = f"All {total:,}" if len(items) == total else f"{len(items):,} of {total:,}"
+    if len(shown) < len(items):
+        caption = f"{len(shown)} of {len(items):,}, what needs attention first"
     names = told_apart(item.group for item in items if item.group is not None)
     actions = plan.actions if plan else ()
     return View(
@@ -153,7 +154,7 @@ def make_view(
         chips=tuple(_list_chips(document, filter_)) if document else (),
         rows=tuple(_make_row(item, names) for item in shown),
         matching=len(items),
-        caption=_make_caption(len(shown), len(items), len(document.items) if document else 0),
+        caption=caption,
         plan_summary=summarize(plan) if plan else "",
         actions=tuple((shorten_verb(a.verb, a.key), a.key) for a in actions[:MOST_ACTIONS]),
         more_actions=max(0, len(actions) - MOST_ACTIONS),
@@ -172,28 +173,21 @@ def _find_matching(items: Iterable[ObjectDocument], filter_: Filter) -> list[Obj
     return sorted(matching, key=lambda item: _ORDER[item.condition])
 
 
-def _make_caption(shown: int, matching: int, total: int) -> str:
-    if shown < matching:
-        return f"{shown} of {matching:,}, what needs attention first"
-    return f"All {total:,}" if matching == total else f"{matching:,} of {total:,}"
-
-
 def _make_row(item: ObjectDocument, names: Mapping[str, str]) -> GroupRow:
-    sign = SIGNS[item.condition]
     counted = item.group is not None and item.condition is not Condition.CONFLICT
     name = item.title.partition(" ")[2] if item.group is None else names[item.group]
     members = str(item.members) if counted else "\N{EN DASH}"
     # Every group's URL ends like this, which makes it too long for its column; the JSON has the whole URL.
     served = (item.url or item.service or item.stream or "\N{EN DASH}").removesuffix("/asset_stream")
-    return GroupRow(item, name, members, served, sign.symbol, sign.tone)
+    return GroupRow(item, name, members, served, SIGNS[item.condition])
 
 
 def _list_chips(document: StatusDocument, filter_: Filter) -> Iterable[Chip]:
-    yield Chip("All", "", "plain", len(document.items), filter_.href(), filter_.condition is None)
+    yield Chip(Sign("All", "", "plain"), len(document.items), filter_.href(), filter_.condition is None)
     for condition, sign in SIGNS.items():
         if document.counts[condition] or filter_.condition is condition:
             count, href = document.counts[condition], filter_.href(condition=condition)
-            yield Chip(sign.word, sign.symbol, sign.tone, count, href, filter_.condition is condition)
+            yield Chip(sign, count, href, filter_.condition is condition)
 
 
 def _choose_state(operator: OperatorDocument | None, document: StatusDocument | None) -> Sign:
