@@ -110,7 +110,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(run=run.run, make_parser=make_parser, **_DEFAULTS)
     parser.add_argument("--version", action="version", version=f"reconciler {__version__}")
-    parser.add_argument("--once", action="store_true", help="converge, then exit")
+    parser.add_argument("--once", action="store_true", help="apply, wait until ready, exit")
     parser.add_argument("--dry-run", action="store_true", help="one cycle that prints every write and sends none")
     run.add_once_options(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")

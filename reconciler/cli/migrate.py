@@ -205,16 +205,15 @@ def _run_switch(
     This last write needs no lease: it reverts a write of this command, at the version that was read, and no operator
     ever writes to that service. A lost lease must not leave the port without a router.
     """
+    moved = False
     try:
         _report(migrate.switch(scene, guarded_old))
         code = converge()
-        if not scene.holds_port or observe_front(world, old).has_port:
-            return code
-    except BaseException:  # Ctrl-C, too: no router may have the port now
-        _restore_port(scene, world, old)
-        raise
-    _restore_port(scene, world, old)
-    return code or Exit.NOT_CONVERGED
+        moved = not scene.holds_port or observe_front(world, old).has_port
+    finally:  # after Ctrl-C, too: no router may have the port now
+        if not moved:
+            _restore_port(scene, world, old)
+    return code if moved else code or Exit.NOT_CONVERGED
 
 
 def _restore_port(before: Front, world: Dependencies, old: OldServices) -> None:

@@ -60,12 +60,12 @@ def add_once_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``--once`` to a parser."""
     add_timeout_option(parser)
     parser.add_argument("--no-prune", action="store_true", help="keep groups without assets")
-    parser.add_argument("--allow-empty", action="store_true", help="with --once: accept an empty UNS map")
+    parser.add_argument("--allow-empty", action="store_true", help="with --once or deploy: accept an empty UNS map")
     parser.add_argument(
-        "--accept-identity", action="store_true", help="with --once: accept another Kafka or ksqlDB cluster"
+        "--accept-identity", action="store_true", help="with --once or deploy: accept another Kafka or ksqlDB cluster"
     )
     parser.add_argument(
-        "--approve", metavar="ID", help="with --once: approve exactly the refused removals with this id"
+        "--approve", metavar="ID", help="with --once or deploy: approve exactly the refused removals with this id"
     )
     add_adopt_option(parser)
     add_output_option(parser)

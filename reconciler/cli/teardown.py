@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -138,26 +139,30 @@ def _choose_exit(failed: list[Result]) -> Exit:
     return Exit.ERROR if failed else Exit.OK
 
 
+@dataclass
 class _TeardownRun:
     """What a teardown holds while it runs: the lease, and a pause for running operators.
 
     Attributes:
+        world: what is removed from.
+        elector: holds the lease.
+        before: the pause before the teardown.
+        records: a connection of its own, for `release` in another thread.
         results: of the removals so far.
+        paused: whether the teardown's pause is recorded.
     """
 
-    def __init__(self, world: Dependencies, elector: Elector, before: Pause | None, records: Records) -> None:
-        """Hold nothing yet; ``records`` is a connection of its own, for `release` in another thread."""
-        self.results: list[Result] = []
-        self._world = world
-        self._elector = elector
-        self._before = before
-        self._records = records
-        self._paused = False
+    world: Dependencies
+    elector: Elector
+    before: Pause | None
+    records: Records
+    results: list[Result] = field(default_factory=list)
+    paused: bool = False
 
     def pause(self) -> None:
         """Pause running operators."""
-        self._paused = True
-        put(self._world.platform, _extend(self._before))
+        self.paused = True
+        put(self.world.platform, _extend(self.before))
 
     def release(self) -> None:
         """Release the lease; end the pause if nothing was removed, or if a signal interrupted the teardown.
@@ -165,12 +170,12 @@ class _TeardownRun:
         After an interrupted teardown, a running operator recreates everything at once: during the pause, what is half
         removed would stay so.
         """
-        self._elector.stop()
+        self.elector.stop()
         removed = sum(result.outcome is WriteResult.OK for result in self.results)
-        if not self._paused or (removed and not SIGNALS.asked):
+        if not self.paused or (removed and not SIGNALS.asked):
             return
         try:
-            put(self._records, self._before or ended(own_identity()))
+            put(self.records, self.before or ended(own_identity()))
         except PlatformError as error:
             echo_error(f"the pause could not be ended: {error}; `reconciler resume` ends it")
         if removed:
@@ -184,15 +189,15 @@ class _TeardownRun:
         An operator that has seen a pause respects it even if its record is gone; one that has not would recreate
         everything. Each reads the records at least once between two renewals of the lease.
         """
-        pause = _extend(latest(None, self._world.platform.records()))
-        put(self._world.platform, pause)
-        SIGNALS.sleep(2 * max(settings.lease_seconds, self._elector.lease.seconds) / BEATS)
-        if not self._elector.leads:
+        pause = _extend(latest(None, self.world.platform.records()))
+        put(self.world.platform, pause)
+        SIGNALS.sleep(2 * max(settings.lease_seconds, self.elector.lease.seconds) / BEATS)
+        if not self.elector.leads:
             echo_error("the lease was lost during the teardown: run it again")
             return None
-        self._elector.stop(release=False)
-        self._paused = False  # the teardown is complete: the records go, and nothing is released
-        remove_records(self._world.platform, streams_left=streams_left)
+        self.elector.stop(release=False)
+        self.paused = False  # the teardown is complete: the records go, and nothing is released
+        remove_records(self.world.platform, streams_left=streams_left)
         return pause.until
 
 

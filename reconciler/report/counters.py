@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
 from reconciler.control.backoff import Backoff, Failure
 from reconciler.control.contest import Contest, Suspended
@@ -17,21 +17,17 @@ from reconciler.control.controller import Controller
 from reconciler.control.deadline import StalledObject
 from reconciler.leadership.pause import parse
 from reconciler.planning.guards import Absence, GuardMemory
-from reconciler.report.documents import replace_surrogates
+from reconciler.report.documents import ExtensibleDocument
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-
-class AbsenceCount(_Part):
+class AbsenceCount(ExtensibleDocument):
     """For how many reads and seconds something has been missing."""
 
     reads: int = Field(ge=0)
     seconds: float = Field(ge=0)
 
 
-class FailureCount(_Part):
+class FailureCount(ExtensibleDocument):
     """How often a write has failed in a row, and the seconds until the next try."""
 
     times: int = Field(ge=1)
@@ -39,14 +35,14 @@ class FailureCount(_Part):
     error: str
 
 
-class SuspendedCount(_Part):
+class SuspendedCount(ExtensibleDocument):
     """For how many seconds a contested object is not written, and why."""
 
     seconds: float = Field(ge=0)
     text: str
 
 
-class StalledCount(_Part):
+class StalledCount(ExtensibleDocument):
     """The detail of an object in progress, for how many seconds it has been the same, and since when."""
 
     detail: str
@@ -54,7 +50,7 @@ class StalledCount(_Part):
     at: AwareDatetime
 
 
-class Counters(_Part):
+class Counters(ExtensibleDocument):
     """The operator's `GET /counters`, for its own command line; fields may change with any version."""
 
     owner: str
@@ -78,39 +74,30 @@ def make_counters(controller: Controller) -> Counters:
 
     def to_ages(absences: Mapping[str, Absence]) -> Mapping[str, AbsenceCount]:
         return {
-            replace_surrogates(name): AbsenceCount(reads=one.reads, seconds=max(0.0, now - one.since))
-            for name, one in absences.items()
+            name: AbsenceCount(reads=one.reads, seconds=max(0.0, now - one.since)) for name, one in absences.items()
         }
 
     return Counters(
         owner=controller.world.settings.reconciler_owner,
         missing=to_ages(memory.missing),
         silent=to_ages(memory.silent),
-        out_of_registry={
-            replace_surrogates(group): max(0.0, now - since) for group, since in memory.unregistered.items()
-        },
+        out_of_registry={group: max(0.0, now - since) for group, since in memory.unregistered.items()},
         counts=tuple((max(0.0, now - when), number) for when, number in memory.counts),
         servers=memory.servers,
         queries=memory.queries,
-        doubt=replace_surrogates(memory.doubt),
+        doubt=memory.doubt,
         backoff={
-            replace_surrogates(key): FailureCount(
-                times=one.times, seconds=max(0.0, one.until - now), error=replace_surrogates(one.text)
-            )
+            key: FailureCount(times=one.times, seconds=max(0.0, one.until - now), error=one.text)
             for key, one in controller.backoff.failures.items()
         },
         contested={
-            replace_surrogates(key): SuspendedCount(seconds=held.until - now, text=replace_surrogates(held.text))
+            key: SuspendedCount(seconds=held.until - now, text=held.text)
             for key, held in controller.contest.held.items()
             if held.until > now
         },
-        silent_streams={
-            replace_surrogates(group): replace_surrogates(why) for group, why in controller.silent().items()
-        },
+        silent_streams=controller.silent(),
         standing={
-            replace_surrogates(title): StalledCount(
-                detail=replace_surrogates(one.detail), seconds=max(0.0, now - one.since), at=one.at
-            )
+            title: StalledCount(detail=one.detail, seconds=max(0.0, now - one.since), at=one.at)
             for title, one in controller.standing.items()
         },
         pause=pause.fields if pause is not None else None,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
 from typing import Any, Literal
@@ -30,6 +31,12 @@ class Document(BaseModel):
     @classmethod
     def _sanitize(cls, value: Any) -> Any:
         return _make_serializable(value)
+
+
+class ExtensibleDocument(Document):
+    """A document that a newer version may extend: unknown fields are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
 
 
 class ObjectDocument(Document):
@@ -223,22 +230,19 @@ def _make_object_document(item: ObjectStatus) -> ObjectDocument:
     )
 
 
-def replace_surrogates(raw: str) -> str:
-    """Replace lone surrogates: the UNS can contain them, JSON cannot."""
-    return raw.encode("utf-8", "replace").decode("utf-8")
-
-
 def _make_serializable(value: Any) -> Any:
     """Return a value that every JSON parser accepts: an invalid number must not make the whole document fail."""
     match value:
         case bool() | Enum():
             return value
         case str():
-            return replace_surrogates(value)
+            return value.encode("utf-8", "replace").decode("utf-8")  # lone surrogates: the UNS can contain them
         case int():
             return max(-_MAX_INT, min(value, _MAX_INT))
         case float() if not math.isfinite(value):
             return 0.0
         case tuple():
             return tuple(map(_make_serializable, value))
+        case Mapping():
+            return {_make_serializable(key): _make_serializable(item) for key, item in value.items()}
     return value

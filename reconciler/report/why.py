@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from openfactory_common.text import printable, told_apart
 from reconciler.control.backoff import Backoff
@@ -19,7 +19,7 @@ from reconciler.ksqldb.advice import statement_advice
 from reconciler.planning.guards import Absence, GuardMemory
 from reconciler.planning.survey import StreamVerdict, Survey
 from reconciler.platforms.advice import advice
-from reconciler.report.documents import BackoffDocument, Document, backoff_documents
+from reconciler.report.documents import BackoffDocument, ExtensibleDocument, backoff_documents
 from reconciler.report.text import shorten_verb
 from reconciler.settings import Policy, Settings
 
@@ -75,11 +75,7 @@ def describe_pause(controller: Controller) -> str:
     return pause.text if pause is not None and pause.active(controller.clocks.wall()) else ""
 
 
-class _Part(Document):
-    model_config = ConfigDict(extra="ignore")
-
-
-class ReadPart(_Part):
+class ReadPart(ExtensibleDocument):
     """The last full read of ksqlDB and the platform."""
 
     at: datetime
@@ -91,7 +87,7 @@ class ReadPart(_Part):
     last_cycle: str | None = Field(description="Sentence of the operator's last cycle; null without one.")
 
 
-class StreamPart(_Part):
+class StreamPart(ExtensibleDocument):
     """The group's stream: its name, whether it exists, and how its definition compares."""
 
     name: str | None
@@ -101,7 +97,7 @@ class StreamPart(_Part):
     detail: str | None
 
 
-class ServicePart(_Part):
+class ServicePart(ExtensibleDocument):
     """The group's service."""
 
     name: str | None
@@ -114,7 +110,7 @@ class ServicePart(_Part):
     drift: tuple[str, ...] = Field(description='Fields that differ: `env LOG_LEVEL: "debug" -> "info"`.')
 
 
-class MissingPart(_Part):
+class MissingPart(ExtensibleDocument):
     """The counts that must be reached before the group may be removed."""
 
     reads: int
@@ -124,7 +120,7 @@ class MissingPart(_Part):
     out_of_registry_seconds: float | None
 
 
-class WhyDocument(_Part):
+class WhyDocument(ExtensibleDocument):
     """The explanation: `reconciler why GROUP -o json`, and the operator's `GET /groups/GROUP`."""
 
     schema_version: int = 2

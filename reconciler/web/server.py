@@ -278,11 +278,11 @@ class Server:
             return web.json_response({"title": "bad pause", "detail": detail}, status=400)
         now = self._loop.controller.clocks.wall()
         return await self._put_pause(
-            beginning(now, seconds, _describe_client(request), request.query.get("reason", ""))
+            beginning(now, seconds, f"a request from {request.remote}", request.query.get("reason", ""))
         )
 
     async def _post_resume(self, request: web.Request) -> web.Response:
-        return await self._put_pause(ended(_describe_client(request)))
+        return await self._put_pause(ended(f"a request from {request.remote}"))
 
     async def _put_pause(self, pause: Pause) -> web.Response:
         try:
@@ -329,7 +329,3 @@ class Pauses:
                 done.exception()  # the client may have left
             else:
                 done.set_result(pause)
-
-
-def _describe_client(request: web.Request) -> str:
-    return f"a request from {request.remote}"
