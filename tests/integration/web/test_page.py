@@ -48,7 +48,7 @@ def test_a_filter_and_a_condition_choose_rows_on_the_server(operator: Operator) 
 
 
 def test_the_twin_is_what_the_command_prints(operator: Operator) -> None:
-    """/status is the document of ``status -o json``, and adds how the operator fares."""
+    """/status is the document of ``status -o json``, and adds the state of the operator."""
     status, _, body = operator.ask("/status")
     served = json.loads(body)
     read = operator.loop.history.read

@@ -91,7 +91,7 @@ async def test_hostile_names_are_text_and_nothing_else(chromium: str, tmp_path: 
 
 
 async def test_nothing_but_its_own_script_can_run(chromium: str, tmp_path: Path) -> None:
-    """Even markup that got into the page would neither run, load nor send: the browser is told to refuse it."""
+    """Even markup that got into the page can neither run, load nor send: the browser refuses it."""
     stage = Stage()
     stage.ksqldb.assets = {"a": "Weld"}
     with operating(stage) as operator:

@@ -1,4 +1,4 @@
-"""``--help`` of every command, shell completion, and that nothing in them is about something that is not there."""
+"""``--help`` of every command and shell completion: they name only commands, options and variables that exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the command line ends where others end first: a reader that leaves, a full disk, an end of input."""
+"""Exit codes of the command line when the reader leaves, the disk is full, or the input ends."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_the_version_is_the_packages(program: str, tmp_path: Path) -> None:
 
 
 def test_a_closed_input_is_no_error(tmp_path: Path) -> None:
-    """As under a supervisor that gives none: nobody is asked, and the command ends as it would otherwise."""
+    """As under a supervisor without one: the command asks nothing and ends as usual."""
     assert shell("reconciler teardown <&-", tmp_path).stderr.splitlines()[-1] == "1"
 
 

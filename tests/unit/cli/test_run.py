@@ -1,4 +1,4 @@
-"""What commands say: what is waited for, what an approval is for, a level that no asset has, what is misspelt."""
+"""Messages of commands: what they wait for, approvals without effect, a misspelt level, unknown variables."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> Stage:
     return made
 
 
-def test_once_says_what_it_waits_for_and_only_when_that_changes(stage: Stage) -> None:
+def test_once_reports_what_it_waits_for_when_that_changes(stage: Stage) -> None:
     """The objects with their reasons; a count that goes on is no change, the next reason is."""
     said: list[str] = []
     changes = ProgressLines(said.append)
@@ -92,10 +92,10 @@ def test_a_failed_once_names_its_reasons(stage: Stage, capsys: pytest.CaptureFix
         (("a1", "a2"), "0" * 8, "--approve 00000000 had no effect: the pending removals have the id "),
     ],
 )
-def test_an_approval_of_nothing_is_said(
+def test_an_approval_without_effect_is_reported(
     stage: Stage, capsys: pytest.CaptureFixture[str], gone: tuple[str, ...], given: str, said: str
 ) -> None:
-    """It is not taken in silence."""
+    """The message names the id of the pending removals."""
     for asset in gone:
         del stage.ksqldb.assets[asset]
     cli.main(["--once", "--timeout", "0.1", "--approve", given])

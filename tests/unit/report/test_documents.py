@@ -104,7 +104,7 @@ def test_the_published_schema_is_the_programs(name: Any) -> None:
 
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_the_detailed_exit_code_tells_changes_from_what_a_person_must_do(situation: str) -> None:
-    """3 for anything to do or on its way, 5 for a standing conflict, 0 when all is well (refusals come before it)."""
+    """3 if something is to be done or in progress, 5 for a conflict, 0 in sync; refusals come before it."""
     change, expected = SITUATIONS[situation]
     plan, _ = seen(change)
     if not plan.refusals:

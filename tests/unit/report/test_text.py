@@ -1,4 +1,4 @@
-"""What a plan says in text: every write has its line, and the totals count what is the case."""
+"""A plan as text: every write has its line, and the totals count every object."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ def stage() -> Stage:
 
 
 def planned(stage: Stage) -> Plan:
-    """Look, and plan."""
+    """Observe, and plan."""
     controller = stage.controller()
     survey, verdict = controller.observe()
     return controller.plan(survey, verdict)
 
 
-def ails(stage: Stage, error: str) -> None:
+def break_weld(stage: Stage, error: str) -> None:
     """No task of Weld's is healthy, for this reason."""
     stage.platform.healthy = lambda name: name != "ofa_group_Weld"
     live = stage.platform.services["ofa_group_weld"]
     stage.platform.services["ofa_group_weld"] = replace(live, error=error, running=0)
 
 
-def test_what_a_person_has_to_mend_is_not_called_a_repair(stage: Stage) -> None:
+def test_manual_intervention_is_not_called_a_repair(stage: Stage) -> None:
     """No write is planned for a task that cannot run."""
-    ails(stage, "no such image")
+    break_weld(stage, "no such image")
     assert summarize(planned(stage)) == "Plan: 0 create, 0 update, 0 repair, 0 delete, 1 degraded; 0 writes."
 
 
 def test_what_only_has_to_start_is_counted_as_that(stage: Stage) -> None:
     """Nothing is written, and nothing is wrong yet."""
-    ails(stage, "")
+    break_weld(stage, "")
     assert summarize(planned(stage)) == "Plan: 0 create, 0 update, 0 repair, 0 delete, 1 starting; 0 writes."
 
 
 def test_a_repair_that_is_planned_is_a_repair(stage: Stage) -> None:
-    """A query that somebody paused is resumed."""
+    """A paused query is resumed."""
     stage.ksqldb.paused.add("ASSET_STREAM_WELD")
     assert summarize(planned(stage)) == "Plan: 0 create, 0 update, 1 repair, 0 delete; 1 write."
 

@@ -52,7 +52,7 @@ class Demo:
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Demo:
-    """The script, with ports that nobody holds."""
+    """The script, with free ports."""
     return Demo(tmp_path)
 
 
