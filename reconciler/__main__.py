@@ -4,7 +4,7 @@ from openfactory_common.signals import SIGNALS
 
 
 def main() -> int:
-    """Run the command line, and end as a signal asks from the first moment on."""
+    """Run the command line; signals are handled from the first moment on."""
     SIGNALS.install()
     from reconciler.cli.main import main as run  # noqa: PLC0415 - half a second, in which a signal would be lost
 

@@ -1,4 +1,4 @@
-"""Drive the demo: deploy it, wait until it serves, show it working, remove it. Standard library only.
+"""Run the demo: deploy it, wait until it serves, show it, remove it. Standard library only.
 
 ``make demo`` calls ``up``, ``make demo-down`` calls ``down``, ``make cli`` calls ``cli``.
 """
@@ -24,20 +24,20 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # names are derived in one place
 from reconciler.domain.names import names_of  # noqa: E402 - needs the line above
 
-#: Seconds after which bringing it up is given up.
+#: Seconds within which the demo must serve.
 DEADLINE = float(os.environ.get("DEMO_TIMEOUT", "420"))
 SETTLED_WITHIN = 20.0
 GONE_WITHIN = 90.0
-#: Seconds to wait for an operator that is being started again.
+#: Seconds to wait for an operator that restarts.
 RESTARTED_WITHIN = float(os.environ.get("DEMO_RESTARTED_WITHIN", "30"))
 EVENTS = 5
-#: Variables of the caller's terminal that the operator's command line heeds.
-OF_TERMINALS = ("NO_COLOR", "COLUMNS")
+#: Variables of the caller's terminal that the operator's command line reads.
+TERMINAL_VARIABLES = ("NO_COLOR", "COLUMNS")
 #: Label of the network that `up` creates; its value is the stack's name.
-MARK = "org.openfactory.demo"
+DEMO_LABEL = "org.openfactory.demo"
 
 
-def settings() -> dict[str, str]:
+def read_settings() -> dict[str, str]:
     """Return the environment of the deployment: the caller's, the images', and defaults."""
     engine = Path("/var/run/docker.sock")
     env = {
@@ -71,9 +71,9 @@ def say(text: str) -> None:
 
 
 def up(env: dict[str, str]) -> None:
-    """Deploy, wait, and show the system at work."""
+    """Deploy, wait, and show the running system."""
     started = time.monotonic()
-    need_demo(env)
+    check_is_demo(env)
     check_ports(env)
     make_network(env)
     say(f"deploying stack {env['STACK']}")
@@ -81,37 +81,37 @@ def up(env: dict[str, str]) -> None:
     docker("stack", "deploy", "--resolve-image", "never", "--prune", "-c", manifest, env["STACK"], env=env)
     asset = wait_until_served(env)
     print()
-    print(settled_status(env))
-    print(f"\nFive live events of asset {asset}, through {stream_url(env, asset)}\n")
-    received = events(env, asset, EVENTS)
+    print(wait_for_sync(env))
+    print(f"\nFive live events of asset {asset}, through {make_stream_url(env, asset)}\n")
+    received = receive_events(env, asset, EVENTS)
     for event in received:
         print(event)
     if len(received) < EVENTS:
         sys.exit(f"demo: the stream of {asset} ended or was silent after {len(received)} events")
-    print(f"Up after {time.monotonic() - started:.0f} s, and it stays up.\n")
-    print(next_steps(env, asset))
+    print(f"Up after {time.monotonic() - started:.0f} s; it continues to run.\n")
+    print(describe_next_steps(env, asset))
 
 
-#: Ports that the demo publishes on this host, by the variable that names each.
+#: Variables of the ports that the demo publishes on this host.
 PORTS = ("KSQLDB_PORT", "ROUTING_LAYER_PORT", "RECONCILER_PORT")
 _TAKEN = re.compile(r"address already in use|port is already allocated|port already in use", re.IGNORECASE)
 
 
 def check_ports(env: dict[str, str]) -> None:
-    """End here, and name the holder and the variable, if a port that the demo needs is another one's."""
+    """Exit and name the holder and the variable if a port that the demo needs is in use."""
     taken = []
     for variable in PORTS:
         port = env[variable]
         if not port.isascii() or not port.isdecimal() or not 1 <= int(port) <= 65535:  # noqa: PLR2004 - TCP's ports
-            taken.append(f"{variable}={port!r} is no port")
-        elif holder := port_holder(env, int(port)):
-            taken.append(f"port {port} ({variable}) is held by {holder}: stop it, or set {variable} to another port")
+            taken.append(f"{variable}={port!r} is not a port")
+        elif holder := find_port_holder(env, int(port)):
+            taken.append(f"port {port} ({variable}) is in use by {holder}: stop it, or set {variable} to another port")
     if taken:
         sys.exit("\n".join(f"demo: {one}" for one in taken))
 
 
-def port_holder(env: dict[str, str], port: int) -> str:
-    """Return who else publishes or listens on a port of this host; empty for nobody, and for the demo itself."""
+def find_port_holder(env: dict[str, str], port: int) -> str:
+    """Return what else publishes or listens on a port of this host; empty if free or used by the demo itself."""
     ours = (f"{env['STACK']}_", f"{env['RESOURCE_PREFIX']}_")
     form = '{{.Names}}\t{{.Label "com.docker.swarm.service.name"}}'
     for line in docker("ps", "--filter", f"publish={port}", "--format", form).splitlines():
@@ -126,12 +126,12 @@ def port_holder(env: dict[str, str], port: int) -> str:
         try:
             probe.bind(("", port))
         except OSError as error:
-            return listener(port) or f"another program ({error.strerror})"
+            return find_listener(port) or f"another program ({error.strerror})"
     return ""
 
 
-def listener(port: int) -> str:
-    """Return the process that listens on a port, as far as this user may see it."""
+def find_listener(port: int) -> str:
+    """Return the process that listens on a port, if this user may see it."""
     inodes = set()
     for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
         for line in table.read_text().splitlines()[1:] if table.exists() else ():
@@ -142,14 +142,14 @@ def listener(port: int) -> str:
         try:
             if any(str(fd.readlink()) in inodes for fd in (process / "fd").iterdir()):
                 return f"process {process.name} ({(process / 'comm').read_text().strip()})"
-        except OSError:  # it has ended, or is another user's
+        except OSError:  # it has ended, or belongs to another user
             continue
     return ""
 
 
-def port_trouble(env: dict[str, str]) -> str:
+def find_port_error(env: dict[str, str]) -> str:
     """Return the error of a task that did not get its port; empty without."""
-    services = {*listed("service", "ls", "-q", *of_demo(env)), *own_services(env)}
+    services = {*list_ids("service", "ls", "-q", *filter_by_stack(env)), *list_own_services(env)}
     for service in sorted(services):
         for line in docker("service", "ps", service, "--no-trunc", "--format", "{{.Name}}: {{.Error}}").splitlines()[
             :1
@@ -160,42 +160,44 @@ def port_trouble(env: dict[str, str]) -> str:
 
 
 def make_network(env: dict[str, str]) -> None:
-    """Create the overlay network that everything is attached to; one that is there is used as it is."""
+    """Create the overlay network of the demo; an existing one is used as it is."""
     name = env["DOCKER_NETWORK"]
     scope = docker("network", "ls", "--filter", f"name=^{name}$", "--format", "{{.Scope}}")
     if scope not in ("", "swarm"):
-        sys.exit(f"demo: network {name} exists and is no overlay network; set DOCKER_NETWORK to another name")
+        sys.exit(f"demo: network {name} exists and is not an overlay network; set DOCKER_NETWORK to another name")
     if not scope:
-        docker("network", "create", "--driver", "overlay", "--attachable", "--label", f"{MARK}={env['STACK']}", name)
+        docker(
+            "network", "create", "--driver", "overlay", "--attachable", "--label", f"{DEMO_LABEL}={env['STACK']}", name
+        )
 
 
 def wait_until_served(env: dict[str, str]) -> str:
-    """Wait until every workcenter is ready and registered and an asset's stream delivers; return that asset."""
+    """Wait until every workcenter is registered and an asset's stream delivers; return that asset."""
     started = time.monotonic()
     said, round_ = "", 0
     while time.monotonic() < started + DEADLINE:
-        missing, asset = progress(env)
+        missing, asset = check_progress(env)
         if missing != said:
             say(f"{time.monotonic() - started:3.0f} s  {missing}")
             said = missing
-        if (round_ := round_ + 1) % 10 == 0 and (trouble := port_trouble(env)):
-            sys.exit(f"demo: {trouble}; free the port, or set one of {', '.join(PORTS)}")
-        if asset and events(env, asset, 1):
+        if (round_ := round_ + 1) % 10 == 0 and (error := find_port_error(env)):
+            sys.exit(f"demo: {error}; free the port, or set one of {', '.join(PORTS)}")
+        if asset and receive_events(env, asset, 1):
             return asset
         time.sleep(0.5)
-    sys.exit(f"demo: not up after {DEADLINE:.0f} s ({said})\n{troubles(env)}")
+    sys.exit(f"demo: not up after {DEADLINE:.0f} s ({said})\n{describe_problems(env)}")
 
 
-def settled_status(env: dict[str, str]) -> str:
-    """Return the operator's status, which lags by a healthcheck or two behind what is served."""
+def wait_for_sync(env: dict[str, str]) -> str:
+    """Return the operator's status once it is in sync, one or two healthchecks after the first event."""
     deadline = time.monotonic() + SETTLED_WITHIN
-    while "in sync" not in (status := operator(env, "status")) and time.monotonic() < deadline:
+    while "in sync" not in (status := run_operator(env, "status")) and time.monotonic() < deadline:
         time.sleep(1)
     return status
 
 
-def progress(env: dict[str, str]) -> tuple[str, str | None]:
-    """Return what is waited for, and an asset to try once only its events are missing."""
+def check_progress(env: dict[str, str]) -> tuple[str, str | None]:
+    """Return what the demo waits for, and an asset to try once only its events are missing."""
     registry = get_json(f"http://127.0.0.1:{env['RECONCILER_PORT']}/registry")
     if registry is None:
         said = get_json(f"http://127.0.0.1:{env['RECONCILER_PORT']}/readyz", also=HTTPStatus.SERVICE_UNAVAILABLE)
@@ -204,28 +206,28 @@ def progress(env: dict[str, str]) -> tuple[str, str | None]:
         return f"waiting for groups {', '.join(missing)}", None
     if get_json(f"http://127.0.0.1:{env['ROUTING_LAYER_PORT']}/readyz") is None:
         return "waiting for the routing layer", None
-    return "waiting for the first event", any_asset(env)
+    return "waiting for the first event", find_asset(env)
 
 
-def troubles(env: dict[str, str]) -> str:
-    """Say which tasks do not run and why, and where to look."""
+def describe_problems(env: dict[str, str]) -> str:
+    """Return which tasks do not run, why, and where to look."""
     template = "  {{.Name}}: {{.CurrentState}} {{.Error}}"
     lines = [
         line
-        for service in docker("service", "ls", "-q", *of_demo(env)).split()
+        for service in docker("service", "ls", "-q", *filter_by_stack(env)).split()
         for line in docker("service", "ps", service, "--no-trunc", "--format", template).splitlines()[:2]
         if "Running" not in line
     ]
     return "\n".join([*lines, f"  see also: docker service logs {env['STACK']}_reconciler"])
 
 
-def of_demo(env: dict[str, str]) -> tuple[str, str]:
-    """Return the filter for services that this stack lists; the operator's own have its owner label."""
+def filter_by_stack(env: dict[str, str]) -> tuple[str, str]:
+    """Return the filter for the stack's own services; those of the operator have its owner label instead."""
     return "--filter", f"label=com.docker.stack.namespace={env['STACK']}"
 
 
 def get_json(url: str, also: HTTPStatus = HTTPStatus.OK) -> Any:
-    """GET a JSON document; None where there is none yet. ``also`` is a status that is as good as 200."""
+    """GET a JSON document; None if there is none yet. ``also`` is a status that counts like 200."""
     try:
         with urllib.request.urlopen(url, timeout=3) as answer:  # noqa: S310 - http on this host
             return json.load(answer)
@@ -235,8 +237,8 @@ def get_json(url: str, also: HTTPStatus = HTTPStatus.OK) -> Any:
         return None
 
 
-def any_asset(env: dict[str, str]) -> str | None:
-    """Ask ksqlDB for one asset of the groups that are waited for."""
+def find_asset(env: dict[str, str]) -> str | None:
+    """Return one asset of the demo's groups from ksqlDB."""
     body = {"sql": "SELECT ASSET_UUID, UNS_LEVELS FROM ASSET_TO_UNS_MAP;"}
     rows = post(f"http://127.0.0.1:{env['KSQLDB_PORT']}/query-stream", body, "application/json")
     groups = env["WORKCENTERS"].split(",")
@@ -244,7 +246,7 @@ def any_asset(env: dict[str, str]) -> str | None:
 
 
 def post(url: str, body: object, accept: str) -> list[Any]:
-    """POST JSON and return the JSON answer."""
+    """POST JSON and return the JSON response."""
     request = urllib.request.Request(  # noqa: S310 - http on this host
         url, json.dumps(body).encode(), {"Content-Type": "application/json", "Accept": accept}
     )
@@ -256,16 +258,16 @@ def post(url: str, body: object, accept: str) -> list[Any]:
         return []
 
 
-def stream_url(env: dict[str, str], asset: str) -> str:
-    """Return where an asset's events are served."""
+def make_stream_url(env: dict[str, str], asset: str) -> str:
+    """Return the URL of an asset's events."""
     return f"http://localhost:{env['ROUTING_LAYER_PORT']}/asset_stream?asset_uuid={urllib.parse.quote(asset)}"
 
 
-def events(env: dict[str, str], asset: str, count: int) -> list[str]:
-    """Receive some events of an asset as a client would; fewer where the stream ends or is silent for 20 s."""
+def receive_events(env: dict[str, str], asset: str, count: int) -> list[str]:
+    """Receive events of an asset as a client does; fewer if the stream ends or is silent for 20 s."""
     found: list[str] = []
     try:
-        with urllib.request.urlopen(stream_url(env, asset), timeout=20) as answer:  # noqa: S310 - http on this host
+        with urllib.request.urlopen(make_stream_url(env, asset), timeout=20) as answer:  # noqa: S310 - http on this host
             event: list[str] = []
             for raw in answer:
                 line = raw.decode().rstrip("\r\n")
@@ -281,182 +283,182 @@ def events(env: dict[str, str], asset: str, count: int) -> list[str]:
     return found
 
 
-def operators_container(env: dict[str, str]) -> str:
-    """Return the id of the operator's container, empty if it does not run."""
+def find_operator(env: dict[str, str]) -> str:
+    """Return the id of the operator's container; empty if it does not run."""
     service = f"label=com.docker.swarm.service.name={env['STACK']}_reconciler"
     return docker("ps", "-q", "--filter", service).partition("\n")[0]
 
 
-def running_operator(env: dict[str, str]) -> str:
-    """Return the id of the operator's container; wait for one that is just being started again."""
+def wait_for_operator(env: dict[str, str]) -> str:
+    """Return the id of the operator's container, after waiting for a restart."""
     deadline, said = time.monotonic() + RESTARTED_WITHIN, False
-    while not (container := operators_container(env)):
+    while not (container := find_operator(env)):
         service = f"{env['STACK']}_reconciler"
         if not docker("service", "ls", "-q", "--filter", f"name={service}"):
             sys.exit("demo: the operator is not deployed; start it with: make demo")
         if time.monotonic() > deadline:
             state = docker("service", "ps", service, "--no-trunc", "--format", "{{.CurrentState}} {{.Error}}")
-            sys.exit(f"demo: the operator is deployed and does not run: {state.partition(chr(10))[0] or 'no task yet'}")
+            sys.exit(f"demo: the operator is deployed but does not run: {state.partition(chr(10))[0] or 'no task yet'}")
         if not said:
-            say("the operator is being started again; waiting for it")
+            say("the operator is restarting; waiting for it")
             said = True
         time.sleep(0.5)
     return container
 
 
-def operator(env: dict[str, str], *arguments: str, check: bool = True) -> str:
-    """Run the operator's command line in the operator's container and return what it printed."""
-    if container := operators_container(env):
+def run_operator(env: dict[str, str], *arguments: str, check: bool = True) -> str:
+    """Run the operator's command line in its container and return the output."""
+    if container := find_operator(env):
         return docker("exec", container, "reconciler", *arguments, check=check)
     return "the operator does not run" if check else ""
 
 
-def next_steps(env: dict[str, str], asset: str) -> str:
-    """Say what to try."""
+def describe_next_steps(env: dict[str, str], asset: str) -> str:
+    """Return what to try next."""
     stack, prefix = env["STACK"], env["RESOURCE_PREFIX"]
     group = env["WORKCENTERS"].split(",")[0]
     levels = "MAP('workcenter' := 'Laser')"
     insert = f"INSERT INTO asset_to_uns_map_raw (asset_uuid, uns_levels) VALUES ('LASER-01', {levels});"  # noqa: S608 - constants
     return f"""What to try next:
 
-  curl -N '{stream_url(env, asset)}'
+  curl -N '{make_stream_url(env, asset)}'
       follow an asset
   curl -s localhost:{env["KSQLDB_PORT"]}/ksql -H 'Content-Type: application/json' -d @- <<'END'
 {json.dumps({"ksql": insert})}
 END
   curl -N 'http://localhost:{env["ROUTING_LAYER_PORT"]}/asset_stream?asset_uuid=LASER-01'
-      map an asset to a new workcenter, and follow it: its stream and service are made meanwhile
+      map an asset to a new workcenter, and follow it while its stream and service are created
   docker service rm {prefix}_group_{group}
   docker service update --detach --env-add X=1 {prefix}_group_{group}
-      break something: it is repaired
+      break something: the operator repairs it
   http://localhost:{env["RECONCILER_PORT"]}/
   make cli ARGS="plan"
   make cli ARGS="status"
   make cli ARGS="why {group}"
   docker service logs -f {stack}_reconciler
-      see what the operator thinks
+      see the operator's state
   curl -s localhost:{env["RECONCILER_PORT"]}/metrics | grep ^reconciler_
   docs/demo.md
-      move and unmap assets, change a setting, break an image and mend it
+      move and unmap assets, change a setting, break and repair an image
   make demo-down
       remove everything"""
 
 
 def down(env: dict[str, str]) -> None:
-    """Remove what the operator made, then the stack, its volume and the network, and make sure that nothing stays."""
+    """Remove what the operator created, then the stack, its volume and the network, until nothing is left."""
     if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:  # noqa: S607 - found on PATH
-        say("no Docker engine answers, so nothing of the demo runs")
+        say("no Docker engine answers, so the demo does not run")
         return
-    need_demo(env)
+    check_is_demo(env)
     if not is_demo(env):
         say("nothing of the demo is left")
         return
-    services = own_services(env)
-    if said := operator(env, "teardown", "--yes", check=False):
+    services = list_own_services(env)
+    if said := run_operator(env, "teardown", "--yes", check=False):
         print(said)
     docker("stack", "rm", env["STACK"], check=False)
-    # The operator goes first: a loop that still runs would make again what is removed here.
-    until_gone(lambda: listed("service", "ls", "-q", *of_demo(env)), ("service", "rm"))
-    until_gone(lambda: listed("ps", "-aq", *of_demo(env)))
-    until_gone(lambda: own_services(env), ("service", "rm"))
-    until_gone(lambda: [container for service in services for container in tasks_of(service)])
-    until_gone(lambda: own_configs(env), ("config", "rm"))
-    until_gone(lambda: listed("volume", "ls", "-q", *of_demo(env)), ("volume", "rm"))
-    networks = ("network", "ls", "-q", "--filter", f"label={MARK}={env['STACK']}")
-    if listed(*networks) and (guests := in_network(env)):
+    # The operator goes first: a running loop would recreate what is removed here.
+    remove_until_gone(lambda: list_ids("service", "ls", "-q", *filter_by_stack(env)), ("service", "rm"))
+    remove_until_gone(lambda: list_ids("ps", "-aq", *filter_by_stack(env)))
+    remove_until_gone(lambda: list_own_services(env), ("service", "rm"))
+    remove_until_gone(lambda: [container for service in services for container in list_tasks(service)])
+    remove_until_gone(lambda: list_own_configs(env), ("config", "rm"))
+    remove_until_gone(lambda: list_ids("volume", "ls", "-q", *filter_by_stack(env)), ("volume", "rm"))
+    networks = ("network", "ls", "-q", "--filter", f"label={DEMO_LABEL}={env['STACK']}")
+    if list_ids(*networks) and (guests := list_network_members(env)):
         network, named = env["DOCKER_NETWORK"], ", ".join(guests)
         sys.exit(
-            f"demo: all else is removed; network {network} stays, because this is in it: {named}; remove it or "
+            f"demo: all else is removed; network {network} is kept, because it is used by {named}; remove that or "
             f"take it out (docker network disconnect {network} NAME), then: make demo-down"
         )
-    until_gone(lambda: listed(*networks), ("network", "rm"))
-    for name in others(env):
-        say(f"service {name} is left alone: it has the owner label {env['RECONCILER_OWNER']} and is not the demo's")
+    remove_until_gone(lambda: list_ids(*networks), ("network", "rm"))
+    for name in list_other_services(env):
+        say(f"service {name} is left alone: it has the owner label {env['RECONCILER_OWNER']} but is not the demo's")
     say("nothing of the demo is left (its images are kept for the next time)")
 
 
 def is_demo(env: dict[str, str]) -> bool:
-    """Whether something is there that only a demo has: its factory, its ksqlDB's volume, the network that it made."""
+    """Return whether there is something that only a demo has: its factory, its ksqlDB's volume, its network."""
     stack = env["STACK"]
     return any(
         (
-            stack + "_factory" in listed("service", "ls", "--format", "{{.Name}}", *of_demo(env)),
-            listed("volume", "ls", "-q", *of_demo(env)),
-            listed("network", "ls", "-q", "--filter", f"label={MARK}={stack}"),
+            stack + "_factory" in list_ids("service", "ls", "--format", "{{.Name}}", *filter_by_stack(env)),
+            list_ids("volume", "ls", "-q", *filter_by_stack(env)),
+            list_ids("network", "ls", "-q", "--filter", f"label={DEMO_LABEL}={stack}"),
         )
     )
 
 
-def need_demo(env: dict[str, str]) -> None:
-    """End where an operator runs under the demo's name that is none of a demo."""
-    operator_there = f"{env['STACK']}_reconciler" in listed("service", "ls", "--format", "{{.Name}}")
+def check_is_demo(env: dict[str, str]) -> None:
+    """Exit if an operator under the demo's name does not belong to a demo."""
+    operator_there = f"{env['STACK']}_reconciler" in list_ids("service", "ls", "--format", "{{.Name}}")
     if operator_there and not is_demo(env):
         sys.exit(
-            f"demo: stack {env['STACK']} is there and is no demo: it is left alone; for a demo beside it set STACK, "
+            f"demo: stack {env['STACK']} exists and is not a demo: it is left alone; for a demo beside it set STACK, "
             "RESOURCE_PREFIX, RECONCILER_OWNER, DOCKER_NETWORK and the ports to others"
         )
 
 
-def listed(*command: str) -> list[str]:
-    """Return what a listing of ids shows."""
+def list_ids(*command: str) -> list[str]:
+    """Return the ids or names that a docker command lists."""
     return docker(*command).split()
 
 
-def labels(kind: str, env: dict[str, str]) -> dict[str, tuple[str, dict[str, str]]]:
+def read_labels(kind: str, env: dict[str, str]) -> dict[str, tuple[str, dict[str, str]]]:
     """Return name and labels of each service or config that has the owner label, by id."""
-    found = listed(kind, "ls", "-q", "--filter", f"label=org.openfactory.owner={env['RECONCILER_OWNER']}")
+    found = list_ids(kind, "ls", "-q", "--filter", f"label=org.openfactory.owner={env['RECONCILER_OWNER']}")
     specs = [(raw["ID"], raw["Spec"]) for raw in json.loads(docker(kind, "inspect", *found, check=False) or "[]")]
     return {identity: (spec["Name"], spec["Labels"]) for identity, spec in specs} if found else {}
 
 
-def installation(env: dict[str, str]) -> str:
-    """Return the id of the demo's installation; "" without its record: no service is known as its own then."""
+def read_installation_id(env: dict[str, str]) -> str:
+    """Return the id of the demo's installation; empty without its record, and then no service counts as its own."""
     name = f"{env['RESOURCE_PREFIX']}_installation"
-    records = [marks for found, marks in labels("config", env).values() if found == name]
+    records = [labels for found, labels in read_labels("config", env).values() if found == name]
     return records[0].get("org.openfactory.record.id", "") if records else ""
 
 
-def own_services(env: dict[str, str]) -> list[str]:
-    """Return the ids of the services that the demo's operator made: by owner, installation *and* name."""
-    ours, prefix = installation(env), env["RESOURCE_PREFIX"]
+def list_own_services(env: dict[str, str]) -> list[str]:
+    """Return the ids of the services that the demo's operator created: by owner, installation *and* name."""
+    ours, prefix = read_installation_id(env), env["RESOURCE_PREFIX"]
     return [
         identity
-        for identity, (name, marks) in labels("service", env).items()
-        if ours and marks.get("org.openfactory.installation") == ours and name == expected(prefix, marks)
+        for identity, (name, labels) in read_labels("service", env).items()
+        if ours and labels.get("org.openfactory.installation") == ours and name == make_service_name(prefix, labels)
     ]
 
 
-def expected(prefix: str, marks: dict[str, str]) -> str:
-    """Return the name that a service with these labels has, if it is no copy."""
-    if group := marks.get("org.openfactory.group", ""):
+def make_service_name(prefix: str, labels: dict[str, str]) -> str:
+    """Return the name of a service with these labels, unless it is a copy."""
+    if group := labels.get("org.openfactory.group", ""):
         return names_of(group, prefix).service
-    return f"{prefix}_{marks.get('org.openfactory.kind', '').replace('-', '_')}"
+    return f"{prefix}_{labels.get('org.openfactory.kind', '').replace('-', '_')}"
 
 
-def own_configs(env: dict[str, str]) -> list[str]:
+def list_own_configs(env: dict[str, str]) -> list[str]:
     """Return the ids of the demo's registries and records: the record of the installation goes last."""
-    ours, prefix = installation(env), f"{env['RESOURCE_PREFIX']}_"
+    ours, prefix = read_installation_id(env), f"{env['RESOURCE_PREFIX']}_"
     found = {
         identity: name
-        for identity, (name, marks) in labels("config", env).items()
-        if name.startswith(prefix) and marks.get("org.openfactory.installation", ours) == ours
+        for identity, (name, labels) in read_labels("config", env).items()
+        if name.startswith(prefix) and labels.get("org.openfactory.installation", ours) == ours
     }
     last = [identity for identity, name in found.items() if name == f"{prefix}installation"]
     return [identity for identity in found if identity not in last] or last
 
 
-def others(env: dict[str, str]) -> list[str]:
-    """Return the names of the services that have the owner label still."""
-    return sorted(name for name, _ in labels("service", env).values())
+def list_other_services(env: dict[str, str]) -> list[str]:
+    """Return the names of the services that still have the owner label."""
+    return sorted(name for name, _ in read_labels("service", env).values())
 
 
-def tasks_of(service: str) -> list[str]:
-    """Return the containers of a service, also of one that was removed."""
-    return listed("ps", "-aq", "--filter", f"label=com.docker.swarm.service.id={service}")
+def list_tasks(service: str) -> list[str]:
+    """Return the containers of a service, also of a removed one."""
+    return list_ids("ps", "-aq", "--filter", f"label=com.docker.swarm.service.id={service}")
 
 
-def in_network(env: dict[str, str]) -> list[str]:
-    """Return the containers and services that are in the demo's network, once its own have gone."""
+def list_network_members(env: dict[str, str]) -> list[str]:
+    """Return the containers and services in the demo's network, once its own are gone."""
     name = env["DOCKER_NETWORK"]
     form = '{{.Names}}\t{{.Label "com.docker.swarm.service.name"}}'
     found = []
@@ -466,8 +468,8 @@ def in_network(env: dict[str, str]) -> list[str]:
     return sorted(set(found))
 
 
-def until_gone(list_them: Callable[[], list[str]], remove: tuple[str, ...] = ()) -> None:
-    """Remove what is listed until nothing is; without a command, wait for it to go by itself."""
+def remove_until_gone(list_them: Callable[[], list[str]], remove: tuple[str, ...] = ()) -> None:
+    """Remove what is listed until nothing is left; without a command, wait until it is gone."""
     deadline = time.monotonic() + GONE_WITHIN
     while found := list_them():
         if time.monotonic() > deadline:
@@ -480,20 +482,20 @@ def until_gone(list_them: Callable[[], list[str]], remove: tuple[str, ...] = ())
 
 def main() -> int:
     """Run one command: up, down, or cli with the operator's arguments after ``--``."""
-    env = settings()
+    env = read_settings()
     match sys.argv[1:]:
         case ["up"]:
             up(env)
         case ["down"]:
             down(env)
         case ["cli", "--", *arguments]:
-            container = running_operator(env)
+            container = wait_for_operator(env)
             tty = ["-t"] if sys.stdout.isatty() else []
-            passed = [part for name in OF_TERMINALS if name in os.environ for part in ("-e", name)]
+            passed = [part for name in TERMINAL_VARIABLES if name in os.environ for part in ("-e", name)]
             command = ["docker", "exec", *tty, *passed, container, "reconciler", *arguments]
             code = subprocess.run(command, check=False).returncode  # noqa: S603
-            if code and operators_container(env) != container:
-                say("the operator was started again meanwhile: run it again")
+            if code and find_operator(env) != container:
+                say("the operator restarted meanwhile: run the command again")
             return code
         case _:
             sys.exit(__doc__)

@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry
 from pydantic_core import PydanticUndefined
 
 from reconciler.__main__ import main as reconciler
-from reconciler.cli.settings_report import shown
+from reconciler.cli.settings import show_value
 from reconciler.metrics import Metrics
 from reconciler.settings import Settings
 from routing_layer.__main__ import main as routing_layer_program
@@ -57,7 +57,7 @@ def settings_page() -> str:
 def _default(value: Any) -> str:
     if value is PydanticUndefined:
         return "**required**"
-    text = shown(value)
+    text = show_value(value)
     return f"`{text}`" if text else ""
 
 
@@ -149,13 +149,13 @@ def _table(families: list[Family]) -> str:
 
 
 def _labels(family: Family) -> str:
-    def shown(name: str, values: tuple[str, ...]) -> str:
+    def show_value(name: str, values: tuple[str, ...]) -> str:
         if not values:
             return f"`{name}`"
         more = ", …" if len(values) > _SHOWN else ""
         return f"`{name}`: {', '.join(values[:_SHOWN])}{more}"
 
-    return "; ".join(shown(name, values) for name, values in family.labels.items())
+    return "; ".join(show_value(name, values) for name, values in family.labels.items())
 
 
 def _alerts() -> str:

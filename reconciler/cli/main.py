@@ -1,4 +1,16 @@
-"""The command line. Machine output goes to standard output, logs and the one-line summary to standard error."""
+"""Keep ksqlDB streams and services in sync with the groups of the UNS map, and publish where each group is served.
+
+A group is a value at one level of the Unified Namespace (UNS), for example a workcenter; the UNS map is the ksqlDB
+table of the assets and their levels.
+
+Without a command, the operator runs as a loop until SIGTERM, as the Swarm service does: every RECONCILE_INTERVAL
+seconds, a cycle reads everything, plans, and writes what differs. Settings are environment variables or lines of a .env
+file; KAFKA_BROKER and KSQLDB_URL are required. Standard output has what was asked for, standard error has logs and a
+one-line summary.
+
+A command that is ended by a signal first releases what it holds (the lease, teardown's pause) and exits with 128 plus
+the signal's number: 143 for SIGTERM, 130 for Ctrl-C. The loop exits with 0.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +24,14 @@ from typing import TextIO
 
 from openfactory_common import __version__, logs
 from openfactory_common.errors import ConfigurationError, ReconcilerError
-from reconciler.cli import migrate, pause, run, runserver, show, teardown, why
-from reconciler.cli import schema as interface
-from reconciler.cli import settings as settings_command
-from reconciler.cli.help import MAIN
-from reconciler.cli.output import OutputFailed, complain, writing
+from reconciler.cli import migrate, pause, run, runserver, schema, settings, show, teardown, why
+from reconciler.cli.help import MAIN, wrap
+from reconciler.cli.output import OutputFailed, checked_stdout, echo_error
 from reconciler.control.converge import Exit
 from reconciler.control.outcome import explained
 from reconciler.settings import Policy, Settings, load
 
+_COMMANDS = (show, why, run, pause, teardown, runserver, migrate, settings, schema)
 _DEFAULTS = {
     "timeout": 300.0,
     "approve": "",
@@ -30,31 +41,31 @@ _DEFAULTS = {
     "keep_streams": False,
     "yes": False,
     "reason": "",
-    "without_settings": False,
+    "needs_settings": True,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    if sys.stdin is None:  # closed by who started us: nobody answers a question
+    if sys.stdin is None:  # closed by the parent process: nobody answers a question
         sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - for the whole process
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed by who started us
+        if stream is None:  # closed by the parent process
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for the whole process
-        elif hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks is shown escaped
+        elif hasattr(stream, "reconfigure"):  # a character that the terminal's encoding lacks is shown escaped
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
-            return _run(_parser().parse_args(arguments))
+            return _run(make_parser().parse_args(arguments))
         finally:
-            with writing():
+            with checked_stdout():
                 sys.stdout.flush()
     except OutputFailed as failed:
-        _drop(sys.stdout)
-        if failed.nobody_reads:
+        _discard(sys.stdout)
+        if failed.reader_left:
             return 128 + signal.SIGPIPE
-        complain(str(failed))
+        echo_error(str(failed))
         return Exit.ERROR
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -62,47 +73,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             sys.stderr.flush()
         except OSError:
-            _drop(sys.stderr)
+            _discard(sys.stderr)
 
 
-def _drop(stream: TextIO) -> None:
-    """Drop what a stream has not taken: at the interpreter's end that would fail again, with exit code 120."""
+def _discard(stream: TextIO) -> None:
+    """Discard what a stream has not written: at the interpreter's end that would fail again, with exit code 120."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.without_settings:
+    if not options.needs_settings:
         return int(options.run(options))
-    settings: Settings
+    loaded: Settings
     try:
-        settings = load()
-        if options.no_prune and settings.reconcile_policy is Policy.SYNC:
-            settings = load(reconcile_policy=Policy.UPSERT_ONLY)
-        logs.configure(settings.log_level)
+        loaded = load()
+        if options.no_prune and loaded.reconcile_policy is Policy.SYNC:
+            loaded = load(reconcile_policy=Policy.UPSERT_ONLY)
+        logs.configure(loaded.log_level)
         run.check(options)
-        return int(options.run(options, settings))
+        return int(options.run(options, loaded))
     except ConfigurationError as error:
-        complain(str(error))
+        echo_error(str(error))
         return Exit.USAGE
     except ReconcilerError as error:
-        complain(explained(error, settings))
+        echo_error(explained(error, loaded))
         return Exit.ERROR
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="reconciler",
-        description=MAIN.description,
+        description=wrap(__doc__ or ""),
         epilog=MAIN.epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=run.run, **_DEFAULTS)
+    parser.set_defaults(run=run.run, make_parser=make_parser, **_DEFAULTS)
     parser.add_argument("--version", action="version", version=f"reconciler {__version__}")
-    parser.add_argument("--once", action="store_true", help="converge, then exit")
-    parser.add_argument("--dry-run", action="store_true", help="with --once or alone: one cycle that writes nothing")
-    run.once_options(parser)
+    parser.add_argument("--once", action="store_true", help="apply, wait until ready, exit")
+    parser.add_argument("--dry-run", action="store_true", help="one cycle that prints every write and sends none")
+    run.add_once_options(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for family in (show, why, run, pause, teardown, runserver, migrate, settings_command):
-        family.add(commands)
-    interface.add(commands, _parser)
+    for module in _COMMANDS:
+        module.add(commands)
     return parser

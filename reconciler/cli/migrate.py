@@ -14,16 +14,25 @@ from prometheus_client import CollectorRegistry
 from openfactory_common.errors import ConfigurationError, LeaseLost, ReconcilerError
 from openfactory_common.signals import SIGNALS
 from openfactory_common.text import printable, printable_json, printable_lines
-from reconciler.app import build_dependencies, build_platform
-from reconciler.cli.output import command, complain, out, show_status, summary, telling, timeout_option
-from reconciler.cli.progress import progress
+from reconciler.app import build_dependencies
+from reconciler.cli.output import (
+    add_command,
+    add_output_option,
+    add_timeout_option,
+    echo,
+    echo_error,
+    echo_status,
+    echo_summary,
+    show_progress,
+    tolerant_echo,
+)
+from reconciler.cli.run import make_preempting_controller
 from reconciler.control.controller import Controller, Dependencies
 from reconciler.control.converge import Exit, converge
-from reconciler.control.fence import Writing, guard_by_lease
+from reconciler.control.fence import Writing
 from reconciler.control.readonly import DryRunLog
 from reconciler.control.teardown import remove_records
-from reconciler.leadership.elector import Elector, LazyElector, WriteGate, own_name
-from reconciler.leadership.lease import Candidate
+from reconciler.leadership.elector import WriteGate
 from reconciler.leadership.pause import latest
 from reconciler.metrics import Metrics
 from reconciler.migration import migrate
@@ -34,100 +43,107 @@ from reconciler.planning.guards import Overrides
 from reconciler.settings import Settings
 
 _STEPS = ("start", "switch", "back", "remove_old")
-#: Seconds to wait before each try to give the port back: a service's version also changes while it is being updated.
-_WAITS = (0.0, 0.5, 1.0, 2.0)
-#: Seconds beyond the lease's duration to wait for one that is in the middle of a write.
-_PATIENCE = 30.0
+#: Seconds before each try to give the port back: a service's version also changes while it is updated.
+_PORT_RETRY_SECONDS = (0.0, 0.5, 1.0, 2.0)
+#: Seconds beyond the lease's duration to wait for its holder to end a write.
+_WRITE_SECONDS = 30.0
 #: Seconds between two tries to do a step with the lease held.
-_PAUSE = 1.0
-#: Seconds within which a step ends that was told to: a cycle's reads, and giving the port back.
-_GRACE = 60.0
+_LEASE_RETRY_SECONDS = 1.0
+#: Seconds within which a step ends after a signal: the reads of a cycle, and giving the port back.
+_GRACE_SECONDS = 60.0
 
 
 def add(commands: Any) -> None:
     """Register ``migrate``."""
-    parser = command(commands, "migrate", "come from the system before this one, step by step", _migrate)
+    parser = add_command(commands, "migrate", _migrate)
     steps = parser.add_mutually_exclusive_group()
     steps.add_argument("--start", action="store_true", help="free the names that new streams need, and converge")
-    steps.add_argument("--switch", action="store_true", help=f"give port {PORT} to the new router, and converge")
-    steps.add_argument("--back", action="store_true", help="give the port back, or after a teardown the names")
+    steps.add_argument("--switch", action="store_true", help=f"move port {PORT} to the new router, and converge")
+    steps.add_argument("--back", action="store_true", help="move the port back or, after a teardown, the stream names")
     steps.add_argument("--remove-old", action="store_true", help="remove the old system's services and streams")
-    timeout_option(parser)
-    parser.add_argument("-o", "--output", choices=("text", "json"), help="format of what is shown (text)")
+    add_timeout_option(parser)
+    add_output_option(parser, "text", "json")
 
 
 def _migrate(options: argparse.Namespace, settings: Settings) -> int:
+    """Migrate from the system before this one, step by step.
+
+    The old system has services stream-api-group-<name>, serving_layer_router and openfactory-state-api, and a join for
+    each group. Without an option, the command shows the old and the new system, what blocks, and the next step, and
+    writes nothing.
+
+    Each step can be run again, is refused if it is not safe, and can be undone until --remove-old. Only objects that
+    have exactly the old system's form are changed. docs/migrate.md describes the whole procedure.
+    """
     if settings.deployment_platform != "swarm":
         raise ConfigurationError(
-            f"DEPLOYMENT_PLATFORM={settings.deployment_platform}: migrate knows the old system on a Swarm only"
+            f"DEPLOYMENT_PLATFORM={settings.deployment_platform}: migrate supports the old system only on a Swarm"
         )
-    chosen = next((step for step in _STEPS if getattr(options, step, False)), "")
+    chosen = next((name for name in _STEPS if getattr(options, name, False)), "")
     old = SwarmOldServices()
     try:
-        return _write(chosen, options, settings, old) if chosen else _show(options, settings, old)
+        if chosen:
+            return _run_with_lease(chosen, options, settings, old)
+        metrics = Metrics(CollectorRegistry())
+        scene = observe(Controller(build_dependencies(settings, metrics, DryRunLog()), metrics), old)
+        echo(printable_json(render_json(scene)) if options.output == "json" else printable_lines(render_text(scene)))
     except StepRefused as refusal:
-        complain(f"refused: {refusal} (exit {Exit.REFUSED})")
+        echo_error(f"refused: {refusal} (exit {Exit.REFUSED})")
         return Exit.REFUSED
     finally:
         old.close()
-
-
-def _show(options: argparse.Namespace, settings: Settings, old: OldServices) -> int:
-    metrics = Metrics(CollectorRegistry())
-    scene = observe(Controller(build_dependencies(settings, metrics, DryRunLog()), metrics), old)
-    out(printable_json(as_json(scene)) if options.output == "json" else printable_lines(as_text(scene)))
     return Exit.OK
 
 
-def _write(chosen: str, options: argparse.Namespace, settings: Settings, old: OldServices) -> int:
-    """Do one step behind the fence, and let one lease cover it and the operator's own cycles."""
-    metrics = Metrics(CollectorRegistry())
-    me = Candidate(own_name(), settings.lease_seconds, preempts=True)
-    lease = LazyElector(Elector(build_platform(settings, metrics), me))
-    world = guard_by_lease(build_dependencies(settings, metrics), lease.writing)
+def _run_with_lease(chosen: str, options: argparse.Namespace, settings: Settings, old: OldServices) -> int:
+    """Run one step; the same lease guards its writes and those of the operator's own cycles."""
     overrides = Overrides(options.allow_empty, options.accept_identity, options.approve)
-    operator = Controller(world, metrics, overrides, write_gate=lease, stopping=lambda: SIGNALS.asked)
+    operator, elector = make_preempting_controller(settings, overrides)
+    world = operator.world
 
-    def act() -> int:
-        looks = Controller(world, metrics)
-        return step(chosen, looks, old, lambda: _converge(options, operator), writing=lease.writing)
+    def converge_operator() -> int:
+        with show_progress() as show:
+            code, outcome = converge(operator, options.timeout, prune=not options.no_prune, show=show)
+        echo_status("text", outcome.plan, outcome.survey)
+        echo_summary(code, outcome)
+        return code
 
-    with SIGNALS.orderly(lease.stop, on_ask=world.ksqldb.stop_waiting, grace=_GRACE):
-        code = preempting(act, lease, settings.lease_seconds + _PATIENCE)
-    if chosen == "back" and lease.role is not None and observe_front(world, old).is_torn_down:
-        # As the teardown left it: no lease of an owner that has nothing; it knew whether streams are left.
+    def run() -> int:
+        return run_step(chosen, Controller(world, operator.metrics), old, converge_operator, writing=elector.writing)
+
+    with SIGNALS.orderly(elector.stop, on_ask=world.ksqldb.stop_waiting, grace=_GRACE_SECONDS):
+        code = repeat_until_leader(run, elector, settings.lease_seconds + _WRITE_SECONDS)
+    if chosen == "back" and elector.role is not None and observe_front(world, old).is_torn_down:
+        # As after the teardown: no lease of an owner that has nothing; the teardown recorded whether streams are left.
         remove_records(world.platform, streams_left=True)
     return code
 
 
-def preempting(act: Callable[[], int], authority: WriteGate, seconds: float) -> int:
-    """Do something that can be done again, from its first look on, until the lease is held for its writes.
+def repeat_until_leader(run: Callable[[], int], gate: WriteGate, timeout: float) -> int:
+    """Run something repeatable, each time from its first read on, until the lease is held for its writes.
 
     Raises:
-        StepRefused: it was not for so many seconds.
+        StepRefused: the lease was not held within ``timeout`` seconds.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + timeout
     while True:
-        authority.begin()
+        gate.begin()
         try:
-            return act()
+            return run()
         except LeaseLost as lost:
             if time.monotonic() >= deadline:
                 raise StepRefused(f"{lost}; run it again") from lost
-        SIGNALS.sleep(_PAUSE)
+        SIGNALS.sleep(_LEASE_RETRY_SECONDS)
 
 
 class LeaseGuardedOldServices:
     """The old system's services, written to only while the lease is held."""
 
     def __init__(self, inner: OldServices, writing: Writing) -> None:
-        """Ask ``writing`` before each write."""
+        """Enter ``writing`` for each write."""
+        self.observe = inner.observe
         self._inner = inner
         self._writing = writing
-
-    def observe(self) -> tuple[OldService, ...]:
-        """Read all of them."""
-        return self._inner.observe()
 
     def publish(self, service: OldService, port: int | None) -> None:
         """Publish its port, or none."""
@@ -140,7 +156,7 @@ class LeaseGuardedOldServices:
             self._inner.remove(service)
 
 
-def step(
+def run_step(
     chosen: str,
     controller: Controller,
     old: OldServices,
@@ -148,147 +164,135 @@ def step(
     *,
     writing: Writing = nullcontext,
 ) -> int:
-    """Do one step and return the exit code.
+    """Run one step and return the exit code.
 
     Args:
-        chosen: which one.
-        controller: which looks; its world writes as it is given, so it has to be behind the same fence.
-        old: services, not behind a fence.
-        converge: lets the operator make what it now can; returns an exit code.
-        writing: the fence for writes to the old services.
+        chosen: the step.
+        controller: reads; its world must be guarded by the same lease.
+        old: services, not guarded.
+        converge: runs the operator's cycles; returns an exit code.
+        writing: guards writes to the old services.
 
     Raises:
-        StepRefused: a pause holds all writes back, or something has to come first.
+        StepRefused: writes are paused, or another step comes first.
         ReconcilerError: a read or a write failed; the step can be run again.
     """
-    fenced_old = LeaseGuardedOldServices(old, writing)
+    guarded_old = LeaseGuardedOldServices(old, writing)
     if chosen == "back":
-        return _back(controller, fenced_old, converge)
+        return _run_back(controller, guarded_old, converge)
     scene = observe(controller, old)
-    _need_no_pause(scene, controller)
-    match chosen:
-        case "start":
-            _tell(migrate.start(scene, controller.world), may_end=True)
-            return converge()
-        case "switch":
-            return _switch(scene, controller.world, old, fenced_old, converge)
-        case _:
-            _tell(migrate.remove_old(scene, controller.world, fenced_old), may_end=True)
+    _check_pause(scene, controller)
+    if chosen == "switch":
+        return _run_switch(scene, controller.world, old, guarded_old, converge)
+    if chosen == "start":
+        _report(migrate.start(scene, controller.world), can_stop=True)
+        return converge()
+    _report(migrate.remove_old(scene, controller.world, guarded_old), can_stop=True)
     return Exit.OK
 
 
-def _need_no_pause(front: Front, controller: Controller) -> None:
+def _check_pause(front: Front, controller: Controller) -> None:
     pause = latest(controller.pause, front.platform.records)
     if pause is not None and pause.active(controller.clocks.wall()):
         raise StepRefused(pause.text)
 
 
-def _switch(
-    scene: Scene, world: Dependencies, old: OldServices, fenced_old: OldServices, converge: Callable[[], int]
+def _run_switch(
+    scene: Scene, world: Dependencies, old: OldServices, guarded_old: OldServices, converge: Callable[[], int]
 ) -> int:
-    """Move the port; where the new router does not take it, for whatever reason, the old one gets it back at once.
+    """Move the port; if the new router does not take it, for whatever reason, give it back to the old one at once.
 
-    That last write needs no lease: it undoes a write of this very command, at the version that was read, and no
-    operator ever writes to that service. A lease that was lost meanwhile must not leave the port with nobody.
+    This last write needs no lease: it reverts a write of this command, at the version that was read, and no operator
+    ever writes to that service. A lost lease must not leave the port without a router.
     """
+    moved = False
     try:
-        _tell(migrate.switch(scene, fenced_old))
+        _report(migrate.switch(scene, guarded_old))
         code = converge()
-        if not scene.holds_port or observe_front(world, old).has_port:
-            return code
-    except BaseException:  # Ctrl-C, too: what was taken may be nobody's now
-        _rescue(scene, world, old)
-        raise
-    _rescue(scene, world, old)
-    return code or Exit.NOT_CONVERGED
+        moved = not scene.holds_port or observe_front(world, old).has_port
+    finally:  # after Ctrl-C, too: no router may have the port now
+        if not moved:
+            _restore_port(scene, world, old)
+    return code if moved else code or Exit.NOT_CONVERGED
 
 
-def _rescue(before: Front, world: Dependencies, old: OldServices) -> None:
-    """Give the old router the port that it had, unless the new one has it; ksqlDB may be away."""
+def _restore_port(before: Front, world: Dependencies, old: OldServices) -> None:
+    """Give the old router the port that it had, unless the new one has it; ksqlDB is not needed."""
     if not before.holds_port:
         return
-    for wait in _WAITS:
-        time.sleep(wait)
+    for seconds in _PORT_RETRY_SECONDS:
+        time.sleep(seconds)
         try:
             front = observe_front(world, old)
             if not front.has_port:
-                _tell(migrate.give_port_back(front, old))
+                _report(migrate.give_port_back(front, old))
         except (ReconcilerError, StepRefused) as error:
-            trouble = error
+            failure = error
         else:
             return
-    complain(f"port {PORT} may be nobody's now ({trouble}): run `reconciler migrate --back`")
+    echo_error(f"no router may have port {PORT} now ({failure}): run `reconciler migrate --back`")
 
 
-def _back(controller: Controller, old: OldServices, converge: Callable[[], int]) -> int:
-    """Give back the port, for which ksqlDB need not be there, and then the names."""
+def _run_back(controller: Controller, old: OldServices, converge: Callable[[], int]) -> int:
+    """Give back the port, for which ksqlDB is not needed, and then the names."""
     world = controller.world
     front = observe_front(world, old)
-    _need_no_pause(front, controller)
-    if front.has_port and not front.wants_port:  # ours is to leave it first
+    _check_pause(front, controller)
+    if front.has_port and not front.wants_port:  # the new router has to leave it first
         converge()
-        _tell(migrate.leave_port(observe_front(world, old), world))
-    done = _tell(migrate.give_port_back(observe_front(world, old), old))
+        _report(migrate.leave_port(observe_front(world, old), world))
+    done = _report(migrate.give_port_back(observe_front(world, old), old))
     scene = observe(controller, old)
-    done += _tell(migrate.give_names_back(scene, world))
+    done += _report(migrate.give_names_back(scene, world))
     if scene.stand_ins and not scene.is_torn_down:
-        out("the old services are fed by stand-ins; `reconciler teardown`, then `migrate --back`, gives the names back")
+        echo("the old services read from stand-ins; `reconciler teardown`, then `migrate --back`, gives the names back")
     elif not done:
-        out("nothing to take back")
+        echo("nothing to take back")
     return Exit.OK
 
 
-def _converge(options: argparse.Namespace, operator: Controller) -> int:
-    """Let the operator's own cycles make the new side, as ``--once`` does."""
-    with progress(complain) as show:
-        code, outcome = converge(operator, options.timeout, prune=not options.no_prune, show=show)
-    show_status("text", outcome)
-    summary(code, outcome)
-    return code
-
-
-def _tell(done: Iterator[str], *, may_end: bool = False) -> int:
-    """Say what is done; ``may_end`` between two parts, where another run finishes it and nothing is taken meanwhile."""
+def _report(done: Iterator[str], *, can_stop: bool = False) -> int:
+    """Report each part that is done, and return how many; ``can_stop`` between two if another run can complete them."""
     count = 0
-    with telling() as say:
+    with tolerant_echo() as report:
         for line in done:
-            say(printable(line))
+            report(printable(line))
             count += 1
-            if may_end:
+            if can_stop:
                 SIGNALS.check()
     return count
 
 
-def as_text(scene: Scene) -> str:
-    """Show both sides and what comes next."""
-    rows = [_service(one) for one in scene.touchable] + [_stream(one, scene) for one in scene.streams]
-    odd = [(one.name, f"left alone: {one.odd}") for one in scene.services if one.odd]
-    odd += [(one.name, f"not ours: {why}") for one, why in scene.others]
-    width = max((len(name) for name, _ in (*rows, *odd)), default=0)
-    lines = [f"{name:{width}}  {what}".rstrip() for name, what in (*rows, *odd)]
+def render_text(scene: Scene) -> str:
+    """Render both systems and the next step for people."""
+    rows = []
+    for service in scene.touchable:
+        port = f", port {', '.join(map(str, service.ports))}" if service.ports else ""
+        group = "" if service.group is None else f" {service.group!r}"
+        rows.append((service.name, f"{service.role}{group}, {service.running}/{service.wanted}{port}"))
+    rows += [(stream.name, _describe_stream(stream, scene)) for stream in scene.streams]
+    rows += [(one.name, f"left alone: {one.odd}") for one in scene.services if one.odd]
+    rows += [(one.name, f"not ours: {why}") for one, why in scene.others]
+    width = max((len(name) for name, _ in rows), default=0)
+    lines = [f"{name:{width}}  {what}".rstrip() for name, what in rows]
     groups = [item for item in scene.plan.items if item.group is not None]
     ready = sum(item.condition == "Ready" for item in groups)
-    old = ["The old system:", *lines] if lines else ["Nothing of the old system is here."]
-    new = f"The new system: {ready} of {len(groups)} groups ready."
-    why = [f"  {reason}" for reason in scene.unready[:10]] if scene.next_step else []
-    return "\n".join([*old, "", new, *why, *([f"\nNext: {scene.next_step}"] if scene.next_step else [])])
+    lines = ["The old system:", *lines] if lines else ["There are no objects of the old system."]
+    lines += ["", f"The new system: {ready} of {len(groups)} groups ready."]
+    if scene.next_step:
+        lines += [*(f"  {reason}" for reason in scene.unready[:10]), f"\nNext: {scene.next_step}"]
+    return "\n".join(lines)
 
 
-def _service(one: OldService) -> tuple[str, str]:
-    port = f", port {', '.join(map(str, one.ports))}" if one.ports else ""
-    group = "" if one.group is None else f" {one.group!r}"
-    return one.name, f"{one.role}{group}, {one.running}/{one.wanted}{port}"
+def _describe_stream(stream: OldStream, scene: Scene) -> str:
+    if stream.stand_in:
+        return f"stand-in for the old stream, writes {stream.topic}"
+    needed = "; the new stream needs its name" if stream in scene.in_the_way else ""
+    return f"old stream, writes {stream.topic}{needed}"
 
 
-def _stream(one: OldStream, scene: Scene) -> tuple[str, str]:
-    if one.stand_in:
-        return one.name, f"stands in for the old stream: writes {one.topic}"
-    needed = "; the new stream needs its name" if one in scene.in_the_way else ""
-    return one.name, f"old stream, writes {one.topic}{needed}"
-
-
-def as_json(scene: Scene) -> str:
-    """Show the same for machines."""
+def render_json(scene: Scene) -> str:
+    """Render the same for programs."""
     services = [
         {"name": s.name, "role": s.role, "group": s.group, "ports": s.ports, "running": s.running, "odd": s.odd or None}
         for s in scene.services

@@ -1,105 +1,98 @@
-"""What commands share: how a parser is made, and where output goes."""
+"""What commands share: the parser of a command, common options, output, and the progress display."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
 
 from openfactory_common.text import printable, printable_lines
-from reconciler.cli.help import PAGES
+from reconciler.cli.help import PAGES, wrap
 from reconciler.control.converge import Exit
 from reconciler.control.outcome import CycleOutcome
-from reconciler.report import text as render
+from reconciler.domain.status import Condition, Plan
+from reconciler.planning.survey import Survey
 from reconciler.report.table import status_table
+from reconciler.report.text import show_titles, status_json, status_markdown, status_notes, status_text
 
-#: Longest time to converge in, in seconds.
-_LONGEST = 7 * 24 * 3600.0
+#: Longest time to converge, in seconds.
+_MAX_TIMEOUT = 7 * 24 * 3600.0
+#: Objects that a progress line names.
+_NAMED = 5
 
 
 class OutputFailed(Exception):
-    """Standard output does not take more.
+    """Standard output cannot be written.
 
     Attributes:
-        nobody_reads: the reader has left, as `head` does.
+        reader_left: the reader has closed its end, as `head` does.
     """
 
     def __init__(self, error: OSError) -> None:
-        """Keep why."""
+        """Keep the reason."""
         super().__init__(f"the output cannot be written: {error.strerror}")
-        self.nobody_reads = isinstance(error, BrokenPipeError)
+        self.reader_left = isinstance(error, BrokenPipeError)
 
 
-def command(commands: Any, name: str, text: str, run: Callable[..., int]) -> argparse.ArgumentParser:
-    """Register the command ``name``, which ``run(options, settings)`` carries out and returns the exit code of.
+def add_command(
+    commands: Any, name: str, run: Callable[..., int], *, needs_settings: bool = True
+) -> argparse.ArgumentParser:
+    """Register the command ``name``, which ``run`` executes with the options and, unless not needed, the settings.
 
-    Its page stands in the manual; ``text`` is the line about it in the list of commands.
+    The docstring of ``run`` is the command's help; its first line stands in the list of commands.
     """
-    page = PAGES[name]
+    text = inspect.getdoc(run) or ""
     parser: argparse.ArgumentParser = commands.add_parser(
-        # Without defaults of its own: an option that stands before the command must not be undone by it.
         name,
-        help=text,
-        description=page.description,
-        epilog=page.epilog,
+        help=text.partition("\n")[0].rstrip("."),
+        description=wrap(text),
+        epilog=PAGES[name].epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
+        argument_default=argparse.SUPPRESS,  # a default here would undo an option before the command
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, needs_settings=needs_settings)
     return parser
 
 
-def output_option(parser: argparse.ArgumentParser) -> None:
-    """Give a command ``-o``."""
-    parser.add_argument(
-        "-o",
-        "--output",
-        choices=("text", "json", "markdown"),
-        help="format: for people, for machines, for a comment (text)",
-    )
+def add_output_option(parser: argparse.ArgumentParser, *choices: str) -> None:
+    """Add ``-o`` with these formats."""
+    text = "output format (text)"
+    parser.add_argument("-o", "--output", choices=choices or ("text", "json", "markdown"), help=text)
 
 
-def adopt_option(parser: argparse.ArgumentParser) -> None:
-    """Give a parser ``--adopt``, which names one installation and no more, so a loop takes it too."""
-    parser.add_argument(
-        "--adopt",
-        metavar="ID",
-        help="this is the installation ID, where no record says so; 'legacy': objects made before there were ids",
-    )
+def add_adopt_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--adopt``; it names exactly one installation, so a loop may have it too."""
+    text = "adopt objects of installation ID when its record is missing; 'legacy': objects from before there were ids"
+    parser.add_argument("--adopt", metavar="ID", help=text)
 
 
-def timeout_option(parser: argparse.ArgumentParser) -> None:
-    """Give a parser ``--timeout``."""
-    parser.add_argument("--timeout", type=_seconds, metavar="S", help="seconds to converge in (300)")
+def add_timeout_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--timeout``."""
+    parser.add_argument("--timeout", type=_parse_timeout, metavar="S", help="seconds to converge within (300)")
 
 
-def _seconds(text: str) -> float:
-    """Read a number of seconds that comes to an end.
-
-    Raises:
-        ArgumentTypeError: it is none.
-    """
+def _parse_timeout(text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not 0 <= seconds <= _LONGEST:
-        raise argparse.ArgumentTypeError(f"{text!a} is no number of seconds from 0 to {_LONGEST:.0f}")
+    if not 0 <= seconds <= _MAX_TIMEOUT:
+        raise argparse.ArgumentTypeError(f"{text!a} is not a number of seconds from 0 to {_MAX_TIMEOUT:.0f}")
     return seconds
 
 
 @contextlib.contextmanager
-def writing() -> Iterator[None]:
-    """Write to standard output inside.
-
-    Raises:
-        OutputFailed: it does not take it; nothing else in the program is the cause.
-    """
+def checked_stdout() -> Iterator[None]:
+    """Write to standard output inside; only its own failure raises `OutputFailed`."""
     try:
         yield
         sys.stdout.flush()
@@ -107,56 +100,102 @@ def writing() -> Iterator[None]:
         raise OutputFailed(error) from None
 
 
-def out(text: str) -> None:
-    """Write to standard output, which is for what was asked for and nothing else."""
-    with writing():
+def echo(text: str) -> None:
+    """Write to standard output, which has what was asked for and nothing else."""
+    with checked_stdout():
         print(text)  # noqa: T201 - this is the output
 
 
 @contextlib.contextmanager
-def telling() -> Iterator[Callable[[str], None]]:
-    """Give what says on standard output what was done, inside, where more has to be done whoever listens.
+def tolerant_echo() -> Iterator[Callable[[str], None]]:
+    """Give an `echo` for work that must be completed even if standard output fails.
 
     Raises:
-        OutputFailed: at the end, where something could not be said.
+        OutputFailed: at the end, if something could not be written.
     """
-    lost: list[OutputFailed] = []
+    failures: list[OutputFailed] = []
 
-    def say(text: str) -> None:
-        if not lost:
+    def echo_until_failure(text: str) -> None:
+        if not failures:
             try:
-                out(text)
+                echo(text)
             except OutputFailed as failed:
-                lost.append(failed)
+                failures.append(failed)
 
-    yield say
-    if lost:
-        raise lost[0]
+    yield echo_until_failure
+    if failures:
+        raise failures[0]
 
 
-def complain(text: str) -> None:
-    """Say something on standard error; where that is closed there is nobody to tell."""
+def echo_error(text: str) -> None:
+    """Write a message to standard error, if it is open."""
     with contextlib.suppress(OSError):
-        print(f"reconciler: {printable_lines(text)}", file=sys.stderr, flush=True)  # noqa: T201 - the summary
+        print(f"reconciler: {printable_lines(text)}", file=sys.stderr, flush=True)  # noqa: T201 - this is the output
 
 
-def summary(code: Exit, outcome: CycleOutcome) -> None:
-    """Say in one line on standard error how it ended."""
-    complain(f"{printable(outcome.sentence)} (exit {code})")
+def echo_summary(code: Exit, outcome: CycleOutcome) -> None:
+    """Write to standard error how the command ended, in one line."""
+    echo_error(f"{printable(outcome.sentence)} (exit {code})")
 
 
-def show_status(output: str, outcome: CycleOutcome) -> None:
-    """Show every group as it is, in the format that ``-o`` asked for."""
-    if outcome.plan is None or outcome.survey is None:
+def echo_status(output: str, plan: Plan | None, survey: Survey | None) -> None:
+    """Write the status in the format of ``-o``; nothing without a full read."""
+    if plan is None or survey is None:
         return
-    if output == "json":
-        out(render.status_json(outcome.plan, outcome.survey))
-    elif output == "markdown":
-        out(render.status_markdown(outcome.plan, outcome.survey))
-    elif sys.stdout.isatty():
+    if output == "text" and sys.stdout.isatty():
         console = Console()
-        with writing():
-            console.print(status_table(outcome.plan, console.width), soft_wrap=True)
-        out("\n".join(render.status_notes(outcome.plan, outcome.survey)))
+        with checked_stdout():
+            console.print(status_table(plan, console.width), soft_wrap=True)
+        echo("\n".join(status_notes(plan, survey)))
     else:
-        out(render.status_text(outcome.plan, outcome.survey))
+        render = {"text": status_text, "json": status_json, "markdown": status_markdown}[output]
+        echo(render(plan, survey))
+
+
+@contextlib.contextmanager
+def show_progress() -> Iterator[Callable[[CycleOutcome], None]]:
+    """Show each cycle on standard error: a table on a terminal, otherwise a line when the reason to wait changes."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield ProgressLines(echo_error).show
+        return
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        yield lambda outcome: live.update(
+            Group(
+                *([status_table(outcome.plan, console.width)] if outcome.plan else []),
+                Text(printable(outcome.sentence), style="dim"),
+            )
+        )
+
+
+class ProgressLines:
+    """Writes what a command waits for, when that changes; a number that changes is no news."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        """Write lines with ``write``."""
+        self._write = write
+        self._before = ""
+
+    def show(self, outcome: CycleOutcome) -> None:
+        """Show one more cycle."""
+        text = describe_waiting(outcome)
+        kind = re.sub(r"\b\d+(\.\d+)?\b", "0", text)
+        if text and kind != self._before:
+            self._write(text)
+        self._before = kind
+
+
+def describe_waiting(outcome: CycleOutcome) -> str:
+    """Return what is not settled after a cycle, with the reasons; ``""`` for nothing."""
+    if outcome.plan is None:
+        return f"waiting: {printable(outcome.sentence)}"
+    titles = show_titles(outcome.plan.items)
+    waiting = [item for item in outcome.plan.items if item.condition not in (Condition.READY, Condition.HELD)]
+    parts = [printable(outcome.sentence)] if outcome.result in ("paused", "standby") else []
+    parts += [f"refused by {refusal.guard}: {printable(refusal.text)}" for refusal in outcome.plan.refusals]
+    for item in waiting[:_NAMED]:
+        reason = printable(item.detail) or f"{item.running} of {item.wanted} tasks are running and healthy"
+        parts.append(f"{titles[item.title]}: {reason}")
+    if len(waiting) > _NAMED:
+        parts.append(f"and {len(waiting) - _NAMED} more")
+    return f"waiting: {'; '.join(parts)}" if parts else ""

@@ -1,4 +1,4 @@
-"""``pause`` and ``resume``: hold all writes back for a while, whichever operator would do them."""
+"""``pause`` and ``resume``: suspend writes for a while, of every operator of this owner."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from openfactory_common.errors import ConfigurationError
 from openfactory_common.settings_types import Seconds
 from reconciler.app import build_platform
-from reconciler.cli.operator import NoResponse, counters
-from reconciler.cli.output import command, out
+from reconciler.cli.output import add_command, echo
+from reconciler.cli.running_operator import NoResponse, ask_counters
 from reconciler.control.converge import Exit
 from reconciler.leadership import lease
 from reconciler.leadership.pause import LONGEST, beginning, ended, latest, parse, put
@@ -25,24 +25,22 @@ from reconciler.metrics import Metrics
 from reconciler.platforms.protocol import Records
 from reconciler.settings import Settings
 
-#: Seconds between two looks at the lease.
-_EVERY = 0.5
-#: Seconds beyond the lease's duration that an operator may need to end the write that it is in.
-_IN_FLIGHT = 20.0
+#: Seconds between two reads of the lease.
+_POLL_SECONDS = 0.5
+#: Seconds beyond the lease's duration that an operator may need to end its current write.
+_WRITE_SECONDS = 20.0
 
 
 def add(commands: Any) -> None:
     """Register ``pause`` and ``resume``."""
-    pause = command(commands, "pause", "hold all writes back for a while, on every replica and over restarts", _pause)
-    pause.add_argument(
-        "--for", dest="pause_for", required=True, metavar="TIME", help="how long: 90s, 30m, 2h; at most 24h"
-    )
-    pause.add_argument("--reason", metavar="TEXT", help="why, for whoever looks at the status")
-    command(commands, "resume", "end a pause", _resume)
+    pause = add_command(commands, "pause", _pause)
+    pause.add_argument("--for", dest="pause_for", required=True, metavar="TIME", help="90s, 30m, 2h; at most 24h")
+    pause.add_argument("--reason", metavar="TEXT", help="reason, shown in the status")
+    add_command(commands, "resume", _resume)
 
 
-def who() -> str:
-    """Return who gives this command, as ``user@host``."""
+def own_identity() -> str:
+    """Return who runs this command, as ``user@host``."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a user without a name, as in a container
@@ -51,52 +49,61 @@ def who() -> str:
 
 
 def _pause(options: argparse.Namespace, settings: Settings) -> int:
-    seconds = _duration(options.pause_for)
+    """Suspend writes for a while; survives restarts.
+
+    It suspends the writes of every operator of this owner. Operators continue to read and to show what they would do. A
+    pause ends by itself, or with `reconciler resume`.
+    """
+    seconds = _parse_duration(options.pause_for)
     platform = build_platform(settings, Metrics(CollectorRegistry()))
-    pause = beginning(datetime.now(UTC), seconds, who(), options.reason)
+    pause = beginning(datetime.now(UTC), seconds, own_identity(), options.reason)
     put(platform, pause)
-    out(pause.text)
-    holder = writer_after(platform, settings.lease_seconds + _IN_FLIGHT)
+    echo(pause.text)
+    holder = wait_for_release(platform, settings.lease_seconds + _WRITE_SECONDS)
     platform.close()
     if holder:
-        out(f"operator {holder} has not confirmed it yet: it may be in the middle of a write, which it ends first")
+        echo(f"operator {holder} has not confirmed the pause yet; it may still complete its current write")
         return Exit.NOT_CONVERGED
-    out("no operator writes now; `reconciler resume` ends the pause")
+    echo("no operator writes now; `reconciler resume` ends the pause")
     return Exit.OK
 
 
 def _resume(_: argparse.Namespace, settings: Settings) -> int:
+    """End a pause.
+
+    The pause ends for every operator of this owner.
+    """
     platform = build_platform(settings, Metrics(CollectorRegistry()))
     now, before = datetime.now(UTC), latest(None, platform.records())
-    # A teardown removes the record, and an operator that runs keeps to the pause all the same.
-    told = counters(settings) if before is None else None
-    put(platform, ended(who()))
+    # A teardown removes the record, but a running operator still respects the pause.
+    response = ask_counters(settings) if before is None else None
+    put(platform, ended(own_identity()))
     platform.close()
-    if isinstance(told, NoResponse):
-        out("no pause is written down; an operator that keeps to one all the same, after a teardown, goes on now")
+    if isinstance(response, NoResponse):
+        echo("no pause is recorded; an operator that is still paused after a teardown resumes now")
         return Exit.OK
-    if told is not None and told[1].pause:
-        before = parse(told[1].pause)
-    out(f"resumed; it was {before.text}" if before and before.active(now) else "nothing was paused")
+    if response is not None and response[1].pause:
+        before = parse(response[1].pause)
+    echo(f"resumed; it was {before.text}" if before and before.active(now) else "nothing was paused")
     return Exit.OK
 
 
-def _duration(text: str) -> float:
+def _parse_duration(text: str) -> float:
     try:
         seconds = TypeAdapter(Seconds).validate_python(text)
     except ValidationError as error:
-        raise ConfigurationError(f"--for {text!r} is no duration: use 90s, 30m or 2h") from error
+        raise ConfigurationError(f"--for {text!r} is not a duration: use 90s, 30m or 2h") from error
     if not 0 < seconds <= LONGEST:
-        raise ConfigurationError(f"--for {text!r}: a pause lasts more than nothing and at most 24h")
+        raise ConfigurationError(f"--for {text!r}: a pause must be longer than 0 and at most 24h")
     return seconds
 
 
-def writer_after(records: Records, patience: float) -> str:
-    """Wait until no operator holds the lease; return who still does after ``patience`` seconds, ``""`` if nobody.
+def wait_for_release(records: Records, timeout: float) -> str:
+    """Wait until no operator holds the lease; return its holder after ``timeout`` seconds, ``""`` if there is none.
 
-    A paused operator gives the lease up once its last write has been answered, and one that has died does not renew it.
+    A paused operator releases the lease once its last write has been answered; a dead one does not renew it.
     """
-    sight, deadline = lease.ObservedLease(), time.monotonic() + patience
+    sight, deadline = lease.ObservedLease(), time.monotonic() + timeout
     while True:
         record = records.records().get(lease.NAME)
         now = time.monotonic()
@@ -105,4 +112,4 @@ def writer_after(records: Records, patience: float) -> str:
             return ""
         if now >= deadline:
             return sight.lease.holder
-        time.sleep(_EVERY)
+        time.sleep(_POLL_SECONDS)

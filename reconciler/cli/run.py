@@ -17,17 +17,17 @@ from openfactory_common.signals import SIGNALS
 from openfactory_common.text import printable, printable_json
 from reconciler.app import build_dependencies, build_platform
 from reconciler.cli.output import (
-    adopt_option,
-    command,
-    complain,
-    out,
-    output_option,
-    show_status,
-    summary,
-    timeout_option,
+    add_adopt_option,
+    add_command,
+    add_output_option,
+    add_timeout_option,
+    echo,
+    echo_error,
+    echo_status,
+    echo_summary,
+    show_progress,
 )
-from reconciler.cli.progress import progress
-from reconciler.cli.settings import in_force, misspelt
+from reconciler.cli.settings import describe_unknown, make_report
 from reconciler.control.controller import Controller, Dependencies
 from reconciler.control.converge import Exit, converge
 from reconciler.control.fence import guard_by_lease
@@ -46,96 +46,103 @@ from reconciler.web.server import RegistryCache, Server
 
 log = structlog.get_logger()
 
-#: Seconds within which the loop ends: its cycle's reads and the write that is under way; the stack file gives it 30.
-_GRACE = 20.0
+#: Seconds within which the loop ends: the reads of its cycle and its current write; the stack file allows 30.
+_GRACE_SECONDS = 20.0
 _APPROVAL = re.compile("[0-9a-f]{8}")
 
 
 def add(commands: Any) -> None:
     """Register ``deploy``."""
-    once_options(command(commands, "deploy", "the same as --once", _once))
+    add_once_options(add_command(commands, "deploy", _deploy))
 
 
-def once_options(parser: argparse.ArgumentParser) -> None:
-    """Give a parser what goes with ``--once``."""
-    timeout_option(parser)
-    parser.add_argument("--no-prune", action="store_true", help="leave groups without assets alone")
-    parser.add_argument("--allow-empty", action="store_true", help="with --once: a map without groups is meant")
-    parser.add_argument("--accept-identity", action="store_true", help="with --once: another Kafka or ksqlDB is meant")
+def add_once_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``--once`` to a parser."""
+    add_timeout_option(parser)
+    parser.add_argument("--no-prune", action="store_true", help="keep groups without assets")
+    parser.add_argument("--allow-empty", action="store_true", help="with --once or deploy: accept an empty UNS map")
     parser.add_argument(
-        "--approve", metavar="ID", help="with --once: let exactly the refused removals with this id through"
+        "--accept-identity", action="store_true", help="with --once or deploy: accept another Kafka or ksqlDB cluster"
     )
-    adopt_option(parser)
-    output_option(parser)
+    parser.add_argument(
+        "--approve", metavar="ID", help="with --once or deploy: approve exactly the refused removals with this id"
+    )
+    add_adopt_option(parser)
+    add_output_option(parser)
 
 
 def check(options: argparse.Namespace) -> None:
-    """Refuse options that make no sense, or none together.
+    """Refuse invalid options and combinations of options.
 
     Raises:
-        ConfigurationError: with what goes with what.
+        ConfigurationError: names the option and what it goes with.
     """
     if options.adopt and not is_id(options.adopt):
-        raise ConfigurationError(f"--adopt {options.adopt}: an installation's id has 8 hex digits, or is 'legacy'")
-    if options.dry_run and options.run not in (run, _once):
-        raise ConfigurationError("--dry-run goes with --once, deploy, or no command; plan shows what would be done")
-    loops = options.run is run and not options.once and not options.dry_run
+        raise ConfigurationError(f"--adopt {options.adopt}: an installation id is 8 hex digits, or 'legacy'")
+    if options.dry_run and options.run not in (run, _deploy):
+        raise ConfigurationError("--dry-run goes with --once, deploy, or no command; `plan` shows what would be done")
     if options.approve and not _APPROVAL.fullmatch(options.approve):
         raise ConfigurationError(
-            f"--approve {options.approve!r} is no id of removals: 8 hex digits, as `plan` shows it"
+            f"--approve {options.approve!r} is not an id of removals: 8 hex digits, as shown by `plan`"
         )
-    if loops and (options.allow_empty or options.accept_identity or options.approve):
+    is_loop = options.run is run and not options.once and not options.dry_run
+    if is_loop and (options.allow_empty or options.accept_identity or options.approve):
         raise ConfigurationError(
-            "--allow-empty, --accept-identity and --approve go with --once: a loop would say yes to everything that "
-            "comes later, too"
+            "--allow-empty, --accept-identity and --approve go with --once: a loop would also accept everything that "
+            "happens later"
         )
 
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
-    """Run the loop, or what ``--once`` or ``--dry-run`` make of it."""
-    return _once(options, settings) if options.once or options.dry_run else _loop(options, settings)
+    """Run the loop, or ``--once`` or ``--dry-run``."""
+    return _deploy(options, settings) if options.once or options.dry_run else _run_loop(options, settings)
 
 
-def _overrides(options: argparse.Namespace) -> Overrides:
+def _make_overrides(options: argparse.Namespace) -> Overrides:
     return Overrides(options.allow_empty, options.accept_identity, options.approve, options.adopt)
 
 
-def prepared(settings: Settings, overrides: Overrides, metrics: Metrics) -> tuple[Dependencies, Loop, Server, Elector]:
-    """Put a loop, its server and its part in the lease together; nothing runs yet."""
-    board = RegistryCache()
+def make_loop(settings: Settings, overrides: Overrides, metrics: Metrics) -> tuple[Dependencies, Loop, Server, Elector]:
+    """Make a loop, its server and its leader election; nothing runs yet."""
+    cache = RegistryCache()
 
-    def changed() -> None:
-        metrics.lease(leadership.lease.holder, leads=leadership.leads)
+    def on_change() -> None:
+        metrics.lease(elector.lease.holder, leads=elector.leads)
         loop.nudge()
 
-    leadership = Elector(
+    elector = Elector(
         build_platform(settings, metrics),
         Candidate(own_name(), settings.lease_seconds),
         alive=lambda: loop.alive,
-        on_change=changed,
+        on_change=on_change,
     )
-    world = guard_by_lease(build_dependencies(settings, metrics), leadership.writing)
-    controller = Controller(world, metrics, overrides, on_registry=board.put, write_gate=leadership)
+    world = guard_by_lease(build_dependencies(settings, metrics), elector.writing)
+    controller = Controller(world, metrics, overrides, on_registry=cache.put, write_gate=elector)
     if settings.flow_interval > 0:
         controller.flow = FlowWatch(world.ksqldb, world.strategy, settings.flow_interval)
     loop = Loop(controller, settings.reconcile_interval)
-    return world, loop, Server(loop, board, settings.reconciler_port), leadership
+    return world, loop, Server(loop, cache, settings.reconciler_port), elector
 
 
-def _loop(options: argparse.Namespace, settings: Settings) -> int:
-    world, loop, server, leadership = prepared(settings, _overrides(options), Metrics())
+def _run_loop(options: argparse.Namespace, settings: Settings) -> int:
+    world, loop, server, elector = make_loop(settings, _make_overrides(options), Metrics())
+
+    def stop() -> None:
+        loop.stop()
+        world.ksqldb.stop_waiting()
+
     server.start()
     log.info(
         "operator started",
         owner=settings.reconciler_owner,
         ksqldb=without_user(settings.ksqldb_url),
         port=server.port,
-        name=leadership.me.name,
+        name=elector.me.name,
     )
-    for stray in in_force().unknown:
-        log.warning("a variable is not read", variable=stray.name, origin=stray.origin, hint=stray.hint)
-    with SIGNALS.orderly(leadership.stop, on_ask=lambda: _stop(loop, world), grace=_GRACE):
-        leadership.start()
+    for variable in make_report().unknown:
+        log.warning("unknown variable", variable=variable.name, origin=variable.origin, hint=variable.hint)
+    with SIGNALS.orderly(elector.stop, on_ask=stop, grace=_GRACE_SECONDS):
+        elector.start()
         loop.run()
     server.stop()
     world.platform.close()
@@ -144,58 +151,61 @@ def _loop(options: argparse.Namespace, settings: Settings) -> int:
     return Exit.OK
 
 
-def _stop(loop: Loop, world: Dependencies) -> None:
-    loop.stop()
-    world.ksqldb.stop_waiting()
+def _deploy(options: argparse.Namespace, settings: Settings) -> int:
+    """Apply, wait until ready, exit; the same as --once.
 
-
-def _once(options: argparse.Namespace, settings: Settings) -> int:
+    It runs cycles until everything is in sync or cannot become so, and waits for the grace time of due removals.
+    """
     if options.dry_run:
         return _dry_run(options, settings)
-    metrics = Metrics(CollectorRegistry())
-    me = Candidate(own_name(), settings.lease_seconds, preempts=True)
-    lease = LazyElector(Elector(build_platform(settings, metrics), me))
-    world = guard_by_lease(build_dependencies(settings, metrics), lease.writing)
-    controller = Controller(world, metrics, _overrides(options), write_gate=lease, stopping=lambda: SIGNALS.asked)
+    controller, elector = make_preempting_controller(settings, _make_overrides(options))
     logs.only_once()
-    for text in misspelt():
-        complain(text)
-    outcomes: list[CycleOutcome] = []
-    with SIGNALS.orderly(lease.stop, on_ask=world.ksqldb.stop_waiting), progress(complain) as show:
+    for line in describe_unknown():
+        echo_error(line)
+    first: list[CycleOutcome] = []
+    with SIGNALS.orderly(elector.stop, on_ask=controller.world.ksqldb.stop_waiting), show_progress() as show_cycle:
 
-        def seen(one: CycleOutcome) -> None:
-            outcomes[1:] = [one]
-            show(one)
+        def show(outcome: CycleOutcome) -> None:
+            first.extend([outcome] if not first else [])
+            show_cycle(outcome)
 
-        code, outcome = converge(controller, options.timeout, prune=not options.no_prune, show=seen)
-    show_status(options.output, outcome)
+        code, outcome = converge(controller, options.timeout, prune=not options.no_prune, show=show)
+    echo_status(options.output, outcome.plan, outcome.survey)
     for key, failure in controller.backoff.failures.items():
-        complain(f"{key}: failed {failure.times} times, last: {failure.text}")
-    _note_approval(options.approve, outcomes[0].survey)
-    summary(code, outcome)
+        echo_error(f"{key}: failed {failure.times} times, last: {failure.text}")
+    _check_approval(options.approve, first[0].survey)
+    echo_summary(code, outcome)
     return code
 
 
-def _note_approval(given: str, survey: Survey | None) -> None:
-    """Say that ``--approve`` named nothing that was pending when the command began."""
+def make_preempting_controller(settings: Settings, overrides: Overrides) -> tuple[Controller, LazyElector]:
+    """Make a controller that takes the lease from a running operator for its first write, and its election."""
+    metrics = Metrics(CollectorRegistry())
+    candidate = Candidate(own_name(), settings.lease_seconds, preempts=True)
+    elector = LazyElector(Elector(build_platform(settings, metrics), candidate))
+    world = guard_by_lease(build_dependencies(settings, metrics), elector.writing)
+    return Controller(world, metrics, overrides, write_gate=elector, stopping=lambda: SIGNALS.asked), elector
+
+
+def _check_approval(given: str, survey: Survey | None) -> None:
+    """Report an ``--approve`` that named no removal that was pending at the start of the command."""
     if not given or survey is None:
         return
     if not survey.missing:
-        complain(f"--approve {given} had no effect: no removal is pending")
+        echo_error(f"--approve {given} had no effect: no removal is pending")
     elif given != approval_id(survey):
-        complain(f"--approve {given} had no effect: the removals that are pending have the id {approval_id(survey)}")
+        echo_error(f"--approve {given} had no effect: the pending removals have the id {approval_id(survey)}")
 
 
 def _dry_run(options: argparse.Namespace, settings: Settings) -> int:
-    metrics, withheld = Metrics(CollectorRegistry()), DryRunLog()
-    world = build_dependencies(settings, metrics, withheld)
-    controller = Controller(world, metrics, _overrides(options), dry_run=True, looks_once=True)
-    outcome = controller.cycle()
-    _note_approval(options.approve, outcome.survey)
+    metrics, dry_run_log = Metrics(CollectorRegistry()), DryRunLog()
+    world = build_dependencies(settings, metrics, dry_run_log)
+    outcome = Controller(world, metrics, _make_overrides(options), dry_run=True, looks_once=True).cycle()
+    _check_approval(options.approve, outcome.survey)
     if options.output == "json":
-        out(printable_json(json.dumps({"would": withheld.writes}, indent=2, ensure_ascii=False)))
+        echo(printable_json(json.dumps({"would": dry_run_log.writes}, indent=2, ensure_ascii=False)))
     else:
-        out("\n".join(f"would {printable(write)}" for write in withheld.writes) or "would write nothing")
+        echo("\n".join(f"would {printable(write)}" for write in dry_run_log.writes) or "would write nothing")
     code = Exit.ERROR if outcome.plan is None else Exit.REFUSED if outcome.plan.refusals else Exit.OK
-    summary(code, outcome)
+    echo_summary(code, outcome)
     return code

@@ -1,4 +1,4 @@
-"""``runserver``: the routing layer, here."""
+"""``runserver``: the routing layer on this host."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from openfactory_common.errors import PlatformError
 from reconciler.app import build_dependencies, registry_file
-from reconciler.cli.output import command
+from reconciler.cli.output import add_command
 from reconciler.metrics import Metrics
 from reconciler.planning.specs import routing_layer_options
 from reconciler.settings import Settings
@@ -24,19 +24,22 @@ log = structlog.get_logger()
 
 def add(commands: Any) -> None:
     """Register ``runserver``."""
-    command(commands, "runserver", "run the routing layer here, on ROUTING_LAYER_PORT", _runserver)
+    add_command(commands, "runserver", _runserver)
 
 
 def _runserver(_: argparse.Namespace, settings: Settings) -> int:
-    """Replace this process by the routing layer, with the published registry as its boot copy.
+    """Run the routing layer on this host.
 
-    Where the registry is a file anyhow, the routing layer follows that, and needs no operator that runs.
+    It listens on ROUTING_LAYER_PORT and starts from the published registry: for ENVIRONMENT=local, and for debugging.
+    It replaces this process and ends at SIGTERM or Ctrl-C, after a drain. With DEPLOYMENT_PLATFORM=docker it follows
+    the registry's file and needs no running operator.
     """
-    os.execve(sys.executable, [sys.executable, "-m", "routing_layer"], {**os.environ, **environment(settings)})  # noqa: S606 - no shell is meant
+    environment = {**os.environ, **make_environment(settings)}
+    os.execve(sys.executable, [sys.executable, "-m", "routing_layer"], environment)  # noqa: S606 - no shell is meant
 
 
-def environment(settings: Settings) -> dict[str, str]:
-    """Return the routing layer's variables, as the operator would set them where it deploys it."""
+def make_environment(settings: Settings) -> dict[str, str]:
+    """Return the routing layer's variables, as the operator sets them when it deploys it."""
     file = registry_file(settings)
     operator = f"http://127.0.0.1:{settings.reconciler_port}" if file is None else ""
     return {
@@ -46,11 +49,11 @@ def environment(settings: Settings) -> dict[str, str]:
         "ROUTING_LAYER_PORT": str(settings.routing_layer_port),
         "LOG_LEVEL": settings.log_level.value,
         "RECONCILER_URL": os.environ.get("RECONCILER_URL", operator),
-        "REGISTRY_FILE": os.environ.get("REGISTRY_FILE") or str(file or _boot_copy(settings)),
+        "REGISTRY_FILE": os.environ.get("REGISTRY_FILE") or str(file or _write_boot_copy(settings)),
     }
 
 
-def _boot_copy(settings: Settings) -> str:
+def _write_boot_copy(settings: Settings) -> str:
     path = Path(tempfile.mkdtemp(prefix="openfactory-")) / "registry.json"
     try:
         for live in build_dependencies(settings, Metrics(CollectorRegistry())).platform.observe().registries[:1]:

@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from typing import Any
 
 import shtab
 
-from reconciler.cli.output import command, out
+from reconciler.cli.output import add_command, echo
 from reconciler.control.converge import Exit
-from reconciler.report.documents import schema
-
-DOCUMENTS = ("plan", "status")
-SHELLS = ("bash", "zsh")
+from reconciler.report.documents import make_schema
 
 
-def add(commands: Any, whole: Callable[[], argparse.ArgumentParser]) -> None:
-    """Register both; ``whole`` makes the whole command line that is to be completed."""
-    schemas = command(commands, "schema", "print the JSON Schema of a document", _schema)
-    schemas.add_argument("document", choices=DOCUMENTS, help="which one")
-    schemas.set_defaults(without_settings=True)
-    completion = command(commands, "completion", "print a completion script for a shell", _completion)
-    completion.add_argument("shell", choices=SHELLS, help="which one")
-    completion.set_defaults(without_settings=True, whole=whole)
+def add(commands: Any) -> None:
+    """Register ``schema`` and ``completion``."""
+    schema = add_command(commands, "schema", _schema, needs_settings=False)
+    schema.add_argument("document", choices=("plan", "status"), help="the document")
+    completion = add_command(commands, "completion", _completion, needs_settings=False)
+    completion.add_argument("shell", choices=("bash", "zsh"), help="the shell")
 
 
 def _schema(options: argparse.Namespace) -> int:
-    out(json.dumps(schema(options.document), indent=2, ensure_ascii=False))
+    """Print the JSON Schema of a document.
+
+    The schema (2020-12) describes what another command prints with -o json; docs/schema has the same files. A field may
+    be added; none is renamed or removed without a new schema_version.
+    """
+    echo(json.dumps(make_schema(options.document), indent=2, ensure_ascii=False))
     return Exit.OK
 
 
 def _completion(options: argparse.Namespace) -> int:
-    out(shtab.complete(options.whole(), shell=options.shell))
+    """Print a completion script for a shell.
+
+    With it, the shell completes commands and options. It needs no settings.
+    """
+    echo(shtab.complete(options.make_parser(), shell=options.shell))
     return Exit.OK

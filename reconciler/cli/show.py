@@ -1,4 +1,4 @@
-"""``plan`` and ``status``: look, and write nothing."""
+"""``plan`` and ``status``: read and show, write nothing."""
 
 from __future__ import annotations
 
@@ -9,70 +9,76 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from reconciler.app import build_dependencies
-from reconciler.cli.operator import NoResponse, counters
-from reconciler.cli.output import command, out, output_option, show_status
-from reconciler.cli.settings import misspelt
+from reconciler.cli.output import add_command, add_output_option, echo, echo_status
+from reconciler.cli.running_operator import NoResponse, ask_counters
+from reconciler.cli.settings import describe_unknown
 from reconciler.control.controller import Controller
 from reconciler.control.converge import Exit
-from reconciler.control.outcome import CycleOutcome
 from reconciler.control.preflight import unmet
 from reconciler.control.readonly import DryRunLog
-from reconciler.domain.status import Condition, CycleResult, Plan
+from reconciler.domain.status import Condition, Plan
 from reconciler.metrics import Metrics
 from reconciler.planning.survey import Survey
-from reconciler.report import text as render
-from reconciler.report.counters import count_on
+from reconciler.report.counters import restore
+from reconciler.report.text import plan_json, plan_markdown, plan_text
 from reconciler.settings import Settings
 
 
 def add(commands: Any) -> None:
     """Register ``plan`` and ``status``."""
-    plan = command(commands, "plan", "show what would be done, and do nothing", _plan)
+    plan = add_command(commands, "plan", _plan)
     plan.add_argument(
         "--detailed-exitcode",
         action="store_true",
-        help="exit with 3 if changes are pending or on their way, with 5 if only a person can help",
+        help="exit with 3 if changes are pending or in progress, with 5 if manual intervention is needed",
     )
-    output_option(plan)
-    output_option(command(commands, "status", "show every group: condition, members, stream, service, URL", _status))
+    add_output_option(plan)
+    add_output_option(add_command(commands, "status", _status))
+
+
+def make_reader(settings: Settings) -> Controller:
+    """Return a controller that reads once and cannot write."""
+    metrics = Metrics(CollectorRegistry())
+    return Controller(build_dependencies(settings, metrics, DryRunLog()), metrics, looks_once=True)
 
 
 def observe(settings: Settings) -> tuple[Plan, Survey]:
-    """Read everything and plan, with nothing that could write; note what the writes would miss."""
-    metrics = Metrics(CollectorRegistry())
-    world = build_dependencies(settings, metrics, DryRunLog())
-    controller = Controller(world, metrics, looks_once=True)
-    source = count_on_from_operator(controller, settings)
+    """Read everything and plan; add notes about where counters come from and what the writes would miss."""
+    controller = make_reader(settings)
+    response = ask_counters(settings)
+    if isinstance(response, NoResponse):
+        source = f"counters start with this command, because no running operator answered ({response.why})"
+    else:
+        source = f"counters are from the operator at {response[0]}"
+        restore(controller, response[1])
     survey, verdict = controller.observe()
     plan = controller.plan(survey, verdict)
-    counting = (source,) if survey.missing or controller.memory.silent else ()
-    plan = replace(plan, notes=(*plan.notes, *counting, *misspelt()))
-    if plan.in_sync:  # nothing is to be made, and a look costs no more than in the loop
-        return plan, survey
-    return replace(plan, notes=(*plan.notes, *unmet(survey, world.ksqldb, world.platform, settings))), survey
-
-
-def count_on_from_operator(controller: Controller, settings: Settings) -> str:
-    """Take over what the operator that runs has counted, and say so; or say that counters start with this process."""
-    told = counters(settings)
-    if isinstance(told, NoResponse):
-        return f"counters start with this process, because no operator told its own ({told.why})"
-    url, counted = told
-    count_on(controller, counted)
-    return f"counters are those of the operator at {url}"
+    notes = [source] if survey.missing or controller.memory.silent else []
+    notes += describe_unknown()
+    if not plan.in_sync:  # in sync, nothing is created, and this command reads no more than a cycle of the loop
+        notes += unmet(survey, controller.world.ksqldb, controller.world.platform, settings)
+    return replace(plan, notes=(*plan.notes, *notes)), survey
 
 
 def _plan(options: argparse.Namespace, settings: Settings) -> int:
+    """Show what would be done, and write nothing.
+
+    It reads everything and shows what a cycle would do now. Each line is a group or service that differs from its
+    desired state: to create (+), update (~), repair (!), remove (-), wait for (?), or in conflict (x). Counts of a
+    removal's grace time come from the running operator, on this host or at RECONCILER_URL; without one they start at
+    the first read. A note names what the writes would miss: a network, a secret, a stream or a table that the operator
+    does not create.
+    """
     plan, _ = observe(settings)
-    shown = {"text": render.plan_text, "json": render.plan_json, "markdown": render.plan_markdown}
-    out(shown[options.output](plan))
+    render = {"text": plan_text, "json": plan_json, "markdown": plan_markdown}
+    echo(render[options.output](plan))
     if any(refusal.guard != "health" for refusal in plan.refusals):
         return Exit.REFUSED
-    return detailed(plan) if options.detailed_exitcode else Exit.OK
+    return choose_exit(plan) if options.detailed_exitcode else Exit.OK
 
 
-def detailed(plan: Plan) -> Exit:
-    """Return what ``--detailed-exitcode`` says of a plan that no rule refuses."""
+def choose_exit(plan: Plan) -> Exit:
+    """Return the detailed exit code of a plan that no rule refuses."""
     if not plan.settled:
         return Exit.CHANGES
     wrong = (Condition.CONFLICT, Condition.DEGRADED)
@@ -80,8 +86,11 @@ def detailed(plan: Plan) -> Exit:
 
 
 def _status(options: argparse.Namespace, settings: Settings) -> int:
-    plan, survey = observe(settings)
-    show_status(
-        options.output, CycleOutcome(CycleResult.IN_SYNC if plan.in_sync else CycleResult.PROGRESSING, "", plan, survey)
-    )
+    """Show every group: condition, members, stream, service, URL.
+
+    It also shows running and wanted tasks, and the reason if a group is not Ready. It reads everything and writes
+    nothing. A narrow terminal leaves out what follows from a group's name; a pipe and -o json have everything. The
+    running operator shows the same at http://<manager>:RECONCILER_PORT/ for people and at /status for programs.
+    """
+    echo_status(options.output, *observe(settings))
     return Exit.OK

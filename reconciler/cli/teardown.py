@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,8 +16,8 @@ from openfactory_common.settings_types import without_user
 from openfactory_common.signals import SIGNALS
 from openfactory_common.text import printable
 from reconciler.app import build_dependencies, build_platform
-from reconciler.cli.output import adopt_option, command, complain, out, telling
-from reconciler.cli.pause import who
+from reconciler.cli.output import add_adopt_option, add_command, echo, echo_error, tolerant_echo
+from reconciler.cli.pause import own_identity
 from reconciler.control.controller import Dependencies
 from reconciler.control.converge import Exit
 from reconciler.control.fence import guard_by_lease
@@ -30,186 +30,181 @@ from reconciler.metrics import Metrics
 from reconciler.platforms.protocol import Records
 from reconciler.settings import Settings
 
-#: Seconds for which operators that run stay paused, so that they do not make again what is removed.
-_PAUSE = 600.0
-#: Seconds beyond the lease's duration to wait for one that is in the middle of a write.
-_PATIENCE = 30.0
+#: Seconds for which running operators stay paused, so that they do not recreate what is removed.
+_PAUSE_SECONDS = 600.0
+#: Seconds beyond the lease's duration to wait for its holder to end a write.
+_WRITE_SECONDS = 30.0
 
 
 def add(commands: Any) -> None:
     """Register ``teardown``."""
-    down = command(commands, "teardown", "remove all services, streams and configs of this owner", _teardown)
-    down.add_argument("--keep-streams", action="store_true", help="leave the streams; ksqlDB is not asked")
-    down.add_argument("--accept-identity", action="store_true", help="another Kafka or ksqlDB is meant")
-    adopt_option(down)
-    down.add_argument("--yes", action="store_true", help="do not ask, also on a terminal")
+    parser = add_command(commands, "teardown", _teardown)
+    parser.add_argument("--keep-streams", action="store_true", help="keep the streams; ksqlDB is not needed")
+    parser.add_argument("--accept-identity", action="store_true", help="accept another Kafka or ksqlDB cluster")
+    add_adopt_option(parser)
+    parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
 
 
 def _teardown(options: argparse.Namespace, settings: Settings) -> int:
-    if not options.yes and sys.stdin.isatty() and not _confirmed(settings):
+    """Remove all services, streams and configs of this owner.
+
+    It removes nothing else, in this order: services, streams, the registry. On a terminal it asks for confirmation. It
+    can be run again after any interruption. Topics are kept unless DELETE_TOPICS=true.
+
+    A running operator is paused for ten minutes and then recreates everything: stop it after the teardown and within
+    that time; the last line says until when. If a signal ends the command before it is complete, the pause ends too.
+
+    It removes nothing if another cluster answers than the one in the registry, or if ksqlDB does not answer or is not
+    healthy.
+    """
+    if not options.yes and sys.stdin.isatty() and not _confirm(settings):
         return Exit.OK
     metrics = Metrics(CollectorRegistry())
-    leadership = Elector(
-        build_platform(settings, metrics),
-        Candidate(own_name(), settings.lease_seconds, preempts=True),
-        heeds_pause=False,
-    )
-    world = guard_by_lease(build_dependencies(settings, metrics), leadership.writing)
-    refused = _refusal(world, options)
+    candidate = Candidate(own_name(), settings.lease_seconds, preempts=True)
+    elector = Elector(build_platform(settings, metrics), candidate, heeds_pause=False)
+    world = guard_by_lease(build_dependencies(settings, metrics), elector.writing)
+    refused = _check_preconditions(world, options)
     if refused is not None:
         return refused
-    run = _Run(world, leadership, latest(None, world.platform.records()), build_platform(settings, metrics))
-    with telling() as say:
-        return _removed(run, options, settings, say)
+    before = latest(None, world.platform.records())
+    run = _TeardownRun(world, elector, before, build_platform(settings, metrics))
+    with tolerant_echo() as report:
+        with SIGNALS.orderly(run.release, on_ask=world.ksqldb.stop_waiting):
+            run.pause()
+            elector.start()
+            if not _wait_for_lease(elector, settings):
+                echo_error(f"nothing was removed: {elector.lease.holder} holds the lease and does not release it")
+                return Exit.REFUSED
+            elector.begin()
+            for result in teardown(
+                world, keep_streams=options.keep_streams, accept_identity=options.accept_identity, adopt=options.adopt
+            ):
+                run.results.append(result)
+                done = "removed" if result.outcome is WriteResult.OK else "kept"
+                report(f"{done} {printable(result.action.key)}{f': {result.error}' if result.error else ''}")
+                SIGNALS.check()
+            failed = [result for result in run.results if result.outcome is not WriteResult.OK]
+            streams_left = options.keep_streams or any(isinstance(result.action, DropStream) for result in failed)
+            paused_until = run.remove_records(settings, streams_left=streams_left)
+        if paused_until is not None:
+            echo_error(
+                f"a running operator with RECONCILER_OWNER={settings.reconciler_owner} is paused until "
+                f"{paused_until:%H:%M:%S} UTC and then recreates everything: stop it by then"
+            )
+        return _choose_exit(failed)
 
 
-def _removed(run: _Run, options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
-    """Remove everything with the lease held, and say how it ended."""
-    world, leadership = run.world, run.leadership
-    with SIGNALS.orderly(run.give_back, on_ask=world.ksqldb.stop_waiting):
-        run.pause()
-        leadership.start()
-        if not _leads(leadership, settings):
-            complain(f"nothing was removed: {leadership.lease.holder} holds the lease and does not give it up")
-            return Exit.REFUSED
-        leadership.begin()
-        for result in teardown(
-            world,
-            keep_streams=options.keep_streams,
-            accept_identity=options.accept_identity,
-            adopt=options.adopt,
-        ):
-            run.results.append(result)
-            done = "removed" if result.outcome is WriteResult.OK else "kept"
-            say(f"{done} {printable(result.action.key)}{_reason(result.error)}")
-            SIGNALS.check()
-        results = run.results
-        left = options.keep_streams or any(
-            isinstance(result.action, DropStream) and result.outcome is not WriteResult.OK for result in results
-        )
-        kept_to = run.forget(settings, streams_left=left)
-    if kept_to is not None:
-        complain(
-            f"an operator that still runs is paused until {kept_to:%H:%M:%S} UTC and then makes all of this again: "
-            f"end it by then, if there is one with RECONCILER_OWNER={settings.reconciler_owner}"
-        )
-    if any(isinstance(result.action, DropStream) and isinstance(result.error, GuardRefusal) for result in results):
-        return Exit.REFUSED
-    failed = [
-        result
-        for result in results
-        if result.outcome is not WriteResult.OK and not isinstance(result.action, RemoveRegistry)
-    ]
-    if failed and all(isinstance(result.error, KsqlInUse) for result in failed):
-        complain("what others built on streams of ours stays, and with it those streams: drop theirs, and run it again")
-        return Exit.NOT_CONVERGED
-    return Exit.OK if all(result.outcome is WriteResult.OK for result in results) else Exit.ERROR
-
-
-def _confirmed(settings: Settings) -> bool:
-    """Ask; an end of the input (Ctrl-D) is no yes."""
+def _confirm(settings: Settings) -> bool:
+    """Ask; an end of the input (Ctrl-D) is a no."""
     try:
         answer = input(f"Remove all services, streams and configs of owner {settings.reconciler_owner!r}? [y/N] ")
     except EOFError:
-        out("")
+        echo("")
         return False
     return answer.strip().lower() in ("y", "yes")
 
 
-class _Run:
-    """What a teardown holds while it runs: the lease, and a pause for operators that still run.
-
-    Attributes:
-        world: what is removed from.
-        leadership: holds the lease.
-        results: of what was removed so far.
-    """
-
-    def __init__(self, world: Dependencies, leadership: Elector, before: Pause | None, records: Records) -> None:
-        """Nothing is held yet; ``records`` is a connection that nothing else uses, for a process that has to end."""
-        self.results: list[Result] = []
-        self.world = world
-        self.leadership = leadership
-        self._before = before
-        self._records = records
-        self._paused = False
-
-    def pause(self) -> None:
-        """Let operators that run keep still for so long."""
-        self._paused = True
-        put(self.world.platform, _longer(self._before))
-
-    def give_back(self) -> None:
-        """Give up the lease; end the pause if nothing was removed, or if a signal ended this in the middle.
-
-        After a teardown that was ended in the middle, an operator that runs makes all of it again at once: so long as
-        the pause lasted, what is half removed would stay so.
-        """
-        self.leadership.stop()
-        removed = sum(result.outcome is WriteResult.OK for result in self.results)
-        if not self._paused or (removed and not SIGNALS.asked):
-            return
-        try:
-            put(self._records, self._before or ended(who()))
-        except PlatformError as error:
-            complain(f"the pause could not be ended: {error}; `reconciler resume` ends it")
-        if removed:
-            complain(f"ended by a signal after {removed} removals; an operator that still runs makes all of it again")
-
-    def forget(self, settings: Settings, *, streams_left: bool) -> datetime | None:
-        """Remove the records, once every operator that still runs has seen a pause with time enough to end it.
-
-        Returns the pause's end; None where the lease was lost, and the records stay.
-
-        They keep to a pause that they have seen also when its record is gone; one that had not seen it would make
-        everything again. All look at least once in a beat.
-        """
-        pause = _longer(latest(None, self.world.platform.records()))
-        put(self.world.platform, pause)
-        SIGNALS.sleep(2 * max(settings.lease_seconds, self.leadership.lease.seconds) / BEATS)
-        if not self.leadership.leads:
-            complain("the lease was lost on the way: run teardown again")
-            return None
-        self.leadership.stop(release=False)
-        self._paused = False  # all of it is done: the records go, and nothing is given back
-        remove_records(self.world.platform, streams_left=streams_left)
-        return pause.until
-
-
-def _refusal(world: Dependencies, options: argparse.Namespace) -> Exit | None:
-    """Say why nothing may be removed, and return how that ends; None where it may."""
+def _check_preconditions(world: Dependencies, options: argparse.Namespace) -> Exit | None:
+    """Report why nothing may be removed, and return the exit code; None if it may."""
     try:
         claimed(world, options.adopt, keep_streams=options.keep_streams)
         if not options.keep_streams:
             prove(world, accept_identity=options.accept_identity)
     except GuardRefusal as error:
-        complain(f"nothing was removed: {error}")
+        echo_error(f"nothing was removed: {error}")
         return Exit.REFUSED
     except KsqlError as error:
         url = without_user(world.settings.ksqldb_url)
-        complain(
-            f"nothing was removed: {error} (KSQLDB_URL is {url}); --keep-streams removes services and configs alone"
+        echo_error(
+            f"nothing was removed: {error} (KSQLDB_URL is {url}); --keep-streams removes only services and configs"
         )
         return Exit.ERROR
     return None
 
 
-def _longer(before: Pause | None) -> Pause:
-    """Return the pause that operators which run keep to, so that they do not make again what is removed."""
+def _wait_for_lease(elector: Elector, settings: Settings) -> bool:
+    deadline = time.monotonic() + settings.lease_seconds + _WRITE_SECONDS
+    while not elector.leads and time.monotonic() < deadline:
+        SIGNALS.sleep(0.1)
+    return elector.leads
+
+
+def _choose_exit(failed: list[Result]) -> Exit:
+    if any(isinstance(result.action, DropStream) and isinstance(result.error, GuardRefusal) for result in failed):
+        return Exit.REFUSED
+    blocking = [result for result in failed if not isinstance(result.action, RemoveRegistry)]
+    if blocking and all(isinstance(result.error, KsqlInUse) for result in blocking):
+        echo_error("objects of others depend on streams of this installation: drop those objects, then run it again")
+        return Exit.NOT_CONVERGED
+    return Exit.ERROR if failed else Exit.OK
+
+
+@dataclass
+class _TeardownRun:
+    """What a teardown holds while it runs: the lease, and a pause for running operators.
+
+    Attributes:
+        world: what is removed from.
+        elector: holds the lease.
+        before: the pause before the teardown.
+        records: a connection of its own, for `release` in another thread.
+        results: of the removals so far.
+        paused: whether the teardown's pause is recorded.
+    """
+
+    world: Dependencies
+    elector: Elector
+    before: Pause | None
+    records: Records
+    results: list[Result] = field(default_factory=list)
+    paused: bool = False
+
+    def pause(self) -> None:
+        """Pause running operators."""
+        self.paused = True
+        put(self.world.platform, _extend(self.before))
+
+    def release(self) -> None:
+        """Release the lease; end the pause if nothing was removed, or if a signal interrupted the teardown.
+
+        After an interrupted teardown, a running operator recreates everything at once: during the pause, what is half
+        removed would stay so.
+        """
+        self.elector.stop()
+        removed = sum(result.outcome is WriteResult.OK for result in self.results)
+        if not self.paused or (removed and not SIGNALS.asked):
+            return
+        try:
+            put(self.records, self.before or ended(own_identity()))
+        except PlatformError as error:
+            echo_error(f"the pause could not be ended: {error}; `reconciler resume` ends it")
+        if removed:
+            echo_error(f"ended by a signal after {removed} removals; a running operator recreates everything")
+
+    def remove_records(self, settings: Settings, *, streams_left: bool) -> datetime | None:
+        """Remove the records once every running operator has seen a pause that is long enough to stop it.
+
+        Returns the pause's end; None if the lease was lost, and the records stay.
+
+        An operator that has seen a pause respects it even if its record is gone; one that has not would recreate
+        everything. Each reads the records at least once between two renewals of the lease.
+        """
+        pause = _extend(latest(None, self.world.platform.records()))
+        put(self.world.platform, pause)
+        SIGNALS.sleep(2 * max(settings.lease_seconds, self.elector.lease.seconds) / BEATS)
+        if not self.elector.leads:
+            echo_error("the lease was lost during the teardown: run it again")
+            return None
+        self.elector.stop(release=False)
+        self.paused = False  # the teardown is complete: the records go, and nothing is released
+        remove_records(self.world.platform, streams_left=streams_left)
+        return pause.until
+
+
+def _extend(before: Pause | None) -> Pause:
+    """Return the pause for running operators: the teardown's, or the one before if that ends later."""
     now = datetime.now(UTC)
-    pause = beginning(now, _PAUSE, who(), "teardown")
+    pause = beginning(now, _PAUSE_SECONDS, own_identity(), "teardown")
     if before is None or not before.active(now):
         return pause
     return max(pause, before, key=lambda one: one.until or now)
-
-
-def _leads(leadership: Elector, settings: Settings) -> bool:
-    """Wait for the lease."""
-    deadline = time.monotonic() + settings.lease_seconds + _PATIENCE
-    while not leadership.leads and time.monotonic() < deadline:
-        SIGNALS.sleep(0.1)
-    return leadership.leads
-
-
-def _reason(error: Exception | None) -> str:
-    return f": {error}" if error else ""

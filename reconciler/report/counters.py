@@ -1,15 +1,15 @@
-"""What a running operator knows from more than one look, so that a command that reads by itself goes on from there.
+"""What a running operator knows from more than one cycle, so that a command that reads directly can continue from it.
 
-Pure. A fresh process has seen a missing group once, whatever the operator that runs knows of it, and knows nothing of
-streams that are silent, objects that another writer changes and objects that do not get on. Times are sent as ages: the
-clocks of two processes have nothing in common.
+Pure. A new process has read a missing group once, whatever the running operator has counted, and knows nothing of
+silent streams, contested objects and stalled objects. Times are sent as ages, because the monotonic clocks of two
+processes are unrelated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
 from reconciler.control.backoff import Backoff, Failure
 from reconciler.control.contest import Contest, Suspended
@@ -17,45 +17,41 @@ from reconciler.control.controller import Controller
 from reconciler.control.deadline import StalledObject
 from reconciler.leadership.pause import parse
 from reconciler.planning.guards import Absence, GuardMemory
-from reconciler.report.documents import text
+from reconciler.report.documents import ExtensibleDocument
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-
-class AbsenceCount(_Part):
-    """For how many reads, and for how many seconds, something has been missing."""
+class AbsenceCount(ExtensibleDocument):
+    """For how many reads and seconds something has been missing."""
 
     reads: int = Field(ge=0)
     seconds: float = Field(ge=0)
 
 
-class FailureCount(_Part):
-    """How often a write has failed in a row, and in how many seconds it is tried again."""
+class FailureCount(ExtensibleDocument):
+    """How often a write has failed in a row, and the seconds until the next try."""
 
     times: int = Field(ge=1)
     seconds: float = Field(ge=0)
     error: str
 
 
-class HeldCount(_Part):
-    """For how many seconds a contested object is left alone, and why."""
+class SuspendedCount(ExtensibleDocument):
+    """For how many seconds a contested object is not written, and why."""
 
     seconds: float = Field(ge=0)
     text: str
 
 
-class StandingCount(_Part):
-    """What is said of an object that is on its way, for how many seconds, and since which time of day."""
+class StalledCount(ExtensibleDocument):
+    """The detail of an object in progress, for how many seconds it has been the same, and since when."""
 
     detail: str
     seconds: float = Field(ge=0)
     at: AwareDatetime
 
 
-class Counters(_Part):
-    """The operator's `GET /counters`; for its own command line, so fields may change with any version."""
+class Counters(ExtensibleDocument):
+    """The operator's `GET /counters`, for its own command line; fields may change with any version."""
 
     owner: str
     missing: Mapping[str, AbsenceCount]
@@ -66,59 +62,58 @@ class Counters(_Part):
     queries: int
     doubt: str
     backoff: Mapping[str, FailureCount]
-    contested: Mapping[str, HeldCount] = Field(default_factory=dict)
+    contested: Mapping[str, SuspendedCount] = Field(default_factory=dict)
     silent_streams: Mapping[str, str] = Field(default_factory=dict)
-    standing: Mapping[str, StandingCount] = Field(default_factory=dict)
+    standing: Mapping[str, StalledCount] = Field(default_factory=dict)
     pause: Mapping[str, str] | None
 
 
-def counters(controller: Controller) -> Counters:
-    """Return what an operator has counted."""
+def make_counters(controller: Controller) -> Counters:
+    """Return the counters of an operator."""
     now, memory, pause = controller.clocks.monotonic(), controller.memory, controller.pause
 
-    def ages(absences: Mapping[str, Absence]) -> Mapping[str, AbsenceCount]:
+    def to_ages(absences: Mapping[str, Absence]) -> Mapping[str, AbsenceCount]:
         return {
-            text(name): AbsenceCount(reads=one.reads, seconds=max(0.0, now - one.since))
-            for name, one in absences.items()
+            name: AbsenceCount(reads=one.reads, seconds=max(0.0, now - one.since)) for name, one in absences.items()
         }
 
     return Counters(
         owner=controller.world.settings.reconciler_owner,
-        missing=ages(memory.missing),
-        silent=ages(memory.silent),
-        out_of_registry={text(group): max(0.0, now - since) for group, since in memory.unregistered.items()},
+        missing=to_ages(memory.missing),
+        silent=to_ages(memory.silent),
+        out_of_registry={group: max(0.0, now - since) for group, since in memory.unregistered.items()},
         counts=tuple((max(0.0, now - when), number) for when, number in memory.counts),
         servers=memory.servers,
         queries=memory.queries,
-        doubt=text(memory.doubt),
+        doubt=memory.doubt,
         backoff={
-            text(key): FailureCount(times=one.times, seconds=max(0.0, one.until - now), error=text(one.text))
+            key: FailureCount(times=one.times, seconds=max(0.0, one.until - now), error=one.text)
             for key, one in controller.backoff.failures.items()
         },
         contested={
-            text(key): HeldCount(seconds=held.until - now, text=text(held.text))
+            key: SuspendedCount(seconds=held.until - now, text=held.text)
             for key, held in controller.contest.held.items()
             if held.until > now
         },
-        silent_streams={text(group): text(why) for group, why in controller.silent().items()},
+        silent_streams=controller.silent(),
         standing={
-            text(title): StandingCount(detail=text(one.detail), seconds=max(0.0, now - one.since), at=one.at)
+            title: StalledCount(detail=one.detail, seconds=max(0.0, now - one.since), at=one.at)
             for title, one in controller.standing.items()
         },
         pause=pause.fields if pause is not None else None,
     )
 
 
-def count_on(controller: Controller, counted: Counters) -> None:
-    """Let a controller that has not read anything yet count on from what another one has counted."""
+def restore(controller: Controller, counted: Counters) -> None:
+    """Let a new controller continue from the counters of another one."""
     now = controller.clocks.monotonic()
 
-    def since(ages: Mapping[str, AbsenceCount]) -> Mapping[str, Absence]:
+    def from_ages(ages: Mapping[str, AbsenceCount]) -> Mapping[str, Absence]:
         return {name: Absence(one.reads, now - one.seconds) for name, one in ages.items()}
 
     controller.memory = GuardMemory(
-        missing=since(counted.missing),
-        silent=since(counted.silent),
+        missing=from_ages(counted.missing),
+        silent=from_ages(counted.silent),
         unregistered={group: now - age for group, age in counted.out_of_registry.items()},
         counts=tuple((now - age, number) for age, number in counted.counts),
         servers=counted.servers,

@@ -1,182 +1,178 @@
-"""The documents that machines read: plan and status, as models from which their JSON Schemas come. Pure.
+"""The documents for programs: plan and status, as models from which their JSON Schemas are generated. Pure.
 
-A field is never renamed, removed or given another meaning without a new ``schema_version``; new ones may be added.
+A new ``schema_version`` comes with each field that is renamed or removed or changes its meaning; fields may be added.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan, Reason, Refusal
+from reconciler.control.backoff import Backoff
+from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan, Reason
 from reconciler.planning.survey import Survey
 
 SCHEMA_VERSION: Literal[2] = 2
-_LARGEST = 2**63 - 1
+_MAX_INT = 2**63 - 1
 
 
 class Document(BaseModel):
-    """A document, or a part of one: whatever was observed, it can be written."""
+    """A document, or a part of one; every observed value can be serialized."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _can_be_written(cls, value: Any) -> Any:
-        return _writable(value)
+    def _sanitize(cls, value: Any) -> Any:
+        return _make_serializable(value)
+
+
+class ExtensibleDocument(Document):
+    """A document that a newer version may extend: unknown fields are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
 
 
 class ObjectDocument(Document):
-    """One group, or a service or stream that belongs to none."""
+    """One group, or a service or stream without a group."""
 
-    group: str | None = Field(description="The group's value in the UNS; null for what belongs to no group.")
-    title: str = Field(description="As plans show it: `group Weld`, `service ofa_state_api`, `stream OFA_...`.")
-    condition: Condition = Field(description="How it fares.")
+    group: str | None = Field(description="The group's value in the UNS; null for an object without a group.")
+    title: str = Field(description="As shown in plans: `group Weld`, `service ofa_state_api`, `stream OFA_...`.")
+    condition: Condition = Field(description="Its condition.")
     change: Literal["+", "~", "!", "-", "?", "x"] | None = Field(
-        description="What a plan does about it: create, update, repair, remove, wait, conflict; null: nothing."
+        description="What the plan does: create, update, repair, remove, wait, conflict; null: nothing."
     )
-    detail: str | None = Field(description="What is done about it, or why nothing is, for a person.")
-    reason: Reason | None = Field(description="Why it has its condition, for programs; null: see `detail`.")
+    detail: str | None = Field(description="What is done, or why nothing is done; for people.")
+    reason: Reason | None = Field(description="Reason of the condition, for programs; null: see `detail`.")
     members: int = Field(description="Assets in the group.")
     stream: str | None = Field(description="Name of its ksqlDB stream as stored.")
     topic: str | None = Field(description="Name of its Kafka topic.")
-    service: str | None = Field(description="Name of its service, which is also its DNS name; null: it has none.")
+    service: str | None = Field(description="Name of its service, also its DNS name; null: it has none.")
     running: int = Field(description="Healthy tasks.")
     wanted: int = Field(description="Tasks asked for.")
-    url: str | None = Field(description="Where it is served, as published; null where it is not.")
+    url: str | None = Field(description="Published URL at which it is served; null if it is not served.")
 
 
 class RefusalDocument(Document):
-    """A safety rule's no."""
+    """A refusal by a safety rule."""
 
-    guard: Guard = Field(description="Which rule.")
-    text: str = Field(description="What it saw and how to go on, for a person.")
-    stops: bool = Field(description="Nothing at all is written until it is resolved.")
+    guard: Guard = Field(description="The rule.")
+    text: str = Field(description="What the rule observed and how to continue; for people.")
+    stops: bool = Field(description="Nothing is written until this is resolved.")
 
 
 class ActionDocument(Document):
-    """One write, in the order in which they are done."""
+    """One write."""
 
     action: str = Field(description="The kind of write, as in the metric `reconciler_actions_total`.")
-    object_: str = Field(alias="object", description="What is written: `stream ASSET_STREAM_WELD`.")
-    group: str | None = Field(description="The group that it serves; null where it serves all.")
+    object_: str = Field(alias="object", description="The object that is written: `stream ASSET_STREAM_WELD`.")
+    group: str | None = Field(description="The group that the object serves; null if it serves all.")
 
 
 class RegistryDocument(Document):
-    """The published list of groups and URLs, before and after the plan."""
+    """The published registry of groups and URLs, before and after the plan."""
 
-    before: str | None = Field(description="Revision that is current; null before the first.")
-    after: str | None = Field(description="Revision after the plan; null while there is nothing to publish.")
-    added: tuple[str, ...] = Field(description="Groups that enter it.")
-    removed: tuple[str, ...] = Field(description="Groups that leave it.")
+    before: str | None = Field(description="Current revision; null before the first.")
+    after: str | None = Field(description="Revision after the plan; null if there is nothing to publish.")
+    added: tuple[str, ...] = Field(description="Groups that are added.")
+    removed: tuple[str, ...] = Field(description="Groups that are removed.")
 
 
-class PlanDocument(Document):
+class _PlanSummary(Document):
+    schema_version: Literal[2] = Field(default=SCHEMA_VERSION, description="Version of this document's schema.")
+    in_sync: bool = Field(description="Everything is in its desired state, as far as the policy allows.")
+    counts: dict[Condition, int] = Field(description="How many items have each condition.")
+    items: tuple[ObjectDocument, ...] = Field(description="The groups in the order of names, then the other objects.")
+    refusals: tuple[RefusalDocument, ...] = Field(description="Refusals by safety rules.")
+    approval: str | None = Field(description="Id for `--approve`; null if no removals are refused.")
+    notes: tuple[str, ...] = Field(description="Further notes, for people.")
+
+
+class PlanDocument(_PlanSummary):
     """What would be done: `reconciler plan -o json`."""
 
-    schema_version: Literal[2] = Field(default=SCHEMA_VERSION, description="Of this document's form.")
-    in_sync: bool = Field(description="Everything is as it should be, as far as the policy lets it.")
-    settled: bool = Field(description="Nothing to do, on its way or left to ask; a conflict may still stand.")
-    counts: dict[Condition, int] = Field(description="How many items have each condition.")
+    settled: bool = Field(description="Nothing is to be done, in progress or unknown; a conflict may remain.")
     actions: tuple[ActionDocument, ...] = Field(description="Every write, in order.")
-    items: tuple[ObjectDocument, ...] = Field(description="One a group in order of names, then what belongs to none.")
     registry: RegistryDocument
-    refusals: tuple[RefusalDocument, ...] = Field(description="What safety rules said no to.")
-    approval: str | None = Field(description="Id for `--approve`; null where no removals are refused.")
-    notes: tuple[str, ...] = Field(description="What else a person should know.")
 
 
 class KsqldbDocument(Document):
-    """The ksqlDB server that answered."""
+    """The ksqlDB server that was read."""
 
     version: str
-    unhealthy_reason: str | None = Field(description="Why it is not trusted with statements now; null when it is well.")
+    unhealthy_reason: str | None = Field(description="Why no statements are sent to it now; null if it is healthy.")
     kafka: str = Field(description="Id of the Kafka cluster.")
     ksqldb: str = Field(description="The server's service id.")
 
 
 class BackoffDocument(Document):
-    """An object whose write failed and is waited for."""
+    """An object in backoff after a failed write."""
 
-    object_: str = Field(alias="object", description="What could not be written.")
+    object_: str = Field(alias="object", description="The object.")
     failures: int = Field(description="Failures in a row.")
-    retry_in_seconds: float = Field(description="Seconds until it is tried again.")
+    retry_in_seconds: float = Field(description="Seconds until the next try.")
     error: str = Field(description="The last error.")
 
 
 class OperatorDocument(Document):
-    """The running operator: only in what it serves itself (`GET /status`)."""
+    """The running operator; only in documents that it serves itself (`GET /status`)."""
 
-    last_result: str = Field(description="Of the last cycle, as in the metric `reconciler_reconcile_total`.")
-    last_sentence: str = Field(description="What the last cycle did, for a person.")
+    last_result: str = Field(description="Result of the last cycle, as in the metric `reconciler_reconcile_total`.")
+    last_sentence: str = Field(description="What the last cycle did; for people.")
     last_cycle: datetime = Field(description="When the last cycle ended.")
-    last_read: datetime | None = Field(description="When everything was last read in full; the rest is from then.")
-    last_write: datetime | None = Field(description="When something was last written by this process.")
-    role: str | None = Field(description="`leader` or `standby`; null where no lease decides.")
-    paused: str | None = Field(description="What holds writes back and until when; null when nothing does.")
-    backoff: tuple[BackoffDocument, ...] = Field(description="What waits after a failed write.")
+    last_read: datetime | None = Field(description="End of the last full read; the rest of the document is from then.")
+    last_write: datetime | None = Field(description="End of the last cycle in which this process wrote.")
+    role: str | None = Field(description="`leader` or `standby`; null without leader election.")
+    paused: str | None = Field(description="The pause that suspends writes, with its end; null without one.")
+    backoff: tuple[BackoffDocument, ...] = Field(description="Objects in backoff after a failed write.")
 
 
-class StatusDocument(Document):
-    """What is: `reconciler status -o json`, and the operator's `GET /status`."""
+class StatusDocument(_PlanSummary):
+    """The current state: `reconciler status -o json`, and the operator's `GET /status`."""
 
-    schema_version: Literal[2] = Field(default=SCHEMA_VERSION, description="Of this document's form.")
-    in_sync: bool = Field(description="Everything is as it should be, as far as the policy lets it.")
-    counts: dict[Condition, int] = Field(description="How many items have each condition.")
-    items: tuple[ObjectDocument, ...] = Field(description="One a group in order of names, then what belongs to none.")
     assets: int = Field(description="Assets in the UNS map.")
     ungrouped: int = Field(description="Assets without a value at the grouping level.")
-    registry: str | None = Field(description="Revision that is published; null before the first.")
+    registry: str | None = Field(description="Published revision; null before the first.")
     ksqldb: KsqldbDocument
-    refusals: tuple[RefusalDocument, ...] = Field(description="What safety rules say no to.")
-    approval: str | None = Field(description="Id for `--approve`; null where no removals are refused.")
-    notes: tuple[str, ...] = Field(description="What else a person should know.")
-    operator: OperatorDocument | None = Field(default=None, description="Null where no running operator says it.")
+    operator: OperatorDocument | None = Field(default=None, description="Null unless served by a running operator.")
 
 
-def schema(name: Literal["plan", "status"]) -> dict[str, Any]:
-    """Return the JSON Schema (2020-12) of a document as it is written."""
+def make_schema(name: Literal["plan", "status"]) -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of a document."""
     model = PlanDocument if name == "plan" else StatusDocument
-    made = model.model_json_schema(by_alias=True, mode="serialization")
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:openfactory:reconciler:{name}:{SCHEMA_VERSION}",
     }
-    return {**head, **made}
+    return {**head, **model.model_json_schema(by_alias=True, mode="serialization")}
 
 
 def plan_document(plan: Plan) -> PlanDocument:
     """Return a plan as a document."""
     return PlanDocument(
-        in_sync=plan.in_sync,
+        **_summarize(plan),
         settled=plan.settled,
-        counts=_counts(plan.items),
         actions=tuple(ActionDocument(action=a.verb, object=a.key, group=a.group) for a in plan.actions),
-        items=tuple(_item(item) for item in plan.items),
         registry=RegistryDocument(
             before=plan.registry_before,
             after=plan.registry.revision if plan.registry else None,
             added=plan.added,
             removed=plan.removed,
         ),
-        refusals=_refusals(plan.refusals),
-        approval=plan.approval or None,
-        notes=plan.notes,
     )
 
 
 def status_document(plan: Plan, survey: Survey, operator: OperatorDocument | None = None) -> StatusDocument:
-    """Return what is as a document."""
+    """Return the current state as a document."""
     source, membership = survey.observed.source, survey.observed.membership
     return StatusDocument(
-        in_sync=plan.in_sync,
-        counts=_counts(plan.items),
-        items=tuple(_item(item) for item in plan.items),
+        **_summarize(plan),
         assets=membership.assets,
         ungrouped=membership.ungrouped,
         registry=plan.registry_before,
@@ -186,25 +182,37 @@ def status_document(plan: Plan, survey: Survey, operator: OperatorDocument | Non
             kafka=survey.identity.kafka,
             ksqldb=survey.identity.ksqldb,
         ),
-        refusals=_refusals(plan.refusals),
-        approval=plan.approval or None,
-        notes=plan.notes,
         operator=operator,
     )
 
 
-def _counts(items: Iterable[ObjectStatus]) -> dict[Condition, int]:
-    counts = dict.fromkeys(Condition, 0)
-    for item in items:
-        counts[item.condition] += 1
-    return counts
+def backoff_documents(backoff: Backoff, now: float) -> tuple[BackoffDocument, ...]:
+    """Return the objects in backoff; ``now`` is in monotonic seconds."""
+    return tuple(
+        BackoffDocument(
+            object=key,
+            failures=failure.times,
+            retry_in_seconds=round(max(0.0, failure.until - now), 1),
+            error=failure.text,
+        )
+        for key, failure in sorted(backoff.failures.items())
+    )
 
 
-def _refusals(refusals: Iterable[Refusal]) -> tuple[RefusalDocument, ...]:
-    return tuple(RefusalDocument(guard=one.guard, text=one.text, stops=one.stops) for one in refusals)
+def _summarize(plan: Plan) -> dict[str, Any]:
+    counts = Counter(item.condition for item in plan.items)
+    return {
+        "in_sync": plan.in_sync,
+        "counts": {condition: counts[condition] for condition in Condition},
+        "items": tuple(map(_make_object_document, plan.items)),
+        "refusals": tuple(RefusalDocument(guard=one.guard, text=one.text, stops=one.stops) for one in plan.refusals),
+        "approval": plan.approval or None,
+        "notes": plan.notes,
+    }
 
 
-def _item(item: ObjectStatus) -> ObjectDocument:
+def _make_object_document(item: ObjectStatus) -> ObjectDocument:
+    kind, _, name = item.title.partition(" ") if item.group is None else ("", "", "")
     return ObjectDocument(
         group=item.group,
         title=item.title,
@@ -213,37 +221,28 @@ def _item(item: ObjectStatus) -> ObjectDocument:
         detail=item.detail or None,
         reason=item.reason,
         members=item.members,
-        stream=item.names.stream if item.names else _of_kind("stream", item),
+        stream=item.names.stream if item.names else name if kind == "stream" else None,
         topic=item.names.topic if item.names else None,
-        service=item.names.service if item.names else _of_kind("service", item),
+        service=item.names.service if item.names else name if kind == "service" else None,
         running=item.running,
         wanted=item.wanted,
         url=item.url,
     )
 
 
-def _of_kind(kind: str, item: ObjectStatus) -> str | None:
-    """Return the name of a service or stream that belongs to no group."""
-    own = item.group is None and item.title.startswith(f"{kind} ")
-    return item.title.removeprefix(f"{kind} ") if own else None
-
-
-def text(raw: str) -> str:
-    """Replace halves of surrogate pairs, which a person can put into the UNS and no document can carry."""
-    return raw.encode("utf-8", "replace").decode("utf-8")
-
-
-def _writable(value: Any) -> Any:
-    """Return the value as every reader of JSON can take it: a sick number must not cost the document that shows it."""
+def _make_serializable(value: Any) -> Any:
+    """Return a value that every JSON parser accepts: an invalid number must not make the whole document fail."""
     match value:
         case bool() | Enum():
             return value
         case str():
-            return text(value)
+            return value.encode("utf-8", "replace").decode("utf-8")  # lone surrogates: the UNS can contain them
         case int():
-            return max(-_LARGEST, min(value, _LARGEST))
+            return max(-_MAX_INT, min(value, _MAX_INT))
         case float() if not math.isfinite(value):
             return 0.0
         case tuple():
-            return tuple(map(_writable, value))
+            return tuple(map(_make_serializable, value))
+        case Mapping():
+            return {_make_serializable(key): _make_serializable(item) for key, item in value.items()}
     return value

@@ -1,4 +1,4 @@
-"""``python -m reconciler.testing``: pytest with the conformance tests; further options go to pytest."""
+"""``python -m reconciler.testing``: pytest with the conformance tests; further options are passed to pytest."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ import sys
 
 import pytest
 
-#: As the operator itself ends.
-_MISUSED = 2
-USAGE = """\
+_USAGE_ERROR = 2  # as of the operator itself
+_USAGE = """\
 usage: python -m reconciler.testing --platform MODULE:FUNCTION | --strategy MODULE:FUNCTION [options of pytest]
 
 FUNCTION returns a context manager with a reconciler.testing.platform.PlatformBench, or with a
-reconciler.testing.grouping.GroupingBench. MODULE is looked for where Python looks, the current directory first.
+reconciler.testing.grouping.GroupingBench. MODULE is imported as usual, from the current directory first.
 """
 
 
 def main(arguments: list[str]) -> int:
-    """Run the tests and return pytest's exit code; 2 where nothing was named."""
+    """Run the tests and return pytest's exit code; 2 without a plug-in."""
     if not any(argument.startswith(("--platform", "--strategy")) for argument in arguments):
-        sys.stderr.write(USAGE)
-        return _MISUSED
+        sys.stderr.write(_USAGE)
+        return _USAGE_ERROR
     return pytest.main(["-p", "reconciler.testing.plugin", "--pyargs", "reconciler.testing", *arguments])
 
 

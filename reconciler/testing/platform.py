@@ -1,4 +1,4 @@
-"""What every deployment platform has to keep to: the protocol in `reconciler.platforms.protocol`, as tests."""
+"""The rules that every deployment platform must follow: `reconciler.platforms.protocol` as tests."""
 
 # ruff: noqa: S101 - asserts are how these tests test, wherever they are run from
 
@@ -17,7 +17,7 @@ from reconciler.platforms.protocol import Platform
 
 T = TypeVar("T")
 
-#: Values that a field of a spec may have, beside those of the bench's own.
+#: Values of a spec's fields, besides those of the bench.
 _VARIANTS: tuple[tuple[str, Any], ...] = (
     ("env", {"GROUP_NAME": "a b", "EMPTY": "", "EQUALS": "a=b", "UNICODE": "Söhne"}),
     ("env", {"GROUP_NAME": "{{.Node.Hostname}} {{ x }} }} {{", "OTHER": r'{{"{{"}} %s $HOME \n'}),
@@ -34,17 +34,17 @@ _VARIANTS: tuple[tuple[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class PlatformBench:
-    """A platform to be tested, and what only its author knows.
+    """A platform to test, and what only its author knows.
 
     Attributes:
-        platform: of an owner that nobody else has; nothing of it exists yet.
-        spec: a group service of that owner with one task, which comes up by itself and within ``patience``.
-        stranger: the same place as another owner sees it.
-        disturb: changes the named service behind the platform's back, so that it differs from its spec.
-        absent_image: an image that cannot be had.
-        port: a port of the host that is free, 0 where ports cannot be tested.
-        registry_path: where a service finds a mounted registry.
-        patience: seconds that a condition may take.
+        platform: of an owner that nothing else uses; no object of it exists yet.
+        spec: a group service of that owner with one task, which becomes healthy within ``patience``.
+        stranger: the same platform for another owner.
+        disturb: changes the named service without the platform, so that it differs from its spec.
+        absent_image: an image that cannot be pulled.
+        port: a free port of the host, 0 if ports cannot be tested.
+        registry_path: path of a mounted registry in a service.
+        patience: seconds to wait for a condition.
     """
 
     platform: Platform
@@ -56,40 +56,40 @@ class PlatformBench:
     registry_path: str = "/etc/openfactory/registry.json"
     patience: float = 60.0
 
-    def live(self, spec: ServiceSpec) -> LiveService:
-        """Return a service as it is observed."""
+    def observe(self, spec: ServiceSpec) -> LiveService:
+        """Return a service as observed."""
         services = self.platform.observe().services
-        assert spec.name.lower() in services, f"{spec.name} is observed, under its name in lower case"
+        assert spec.name.lower() in services, f"{spec.name} must be observed under its name in lower case"
         return services[spec.name.lower()]
 
-    def differs(self, spec: ServiceSpec) -> list[str]:
-        """Return the fields that differ, as the plan finds out."""
-        live = self.live(spec).spec
-        assert live is not None, "a service of ours can be read back"
+    def list_differences(self, spec: ServiceSpec) -> list[str]:
+        """Return the fields that differ, as the plan does."""
+        live = self.observe(spec).spec
+        assert live is not None, "a service of the owner must have a spec"
         return [item.field for item in drift(live, spec)]
 
-    def eventually(self, look: Callable[[], T], is_it: Callable[[T], object]) -> T:
-        """Look until it is so, and fail with what was seen last."""
+    def wait_until(self, observe: Callable[[], T], is_met: Callable[[T], object]) -> T:
+        """Observe until the condition is met, and fail with the last value."""
         deadline = time.monotonic() + self.patience
-        while not is_it(seen := look()):
-            assert time.monotonic() < deadline, f"after {self.patience:g} s still {seen}"
+        while not is_met(value := observe()):
+            assert time.monotonic() < deadline, f"after {self.patience:g} s still {value}"
             time.sleep(0.1)
-        return seen
+        return value
 
     def converge(self, spec: ServiceSpec) -> LiveService:
-        """Do what cycles do until the service runs as wanted."""
+        """Update the service as cycles do, until it runs as specified."""
 
         def cycle() -> LiveService:
-            live = self.live(spec)
+            live = self.observe(spec)
             if live.spec != spec:
                 self.platform.update_service(live, spec)
             return live
 
-        return self.eventually(cycle, lambda live: live.spec == spec and live.running == spec.replicas)
+        return self.wait_until(cycle, lambda live: live.spec == spec and live.running == spec.replicas)
 
 
-def refusal(write: Callable[[], object]) -> str:
-    """Do a write and return why the platform refused it, ``""`` where it did not."""
+def find_refusal(write: Callable[[], object]) -> str:
+    """Do a write and return why the platform refused it, ``""`` if it did not."""
     try:
         write()
     except PlatformRefused as refused:
@@ -98,30 +98,30 @@ def refusal(write: Callable[[], object]) -> str:
 
 
 class PlatformConformance:
-    """Subclass it as ``Test...`` with a fixture ``bench`` that gives a `PlatformBench`, a new one for each test."""
+    """Subclass it as ``Test...`` with a fixture ``bench`` that provides a new `PlatformBench` for each test."""
 
     def test_nothing_is_there_at_first(self, bench: PlatformBench) -> None:
-        """An owner who has made nothing sees nothing."""
+        """A new owner observes nothing."""
         state = bench.platform.observe()
         assert (dict(state.services), state.registries) == ({}, ())
 
     def test_what_was_created_is_read_back_as_it_was_asked_for(self, bench: PlatformBench) -> None:
-        """Equality means no drift: a service that is as it should be is never written again."""
+        """Equality means no drift: an unchanged service is never written again."""
         bench.platform.create_service(bench.spec)
-        live = bench.eventually(lambda: bench.live(bench.spec), lambda live: live.running == 1)
+        live = bench.wait_until(lambda: bench.observe(bench.spec), lambda live: live.running == 1)
         assert live.name == bench.spec.name
         assert live.error == ""
-        assert bench.differs(bench.spec) == []
+        assert bench.list_differences(bench.spec) == []
         assert live.owner is not None
 
-    def test_looking_changes_nothing(self, bench: PlatformBench) -> None:
-        """Two observations of a service at rest are equal, its version included."""
+    def test_observing_changes_nothing(self, bench: PlatformBench) -> None:
+        """Two observations of a settled service are equal, including its version."""
         bench.platform.create_service(bench.spec)
-        before = bench.eventually(lambda: bench.live(bench.spec), lambda live: live.running == 1)
-        assert bench.live(bench.spec) == before
+        before = bench.wait_until(lambda: bench.observe(bench.spec), lambda live: live.running == 1)
+        assert bench.observe(bench.spec) == before
 
     def test_every_field_comes_back(self, bench: PlatformBench) -> None:
-        """What differs from what is wanted is told by its name, and nothing else is."""
+        """A field that differs is reported by its name, and no other field is."""
         wanted = [
             replace(bench.spec, name=f"{bench.spec.name}{number}", **{field: value})
             for number, (field, value) in enumerate(_VARIANTS)
@@ -137,77 +137,77 @@ class PlatformConformance:
             assert {item.field.partition(" ")[0] for item in drift(live, usual)} == {field}
 
     def test_a_port_of_the_host_comes_back(self, bench: PlatformBench) -> None:
-        """What is asked for at `ENVIRONMENT=local`; the port is read from the service, nothing remembers it."""
+        """As with `ENVIRONMENT=local`; the port is read from the service, it is not stored elsewhere."""
         spec = replace(bench.spec, ports=(Port(8000, bench.port or 6000, Publish.HOST),), start_first=False)
         bench.platform.create_service(spec)
-        assert bench.differs(spec) == []
+        assert bench.list_differences(spec) == []
 
     def test_a_taken_name_is_a_conflict(self, bench: PlatformBench) -> None:
-        """Nothing that exists is replaced by a creation."""
+        """Creating never replaces an existing service."""
         bench.platform.create_service(bench.spec)
         with pytest.raises(PlatformConflict):
             bench.platform.create_service(replace(bench.spec, env={"OTHER": "1"}))
-        assert bench.differs(bench.spec) == []
+        assert bench.list_differences(bench.spec) == []
 
-    def test_an_update_comes_to_its_end(self, bench: PlatformBench) -> None:
-        """However many steps it takes, repeating what cycles do leads to the wanted spec, running."""
+    def test_an_update_completes(self, bench: PlatformBench) -> None:
+        """Repeated cycles lead to the desired spec, running, whatever the number of steps."""
         bench.platform.create_service(bench.spec)
-        bench.eventually(lambda: bench.live(bench.spec), lambda live: live.running == 1)
+        bench.wait_until(lambda: bench.observe(bench.spec), lambda live: live.running == 1)
         changed = replace(bench.spec, env={"CHANGED": "1"})
         assert bench.converge(changed).name == bench.spec.name
 
-    def test_a_change_behind_our_back_is_put_right(self, bench: PlatformBench) -> None:
-        """It shows as a difference, and an update ends it."""
+    def test_drift_is_reverted(self, bench: PlatformBench) -> None:
+        """It is observed as a difference, and an update reverts it."""
         bench.platform.create_service(bench.spec)
-        bench.eventually(lambda: bench.live(bench.spec), lambda live: live.running == 1)
+        bench.wait_until(lambda: bench.observe(bench.spec), lambda live: live.running == 1)
         bench.disturb(bench.spec.name)
-        assert bench.differs(bench.spec) != []
+        assert bench.list_differences(bench.spec) != []
         bench.converge(bench.spec)
 
     def test_a_write_on_what_has_changed_since_is_a_conflict(self, bench: PlatformBench) -> None:
-        """Somebody else was first: nothing of theirs is overwritten unseen."""
+        """A concurrent write is never overwritten without having been read."""
         bench.platform.create_service(bench.spec)
-        seen = bench.live(bench.spec)
-        bench.platform.update_service(seen, replace(bench.spec, env={"FIRST": "1"}))
+        live = bench.observe(bench.spec)
+        bench.platform.update_service(live, replace(bench.spec, env={"FIRST": "1"}))
         with pytest.raises(PlatformConflict):
-            bench.platform.update_service(seen, replace(bench.spec, env={"SECOND": "1"}))
+            bench.platform.update_service(live, replace(bench.spec, env={"SECOND": "1"}))
 
     def test_an_update_of_what_is_gone_is_a_conflict(self, bench: PlatformBench) -> None:
-        """It is not made anew by the way."""
+        """It is not recreated."""
         bench.platform.create_service(bench.spec)
-        seen = bench.live(bench.spec)
-        bench.platform.remove_service(seen)
+        live = bench.observe(bench.spec)
+        bench.platform.remove_service(live)
         with pytest.raises(PlatformConflict):
-            bench.platform.update_service(seen, bench.spec)
+            bench.platform.update_service(live, bench.spec)
 
     def test_removing_is_final_and_can_be_repeated(self, bench: PlatformBench) -> None:
-        """The second time finds nothing, and a new service of the same name is another one."""
+        """The second removal finds nothing, and a new service of the same name is another one."""
         bench.platform.create_service(bench.spec)
-        seen = bench.live(bench.spec)
-        bench.platform.remove_service(seen)
-        bench.platform.remove_service(seen)
+        live = bench.observe(bench.spec)
+        bench.platform.remove_service(live)
+        bench.platform.remove_service(live)
         assert bench.platform.observe().services == {}
         bench.platform.create_service(bench.spec)
-        bench.platform.remove_service(seen)
-        assert bench.differs(bench.spec) == []
+        bench.platform.remove_service(live)
+        assert bench.list_differences(bench.spec) == []
 
-    def test_an_image_that_cannot_be_had_is_an_error_with_a_reason(self, bench: PlatformBench) -> None:
-        """Either the creation is refused, or the service says why it does not run."""
+    def test_an_absent_image_is_an_error_with_a_reason(self, bench: PlatformBench) -> None:
+        """Either the creation is refused, or the service has the reason why it does not run."""
         spec = replace(bench.spec, image=bench.absent_image)
-        reason = refusal(lambda: bench.platform.create_service(spec))
-        assert reason or bench.eventually(lambda: bench.live(spec), lambda live: live.error).running == 0
+        reason = find_refusal(lambda: bench.platform.create_service(spec))
+        assert reason or bench.wait_until(lambda: bench.observe(spec), lambda live: live.error).running == 0
 
-    def test_a_bad_update_leaves_what_serves(self, bench: PlatformBench) -> None:
-        """While the new image cannot be had, a task of the old one runs on."""
+    def test_a_bad_update_keeps_the_running_task(self, bench: PlatformBench) -> None:
+        """While the new image cannot be pulled, a task of the old one continues to run."""
         bench.platform.create_service(bench.spec)
-        bench.eventually(lambda: bench.live(bench.spec), lambda live: live.running == 1)
+        bench.wait_until(lambda: bench.observe(bench.spec), lambda live: live.running == 1)
         bad = replace(bench.spec, image=bench.absent_image)
-        reason = refusal(lambda: bench.platform.update_service(bench.live(bench.spec), bad))
-        assert bench.live(bench.spec).running == 1
-        assert bench.differs(bench.spec if reason else bad) == []
+        reason = find_refusal(lambda: bench.platform.update_service(bench.observe(bench.spec), bad))
+        assert bench.observe(bench.spec).running == 1
+        assert bench.list_differences(bench.spec if reason else bad) == []
 
     def test_documents_are_published_newest_first(self, bench: PlatformBench) -> None:
-        """Each has the bytes and the number that it was published with, under a name of its content."""
+        """Each has the bytes and the number with which it was published, and a name from its content."""
         bench.platform.publish_registry(b"one\n", "aaaaaaaaaaaa", 1)
         bench.platform.publish_registry(b"two\n", "bbbbbbbbbbbb", 2)
         found = [(live.data, live.sequence) for live in bench.platform.observe().registries]
@@ -223,20 +223,20 @@ class PlatformConformance:
         assert found == [(b"one\n", 3), (b"two\n", 2)]
 
     def test_a_document_is_removed_once(self, bench: PlatformBench) -> None:
-        """The second time is no error."""
+        """A second removal is not an error."""
         bench.platform.publish_registry(b"one\n", "aaaaaaaaaaaa", 1)
         [live] = bench.platform.observe().registries
         bench.platform.remove_registry(live)
         bench.platform.remove_registry(live)
         assert bench.platform.observe().registries == ()
 
-    def test_a_mounted_document_is_told_and_kept(self, bench: PlatformBench) -> None:
-        """A service that mounts it has it in its spec, and it cannot be removed."""
+    def test_a_mounted_document_is_kept(self, bench: PlatformBench) -> None:
+        """It is in the spec of the service that mounts it, and cannot be removed."""
         bench.platform.publish_registry(b"one\n", "aaaaaaaaaaaa", 1)
         [live] = bench.platform.observe().registries
         spec = replace(bench.spec, configs=(ConfigMount(live.name, bench.registry_path),))
         bench.platform.create_service(spec)
-        assert bench.differs(spec) == []
+        assert bench.list_differences(spec) == []
         [live] = bench.platform.observe().registries
         assert live.mounted
         with pytest.raises(PlatformRefused):
@@ -250,14 +250,14 @@ class PlatformConformance:
         assert bench.platform.observe().services == {}
 
     def test_another_owner_sees_nothing_of_ours(self, bench: PlatformBench) -> None:
-        """Two operators in one place do not know of each other."""
+        """Two operators on one platform do not observe each other."""
         bench.platform.create_service(bench.spec)
         bench.platform.publish_registry(b"one\n", "aaaaaaaaaaaa", 1)
         state = bench.stranger.observe()
         assert (dict(state.services), state.registries) == ({}, ())
 
     def test_a_record_is_written_by_compare_and_swap(self, bench: PlatformBench) -> None:
-        """Of two operators who read the same, one writes and the other one is told; so it is with the first write."""
+        """Of two operators that read the same version, one gets a conflict; also at the first write."""
         bench.platform.write_record("lease", {"holder": "a", "text": "Söhne, a=b"}, None)
         with pytest.raises(PlatformConflict):
             bench.platform.write_record("lease", {"holder": "b"}, None)
@@ -269,7 +269,7 @@ class PlatformConformance:
         assert bench.platform.records()["lease"].fields == {"holder": "b"}
 
     def test_records_are_observed_and_kept_apart(self, bench: PlatformBench) -> None:
-        """One look has them too, each under its name, and another owner does not see them."""
+        """An observation has them, each under its name, and another owner does not observe them."""
         bench.platform.write_record("lease", {"holder": "a"}, None)
         bench.platform.write_record("pause", {"until": "1"}, None)
         found = bench.platform.observe()
@@ -280,8 +280,8 @@ class PlatformConformance:
         assert (found.services, found.registries) == ({}, ())
         assert bench.stranger.records() == {}
 
-    def test_a_removed_record_can_be_written_anew(self, bench: PlatformBench) -> None:
-        """Removing is final and can be repeated; a write on what was removed is a conflict."""
+    def test_a_removed_record_can_be_written_again(self, bench: PlatformBench) -> None:
+        """Removing is final and can be repeated; a write on a removed record is a conflict."""
         bench.platform.write_record("pause", {"until": "1"}, None)
         record = bench.platform.records()["pause"]
         bench.platform.remove_record(record)

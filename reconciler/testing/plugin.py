@@ -1,4 +1,4 @@
-"""The pytest plug-in behind ``python -m reconciler.testing``: which object the conformance tests are run on."""
+"""The pytest plug-in of ``python -m reconciler.testing``: its options name what the conformance tests run on."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out the tests of what was not named."""
+    """Ignore the tests of a kind that no option names."""
     if collection_path.parent != Path(__file__).parent or not collection_path.stem.startswith("test_"):
         return None
     return not config.getoption(f"--{collection_path.stem.removeprefix('test_')}")
 
 
-def named(config: pytest.Config, option: str) -> Callable[[], AbstractContextManager[Any]]:
-    """Import what an option names.
+def load_bench(config: pytest.Config, option: str) -> Callable[[], AbstractContextManager[Any]]:
+    """Import the function that an option names.
 
     Raises:
         pytest.UsageError: it is not ``MODULE:FUNCTION``, or cannot be imported.

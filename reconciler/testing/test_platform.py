@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from reconciler.testing.platform import PlatformBench, PlatformConformance
-from reconciler.testing.plugin import named
+from reconciler.testing.plugin import load_bench
 
 
 class TestPlatform(PlatformConformance):
-    """Every rule, on a new bench each."""
+    """Every rule, each on a new bench."""
 
     @pytest.fixture
     def bench(self, request: pytest.FixtureRequest) -> Iterator[PlatformBench]:
-        """Set up what is tested."""
-        with named(request.config, "platform")() as bench:
+        """Set up the plug-in."""
+        with load_bench(request.config, "platform")() as bench:
             yield bench

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from reconciler.testing.grouping import GroupingBench, GroupingConformance
-from reconciler.testing.plugin import named
+from reconciler.testing.plugin import load_bench
 
 
 class TestStrategy(GroupingConformance):
-    """Every rule, on a new bench each."""
+    """Every rule, each on a new bench."""
 
     @pytest.fixture
     def bench(self, request: pytest.FixtureRequest) -> Iterator[GroupingBench]:
-        """Set up what is tested."""
-        with named(request.config, "strategy")() as bench:
+        """Set up the plug-in."""
+        with load_bench(request.config, "strategy")() as bench:
             yield bench

@@ -1,7 +1,7 @@
 """The operator's own HTTP server, in a thread beside the loop.
 
-``/registry`` is polled every second by each routing layer, so it is answered from memory with an ETag. ``/healthz``
-says whether the loop turns, not whether what it depends on is well: a dead ksqlDB is no reason to kill the operator.
+Each routing layer polls ``/registry`` every second, so it is served from memory with an ETag. ``/healthz`` says whether
+the loop runs, not whether its dependencies are healthy: a dead ksqlDB is no reason to kill the operator.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import resource
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from urllib.parse import unquote
 
 import structlog
@@ -25,72 +26,74 @@ from openfactory_common.registry import ROLE_HEADER
 from openfactory_common.text import printable_json
 from reconciler.control.loop import Loop
 from reconciler.leadership.pause import LONGEST, Pause, beginning, ended
-from reconciler.report.counters import counters
-from reconciler.report.why import WhyContext, known_groups, similar, why
-from reconciler.web.csrf import add_headers, allowed_hosts, known_hosts, no_browsers
+from reconciler.report.counters import make_counters
+from reconciler.report.why import (
+    WhyContext,
+    describe_pause,
+    explain_group,
+    find_similar,
+    known_groups,
+    make_context,
+)
+from reconciler.web.csrf import add_headers, allowed_hosts, check_hosts, refuse_browser_writes
 from reconciler.web.status_page import StatusPage
 
 log = structlog.get_logger()
 
-#: Clients at a time: it is asked by routing layers, monitoring and people.
-_MOST_CLIENTS = 512
+#: Clients at a time: routing layers, monitoring and people.
+_MAX_CLIENTS = 512
 #: Descriptors that are kept besides the guard's reserve: for connections to ksqlDB and the engine.
-_OWN = 32
+_RESERVED_DESCRIPTORS = 32
 _RETRY = {"Retry-After": "1"}
 
 
-def limits_of_process() -> ConnectionLimits:
-    """Return what this process's descriptors allow; the soft limit is raised to the hard one first."""
+def read_process_limits() -> ConnectionLimits:
+    """Raise the soft limit of descriptors to the hard one, and return how many connections that allows."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     room, excess = descriptors()
-    return ConnectionLimits(max(1, min(_MOST_CLIENTS, room - _OWN)), excess)
+    return ConnectionLimits(max(1, min(_MAX_CLIENTS, room - _RESERVED_DESCRIPTORS)), excess)
 
 
-def _told(why: Ending) -> None:
-    """Say that clients are kept out; the end of an idle connection is no news."""
+def _log_ending(why: Ending) -> None:
+    """Log that clients are refused; the end of an idle connection is no news."""
     if why in (Ending.ROOM, Ending.REFUSED):
         log.warning("web server: too many clients", ended=why.value)
 
 
+@dataclass
 class RegistryCache:
-    """What the server shows: the current registry document, replaced by the loop as a whole."""
+    """The current registry document and its revision, which the loop replaces as a whole; None before the first."""
 
-    def __init__(self) -> None:
-        """Show nothing yet."""
-        self._current: tuple[bytes, str] | None = None
+    current: tuple[bytes, str] | None = None
 
     def put(self, data: bytes, revision: str) -> None:
-        """Show this document from now on."""
-        self._current = (data, revision)
-
-    def get(self) -> tuple[bytes, str] | None:
-        """Return document and revision, None before the first."""
-        return self._current
+        """Replace the document."""
+        self.current = (data, revision)
 
 
 class Server:
-    """Serves one loop; `start` returns when the port is open."""
+    """Serves the state of one loop; `start` returns when the port is open."""
 
     def __init__(
         self,
         loop: Loop,
-        board: RegistryCache,
+        cache: RegistryCache,
         port: int,
         *,
-        host: str = "0.0.0.0",  # noqa: S104 - it is followed from other containers
+        host: str = "0.0.0.0",  # noqa: S104 - other containers read it
         registry: CollectorRegistry = REGISTRY,
         limits: ConnectionLimits | None = None,
     ) -> None:
-        """Serve on ``host:port``; port 0 takes any free one. Without ``limits``, the process's own."""
+        """Serve on ``host:port``; port 0 takes any free one. Without ``limits``, those of the process."""
         self.port = port
         self._loop = loop
-        self._board = board
+        self._cache = cache
         self._host = host
         self._registry = registry
         self._events: asyncio.AbstractEventLoop | None = None
         self._done: asyncio.Event | None = None
-        self._guard = ConnectionGuard(limits or limits_of_process(), _told)
+        self._guard = ConnectionGuard(limits or read_process_limits(), _log_ending)
         self._pauses = Pauses(loop.pause)
         self._started = threading.Event()
         self._error: Exception | None = None
@@ -105,8 +108,8 @@ class Server:
         self._thread.start()
         self._started.wait()
         if self._error is not None:
-            why = getattr(self._error, "strerror", None) or describe(self._error)
-            raise ConfigurationError(f"RECONCILER_PORT={self.port} cannot be opened: {why}")
+            reason = getattr(self._error, "strerror", None) or describe(self._error)
+            raise ConfigurationError(f"RECONCILER_PORT={self.port} cannot be opened: {reason}")
 
     def stop(self) -> None:
         """Close the port and all connections."""
@@ -127,7 +130,7 @@ class Server:
 
     async def _serve(self) -> None:
         self._events, self._done = asyncio.get_running_loop(), asyncio.Event()
-        runner = GuardedAppRunner(self._app(), guard=self._guard, access_log=None, shutdown_timeout=1)
+        runner = GuardedAppRunner(self._make_app(), guard=self._guard, access_log=None, shutdown_timeout=1)
         await runner.setup()
         try:
             site = web.TCPSite(runner, self._host, self.port, reuse_address=True)
@@ -142,164 +145,173 @@ class Server:
         guarding.cancel()
         await runner.cleanup()
 
-    def _app(self) -> web.Application:
+    def _make_app(self) -> web.Application:
         allowed = allowed_hosts(self._loop.controller.world.settings)
-        app = web.Application(middlewares=[self._with_room, no_browsers, known_hosts(allowed)])
+        app = web.Application(middlewares=[self._limit_clients, refuse_browser_writes, check_hosts(allowed)])
         app.on_response_prepare.append(add_headers)
         app.add_routes(
             [
-                web.get("/healthz", self._healthz),
-                web.get("/readyz", self._readyz),
-                web.get("/metrics", self._metrics),
+                web.get("/healthz", self._get_health),
+                web.get("/readyz", self._get_readiness),
+                web.get("/metrics", self._get_metrics),
                 web.get("/registry", self._get_registry),
-                web.get("/counters", self._counters),
-                web.get("/groups/{group:.*}", self._group),
+                web.get("/counters", self._get_counters),
+                web.get("/groups/{group:.*}", self._get_group),
                 *StatusPage(self._loop).routes(),
-                web.post("/reconcile", self._reconcile),
-                web.post("/pause", self._pause),
-                web.post("/resume", self._resume),
+                web.post("/reconcile", self._post_reconcile),
+                web.post("/pause", self._post_pause),
+                web.post("/resume", self._post_resume),
             ]
         )
         return app
 
     @web.middleware
-    async def _with_room(
+    async def _limit_clients(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Answer 503 where there is no room for a client; its question for our health is answered all the same."""
+        """Answer 503 if there are too many clients; ``/healthz`` is always served."""
         entry = getattr(request.protocol, "entry", None)
         if entry is None or not entry.excess or request.path == "/healthz" or self._guard.has_room(entry):
             return await handler(request)
         detail = "the server has no room for more clients"
         return web.json_response({"title": "too many clients", "detail": detail}, status=503, headers=_RETRY)
 
-    async def _healthz(self, _: web.Request) -> web.Response:
+    async def _get_health(self, _: web.Request) -> web.Response:
         age = time.monotonic() - self._loop.ticked
         alive = self._loop.alive
         return web.json_response({"alive": alive, "tick_age_seconds": round(age, 1)}, status=200 if alive else 503)
 
-    async def _readyz(self, _: web.Request) -> web.Response:
-        outcome = self._loop.outcome
-        reads_well = outcome is not None and outcome.survey is not None
-        ready = reads_well and self._board.get() is not None
-        said = outcome.sentence if outcome is not None else "the first cycle has not ended"
-        paused = self._loop.controller.pause.text if self._loop.paused and self._loop.controller.pause else None
-        told = {"ready": ready, "role": self._loop.controller.write_gate.role, "paused": paused, "last": said}
-        return web.json_response(told, status=200 if ready else 503)
+    async def _get_readiness(self, _: web.Request) -> web.Response:
+        outcome, controller = self._loop.outcome, self._loop.controller
+        ready = outcome is not None and outcome.survey is not None and self._cache.current is not None
+        document = {
+            "ready": ready,
+            "role": controller.write_gate.role,
+            "paused": describe_pause(controller) or None,
+            "last": outcome.sentence if outcome is not None else "the first cycle has not ended",
+        }
+        return web.json_response(document, status=200 if ready else 503)
 
-    async def _metrics(self, _: web.Request) -> web.Response:
+    async def _get_metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    def _standing_by(self) -> web.Response | None:
-        """Send a follower on to the operator that writes; None where this is the one to ask.
+    def _refuse_if_standby(self) -> web.Response | None:
+        """Answer 503 on a standby, so that the client retries and reaches the leader; None on the leader.
 
-        What a standby has seen may be some seconds old, and whoever asks both in turn would go back and forth. While
-        paused nobody writes, so everybody's answer is as good.
+        The state of a standby may be a few seconds old, and a client that reads both in turn would alternate between
+        two registries. While writes are paused, every replica answers.
         """
         if self._loop.controller.write_gate.role != "standby" or self._loop.paused:
             return None
-        detail = "another operator holds the lease: ask again, the name leads to all of them"
+        detail = "This replica is on standby; retry, the service name resolves to all replicas."
         headers = {"Retry-After": "1", ROLE_HEADER: "standby"}
         answer = web.json_response({"title": "standby", "detail": detail}, status=503, headers=headers)
-        answer.force_close()  # the next question is to reach another one
+        answer.force_close()  # so that the next request reaches another replica
         return answer
 
     async def _get_registry(self, request: web.Request) -> web.Response:
-        if (elsewhere := self._standing_by()) is not None:
-            return elsewhere
-        current = self._board.get()
+        if (standby := self._refuse_if_standby()) is not None:
+            return standby
+        current = self._cache.current
         if current is None:
-            return web.json_response(
-                {"title": "no registry yet", "detail": "no group has become ready"},
-                status=503,
-                headers=_RETRY,
-            )
+            document = {"title": "no registry yet", "detail": "no group has become ready"}
+            return web.json_response(document, status=503, headers=_RETRY)
         data, revision = current
         headers = {"ETag": f'"{revision}"', "Cache-Control": "no-cache"}
         if revision in {tag.value for tag in request.if_none_match or ()}:
             return web.Response(status=304, headers=headers)
         return web.Response(body=data, content_type="application/json", headers=headers)
 
-    async def _group(self, request: web.Request) -> web.Response:
-        """Say everything about one group, from memory; a name may have any characters, percent-encoded."""
-        raw, known = request.raw_path.partition("?")[0].split("/groups/", 1)[1], known_by(self._loop)
+    async def _get_group(self, request: web.Request) -> web.Response:
+        """Explain one group from memory; its name may have any characters, percent-encoded."""
+        raw, context = request.raw_path.partition("?")[0].split("/groups/", 1)[1], self._make_context()
         try:
             group = unquote(raw, errors="surrogatepass")
-        except UnicodeDecodeError:  # no text, so no group's name
+        except UnicodeDecodeError:  # undecodable, so not a group's name
             group = unquote(raw)
-        owner = self._loop.controller.world.settings.reconciler_owner
-        if known is None:
-            return self._not_yet()
-        answer = why(group, known, "this operator")
-        if answer is None:
-            close, names = similar(group, known.survey), sorted(known_groups(known.survey))
-            unknown = {"title": "unknown group", "owner": owner, "close": close, "known": names}
+        if context is None:
+            return self._answer_not_yet()
+        document = explain_group(group, context, "this operator")
+        if document is None:
+            unknown = {
+                "title": "unknown group",
+                "owner": context.settings.reconciler_owner,
+                "close": find_similar(group, context.survey),
+                "known": sorted(known_groups(context.survey)),
+            }
             return web.json_response(unknown, status=404)
-        return web.Response(text=printable_json(answer.model_dump_json()), content_type="application/json")
+        return web.Response(text=printable_json(document.model_dump_json()), content_type="application/json")
 
-    async def _counters(self, _: web.Request) -> web.Response:
-        """Say what has been counted, for a command that reads directly."""
+    def _make_context(self) -> WhyContext | None:
+        history = self._loop.history
+        read, last = history.read, history.last.sentence if history.last else ""
+        if read is None or read.survey is None or read.plan is None or history.read_at is None:
+            return None
+        return make_context(self._loop.controller, read.survey, read.plan, history.read_at, last)
+
+    async def _get_counters(self, _: web.Request) -> web.Response:
+        """Return the counters, for a command that reads directly."""
         if self._loop.history.read is None:
-            return self._not_yet()
-        counted = counters(self._loop.controller)
-        return web.Response(text=printable_json(counted.model_dump_json()), content_type="application/json")
+            return self._answer_not_yet()
+        document = make_counters(self._loop.controller)
+        return web.Response(text=printable_json(document.model_dump_json()), content_type="application/json")
 
-    def _not_yet(self) -> web.Response:
-        """Say that there is nothing to tell yet, and whose operator this is."""
+    def _answer_not_yet(self) -> web.Response:
+        """Answer 503 before the first full read; the owner tells whose operator this is."""
         owner = self._loop.controller.world.settings.reconciler_owner
         document = {"title": "not yet", "owner": owner, "detail": "no cycle has read everything yet"}
         return web.json_response(document, status=503, headers=_RETRY)
 
-    async def _reconcile(self, _: web.Request) -> web.Response:
+    async def _post_reconcile(self, _: web.Request) -> web.Response:
         self._loop.nudge()
-        if (elsewhere := self._standing_by()) is not None:
-            return elsewhere
+        if (standby := self._refuse_if_standby()) is not None:
+            return standby
         return web.json_response({"nudged": True}, status=202)
 
-    async def _pause(self, request: web.Request) -> web.Response:
+    async def _post_pause(self, request: web.Request) -> web.Response:
         try:
             seconds = float(request.query["seconds"])
         except (KeyError, ValueError):
             seconds = -1.0
         if not 0 < seconds <= LONGEST:
-            return web.json_response(
-                {"title": "bad pause", "detail": f"?seconds=N with 0 < N <= {LONGEST:.0f} is required"},
-                status=400,
-            )
+            detail = f"?seconds=N with 0 < N <= {LONGEST:.0f} is required"
+            return web.json_response({"title": "bad pause", "detail": detail}, status=400)
         now = self._loop.controller.clocks.wall()
-        return await self._paused(beginning(now, seconds, _who(request), request.query.get("reason", "")))
+        return await self._put_pause(
+            beginning(now, seconds, f"a request from {request.remote}", request.query.get("reason", ""))
+        )
 
-    async def _resume(self, request: web.Request) -> web.Response:
-        return await self._paused(ended(_who(request)))
+    async def _post_resume(self, request: web.Request) -> web.Response:
+        return await self._put_pause(ended(f"a request from {request.remote}"))
 
-    async def _paused(self, pause: Pause) -> web.Response:
+    async def _put_pause(self, pause: Pause) -> web.Response:
         try:
             pause = await self._pauses.put(pause)
         except PlatformError as error:
-            detail = f"it holds for this operator only, until its next look, and is not written down: {error}"
-            return web.json_response({"title": "not written down", "detail": detail}, status=503)
+            detail = f"the pause applies only to this replica, until its next read, and is not recorded: {error}"
+            return web.json_response({"title": "not recorded", "detail": detail}, status=503)
         return web.json_response({"paused": pause.text if pause.until else None, **pause.fields})
 
 
 class Pauses:
-    """Begins and ends pauses, which waits for the running cycle: one at a time, however many ask.
+    """Begins and ends pauses, each of which waits for the running cycle, one at a time.
 
-    What waits occupies one thread, so that reads, which need threads too, are answered meanwhile (measured: 12 requests
-    to resume during a slow cycle held up `/status` for 9.8 s). Of those that wait only the last is carried out: it is
-    what would hold in the end.
+    Waiting requests occupy one thread, so that reads, which need threads too, are served meanwhile (measured: 12
+    requests to resume during a slow cycle blocked `/status` for 9.8 s). Of the waiting requests only the last one is
+    executed, because it decides the final state.
     """
 
     def __init__(self, write: Callable[[Pause], None]) -> None:
-        """Carry out with ``write``, which may take as long as a cycle."""
+        """Execute with ``write``, which may take as long as a cycle."""
         self._write = write
         self._next: tuple[Pause, asyncio.Future[Pause]] | None = None
         self._worker: asyncio.Task[None] | None = None
 
     async def put(self, pause: Pause) -> Pause:
-        """Carry out this one, or one that was asked for later; return which.
+        """Execute this one or a later one; return which.
 
         Raises:
-            PlatformError: it is not written down.
+            PlatformError: it is not recorded.
         """
         done = self._next[1] if self._next is not None else asyncio.get_running_loop().create_future()
         self._next = (pause, done)
@@ -312,31 +324,8 @@ class Pauses:
             (pause, done), self._next = self._next, None
             try:
                 await asyncio.to_thread(self._write, pause)
-            except Exception as error:  # noqa: BLE001 - whoever waits for it is told
+            except Exception as error:  # noqa: BLE001 - passed on to the waiting request
                 done.set_exception(error)
-                done.exception()  # who asked may have left
+                done.exception()  # the client may have left
             else:
                 done.set_result(pause)
-
-
-def known_by(loop: Loop) -> WhyContext | None:
-    """Return what a running operator knows; None before its first full read."""
-    history, controller = loop.history, loop.controller
-    if history.read is None or history.read.plan is None or history.read.survey is None or history.read_at is None:
-        return None
-    return WhyContext(
-        settings=controller.world.settings,
-        survey=history.read.survey,
-        plan=history.read.plan,
-        read_at=history.read_at,
-        memory=controller.memory,
-        backoff=controller.backoff,
-        now=controller.clocks.monotonic(),
-        last=history.last.sentence if history.last else "",
-        role=controller.write_gate.role,
-        paused=controller.pause.text if loop.paused and controller.pause else "",
-    )
-
-
-def _who(request: web.Request) -> str:
-    return f"a request from {request.remote}"

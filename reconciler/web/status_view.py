@@ -1,4 +1,4 @@
-"""What the status page shows, decided from what the operator last saw. Pure; the page only lays it out."""
+"""What the status page shows, made from the last full read. Pure; the template only lays it out."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from urllib.parse import urlencode
 
 from openfactory_common.text import told_apart
 from reconciler.domain.status import Condition, Plan
-from reconciler.report.documents import BackoffDocument, ObjectDocument, OperatorDocument, StatusDocument, plan_document
-from reconciler.report.text import spoken, summary
+from reconciler.report.documents import ObjectDocument, OperatorDocument, StatusDocument
+from reconciler.report.text import shorten_verb, summarize
 from reconciler.settings import Policy, Settings
 
-#: Rows that are shown at once unless all are asked for; what needs attention comes first.
+#: Rows that are shown unless all are requested; what needs attention comes first.
 MOST_ROWS = 200
-#: Writes that are listed of the last plan.
+#: Writes of the last plan that are listed.
 MOST_ACTIONS = 20
 
 
 @dataclass(frozen=True)
 class Sign:
-    """A state as a word, a symbol and a tone: never by colour alone."""
+    """A state as a word, a symbol and a tone: never only as a colour."""
 
     word: str
     symbol: str
@@ -43,17 +43,17 @@ _ORDER = {condition: at for at, condition in enumerate(SIGNS)}
 
 @dataclass(frozen=True)
 class Filter:
-    """What the reader asked for: text to look for, one condition, all rows."""
+    """The request: a text to search for, one condition, all rows."""
 
     query: str = ""
     condition: Condition | None = None
     everything: bool = False
 
     def href(self, *, condition: Condition | None = None, everything: bool = False) -> str:
-        """Return the address of the same question with another condition."""
+        """Return the address of the same request with another condition."""
         pairs = {"q": self.query, "condition": condition or "", "all": "1" if everything else ""}
-        asked = urlencode({name: value for name, value in pairs.items() if value}, errors="replace")
-        return f"/?{asked}" if asked else "/"
+        query = urlencode({name: value for name, value in pairs.items() if value}, errors="replace")
+        return f"/?{query}" if query else "/"
 
 
 @dataclass(frozen=True)
@@ -64,28 +64,17 @@ class GroupRow:
     name: str
     members: str
     served: str
-    symbol: str
-    tone: str
+    sign: Sign
 
 
 @dataclass(frozen=True)
 class Chip:
-    """A link that shows one condition only, with how many there are."""
+    """A link to the objects of one condition, with their number."""
 
-    word: str
-    symbol: str
-    tone: str
+    sign: Sign
     count: int
     href: str
     current: bool
-
-
-@dataclass(frozen=True)
-class Write:
-    """One write of the last plan: what is done, and to what."""
-
-    verb: str
-    object_: str
 
 
 @dataclass(frozen=True)
@@ -99,7 +88,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class Fact:
-    """Something worth knowing about the operator, as text or as a time."""
+    """A fact about the operator, as a text or as a time."""
 
     name: str
     text: str = ""
@@ -108,131 +97,102 @@ class Fact:
 
 @dataclass(frozen=True)
 class View:
-    """Everything on the page.
+    """What the page shows, besides the documents.
 
     Attributes:
-        owner: whose groups these are.
         state: of the whole.
-        sentence: what the last cycle did.
         warnings: what needs attention, the worst first.
-        document: the last full read, None before the first.
         chips: counts by condition.
-        query: what was looked for.
-        condition: the one condition that is shown, ``""`` for all.
-        rows: those that are shown.
-        matching: how many would be.
+        rows: the shown objects.
+        matching: how many objects match the filter.
         caption: of the table.
-        all_href: address at which all are shown.
-        plan_summary: the last plan's totals.
-        actions: the first writes of the last plan.
+        plan_summary: totals of the last plan.
+        actions: the first writes of the last plan: what is done, and to what.
         more_actions: how many more there are.
-        backoff: what waits after a failed write.
-        facts: what is worth knowing about it.
+        facts: about the operator.
     """
 
-    owner: str
     state: Sign
-    sentence: str
     warnings: tuple[Notice, ...]
-    document: StatusDocument | None
     chips: tuple[Chip, ...]
-    query: str
-    condition: str
     rows: tuple[GroupRow, ...]
     matching: int
     caption: str
-    all_href: str
     plan_summary: str
-    actions: tuple[Write, ...]
+    actions: tuple[tuple[str, str], ...]
     more_actions: int
-    backoff: tuple[BackoffDocument, ...]
     facts: tuple[Fact, ...]
 
-    @property
-    def more(self) -> bool:
-        """Some rows that match are not shown."""
-        return len(self.rows) < self.matching
 
-
-def view(
+def make_view(
     settings: Settings,
     operator: OperatorDocument | None,
     document: StatusDocument | None,
     plan: Plan | None,
-    asked: Filter,
+    filter_: Filter,
 ) -> View:
     """Decide what the page shows.
 
     Args:
         settings: of the operator.
-        operator: how it fares, None before its first cycle has ended.
+        operator: its last cycle, None before the first has ended.
         document: of the last full read, None before the first.
         plan: of the same cycle.
-        asked: what the reader wants to see.
+        filter_: what the reader requested.
     """
-    items = _matching(document.items if document else (), asked)
-    shown = items if asked.everything else items[:MOST_ROWS]
+    items = _find_matching(document.items if document else (), filter_)
+    shown = items if filter_.everything else items[:MOST_ROWS]
+    total = len(document.items) if document else 0
+    caption = f"All {total:,}" if len(items) == total else f"{len(items):,} of {total:,}"
+    if len(shown) < len(items):
+        caption = f"{len(shown)} of {len(items):,}, what needs attention first"
     names = told_apart(item.group for item in items if item.group is not None)
-    actions = plan_document(plan).actions if plan else ()
+    actions = plan.actions if plan else ()
     return View(
-        owner=settings.reconciler_owner,
-        state=_state(operator, document),
-        sentence=operator.last_sentence if operator else "the first cycle has not ended",
-        warnings=tuple(_warnings(settings, operator, document)),
-        document=document,
-        chips=tuple(_chips(document, asked)) if document else (),
-        query=asked.query,
-        condition=asked.condition or "",
-        rows=tuple(_row(item, names) for item in shown),
+        state=_choose_state(operator, document),
+        warnings=tuple(_list_warnings(settings, operator, document)),
+        chips=tuple(_list_chips(document, filter_)) if document else (),
+        rows=tuple(_make_row(item, names) for item in shown),
         matching=len(items),
-        caption=_caption(len(shown), len(items), len(document.items) if document else 0),
-        all_href=asked.href(condition=asked.condition, everything=True),
-        plan_summary=summary(plan) if plan else "",
-        actions=tuple(Write(spoken(a.action, a.object_), a.object_) for a in actions[:MOST_ACTIONS]),
+        caption=caption,
+        plan_summary=summarize(plan) if plan else "",
+        actions=tuple((shorten_verb(a.verb, a.key), a.key) for a in actions[:MOST_ACTIONS]),
         more_actions=max(0, len(actions) - MOST_ACTIONS),
-        backoff=operator.backoff if operator else (),
-        facts=tuple(_facts(settings, operator, document)),
+        facts=tuple(_list_facts(settings, operator, document)),
     )
 
 
-def _matching(items: Iterable[ObjectDocument], asked: Filter) -> list[ObjectDocument]:
-    text = asked.query.casefold()
-    found = [
+def _find_matching(items: Iterable[ObjectDocument], filter_: Filter) -> list[ObjectDocument]:
+    text = filter_.query.casefold()
+    matching = [
         item
         for item in items
-        if (asked.condition is None or item.condition is asked.condition)
+        if (filter_.condition is None or item.condition is filter_.condition)
         and text in f"{item.title}\n{item.service}\n{item.stream}\n{item.detail}".casefold()
     ]
-    return sorted(found, key=lambda item: _ORDER[item.condition])
+    return sorted(matching, key=lambda item: _ORDER[item.condition])
 
 
-def _caption(shown: int, matching: int, there: int) -> str:
-    if shown < matching:
-        return f"{shown} of {matching:,}, what needs attention first"
-    return f"All {there:,}" if matching == there else f"{matching:,} of {there:,}"
-
-
-def _row(item: ObjectDocument, names: Mapping[str, str]) -> GroupRow:
-    sign = SIGNS[item.condition]
+def _make_row(item: ObjectDocument, names: Mapping[str, str]) -> GroupRow:
     counted = item.group is not None and item.condition is not Condition.CONFLICT
     name = item.title.partition(" ")[2] if item.group is None else names[item.group]
     members = str(item.members) if counted else "\N{EN DASH}"
-    # Every group's address ends alike, which only makes it too long for its column; the JSON has all of it.
+    # Every group's URL ends like this, which makes it too long for its column; the JSON has the whole URL.
     served = (item.url or item.service or item.stream or "\N{EN DASH}").removesuffix("/asset_stream")
-    return GroupRow(item, name, members, served, sign.symbol, sign.tone)
+    return GroupRow(item, name, members, served, SIGNS[item.condition])
 
 
-def _chips(document: StatusDocument, asked: Filter) -> Iterable[Chip]:
-    yield Chip("All", "", "plain", len(document.items), asked.href(), asked.condition is None)
+def _list_chips(document: StatusDocument, filter_: Filter) -> Iterable[Chip]:
+    yield Chip(Sign("All", "", "plain"), len(document.items), filter_.href(), filter_.condition is None)
     for condition, sign in SIGNS.items():
-        if document.counts[condition] or asked.condition is condition:
-            count, href = document.counts[condition], asked.href(condition=condition)
-            yield Chip(sign.word, sign.symbol, sign.tone, count, href, asked.condition is condition)
+        if document.counts[condition] or filter_.condition is condition:
+            count, href = document.counts[condition], filter_.href(condition=condition)
+            yield Chip(sign, count, href, filter_.condition is condition)
 
 
-def _state(operator: OperatorDocument | None, document: StatusDocument | None) -> Sign:
+def _choose_state(operator: OperatorDocument | None, document: StatusDocument | None) -> Sign:
     if operator is not None and operator.last_result in _FAILED:
-        return Sign("Not reading", "!", "bad")
+        return Sign("Read failed", "!", "bad")
     if document is None:
         return Sign("Starting", "\N{RIGHTWARDS ARROW}", "busy")
     if document.refusals:
@@ -244,39 +204,36 @@ def _state(operator: OperatorDocument | None, document: StatusDocument | None) -
     if document.in_sync:
         return Sign("In sync", "\N{CHECK MARK}", "good")
     if operator is not None and operator.last_result == "standby":
-        return Sign("Standing by", "\N{DOUBLE VERTICAL LINE}", "busy")
-    return Sign("At work", "\N{RIGHTWARDS ARROW}", "busy")
+        return Sign("Standby", "\N{DOUBLE VERTICAL LINE}", "busy")
+    return Sign("Reconciling", "\N{RIGHTWARDS ARROW}", "busy")
 
 
-def _warnings(
+def _list_warnings(
     settings: Settings, operator: OperatorDocument | None, document: StatusDocument | None
 ) -> Iterable[Notice]:
     if operator is not None and operator.last_result in _FAILED:
-        old = "" if document is None else " What is shown is from the last full read."
-        yield Notice(
-            "The last read failed.", f"{operator.last_sentence}.{old} Nothing is written until it is well.", "bad"
-        )
+        old = "" if document is None else " The page shows the last full read."
+        text = f"{operator.last_sentence}.{old} Nothing is written until a read succeeds."
+        yield Notice("The last read failed.", text, "bad")
     for refusal in document.refusals if document else ():
-        all_of_it = " Nothing at all is written until then." if refusal.stops else ""
-        yield Notice(
-            f"The rule \N{LEFT DOUBLE QUOTATION MARK}{refusal.guard}\N{RIGHT DOUBLE QUOTATION MARK} says no:",
-            f"{refusal.text}.{all_of_it}",
-            "bad",
-        )
+        stops = " Nothing is written until this is resolved." if refusal.stops else ""
+        yield Notice(f"Refused by the rule {refusal.guard}:", f"{refusal.text}.{stops}", "bad")
     for note in document.notes if document else ():
-        if not note.startswith("paused until "):  # of the last plan; what holds now is said below
+        if not note.startswith("paused until "):  # of the last plan; the present pause is shown below
             yield Notice("Note:", f"{note}.")
     if operator is not None and operator.paused:
-        yield Notice("Writes are held back:", f"{operator.paused}. `reconciler resume` ends it.")
+        yield Notice("Writes are suspended:", f"{operator.paused}. `reconciler resume` ends the pause.")
     if settings.reconcile_policy is not Policy.SYNC:
-        yield Notice(f"RECONCILE_POLICY={settings.reconcile_policy}.", "Not everything that differs is put right.")
+        yield Notice(f"RECONCILE_POLICY={settings.reconcile_policy}.", "Not every difference is corrected.")
 
 
-def _facts(settings: Settings, operator: OperatorDocument | None, document: StatusDocument | None) -> Iterable[Fact]:
+def _list_facts(
+    settings: Settings, operator: OperatorDocument | None, document: StatusDocument | None
+) -> Iterable[Fact]:
     if operator:
         yield Fact("Last cycle", at=operator.last_cycle)
         yield Fact("Last full read", "none yet", operator.last_read)
-        yield Fact("Last write", "none since it started", operator.last_write)
+        yield Fact("Last write", "none since the start", operator.last_write)
     if operator and operator.role:
         yield Fact("Role", operator.role)
     yield Fact("Policy", f"{settings.reconcile_policy}, every {settings.reconcile_interval:g} s")
@@ -285,5 +242,5 @@ def _facts(settings: Settings, operator: OperatorDocument | None, document: Stat
     if document:
         yield Fact("Assets", f"{document.assets:,}, {document.ungrouped:,} without a group")
         yield Fact("Registry", document.registry or "none published yet")
-        yield Fact("ksqlDB", f"{document.ksqldb.version}: {document.ksqldb.unhealthy_reason or 'well'}")
+        yield Fact("ksqlDB", f"{document.ksqldb.version}: {document.ksqldb.unhealthy_reason or 'healthy'}")
         yield Fact("Identity", f"kafka {document.ksqldb.kafka}, ksqlDB {document.ksqldb.ksqldb}")

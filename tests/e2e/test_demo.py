@@ -205,7 +205,7 @@ def test_an_operator_that_is_no_demos_is_left_alone(system: System) -> None:
     )
     try:
         for command in ("up", "down"):
-            with pytest.raises(AssertionError, match="is there and is no demo"):
+            with pytest.raises(AssertionError, match="exists and is not a demo"):
                 system.demo(command)
         assert f"{system.name}_reconciler" in docker("service", "ls", "--format", "{{.Name}}").split()
     finally:

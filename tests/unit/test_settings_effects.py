@@ -17,7 +17,7 @@ from openfactory_common import logs
 from openfactory_common.errors import ConfigurationError, KsqlError
 from openfactory_common.registry import Registry, parse
 from reconciler.app import build_dependencies, registry_file
-from reconciler.cli.run import prepared
+from reconciler.cli.run import make_loop
 from reconciler.control.controller import Controller, Dependencies
 from reconciler.control.loop import Loop
 from reconciler.domain.names import names_of
@@ -29,7 +29,7 @@ from reconciler.planning.guards import Overrides
 from reconciler.planning.specs import group_spec, routing_layer_spec, state_api_spec
 from reconciler.platforms.swarm.platform import SwarmPlatform
 from reconciler.settings import Settings, load
-from reconciler.web.csrf import allowed_hosts, is_answered
+from reconciler.web.csrf import allowed_hosts, is_allowed
 from reconciler.web.server import Server
 from tests.harness.fakes import FakeKsqldb, Stage
 from tests.integration.ksqldb.tls import Authority, Guarded, ksqldb
@@ -204,7 +204,7 @@ def topic_lists(settings: Settings, places: Places) -> int:
 
 def flow_checks(settings: Settings, _places: Places) -> float | None:
     """Seconds between two checks whether events come through; None where nothing is checked."""
-    _, loop, _, _ = prepared(settings, Overrides(), Metrics(CollectorRegistry()))
+    _, loop, _, _ = make_loop(settings, Overrides(), Metrics(CollectorRegistry()))
     return loop.controller.flow.interval if loop.controller.flow else None
 
 
@@ -258,7 +258,7 @@ def log_levels(settings: Settings, places: Places) -> tuple[object, ...]:
 
 def loop_of(settings: Settings) -> tuple[float, int]:
     """The loop's interval and its server's port."""
-    parts = prepared(settings, Overrides(), Metrics(CollectorRegistry()))
+    parts = make_loop(settings, Overrides(), Metrics(CollectorRegistry()))
     [interval] = [part.interval for part in parts if isinstance(part, Loop)]
     [port] = [part.port for part in parts if isinstance(part, Server)]
     return interval, port
@@ -310,7 +310,7 @@ def routing_secret(variable: str) -> Observe:
 def lease_seconds(settings: Settings, places: Places) -> float:
     """How long the loop's lease lasts."""
     del places
-    parts = prepared(settings, Overrides(), Metrics(CollectorRegistry()))
+    parts = make_loop(settings, Overrides(), Metrics(CollectorRegistry()))
     [seconds] = [part.me.seconds for part in parts if isinstance(part, Elector)]
     return seconds
 
@@ -536,7 +536,7 @@ EFFECTS = (
     Effect(
         "RECONCILER_ALLOWED_HOSTS",
         "op.plant.example",
-        lambda s, _: is_answered("op.plant.example:8080", allowed_hosts(s)),
+        lambda s, _: is_allowed("op.plant.example:8080", allowed_hosts(s)),
         False,
         True,
     ),

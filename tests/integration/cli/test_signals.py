@@ -88,7 +88,7 @@ class Plant:
         return FilePlatform(self.directory / name)
 
     def nothing_is_held(self, name: str) -> bool:
-        """Whether nobody holds or wants the lease, and no pause holds anything back."""
+        """Return whether the lease is neither held nor requested, and no pause is active."""
         records = self.platform(name).state().kept_records
         lease = records["lease"].fields if "lease" in records else {"holder": "", "wanted": ""}
         pause = records.get("pause")
@@ -178,7 +178,7 @@ def test_a_platform_that_does_not_answer_does_not_keep_the_process(plant: Plant)
 
 
 def test_a_teardown_whose_reader_leaves_removes_everything(plant: Plant) -> None:
-    """`| head -1` or a full disk is no reason to stop in the middle, with a pause that nobody ends."""
+    """`| head -1` or a full disk does not interrupt a teardown, which would leave its pause behind."""
     name = "unread"
     plant.settle(name)
     reading, writing = os.pipe()

@@ -122,7 +122,7 @@ def test_what_cannot_be_loaded_is_said(installed: Path) -> None:
 
 
 def test_its_own_tests_pass(tmp_path: Path) -> None:
-    """What its README tells an author to run, from its own directory, ends well, with the tests of every rule."""
+    """The command in its README, run in its own directory, passes the tests of every rule."""
     shutil.copytree(EXAMPLE, tmp_path / "mine")
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     program = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]

@@ -10,7 +10,7 @@ import pytest
 from reconciler.control.controller import Controller
 from reconciler.control.outcome import CycleOutcome
 from reconciler.domain.status import Condition, ObjectStatus
-from reconciler.report.why import WhyContext, WhyDocument, why
+from reconciler.report.why import WhyContext, WhyDocument, explain_group
 from tests.harness.serving import Plant, plant
 
 SHARED = "stream OFA_ASSETS_WITH_UNS_"
@@ -35,7 +35,7 @@ def answer(made: Plant, operator: Controller, outcome: CycleOutcome, group: str)
     assert outcome.plan is not None
     now = datetime.now(UTC)
     known = WhyContext(made.settings, outcome.survey, outcome.plan, now, operator.memory, operator.backoff, made.now)
-    found = why(group, known, "the test")
+    found = explain_group(group, known, "the test")
     assert found is not None
     return found
 

@@ -18,7 +18,7 @@ from demo.ksql_rest import KsqlError as DemoError
 from demo.ksql_rest import KsqlRest, client_session
 from openfactory_common.errors import KsqlError, PlatformError
 from openfactory_common.registry import GroupLookup
-from reconciler.cli.operator import NoResponse, ask
+from reconciler.cli.running_operator import NoResponse, ask
 from reconciler.ksqldb.client import KsqlClient
 from reconciler.ksqldb.statement import Statement
 from reconciler.ksqldb.transport import Timeouts

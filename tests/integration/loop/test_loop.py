@@ -160,7 +160,7 @@ def test_a_standby_sends_followers_on(running: Running) -> None:
     for question in (("GET", "/registry"), ("POST", "/reconcile")):
         status, headers, body = running.ask(*question)
         assert (status, headers["X-Operator-Role"], headers["Connection"]) == (503, "standby", "close")
-        assert "holds the lease" in json.loads(body)["detail"]
+        assert "This replica is on standby" in json.loads(body)["detail"]
     assert running.ask("POST", "/pause?seconds=600")[0] == 200
     assert running.ask("GET", "/registry")[0] == 200
 

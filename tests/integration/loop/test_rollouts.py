@@ -12,7 +12,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from openfactory_common.registry import parse
-from reconciler.cli.show import detailed
+from reconciler.cli.show import choose_exit
 from reconciler.control.controller import Controller
 from reconciler.control.converge import Exit, converge
 from reconciler.control.outcome import CycleOutcome
@@ -48,7 +48,7 @@ def test_an_update_that_is_under_way_is_not_the_end(stage: Stage) -> None:
     weld(stage, update_state="updating")
     outcome = stage.controller().cycle()
     assert outcome.plan is not None
-    assert (item(outcome).condition, detailed(outcome.plan)) == (Condition.PROGRESSING, Exit.CHANGES)
+    assert (item(outcome).condition, choose_exit(outcome.plan)) == (Condition.PROGRESSING, Exit.CHANGES)
 
     def sleep(_: float) -> None:
         stage.now += 1
@@ -67,7 +67,7 @@ def test_an_update_whose_tasks_cannot_start_says_why(stage: Stage) -> None:
     outcome = stage.controller().cycle()
     assert outcome.plan is not None
     assert (item(outcome).condition, item(outcome).detail) == (Condition.DEGRADED, f"update does not go on: {STUCK}")
-    assert detailed(outcome.plan) is Exit.NOT_CONVERGED
+    assert choose_exit(outcome.plan) is Exit.NOT_CONVERGED
     assert outcome.results == ()
 
 

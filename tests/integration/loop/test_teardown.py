@@ -79,7 +79,7 @@ def test_the_last_line_says_how_long_operators_that_run_hold_still(shell: Shell)
     code, said = shell.teardown()
     assert code == 0
     last = said.splitlines()[-1]
-    assert f"an operator that still runs is paused until {kept_to[-1]} UTC and then makes all of this again" in last
+    assert f"is paused until {kept_to[-1]} UTC and then recreates everything: stop it by then" in last
     assert said.count("paused until") == 1
 
 
@@ -123,7 +123,7 @@ def test_a_server_that_cannot_be_believed_removes_nothing(shell: Shell, fault: s
     assert (code, shell.everything()) == (1, before)
     (line,) = said.splitlines()
     assert line.startswith("reconciler: nothing was removed: ")
-    assert f"(KSQLDB_URL is {shell.plant.ksqldb.url}); --keep-streams removes services and configs alone" in line
+    assert f"(KSQLDB_URL is {shell.plant.ksqldb.url}); --keep-streams removes only services and configs" in line
 
 
 def test_nobody_at_the_url_removes_nothing(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +134,7 @@ def test_nobody_at_the_url_removes_nothing(shell: Shell, monkeypatch: pytest.Mon
     code, said = shell.teardown()
     assert (code, shell.everything()) == (1, before)
     (line,) = said.splitlines()
-    assert f"(KSQLDB_URL is http://{address}); --keep-streams removes services and configs alone" in line
+    assert f"(KSQLDB_URL is http://{address}); --keep-streams removes only services and configs" in line
     assert "secret" not in line
 
 

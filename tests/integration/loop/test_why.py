@@ -14,7 +14,6 @@ from openfactory_common.errors import KsqlBadStatement, PlatformRefused
 from reconciler.cli import main as cli
 from reconciler.cli import pause as pause_command
 from reconciler.cli import show
-from reconciler.cli import why as why_command
 from reconciler.control.contest import Contest, Suspended
 from reconciler.control.controller import Controller
 from reconciler.control.history import History
@@ -22,7 +21,7 @@ from reconciler.control.loop import Loop
 from reconciler.domain.status import Condition
 from reconciler.leadership.pause import beginning, put
 from reconciler.metrics import Metrics
-from reconciler.report.why import WhyContext, WhyDocument, known_groups, similar, why, why_text
+from reconciler.report.why import WhyContext, WhyDocument, explain_group, find_similar, known_groups, why_text
 from reconciler.web.server import RegistryCache, Server
 from reconciler.web.status_page import StatusPage
 from reconciler.web.status_view import Filter
@@ -60,7 +59,7 @@ def known(stage: Stage, controller: Controller) -> WhyContext:
 
 def asked(stage: Stage, group: str, controller: Controller | None = None) -> WhyDocument:
     """Ask after one more cycle."""
-    answer = why(group, known(stage, controller or stage.controller()), "this operator")
+    answer = explain_group(group, known(stage, controller or stage.controller()), "this operator")
     assert answer is not None
     return answer
 
@@ -77,7 +76,7 @@ def test_a_group_that_is_well(stage: Stage) -> None:
         "URL       http://ofa_group_g0:8000/asset_stream",
     ]
     assert text.splitlines()[-1] == (
-        "next      nothing: it is as it should be; if clients get 502 all the same, compare FASTAPI_GROUP_PORT (8000) "
+        "next      nothing: it is in its desired state; if clients still get 502, compare FASTAPI_GROUP_PORT (8000) "
         "with the port that its image listens on"
     )
 
@@ -121,7 +120,7 @@ def test_drift_and_a_write_that_failed(stage: Stage) -> None:
     assert answer.service.drift == ("replicas: 7 -> 1",)
     assert answer.writes == ("update_service service ofa_group_g2",)
     (waits,) = answer.backoff
-    assert (waits.object, waits.failures, waits.retry_in_seconds) == ("service ofa_group_g2", 1, 2.0)
+    assert (waits.object_, waits.failures, waits.retry_in_seconds) == ("service ofa_group_g2", 1, 2.0)
     assert "name conflicts" in why_text(answer)
 
 
@@ -156,11 +155,11 @@ def test_the_count_is_said_once_and_is_the_one_of_now(stage: Stage) -> None:
     controller = stage.controller()
     controller.cycle()
     then = known(stage, controller)
-    answer = why("g4", replace(then, now=then.now + 9), "this operator")
+    answer = explain_group("g4", replace(then, now=then.now + 9), "this operator")
     assert answer is not None
     assert [line for line in why_text(answer).splitlines() if "reads" in line] == [
         "plan      missing 2/3 reads, 9 s of 60 s",
-        "next      it goes after the reads and the grace time; an asset that is mapped to it keeps it",
+        "next      it is removed after the reads and the grace time, unless an asset is mapped to it before",
     ]
 
 
@@ -168,7 +167,7 @@ def test_an_empty_map_needs_both_options(stage: Stage) -> None:
     """An approval alone would do nothing: the rule about an empty map comes first."""
     stage.ksqldb.assets.clear()
     answer = asked(stage, "g4")
-    assert answer.next[0] == "nothing at all is written until this is resolved: empty"
+    assert answer.next[0] == "nothing is written until this is resolved: empty"
     assert "refused   empty: " in why_text(answer)
     assert any("`reconciler --once --allow-empty --approve " in text for text in answer.next)
 
@@ -179,7 +178,7 @@ def test_a_write_names_its_object_once(stage: Stage) -> None:
     controller = stage.controller()
     survey, verdict = controller.observe()
     seen = replace(known(stage, stage.controller()), survey=survey, plan=controller.plan(survey, verdict))
-    answer = why("Weld", seen, "x")
+    answer = explain_group("Weld", seen, "x")
     assert answer is not None
     assert [line for line in why_text(answer).splitlines() if line.startswith("write")] == [
         "write     create stream ASSET_STREAM_WELD",
@@ -190,7 +189,7 @@ def test_a_write_names_its_object_once(stage: Stage) -> None:
 def test_an_update_that_is_over_is_no_news(stage: Stage) -> None:
     """Beside a task that does not run, `completed` would only confuse; what stopped is said."""
     live = stage.platform.services["ofa_group_g0"]
-    for state, shown in (("completed", ""), ("paused", ", update paused"), ("updating", ", update under way")):
+    for state, shown in (("completed", ""), ("paused", ", update paused"), ("updating", ", update in progress")):
         stage.platform.services["ofa_group_g0"] = replace(live, update_state=state)
         assert f"service   ofa_group_g0: 1 of 1 tasks{shown}" in why_text(asked(stage, "g0")).splitlines()
 
@@ -232,7 +231,7 @@ def test_what_the_engine_refuses_gets_no_advice_about_ksqldb(stage: Stage) -> No
     controller.cycle()
     seen = known(stage, controller)
     for group, meant in (("g0", False), ("g1", True)):
-        answer = why(group, seen, "this operator")
+        answer = explain_group(group, seen, "this operator")
         assert answer is not None
         assert said in (answer.plan or "")
         assert any(name in text for text in answer.next for name in advice) is meant
@@ -264,9 +263,9 @@ def test_names_that_are_close(stage: Stage) -> None:
     """Another case, a typo; nothing where nothing is like it."""
     survey = known(stage, stage.controller()).survey
     assert "g1" in known_groups(survey)
-    assert similar("G1", survey)[0] == "g1"
-    assert similar("entirely different", survey) == ()
-    assert why("G1", known(stage, stage.controller()), "x") is None
+    assert find_similar("G1", survey)[0] == "g1"
+    assert find_similar("entirely different", survey) == ()
+    assert explain_group("G1", known(stage, stage.controller()), "x") is None
 
 
 @pytest.fixture
@@ -292,13 +291,13 @@ def operator(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
 def test_the_command_asks_the_operator_that_runs(capsys: pytest.CaptureFixture[str]) -> None:
     """Neither ksqlDB nor the engine is asked: they do not exist here. Text, JSON, exit codes."""
     assert cli.main(["why", "g0"]) == 0
-    assert "seen by   the operator at http://127.0.0.1:" in capsys.readouterr().out
+    assert "read by   the operator at http://127.0.0.1:" in capsys.readouterr().out
     assert cli.main(["why", "g0", "-o", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["group"] == "g0"
     assert cli.main(["why", "G0"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert "no group 'G0'; close names: 'g0'" in printed.err
+    assert "no group 'G0'; similar names: 'g0'" in printed.err
 
 
 @pytest.mark.usefixtures("operator")
@@ -306,7 +305,7 @@ def test_a_group_that_is_like_no_other_gets_the_names_that_there_are(capsys: pyt
     """Nothing is close: the groups are named, so that the next try can be right."""
     assert cli.main(["why", "Nowhere at all"]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "reconciler: no group 'Nowhere at all'; there are 'g0', 'g1', 'g2', 'g3', 'g4'"
+        "reconciler: no group 'Nowhere at all'; the groups are 'g0', 'g1', 'g2', 'g3', 'g4'"
     ]
 
 
@@ -359,7 +358,7 @@ def test_a_group_of_any_name_is_asked_of_the_operator(
 def test_no_name_is_a_usage_error(capsys: pytest.CaptureFixture[str], name: str) -> None:
     """An empty value is no group."""
     assert cli.main(["why", name]) == 2
-    assert "is no group" in capsys.readouterr().err
+    assert "is not a group" in capsys.readouterr().err
 
 
 def test_an_operator_that_has_read_nothing_yet_is_not_passed_over_in_silence(
@@ -367,12 +366,10 @@ def test_an_operator_that_has_read_nothing_yet_is_not_passed_over_in_silence(
 ) -> None:
     """The command looks itself then, and says why."""
     operator.history = History()
-    monkeypatch.setattr(
-        why_command, "build_dependencies", lambda *_: Stage(ksqldb=FakeKsqldb({"a": "g0"})).controller().world
-    )
+    monkeypatch.setattr(show, "build_dependencies", lambda *_: Stage(ksqldb=FakeKsqldb({"a": "g0"})).controller().world)
     assert cli.main(["why", "g0"]) == 0
-    seen = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("seen by"))
-    assert "a direct read" in seen
+    seen = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("read by"))
+    assert "direct read, no history" in seen
     assert "has no answer: no cycle has read everything yet" in seen
 
 
@@ -389,7 +386,7 @@ def test_what_all_groups_share_and_fails_is_a_reason() -> None:
     controller = fresh.controller()
     controller.cycle()
     answer = asked(fresh, "Weld", controller)
-    assert any("partition counts differ" in one.error and "ASSETS_WITH_UNS" in one.object for one in answer.backoff)
+    assert any("partition counts differ" in one.error and "ASSETS_WITH_UNS" in one.object_ for one in answer.backoff)
     assert any("serves all groups and its write fails" in text for text in answer.next)
 
 
@@ -413,7 +410,7 @@ def test_status_and_plan_count_on_from_the_operator(
         assert cli.main([command]) == 0
         said = capsys.readouterr().out
         assert "missing 3/3 reads, 45 s of 60 s" in said
-        assert "counters are those of the operator at http://127.0.0.1:" in said
+        assert "counters are from the operator at http://127.0.0.1:" in said
 
 
 def test_status_and_plan_say_what_only_time_tells_the_operator(
@@ -447,7 +444,7 @@ def test_without_an_operator_counters_start_with_the_process(
     assert cli.main(["plan"]) == 0
     said = capsys.readouterr().out
     assert "missing 1/3 reads" in said
-    assert "counters start with this process" in said
+    assert "counters start with this command" in said
     assert "does not answer" in said
 
 
@@ -461,7 +458,7 @@ def test_a_pause_whose_record_a_teardown_removed_is_one_truth(
     operator.history = operator.history.after(operator.controller.cycle(), wall)
     del here.platform.kept_records["pause"]
     operator.history = operator.history.after(operator.controller.cycle(), wall)
-    assert "by ana@shell: teardown" in StatusPage(operator).html(Filter())
+    assert "by ana@shell: teardown" in StatusPage(operator).render(Filter())
     here.wall = wall
     for command in ("status", "plan"):
         assert cli.main([command]) == 0

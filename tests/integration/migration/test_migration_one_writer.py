@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from openfactory_common.errors import LeaseLost
-from reconciler.cli.migrate import preempting, step
+from reconciler.cli.migrate import repeat_until_leader, run_step
 from reconciler.control.controller import Controller
 from reconciler.control.converge import Exit
 from reconciler.control.fence import guard_by_lease
@@ -43,8 +43,8 @@ def run(chosen: str, stage: Stage, old: FakeOldServices, converge: Callable[[], 
     """Do a step as the command does, with a lease that ``converge`` shares."""
     lease = LazyElector(leadership(stage))
     try:
-        return preempting(
-            lambda: step(chosen, behind(stage, lease), old, converge, writing=lease.writing), lease, seconds
+        return repeat_until_leader(
+            lambda: run_step(chosen, behind(stage, lease), old, converge, writing=lease.writing), lease, seconds
         )
     finally:
         lease.stop()
@@ -132,5 +132,5 @@ def test_services_of_the_old_system_are_behind_the_fence_too() -> None:
         yield
 
     with pytest.raises(LeaseLost):
-        step("remove_old", stage.controller(), old, done, writing=writing)
+        run_step("remove_old", stage.controller(), old, done, writing=writing)
     assert len(old.services) == 2

@@ -10,7 +10,7 @@ import pytest
 
 from openfactory_common.errors import KsqlUnreachable, PlatformConflict, PlatformError
 from openfactory_common.signals import Signals
-from reconciler.cli.migrate import step
+from reconciler.cli.migrate import run_step
 from reconciler.control.converge import Exit
 from reconciler.migration.legacy import PORT, OldService
 from reconciler.migration.migrate import StepRefused, observe, observe_front, start
@@ -62,7 +62,7 @@ def test_the_port_comes_back_whatever_ends_the_switch(error: BaseException | typ
 
     expected = error if isinstance(error, type) else type(error)
     with pytest.raises(expected):
-        step("switch", stage.controller(), old, converge)
+        run_step("switch", stage.controller(), old, converge)
     assert ports(old) == (PORT,)
 
 
@@ -80,7 +80,7 @@ def test_the_port_comes_back_when_the_command_is_told_to_end(number: signal.Sign
         return Exit.OK
 
     with pytest.raises(SystemExit) as ended, signals.orderly(lambda: given_back.append(ports(old))):
-        step("switch", stage.controller(), old, converge)
+        run_step("switch", stage.controller(), old, converge)
     assert ended.value.code == 128 + number
     assert given_back == [(PORT,)]
 
@@ -93,7 +93,7 @@ def test_a_switch_whose_ksqldb_goes_away_gives_the_port_back() -> None:
         ksqldb_goes(stage)
         return Exit.ERROR
 
-    assert step("switch", stage.controller(), old, converge) == Exit.ERROR
+    assert run_step("switch", stage.controller(), old, converge) == Exit.ERROR
     assert ports(old) == (PORT,)
 
 
@@ -107,7 +107,7 @@ def test_a_port_that_the_new_router_has_is_not_taken_from_it() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        step("switch", stage.controller(), old, converge)
+        run_step("switch", stage.controller(), old, converge)
     assert ports(old) == ()
     assert has_port(stage, old)
 
@@ -134,7 +134,7 @@ def test_a_service_that_is_just_being_updated_gets_its_port_at_another_try() -> 
     stage, plain = side_by_side()
     old = Busy(plain.services)
     old.fails = 1
-    assert step("switch", stage.controller(), old, lambda: Exit.NOT_CONVERGED) == Exit.NOT_CONVERGED
+    assert run_step("switch", stage.controller(), old, lambda: Exit.NOT_CONVERGED) == Exit.NOT_CONVERGED
     assert ports(old) == (PORT,)
 
 
@@ -143,12 +143,12 @@ def test_a_port_that_cannot_be_given_back_is_named(capsys: pytest.CaptureFixture
     stage, plain = side_by_side()
     old = Busy(plain.services)
     old.fails = 99
-    assert step("switch", stage.controller(), old, lambda: Exit.NOT_CONVERGED) == Exit.NOT_CONVERGED
+    assert run_step("switch", stage.controller(), old, lambda: Exit.NOT_CONVERGED) == Exit.NOT_CONVERGED
     said = capsys.readouterr().err
-    assert "port 5555 may be nobody's now (it changed): run `reconciler migrate --back`" in said
+    assert "no router may have port 5555 now (it changed): run `reconciler migrate --back`" in said
     old.fails = 0
     stage.options = {"routing_layer_port": 5556}
-    assert step("back", stage.controller(), old, lambda: Exit.OK) == Exit.OK
+    assert run_step("back", stage.controller(), old, lambda: Exit.OK) == Exit.OK
     assert ports(old) == (PORT,)
 
 
@@ -162,7 +162,7 @@ def test_a_move_whose_answer_was_lost_is_taken_back() -> None:
 
     old.sent = lost
     with pytest.raises(PlatformError, match="no answer"):
-        step("switch", stage.controller(), old, lambda: Exit.OK)
+        run_step("switch", stage.controller(), old, lambda: Exit.OK)
     assert ports(old) == (PORT,)
 
 
@@ -174,12 +174,12 @@ def test_the_way_back_of_the_port_needs_no_ksqldb() -> None:
         stage.settle(stage.controller())
         return Exit.OK
 
-    assert step("switch", stage.controller(), old, converge) == Exit.OK
+    assert run_step("switch", stage.controller(), old, converge) == Exit.OK
     assert has_port(stage, old)
     stage.options = {"routing_layer_port": 5556}
     ksqldb_goes(stage)
     with pytest.raises(KsqlUnreachable):
-        step("back", stage.controller(), old, lambda: Exit.ERROR)
+        run_step("back", stage.controller(), old, lambda: Exit.ERROR)
     assert ports(old) == (PORT,)
     assert not has_port(stage, old)
 
@@ -192,8 +192,8 @@ def test_a_new_router_that_is_to_keep_the_port_keeps_it() -> None:
         stage.settle(stage.controller())
         return Exit.OK
 
-    assert step("switch", stage.controller(), old, converge) == Exit.OK
+    assert run_step("switch", stage.controller(), old, converge) == Exit.OK
     ksqldb_goes(stage)
     with pytest.raises(StepRefused, match="still publishes 5555"):
-        step("back", stage.controller(), old, lambda: Exit.ERROR)
+        run_step("back", stage.controller(), old, lambda: Exit.ERROR)
     assert has_port(stage, old)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from openfactory_common.errors import KsqlBadStatement
-from reconciler.cli.migrate import as_json, as_text, step
+from reconciler.cli.migrate import render_json, render_text, run_step
 from reconciler.control.converge import Exit
 from reconciler.domain.observed import LiveQuery
 from reconciler.migration.legacy import OldService, Role, elsewhere, is_old, old_streams, stand_in_name
@@ -78,7 +78,7 @@ def test_odd_services_are_shown_and_left() -> None:
     odd = replace(old.services["stream-api-group-weld"], odd="it has labels")
     old.services[odd.name] = odd
     router = old.services["serving_layer_router"]
-    assert "stream-api-group-weld  left alone: it has labels" in as_text(observe(stage.controller(), old))
+    assert "stream-api-group-weld  left alone: it has labels" in render_text(observe(stage.controller(), old))
     old.publish(router, None)
     controller = stage.controller()
     list(start(observe(controller, old), controller.world, lambda _: None))
@@ -106,8 +106,8 @@ def test_the_old_system_of_another_plant_is_not_ours(change: dict[str, Any], why
     stage, old = old_plant()
     theirs = replace(old.services["stream-api-group-weld"], name="stream-api-group-theirs", **change)
     old.services[theirs.name] = theirs
-    assert re.search(f"{theirs.name} +not ours: {why}", as_text(observe(stage.controller(), old)))
-    assert theirs.name in json.loads(as_json(observe(stage.controller(), old)))["not_ours"]
+    assert re.search(f"{theirs.name} +not ours: {why}", render_text(observe(stage.controller(), old)))
+    assert theirs.name in json.loads(render_json(observe(stage.controller(), old)))["not_ours"]
     old.publish(old.services["serving_layer_router"], None)
     controller = stage.controller()
     list(start(observe(controller, old), controller.world, lambda _: None))
@@ -227,13 +227,13 @@ def test_what_is_shown_names_the_next_step() -> None:
     """The plan: what is there, what has the name that is needed, and what comes next; for machines, too."""
     stage, old = old_plant()
     scene = observe(stage.controller(), old)
-    text = as_text(scene)
+    text = render_text(scene)
     assert "ASSET_STREAM_WELD      old stream, writes asset_stream_Weld_topic; the new stream needs its name" in text
     assert "serving_layer_router   router, 1/1, port 5555" in text
     assert text.endswith("Next: reconciler migrate --start")
-    assert '"in_the_way": [\n    "ASSET_STREAM_WELD"\n  ]' in as_json(scene)
+    assert '"in_the_way": [\n    "ASSET_STREAM_WELD"\n  ]' in render_json(scene)
     assert stage.writes == 0
-    empty = as_text(observe(Stage(ksqldb=stage.ksqldb.clone()).controller(), FakeOldServices()))
+    empty = render_text(observe(Stage(ksqldb=stage.ksqldb.clone()).controller(), FakeOldServices()))
     assert "old stream" in empty
 
 
@@ -282,7 +282,7 @@ def commanded(stage: Stage, old: FakeOldServices, chosen: str) -> int:
             stage.now += 400  # longer than any back-off
         return Exit.OK if outcome.plan is not None and outcome.plan.in_sync else Exit.NOT_CONVERGED
 
-    return step(chosen, stage.controller(), old, converge)
+    return run_step(chosen, stage.controller(), old, converge)
 
 
 def router_ports(old: FakeOldServices) -> list[int]:

@@ -48,7 +48,7 @@ def test_a_filter_and_a_condition_choose_rows_on_the_server(operator: Operator) 
 
 
 def test_the_twin_is_what_the_command_prints(operator: Operator) -> None:
-    """/status is the document of ``status -o json``, and adds how the operator fares."""
+    """/status is the document of ``status -o json``, and adds the state of the operator."""
     status, _, body = operator.ask("/status")
     served = json.loads(body)
     read = operator.loop.history.read
@@ -68,11 +68,11 @@ def test_before_the_first_read_it_says_so() -> None:
     stage.ksqldb.fault = unreachable("streams")
     loop = Loop(stage.controller(), 10)
     page = StatusPage(loop)
-    assert page.document() is None
-    assert "Starting" in page.html(Filter())
+    assert page.make_document() is None
+    assert "Starting" in page.render(Filter())
     loop.history = loop.history.after(loop.controller.cycle(), stage.wall)
-    text = page.html(Filter())
-    assert "Not reading" in text
+    text = page.render(Filter())
+    assert "Read failed" in text
     assert "streams was not answered" in text
 
 
@@ -90,14 +90,18 @@ def test_a_pause_and_a_refusal_are_shown_with_what_ends_them(operator: Operator)
     assert document["operator"]["paused"]
 
 
-@pytest.mark.parametrize(("result", "word"), [("standby", "Standing by"), ("progressing", "At work"), ("bug", "Not")])
+@pytest.mark.parametrize(
+    ("result", "word"), [("standby", "Standby"), ("progressing", "Reconciling"), ("bug", "Read failed")]
+)
 def test_the_state_of_the_whole_is_one_word(result: str, word: str) -> None:
     """An operator that stands by says so, one that is at it, and one that reads nothing, too."""
     stage = Stage()
     stage.ksqldb.assets = {"a": "Weld"}
     loop = Loop(stage.controller(), 10)
     loop.history = loop.history.after(replace(loop.controller.cycle(), result=result), stage.wall)
-    state = re.search(r'class="state[^>]*><span aria-hidden="true">.</span> ([^<]*)<', StatusPage(loop).html(Filter()))
+    state = re.search(
+        r'class="state[^>]*><span aria-hidden="true">.</span> ([^<]*)<', StatusPage(loop).render(Filter())
+    )
     assert state is not None
     assert state[1].startswith(word)
 
@@ -113,7 +117,7 @@ def test_a_failed_write_is_shown_with_its_next_try(operator: Operator) -> None:
     operator.stage.ksqldb.assets["d"] = "Laser"
     operator.until(lambda: bool(operator.loop.controller.backoff.failures))
     _, _, page = operator.ask("/")
-    assert "Waiting after a failed write" in page
+    assert "In backoff after a failed write" in page
     (waiting,) = json.loads(operator.ask("/status")[2])["operator"]["backoff"]
     assert waiting["object"] == "service ofa_group_Laser"
     assert waiting["error"] == "create_service was not answered"
@@ -130,12 +134,12 @@ def test_a_thousand_groups_fit_on_a_page() -> None:
         loop.history = loop.history.after(controller.cycle(), stage.wall)
         stage.now += 5
     page = StatusPage(loop)
-    text = page.html(Filter())
+    text = page.render(Filter())
     assert text.count('<th scope="row">') == MOST_ROWS
     assert text.index("ofa_group_Cell-0777") < text.index("ofa_group_Cell-0000")
     assert "Show all 1002" in text
-    assert page.html(Filter(everything=True)).count('<th scope="row">') == 1002
-    assert page.html(Filter("cell-0999")).count('<th scope="row">') == 1
+    assert page.render(Filter(everything=True)).count('<th scope="row">') == 1002
+    assert page.render(Filter("cell-0999")).count('<th scope="row">') == 1
 
 
 def test_the_browser_is_told_what_may_run(operator: Operator) -> None:
@@ -153,7 +157,7 @@ def test_the_browser_is_told_what_may_run(operator: Operator) -> None:
 
 def test_every_colour_can_be_read() -> None:
     """Text on its ground has a contrast of 4.5 and more (WCAG AA), in the light and in the dark."""
-    style = re.search(r"<style>(.*?)</style>", StatusPage(Loop(Stage().controller(), 10)).html(Filter()), re.DOTALL)
+    style = re.search(r"<style>(.*?)</style>", StatusPage(Loop(Stage().controller(), 10)).render(Filter()), re.DOTALL)
     assert style is not None
     themes = [dict(re.findall(r"--([a-z-]+):(#[0-9a-f]+)", root)) for root in re.findall(r":root\{([^}]*)", style[1])]
     assert len(themes) == 2

@@ -63,7 +63,7 @@ async def test_it_shows_groups_and_follows_what_changes(chromium: str, tmp_path:
             await page.until(f"{NAMES}.includes('Laser')")
             stage.ksqldb.fault = unreachable("streams")
             await asyncio.to_thread(operator.until, lambda: operator.loop.history.last.result == "read_error")  # type: ignore[union-attr]
-            await page.until("document.querySelector('.state').innerText.includes('Not reading')")
+            await page.until("document.querySelector('.state').innerText.includes('Read failed')")
             assert "streams was not answered" in await _text(page, ".notice")
             assert "Laser" in await page.ask(NAMES)
             await asyncio.to_thread(operator.stop_serving)
@@ -91,7 +91,7 @@ async def test_hostile_names_are_text_and_nothing_else(chromium: str, tmp_path: 
 
 
 async def test_nothing_but_its_own_script_can_run(chromium: str, tmp_path: Path) -> None:
-    """Even markup that got into the page would neither run, load nor send: the browser is told to refuse it."""
+    """Even markup that got into the page can neither run, load nor send: the browser refuses it."""
     stage = Stage()
     stage.ksqldb.assets = {"a": "Weld"}
     with operating(stage) as operator:

@@ -137,7 +137,7 @@ def test_the_oldest_idle_connection_makes_room(narrow: Operator) -> None:
 
 
 def test_an_address_has_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of one address displace each other, and nobody else's."""
+    """Connections of one address displace only each other."""
     monkeypatch.setattr(connections, "_TICK_SECONDS", 0.05)
     monkeypatch.setattr(connections, "REST_SECONDS", 0.0)
     for operator in serving(ConnectionLimits(100, per_address=3, head=NEVER, idle=NEVER)):

@@ -1,4 +1,4 @@
-"""``--help`` of every command, shell completion, and that nothing in them is about something that is not there."""
+"""``--help`` of every command and shell completion: they name only commands, options and variables that exist."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reconciler.settings import Settings
 
 def commands() -> dict[str, argparse.ArgumentParser]:
     """Return the parser of every command."""
-    (action,) = (one for one in cli._parser()._actions if isinstance(one, argparse._SubParsersAction))
+    (action,) = (one for one in cli.make_parser()._actions if isinstance(one, argparse._SubParsersAction))
     return dict(action.choices)
 
 
@@ -60,7 +60,7 @@ def _parse_example(line: str) -> None:
     """Let the parser itself judge the command line in an example."""
     words = re.split(r" (?:[|>])|\)\"", line)[0].split("reconciler ", 1)
     if len(words) > 1 and "COMMAND" not in words[1]:
-        cli._parser().parse_args(re.findall(r"'[^']*'|\S+", words[1]))
+        cli.make_parser().parse_args(re.findall(r"'[^']*'|\S+", words[1]))
 
 
 @pytest.mark.parametrize(

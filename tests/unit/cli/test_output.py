@@ -1,4 +1,4 @@
-"""How the command line ends where others end first: a reader that leaves, a full disk, an end of input."""
+"""Exit codes of the command line when the reader leaves, the disk is full, or the input ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from reconciler import __version__
-from reconciler.cli.output import OutputFailed, telling
+from reconciler.cli.output import OutputFailed, tolerant_echo
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -109,7 +109,7 @@ def test_the_version_is_the_packages(program: str, tmp_path: Path) -> None:
 
 
 def test_a_closed_input_is_no_error(tmp_path: Path) -> None:
-    """As under a supervisor that gives none: nobody is asked, and the command ends as it would otherwise."""
+    """As under a supervisor without one: the command asks nothing and ends as usual."""
     assert shell("reconciler teardown <&-", tmp_path).stderr.splitlines()[-1] == "1"
 
 
@@ -121,11 +121,11 @@ def test_output_that_is_lost_ends_nothing_in_the_middle(monkeypatch: pytest.Monk
         said.append(text)
         raise OutputFailed(BrokenPipeError(32, "Broken pipe"))
 
-    monkeypatch.setattr("reconciler.cli.output.out", lost)
+    monkeypatch.setattr("reconciler.cli.output.echo", lost)
     done = []
 
     def work() -> None:
-        with telling() as say:
+        with tolerant_echo() as say:
             for number in range(3):
                 done.append(number)
                 say(str(number))

@@ -15,11 +15,11 @@ import pytest
 import yaml
 
 from openfactory_common.errors import KsqlUnreachable
-from reconciler.cli.show import detailed
+from reconciler.cli.show import choose_exit
 from reconciler.control.converge import Exit
 from reconciler.domain.status import Plan
 from reconciler.planning.survey import Survey
-from reconciler.report.documents import schema
+from reconciler.report.documents import make_schema
 from reconciler.report.text import COMMENT_MARK, plan_json, plan_markdown, status_json, status_markdown
 from tests.harness.fakes import Stage
 
@@ -91,11 +91,11 @@ def test_every_document_is_as_its_published_schema_says(situation: str) -> None:
 @pytest.mark.parametrize("name", ["plan", "status"])
 def test_the_published_schema_is_the_programs(name: Any) -> None:
     """``reconciler schema`` writes exactly the file; it bites on a document with a field too many or one too few."""
-    made = json.dumps(schema(name), indent=2, ensure_ascii=False) + "\n"
+    made = json.dumps(make_schema(name), indent=2, ensure_ascii=False) + "\n"
     assert (ROOT / "docs" / "schema" / f"{name}.schema.json").read_text() == made
     plan, survey = seen(lambda _: None)
     document = json.loads(plan_json(plan) if name == "plan" else status_json(plan, survey))
-    checker = jsonschema.Draft202012Validator(schema(name))
+    checker = jsonschema.Draft202012Validator(make_schema(name))
     assert checker.is_valid(document)
     assert not checker.is_valid({**document, "surprise": 1})
     del document["counts"]
@@ -104,11 +104,11 @@ def test_the_published_schema_is_the_programs(name: Any) -> None:
 
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_the_detailed_exit_code_tells_changes_from_what_a_person_must_do(situation: str) -> None:
-    """3 for anything to do or on its way, 5 for a standing conflict, 0 when all is well (refusals come before it)."""
+    """3 if something is to be done or in progress, 5 for a conflict, 0 in sync; refusals come before it."""
     change, expected = SITUATIONS[situation]
     plan, _ = seen(change)
     if not plan.refusals:
-        assert detailed(plan) is expected
+        assert choose_exit(plan) is expected
 
 
 def test_a_comment_begins_with_its_mark_and_the_totals() -> None:

@@ -9,8 +9,7 @@ import sys
 import pytest
 from rich.cells import cell_len
 
-from reconciler.cli.output import show_status
-from reconciler.control.outcome import CycleOutcome
+from reconciler.cli.output import echo_status
 from reconciler.domain.names import names_of
 from reconciler.domain.status import Condition, ObjectStatus, Plan
 from reconciler.report.table import status_table
@@ -116,7 +115,7 @@ def test_a_real_terminal_gets_the_table_in_its_own_width(monkeypatch: pytest.Mon
     ours, theirs = pty.openpty()
     with os.fdopen(theirs, "w", encoding="utf-8") as terminal:
         monkeypatch.setattr(sys, "stdout", terminal)
-        show_status("text", CycleOutcome("", "", PLAN, seen))
+        echo_status("text", PLAN, seen)
         terminal.flush()
         printed = os.read(ours, 65536).decode()
     os.close(ours)

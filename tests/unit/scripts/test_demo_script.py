@@ -52,7 +52,7 @@ class Demo:
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Demo:
-    """The script, with ports that nobody holds."""
+    """The script, with free ports."""
     return Demo(tmp_path)
 
 
@@ -63,7 +63,7 @@ def test_a_process_that_holds_a_port_is_named_before_anything_is_deployed(demo: 
         code, said = demo.run("up")
     assert code == 1
     port, comm = demo.ports[variable], Path("/proc/self/comm").read_text().strip()
-    assert f"port {port} ({variable}) is held by process {os.getpid()} ({comm})" in said
+    assert f"port {port} ({variable}) is in use by process {os.getpid()} ({comm})" in said
     assert "deploying" not in said
 
 
@@ -76,21 +76,21 @@ def test_a_container_or_a_service_that_publishes_a_port_is_named(demo: Demo) -> 
     )
     code, said = demo.run("up")
     assert code == 1
-    assert f"port {port} (RECONCILER_PORT) is held by container grafana" in said
+    assert f"port {port} (RECONCILER_PORT) is in use by container grafana" in said
     demo.answer(("service ls --format", f"shop_web\\t*:{other}->80/tcp\\n"))
-    assert f"port {other} (KSQLDB_PORT) is held by service shop_web" in demo.run("up")[1]
+    assert f"port {other} (KSQLDB_PORT) is in use by service shop_web" in demo.run("up")[1]
     demo.answer(
         (f"ps --filter publish={port}", "x\\tofa_reconciler\\n"),
         ("service ls --format", f"ofa_x\\t*:{other}->1/tcp\\n"),
     )
-    assert "is held by" not in demo.run("up")[1]
+    assert "is in use by" not in demo.run("up")[1]
 
 
 @pytest.mark.parametrize("value", ["", "http", "0", "65536", "-1", "٣"])
 def test_what_is_no_port_is_said(demo: Demo, value: str) -> None:
     """Before it is given to the engine."""
     code, said = demo.run("up", RECONCILER_PORT=value)
-    assert (code, "is no port" in said) == (1, True)
+    assert (code, "is not a port" in said) == (1, True)
 
 
 def test_an_operator_that_is_being_started_again_is_waited_for(demo: Demo) -> None:
@@ -101,8 +101,8 @@ def test_an_operator_that_is_being_started_again_is_waited_for(demo: Demo) -> No
     demo.answer(("service ls", "abc\\n"), ("service ps", "Pending no suitable node\\n"))
     code, said = demo.run("cli", "--", "status")
     assert code == 1
-    assert "the operator is being started again; waiting for it" in said
-    assert "is deployed and does not run: Pending no suitable node" in said
+    assert "the operator is restarting; waiting for it" in said
+    assert "is deployed but does not run: Pending no suitable node" in said
     demo.answer(("ps -q", "c1\\n"), ("exec", "all is in order\\n"))
     assert demo.run("cli", "--", "status") == (0, "all is in order\n")
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.settings import Settings
-from reconciler.web.csrf import allowed_hosts, is_answered
+from reconciler.web.csrf import allowed_hosts, is_allowed
 
 ALLOWED = frozenset({"manager-1.plant.example", ".ops.example"})
 
@@ -41,7 +41,7 @@ def settings(**given: str) -> Settings:
 )
 def test_hosts_that_are_answered(host: str) -> None:
     """Addresses, names without a dot, localhost, and what the setting names; with and without a port."""
-    assert is_answered(host, ALLOWED)
+    assert is_allowed(host, ALLOWED)
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,13 @@ def test_hosts_that_are_answered(host: str) -> None:
 )
 def test_hosts_that_are_not(host: str) -> None:
     """Names with a dot that are not ours, and what is no host at all."""
-    assert not is_answered(host, ALLOWED)
+    assert not is_allowed(host, ALLOWED)
 
 
 @given(st.text(max_size=40))
 def test_any_header_gets_a_yes_or_a_no(host: str) -> None:
     """Nothing that a client sends is an error here."""
-    assert is_answered(host, ALLOWED) in (True, False)
+    assert is_allowed(host, ALLOWED) in (True, False)
 
 
 def test_the_settings_own_hosts_are_answered() -> None:

@@ -1,4 +1,4 @@
-"""What a plan says in text: every write has its line, and the totals count what is the case."""
+"""A plan as text: every write has its line, and the totals count every object."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from reconciler.domain.status import Plan
-from reconciler.report.text import plan_text, spoken, summary
+from reconciler.report.text import plan_text, shorten_verb, summarize
 from tests.harness.fakes import Stage
 
 
@@ -21,35 +21,35 @@ def stage() -> Stage:
 
 
 def planned(stage: Stage) -> Plan:
-    """Look, and plan."""
+    """Observe, and plan."""
     controller = stage.controller()
     survey, verdict = controller.observe()
     return controller.plan(survey, verdict)
 
 
-def ails(stage: Stage, error: str) -> None:
+def break_weld(stage: Stage, error: str) -> None:
     """No task of Weld's is healthy, for this reason."""
     stage.platform.healthy = lambda name: name != "ofa_group_Weld"
     live = stage.platform.services["ofa_group_weld"]
     stage.platform.services["ofa_group_weld"] = replace(live, error=error, running=0)
 
 
-def test_what_a_person_has_to_mend_is_not_called_a_repair(stage: Stage) -> None:
+def test_manual_intervention_is_not_called_a_repair(stage: Stage) -> None:
     """No write is planned for a task that cannot run."""
-    ails(stage, "no such image")
-    assert summary(planned(stage)) == "Plan: 0 create, 0 update, 0 repair, 0 delete, 1 degraded; 0 writes."
+    break_weld(stage, "no such image")
+    assert summarize(planned(stage)) == "Plan: 0 create, 0 update, 0 repair, 0 delete, 1 degraded; 0 writes."
 
 
 def test_what_only_has_to_start_is_counted_as_that(stage: Stage) -> None:
     """Nothing is written, and nothing is wrong yet."""
-    ails(stage, "")
-    assert summary(planned(stage)) == "Plan: 0 create, 0 update, 0 repair, 0 delete, 1 starting; 0 writes."
+    break_weld(stage, "")
+    assert summarize(planned(stage)) == "Plan: 0 create, 0 update, 0 repair, 0 delete, 1 starting; 0 writes."
 
 
 def test_a_repair_that_is_planned_is_a_repair(stage: Stage) -> None:
-    """A query that somebody paused is resumed."""
+    """A paused query is resumed."""
     stage.ksqldb.paused.add("ASSET_STREAM_WELD")
-    assert summary(planned(stage)) == "Plan: 0 create, 0 update, 1 repair, 0 delete; 1 write."
+    assert summarize(planned(stage)) == "Plan: 0 create, 0 update, 1 repair, 0 delete; 1 write."
 
 
 def test_a_write_to_what_all_groups_share_has_its_line() -> None:
@@ -75,4 +75,4 @@ def test_a_write_to_what_all_groups_share_has_its_line() -> None:
 )
 def test_the_kind_of_an_object_is_said_once(verb: str, key: str, said: str) -> None:
     """The verb stands before the object, which begins with its kind."""
-    assert spoken(verb, key) == said
+    assert shorten_verb(verb, key) == said

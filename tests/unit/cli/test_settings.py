@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reconciler.cli import main as cli
-from reconciler.cli.settings_report import DOCKER
+from reconciler.cli.settings import DOCKER
 from reconciler.settings import Settings
 
 FORMS = ("text", "json", "markdown")
@@ -112,11 +112,13 @@ def test_what_looks_like_a_typo_is_pointed_out(
     monkeypatch.setenv("IDLE_TIMEOUT", "5")
     monkeypatch.setenv("ROUTING_LAYER_WORKERS", "2")
     Path(".env").write_text("KSQLDB_UNS_MAPP=x\nDOCKER_HOST=tcp://engine:2375\nPOSTGRES_URL=x\n")
-    found = {stray["name"]: (stray["origin"], stray["hint"]) for stray in json.loads(shown(capsys))["unknown"]}
+    found = {
+        variable["name"]: (variable["origin"], variable["hint"]) for variable in json.loads(shown(capsys))["unknown"]
+    }
     assert found == {
-        "RECONCILE_INTERVALL": ("environment", "is read by nothing; RECONCILE_INTERVAL is meant?"),
-        "KSQLDB_UNS_MAPP": (".env", "is read by nothing; KSQLDB_UNS_MAP is meant?"),
-        "DOCKER_HOST": (".env", "is read from the environment only"),
+        "RECONCILE_INTERVALL": ("environment", "did you mean RECONCILE_INTERVAL?"),
+        "KSQLDB_UNS_MAPP": (".env", "did you mean KSQLDB_UNS_MAP?"),
+        "DOCKER_HOST": (".env", "it is only read from the environment"),
     }
 
 
@@ -126,9 +128,9 @@ def test_a_variable_of_an_earlier_version_is_named(
 ) -> None:
     """It is no error, whatever its value: the operator starts, and says that it is no longer read."""
     monkeypatch.setenv("GROUPS_TABLE", value)
-    (stray,) = json.loads(shown(capsys))["unknown"]
-    hint = "is no longer read: groups are always read from the UNS map itself; remove it"
-    assert stray == {"name": "GROUPS_TABLE", "origin": "environment", "hint": hint}
+    (variable,) = json.loads(shown(capsys))["unknown"]
+    hint = "it is no longer read: groups are always read from the UNS map itself; remove it"
+    assert variable == {"name": "GROUPS_TABLE", "origin": "environment", "hint": hint}
 
 
 @pytest.mark.parametrize("form", FORMS)

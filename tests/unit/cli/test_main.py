@@ -1,4 +1,4 @@
-"""The command line: what goes with what, exit codes, and messages that name the variable."""
+"""The command line: options that exclude each other, exit codes, messages that name the variable."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from reconciler.cli import main as cli
-from reconciler.cli.runserver import environment
+from reconciler.cli.runserver import make_environment
 from reconciler.settings import load
 
 
 @pytest.fixture(autouse=True)
 def _required(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Settings of an installation that is not there."""
+    """Settings of an installation that does not exist."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KAFKA_BROKER", "broker:9092")
     monkeypatch.setenv("KSQLDB_URL", "http://user:secret@127.0.0.1:1")
@@ -23,7 +23,7 @@ def _required(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def parsed(*arguments: str) -> argparse.Namespace:
     """Return the options of a command line."""
-    return cli._parser().parse_args(arguments)
+    return cli.make_parser().parse_args(arguments)
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,8 @@ def parsed(*arguments: str) -> argparse.Namespace:
     ],
     ids=" ".join,
 )
-def test_what_makes_no_sense_is_a_usage_error(arguments: tuple[str, ...]) -> None:
-    """A dry run never writes, and a yes of a person is for one run."""
+def test_an_invalid_combination_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+    """A dry run never writes, and an approval is for one run."""
     try:
         code = cli.main(arguments)
     except SystemExit as exit_:  # argparse's own way out
@@ -62,7 +62,7 @@ def test_an_option_before_the_command_is_kept() -> None:
 
 
 @pytest.mark.parametrize("command", ["plan", "status"])
-def test_nobody_there_is_a_runtime_error(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_server_is_a_runtime_error(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 1, one line, nothing on standard output, no password."""
     assert cli.main([command]) == 1
     printed = capsys.readouterr()
@@ -89,20 +89,20 @@ def test_a_bad_setting_is_exit_2_with_its_name(
 
 
 def test_help_names_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    """--help teaches."""
+    """Each code has its meaning in --help."""
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     assert "3  changes are pending" in capsys.readouterr().out
 
 
 def test_runserver_hands_over_the_routing_layers_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Limits and mode count for the routing layer in a terminal as they do for the one that is deployed."""
+    """A routing layer in a terminal has the same limits and mode as a deployed one."""
     monkeypatch.setenv("DEPLOYMENT_PLATFORM", "docker")
     monkeypatch.setenv("REGISTRY_DIR", str(tmp_path))
     monkeypatch.setenv("ROUTING_MODE", "redirect")
     monkeypatch.setenv("ROUTING_LAYER_IDLE_TIMEOUT", "90")
     monkeypatch.setenv("DRAIN_SECONDS", "60")
-    given = environment(load())
+    given = make_environment(load())
     assert given["ROUTING_MODE"] == "redirect"
     assert given["IDLE_TIMEOUT"] == "90"
     assert given["DRAIN_SECONDS"] == "", "the operator's own means something else to the routing layer"

@@ -1,4 +1,4 @@
-"""Asking the operator that runs: only it knows what it has counted and what waits after a failure."""
+"""Requests to the running operator: only it has counters over several cycles, and objects in backoff."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from openfactory_common.settings_types import without_user
 from reconciler.report.counters import Counters
 from reconciler.settings import Settings
 
-#: Seconds to wait for an answer; it comes from memory.
-_PATIENCE = 3.0
-_MOST = 64 * 1024 * 1024
+#: Seconds to wait for a response; the operator answers from memory.
+_TIMEOUT = 3.0
+_MAX_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class OperatorResponse:
-    """What an operator of this owner said: where it is, the HTTP status, the document."""
+    """The response of an operator of this owner: its address, the HTTP status, the document."""
 
     url: str
     status: int
@@ -31,68 +31,68 @@ class OperatorResponse:
 
 @dataclass(frozen=True)
 class NoResponse:
-    """No operator of this owner gave an answer that can be used; ``why`` says for each place why not."""
+    """No operator of this owner gave a usable response; ``why`` has the reason for each address."""
 
     why: str
 
 
 def ask(settings: Settings, path: str) -> OperatorResponse | NoResponse:
-    """Ask the operator that runs here, or where `RECONCILER_URL` says.
+    """Request a document from the operator on this host, then from the one at `RECONCILER_URL`.
 
     Args:
-        settings: of this process; an operator of another `RECONCILER_OWNER` is none of ours.
-        path: what to ask for; its answer names the owner, whatever its status.
+        settings: of this process; an operator of another `RECONCILER_OWNER` does not count.
+        path: of the document; a usable response names the owner, whatever its status.
     """
-    told = {"RECONCILER_PORT": f"http://127.0.0.1:{settings.reconciler_port}"}
+    addresses = {"RECONCILER_PORT": f"http://127.0.0.1:{settings.reconciler_port}"}
     if "reconciler_url" in settings.model_fields_set:
-        told["RECONCILER_URL"] = settings.reconciler_url.rstrip("/")
+        addresses["RECONCILER_URL"] = settings.reconciler_url.rstrip("/")
     tried = []
-    for variable, base in told.items():
-        url = without_user(base)  # with user and password http.client would take them for a part of the host
+    for variable, base in addresses.items():
+        url = without_user(base)  # http.client takes user and password for a part of the host
         found = _get(f"{url}{path}")
         if isinstance(found, str):
             tried.append(f"{url} ({variable}) {found}")
         elif "owner" in found[1] and found[1]["owner"] != settings.reconciler_owner:
             tried.append(f"{url} belongs to owner {found[1]['owner']}")
         elif "owner" not in found[1]:
-            tried.append(f"{url} gives no answer to this ({found[0]} {found[1].get('title', '')})")
+            tried.append(f"{url} does not serve this ({found[0]} {found[1].get('title', '')})")
         else:
             return OperatorResponse(url, *found)
     return NoResponse("; ".join(tried))
 
 
-def counters(settings: Settings) -> tuple[str, Counters] | NoResponse:
-    """Ask what the operator that runs has counted; its address comes first."""
+def ask_counters(settings: Settings) -> tuple[str, Counters] | NoResponse:
+    """Request the counters of the running operator; return its address and them."""
     answer = ask(settings, "/counters")
     if isinstance(answer, NoResponse):
         return answer
     try:
         return answer.url, Counters.model_validate(answer.document)
     except ValidationError:
-        return NoResponse(f"{answer.url} is of another version")
+        return NoResponse(f"{answer.url} has another version")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Leaves a redirect as the answer that it is."""
+    """Returns a redirect as the response."""
 
     def redirect_request(self, *_args: Any) -> None:
-        """Follow nothing."""
+        """Follow no redirect."""
 
 
 def _get(url: str) -> tuple[int, dict[str, Any]] | str:
-    """Return status and document, or what is wrong with the answer."""
+    """Return status and document, or what is wrong with the response."""
     try:
         request = urllib.request.Request(url)  # noqa: S310 - http(s) by the settings
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
         try:
-            with opener.open(request, timeout=_PATIENCE) as response:
-                status, body = response.status, response.read(_MOST)
+            with opener.open(request, timeout=_TIMEOUT) as response:
+                status, body = response.status, response.read(_MAX_BYTES)
         except urllib.error.HTTPError as error:
-            status, body = error.code, error.read(_MOST)
+            status, body = error.code, error.read(_MAX_BYTES)
     except (OSError, ValueError, http.client.HTTPException) as error:
         return f"does not answer ({getattr(error, 'reason', error)})"
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
         document = None
-    return (status, document) if isinstance(document, dict) else f"answers {status} and no JSON document"
+    return (status, document) if isinstance(document, dict) else f"answers {status} without a JSON document"

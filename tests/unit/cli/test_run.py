@@ -1,4 +1,4 @@
-"""What commands say: what is waited for, what an approval is for, a level that no asset has, what is misspelt."""
+"""Messages of commands: what they wait for, approvals without effect, a misspelt level, unknown variables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from openfactory_common.errors import KsqlUnreachable, KsqlWrongShape, PlatformR
 from openfactory_common.ksqldb.failures import error_of
 from reconciler.cli import main as cli
 from reconciler.cli import run, show
-from reconciler.cli.progress import ProgressLines
+from reconciler.cli.output import ProgressLines
 from reconciler.control.controller import Clocks, Controller
 from reconciler.control.converge import Exit, converge
 from reconciler.control.outcome import explained
@@ -49,7 +49,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> Stage:
     return made
 
 
-def test_once_says_what_it_waits_for_and_only_when_that_changes(stage: Stage) -> None:
+def test_once_reports_what_it_waits_for_when_that_changes(stage: Stage) -> None:
     """The objects with their reasons; a count that goes on is no change, the next reason is."""
     said: list[str] = []
     changes = ProgressLines(said.append)
@@ -89,13 +89,13 @@ def test_a_failed_once_names_its_reasons(stage: Stage, capsys: pytest.CaptureFix
     ("gone", "given", "said"),
     [
         ((), "0" * 8, "--approve 00000000 had no effect: no removal is pending"),
-        (("a1", "a2"), "0" * 8, "--approve 00000000 had no effect: the removals that are pending have the id "),
+        (("a1", "a2"), "0" * 8, "--approve 00000000 had no effect: the pending removals have the id "),
     ],
 )
-def test_an_approval_of_nothing_is_said(
+def test_an_approval_without_effect_is_reported(
     stage: Stage, capsys: pytest.CaptureFixture[str], gone: tuple[str, ...], given: str, said: str
 ) -> None:
-    """It is not taken in silence."""
+    """The message names the id of the pending removals."""
     for asset in gone:
         del stage.ksqldb.assets[asset]
     cli.main(["--once", "--timeout", "0.1", "--approve", given])
@@ -109,7 +109,7 @@ def test_an_approval_without_the_form_of_an_id_is_a_usage_error(
     """Before anything is read or written."""
     before = stage.platform.calls.total()
     assert cli.main(["--once", "--approve", given]) == Exit.USAGE
-    assert "is no id of removals" in capsys.readouterr().err
+    assert "is not an id of removals" in capsys.readouterr().err
     assert stage.platform.calls.total() == before
 
 
@@ -119,11 +119,11 @@ def test_misspelt_variables_are_named(
     """By `plan` as a note, and by `--once` at its start."""
     monkeypatch.setenv("PRUNE_GRACEE", "1")
     assert cli.main(["plan"]) == 0
-    assert "note      variable PRUNE_GRACEE (environment) is read by nothing; PRUNE_GRACE is meant?" in (
+    assert "note      unknown variable PRUNE_GRACEE (environment): did you mean PRUNE_GRACE?" in (
         capsys.readouterr().out
     )
     assert cli.main(["--once"]) == 0
-    assert "reconciler: variable PRUNE_GRACEE" in capsys.readouterr().err
+    assert "reconciler: unknown variable PRUNE_GRACEE" in capsys.readouterr().err
     assert stage.ksqldb.assets
 
 
