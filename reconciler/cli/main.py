@@ -18,7 +18,7 @@ from reconciler.cli import settings as settings_command
 from reconciler.cli.help import MAIN
 from reconciler.cli.output import OutputFailed, complain, writing
 from reconciler.control.converge import Exit
-from reconciler.control.outcome import explained
+from reconciler.control.outcome import explain_error
 from reconciler.settings import Policy, Settings, load
 
 _DEFAULTS = {
@@ -85,7 +85,7 @@ def _run(options: argparse.Namespace) -> int:
         complain(str(error))
         return Exit.USAGE
     except ReconcilerError as error:
-        complain(explained(error, settings))
+        complain(explain_error(error, settings))
         return Exit.ERROR
 
 

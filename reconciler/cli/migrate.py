@@ -19,12 +19,11 @@ from reconciler.cli.output import command, complain, out, show_status, summary, 
 from reconciler.cli.progress import progress
 from reconciler.control.controller import Controller, Dependencies
 from reconciler.control.converge import Exit, converge
-from reconciler.control.fence import Writing, guard_by_lease
-from reconciler.control.readonly import DryRunLog
+from reconciler.control.guarded import DryRunLog, Writing, guard_by_lease
 from reconciler.control.teardown import remove_records
 from reconciler.leadership.elector import Elector, LazyElector, WriteGate, own_name
 from reconciler.leadership.lease import Candidate
-from reconciler.leadership.pause import latest
+from reconciler.leadership.pause import read_pause
 from reconciler.metrics import Metrics
 from reconciler.migration import migrate
 from reconciler.migration.legacy import PORT, OldService, OldServices, OldStream
@@ -178,7 +177,7 @@ def step(
 
 
 def _need_no_pause(front: Front, controller: Controller) -> None:
-    pause = latest(controller.pause, front.platform.records)
+    pause = read_pause(controller.memory.pause, front.platform.records)
     if pause is not None and pause.active(controller.clocks.wall()):
         raise StepRefused(pause.text)
 

@@ -20,7 +20,7 @@ from reconciler.cli.operator import NoResponse, counters
 from reconciler.cli.output import command, out
 from reconciler.control.converge import Exit
 from reconciler.leadership import lease
-from reconciler.leadership.pause import LONGEST, beginning, ended, latest, parse, put
+from reconciler.leadership.pause import LONGEST_PAUSE, end_pause, parse, read_pause, start_pause, write_pause
 from reconciler.metrics import Metrics
 from reconciler.platforms.protocol import Records
 from reconciler.settings import Settings
@@ -53,8 +53,8 @@ def who() -> str:
 def _pause(options: argparse.Namespace, settings: Settings) -> int:
     seconds = _duration(options.pause_for)
     platform = build_platform(settings, Metrics(CollectorRegistry()))
-    pause = beginning(datetime.now(UTC), seconds, who(), options.reason)
-    put(platform, pause)
+    pause = start_pause(datetime.now(UTC), seconds, who(), options.reason)
+    write_pause(platform, pause)
     out(pause.text)
     holder = writer_after(platform, settings.lease_seconds + _IN_FLIGHT)
     platform.close()
@@ -67,10 +67,10 @@ def _pause(options: argparse.Namespace, settings: Settings) -> int:
 
 def _resume(_: argparse.Namespace, settings: Settings) -> int:
     platform = build_platform(settings, Metrics(CollectorRegistry()))
-    now, before = datetime.now(UTC), latest(None, platform.records())
+    now, before = datetime.now(UTC), read_pause(None, platform.records())
     # A teardown removes the record, and an operator that runs keeps to the pause all the same.
     told = counters(settings) if before is None else None
-    put(platform, ended(who()))
+    write_pause(platform, end_pause(who()))
     platform.close()
     if isinstance(told, NoResponse):
         out("no pause is written down; an operator that keeps to one all the same, after a teardown, goes on now")
@@ -86,7 +86,7 @@ def _duration(text: str) -> float:
         seconds = TypeAdapter(Seconds).validate_python(text)
     except ValidationError as error:
         raise ConfigurationError(f"--for {text!r} is no duration: use 90s, 30m or 2h") from error
-    if not 0 < seconds <= LONGEST:
+    if not 0 < seconds <= LONGEST_PAUSE:
         raise ConfigurationError(f"--for {text!r}: a pause lasts more than nothing and at most 24h")
     return seconds
 
@@ -98,7 +98,7 @@ def writer_after(records: Records, patience: float) -> str:
     """
     sight, deadline = lease.ObservedLease(), time.monotonic() + patience
     while True:
-        record = records.records().get(lease.NAME)
+        record = records.records().get(lease.LEASE_RECORD)
         now = time.monotonic()
         sight = sight.of(lease.parse(record.fields) if record else None, now)
         if sight.lease is None or not sight.lease.holder or sight.stale(now):

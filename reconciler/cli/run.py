@@ -30,11 +30,10 @@ from reconciler.cli.progress import progress
 from reconciler.cli.settings import in_force, misspelt
 from reconciler.control.controller import Controller, Dependencies
 from reconciler.control.converge import Exit, converge
-from reconciler.control.fence import guard_by_lease
 from reconciler.control.flow import FlowWatch
+from reconciler.control.guarded import DryRunLog, guard_by_lease
 from reconciler.control.loop import Loop
 from reconciler.control.outcome import CycleOutcome
-from reconciler.control.readonly import DryRunLog
 from reconciler.domain.installation import is_id
 from reconciler.leadership.elector import Elector, LazyElector, own_name
 from reconciler.leadership.lease import Candidate
@@ -117,7 +116,7 @@ def prepared(settings: Settings, overrides: Overrides, metrics: Metrics) -> tupl
     world = guard_by_lease(build_dependencies(settings, metrics), leadership.writing)
     controller = Controller(world, metrics, overrides, on_registry=board.put, write_gate=leadership)
     if settings.flow_interval > 0:
-        controller.flow = FlowWatch(world.ksqldb, world.strategy, settings.flow_interval)
+        controller.memory.flow = FlowWatch(world.ksqldb, world.strategy, settings.flow_interval)
     loop = Loop(controller, settings.reconcile_interval)
     return world, loop, Server(loop, board, settings.reconciler_port), leadership
 
@@ -169,7 +168,7 @@ def _once(options: argparse.Namespace, settings: Settings) -> int:
 
         code, outcome = converge(controller, options.timeout, prune=not options.no_prune, show=seen)
     show_status(options.output, outcome)
-    for key, failure in controller.backoff.failures.items():
+    for key, failure in controller.memory.backoff.failures.items():
         complain(f"{key}: failed {failure.times} times, last: {failure.text}")
     _note_approval(options.approve, outcomes[0].survey)
     summary(code, outcome)
@@ -189,7 +188,7 @@ def _note_approval(given: str, survey: Survey | None) -> None:
 def _dry_run(options: argparse.Namespace, settings: Settings) -> int:
     metrics, withheld = Metrics(CollectorRegistry()), DryRunLog()
     world = build_dependencies(settings, metrics, withheld)
-    controller = Controller(world, metrics, _overrides(options), dry_run=True, looks_once=True)
+    controller = Controller(world, metrics, _overrides(options), dry_run=True, reads_once=True)
     outcome = controller.cycle()
     _note_approval(options.approve, outcome.survey)
     if options.output == "json":

@@ -14,9 +14,9 @@ from reconciler.cli.output import command, out, output_option, show_status
 from reconciler.cli.settings import misspelt
 from reconciler.control.controller import Controller
 from reconciler.control.converge import Exit
+from reconciler.control.guarded import DryRunLog
 from reconciler.control.outcome import CycleOutcome
-from reconciler.control.preflight import unmet
-from reconciler.control.readonly import DryRunLog
+from reconciler.control.preflight import find_missing
 from reconciler.domain.status import Condition, CycleResult, Plan
 from reconciler.metrics import Metrics
 from reconciler.planning.survey import Survey
@@ -41,15 +41,15 @@ def observe(settings: Settings) -> tuple[Plan, Survey]:
     """Read everything and plan, with nothing that could write; note what the writes would miss."""
     metrics = Metrics(CollectorRegistry())
     world = build_dependencies(settings, metrics, DryRunLog())
-    controller = Controller(world, metrics, looks_once=True)
+    controller = Controller(world, metrics, reads_once=True)
     source = count_on_from_operator(controller, settings)
     survey, verdict = controller.observe()
     plan = controller.plan(survey, verdict)
-    counting = (source,) if survey.missing or controller.memory.silent else ()
+    counting = (source,) if survey.missing or controller.memory.guards.silent else ()
     plan = replace(plan, notes=(*plan.notes, *counting, *misspelt()))
     if plan.in_sync:  # nothing is to be made, and a look costs no more than in the loop
         return plan, survey
-    return replace(plan, notes=(*plan.notes, *unmet(survey, world.ksqldb, world.platform, settings))), survey
+    return replace(plan, notes=(*plan.notes, *find_missing(survey, world.ksqldb, world.platform, settings))), survey
 
 
 def count_on_from_operator(controller: Controller, settings: Settings) -> str:

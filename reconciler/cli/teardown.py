@@ -20,12 +20,12 @@ from reconciler.cli.output import adopt_option, command, complain, out, telling
 from reconciler.cli.pause import who
 from reconciler.control.controller import Dependencies
 from reconciler.control.converge import Exit
-from reconciler.control.fence import guard_by_lease
-from reconciler.control.teardown import claimed, prove, remove_records, teardown
+from reconciler.control.guarded import guard_by_lease
+from reconciler.control.teardown import claim_objects, prove, remove_records, teardown
 from reconciler.domain.actions import DropStream, RemoveRegistry, Result, WriteResult
 from reconciler.leadership.elector import Elector, own_name
 from reconciler.leadership.lease import BEATS, Candidate
-from reconciler.leadership.pause import Pause, beginning, ended, latest, put
+from reconciler.leadership.pause import Pause, end_pause, read_pause, start_pause, write_pause
 from reconciler.metrics import Metrics
 from reconciler.platforms.protocol import Records
 from reconciler.settings import Settings
@@ -58,7 +58,7 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
     refused = _refusal(world, options)
     if refused is not None:
         return refused
-    run = _Run(world, leadership, latest(None, world.platform.records()), build_platform(settings, metrics))
+    run = _Run(world, leadership, read_pause(None, world.platform.records()), build_platform(settings, metrics))
     with telling() as say:
         return _removed(run, options, settings, say)
 
@@ -137,7 +137,7 @@ class _Run:
     def pause(self) -> None:
         """Let operators that run keep still for so long."""
         self._paused = True
-        put(self.world.platform, _longer(self._before))
+        write_pause(self.world.platform, _longer(self._before))
 
     def give_back(self) -> None:
         """Give up the lease; end the pause if nothing was removed, or if a signal ended this in the middle.
@@ -150,7 +150,7 @@ class _Run:
         if not self._paused or (removed and not SIGNALS.asked):
             return
         try:
-            put(self._records, self._before or ended(who()))
+            write_pause(self._records, self._before or end_pause(who()))
         except PlatformError as error:
             complain(f"the pause could not be ended: {error}; `reconciler resume` ends it")
         if removed:
@@ -164,8 +164,8 @@ class _Run:
         They keep to a pause that they have seen also when its record is gone; one that had not seen it would make
         everything again. All look at least once in a beat.
         """
-        pause = _longer(latest(None, self.world.platform.records()))
-        put(self.world.platform, pause)
+        pause = _longer(read_pause(None, self.world.platform.records()))
+        write_pause(self.world.platform, pause)
         SIGNALS.sleep(2 * max(settings.lease_seconds, self.leadership.lease.seconds) / BEATS)
         if not self.leadership.leads:
             complain("the lease was lost on the way: run teardown again")
@@ -179,7 +179,7 @@ class _Run:
 def _refusal(world: Dependencies, options: argparse.Namespace) -> Exit | None:
     """Say why nothing may be removed, and return how that ends; None where it may."""
     try:
-        claimed(world, options.adopt, keep_streams=options.keep_streams)
+        claim_objects(world, options.adopt, keep_streams=options.keep_streams)
         if not options.keep_streams:
             prove(world, accept_identity=options.accept_identity)
     except GuardRefusal as error:
@@ -197,7 +197,7 @@ def _refusal(world: Dependencies, options: argparse.Namespace) -> Exit | None:
 def _longer(before: Pause | None) -> Pause:
     """Return the pause that operators which run keep to, so that they do not make again what is removed."""
     now = datetime.now(UTC)
-    pause = beginning(now, _PAUSE, who(), "teardown")
+    pause = start_pause(now, _PAUSE, who(), "teardown")
     if before is None or not before.active(now):
         return pause
     return max(pause, before, key=lambda one: one.until or now)

@@ -21,7 +21,7 @@ from reconciler.cli.operator import NoResponse, ask
 from reconciler.cli.output import command, complain, out
 from reconciler.control.controller import Controller
 from reconciler.control.converge import Exit
-from reconciler.control.readonly import DryRunLog
+from reconciler.control.guarded import DryRunLog
 from reconciler.metrics import Metrics
 from reconciler.report.why import WhyContext, WhyDocument, known_groups, similar, why, why_text
 from reconciler.settings import Settings
@@ -96,17 +96,17 @@ def _answer(group: str, settings: Settings) -> WhyDocument:
 def _looked(group: str, settings: Settings, because: str) -> WhyDocument:
     """Look and plan here, with nothing that could write."""
     metrics = Metrics(CollectorRegistry())
-    controller = Controller(build_dependencies(settings, metrics, DryRunLog()), metrics, looks_once=True)
+    controller = Controller(build_dependencies(settings, metrics, DryRunLog()), metrics, reads_once=True)
     survey, verdict = controller.observe()
     plan = controller.plan(survey, verdict)
-    pause = controller.pause
+    pause = controller.memory.pause
     known = WhyContext(
         settings=settings,
         survey=survey,
         plan=plan,
         read_at=datetime.now(UTC),
-        memory=controller.memory,
-        backoff=controller.backoff,
+        memory=controller.memory.guards,
+        backoff=controller.memory.backoff,
         now=controller.clocks.monotonic(),
         paused=pause.text if pause is not None and pause.active(datetime.now(UTC)) else "",
     )

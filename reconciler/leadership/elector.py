@@ -23,7 +23,7 @@ from reconciler.domain.services import Record
 from reconciler.domain.status import CycleResult
 from reconciler.leadership.lease import (
     BEATS,
-    NAME,
+    LEASE_RECORD,
     WRITE_PART,
     Candidate,
     Lease,
@@ -31,9 +31,9 @@ from reconciler.leadership.lease import (
     must_yield,
     next_lease,
     parse,
-    released,
+    release,
 )
-from reconciler.leadership.pause import Pause, latest
+from reconciler.leadership.pause import Pause, read_pause
 from reconciler.platforms.protocol import Records
 
 log = structlog.get_logger()
@@ -217,9 +217,9 @@ class Elector:
             log.warning("lease: a write is under way, others wait until the lease has run out")
             return
         try:
-            record = self._records.records().get(NAME)
+            record = self._records.records().get(LEASE_RECORD)
             if record is not None and self.me.name in (record.fields.get("holder"), record.fields.get("wanted")):
-                self._records.write_record(NAME, released(self.me, parse(record.fields)).fields, record)
+                self._records.write_record(LEASE_RECORD, release(self.me, parse(record.fields)).fields, record)
         except Exception as error:  # noqa: BLE001 - a process that ends must come to its end
             log.warning("lease: not given up, others wait until it has run out", error=str(error))
 
@@ -240,7 +240,7 @@ class Elector:
 
     def _beat(self) -> None:
         seen = self._records.records()
-        now, record = self._clock(), seen.get(NAME)
+        now, record = self._clock(), seen.get(LEASE_RECORD)
         self._see(seen, now)
         # Closed before it is asked whether a write is on its way: none can begin in between.
         wanted = next_lease(self.me, self._sight, now, paused=self._paused, writing=self._writing.locked())
@@ -251,13 +251,13 @@ class Elector:
         sent = self._clock()
         if wanted.holder != self.me.name:
             self._until = 0.0
-        self._records.write_record(NAME, wanted.fields, record)
+        self._records.write_record(LEASE_RECORD, wanted.fields, record)
         self._wrote(wanted, sent)
 
     def _see(self, seen: Mapping[str, Record], now: float) -> None:
-        record = seen.get(NAME)
+        record = seen.get(LEASE_RECORD)
         self._sight = self._sight.of(parse(record.fields) if record else None, now)
-        self.pause = latest(self.pause, seen)
+        self.pause = read_pause(self.pause, seen)
         self._paused = self._heeds_pause and self.pause is not None and self.pause.active(self._wall())
         self._yields = self.lease.holder == self.me.name and must_yield(self.me, self._sight.lease)
 

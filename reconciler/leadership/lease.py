@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 #: Name of the record.
-NAME = "lease"
+LEASE_RECORD = "lease"
 #: Part of its duration for which the holder may write after a beat; the rest is for a request that is on its way.
 WRITE_PART = 2 / 3
 #: Beats in one duration.
@@ -149,9 +149,7 @@ def next_lease(me: Candidate, sight: ObservedLease, now: float, *, paused: bool,
     lease = sight.lease
     if lease is not None and lease.holder == me.name:
         closed = paused or must_yield(me, lease)
-        return (
-            released(me, lease) if closed and not writing else replace(lease, beat=lease.beat + 1, seconds=me.seconds)
-        )
+        return release(me, lease) if closed and not writing else replace(lease, beat=lease.beat + 1, seconds=me.seconds)
     if paused:
         return None
     seen = max(sight.term, lease.term if lease is not None else 0)
@@ -166,7 +164,7 @@ def next_lease(me: Candidate, sight: ObservedLease, now: float, *, paused: bool,
     return None
 
 
-def released(me: Candidate, lease: Lease) -> Lease:
+def release(me: Candidate, lease: Lease) -> Lease:
     """Return the record after this process has given up what it holds or asks for."""
     return replace(
         lease,

@@ -20,9 +20,9 @@ from reconciler.domain.services import Record
 from reconciler.platforms.protocol import Records
 
 #: Name of the record.
-NAME = "pause"
+PAUSE_RECORD = "pause"
 #: Longest pause, in seconds: one that nobody ends must end by itself.
-LONGEST = 24 * 3600.0
+LONGEST_PAUSE = 24 * 3600.0
 _LONGEST_TEXT = 200
 #: Seconds by which the clock of who paused may be ahead of ours.
 _CLOCKS_APART = 3600.0
@@ -56,23 +56,23 @@ class Pause:
 
     def active(self, now: datetime) -> bool:
         """Whether it holds writes back at this time; an end that no command could have set is nonsense and does not."""
-        return self.until is not None and now < self.until <= now + timedelta(seconds=LONGEST + _CLOCKS_APART)
+        return self.until is not None and now < self.until <= now + timedelta(seconds=LONGEST_PAUSE + _CLOCKS_APART)
 
 
-def beginning(now: datetime, seconds: float, by: str, reason: str = "") -> Pause:
+def start_pause(now: datetime, seconds: float, by: str, reason: str = "") -> Pause:
     """Pause from now on for some seconds, at least one: the record has whole ones."""
-    end = now.astimezone(UTC) + timedelta(seconds=max(1.0, min(seconds, LONGEST)))
+    end = now.astimezone(UTC) + timedelta(seconds=max(1.0, min(seconds, LONGEST_PAUSE)))
     return Pause(end.replace(microsecond=0), by, reason)
 
 
-def ended(by: str) -> Pause:
+def end_pause(by: str) -> Pause:
     """End a pause."""
     return Pause(None, by)
 
 
-def latest(before: Pause | None, records: Mapping[str, Record]) -> Pause | None:
+def read_pause(before: Pause | None, records: Mapping[str, Record]) -> Pause | None:
     """Return the pause after one more look; a record that is not there changes nothing."""
-    record = records.get(NAME)
+    record = records.get(PAUSE_RECORD)
     return before if record is None else parse(record.fields)
 
 
@@ -89,16 +89,16 @@ def parse(fields: Mapping[str, str]) -> Pause:
     return Pause(end, by, reason)
 
 
-def put(records: Records, pause: Pause) -> None:
+def write_pause(records: Records, pause: Pause) -> None:
     """Write the record, whoever else writes it at the same time: the last one counts.
 
     Raises:
         openfactory_common.errors.PlatformError: it may or may not have been written.
     """
     for left in reversed(range(_TRIES)):
-        before = records.records().get(NAME)
+        before = records.records().get(PAUSE_RECORD)
         try:
-            records.write_record(NAME, pause.fields, before)
+            records.write_record(PAUSE_RECORD, pause.fields, before)
         except PlatformConflict:
             if not left:
                 raise

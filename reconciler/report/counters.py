@@ -11,10 +11,9 @@ from collections.abc import Mapping
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from reconciler.control.backoff import Backoff, Failure
-from reconciler.control.contest import Contest, Suspended
+from reconciler.control.backoff import Backoff, Contest, Failure, Suspended
 from reconciler.control.controller import Controller
-from reconciler.control.deadline import StalledObject
+from reconciler.control.memory import StalledObject
 from reconciler.leadership.pause import parse
 from reconciler.planning.guards import Absence, GuardMemory
 from reconciler.report.documents import text
@@ -74,7 +73,7 @@ class Counters(_Part):
 
 def counters(controller: Controller) -> Counters:
     """Return what an operator has counted."""
-    now, memory, pause = controller.clocks.monotonic(), controller.memory, controller.pause
+    now, memory, pause = controller.clocks.monotonic(), controller.memory.guards, controller.memory.pause
 
     def ages(absences: Mapping[str, Absence]) -> Mapping[str, AbsenceCount]:
         return {
@@ -93,17 +92,17 @@ def counters(controller: Controller) -> Counters:
         doubt=text(memory.doubt),
         backoff={
             text(key): FailureCount(times=one.times, seconds=max(0.0, one.until - now), error=text(one.text))
-            for key, one in controller.backoff.failures.items()
+            for key, one in controller.memory.backoff.failures.items()
         },
         contested={
             text(key): HeldCount(seconds=held.until - now, text=text(held.text))
-            for key, held in controller.contest.held.items()
+            for key, held in controller.memory.contest.held.items()
             if held.until > now
         },
-        silent_streams={text(group): text(why) for group, why in controller.silent().items()},
+        silent_streams={text(group): text(why) for group, why in controller.memory.silent().items()},
         standing={
             text(title): StandingCount(detail=text(one.detail), seconds=max(0.0, now - one.since), at=one.at)
-            for title, one in controller.standing.items()
+            for title, one in controller.memory.stalled.items()
         },
         pause=pause.fields if pause is not None else None,
     )
@@ -116,7 +115,7 @@ def count_on(controller: Controller, counted: Counters) -> None:
     def since(ages: Mapping[str, AbsenceCount]) -> Mapping[str, Absence]:
         return {name: Absence(one.reads, now - one.seconds) for name, one in ages.items()}
 
-    controller.memory = GuardMemory(
+    controller.memory.guards = GuardMemory(
         missing=since(counted.missing),
         silent=since(counted.silent),
         unregistered={group: now - age for group, age in counted.out_of_registry.items()},
@@ -125,14 +124,14 @@ def count_on(controller: Controller, counted: Counters) -> None:
         queries=counted.queries,
         doubt=counted.doubt,
     )
-    controller.backoff = Backoff(
+    controller.memory.backoff = Backoff(
         {key: Failure(one.times, now + one.seconds, one.error) for key, one in counted.backoff.items()}
     )
-    controller.contest = Contest(
+    controller.memory.contest = Contest(
         held={key: Suspended(None, now + one.seconds, one.text) for key, one in counted.contested.items()}
     )
-    controller.told_silent = counted.silent_streams
-    controller.standing = {
+    controller.memory.silent_streams = counted.silent_streams
+    controller.memory.stalled = {
         title: StalledObject(one.detail, now - one.seconds, one.at) for title, one in counted.standing.items()
     }
-    controller.pause = parse(counted.pause) if counted.pause else None
+    controller.memory.pause = parse(counted.pause) if counted.pause else None

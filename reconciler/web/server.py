@@ -24,7 +24,7 @@ from openfactory_common.errors import ConfigurationError, PlatformError, describ
 from openfactory_common.registry import ROLE_HEADER
 from openfactory_common.text import printable_json
 from reconciler.control.loop import Loop
-from reconciler.leadership.pause import LONGEST, Pause, beginning, ended
+from reconciler.leadership.pause import LONGEST_PAUSE, Pause, end_pause, start_pause
 from reconciler.report.counters import counters
 from reconciler.report.why import WhyContext, known_groups, similar, why
 from reconciler.web.csrf import add_headers, allowed_hosts, known_hosts, no_browsers
@@ -183,7 +183,11 @@ class Server:
         reads_well = outcome is not None and outcome.survey is not None
         ready = reads_well and self._board.get() is not None
         said = outcome.sentence if outcome is not None else "the first cycle has not ended"
-        paused = self._loop.controller.pause.text if self._loop.paused and self._loop.controller.pause else None
+        paused = (
+            self._loop.controller.memory.pause.text
+            if self._loop.paused and self._loop.controller.memory.pause
+            else None
+        )
         told = {"ready": ready, "role": self._loop.controller.write_gate.role, "paused": paused, "last": said}
         return web.json_response(told, status=200 if ready else 503)
 
@@ -261,16 +265,16 @@ class Server:
             seconds = float(request.query["seconds"])
         except (KeyError, ValueError):
             seconds = -1.0
-        if not 0 < seconds <= LONGEST:
+        if not 0 < seconds <= LONGEST_PAUSE:
             return web.json_response(
-                {"title": "bad pause", "detail": f"?seconds=N with 0 < N <= {LONGEST:.0f} is required"},
+                {"title": "bad pause", "detail": f"?seconds=N with 0 < N <= {LONGEST_PAUSE:.0f} is required"},
                 status=400,
             )
         now = self._loop.controller.clocks.wall()
-        return await self._paused(beginning(now, seconds, _who(request), request.query.get("reason", "")))
+        return await self._paused(start_pause(now, seconds, _who(request), request.query.get("reason", "")))
 
     async def _resume(self, request: web.Request) -> web.Response:
-        return await self._paused(ended(_who(request)))
+        return await self._paused(end_pause(_who(request)))
 
     async def _paused(self, pause: Pause) -> web.Response:
         try:
@@ -329,12 +333,12 @@ def known_by(loop: Loop) -> WhyContext | None:
         survey=history.read.survey,
         plan=history.read.plan,
         read_at=history.read_at,
-        memory=controller.memory,
-        backoff=controller.backoff,
+        memory=controller.memory.guards,
+        backoff=controller.memory.backoff,
         now=controller.clocks.monotonic(),
         last=history.last.sentence if history.last else "",
         role=controller.write_gate.role,
-        paused=controller.pause.text if loop.paused and controller.pause else "",
+        paused=controller.memory.pause.text if loop.paused and controller.memory.pause else "",
     )
 
 

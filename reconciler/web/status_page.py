@@ -117,7 +117,7 @@ class StatusPage:
 
 def operator_document(loop: Loop) -> OperatorDocument | None:
     """Return how a running operator fares; None before its first cycle has ended."""
-    history, pause = loop.history, loop.controller.pause
+    history, pause = loop.history, loop.controller.memory.pause
     if history.last is None or history.ended is None:
         return None
     return OperatorDocument(
@@ -135,6 +135,6 @@ def operator_document(loop: Loop) -> OperatorDocument | None:
 def _backoff(loop: Loop) -> Iterable[BackoffDocument]:
     controller = loop.controller
     now = controller.clocks.monotonic()
-    for key, failure in sorted(controller.backoff.failures.items()):
+    for key, failure in sorted(controller.memory.backoff.failures.items()):
         left = max(0.0, failure.until - now)
         yield BackoffDocument(object=key, failures=failure.times, retry_in_seconds=round(left, 1), error=failure.text)

@@ -38,7 +38,7 @@ def watching(made: Plant, url: str = "") -> Controller:
     """Start an operator that checks the flow in each of its cycles, with short looks at the events."""
     operator = made.operator(url)
     world = operator.world
-    operator.flow = FlowWatch(
+    operator.memory.flow = FlowWatch(
         world.ksqldb,
         world.strategy,
         60.0,

@@ -28,8 +28,8 @@ class Running:
         self.board = RegistryCache()
         self.metrics_registry = CollectorRegistry()
         controller = stage.controller()
-        controller.metrics = Metrics(self.metrics_registry)
-        controller.on_registry = self.board.put
+        controller.reporter.metrics = Metrics(self.metrics_registry)
+        controller.reporter.on_registry = self.board.put
         self.loop = Loop(controller, interval)
         self.server = Server(self.loop, self.board, 0, host="127.0.0.1", registry=self.metrics_registry)
         self.server.start()

@@ -12,7 +12,7 @@ import pytest
 
 from openfactory_common.errors import LeaseLost
 from reconciler.control.converge import Exit, converge
-from reconciler.control.fence import guard_by_lease
+from reconciler.control.guarded import guard_by_lease
 from reconciler.control.outcome import CycleOutcome
 from reconciler.leadership.elector import Elector, LazyElector
 from reconciler.leadership.lease import Candidate
@@ -354,7 +354,7 @@ def test_what_standing_by_costs_and_shows() -> None:
     first, second = Operator(stage, "first"), Operator(stage, "second")
     first.leadership.beat()
     shown: list[str] = []
-    second.controller.on_registry = lambda _data, revision: shown.append(revision)
+    second.controller.reporter.on_registry = lambda _data, revision: shown.append(revision)
     outcome = second.cycle()
     assert outcome.plan is not None
     assert len(outcome.plan.actions) > 1

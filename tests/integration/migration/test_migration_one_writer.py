@@ -11,10 +11,10 @@ from openfactory_common.errors import LeaseLost
 from reconciler.cli.migrate import preempting, step
 from reconciler.control.controller import Controller
 from reconciler.control.converge import Exit
-from reconciler.control.fence import guard_by_lease
+from reconciler.control.guarded import guard_by_lease
 from reconciler.leadership.elector import Elector, LazyElector
-from reconciler.leadership.lease import NAME, Candidate, parse
-from reconciler.leadership.pause import beginning, put
+from reconciler.leadership.lease import LEASE_RECORD, Candidate, parse
+from reconciler.leadership.pause import start_pause, write_pause
 from reconciler.migration.legacy import PORT
 from reconciler.migration.migrate import StepRefused
 from tests.harness.fakes import Stage
@@ -59,12 +59,12 @@ def done() -> int:
 def test_no_step_writes_through_a_pause(chosen: str) -> None:
     """Who paused, until when and why is the reason that the step gives; it does not ask for the lease either."""
     stage, old = old_plant() if chosen == "start" else side_by_side()
-    put(stage.platform, beginning(stage.wall, 1800, "somebody", "the floor is wet"))
+    write_pause(stage.platform, start_pause(stage.wall, 1800, "somebody", "the floor is wet"))
     writes, services = stage.writes, dict(old.services)
     with pytest.raises(StepRefused, match=r"paused until .*the floor is wet"):
         run(chosen, stage, old, done)
     assert (stage.writes, old.services) == (writes, services)
-    assert NAME not in stage.platform.kept_records
+    assert LEASE_RECORD not in stage.platform.kept_records
 
 
 @pytest.mark.parametrize("chosen", ["start", "switch"])
@@ -84,14 +84,14 @@ def test_a_step_holds_the_lease_until_its_end() -> None:
     during: list[str] = []
 
     def converge() -> int:
-        during.append(parse(stage.platform.kept_records[NAME].fields).holder)
+        during.append(parse(stage.platform.kept_records[LEASE_RECORD].fields).holder)
         stage.settle(stage.controller())
         return Exit.OK
 
     assert run("switch", stage, old, converge) == Exit.OK
     assert has_port(stage, old)
     assert during == ["me"]
-    assert parse(stage.platform.kept_records[NAME].fields).holder == ""
+    assert parse(stage.platform.kept_records[LEASE_RECORD].fields).holder == ""
 
 
 def test_a_step_that_has_nothing_to_do_takes_no_lease() -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from reconciler.control.contest import HOLD, Contest
+from reconciler.control.backoff import CONTEST_PAUSE, Contest
 from reconciler.domain.actions import (
     Action,
     CreateService,
@@ -90,7 +90,7 @@ def test_what_is_contested(writes: str, apart: str, then: str, held: str) -> Non
     for word in writes.split():
         now += float(apart)
         contest = contest.wrote(ACTIONS[word], now, NOW)
-    assert contest.waits(ACTIONS[then], now + 0.1) == (held == "yes")
+    assert contest.suspends(ACTIONS[then], now + 0.1) == (held == "yes")
 
 
 TEXTS = """
@@ -125,11 +125,11 @@ def test_a_hold_ends_and_what_is_old_is_forgotten() -> None:
     contest = Contest()
     for second in range(6):
         contest = contest.wrote(ACTIONS["update"], float(second), NOW)
-    assert contest.waits(ACTIONS["update"], 5 + HOLD - 0.1)
-    assert not contest.waits(ACTIONS["update"], 5 + HOLD)
-    assert contest.texts(5 + HOLD) == {}
-    contest = contest.wrote(ACTIONS["update"], 5 + HOLD, NOW)
-    assert contest.waits(ACTIONS["update"], 6 + HOLD)
+    assert contest.suspends(ACTIONS["update"], 5 + CONTEST_PAUSE - 0.1)
+    assert not contest.suspends(ACTIONS["update"], 5 + CONTEST_PAUSE)
+    assert contest.texts(5 + CONTEST_PAUSE) == {}
+    contest = contest.wrote(ACTIONS["update"], 5 + CONTEST_PAUSE, NOW)
+    assert contest.suspends(ACTIONS["update"], 6 + CONTEST_PAUSE)
     for second in range(1000):
         contest = contest.wrote(ACTIONS["update"], 400.0 + second, NOW)
     assert len(contest.written["service ofa_group_Weld"].times) <= 6

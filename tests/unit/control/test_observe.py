@@ -130,4 +130,4 @@ def test_a_scan_that_is_used_again_counts_no_absence() -> None:
         stage.now += 1.0
         controller.cycle()
     assert stage.ksqldb.calls["members"] == before
-    assert controller.memory.missing["g4"].reads == 1
+    assert controller.memory.guards.missing["g4"].reads == 1

@@ -8,9 +8,9 @@ from datetime import timedelta
 import pytest
 
 from openfactory_common.errors import KsqlConflict
-from reconciler.control.backoff import Backoff, Failure
-from reconciler.control.contest import Contest, Suspended
-from reconciler.control.schedule import Pace, Polling, Timers, next_due, under_way
+from reconciler.control.backoff import Backoff, Contest, Failure, Suspended
+from reconciler.control.loop import Pace, Polling, find_progress, next_due
+from reconciler.control.memory import Memory
 from reconciler.domain.actions import CreateService, Result
 from reconciler.domain.status import Condition, ObjectStatus, Plan
 from reconciler.leadership.pause import Pause
@@ -44,7 +44,7 @@ def test_when_time_alone_can_change_something(  # noqa: PLR0913, PLR0917 - the c
     until: str, of: str, contested: str, missing: str, silent: str, out: str, paused: str, due: str
 ) -> None:
     """The earliest end of what is waited for; a pause is waited for alone, unless it is over or nonsense."""
-    timers = Timers(
+    memory = Memory(
         GuardMemory(
             missing={"x": Absence(1, float(missing))} if missing else {},
             silent={"y": Absence(1, float(silent))} if silent else {},
@@ -53,17 +53,16 @@ def test_when_time_alone_can_change_something(  # noqa: PLR0913, PLR0917 - the c
         Backoff({f"service ofa_group_{of}": Failure(1, float(until), "")} if until else {}),
         Contest(held={WELD.key: Suspended(None, float(contested), "")} if contested else {}),
         Pause(NOW + timedelta(seconds=float(paused)), "me") if paused else None,
-        OPTIONS,
     )
-    assert next_due(timers, Plan(actions=(WELD,)), (), 100.0, NOW) == float(due)
+    assert next_due(memory, Plan(actions=(WELD,)), (), OPTIONS, 100.0, NOW) == float(due)
 
 
 def test_a_write_that_may_be_tried_again_at_once_is() -> None:
     """A conflict is looked at again at once; one of another cycle, behind something else, is not spun for."""
-    timers = Timers(GuardMemory(), Backoff({WELD.key: Failure(1, 100.0, "")}), Contest(), None, OPTIONS)
+    memory = Memory(backoff=Backoff({WELD.key: Failure(1, 100.0, "")}))
     plan = Plan(actions=(WELD,))
-    assert next_due(timers, plan, (Result(WELD, KsqlConflict("x")),), 100.0, NOW) == 0.0
-    assert next_due(timers, plan, (Result(WELD, skipped=True),), 100.0, NOW) == math.inf
+    assert next_due(memory, plan, (Result(WELD, KsqlConflict("x")),), OPTIONS, 100.0, NOW) == 0.0
+    assert next_due(memory, plan, (Result(WELD, skipped=True),), OPTIONS, 100.0, NOW) == math.inf
 
 
 POLLED = """
@@ -86,7 +85,7 @@ def test_what_is_polled_for(condition: str, pending: str, unknown: str, polled: 
     """What only another look can tell; a write that is due has its own time."""
     item = ObjectStatus("group Weld", Condition(condition), group="Weld")
     plan = Plan(actions=(WELD,) if pending == "yes" else (PAINT,), items=(item,), unknown=int(unknown))
-    assert (under_way(plan) is not None) == (polled == "yes")
+    assert (find_progress(plan) is not None) == (polled == "yes")
 
 
 def test_the_gap_grows_while_nothing_changes() -> None:
