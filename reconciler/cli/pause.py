@@ -100,8 +100,8 @@ def writer_after(records: Records, patience: float) -> str:
     while True:
         record = records.records().get(lease.LEASE_RECORD)
         now = time.monotonic()
-        sight = sight.of(lease.parse(record.fields) if record else None, now)
-        if sight.lease is None or not sight.lease.holder or sight.stale(now):
+        sight = sight.observe(lease.parse(record.fields) if record else None, now)
+        if sight.lease is None or not sight.lease.holder or sight.is_stale(now):
             return ""
         if now >= deadline:
             return sight.lease.holder

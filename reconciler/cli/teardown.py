@@ -24,7 +24,7 @@ from reconciler.control.guarded import guard_by_lease
 from reconciler.control.teardown import claim_objects, prove, remove_records, teardown
 from reconciler.domain.actions import DropStream, RemoveRegistry, Result, WriteResult
 from reconciler.leadership.elector import Elector, own_name
-from reconciler.leadership.lease import BEATS, Candidate
+from reconciler.leadership.lease import RENEWALS, Candidate
 from reconciler.leadership.pause import Pause, end_pause, read_pause, start_pause, write_pause
 from reconciler.metrics import Metrics
 from reconciler.platforms.protocol import Records
@@ -166,7 +166,7 @@ class _Run:
         """
         pause = _longer(read_pause(None, self.world.platform.records()))
         write_pause(self.world.platform, pause)
-        SIGNALS.sleep(2 * max(settings.lease_seconds, self.leadership.lease.seconds) / BEATS)
+        SIGNALS.sleep(2 * max(settings.lease_seconds, self.leadership.lease.seconds) / RENEWALS)
         if not self.leadership.leads:
             complain("the lease was lost on the way: run teardown again")
             return None

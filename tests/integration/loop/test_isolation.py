@@ -116,7 +116,7 @@ def _raises(*_: object, **__: object) -> None:
 
 
 REPORTS: list[tuple[str, Callable[[Controller], None]]] = [
-    ("on_registry", lambda controller: setattr(controller, "on_registry", _raises)),
+    ("on_registry", lambda controller: setattr(controller.reporter, "on_registry", _raises)),
     ("on_step", lambda controller: setattr(controller, "on_step", _raises)),
     ("metrics of the plan", lambda controller: setattr(controller.reporter.metrics, "surveyed", _raises)),
     ("metrics of a write", lambda controller: setattr(controller.reporter.metrics, "applied", _raises)),
@@ -124,7 +124,7 @@ REPORTS: list[tuple[str, Callable[[Controller], None]]] = [
     ("metrics of the cycle", lambda controller: setattr(controller.reporter.metrics.last_success, "set", _raises)),
     ("metrics of the duration", lambda controller: setattr(controller.reporter.metrics.seconds, "observe", _raises)),
     ("metrics of the pause", lambda controller: setattr(controller.reporter.metrics.paused, "set", _raises)),
-    ("transitions", lambda controller: setattr(controller.reporter._transitions, "tell", _raises)),
+    ("transitions", lambda controller: setattr(controller.reporter._transitions, "record", _raises)),
 ]
 
 
@@ -151,7 +151,7 @@ class _Broken:
 def test_neither_the_log_nor_any_metric_is_needed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them raise at once, through failed reads and writes, a collapse and a removal: the work is done."""
     stage.ksqldb.assets |= {f"x{number}": f"x{number}" for number in range(6)}
-    monkeypatch.setattr("reconciler.control.controller.log", _Broken())
+    monkeypatch.setattr("reconciler.control.memory.log", _Broken())
     controller = stage.controller()
     for name, value in vars(controller.reporter.metrics).items():
         if hasattr(value, "collect"):

@@ -92,7 +92,7 @@ def test_another_cluster_is_refused_before_the_first_write(shell: Shell) -> None
     (line,) = said.splitlines()
     assert "nothing was removed: another cluster answers: kafka another-cluster, ksqlDB default_" in line
     assert line.endswith(
-        "instead of kafka-1, default_; correct KSQLDB_URL, or if that is meant, give --accept-identity"
+        "instead of kafka-1, default_; correct KSQLDB_URL, or if this is intended, give --accept-identity"
     )
 
 

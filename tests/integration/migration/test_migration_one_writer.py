@@ -71,7 +71,7 @@ def test_no_step_writes_through_a_pause(chosen: str) -> None:
 def test_no_step_writes_while_another_holds_the_lease(chosen: str) -> None:
     """One that does not give it up is named, and both systems are as they were."""
     stage, old = old_plant() if chosen == "start" else side_by_side()
-    leadership(stage, "rival").beat()
+    leadership(stage, "rival").renew()
     writes, services = stage.writes, dict(old.services)
     with pytest.raises(StepRefused, match="rival holds the lease; run it again"):
         run(chosen, stage, old, done, seconds=0.0)

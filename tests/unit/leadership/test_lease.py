@@ -35,8 +35,8 @@ def test_a_held_lease_is_left_alone_until_it_has_not_changed_for_its_duration() 
 def test_every_beat_starts_the_wait_again_and_a_wish_does_not() -> None:
     """Only what the holder writes shows that it lives."""
     sight = ObservedLease(THEIRS, 0.0)
-    assert not sight.of(Lease("other", 3, 8, 15.0), 10.0).stale(20.0)
-    assert sight.of(Lease("other", 3, 7, 15.0, wanted="me"), 10.0).stale(15.0)
+    assert not sight.observe(Lease("other", 3, 8, 15.0), 10.0).is_stale(20.0)
+    assert sight.observe(Lease("other", 3, 7, 15.0, wanted="me"), 10.0).is_stale(15.0)
 
 
 def test_the_holder_renews() -> None:
@@ -117,17 +117,17 @@ def test_a_record_that_names_no_holder_in_our_way_is_held(fields: dict[str, obje
     assert decided(lease) is None
     assert decided(lease, now=14.9) is None
     assert decided(lease, now=15.0) == Lease("me", 1, 0, 15.0)
-    changed = ObservedLease(lease, 0.0).of(parse({**fields, "beat2": "8"}), 14.0)  # type: ignore[arg-type]
-    assert not changed.stale(28.9)
-    assert changed.stale(29.0)
+    changed = ObservedLease(lease, 0.0).observe(parse({**fields, "beat2": "8"}), 14.0)  # type: ignore[arg-type]
+    assert not changed.is_stale(28.9)
+    assert changed.is_stale(29.0)
 
 
 def test_a_duration_that_was_spoilt_lets_nobody_in_early() -> None:
     """Neither while the waiter knows the true one, nor where it has only its own; the holder puts it right."""
     spoilt = replace(THEIRS, seconds=0.000001)
-    assert not ObservedLease(THEIRS, 0.0).of(spoilt, 1.0).stale(14.9)
+    assert not ObservedLease(THEIRS, 0.0).observe(spoilt, 1.0).is_stale(14.9)
     assert decided(spoilt, now=14.9) is None
     assert decided(replace(spoilt, holder="me")) == Lease("me", 3, 8, 15.0)
-    long = ObservedLease(replace(THEIRS, seconds=40.0), 0.0).of(spoilt, 1.0)
-    assert not long.stale(39.0)
-    assert long.of(replace(THEIRS, beat=8), 2.0).stale(17.0)
+    long = ObservedLease(replace(THEIRS, seconds=40.0), 0.0).observe(spoilt, 1.0)
+    assert not long.is_stale(39.0)
+    assert long.observe(replace(THEIRS, beat=8), 2.0).is_stale(17.0)
