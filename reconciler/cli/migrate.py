@@ -21,7 +21,7 @@ from reconciler.control.controller import Controller, Dependencies
 from reconciler.control.converge import Exit, converge
 from reconciler.control.guarded import DryRunLog, Writing, guard_by_lease
 from reconciler.control.teardown import remove_records
-from reconciler.leadership.elector import Elector, LazyElector, WriteGate, own_name
+from reconciler.leadership.elector import Elector, WriteGate, own_name
 from reconciler.leadership.lease import Candidate
 from reconciler.leadership.pause import read_pause
 from reconciler.metrics import Metrics
@@ -82,7 +82,7 @@ def _write(chosen: str, options: argparse.Namespace, settings: Settings, old: Ol
     """Do one step behind the fence, and let one lease cover it and the operator's own cycles."""
     metrics = Metrics(CollectorRegistry())
     me = Candidate(own_name(), settings.lease_seconds, preempts=True)
-    lease = LazyElector(Elector(build_platform(settings, metrics), me))
+    lease = Elector(build_platform(settings, metrics), me, lazy=True)
     world = guard_by_lease(build_dependencies(settings, metrics), lease.writing)
     overrides = Overrides(options.allow_empty, options.accept_identity, options.approve)
     operator = Controller(world, metrics, overrides, write_gate=lease, stopping=lambda: SIGNALS.asked)

@@ -35,7 +35,7 @@ from reconciler.control.guarded import DryRunLog, guard_by_lease
 from reconciler.control.loop import Loop
 from reconciler.control.outcome import CycleOutcome
 from reconciler.domain.installation import is_id
-from reconciler.leadership.elector import Elector, LazyElector, own_name
+from reconciler.leadership.elector import Elector, own_name
 from reconciler.leadership.lease import Candidate
 from reconciler.metrics import Metrics
 from reconciler.planning.guards import Overrides, approval_id
@@ -153,7 +153,7 @@ def _once(options: argparse.Namespace, settings: Settings) -> int:
         return _dry_run(options, settings)
     metrics = Metrics(CollectorRegistry())
     me = Candidate(own_name(), settings.lease_seconds, preempts=True)
-    lease = LazyElector(Elector(build_platform(settings, metrics), me))
+    lease = Elector(build_platform(settings, metrics), me, lazy=True)
     world = guard_by_lease(build_dependencies(settings, metrics), lease.writing)
     controller = Controller(world, metrics, _overrides(options), write_gate=lease, stopping=lambda: SIGNALS.asked)
     logs.only_once()

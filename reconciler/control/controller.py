@@ -88,15 +88,6 @@ class Controller:
             return describe_block(block, plan, survey)
         return self._apply(plan, survey).cut_short(self.write_block())
 
-    def observe(self) -> tuple[Survey, guards.Verdict]:
-        """Read everything, and let the guards judge it.
-
-        Raises:
-            ReconcilerError: a read failed or was not complete; nothing may be concluded.
-        """
-        survey = self._survey()
-        return survey, self._judge(survey)
-
     def _survey(self) -> Survey:
         """Read both sides in full, and understand what was read."""
         platform, memory = self.world.platform.observe(), self.memory
@@ -152,6 +143,15 @@ class Controller:
             results.append(result)
         return judge_cycle(plan, survey, tuple(results), "withheld" if self.reporter.dry_run else "done")
 
+    def observe(self) -> tuple[Survey, guards.Verdict]:
+        """Read everything, and let the guards judge it.
+
+        Raises:
+            ReconcilerError: a read failed or was not complete; nothing may be concluded.
+        """
+        survey = self._survey()
+        return survey, self._judge(survey)
+
     def write_block(self) -> WriteBlock | None:
         """Why nothing may be written now, None if it may: a pause, or another operator that holds the lease."""
         pause = self.memory.find_active_pause(self.clocks.wall())
@@ -159,4 +159,4 @@ class Controller:
 
     def nudge(self) -> None:
         """Let the next cycle scan the UNS map however long the last scan took."""
-        self._observer.nudge()
+        self._observer.map_scan.nudge()

@@ -96,6 +96,7 @@ class Observer:
 
     Attributes:
         claim: which installation this is, as of the last read.
+        map_scan: reads the UNS map.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Observer:
     ) -> None:
         """Prepare to read; with ``reads_once``, nothing is left for a next read."""
         self.claim = Claim(world.topology.installation)
-        self._map = MapScan(world.strategy.read, clocks.monotonic)
+        self.map_scan = MapScan(world.strategy.read, clocks.monotonic)
         self._orphans = OrphanStreams(world.ksqldb, world.topology, on_unknown_owner, None if reads_once else 1)
         self._clocks = clocks
         self._on_bug = on_bug
@@ -117,10 +118,6 @@ class Observer:
         self._recorded: Installation | None = None
         self._resynced = clocks.monotonic()
         self._partitions: Mapping[str, int] = {}
-
-    def nudge(self) -> None:
-        """Let the next read scan the UNS map, however long the last scan took."""
-        self._map.nudge()
 
     def observe(self, world: Dependencies, platform: PlatformState, adopt: str) -> tuple[Dependencies, Observed]:
         """Read ksqlDB, and tell what belongs to this installation.
@@ -138,7 +135,7 @@ class Observer:
         """
         resync = self._clocks.monotonic() - self._resynced >= world.settings.resync_interval
         source, membership = observe_source(
-            world.ksqldb, self._map.read, topics=resync, find_degraded=lambda listed: _find_degraded(world, listed)
+            world.ksqldb, self.map_scan.read, topics=resync, find_degraded=lambda listed: _find_degraded(world, listed)
         )
         owner = world.settings.reconciler_owner
         self.claim = claim(platform, source.streams, owner, fresh=self._fresh_id, known=self._recorded, adopt=adopt)

@@ -87,27 +87,33 @@ class AlwaysLeader:
 class Elector:
     """Seeks, holds and releases the lease for one process.
 
+    With ``lazy`` it is that of a command: it seeks the lease at its first write, not before. A command that finds
+    nothing to do writes nothing at all, and takes the lease from no other process. At the first write the lease is
+    asked for and that write is put off: what it was decided from may be old by the time the lease is held.
+
     Attributes:
         me: this process.
         pause: the pause that was read last.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the process's own callbacks, and clocks for tests
         self,
         records: Records,
         me: Candidate,
         *,
+        lazy: bool = False,
         heeds_pause: bool = True,
         alive: Callable[[], bool] = lambda: True,
         on_change: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = boot_clock,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Seek the lease once `start` or `renew` is called.
+        """Seek the lease once `start` or `renew` is called; with ``lazy``, once something is to be written.
 
         Args:
             records: where the lease is kept; used by this thread alone.
             me: this process.
+            lazy: do not ask for the lease before the first write.
             heeds_pause: release the lease during a pause.
             alive: whether the loop makes progress; for one that does not, nothing is renewed.
             on_change: called when the holder, or what suspends writes, has changed.
@@ -117,6 +123,7 @@ class Elector:
         self.me = me
         self.pause: Pause | None = None
         self._records = records
+        self._dormant = lazy
         self._heeds_pause = heeds_pause
         self._alive = alive
         self._on_change = on_change
@@ -141,8 +148,8 @@ class Elector:
 
     @property
     def role(self) -> str | None:
-        """Whether this process leads or is on standby."""
-        return "leader" if self.leads else "standby"
+        """Whether this process leads or is on standby; None while it has not asked for the lease."""
+        return None if self._dormant else "leader" if self.leads else "standby"
 
     @property
     def leads(self) -> bool:
@@ -154,11 +161,13 @@ class Elector:
         self._cycle_period = self._period
 
     def write_block(self) -> WriteBlock | None:
-        """Return why nothing may be written now.
+        """Return why nothing may be written now, as far as that is known without having asked for the lease.
 
         A process that was stopped, or that lost the lease and has it again, may not write either: others may have
         written since it read.
         """
+        if self._dormant:
+            return None
         if self._paused and self.pause is not None:
             return WriteBlock(CycleResult.PAUSED, self.pause.text)
         if self._hands_over:
@@ -188,6 +197,8 @@ class Elector:
         Raises:
             LeaseLost: it must not be done.
         """
+        if self._dormant:
+            self.start()
         with self._writing:
             block = self.write_block()
             if block is not None:
@@ -196,6 +207,7 @@ class Elector:
 
     def start(self) -> None:
         """Renew once here, so that a free lease is held when this returns, and then in a thread."""
+        self._dormant = False
         self._renew_safely()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self._thread.start()
@@ -213,7 +225,9 @@ class Elector:
             log.exception("lease: bug")
 
     def stop(self, *, release: bool = True) -> None:
-        """End the thread and release the lease, so that the next one need not wait."""
+        """End the thread and release the lease, if it was ever asked for, so that the next process need not wait."""
+        if self._dormant:
+            return
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
@@ -281,48 +295,3 @@ class Elector:
         if self._clock() >= self._valid_until:  # it had expired: others may have written, what was read before is old
             self._period += 1
         self._valid_until = sent + lease.seconds * WRITE_PART
-
-
-class LazyElector:
-    """The gate of a command: it seeks the lease at its first write, not before.
-
-    A command that finds nothing to do writes nothing at all, and takes the lease from no other process. At the first
-    write the lease is asked for and that write is put off: what it was decided from may be old by the time the lease is
-    held.
-    """
-
-    def __init__(self, elector: Elector) -> None:
-        """Use ``elector`` once something is to be written."""
-        self._elector = elector
-        self._started = False
-
-    @property
-    def role(self) -> str | None:
-        """Whether this process leads or is on standby; None while it has not asked."""
-        return self._elector.role if self._started else None
-
-    def begin(self) -> None:
-        """Note that a cycle begins to read."""
-        self._elector.begin()
-
-    def write_block(self) -> WriteBlock | None:
-        """Return why nothing may be written now, as far as it is known without having asked."""
-        return self._elector.write_block() if self._started else None
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Do one write inside, with the lease held until it has been answered.
-
-        Raises:
-            LeaseLost: it must not be done.
-        """
-        if not self._started:
-            self._started = True
-            self._elector.start()
-        with self._elector.writing():
-            yield
-
-    def stop(self) -> None:
-        """Release the lease, if it was ever asked for."""
-        if self._started:
-            self._elector.stop()

@@ -14,7 +14,7 @@ from openfactory_common.errors import LeaseLost
 from reconciler.control.converge import Exit, converge
 from reconciler.control.guarded import guard_by_lease
 from reconciler.control.outcome import CycleOutcome
-from reconciler.leadership.elector import Elector, LazyElector
+from reconciler.leadership.elector import Elector
 from reconciler.leadership.lease import Candidate
 from reconciler.planning.guards import Overrides
 from tests.harness.fakes import Stage
@@ -306,8 +306,7 @@ def test_a_command_asks_for_the_lease_only_to_write() -> None:
 
     def once() -> tuple[Exit, str | None]:
         me = Candidate("once", 15.0, preempts=True)
-        leadership = Elector(stage.platform, me, clock=lambda: stage.now, wall=lambda: stage.wall)
-        lease = LazyElector(leadership)
+        lease = Elector(stage.platform, me, lazy=True, clock=lambda: stage.now, wall=lambda: stage.wall)
         controller = stage.controller()
         controller.world = guard_by_lease(controller.world, lease.writing)
         controller.write_gate = lease
@@ -315,7 +314,7 @@ def test_a_command_asks_for_the_lease_only_to_write() -> None:
         def pass_time(seconds: float) -> None:
             stage.now += seconds
             if lease.role:
-                leadership.renew()
+                lease.renew()
 
         code, _ = converge(controller, 100, sleep=pass_time)
         role = lease.role

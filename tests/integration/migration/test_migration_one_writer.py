@@ -12,7 +12,7 @@ from reconciler.cli.migrate import preempting, step
 from reconciler.control.controller import Controller
 from reconciler.control.converge import Exit
 from reconciler.control.guarded import guard_by_lease
-from reconciler.leadership.elector import Elector, LazyElector
+from reconciler.leadership.elector import Elector
 from reconciler.leadership.lease import LEASE_RECORD, Candidate, parse
 from reconciler.leadership.pause import start_pause, write_pause
 from reconciler.migration.legacy import PORT
@@ -25,13 +25,13 @@ from tests.integration.migration.test_shape import old_plant
 STEPS = ("start", "switch", "back", "remove_old")
 
 
-def leadership(stage: Stage, name: str = "me") -> Elector:
-    """Return the part in the lease of a command that insists, by the clock of the stage."""
+def leadership(stage: Stage, name: str = "me", *, lazy: bool = False) -> Elector:
+    """Return the elector of a command that preempts, by the clock of the stage."""
     me = Candidate(name, 15.0, preempts=name == "me")
-    return Elector(stage.platform, me, clock=lambda: stage.now, wall=lambda: stage.wall)
+    return Elector(stage.platform, me, lazy=lazy, clock=lambda: stage.now, wall=lambda: stage.wall)
 
 
-def behind(stage: Stage, lease: LazyElector) -> Controller:
+def behind(stage: Stage, lease: Elector) -> Controller:
     """Return a controller that writes only while the lease is held."""
     controller = stage.controller()
     controller.world = guard_by_lease(controller.world, lease.writing)
@@ -41,7 +41,7 @@ def behind(stage: Stage, lease: LazyElector) -> Controller:
 
 def run(chosen: str, stage: Stage, old: FakeOldServices, converge: Callable[[], int], seconds: float = 20.0) -> int:
     """Do a step as the command does, with a lease that ``converge`` shares."""
-    lease = LazyElector(leadership(stage))
+    lease = leadership(stage, lazy=True)
     try:
         return preempting(
             lambda: step(chosen, behind(stage, lease), old, converge, writing=lease.writing), lease, seconds
