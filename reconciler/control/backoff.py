@@ -48,11 +48,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Backoff:
-    """All objects whose write failed, by the action's key."""
+    """Objects whose write failed, by the action's key."""
 
     failures: Mapping[str, Failure] = field(default_factory=dict)
 
-    def failed(self, key: str, error: Exception, now: float) -> Backoff:
+    def add_failure(self, key: str, error: Exception, now: float) -> Backoff:
         """Let ``key`` wait: twice as long after each failure in a row, up to five minutes."""
         times = self.failures[key].times + 1 if key in self.failures else 1
         delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(times - 1, _DOUBLINGS))
@@ -62,20 +62,21 @@ class Backoff:
             delay = 0.0 if times == 1 else delay / 2  # the next cycle observes first; then as after any failure
         return Backoff({**self.failures, key: Failure(times, now + delay, describe(error))})
 
-    def succeeded(self, key: str) -> Backoff:
+    def forget(self, key: str) -> Backoff:
         """Forget the failures of ``key``."""
         return Backoff({name: failure for name, failure in self.failures.items() if name != key})
 
-    def only(self, keys: Collection[str]) -> Backoff:
+    def keep_only(self, keys: Collection[str]) -> Backoff:
         """Forget what no plan wants any more."""
         return Backoff({name: failure for name, failure in self.failures.items() if name in keys})
 
-    def waiting(self, now: float) -> frozenset[str]:
-        """Objects that must not be tried yet."""
+    def find_waiting(self, now: float) -> frozenset[str]:
+        """Return the objects that must not be tried yet."""
         return frozenset(key for key, failure in self.failures.items() if now < failure.until)
 
-    def texts(self) -> Mapping[str, str]:
-        """The last error of every object that waits."""
+    @property
+    def errors(self) -> Mapping[str, str]:
+        """The last error of every object whose write failed."""
         return {key: failure.text for key, failure in self.failures.items()}
 
 
@@ -109,7 +110,7 @@ class Contest:
     written: Mapping[str, WriteHistory] = field(default_factory=dict)
     held: Mapping[str, Suspended] = field(default_factory=dict)
 
-    def wrote(self, action: Action, now: float, wall: datetime) -> Contest:
+    def add_write(self, action: Action, now: float, wall: datetime) -> Contest:
         """Count a write that succeeded at ``now`` (monotonic seconds); ``wall`` is the time of day, for the text."""
         recent = {key: one for key, one in self.written.items() if now - one.times[-1] < CONTEST_WINDOW}
         held = {key: one for key, one in self.held.items() if now < one.until}
@@ -134,8 +135,8 @@ class Contest:
         held = self.held.get(action.key)
         return held is not None and now < held.until and held.desired == _desired_state(action)
 
-    def texts(self, now: float) -> Mapping[str, str]:
-        """Why each contested object is not written, by the action's key."""
+    def find_contested(self, now: float) -> Mapping[str, str]:
+        """Return why each contested object is not written, by the action's key."""
         return {key: held.text for key, held in self.held.items() if now < held.until}
 
 

@@ -131,7 +131,7 @@ class Controller:
     def _apply(self, plan: Plan, survey: Survey) -> CycleOutcome:
         """Do what was planned, as long as it may be done; what fails waits, and is tried again in a later cycle."""
         memory, now, results = self.memory, self.clocks.monotonic(), []
-        memory.backoff = memory.backoff.only({action.key for action in plan.actions} | plan.left_out)
+        memory.backoff = memory.backoff.keep_only({action.key for action in plan.actions} | plan.left_out)
         executor = Executor(self.world.ksqldb, self.world.platform, self.world.topology)
         for result in executor.apply(
             plan.actions,
@@ -153,7 +153,7 @@ class Controller:
         return survey, self._judge(survey)
 
     def write_block(self) -> WriteBlock | None:
-        """Why nothing may be written now, None if it may: a pause, or another operator that holds the lease."""
+        """Return why nothing may be written now, None if it may: a pause, or another operator that holds the lease."""
         pause = self.memory.find_active_pause(self.clocks.wall())
         return WriteBlock(CycleResult.PAUSED, pause.text) if pause is not None else self.write_gate.write_block()
 

@@ -45,7 +45,7 @@ def converge(
         sleep: waits the given seconds.
 
     Raises:
-        SystemExit: a signal asked the process to end; no cycle is under way.
+        SystemExit: a signal asked the process to end; no cycle is in progress.
     """
     clock = controller.clocks.monotonic
     deadline = clock() + timeout

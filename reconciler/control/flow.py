@@ -3,7 +3,7 @@
 A query can be RUNNING and write nothing: a join whose table side is empty to it drops every event (measured: 946 read,
 0 written), a filter can be stuck. LIST QUERIES and DESCRIBE show no sign; what is read and what is written does:
 
-- ``DESCRIBE ... EXTENDED`` says how far a query has read each of its topics, and how many messages the asked server
+- ``DESCRIBE ... EXTENDED`` says how far a query has read each of its topics, and how many messages that server
   wrote. It costs one request; suspicion starts with it. What one server wrote proves nothing where there are several.
 - A short push query shows events. Only it proves that events of mapped assets, or of a group, were there to be written:
   a join drops what is not mapped, a filter what is another group's, and a machine that is off sends nothing.
@@ -63,7 +63,7 @@ class Reading:
     Attributes:
         end: in the topic that it reads.
         read: of them, read.
-        written: in the stream that it writes; None where nothing tells.
+        written: in the stream that it writes; None where it is unknown.
     """
 
     end: int

@@ -75,7 +75,7 @@ class Memory:
         self.pause = read_pause(self.pause, records)
 
     def find_active_pause(self, wall: datetime) -> Pause | None:
-        """The pause that suspends writes at this time of day; None where none does."""
+        """Return the pause that suspends writes at this time of day; None where none does."""
         return self.pause if self.pause is not None and self.pause.active(wall) else None
 
     def silent(self) -> Mapping[str, str]:
@@ -84,7 +84,7 @@ class Memory:
 
     def must_wait(self, action: Action, now: float) -> bool:
         """Whether an action may not be done yet, after a failure or because its object is contested."""
-        return action.key in self.backoff.waiting(now) or self.contest.suspends(action, now)
+        return action.key in self.backoff.find_waiting(now) or self.contest.suspends(action, now)
 
     def make_plan_inputs(
         self, world: Dependencies, platform: PlatformState, claim: Claim, clocks: Clocks
@@ -108,9 +108,9 @@ class Memory:
                 for live in platform.services.values()
                 if deadline and live.since is not None and age(live.since) >= deadline
             ),
-            failures=self.backoff.texts(),
-            waiting=self.backoff.waiting(now),
-            contested=self.contest.texts(now),
+            failures=self.backoff.errors,
+            waiting=self.backoff.find_waiting(now),
+            contested=self.contest.find_contested(now),
             claim=claim,
             silent=self.silent(),
         )
@@ -145,19 +145,19 @@ def degrade_stalled(
         The plan, and what to remember: the objects in progress, by title.
     """
     stalled: dict[str, StalledObject] = {}
+    items: list[ObjectStatus] = []
     for item in plan.items:
+        status = item
         if item.condition is Condition.PROGRESSING:
             known = before.get(item.title)
-            same = known is not None and known.detail == item.detail
-            stalled[item.title] = known if known is not None and same else StalledObject(item.detail, now, at)
-    late = {title for title, one in stalled.items() if deadline and now - one.since >= deadline}
-    items = tuple(_degrade(item, stalled[item.title]) if item.title in late else item for item in plan.items)
-    return replace(plan, items=items), stalled
-
-
-def _degrade(item: ObjectStatus, stalled: StalledObject) -> ObjectStatus:
-    detail = f"no progress since {stalled.at:%Y-%m-%d %H:%M:%S} UTC: {item.detail}"
-    return replace(item, condition=Condition.DEGRADED, change="!", detail=detail)
+            if known is None or known.detail != item.detail:
+                known = StalledObject(item.detail, now, at)
+            stalled[item.title] = known
+            if deadline and now - known.since >= deadline:
+                detail = f"no progress since {known.at:%Y-%m-%d %H:%M:%S} UTC: {item.detail}"
+                status = replace(item, condition=Condition.DEGRADED, change="!", detail=detail)
+        items.append(status)
+    return replace(plan, items=tuple(items)), stalled
 
 
 class Reporter:
@@ -218,7 +218,7 @@ class Reporter:
     def _record(self, outcome: CycleOutcome) -> None:
         memory, plan = self._memory, outcome.plan
         self.metrics.reconciles.labels(outcome.result).inc()
-        self.metrics.contested.set(len(memory.contest.texts(self._clocks.monotonic())))
+        self.metrics.contested.set(len(memory.contest.find_contested(self._clocks.monotonic())))
         # A write that is wanted may have failed earlier, and wait in this cycle.
         wanted = {action.key for action in plan.actions} | plan.left_out if plan else set()
         failing = outcome.result in _NO_SUCCESS or not memory.backoff.failures.keys().isdisjoint(wanted)
@@ -239,7 +239,7 @@ class Reporter:
         """Log an unexpected exception with its traceback, and count it; with ``key``, let that object wait."""
         self._bugs.append(f"{key or part}: {type(error).__name__}: {error}")
         if key:
-            self._memory.backoff = self._memory.backoff.failed(key, error, self._clocks.monotonic())
+            self._memory.backoff = self._memory.backoff.add_failure(key, error, self._clocks.monotonic())
         with suppress(Exception):  # what reports it may itself be what fails
             self.metrics.bugs.labels(part).inc()
         with suppress(Exception):
@@ -264,7 +264,7 @@ class Reporter:
             self.metrics.paused.set(self._memory.find_active_pause(self._clocks.wall()) is not None)
 
     def report_collapse(self, survey: Survey, settings: Settings) -> None:
-        """Warn when the map has lost many assets at once; once, however long that lasts."""
+        """Warn when the map has lost many assets at once; one warning, however long that lasts."""
         with self.isolate():
             before, now = self._memory.guards.largest, survey.observed.membership.assets
             was, self._collapsed = self._collapsed, has_collapsed(before, now, settings)
@@ -306,7 +306,7 @@ class Reporter:
             if result.outcome is WriteResult.BUG and error is not None:
                 self.report_bug(Part.WRITE, error, action.key)
             elif error is not None:
-                memory.backoff = memory.backoff.failed(action.key, error, self._clocks.monotonic())
+                memory.backoff = memory.backoff.add_failure(action.key, error, self._clocks.monotonic())
                 log.warning("write failed", action=action.verb, object=action.key, group=action.group, error=str(error))
             elif not result.skipped:
                 self._report_done(action)
@@ -314,10 +314,11 @@ class Reporter:
 
     def _report_done(self, action: Action) -> None:
         memory, now = self._memory, self._clocks.monotonic()
-        memory.backoff = memory.backoff.succeeded(action.key)
-        before, memory.contest = memory.contest.texts(now), memory.contest.wrote(action, now, self._clocks.wall())
-        contested = memory.contest.texts(now).get(action.key)
-        if contested is not None and action.key not in before:
+        memory.backoff = memory.backoff.forget(action.key)
+        known = action.key in memory.contest.find_contested(now)
+        memory.contest = memory.contest.add_write(action, now, self._clocks.wall())
+        contested = memory.contest.find_contested(now).get(action.key)
+        if contested is not None and not known:
             log.warning("contested", object=action.key, group=action.group, reason=contested)
         # The names of the fields alone: what stood in them may be a secret.
         drift = {"drift": [each.field for each in action.drift]} if isinstance(action, UpdateService) else {}

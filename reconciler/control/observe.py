@@ -120,7 +120,7 @@ class Observer:
         self._partitions: Mapping[str, int] = {}
 
     def observe(self, world: Dependencies, platform: PlatformState, adopt: str) -> tuple[Dependencies, Observed]:
-        """Read ksqlDB, and tell what belongs to this installation.
+        """Read ksqlDB, and find what belongs to this installation.
 
         Args:
             world: what to read.
@@ -157,7 +157,7 @@ class Observer:
             return world.strategy.read_directly(at_least), ""
         except KsqlError as error:
             return None, str(error)
-        except Exception as error:  # noqa: BLE001 - nothing is removed without an answer; the rest goes on
+        except Exception as error:  # noqa: BLE001 - nothing is removed without an answer; the cycle continues
             self._on_bug(Part.QUESTION, error)
             return None, describe(error)
 
@@ -247,9 +247,8 @@ def find_unhealthy_reason(info: ServerInfo, health: Health) -> str:
 def _find_degraded(world: Dependencies, listed: tuple[QueryInfo, ...]) -> str:
     """Return which query that groups depend on does not run on every ksqlDB server; ``""`` where all do."""
     topology = world.topology
-    tables = {stored(world.strategy.lookup().table), stored(topology.join_table)}
-
-    def is_made_by_operators(query: QueryInfo) -> bool:
-        return any(topology.ownership(sink, query.text).whose in _MADE_BY_OPERATORS for sink in query.sinks)
-
-    return not_running(listed, tables, is_made_by_operators)
+    return not_running(
+        listed,
+        {stored(world.strategy.lookup().table), stored(topology.join_table)},
+        lambda query: any(topology.ownership(sink, query.text).whose in _MADE_BY_OPERATORS for sink in query.sinks),
+    )

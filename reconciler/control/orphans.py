@@ -1,7 +1,7 @@
 """Orphan streams: no query writes them, and no asset's group has them. Whose are they, and of which group?
 
 A stream's lineage is read from its query. One that lost its query has none, and once its group's service and registry
-entry are gone, its name alone proves nothing. Its own definition still tells.
+entry are gone, its name alone proves nothing. Its own definition says so.
 """
 
 from __future__ import annotations

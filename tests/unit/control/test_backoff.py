@@ -66,7 +66,7 @@ CASES = [
 def test_how_long_an_object_waits(kind: type[Exception], times: int, seconds: float) -> None:
     """Twice as long after each failure in a row, five minutes at most, however many there were."""
     before = Backoff({"x": Failure(times - 1, 0.0, "before")} if times > 1 else {})
-    failure = before.failed("x", kind("why"), 100.0).failures["x"]
+    failure = before.add_failure("x", kind("why"), 100.0).failures["x"]
     assert (failure.times, failure.until) == (times, 100.0 + seconds)
     assert "why" in failure.text or kind is MemoryError
     assert seconds <= LONGEST_DELAY
@@ -76,7 +76,7 @@ def test_a_million_failures_in_a_row() -> None:
     """Ten years of one failing write: each failure can be added, and the next try is never more than 300 s away."""
     backoff, now = Backoff(), 0.0
     for _ in range(10**5):
-        backoff = backoff.failed("x", KsqlTransient("no"), now)
+        backoff = backoff.add_failure("x", KsqlTransient("no"), now)
         assert 0 < backoff.failures["x"].until - now <= LONGEST_DELAY
         now = backoff.failures["x"].until
     assert backoff.failures["x"].times == 10**5
@@ -85,11 +85,11 @@ def test_a_million_failures_in_a_row() -> None:
 
 def test_what_is_forgotten() -> None:
     """A success forgets one object, a plan without an object forgets that; what waits is told by the clock."""
-    both = Backoff().failed("x", KsqlTransient("a"), 0.0).failed("y", RuntimeError("b"), 0.0)
-    assert both.succeeded("x").failures.keys() == {"y"}
-    assert both.only({"x", "z"}).failures.keys() == {"x"}
-    assert [both.waiting(now) for now in (0.0, 1.9, 2.0, 60.0)] == [{"x", "y"}, {"x", "y"}, {"y"}, frozenset()]
-    assert both.texts() == {"x": "a", "y": "internal error, please report it: RuntimeError: b"}
+    both = Backoff().add_failure("x", KsqlTransient("a"), 0.0).add_failure("y", RuntimeError("b"), 0.0)
+    assert both.forget("x").failures.keys() == {"y"}
+    assert both.keep_only({"x", "z"}).failures.keys() == {"x"}
+    assert [both.find_waiting(now) for now in (0.0, 1.9, 2.0, 60.0)] == [{"x", "y"}, {"x", "y"}, {"y"}, frozenset()]
+    assert both.errors == {"x": "a", "y": "internal error, please report it: RuntimeError: b"}
 
 
 WELD = names_of("Weld")
@@ -156,7 +156,7 @@ def test_what_is_contested(writes: str, apart: str, then: str, held: str) -> Non
     contest, now = Contest(), 0.0
     for word in writes.split():
         now += float(apart)
-        contest = contest.wrote(ACTIONS[word], now, NOW)
+        contest = contest.add_write(ACTIONS[word], now, NOW)
     assert contest.suspends(ACTIONS[then], now + 0.1) == (held == "yes")
 
 
@@ -179,9 +179,9 @@ def test_what_is_said(word: str, key: str, text: str) -> None:
     """The field, when the other writer was last there, how often we wrote, and until when we do not."""
     contest = Contest()
     for second in range(6):
-        contest = contest.wrote(ACTIONS[word], float(second), NOW)
-    (said,) = contest.texts(5.0).values()
-    assert contest.texts(5.0).keys() == {key}
+        contest = contest.add_write(ACTIONS[word], float(second), NOW)
+    (said,) = contest.find_contested(5.0).values()
+    assert contest.find_contested(5.0).keys() == {key}
     assert text in said
     assert " 6 times within 10 minutes, not again before 00:05:00 UTC" in said
     assert ("written" in said) is not ("removed" in said)
@@ -191,15 +191,15 @@ def test_a_hold_ends_and_what_is_old_is_forgotten() -> None:
     """After five minutes one write is let through; if it is undone at once the hold begins again, with no more kept."""
     contest = Contest()
     for second in range(6):
-        contest = contest.wrote(ACTIONS["update"], float(second), NOW)
+        contest = contest.add_write(ACTIONS["update"], float(second), NOW)
     assert contest.suspends(ACTIONS["update"], 5 + CONTEST_PAUSE - 0.1)
     assert not contest.suspends(ACTIONS["update"], 5 + CONTEST_PAUSE)
-    assert contest.texts(5 + CONTEST_PAUSE) == {}
-    contest = contest.wrote(ACTIONS["update"], 5 + CONTEST_PAUSE, NOW)
+    assert contest.find_contested(5 + CONTEST_PAUSE) == {}
+    contest = contest.add_write(ACTIONS["update"], 5 + CONTEST_PAUSE, NOW)
     assert contest.suspends(ACTIONS["update"], 6 + CONTEST_PAUSE)
     for second in range(1000):
-        contest = contest.wrote(ACTIONS["update"], 400.0 + second, NOW)
+        contest = contest.add_write(ACTIONS["update"], 400.0 + second, NOW)
     assert len(contest.written["service ofa_group_Weld"].times) <= 6
-    contest = contest.wrote(ACTIONS["make"], 9000.0, NOW)
+    contest = contest.add_write(ACTIONS["make"], 9000.0, NOW)
     assert contest.written.keys() == {"stream ASSET_STREAM_WELD"}
     assert contest.held == {}
