@@ -75,9 +75,9 @@ class Controller:
 
     def cycle(self) -> CycleOutcome:
         """Run one cycle; an exception is one way in which it can end."""
-        return self.reporter.supervise(self._cycle, self.world.settings)
+        return self.reporter.supervise(self._reconcile, self.world.settings)
 
-    def _cycle(self) -> CycleOutcome:
+    def _reconcile(self) -> CycleOutcome:
         """Observe both sides, let the guards judge, plan, and apply unless a pause or another leader forbids it."""
         self.write_gate.begin()
         survey = self._survey()

@@ -43,7 +43,7 @@ def test_a_cycle_reads_from_top_to_bottom() -> None:
     (kind,) = (node for node in tree.body if isinstance(node, ast.ClassDef))
     methods = {node.name: node for node in kind.body if isinstance(node, ast.FunctionDef)}
     steps = ["_survey", "_judge", "plan", "_apply"]
-    calls = [node for node in ast.walk(methods["_cycle"]) if isinstance(node, ast.Call)]
+    calls = [node for node in ast.walk(methods["_reconcile"]) if isinstance(node, ast.Call)]
     calls.sort(key=lambda call: (call.lineno, call.col_offset))
     called = [call.func.attr for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr in steps]
     assert called == steps
