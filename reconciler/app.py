@@ -1,4 +1,4 @@
-"""Putting the parts together: settings in, a world out."""
+"""Wiring: settings in, everything that a controller works with out."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from openfactory_common.errors import ConfigurationError
 from openfactory_common.ksqldb.levels import Level
-from reconciler.control.controller import Dependencies
-from reconciler.control.readonly import DryRunKsqldb, DryRunLog, DryRunPlatform
+from reconciler.control.guarded import DryRunLog, withhold_writes
+from reconciler.control.observe import Dependencies
 from reconciler.grouping.base import GroupingStrategy
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.ksqldb.api import Ksqldb
@@ -41,7 +41,7 @@ def docker(settings: Settings, on_request: OnRequest) -> Platform:
     """Make the platform of plain containers.
 
     Raises:
-        ConfigurationError: a service is to have another number of tasks than one.
+        ConfigurationError: a service is to have more or fewer tasks than one.
     """
     counts = ("routing_layer_replicas", "fastapi_group_replicas", "state_api_replicas")
     wrong = [f"{name.upper()}={getattr(settings, name)}" for name in counts if getattr(settings, name) != 1]
@@ -52,19 +52,19 @@ def docker(settings: Settings, on_request: OnRequest) -> Platform:
     return DockerPlatform(
         settings.reconciler_owner,
         settings.resource_prefix,
-        _registry_dir(settings),
+        _find_registry_dir(settings),
         on_request=on_request,
     )
 
 
 def registry_file(settings: Settings) -> Path | None:
-    """Return the file that always is the current registry, None on a platform that has none."""
+    """Return the file that is always the current registry, None on a platform that has none."""
     if settings.deployment_platform != "docker":
         return None
-    return _registry_dir(settings) / settings.reconciler_owner / REGISTRY_FILE
+    return _find_registry_dir(settings) / settings.reconciler_owner / REGISTRY_FILE
 
 
-def _registry_dir(settings: Settings) -> Path:
+def _find_registry_dir(settings: Settings) -> Path:
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     return settings.registry_dir or state / "openfactory"
 
@@ -75,22 +75,28 @@ _PLATFORMS: dict[str, Callable[[Settings, OnRequest], Platform]] = {"swarm": swa
 
 
 def build_dependencies(settings: Settings, metrics: Metrics, withheld: DryRunLog | None = None) -> Dependencies:
-    """Make everything that the controller works with; with ``withheld``, nothing can be written.
+    """Make everything that the controller works with; with ``withheld``, writes are recorded there and not done.
 
     Raises:
         ConfigurationError: `GROUPING_STRATEGY` or `DEPLOYMENT_PLATFORM` names nothing that is installed.
     """
-    ksqldb = _ksqldb(settings, metrics)
-    make_strategy = _plugin("GROUPING_STRATEGY", "grouping_strategies", settings.grouping_strategy, _STRATEGIES)
+    password = settings.ksqldb_password.get_secret_value()
+    ksqldb = KsqlClient(
+        settings.ksqldb_url,
+        ca=str(settings.ksqldb_ca_file) if settings.ksqldb_ca_file else None,
+        auth=(settings.ksqldb_username, password) if settings.ksqldb_username else None,
+        on_request=lambda *request: metrics.request("ksqldb", *request),
+    )
+    make_strategy = _load_plugin("GROUPING_STRATEGY", "grouping_strategies", settings.grouping_strategy, _STRATEGIES)
     strategy: GroupingStrategy = make_strategy(settings, ksqldb)
-    platform = build_platform(settings, metrics)
-    return Dependencies(
+    world = Dependencies(
         settings=settings,
-        ksqldb=ksqldb if withheld is None else DryRunKsqldb(ksqldb, withheld),
-        platform=platform if withheld is None else DryRunPlatform(platform, withheld),
+        ksqldb=ksqldb,
+        platform=build_platform(settings, metrics),
         strategy=strategy,
         topology=topology_of(settings, strategy.level),
     )
+    return world if withheld is None else withhold_writes(world, withheld)
 
 
 def build_platform(settings: Settings, metrics: Metrics) -> Platform:
@@ -99,13 +105,13 @@ def build_platform(settings: Settings, metrics: Metrics) -> Platform:
     Raises:
         ConfigurationError: `DEPLOYMENT_PLATFORM` names nothing that is installed.
     """
-    make = _plugin("DEPLOYMENT_PLATFORM", "deployment_platforms", settings.deployment_platform, _PLATFORMS)
+    make = _load_plugin("DEPLOYMENT_PLATFORM", "deployment_platforms", settings.deployment_platform, _PLATFORMS)
     platform: Platform = make(settings, lambda *request: metrics.request("platform", *request))
     return platform
 
 
 def topology_of(settings: Settings, level: Level | None = None) -> Topology:
-    """Make the SQL side's definitions from the settings and what a strategy groups by; None for the one level."""
+    """Make the SQL side's definitions from the settings and a strategy's level; None for the configured one."""
     return Topology(
         assets_stream=settings.ksqldb_assets_stream,
         join_table=settings.join_table,
@@ -116,17 +122,7 @@ def topology_of(settings: Settings, level: Level | None = None) -> Topology:
     )
 
 
-def _ksqldb(settings: Settings, metrics: Metrics) -> KsqlClient:
-    password = settings.ksqldb_password.get_secret_value()
-    return KsqlClient(
-        settings.ksqldb_url,
-        ca=str(settings.ksqldb_ca_file) if settings.ksqldb_ca_file else None,
-        auth=(settings.ksqldb_username, password) if settings.ksqldb_username else None,
-        on_request=lambda *request: metrics.request("ksqldb", *request),
-    )
-
-
-def _plugin(variable: str, group: str, name: str, built_in: dict[str, Any]) -> Any:
+def _load_plugin(variable: str, group: str, name: str, built_in: dict[str, Any]) -> Any:
     if name in built_in:
         return built_in[name]
     found = {point.name: point for point in entry_points(group=f"openfactory_routing_layer.{group}")}

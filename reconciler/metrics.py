@@ -1,6 +1,6 @@
 """Prometheus metrics. Every label value that is known beforehand exists from the start, at 0.
 
-There is no label per group: a fleet's groups come and go, and each would stay as a series for ever.
+No label names a group: groups come and go, and each would stay as a series for ever.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from reconciler.domain.actions import Action, Result, UpdateService, WriteResult
 from reconciler.domain.status import BlockReason, Condition, CycleResult, Guard, Part, Plan
 from reconciler.planning.survey import Survey
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a series for each counter that nobody asked for
+disable_created_metrics()  # type: ignore[no-untyped-call]  # otherwise one more series for each counter
 
 KINDS = (
     "unreachable",
@@ -69,9 +69,9 @@ class Metrics:
         self.groups = Gauge("reconciler_groups", "Groups by condition", ["condition"], registry=r)
         self.actions = Counter("reconciler_actions", "Writes by action and result", ["action", "result"], registry=r)
         self.blocked = Counter(
-            "reconciler_deletes_blocked", "Cycles in which removals were held back", ["reason"], registry=r
+            "reconciler_deletes_blocked", "Cycles in which removals were suspended", ["reason"], registry=r
         )
-        self.guard = Gauge("reconciler_guard_active", "1 while a safety rule refuses", ["guard"], registry=r)
+        self.guard = Gauge("reconciler_guard_active", "1 while a guard refuses", ["guard"], registry=r)
         self.drift = Counter("reconciler_drift", "Fields found different on a live service", ["field"], registry=r)
         self.conflicts = Counter("reconciler_conflicts", "Writes lost to another writer", registry=r)
         self.registry_info = Gauge("reconciler_registry_info", "The current registry", ["revision"], registry=r)
@@ -86,17 +86,14 @@ class Metrics:
             buckets=_TIMES,
             registry=r,
         )
-        self.paused = Gauge("reconciler_paused", "1 while a pause holds all writes back", registry=r)
+        self.paused = Gauge("reconciler_paused", "1 while a pause suspends all writes", registry=r)
         self.leader = Gauge("reconciler_leader", "1 while this operator holds the lease", registry=r)
         self.lease_info = Gauge("reconciler_lease_info", "Who holds the lease", ["holder"], registry=r)
-        self.bugs = Counter(
-            "reconciler_bugs",
-            "Unexpected exceptions, by part of the operator",
-            ["part"],
-            registry=r,
-        )
+        self.bugs = Counter("reconciler_bugs", "Unexpected exceptions, by part of the operator", ["part"], registry=r)
         self.contested = Gauge(
-            "reconciler_contested_objects", "Objects that are not written because another writer undoes it", registry=r
+            "reconciler_contested_objects",
+            "Objects that are not written because another writer keeps changing them",
+            registry=r,
         )
         self._create_labels()
 
@@ -132,7 +129,7 @@ class Metrics:
         self.read_errors.labels(source, _KIND_OF.get(type(error).__name__, "other")).inc()
 
     def surveyed(self, survey: Survey, plan: Plan) -> None:
-        """Show what was seen and planned."""
+        """Show what was observed and planned."""
         self.desired.set(len(survey.observed.membership.groups))
         self.assets.set(survey.observed.membership.assets)
         owned = survey.owned.values()

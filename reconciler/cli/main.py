@@ -28,7 +28,7 @@ from reconciler.cli import migrate, pause, run, runserver, schema, settings, sho
 from reconciler.cli.help import MAIN, wrap
 from reconciler.cli.output import OutputFailed, checked_stdout, echo_error
 from reconciler.control.converge import Exit
-from reconciler.control.outcome import explained
+from reconciler.control.outcome import explain_error
 from reconciler.settings import Policy, Settings, load
 
 _COMMANDS = (show, why, run, pause, teardown, runserver, migrate, settings, schema)
@@ -96,7 +96,7 @@ def _run(options: argparse.Namespace) -> int:
         echo_error(str(error))
         return Exit.USAGE
     except ReconcilerError as error:
-        echo_error(explained(error, loaded))
+        echo_error(explain_error(error, loaded))
         return Exit.ERROR
 
 

@@ -29,11 +29,10 @@ from reconciler.cli.output import (
 from reconciler.cli.run import make_preempting_controller
 from reconciler.control.controller import Controller, Dependencies
 from reconciler.control.converge import Exit, converge
-from reconciler.control.fence import Writing
-from reconciler.control.readonly import DryRunLog
+from reconciler.control.guarded import DryRunLog, Writing
 from reconciler.control.teardown import remove_records
 from reconciler.leadership.elector import WriteGate
-from reconciler.leadership.pause import latest
+from reconciler.leadership.pause import read_pause
 from reconciler.metrics import Metrics
 from reconciler.migration import migrate
 from reconciler.migration.legacy import PORT, OldService, OldServices, OldStream
@@ -109,7 +108,9 @@ def _run_with_lease(chosen: str, options: argparse.Namespace, settings: Settings
         return code
 
     def run() -> int:
-        return run_step(chosen, Controller(world, operator.metrics), old, converge_operator, writing=elector.writing)
+        return run_step(
+            chosen, Controller(world, operator.reporter.metrics), old, converge_operator, writing=elector.writing
+        )
 
     with SIGNALS.orderly(elector.stop, on_ask=world.ksqldb.stop_waiting, grace=_GRACE_SECONDS):
         code = repeat_until_leader(run, elector, settings.lease_seconds + _WRITE_SECONDS)
@@ -192,7 +193,7 @@ def run_step(
 
 
 def _check_pause(front: Front, controller: Controller) -> None:
-    pause = latest(controller.pause, front.platform.records)
+    pause = read_pause(controller.memory.pause, front.platform.records)
     if pause is not None and pause.active(controller.clocks.wall()):
         raise StepRefused(pause.text)
 

@@ -20,7 +20,7 @@ from reconciler.cli.output import add_command, echo
 from reconciler.cli.running_operator import NoResponse, ask_counters
 from reconciler.control.converge import Exit
 from reconciler.leadership import lease
-from reconciler.leadership.pause import LONGEST, beginning, ended, latest, parse, put
+from reconciler.leadership.pause import LONGEST_PAUSE, end_pause, parse, read_pause, start_pause, write_pause
 from reconciler.metrics import Metrics
 from reconciler.platforms.protocol import Records
 from reconciler.settings import Settings
@@ -56,8 +56,8 @@ def _pause(options: argparse.Namespace, settings: Settings) -> int:
     """
     seconds = _parse_duration(options.pause_for)
     platform = build_platform(settings, Metrics(CollectorRegistry()))
-    pause = beginning(datetime.now(UTC), seconds, own_identity(), options.reason)
-    put(platform, pause)
+    pause = start_pause(datetime.now(UTC), seconds, own_identity(), options.reason)
+    write_pause(platform, pause)
     echo(pause.text)
     holder = wait_for_release(platform, settings.lease_seconds + _WRITE_SECONDS)
     platform.close()
@@ -74,10 +74,10 @@ def _resume(_: argparse.Namespace, settings: Settings) -> int:
     The pause ends for every operator of this owner.
     """
     platform = build_platform(settings, Metrics(CollectorRegistry()))
-    now, before = datetime.now(UTC), latest(None, platform.records())
+    now, before = datetime.now(UTC), read_pause(None, platform.records())
     # A teardown removes the record, but a running operator still respects the pause.
     response = ask_counters(settings) if before is None else None
-    put(platform, ended(own_identity()))
+    write_pause(platform, end_pause(own_identity()))
     platform.close()
     if isinstance(response, NoResponse):
         echo("no pause is recorded; an operator that is still paused after a teardown resumes now")
@@ -93,7 +93,7 @@ def _parse_duration(text: str) -> float:
         seconds = TypeAdapter(Seconds).validate_python(text)
     except ValidationError as error:
         raise ConfigurationError(f"--for {text!r} is not a duration: use 90s, 30m or 2h") from error
-    if not 0 < seconds <= LONGEST:
+    if not 0 < seconds <= LONGEST_PAUSE:
         raise ConfigurationError(f"--for {text!r}: a pause must be longer than 0 and at most 24h")
     return seconds
 
@@ -103,13 +103,13 @@ def wait_for_release(records: Records, timeout: float) -> str:
 
     A paused operator releases the lease once its last write has been answered; a dead one does not renew it.
     """
-    sight, deadline = lease.ObservedLease(), time.monotonic() + timeout
+    observed, deadline = lease.ObservedLease(), time.monotonic() + timeout
     while True:
-        record = records.records().get(lease.NAME)
+        record = records.records().get(lease.LEASE_RECORD)
         now = time.monotonic()
-        sight = sight.of(lease.parse(record.fields) if record else None, now)
-        if sight.lease is None or not sight.lease.holder or sight.stale(now):
+        observed = observed.observe(lease.parse(record.fields) if record else None, now)
+        if observed.lease is None or not observed.lease.holder or observed.is_stale(now):
             return ""
         if now >= deadline:
-            return sight.lease.holder
+            return observed.lease.holder
         time.sleep(_POLL_SECONDS)

@@ -30,13 +30,12 @@ from reconciler.cli.output import (
 from reconciler.cli.settings import describe_unknown, make_report
 from reconciler.control.controller import Controller, Dependencies
 from reconciler.control.converge import Exit, converge
-from reconciler.control.fence import guard_by_lease
 from reconciler.control.flow import FlowWatch
+from reconciler.control.guarded import DryRunLog, guard_by_lease
 from reconciler.control.loop import Loop
 from reconciler.control.outcome import CycleOutcome
-from reconciler.control.readonly import DryRunLog
 from reconciler.domain.installation import is_id
-from reconciler.leadership.elector import Elector, LazyElector, own_name
+from reconciler.leadership.elector import Elector, own_name
 from reconciler.leadership.lease import Candidate
 from reconciler.metrics import Metrics
 from reconciler.planning.guards import Overrides, approval_id
@@ -119,7 +118,7 @@ def make_loop(settings: Settings, overrides: Overrides, metrics: Metrics) -> tup
     world = guard_by_lease(build_dependencies(settings, metrics), elector.writing)
     controller = Controller(world, metrics, overrides, on_registry=cache.put, write_gate=elector)
     if settings.flow_interval > 0:
-        controller.flow = FlowWatch(world.ksqldb, world.strategy, settings.flow_interval)
+        controller.memory.flow = FlowWatch(world.ksqldb, world.strategy, settings.flow_interval)
     loop = Loop(controller, settings.reconcile_interval)
     return world, loop, Server(loop, cache, settings.reconciler_port), elector
 
@@ -171,18 +170,18 @@ def _deploy(options: argparse.Namespace, settings: Settings) -> int:
 
         code, outcome = converge(controller, options.timeout, prune=not options.no_prune, show=show)
     echo_status(options.output, outcome.plan, outcome.survey)
-    for key, failure in controller.backoff.failures.items():
+    for key, failure in controller.memory.backoff.failures.items():
         echo_error(f"{key}: failed {failure.times} times, last: {failure.text}")
     _check_approval(options.approve, first[0].survey)
     echo_summary(code, outcome)
     return code
 
 
-def make_preempting_controller(settings: Settings, overrides: Overrides) -> tuple[Controller, LazyElector]:
+def make_preempting_controller(settings: Settings, overrides: Overrides) -> tuple[Controller, Elector]:
     """Make a controller that takes the lease from a running operator for its first write, and its election."""
     metrics = Metrics(CollectorRegistry())
     candidate = Candidate(own_name(), settings.lease_seconds, preempts=True)
-    elector = LazyElector(Elector(build_platform(settings, metrics), candidate))
+    elector = Elector(build_platform(settings, metrics), candidate, lazy=True)
     world = guard_by_lease(build_dependencies(settings, metrics), elector.writing)
     return Controller(world, metrics, overrides, write_gate=elector, stopping=lambda: SIGNALS.asked), elector
 
@@ -200,7 +199,7 @@ def _check_approval(given: str, survey: Survey | None) -> None:
 def _dry_run(options: argparse.Namespace, settings: Settings) -> int:
     metrics, dry_run_log = Metrics(CollectorRegistry()), DryRunLog()
     world = build_dependencies(settings, metrics, dry_run_log)
-    outcome = Controller(world, metrics, _make_overrides(options), dry_run=True, looks_once=True).cycle()
+    outcome = Controller(world, metrics, _make_overrides(options), dry_run=True, reads_once=True).cycle()
     _check_approval(options.approve, outcome.survey)
     if options.output == "json":
         echo(printable_json(json.dumps({"would": dry_run_log.writes}, indent=2, ensure_ascii=False)))

@@ -14,8 +14,8 @@ from reconciler.cli.running_operator import NoResponse, ask_counters
 from reconciler.cli.settings import describe_unknown
 from reconciler.control.controller import Controller
 from reconciler.control.converge import Exit
-from reconciler.control.preflight import unmet
-from reconciler.control.readonly import DryRunLog
+from reconciler.control.guarded import DryRunLog
+from reconciler.control.preflight import find_missing
 from reconciler.domain.status import Condition, Plan
 from reconciler.metrics import Metrics
 from reconciler.planning.survey import Survey
@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
 def make_reader(settings: Settings) -> Controller:
     """Return a controller that reads once and cannot write."""
     metrics = Metrics(CollectorRegistry())
-    return Controller(build_dependencies(settings, metrics, DryRunLog()), metrics, looks_once=True)
+    return Controller(build_dependencies(settings, metrics, DryRunLog()), metrics, reads_once=True)
 
 
 def observe(settings: Settings) -> tuple[Plan, Survey]:
@@ -53,10 +53,10 @@ def observe(settings: Settings) -> tuple[Plan, Survey]:
         restore(controller, response[1])
     survey, verdict = controller.observe()
     plan = controller.plan(survey, verdict)
-    notes = [source] if survey.missing or controller.memory.silent else []
+    notes = [source] if survey.missing or controller.memory.guards.silent else []
     notes += describe_unknown()
     if not plan.in_sync:  # in sync, nothing is created, and this command reads no more than a cycle of the loop
-        notes += unmet(survey, controller.world.ksqldb, controller.world.platform, settings)
+        notes += find_missing(survey, controller.world.ksqldb, controller.world.platform, settings)
     return replace(plan, notes=(*plan.notes, *notes)), survey
 
 

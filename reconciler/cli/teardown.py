@@ -20,12 +20,12 @@ from reconciler.cli.output import add_adopt_option, add_command, echo, echo_erro
 from reconciler.cli.pause import own_identity
 from reconciler.control.controller import Dependencies
 from reconciler.control.converge import Exit
-from reconciler.control.fence import guard_by_lease
-from reconciler.control.teardown import claimed, prove, remove_records, teardown
+from reconciler.control.guarded import guard_by_lease
+from reconciler.control.teardown import claim_objects, prove, remove_records, teardown
 from reconciler.domain.actions import DropStream, RemoveRegistry, Result, WriteResult
 from reconciler.leadership.elector import Elector, own_name
-from reconciler.leadership.lease import BEATS, Candidate
-from reconciler.leadership.pause import Pause, beginning, ended, latest, put
+from reconciler.leadership.lease import RENEWALS, Candidate
+from reconciler.leadership.pause import Pause, end_pause, read_pause, start_pause, write_pause
 from reconciler.metrics import Metrics
 from reconciler.platforms.protocol import Records
 from reconciler.settings import Settings
@@ -66,7 +66,7 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
     refused = _check_preconditions(world, options)
     if refused is not None:
         return refused
-    before = latest(None, world.platform.records())
+    before = read_pause(None, world.platform.records())
     run = _TeardownRun(world, elector, before, build_platform(settings, metrics))
     with tolerant_echo() as report:
         with SIGNALS.orderly(run.release, on_ask=world.ksqldb.stop_waiting):
@@ -107,7 +107,7 @@ def _confirm(settings: Settings) -> bool:
 def _check_preconditions(world: Dependencies, options: argparse.Namespace) -> Exit | None:
     """Report why nothing may be removed, and return the exit code; None if it may."""
     try:
-        claimed(world, options.adopt, keep_streams=options.keep_streams)
+        claim_objects(world, options.adopt, keep_streams=options.keep_streams)
         if not options.keep_streams:
             prove(world, accept_identity=options.accept_identity)
     except GuardRefusal as error:
@@ -162,7 +162,7 @@ class _TeardownRun:
     def pause(self) -> None:
         """Pause running operators."""
         self.paused = True
-        put(self.world.platform, _extend(self.before))
+        write_pause(self.world.platform, _extend(self.before))
 
     def release(self) -> None:
         """Release the lease; end the pause if nothing was removed, or if a signal interrupted the teardown.
@@ -175,7 +175,7 @@ class _TeardownRun:
         if not self.paused or (removed and not SIGNALS.asked):
             return
         try:
-            put(self.records, self.before or ended(own_identity()))
+            write_pause(self.records, self.before or end_pause(own_identity()))
         except PlatformError as error:
             echo_error(f"the pause could not be ended: {error}; `reconciler resume` ends it")
         if removed:
@@ -189,9 +189,9 @@ class _TeardownRun:
         An operator that has seen a pause respects it even if its record is gone; one that has not would recreate
         everything. Each reads the records at least once between two renewals of the lease.
         """
-        pause = _extend(latest(None, self.world.platform.records()))
-        put(self.world.platform, pause)
-        SIGNALS.sleep(2 * max(settings.lease_seconds, self.elector.lease.seconds) / BEATS)
+        pause = _extend(read_pause(None, self.world.platform.records()))
+        write_pause(self.world.platform, pause)
+        SIGNALS.sleep(2 * max(settings.lease_seconds, self.elector.lease.seconds) / RENEWALS)
         if not self.elector.leads:
             echo_error("the lease was lost during the teardown: run it again")
             return None
@@ -204,7 +204,7 @@ class _TeardownRun:
 def _extend(before: Pause | None) -> Pause:
     """Return the pause for running operators: the teardown's, or the one before if that ends later."""
     now = datetime.now(UTC)
-    pause = beginning(now, _PAUSE_SECONDS, own_identity(), "teardown")
+    pause = start_pause(now, _PAUSE_SECONDS, own_identity(), "teardown")
     if before is None or not before.active(now):
         return pause
     return max(pause, before, key=lambda one: one.until or now)

@@ -1,20 +1,40 @@
-"""When an object whose write failed may be tried again. Pure; lost at a restart, which only tries sooner."""
+"""When an object may not be written yet: after a failed write, and while another writer keeps changing it. Pure.
+
+Both are lost at a restart, which only makes the operator try sooner.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 from openfactory_common.errors import KsqlUnknownOutcome, ReconcilerError, Retry, describe
+from reconciler.domain.actions import (
+    Action,
+    CreateService,
+    Effect,
+    PublishRegistry,
+    RecreateStream,
+    ReplaceStream,
+    ResumeStream,
+    UpdateService,
+)
 
-FIRST = 2.0
-LONGEST = 300.0
-UNKNOWN = 60.0
-"""After a write of unknown outcome: a server that executes it late does so within about a minute (measured: a DDL
-that was given up after 10 s ran when Kafka came back); until then a repetition could create it twice. The
-outcome of a write that ended in an unexpected exception is unknown, too."""
+#: Seconds after the first failure, and at most.
+FIRST_DELAY, LONGEST_DELAY = 2.0, 300.0
+#: Seconds after a write of unknown outcome: a server that executes it late does so within about a minute (measured: a
+#: DDL that was given up after 10 s ran when Kafka came back); until then a repetition could create it twice. The
+#: outcome of a write that ended in an unexpected exception is unknown, too.
+UNKNOWN_OUTCOME_DELAY = 60.0
 #: Doublings after which the delay does not grow any more; 2.0 ** 1024 is an OverflowError (after 3.5 days of failures).
 _DOUBLINGS = 8
+#: Seconds within which writes of one object are counted.
+CONTEST_WINDOW = 600.0
+#: Writes of one desired state within `CONTEST_WINDOW` that are considered normal.
+CONTEST_TIMES = 5
+#: Seconds for which a contested object is not written.
+CONTEST_PAUSE = 300.0
 
 
 @dataclass(frozen=True)
@@ -28,37 +48,126 @@ class Failure:
 
 @dataclass(frozen=True)
 class Backoff:
-    """All objects that wait."""
+    """Objects whose write failed, by the action's key."""
 
     failures: Mapping[str, Failure] = field(default_factory=dict)
 
-    def failed(self, key: str, error: Exception, now: float) -> Backoff:
+    def add_failure(self, key: str, error: Exception, now: float) -> Backoff:
         """Let ``key`` wait: twice as long after each failure in a row, up to five minutes."""
         times = self.failures[key].times + 1 if key in self.failures else 1
-        delay = min(LONGEST, FIRST * 2.0 ** min(times - 1, _DOUBLINGS))
+        delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(times - 1, _DOUBLINGS))
         if isinstance(error, KsqlUnknownOutcome) or not isinstance(error, ReconcilerError):
-            delay = max(delay, UNKNOWN)
+            delay = max(delay, UNKNOWN_OUTCOME_DELAY)
         elif error.retry is Retry.LOOK_FIRST:
-            delay = 0.0 if times == 1 else delay / 2  # once at once: the next look tells; then like any failure
+            delay = 0.0 if times == 1 else delay / 2  # the next cycle observes first; then as after any failure
         return Backoff({**self.failures, key: Failure(times, now + delay, describe(error))})
 
-    def succeeded(self, key: str) -> Backoff:
+    def forget(self, key: str) -> Backoff:
         """Forget the failures of ``key``."""
         return Backoff({name: failure for name, failure in self.failures.items() if name != key})
 
-    def only(self, keys: Collection[str]) -> Backoff:
-        """Forget what no plan wants any more: its failure is history."""
+    def keep_only(self, keys: Collection[str]) -> Backoff:
+        """Forget what no plan wants any more."""
         return Backoff({name: failure for name, failure in self.failures.items() if name in keys})
 
-    def waits(self, key: str, now: float) -> bool:
-        """Whether ``key`` must not be tried yet."""
-        failure = self.failures.get(key)
-        return failure is not None and now < failure.until
+    def find_waiting(self, now: float) -> frozenset[str]:
+        """Return the objects that must not be tried yet."""
+        return frozenset(key for key, failure in self.failures.items() if now < failure.until)
 
-    def texts(self) -> Mapping[str, str]:
-        """The last error of every object that waits."""
+    @property
+    def errors(self) -> Mapping[str, str]:
+        """The last error of every object whose write failed."""
         return {key: failure.text for key, failure in self.failures.items()}
 
-    def waiting(self, now: float) -> frozenset[str]:
-        """Objects that must not be tried yet."""
-        return frozenset(key for key, failure in self.failures.items() if now < failure.until)
+
+@dataclass(frozen=True)
+class WriteHistory:
+    """What was written to an object, and when (monotonic seconds), within `CONTEST_WINDOW`."""
+
+    desired: object
+    times: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Suspended:
+    """Until when (monotonic seconds) this desired state is not written again, and why."""
+
+    desired: object
+    until: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What was written lately, and which objects are contested, by the action's key.
+
+    Two installations that re-create each other's stream, or a pipeline that scales our service, or that makes again
+    what we remove, would be answered several times a second without end. Only writes that succeed count, and only
+    those of one desired state, of which "removed" is one: settings that a person changes, and what we make again after
+    we removed it, are not contested.
+    """
+
+    written: Mapping[str, WriteHistory] = field(default_factory=dict)
+    held: Mapping[str, Suspended] = field(default_factory=dict)
+
+    def add_write(self, action: Action, now: float, wall: datetime) -> Contest:
+        """Count a write that succeeded at ``now`` (monotonic seconds); ``wall`` is the time of day, for the text."""
+        recent = {key: one for key, one in self.written.items() if now - one.times[-1] < CONTEST_WINDOW}
+        held = {key: one for key, one in self.held.items() if now < one.until}
+        key, desired = action.key, _desired_state(action)
+        before = recent.get(key)
+        times = before.times if before is not None and before.desired == desired else ()
+        times = (*(time for time in times if now - time < CONTEST_WINDOW), now)
+        if len(times) <= CONTEST_TIMES:
+            held.pop(key, None)
+        else:
+            text = (
+                f"contested: another writer {_describe_other_writer(action, wall)}; "
+                f"{'removed' if action.effect is Effect.REMOVE else 'written'} {len(times)} times within "
+                f"{CONTEST_WINDOW / 60:.0f} minutes, not again before "
+                f"{_time(wall + timedelta(seconds=CONTEST_PAUSE))}: stop the other writer"
+            )
+            held[key] = Suspended(desired, now + CONTEST_PAUSE, text)
+        return Contest({**recent, key: WriteHistory(desired, times[-CONTEST_TIMES - 1 :])}, held)
+
+    def suspends(self, action: Action, now: float) -> bool:
+        """Whether ``action`` must not be done yet; one for another desired state may."""
+        held = self.held.get(action.key)
+        return held is not None and now < held.until and held.desired == _desired_state(action)
+
+    def find_contested(self, now: float) -> Mapping[str, str]:
+        """Return why each contested object is not written, by the action's key."""
+        return {key: held.text for key, held in self.held.items() if now < held.until}
+
+
+def _desired_state(action: Action) -> object:
+    """Return what the object should be; a stream's definition is one and the same for the life of an operator."""
+    if action.effect is Effect.REMOVE:
+        return Effect.REMOVE
+    match action:
+        case CreateService() | UpdateService():
+            return action.spec
+        case PublishRegistry():
+            return action.document
+    return action.key
+
+
+def _describe_other_writer(action: Action, wall: datetime) -> str:
+    """Name what the other writer does, and when it last did so: the engine's time stamp, or that of our own read."""
+    match action:
+        case UpdateService():
+            fields = ", ".join(drift.field for drift in action.drift)
+            return f"changes {fields} (last at {_time(action.live.updated_at or wall)})"
+        case ReplaceStream() | RecreateStream():
+            does = f"changes it, {action.why}"
+        case ResumeStream():
+            does = "pauses its query"
+        case PublishRegistry():
+            does = "replaces it"
+        case _:
+            does = "makes it again" if action.effect is Effect.REMOVE else "removes it"
+    return f"{does} (seen at {_time(wall)})"
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%H:%M:%S} UTC"

@@ -1,4 +1,4 @@
-"""``--once``: cycles until everything is as it should be, or cannot become so."""
+"""``--once``: runs cycles until everything is as it should be, or cannot become so."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from openfactory_common.errors import Retry
 from openfactory_common.signals import SIGNALS
 from reconciler.control.controller import Controller
 from reconciler.control.outcome import CycleOutcome
-from reconciler.domain.status import Condition
+from reconciler.domain.status import Condition, CycleResult, Guard
 
 
 class Exit(IntEnum):
@@ -23,8 +23,8 @@ class Exit(IntEnum):
     NOT_CONVERGED = 5
 
 
-#: Seconds between two cycles while something is on its way.
-PAUSE = 1.0
+#: Seconds between two cycles while something is in progress.
+POLL_SECONDS = 1.0
 
 
 def converge(
@@ -40,12 +40,12 @@ def converge(
     Args:
         controller: whose cycles to run.
         timeout: seconds, within which the grace time of pending removals is waited out too.
-        prune: False leaves groups without assets alone and does not wait for them.
+        prune: False leaves groups without assets unchanged and does not wait for them.
         show: called with each cycle's outcome.
         sleep: waits the given seconds.
 
     Raises:
-        SystemExit: a signal asked the process to end; no cycle is under way.
+        SystemExit: a signal asked the process to end; no cycle is in progress.
     """
     clock = controller.clocks.monotonic
     deadline = clock() + timeout
@@ -54,50 +54,42 @@ def converge(
         outcome = controller.cycle()
         SIGNALS.check()
         show(outcome)
-        end = _end(outcome, prune=prune)
-        if end is not None:
-            return end, outcome
-        if clock() >= deadline:
-            return _late(outcome), outcome
-        sleep(PAUSE)
+        code = _find_exit(outcome, prune=prune)
+        if code is None and clock() >= deadline:
+            code = _give_up(outcome)
+        if code is not None:
+            return code, outcome
+        sleep(POLL_SECONDS)
 
 
-def _end(outcome: CycleOutcome, *, prune: bool) -> Exit | None:
+def _find_exit(outcome: CycleOutcome, *, prune: bool) -> Exit | None:
     """Return the exit code if waiting cannot change it, None while it can."""
-    if outcome.result == "paused":
+    if outcome.result is CycleResult.PAUSED:
         return Exit.REFUSED
-    if outcome.result == "standby":
+    if outcome.result is CycleResult.STANDBY:
         return None
     plan = outcome.plan
     if plan is None:
         hopeless = outcome.error is None or outcome.error.retry is Retry.PERMANENT
         return Exit.ERROR if hopeless else None
-    if any(refusal.stops for refusal in plan.refusals):
-        return Exit.REFUSED
-    over_budget = any(refusal.guard == "budget" for refusal in plan.refusals)
-    if not plan.actions and any(refusal.guard in ("limit", "size") for refusal in plan.refusals):
+    guards = {refusal.guard for refusal in plan.refusals}
+    if any(refusal.stops for refusal in plan.refusals) or (not plan.actions and guards & {Guard.LIMIT, Guard.SIZE}):
         return Exit.REFUSED
     conditions = {item.condition for item in plan.items}
-    if not prune or over_budget:
+    if not prune or Guard.BUDGET in guards:
         conditions -= {Condition.LEAVING}
-    waits = {Condition.PROGRESSING, Condition.LEAVING, Condition.DEGRADED}
-    if (
-        plan.actions
-        or plan.unknown
-        or plan.left_out
-        or conditions & waits
-        or any(refusal.guard == "health" for refusal in plan.refusals)
-    ):
+    changing = conditions & {Condition.PROGRESSING, Condition.LEAVING, Condition.DEGRADED}
+    if plan.actions or plan.unknown or plan.left_out or changing or Guard.HEALTH in guards:
         return None
-    if over_budget:
+    if Guard.BUDGET in guards:
         return Exit.REFUSED
     return Exit.NOT_CONVERGED if Condition.CONFLICT in conditions else Exit.OK
 
 
-def _late(outcome: CycleOutcome) -> Exit:
+def _give_up(outcome: CycleOutcome) -> Exit:
+    """Return the exit code after the time is up."""
     if outcome.plan is None:
         return Exit.ERROR
-    if outcome.result == "standby":  # nothing was done, and the sentence names who holds the lease
+    if outcome.result is CycleResult.STANDBY:  # nothing was done, and the sentence names who holds the lease
         return Exit.REFUSED
-    refused = outcome.plan.refusals and not outcome.plan.actions
-    return Exit.REFUSED if refused else Exit.NOT_CONVERGED
+    return Exit.REFUSED if outcome.plan.refusals and not outcome.plan.actions else Exit.NOT_CONVERGED

@@ -1,21 +1,63 @@
-"""One full look at ksqlDB: a fixed number of reads (5, and the topics now and then), each complete or an error."""
+"""One complete read of the platform and ksqlDB: a fixed number of requests, each of them complete or an error.
+
+ksqlDB gets 5 reads a cycle, one more for a stream whose owner is unknown, and the list of topics every
+`RESYNC_INTERVAL`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TypeVar
 
+from openfactory_common.errors import KsqlError, ReconcilerError, describe
+from openfactory_common.ksqldb.wire import stored
 from openfactory_common.registry import Identity
-from reconciler.domain.observed import LiveQuery, LiveStream, MapSnapshot, SourceState
+from reconciler.control.orphans import OrphanStreams
+from reconciler.domain.actions import Action, CreateSharedStream, CreateStream
+from reconciler.domain.installation import Claim, Installation, claim, new_id, parse, sift
+from reconciler.domain.observed import LiveQuery, LiveStream, MapSnapshot, Observed, SourceState
+from reconciler.domain.services import PlatformState
+from reconciler.domain.status import Part
+from reconciler.grouping.base import GroupingStrategy
 from reconciler.ksqldb.api import Ksqldb
-from reconciler.ksqldb.entities import ERROR, Health, QueryInfo, ServerInfo
-from reconciler.ksqldb.servers import servers
+from reconciler.ksqldb.entities import ERROR, RUNNING, Health, QueryInfo, ServerInfo
+from reconciler.ksqldb.ownership import Whose
+from reconciler.ksqldb.servers import not_running, servers
+from reconciler.ksqldb.statements import Topology
+from reconciler.planning.inputs import PlanInputs
+from reconciler.platforms.protocol import Platform
+from reconciler.settings import Settings
 
-RUNNING = "RUNNING"
+T = TypeVar("T")
+
 #: A scan of the UNS map costs time with every asset (20,000: 0.2 s, 100,000: 1 s, measured), so the next one is not
 #: started before so many times the length of the last: scans take at most a twentieth of the time.
 SCAN_SHARE = 20
+#: Streams of this installation and of others: before the first cycle the two cannot be told apart.
+_MADE_BY_OPERATORS = (Whose.SHARED, Whose.GROUP, Whose.OTHER)
+
+
+@dataclass(frozen=True)
+class Dependencies:
+    """What the operator works with: ksqlDB, the platform, how assets are grouped, and what streams should be."""
+
+    settings: Settings
+    ksqldb: Ksqldb
+    platform: Platform
+    strategy: GroupingStrategy
+    topology: Topology
+
+
+@dataclass
+class Clocks:
+    """Where time comes from: ``monotonic`` for grace times, ``wall`` to compare with the engine's time stamps."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
 class MapScan:
@@ -45,8 +87,104 @@ class MapScan:
         return self._last
 
     def nudge(self) -> None:
-        """Let the next read scan: something new is known to be in the map."""
+        """Let the next read scan: the map is known to have changed."""
         self._nudged = True
+
+
+class Observer:
+    """Reads ksqlDB for one operator, and remembers what is not read in every cycle.
+
+    Attributes:
+        claim: which installation this is, as of the last read.
+        map_scan: reads the UNS map.
+    """
+
+    def __init__(
+        self,
+        world: Dependencies,
+        clocks: Clocks,
+        on_unknown_owner: Callable[[str, Exception], None],
+        on_bug: Callable[[Part, Exception], None],
+        *,
+        reads_once: bool,
+    ) -> None:
+        """Prepare to read; with ``reads_once``, nothing is left for a next read."""
+        self.claim = Claim(world.topology.installation)
+        self.map_scan = MapScan(world.strategy.read, clocks.monotonic)
+        self._orphans = OrphanStreams(world.ksqldb, world.topology, on_unknown_owner, None if reads_once else 1)
+        self._clocks = clocks
+        self._on_bug = on_bug
+        self._fresh_id = new_id()
+        self._recorded: Installation | None = None
+        self._resynced = clocks.monotonic()
+        self._partitions: Mapping[str, int] = {}
+
+    def observe(self, world: Dependencies, platform: PlatformState, adopt: str) -> tuple[Dependencies, Observed]:
+        """Read ksqlDB, and find what belongs to this installation.
+
+        Args:
+            world: what to read.
+            platform: what was read of the platform.
+            adopt: id of the installation that ``--adopt`` declares to be this one; ``""`` for none.
+
+        Returns:
+            ``world`` with the topology of this installation, and everything that was read.
+
+        Raises:
+            openfactory_common.errors.KsqlError: a read failed or was not complete; nothing may be concluded.
+        """
+        resync = self._clocks.monotonic() - self._resynced >= world.settings.resync_interval
+        source, membership = observe_source(
+            world.ksqldb, self.map_scan.read, topics=resync, find_degraded=lambda listed: _find_degraded(world, listed)
+        )
+        owner = world.settings.reconciler_owner
+        self.claim = claim(platform, source.streams, owner, fresh=self._fresh_id, known=self._recorded, adopt=adopt)
+        self._recorded = parse(self.claim.before) or self._recorded
+        topology = replace(world.topology, installation=self.claim.installation)
+        made = {name: query.text if (query := source.queries.get(name)) else None for name in source.streams}
+        self._orphans.topology = topology = topology.current(made)
+        source = self._orphans.observe(source, membership)
+        if resync:
+            self._resynced = self._clocks.monotonic()
+        self._partitions = source.topics or self._partitions
+        source = replace(source, partitions=self._partitions)
+        platform = sift(platform, owner, self.claim.installation)
+        return replace(world, topology=topology), Observed(source, platform, membership)
+
+    def read_directly(self, world: Dependencies, at_least: int) -> tuple[MapSnapshot | None, str]:
+        """Read the UNS map from Kafka itself, the last check before removals; or return None and why it failed."""
+        try:
+            return world.strategy.read_directly(at_least), ""
+        except KsqlError as error:
+            return None, str(error)
+        except Exception as error:  # noqa: BLE001 - nothing is removed without an answer; the cycle continues
+            self._on_bug(Part.QUESTION, error)
+            return None, describe(error)
+
+    def ask_before_creating(self, world: Dependencies, actions: Iterable[Action], inputs: PlanInputs) -> PlanInputs:
+        """Return ``inputs`` with what the server allows, read only where ``actions`` create streams.
+
+        A group's stream names its offset, so the server's own concerns the shared stream alone.
+
+        Raises:
+            ReconcilerError: that could not be read.
+        """
+        kinds = {type(action) for action in actions}
+        if kinds.isdisjoint((CreateSharedStream, CreateStream)):
+            return inputs
+        limit = self._ask(world.ksqldb.query_limit)
+        offset = self._ask(world.ksqldb.offset_reset) if CreateSharedStream in kinds else None
+        return replace(inputs, query_limit=limit, offset_reset=offset or "")
+
+    def _ask(self, question: Callable[[], T]) -> T | None:
+        """Return what the server says of its own settings; it checks them itself too, so a bug here stops no plan."""
+        try:
+            return question()
+        except ReconcilerError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a plan is made without it
+            self._on_bug(Part.PLAN, error)
+            return None
 
 
 def observe_source(
@@ -54,18 +192,18 @@ def observe_source(
     read: Callable[[], MapSnapshot],
     *,
     topics: bool = False,
-    degraded: Callable[[tuple[QueryInfo, ...]], str] = lambda _queries: "",
+    find_degraded: Callable[[tuple[QueryInfo, ...]], str] = lambda _queries: "",
 ) -> tuple[SourceState, MapSnapshot]:
     """Read identity, health, streams, queries and the UNS map.
 
-    The map is read before the streams: an asset that is mapped in between is found at the next look, while a stream
+    The map is read before the streams: an asset that is mapped in between is found in the next cycle, while a stream
     that is found without its group would look like one to remove.
 
     Args:
         ksqldb: the server.
         read: reads the UNS map.
         topics: list the Kafka topics too, to find streams whose topic was deleted.
-        degraded: says from LIST QUERIES why no absence may be believed; ``""`` where one may.
+        find_degraded: returns from LIST QUERIES why no absence may be believed; ``""`` where one may.
 
     Raises:
         openfactory_common.errors.KsqlError: any read failed or was not complete.
@@ -80,33 +218,37 @@ def observe_source(
         version=info.version,
         unhealthy_reason=find_unhealthy_reason(info, health),
         streams=streams,
-        queries=_writers(listed),
+        # What made each stream or table; another query that writes into it as well (INSERT INTO) did not.
+        queries={
+            sink: LiveQuery(query.id, query.text, query.paused, failed=query.status_count.get(ERROR, 0) > 0)
+            for query in listed
+            if query.text.lstrip()[:6].upper() == "CREATE"
+            for sink in query.sinks
+        },
         topics=ksqldb.topics() if topics else None,
         inserts={query.id: query.text for query in listed if query.text.lstrip()[:6].upper() == "INSERT"},
-        degraded=degraded(listed),
+        degraded=find_degraded(listed),
         servers=servers(listed),
     )
     return state, membership
 
 
 def find_unhealthy_reason(info: ServerInfo, health: Health) -> str:
-    """Return why the server must not be trusted with statements or absences now; ``""`` when it is well."""
+    """Return why the server must not get statements now, nor be believed about absences; ``""`` when it is healthy."""
     if not health.command_runner:
         return "its command runner is dead or blocked; if this lasts, only a restart of the ksqlDB server cures it"
     if not health.kafka:
         return "it cannot reach Kafka"
     if not health.ready:
         return f"its health check fails (state {health.server_state or 'unknown'})"
-    if info.status != RUNNING:
-        return f"its status is {info.status}"
-    return ""
+    return "" if info.status == RUNNING else f"its status is {info.status}"
 
 
-def _writers(listed: tuple[QueryInfo, ...]) -> dict[str, LiveQuery]:
-    """The query that made each stream or table; another one that writes into it as well (INSERT INTO) is not it."""
-    made = [query for query in listed if query.text.lstrip()[:6].upper() == "CREATE"]
-    return {sink: _query(query) for query in made for sink in query.sinks}
-
-
-def _query(query: QueryInfo) -> LiveQuery:
-    return LiveQuery(query.id, query.text, paused=query.paused, failed=query.status_count.get(ERROR, 0) > 0)
+def _find_degraded(world: Dependencies, listed: tuple[QueryInfo, ...]) -> str:
+    """Return which query that groups depend on does not run on every ksqlDB server; ``""`` where all do."""
+    topology = world.topology
+    return not_running(
+        listed,
+        {stored(world.strategy.lookup().table), stored(topology.join_table)},
+        lambda query: any(topology.ownership(sink, query.text).whose in _MADE_BY_OPERATORS for sink in query.sinks),
+    )

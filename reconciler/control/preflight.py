@@ -1,12 +1,12 @@
-"""What specs and statements refer to and others make: a network, secrets, a stream, tables. Is it there?
+"""Checks that what specs and statements refer to exists: a network, secrets, a stream, tables.
 
-Asked by commands alone, for a person who has not applied anything yet. The loop hears the same from the engine and
-from ksqlDB at the first write, and asks nothing more at each cycle.
+Only commands ask, for a person who has not applied anything yet. The loop learns the same from the engine and from
+ksqlDB at the first write, and reads nothing more in each cycle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from openfactory_common.errors import KsqlError, PlatformError
 from openfactory_common.ksqldb.wire import stored
@@ -16,21 +16,20 @@ from reconciler.platforms.protocol import Checkable, Platform, Reference
 from reconciler.settings import Environment, Settings
 
 
-def unmet(survey: Survey, ksqldb: Ksqldb, platform: Platform, settings: Settings) -> tuple[str, ...]:
-    """Return a note for each thing that is not there, or of which that could not be found out; never an error."""
-    return (*_streams(survey, settings), *_tables(ksqldb, settings), *_on_platform(platform, settings))
+def find_missing(survey: Survey, ksqldb: Ksqldb, platform: Platform, settings: Settings) -> tuple[str, ...]:
+    """Return a note for each thing that does not exist or could not be checked; never raise."""
+    return (*_check_ksqldb(survey, ksqldb, settings), *_check_platform(platform, settings))
 
 
-def _streams(survey: Survey, settings: Settings) -> Iterator[str]:
-    """The look has listed them already."""
-    name = settings.ksqldb_assets_stream
+def _check_ksqldb(survey: Survey, ksqldb: Ksqldb, settings: Settings) -> Iterator[str]:
+    """Check the stream and the tables; the observation has listed streams and read the UNS map already."""
+    name, no_stream = settings.ksqldb_assets_stream, "no stream of a group can be created"
     if stored(name) not in survey.observed.source.streams:
-        yield f"the stream {name} (KSQLDB_ASSETS_STREAM) does not exist in ksqlDB: no stream of a group can be made"
-
-
-def _tables(ksqldb: Ksqldb, settings: Settings) -> Iterator[str]:
-    """The UNS map is not asked about: the look has read it."""
-    for name, (variable, effect) in _wanted_tables(settings).items():
+        yield f"the stream {name} (KSQLDB_ASSETS_STREAM) does not exist in ksqlDB: {no_stream}"
+    tables = {settings.ksqldb_assets_table: ("KSQLDB_ASSETS_TABLE", "the state API has no data to answer from")}
+    if settings.ksqldb_uns_join_table:
+        tables[settings.join_table] = ("KSQLDB_UNS_JOIN_TABLE", no_stream)
+    for name, (variable, effect) in tables.items():
         try:
             found = ksqldb.describe_or_none(stored(name))
         except KsqlError as error:
@@ -40,31 +39,20 @@ def _tables(ksqldb: Ksqldb, settings: Settings) -> Iterator[str]:
             yield f"the table {name} ({variable}) does not exist in ksqlDB: {effect}"
 
 
-def _wanted_tables(settings: Settings) -> Mapping[str, tuple[str, str]]:
-    wanted = {settings.ksqldb_assets_table: ("KSQLDB_ASSETS_TABLE", "the state API has nothing to answer from")}
-    if settings.ksqldb_uns_join_table:
-        wanted[settings.join_table] = ("KSQLDB_UNS_JOIN_TABLE", "no stream of a group can be made")
-    return wanted
-
-
-def _on_platform(platform: Platform, settings: Settings) -> Iterator[str]:
+def _check_platform(platform: Platform, settings: Settings) -> Iterator[str]:
+    """Check the network and secrets, each with the variable that names it."""
     if not isinstance(platform, Checkable):
         return
-    for kind, variables in _referred(settings).items():
+    references = {Reference.NETWORK: {settings.docker_network: "DOCKER_NETWORK"}}
+    secrets = {name: f"{variable}_SECRET" for variable, name in settings.routing_layer_secrets.items()}
+    if secrets and settings.environment is not Environment.LOCAL:  # there, no service is a routing layer
+        references[Reference.SECRET] = secrets
+    for kind, variables in references.items():
         try:
-            lacking = platform.missing_references(kind, tuple(variables))
+            missing = platform.missing_references(kind, tuple(variables))
         except PlatformError as error:
             names = ", ".join(f"{name} ({variable})" for name, variable in variables.items())
             yield f"not checked: the {kind} {names}: {error}"
             continue
-        for name, why in lacking.items():
+        for name, why in missing.items():
             yield f"the {kind} {name} ({variables[name]}) {why}"
-
-
-def _referred(settings: Settings) -> Mapping[Reference, Mapping[str, str]]:
-    """Names with the variables that they stand in; what is not referred to is not asked about."""
-    secrets = {name: f"{variable}_SECRET" for variable, name in settings.routing_layer_secrets.items()}
-    network = {Reference.NETWORK: {settings.docker_network: "DOCKER_NETWORK"}}
-    if not secrets or settings.environment is Environment.LOCAL:  # it has no routing layer's service
-        return network
-    return {**network, Reference.SECRET: secrets}

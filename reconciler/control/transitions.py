@@ -1,4 +1,4 @@
-"""What became wrong with a group or a service, and that it is well again: each said once, in the log."""
+"""Logs what became wrong with a group or a service, and that it has recovered: each once."""
 
 from __future__ import annotations
 
@@ -7,51 +7,47 @@ from collections import Counter
 
 import structlog
 
-from reconciler.domain.status import Condition, ObjectStatus, Plan
+from reconciler.domain.status import Condition, Plan
 
 _WRONG = (Condition.DEGRADED, Condition.CONFLICT)
-#: Looks at which an object has to be well before that is said: one that crashes and starts in turns is not.
-_SURE = 3
-#: Counts, times and ids, which change while the trouble is the same.
+#: Cycles for which an object has to be ready before it has recovered: one that crashes and starts in turns has not.
+_RECOVERED_AFTER = 3
+#: Counts, times and ids, which change while the reason is the same.
 _VARYING = re.compile(r"[0-9a-f]{12,}|\d+")
 
 log = structlog.get_logger()
 
 
 class TransitionLog:
-    """Remembers what it said, so that a log has a line for every change and none for what stays."""
+    """Remembers what it logged, so that there is a line for every change and none for what stays."""
 
     def __init__(self) -> None:
-        """Nothing was said yet: what is wrong at the first look is news."""
-        self._said: dict[str, tuple[Condition, str]] = {}
-        self._well: Counter[str] = Counter()
+        """Nothing was logged yet: what is wrong in the first cycle is news."""
+        self._logged: dict[str, tuple[Condition, str]] = {}
+        self._ready: Counter[str] = Counter()
 
-    def tell(self, plan: Plan) -> None:
-        """Say what is wrong now and was not, or for another reason, and what is well again.
+    def record(self, plan: Plan) -> None:
+        """Log what is wrong now and was not, or for another reason, and what has recovered.
 
-        Where a rule stops everything, it may be another world that was seen: nothing is said of the objects in it.
+        Where a rule stops everything, another cluster may have been read: nothing is logged of the objects in it.
         """
         if any(refusal.stops for refusal in plan.refusals):
             return
         for item in plan.items:
             if item.condition in _WRONG:
-                self._not_well(item)
-            elif item.title in self._said and item.condition is Condition.READY:
-                self._better(item)
-        for gone in self._said.keys() - {item.title for item in plan.items}:
-            del self._said[gone]
-            self._well.pop(gone, None)
-
-    def _not_well(self, item: ObjectStatus) -> None:
-        news = (item.condition, _VARYING.sub("#", item.detail))
-        self._well.pop(item.title, None)
-        if self._said.get(item.title) != news:
-            self._said[item.title] = news
-            condition = item.condition.value
-            log.warning("not well", object=item.title, group=item.group, condition=condition, reason=item.detail)
-
-    def _better(self, item: ObjectStatus) -> None:
-        self._well[item.title] += 1
-        if self._well[item.title] >= _SURE:
-            del self._said[item.title], self._well[item.title]
-            log.info("well again", object=item.title, group=item.group)
+                news = (item.condition, _VARYING.sub("#", item.detail))
+                self._ready.pop(item.title, None)
+                if self._logged.get(item.title) != news:
+                    self._logged[item.title] = news
+                    condition = item.condition.value
+                    log.warning(
+                        "degraded", object=item.title, group=item.group, condition=condition, reason=item.detail
+                    )
+            elif item.title in self._logged and item.condition is Condition.READY:
+                self._ready[item.title] += 1
+                if self._ready[item.title] >= _RECOVERED_AFTER:
+                    del self._logged[item.title], self._ready[item.title]
+                    log.info("recovered", object=item.title, group=item.group)
+        for gone in self._logged.keys() - {item.title for item in plan.items}:
+            del self._logged[gone]
+            self._ready.pop(gone, None)

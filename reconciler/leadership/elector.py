@@ -1,7 +1,7 @@
-"""This process's part in the lease: a thread that beats, and an answer to "may I write now?" at every write.
+"""Leader election: a background thread renews the lease; every write checks that it is still valid.
 
-The thread beats whatever the loop is busy with (a statement may take 15 s, a read 10 s), but only while the loop turns.
-It reads and writes through a connection of its own.
+The thread renews whatever the loop is busy with (a statement may take 15 s, a read 10 s), but only while the loop makes
+progress. It reads and writes through a connection of its own.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from openfactory_common.errors import LeaseLost, PlatformConflict, PlatformError
 from reconciler.domain.services import Record
 from reconciler.domain.status import CycleResult
 from reconciler.leadership.lease import (
-    BEATS,
-    NAME,
+    LEASE_RECORD,
+    RENEWALS,
     WRITE_PART,
     Candidate,
     Lease,
     ObservedLease,
-    must_yield,
+    must_hand_over,
     next_lease,
     parse,
-    released,
+    release_lease,
 )
-from reconciler.leadership.pause import Pause, latest
+from reconciler.leadership.pause import Pause, read_pause
 from reconciler.platforms.protocol import Records
 
 log = structlog.get_logger()
 
 
 def boot_clock() -> float:
-    """Return seconds of a clock that also goes on while the machine is suspended, where there is one."""
+    """Return seconds of a clock that also runs while the machine is suspended, where there is one."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
@@ -65,19 +65,19 @@ class WriteGate(Protocol):
         """``leader`` or ``standby``; None where no lease decides."""
 
     def begin(self) -> None:
-        """A cycle begins to look: only what it sees from here on may be acted upon."""
+        """Note that a cycle begins to read: only what it reads from here on may be acted upon."""
 
     def write_block(self) -> WriteBlock | None:
-        """Why nothing may be written now, None if it may."""
+        """Return why nothing may be written now, None if it may."""
 
 
 class AlwaysLeader:
-    """The authority of an operator that is alone by construction: in a test, or where nothing is written."""
+    """The gate of an operator that is alone by construction: in a test, or where nothing is written."""
 
     role: str | None = None
 
     def begin(self) -> None:
-        """Nothing to remember."""
+        """Nothing to note."""
 
     def write_block(self) -> WriteBlock | None:
         """It may always write."""
@@ -85,51 +85,58 @@ class AlwaysLeader:
 
 
 class Elector:
-    """Holds, seeks or gives up the lease for one process.
+    """Seeks, holds and releases the lease for one process.
+
+    With ``lazy`` it is that of a command: it seeks the lease at its first write, not before. A command that finds
+    nothing to do writes nothing at all, and takes the lease from no other process. At the first write the lease is
+    asked for and that write is put off: what it was decided from may be old by the time the lease is held.
 
     Attributes:
         me: this process.
-        pause: the pause that was seen last.
+        pause: the pause that was read last.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the process's own callbacks, and clocks for tests
         self,
         records: Records,
         me: Candidate,
         *,
+        lazy: bool = False,
         heeds_pause: bool = True,
         alive: Callable[[], bool] = lambda: True,
         on_change: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = boot_clock,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Seek the lease once `start` or `beat` is called.
+        """Seek the lease once `start` or `renew` is called; with ``lazy``, once something is to be written.
 
         Args:
             records: where the lease is kept; used by this thread alone.
             me: this process.
-            heeds_pause: give the lease up while a pause holds.
-            alive: whether the loop still turns; one that does not renews nothing.
-            on_change: told when holder, or what holds writes back, has changed.
-            clock: seconds; must go on while the process is stopped.
+            lazy: do not ask for the lease before the first write.
+            heeds_pause: release the lease during a pause.
+            alive: whether the loop makes progress; for one that does not, nothing is renewed.
+            on_change: called when the holder, or what suspends writes, has changed.
+            clock: seconds; must run while the process is stopped.
             wall: the time of day, for the end of a pause.
         """
         self.me = me
         self.pause: Pause | None = None
         self._records = records
+        self._dormant = lazy
         self._heeds_pause = heeds_pause
         self._alive = alive
         self._on_change = on_change
         self._clock = clock
         self._wall = wall
-        self._sight = ObservedLease()
-        self._until = 0.0
-        self._stretch = 0
-        self._looked_in = 0
-        self._yields = False
+        self._observed = ObservedLease()
+        self._valid_until = 0.0
+        #: Number of the unbroken period of holding the lease, and that in which the cycle began to read.
+        self._period = self._cycle_period = 0
+        self._hands_over = False
         self._paused = False
-        self._trouble = ""
-        self._told: tuple[str, bool, str] = ("", False, "")
+        self._error = ""
+        self._reported: tuple[str, bool, str] = ("", False, "")
         self._writing = threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -137,39 +144,51 @@ class Elector:
     @property
     def lease(self) -> Lease:
         """What the record said last."""
-        return self._sight.lease or Lease()
+        return self._observed.lease or Lease()
 
     @property
     def role(self) -> str | None:
-        """Whether this process leads or stands by."""
-        return "leader" if self.leads else "standby"
+        """Whether this process leads or is on standby; None while it has not asked for the lease."""
+        return None if self._dormant else "leader" if self.leads else "standby"
 
     @property
     def leads(self) -> bool:
         """Whether this process holds the lease and has renewed it in time."""
-        return self._clock() < self._until
+        return self._clock() < self._valid_until
 
     def begin(self) -> None:
-        """Remember in which unbroken stretch of holding the lease a cycle began to look."""
-        self._looked_in = self._stretch
+        """Note in which unbroken period of holding the lease a cycle began to read."""
+        self._cycle_period = self._period
 
     def write_block(self) -> WriteBlock | None:
-        """Why nothing may be written now.
+        """Return why nothing may be written now, as far as that is known without having asked for the lease.
 
-        A process that was stopped, or that lost the lease and has it back, may not write either: others may have
-        written since it looked.
+        A process that was stopped, or that lost the lease and has it again, may not write either: others may have
+        written since it read.
         """
+        if self._dormant:
+            return None
         if self._paused and self.pause is not None:
             return WriteBlock(CycleResult.PAUSED, self.pause.text)
-        if self._yields:
-            return WriteBlock(CycleResult.STANDBY, f"the lease goes to {self.lease.wanted}, which asks for it")
-        if not self.leads:
-            return WriteBlock(CycleResult.STANDBY, self._why_not())
-        if self._looked_in != self._stretch:
-            return WriteBlock(
-                CycleResult.STANDBY, "the lease was taken just now, and everything must be read again first"
-            )
-        return None
+        if self._hands_over:
+            text = f"the lease goes to {self.lease.wanted}, which asks for it"
+        elif not self.leads:
+            text = self._explain_standby()
+        elif self._cycle_period != self._period:
+            text = "the lease was taken just now, and everything must be read again first"
+        else:
+            return None
+        return WriteBlock(CycleResult.STANDBY, text)
+
+    def _explain_standby(self) -> str:
+        holder, wanted = self.lease.holder, self.lease.wanted
+        if self._error:
+            return f"the lease cannot be renewed: {self._error}"
+        if holder == self.me.name:
+            return "the lease has not been renewed in time"
+        if holder:
+            return f"{holder} holds the lease"
+        return f"the lease is free for {wanted}" if wanted else "no operator holds the lease yet"
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -178,158 +197,101 @@ class Elector:
         Raises:
             LeaseLost: it must not be done.
         """
+        if self._dormant:
+            self.start()
         with self._writing:
-            held = self.write_block()
-            if held is not None:
-                raise LeaseLost(f"not written: {held.text}")
+            block = self.write_block()
+            if block is not None:
+                raise LeaseLost(f"not written: {block.text}")
             yield
 
-    def beat(self) -> None:
-        """Look at the record once, and do what follows from it; an engine that does not answer is waited for."""
-        try:
-            self._beat()
-            self._trouble = ""
-        except PlatformConflict as error:
-            log.debug("lease: somebody else wrote first", error=str(error))
-        except PlatformError as error:
-            if not self._trouble:
-                log.warning("lease: the record is out of reach", error=str(error))
-            self._trouble = str(error)
-        self._tell()
-
     def start(self) -> None:
-        """Beat once here, so that a free lease is held when this returns, and then in a thread."""
-        self._beat_safely()
+        """Renew once here, so that a free lease is held when this returns, and then in a thread."""
+        self._dormant = False
+        self._renew_safely()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self._thread.start()
 
+    def _run(self) -> None:
+        interval = self.me.seconds / RENEWALS
+        while not self._ended.wait(min(1.0, interval) if self.me.preempts and not self.leads else interval):
+            self._renew_safely()
+
+    def _renew_safely(self) -> None:
+        try:
+            self.renew()
+        except Exception:
+            # The lease expires by itself, which is safe; a thread that has ended would never seek it again.
+            log.exception("lease: bug")
+
     def stop(self, *, release: bool = True) -> None:
-        """End the thread and give the lease up, so that the next one need not wait."""
+        """End the thread and release the lease, if it was ever asked for, so that the next process need not wait."""
+        if self._dormant:
+            return
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
-        self._until = 0.0
-        if release:
-            self._release()
-
-    def _release(self) -> None:
+        self._valid_until = 0.0
+        if not release:
+            return
         if self._writing.locked():  # the process ends in the middle of a write that is not answered
-            log.warning("lease: a write is under way, others wait until the lease has run out")
+            log.warning("lease: a write is in progress, others wait until the lease has expired")
             return
         try:
-            record = self._records.records().get(NAME)
+            record = self._records.records().get(LEASE_RECORD)
             if record is not None and self.me.name in (record.fields.get("holder"), record.fields.get("wanted")):
-                self._records.write_record(NAME, released(self.me, parse(record.fields)).fields, record)
+                self._records.write_record(LEASE_RECORD, release_lease(self.me, parse(record.fields)).fields, record)
         except Exception as error:  # noqa: BLE001 - a process that ends must come to its end
-            log.warning("lease: not given up, others wait until it has run out", error=str(error))
+            log.warning("lease: not released, others wait until it has expired", error=str(error))
 
-    def _run(self) -> None:
-        while not self._ended.wait(self._interval()):
-            self._beat_safely()
-
-    def _beat_safely(self) -> None:
+    def renew(self) -> None:
+        """Read the record once and do what follows from it; an engine that does not answer is waited for."""
         try:
-            self.beat()
-        except Exception:
-            # The lease lapses by itself, which is safe; a thread that has ended would never seek it again.
-            log.exception("lease: bug")
+            self._read_and_write()
+            self._error = ""
+        except PlatformConflict as error:
+            log.debug("lease: another process wrote first", error=str(error))
+        except PlatformError as error:
+            if not self._error:
+                log.warning("lease: the record cannot be read or written", error=str(error))
+            self._error = str(error)
+        state = (self.lease.holder, self.leads, self.pause.text if self._paused and self.pause else "")
+        if state != self._reported:
+            self._reported = state
+            self._on_change()
 
-    def _interval(self) -> float:
-        beat = self.me.seconds / BEATS
-        return min(1.0, beat) if self.me.preempts and not self.leads else beat
-
-    def _beat(self) -> None:
-        seen = self._records.records()
-        now, record = self._clock(), seen.get(NAME)
-        self._see(seen, now)
-        # Closed before it is asked whether a write is on its way: none can begin in between.
-        wanted = next_lease(self.me, self._sight, now, paused=self._paused, writing=self._writing.locked())
+    def _read_and_write(self) -> None:
+        records = self._records.records()
+        now, record = self._clock(), records.get(LEASE_RECORD)
+        self._observe(records, now)
+        # Closed before it is asked whether a write is in progress: none can begin in between.
+        wanted = next_lease(self.me, self._observed, now, paused=self._paused, writing=self._writing.locked())
         if self.lease.holder != self.me.name:
-            self._until = 0.0
+            self._valid_until = 0.0
         if wanted is None or (wanted.holder == self.me.name and not self._alive()):
             return
         sent = self._clock()
         if wanted.holder != self.me.name:
-            self._until = 0.0
-        self._records.write_record(NAME, wanted.fields, record)
-        self._wrote(wanted, sent)
+            self._valid_until = 0.0
+        self._records.write_record(LEASE_RECORD, wanted.fields, record)
+        self._note_written(wanted, sent)
 
-    def _see(self, seen: Mapping[str, Record], now: float) -> None:
-        record = seen.get(NAME)
-        self._sight = self._sight.of(parse(record.fields) if record else None, now)
-        self.pause = latest(self.pause, seen)
+    def _observe(self, records: Mapping[str, Record], now: float) -> None:
+        record = records.get(LEASE_RECORD)
+        self._observed = self._observed.observe(parse(record.fields) if record else None, now)
+        self.pause = read_pause(self.pause, records)
         self._paused = self._heeds_pause and self.pause is not None and self.pause.active(self._wall())
-        self._yields = self.lease.holder == self.me.name and must_yield(self.me, self._sight.lease)
+        self._hands_over = self.lease.holder == self.me.name and must_hand_over(self.me, self._observed.lease)
 
-    def _wrote(self, lease: Lease, sent: float) -> None:
-        before = self.lease
-        self._sight = ObservedLease(lease, sent, term=max(self._sight.term, lease.term))
-        if lease.holder != self.me.name:
-            if before.holder == self.me.name:
-                log.info("lease given up", to=lease.wanted or "whoever is next", paused=self._paused)
+    def _note_written(self, lease: Lease, sent: float) -> None:
+        before, me = self.lease.holder, self.me.name
+        self._observed = ObservedLease(lease, sent, term=max(self._observed.term, lease.term))
+        if lease.holder != me:
+            if before == me:
+                log.info("lease released", to=lease.wanted or "the next candidate", paused=self._paused)
             return
-        if before.holder != self.me.name:
-            log.info("lease taken", holder=self.me.name, term=lease.term, after=before.holder or "nobody")
-        if self._clock() >= self._until:  # it had run out: others could have written, what was seen before is old
-            self._stretch += 1
-        self._until = sent + lease.seconds * WRITE_PART
-
-    def _why_not(self) -> str:
-        holder = self.lease.holder
-        if self._trouble:
-            return f"the lease cannot be renewed: {self._trouble}"
-        if holder == self.me.name:
-            return "the lease has not been renewed in time"
-        if not holder:
-            return f"the lease is free for {self.lease.wanted}" if self.lease.wanted else "nobody holds the lease yet"
-        return f"{holder} holds the lease"
-
-    def _tell(self) -> None:
-        state = (self.lease.holder, self.leads, self.pause.text if self._paused and self.pause else "")
-        if state != self._told:
-            self._told = state
-            self._on_change()
-
-
-class LazyElector:
-    """The authority of a command that a person gave: it seeks the lease at its first write, not before.
-
-    A command that finds nothing to do writes nothing at all, and takes the lease from nobody. At the first write the
-    lease is asked for and that write is put off: what it was decided from may be old by the time the lease is held.
-    """
-
-    def __init__(self, leadership: Elector) -> None:
-        """Use ``leadership`` once something is to be written."""
-        self._leadership = leadership
-        self._started = False
-
-    @property
-    def role(self) -> str | None:
-        """Whether this process leads or stands by; None while it has not asked."""
-        return self._leadership.role if self._started else None
-
-    def begin(self) -> None:
-        """A cycle begins to look."""
-        self._leadership.begin()
-
-    def write_block(self) -> WriteBlock | None:
-        """Why nothing may be written now, as far as it is known without having asked."""
-        return self._leadership.write_block() if self._started else None
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Do one write inside, with the lease held until it has been answered.
-
-        Raises:
-            LeaseLost: it must not be done.
-        """
-        if not self._started:
-            self._started = True
-            self._leadership.start()
-        with self._leadership.writing():
-            yield
-
-    def stop(self) -> None:
-        """Give the lease up, if it was ever asked for."""
-        if self._started:
-            self._leadership.stop()
+        if before != me:
+            log.info("lease acquired", holder=me, term=lease.term, after=before or "no holder")
+        if self._clock() >= self._valid_until:  # it had expired: others may have written, what was read before is old
+            self._period += 1
+        self._valid_until = sent + lease.seconds * WRITE_PART

@@ -1,8 +1,8 @@
-"""Holding writes back for a while: one record that every operator of an owner sees, and that survives restarts.
+"""Suspends writes for a while: one record that every operator of an owner reads, and that survives restarts.
 
 The end is a time of day (UTC), not a duration: it has to mean the same to every replica and after a restart, which no
 monotonic clock does. A clock that jumps ends a pause early or late and nothing else: grace times are counted by the
-monotonic clock, and go on being counted while paused, because a paused operator goes on reading.
+monotonic clock, and still counted while paused, because a paused operator still reads.
 
 A pause is ended by its time or by a record that says so. A record that has vanished ends nothing: ``teardown`` removes
 it while operators still run.
@@ -20,11 +20,11 @@ from reconciler.domain.services import Record
 from reconciler.platforms.protocol import Records
 
 #: Name of the record.
-NAME = "pause"
-#: Longest pause, in seconds: one that nobody ends must end by itself.
-LONGEST = 24 * 3600.0
+PAUSE_RECORD = "pause"
+#: Longest pause, in seconds: a pause that is never resumed must end by itself.
+LONGEST_PAUSE = 24 * 3600.0
 _LONGEST_TEXT = 200
-#: Seconds by which the clock of who paused may be ahead of ours.
+#: Seconds by which the clock of the machine that paused may be ahead of ours.
 _CLOCKS_APART = 3600.0
 _TRIES = 5
 _FORM = "%Y-%m-%dT%H:%M:%SZ"
@@ -32,7 +32,7 @@ _FORM = "%Y-%m-%dT%H:%M:%SZ"
 
 @dataclass(frozen=True)
 class Pause:
-    """Who paused until when and why; ``until`` is None where somebody has ended it."""
+    """Who paused until when and why; ``until`` is None where the pause has been ended."""
 
     until: datetime | None
     by: str
@@ -55,29 +55,29 @@ class Pause:
         return f"paused until {until} by {printable(self.by)}{reason}"
 
     def active(self, now: datetime) -> bool:
-        """Whether it holds writes back at this time; an end that no command could have set is nonsense and does not."""
-        return self.until is not None and now < self.until <= now + timedelta(seconds=LONGEST + _CLOCKS_APART)
+        """Whether it suspends writes at this time; an end that no command could have set is ignored."""
+        return self.until is not None and now < self.until <= now + timedelta(seconds=LONGEST_PAUSE + _CLOCKS_APART)
 
 
-def beginning(now: datetime, seconds: float, by: str, reason: str = "") -> Pause:
+def start_pause(now: datetime, seconds: float, by: str, reason: str = "") -> Pause:
     """Pause from now on for some seconds, at least one: the record has whole ones."""
-    end = now.astimezone(UTC) + timedelta(seconds=max(1.0, min(seconds, LONGEST)))
+    end = now.astimezone(UTC) + timedelta(seconds=max(1.0, min(seconds, LONGEST_PAUSE)))
     return Pause(end.replace(microsecond=0), by, reason)
 
 
-def ended(by: str) -> Pause:
+def end_pause(by: str) -> Pause:
     """End a pause."""
     return Pause(None, by)
 
 
-def latest(before: Pause | None, records: Mapping[str, Record]) -> Pause | None:
-    """Return the pause after one more look; a record that is not there changes nothing."""
-    record = records.get(NAME)
+def read_pause(before: Pause | None, records: Mapping[str, Record]) -> Pause | None:
+    """Return the pause that is on record; without a record that is the one of before."""
+    record = records.get(PAUSE_RECORD)
     return before if record is None else parse(record.fields)
 
 
 def parse(fields: Mapping[str, str]) -> Pause:
-    """Read a record of this or another version; an end that cannot be read is none, so that nothing waits for ever."""
+    """Read a record of this or another version; an end that cannot be read is none, so that no pause is endless."""
     until, by, reason = (
         value if isinstance(value := fields.get(name), str) else "" for name in ("until", "by", "reason")
     )
@@ -89,16 +89,16 @@ def parse(fields: Mapping[str, str]) -> Pause:
     return Pause(end, by, reason)
 
 
-def put(records: Records, pause: Pause) -> None:
-    """Write the record, whoever else writes it at the same time: the last one counts.
+def write_pause(records: Records, pause: Pause) -> None:
+    """Write the record, also while others write it: the last write counts.
 
     Raises:
         openfactory_common.errors.PlatformError: it may or may not have been written.
     """
     for left in reversed(range(_TRIES)):
-        before = records.records().get(NAME)
+        before = records.records().get(PAUSE_RECORD)
         try:
-            records.write_record(NAME, pause.fields, before)
+            records.write_record(PAUSE_RECORD, pause.fields, before)
         except PlatformConflict:
             if not left:
                 raise

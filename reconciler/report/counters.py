@@ -11,10 +11,9 @@ from collections.abc import Mapping
 
 from pydantic import AwareDatetime, Field
 
-from reconciler.control.backoff import Backoff, Failure
-from reconciler.control.contest import Contest, Suspended
+from reconciler.control.backoff import Backoff, Contest, Failure, Suspended
 from reconciler.control.controller import Controller
-from reconciler.control.deadline import StalledObject
+from reconciler.control.memory import StalledObject
 from reconciler.leadership.pause import parse
 from reconciler.planning.guards import Absence, GuardMemory
 from reconciler.report.documents import ExtensibleDocument
@@ -70,7 +69,7 @@ class Counters(ExtensibleDocument):
 
 def make_counters(controller: Controller) -> Counters:
     """Return the counters of an operator."""
-    now, memory, pause = controller.clocks.monotonic(), controller.memory, controller.pause
+    now, memory, pause = controller.clocks.monotonic(), controller.memory.guards, controller.memory.pause
 
     def to_ages(absences: Mapping[str, Absence]) -> Mapping[str, AbsenceCount]:
         return {
@@ -88,17 +87,17 @@ def make_counters(controller: Controller) -> Counters:
         doubt=memory.doubt,
         backoff={
             key: FailureCount(times=one.times, seconds=max(0.0, one.until - now), error=one.text)
-            for key, one in controller.backoff.failures.items()
+            for key, one in controller.memory.backoff.failures.items()
         },
         contested={
             key: SuspendedCount(seconds=held.until - now, text=held.text)
-            for key, held in controller.contest.held.items()
+            for key, held in controller.memory.contest.held.items()
             if held.until > now
         },
-        silent_streams=controller.silent(),
+        silent_streams=controller.memory.silent(),
         standing={
             title: StalledCount(detail=one.detail, seconds=max(0.0, now - one.since), at=one.at)
-            for title, one in controller.standing.items()
+            for title, one in controller.memory.stalled.items()
         },
         pause=pause.fields if pause is not None else None,
     )
@@ -111,7 +110,7 @@ def restore(controller: Controller, counted: Counters) -> None:
     def from_ages(ages: Mapping[str, AbsenceCount]) -> Mapping[str, Absence]:
         return {name: Absence(one.reads, now - one.seconds) for name, one in ages.items()}
 
-    controller.memory = GuardMemory(
+    controller.memory.guards = GuardMemory(
         missing=from_ages(counted.missing),
         silent=from_ages(counted.silent),
         unregistered={group: now - age for group, age in counted.out_of_registry.items()},
@@ -120,14 +119,14 @@ def restore(controller: Controller, counted: Counters) -> None:
         queries=counted.queries,
         doubt=counted.doubt,
     )
-    controller.backoff = Backoff(
+    controller.memory.backoff = Backoff(
         {key: Failure(one.times, now + one.seconds, one.error) for key, one in counted.backoff.items()}
     )
-    controller.contest = Contest(
+    controller.memory.contest = Contest(
         held={key: Suspended(None, now + one.seconds, one.text) for key, one in counted.contested.items()}
     )
-    controller.told_silent = counted.silent_streams
-    controller.standing = {
+    controller.memory.silent_streams = counted.silent_streams
+    controller.memory.stalled = {
         title: StalledObject(one.detail, now - one.seconds, one.at) for title, one in counted.standing.items()
     }
-    controller.pause = parse(counted.pause) if counted.pause else None
+    controller.memory.pause = parse(counted.pause) if counted.pause else None

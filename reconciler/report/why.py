@@ -60,8 +60,8 @@ def make_context(controller: Controller, survey: Survey, plan: Plan, read_at: da
         survey=survey,
         plan=plan,
         read_at=read_at,
-        memory=controller.memory,
-        backoff=controller.backoff,
+        memory=controller.memory.guards,
+        backoff=controller.memory.backoff,
         now=controller.clocks.monotonic(),
         last=last,
         role=controller.write_gate.role,
@@ -71,7 +71,7 @@ def make_context(controller: Controller, survey: Survey, plan: Plan, read_at: da
 
 def describe_pause(controller: Controller) -> str:
     """Return the pause that suspends writes now, ``""`` without one."""
-    pause = controller.pause
+    pause = controller.memory.pause
     return pause.text if pause is not None and pause.active(controller.clocks.wall()) else ""
 
 

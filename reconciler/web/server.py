@@ -25,7 +25,7 @@ from openfactory_common.errors import ConfigurationError, PlatformError, describ
 from openfactory_common.registry import ROLE_HEADER
 from openfactory_common.text import printable_json
 from reconciler.control.loop import Loop
-from reconciler.leadership.pause import LONGEST, Pause, beginning, ended
+from reconciler.leadership.pause import LONGEST_PAUSE, Pause, end_pause, start_pause
 from reconciler.report.counters import make_counters
 from reconciler.report.why import (
     WhyContext,
@@ -273,16 +273,16 @@ class Server:
             seconds = float(request.query["seconds"])
         except (KeyError, ValueError):
             seconds = -1.0
-        if not 0 < seconds <= LONGEST:
-            detail = f"?seconds=N with 0 < N <= {LONGEST:.0f} is required"
+        if not 0 < seconds <= LONGEST_PAUSE:
+            detail = f"?seconds=N with 0 < N <= {LONGEST_PAUSE:.0f} is required"
             return web.json_response({"title": "bad pause", "detail": detail}, status=400)
         now = self._loop.controller.clocks.wall()
         return await self._put_pause(
-            beginning(now, seconds, f"a request from {request.remote}", request.query.get("reason", ""))
+            start_pause(now, seconds, f"a request from {request.remote}", request.query.get("reason", ""))
         )
 
     async def _post_resume(self, request: web.Request) -> web.Response:
-        return await self._put_pause(ended(f"a request from {request.remote}"))
+        return await self._put_pause(end_pause(f"a request from {request.remote}"))
 
     async def _put_pause(self, pause: Pause) -> web.Response:
         try:

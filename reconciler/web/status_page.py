@@ -118,5 +118,5 @@ class StatusPage:
             last_write=history.written_at,
             role=controller.write_gate.role,
             paused=describe_pause(controller) or None,
-            backoff=backoff_documents(controller.backoff, controller.clocks.monotonic()),
+            backoff=backoff_documents(controller.memory.backoff, controller.clocks.monotonic()),
         )

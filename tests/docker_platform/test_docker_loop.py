@@ -53,7 +53,8 @@ def test_killed_after_every_write_of_the_first_convergence(sandbox: ContainerSan
         raise Crash
 
     while True:
-        controller = Controller(world(sandbox, ksqldb), Metrics(CollectorRegistry()), on_step=die)
+        controller = Controller(world(sandbox, ksqldb), Metrics(CollectorRegistry()))
+        controller.on_step = die
         try:
             code, _ = converge(controller, 60)
         except Crash:

@@ -67,9 +67,13 @@ class Failing:
 
 def size_of(controller: Controller) -> int:
     """How much the operator remembers."""
-    memory, backoff, contest, changes = controller.memory, controller.backoff, controller.contest, controller._changes
-    kept = (memory.missing, memory.silent, memory.unregistered, backoff.failures, contest.written, contest.held)
-    return sum(map(len, kept)) + len(changes._said) + len(changes._well)
+    memory, transitions = controller.memory, controller.reporter._transitions
+    kept = (
+        *(memory.guards.missing, memory.guards.silent, memory.guards.unregistered),
+        *(memory.backoff.failures, memory.contest.written, memory.contest.held),
+        *(transitions._logged, transitions._ready),
+    )
+    return sum(map(len, kept))
 
 
 def test_two_groups_fail_for_five_thousand_cycles() -> None:

@@ -205,7 +205,7 @@ def topic_lists(settings: Settings, places: Places) -> int:
 def flow_checks(settings: Settings, _places: Places) -> float | None:
     """Seconds between two checks whether events come through; None where nothing is checked."""
     _, loop, _, _ = make_loop(settings, Overrides(), Metrics(CollectorRegistry()))
-    return loop.controller.flow.interval if loop.controller.flow else None
+    return loop.controller.memory.flow.interval if loop.controller.memory.flow else None
 
 
 def kept_documents(settings: Settings, places: Places) -> int:

@@ -40,7 +40,7 @@ def operator(stage: Stage, seam: Seam, which: str = "", overrides: Overrides | N
     world = Dependencies(settings, ksqldb, platform, UNSLevelGroupingStrategy(settings, ksqldb), topology_of(settings))
     clocks = Clocks(lambda: stage.now, lambda: stage.wall)
     made = Controller(world, _metrics(), overrides or Overrides(), clocks)
-    made._fresh_id = INSTALLATION.id  # the same in every run, so that ends can be compared
+    made._observer._fresh_id = INSTALLATION.id  # the same in every run, so that ends can be compared
     return made
 
 

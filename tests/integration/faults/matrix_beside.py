@@ -19,7 +19,7 @@ from reconciler.domain.installation import NAME, Installation
 from reconciler.domain.services import Record
 from reconciler.ksqldb.statement import Statement
 from reconciler.ksqldb.statements import Topology
-from reconciler.leadership.pause import beginning, ended, put
+from reconciler.leadership.pause import end_pause, start_pause, write_pause
 from reconciler.migration import migrate
 from reconciler.migration.legacy import OldService, create, stand_in_name
 from reconciler.planning.guards import Overrides
@@ -155,10 +155,10 @@ def _cycle(_both: Both, operator_: Controller) -> bool:
 def _plan_pause_resume(both: Both, operator_: Controller) -> bool:
     if both.second.now < START + 3 * STEP:
         operator_.plan(*operator_.observe())
-        put(operator_.world.platform, beginning(both.second.wall, 600.0, "somebody"))
+        write_pause(operator_.world.platform, start_pause(both.second.wall, 600.0, "somebody"))
         operator_.cycle()
         return False
-    put(operator_.world.platform, ended("somebody"))
+    write_pause(operator_.world.platform, end_pause("somebody"))
     return is_done(operator_.cycle())
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from reconciler.control.controller import Controller
+from reconciler.control.guarded import DryRunLog, withhold_writes
 from reconciler.control.loop import Loop
-from reconciler.control.readonly import DryRunKsqldb, DryRunLog, DryRunPlatform
 from reconciler.domain.status import Condition
 from tests.harness.fakes import Stage
 from tests.integration.faults.matrix import is_done, operator
@@ -101,11 +101,8 @@ def read_only(stage: Stage) -> tuple[Controller, DryRunLog]:
     """Start an operator that may not write, before sides that would notice."""
     seam = seam_of(stage.platform, stage.ksqldb, Sealed(stage))
     controller, withheld = operator(stage, seam), DryRunLog()
-    controller.world = replace(
-        controller.world,
-        ksqldb=DryRunKsqldb(seam.ksqldb, withheld),
-        platform=DryRunPlatform(seam.platform, withheld),
-    )
+    world = replace(controller.world, ksqldb=seam.ksqldb, platform=seam.platform)
+    controller.world = withhold_writes(world, withheld)
     return controller, withheld
 
 

@@ -201,7 +201,7 @@ def test_half_of_the_rows_once_remove_nothing() -> None:
             made.ksqldb.good_day()
             made.run(operator, 3, step=30)
         assert made.writes == before
-        assert operator.memory.missing == {}
+        assert operator.memory.guards.missing == {}
 
 
 def test_a_server_that_is_gone_and_comes_back_costs_no_write(tmp_path: Path) -> None:

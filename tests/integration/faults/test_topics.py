@@ -34,7 +34,9 @@ def answer(made: Plant, operator: Controller, outcome: CycleOutcome, group: str)
     assert outcome.survey is not None
     assert outcome.plan is not None
     now = datetime.now(UTC)
-    known = WhyContext(made.settings, outcome.survey, outcome.plan, now, operator.memory, operator.backoff, made.now)
+    known = WhyContext(
+        made.settings, outcome.survey, outcome.plan, now, operator.memory.guards, operator.memory.backoff, made.now
+    )
     found = explain_group(group, known, "the test")
     assert found is not None
     return found

@@ -74,7 +74,9 @@ def test_11_join_and_kill_together_remove_nothing(settled: Plant) -> None:
     settled.ksqldb.switch(lost_server={"share": 0.66, "status": JOINING})
     operator = settled.operator()
     outcomes = settled.run(operator, 6, step=5)
-    assert operator.metrics.blocked.labels("question")._value.get() > 0, "without the last question they were gone"
+    assert operator.reporter.metrics.blocked.labels("question")._value.get() > 0, (
+        "without the last question they were gone"
+    )
     outcomes += partial(settled, operator, 64, 0.66, KILLED)
     assert leaving(outcomes)
     settled.ksqldb.good_day()

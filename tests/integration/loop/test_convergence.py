@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from openfactory_common.errors import PlatformRefused
 from openfactory_common.registry import parse
 from reconciler.control.converge import Exit, converge
+from reconciler.control.guarded import DryRunLog, withhold_writes
 from reconciler.control.outcome import CycleOutcome
-from reconciler.control.readonly import DryRunKsqldb, DryRunLog, DryRunPlatform
 from reconciler.domain.services import ServiceSpec
 from reconciler.domain.status import Condition
 from tests.harness.fakes import Stage, unreachable
@@ -355,11 +353,8 @@ def test_a_changed_retention_does_not_touch_what_runs(stage: Stage) -> None:
 def test_a_dry_run_does_not_say_that_anything_was_done(stage: Stage) -> None:
     """Its writes reach nobody, and its sentence says so."""
     controller, withheld = stage.controller(), DryRunLog()
-    world = controller.world
-    controller.world = replace(
-        world, ksqldb=DryRunKsqldb(world.ksqldb, withheld), platform=DryRunPlatform(world.platform, withheld)
-    )
-    controller.dry_run = True
+    controller.world = withhold_writes(controller.world, withheld)
+    controller.reporter.dry_run = True
     outcome = controller.cycle()
     assert f"{len(withheld.writes)} writes withheld" in outcome.sentence
     assert "done" not in outcome.sentence

@@ -11,7 +11,7 @@ import pytest
 
 from openfactory_common.errors import GuardRefusal
 from openfactory_common.registry import parse as parse_registry
-from reconciler import app as wiring
+from reconciler import app
 from reconciler.cli import main as cli
 from reconciler.control.outcome import CycleOutcome
 from reconciler.control.teardown import teardown
@@ -257,7 +257,7 @@ def command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Pl
     """A plant of two groups that the command finds by its settings."""
     monkeypatch.chdir(tmp_path)
     with plant(2) as made:
-        monkeypatch.setitem(wiring._PLATFORMS, "memory", lambda *_: made.platform)
+        monkeypatch.setitem(app._PLATFORMS, "memory", lambda *_: made.platform)
         for name, value in {
             "DEPLOYMENT_PLATFORM": "memory",
             "KAFKA_BROKER": "k:9092",

@@ -45,7 +45,7 @@ def stage() -> Stage:
 
 def counted(controller: Controller, part: Part) -> float:
     """How many unexpected exceptions of this part were counted."""
-    return controller.metrics.bugs.labels(part)._value.get()
+    return controller.reporter.metrics.bugs.labels(part)._value.get()
 
 
 def run(stage: Stage, controller: Controller, cycles: int, step: float = 10.0) -> None:
@@ -116,15 +116,15 @@ def _raises(*_: object, **__: object) -> None:
 
 
 REPORTS: list[tuple[str, Callable[[Controller], None]]] = [
-    ("on_registry", lambda controller: setattr(controller, "on_registry", _raises)),
+    ("on_registry", lambda controller: setattr(controller.reporter, "on_registry", _raises)),
     ("on_step", lambda controller: setattr(controller, "on_step", _raises)),
-    ("metrics of the plan", lambda controller: setattr(controller.metrics, "surveyed", _raises)),
-    ("metrics of a write", lambda controller: setattr(controller.metrics, "applied", _raises)),
-    ("metrics of the registry", lambda controller: setattr(controller.metrics, "registry", _raises)),
-    ("metrics of the cycle", lambda controller: setattr(controller.metrics.last_success, "set", _raises)),
-    ("metrics of the duration", lambda controller: setattr(controller.metrics.seconds, "observe", _raises)),
-    ("metrics of the pause", lambda controller: setattr(controller.metrics.paused, "set", _raises)),
-    ("transitions", lambda controller: setattr(controller._changes, "tell", _raises)),
+    ("metrics of the plan", lambda controller: setattr(controller.reporter.metrics, "surveyed", _raises)),
+    ("metrics of a write", lambda controller: setattr(controller.reporter.metrics, "applied", _raises)),
+    ("metrics of the registry", lambda controller: setattr(controller.reporter.metrics, "registry", _raises)),
+    ("metrics of the cycle", lambda controller: setattr(controller.reporter.metrics.last_success, "set", _raises)),
+    ("metrics of the duration", lambda controller: setattr(controller.reporter.metrics.seconds, "observe", _raises)),
+    ("metrics of the pause", lambda controller: setattr(controller.reporter.metrics.paused, "set", _raises)),
+    ("transitions", lambda controller: setattr(controller.reporter._transitions, "record", _raises)),
 ]
 
 
@@ -137,7 +137,7 @@ def test_what_only_reports_holds_nothing_up(stage: Stage, what: str, breaks: Cal
     assert services(stage) == {"Aaa", "Paint", "Weld"}, what
     assert len(stage.ksqldb.statements) == 4
     assert counted(controller, Part.REPORT) > 0
-    assert controller.backoff.failures == {}
+    assert controller.memory.backoff.failures == {}
 
 
 class _Broken:
@@ -151,11 +151,11 @@ class _Broken:
 def test_neither_the_log_nor_any_metric_is_needed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them raise at once, through failed reads and writes, a collapse and a removal: the work is done."""
     stage.ksqldb.assets |= {f"x{number}": f"x{number}" for number in range(6)}
-    monkeypatch.setattr("reconciler.control.controller.log", _Broken())
+    monkeypatch.setattr("reconciler.control.memory.log", _Broken())
     controller = stage.controller()
-    for name, value in vars(controller.metrics).items():
+    for name, value in vars(controller.reporter.metrics).items():
         if hasattr(value, "collect"):
-            setattr(controller.metrics, name, _Broken())
+            setattr(controller.reporter.metrics, name, _Broken())
     stage.platform.fault = unreachable("create_service")
     run(stage, controller, 2)
     stage.platform.fault = lambda _call: None
@@ -238,7 +238,7 @@ def test_a_full_read_that_ends_in_an_unexpected_exception(stage: Stage, call: st
     del stage.ksqldb.assets["W1"]
     controller = stage.controller()
     run(stage, controller, 2)
-    assert controller.memory.missing != {}
+    assert controller.memory.guards.missing != {}
     writes = stage.writes
 
     def fault(name: str) -> None:
@@ -247,7 +247,7 @@ def test_a_full_read_that_ends_in_an_unexpected_exception(stage: Stage, call: st
 
     stage.ksqldb.fault = fault
     assert controller.cycle().result == "bug"
-    assert (stage.writes, controller.memory.missing) == (writes, {})
+    assert (stage.writes, controller.memory.guards.missing) == (writes, {})
     stage.ksqldb.fault = lambda _call: None
     assert controller.cycle().result == "progressing"
 
@@ -255,7 +255,7 @@ def test_a_full_read_that_ends_in_an_unexpected_exception(stage: Stage, call: st
 def test_a_success_is_a_cycle_without_a_failed_write_or_one_that_waits(stage: Stage) -> None:
     """The time stamp stands still from the first failure until the write succeeds, also between the tries."""
     controller = stage.controller()
-    stamp = controller.metrics.last_success._value.get
+    stamp = controller.reporter.metrics.last_success._value.get
 
     def fault(call: str) -> None:
         if call == "create_service":
@@ -279,11 +279,11 @@ def test_a_failed_read_is_no_success(stage: Stage, call: str) -> None:
     """The time stamp is that of the cycle before."""
     controller = stage.controller()
     run(stage, controller, 4)
-    before = controller.metrics.last_success._value.get()
+    before = controller.reporter.metrics.last_success._value.get()
     stage.ksqldb.fault = unreachable(call)
     stage.wall = stage.wall.replace(year=stage.wall.year + 1)
     controller.cycle()
-    assert controller.metrics.last_success._value.get() == before
+    assert controller.reporter.metrics.last_success._value.get() == before
 
 
 def test_a_contested_service_is_left_alone_and_named(stage: Stage) -> None:
@@ -304,14 +304,14 @@ def test_a_contested_service_is_left_alone_and_named(stage: Stage) -> None:
     assert conditions["Paint"] == (Condition.READY, None)
     (item,) = (item for item in outcome.plan.items if item.group == "Weld")
     assert "another writer changes replicas (last at 00:00:00 UTC)" in item.detail
-    assert controller.metrics.contested._value.get() == 1
+    assert controller.reporter.metrics.contested._value.get() == 1
     stage.ksqldb.assets["N"] = "New"
     run(stage, controller, 2)
     assert "New" in services(stage)
     stage.now += 600
     run(stage, controller, 3)
     assert controller.cycle().result == "in_sync"
-    assert controller.metrics.contested._value.get() == 0
+    assert controller.reporter.metrics.contested._value.get() == 0
 
 
 def _remove(stage: Stage) -> None:
@@ -409,7 +409,7 @@ def test_a_flow_check_for_which_there_is_no_thread_is_made_later(stage: Stage) -
         raise RuntimeError("can't start new thread")
 
     stage.settle(controller)
-    controller.flow = FlowWatch(stage.ksqldb, controller.world.strategy, 60.0, start)
+    controller.memory.flow = FlowWatch(stage.ksqldb, controller.world.strategy, 60.0, start)
     run(stage, controller, 30)
     assert len(started) == 5
     assert counted(controller, Part.REPORT) == 5

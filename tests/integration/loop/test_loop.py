@@ -7,12 +7,13 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from openfactory_common.errors import ConfigurationError, KsqlUnreachable, PlatformUnreachable
-from reconciler.control.loop import Loop
+from reconciler.control.loop import Loop, Pace
 from reconciler.leadership.elector import AlwaysLeader, WriteBlock
 from reconciler.metrics import Metrics
 from reconciler.web.server import RegistryCache, Server
@@ -22,15 +23,15 @@ from tests.harness.fakes import Stage
 class Running:
     """A loop with its server, both in threads."""
 
-    def __init__(self, stage: Stage, interval: float = 3600.0) -> None:
-        """Start both; the interval is longer than any test."""
+    def __init__(self, stage: Stage, gap: float = 0.01) -> None:
+        """Start both, with so many seconds between cycles at least; the interval is longer than any test."""
         self.stage = stage
         self.board = RegistryCache()
         self.metrics_registry = CollectorRegistry()
         controller = stage.controller()
-        controller.metrics = Metrics(self.metrics_registry)
-        controller.on_registry = self.board.put
-        self.loop = Loop(controller, interval)
+        controller.reporter.metrics = Metrics(self.metrics_registry)
+        controller.reporter.on_registry = self.board.put
+        self.loop = Loop(controller, 3600.0, pace=Pace(gap=gap))
         self.server = Server(self.loop, self.board, 0, host="127.0.0.1", registry=self.metrics_registry)
         self.server.start()
         self.thread = threading.Thread(target=self.loop.run)
@@ -60,14 +61,21 @@ class Running:
         assert not self.thread.is_alive()
 
 
+@contextmanager
+def operator(gap: float = 0.01) -> Iterator[Running]:
+    """An operator with two groups, whose cycles are as quick as a test wants them."""
+    stage = Stage()
+    stage.ksqldb.assets = {"a": "Weld", "b": "Paint"}
+    made = Running(stage, gap)
+    yield made
+    made.close()
+
+
 @pytest.fixture
 def running() -> Iterator[Running]:
     """An operator with two groups."""
-    stage = Stage()
-    stage.ksqldb.assets = {"a": "Weld", "b": "Paint"}
-    operator = Running(stage)
-    yield operator
-    operator.close()
+    with operator() as made:
+        yield made
 
 
 def test_ready_once_a_registry_is_published(running: Running) -> None:
@@ -95,14 +103,15 @@ def test_a_dead_ksqldb_is_no_reason_to_die(running: Running) -> None:
     assert running.ask("GET", "/registry")[0] == 200
 
 
-def test_a_nudge_makes_a_cycle_and_a_thousand_make_few(running: Running) -> None:
+def test_a_nudge_makes_a_cycle_and_a_thousand_make_few() -> None:
     """T10: events only shorten the sleep; however many come, cycles keep their least gap."""
-    running.until(lambda: running.loop.outcome is not None and running.loop.outcome.result == "in_sync")
-    before = running.stage.ksqldb.calls["info"]
-    for _ in range(1000):
-        running.loop.nudge()
-    running.until(lambda: running.stage.ksqldb.calls["info"] > before)
-    assert running.stage.ksqldb.calls["info"] <= before + 2
+    with operator(gap=0.5) as running:
+        running.until(lambda: running.loop.outcome is not None and running.loop.outcome.result == "in_sync")
+        before = running.stage.ksqldb.calls["info"]
+        for _ in range(1000):
+            running.loop.nudge()
+        running.until(lambda: running.stage.ksqldb.calls["info"] > before)
+        assert running.stage.ksqldb.calls["info"] <= before + 2
 
 
 def test_paused_it_looks_and_does_not_write(running: Running) -> None:
@@ -144,7 +153,7 @@ def test_a_pause_that_cannot_be_written_down_is_no_success(running: Running) -> 
 
 
 class Waiting(AlwaysLeader):
-    """The authority of an operator that stands by."""
+    """The write gate of an operator on standby."""
 
     role = "standby"
 

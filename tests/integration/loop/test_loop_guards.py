@@ -115,7 +115,7 @@ def test_anything_suspicious_starts_the_count_again(stage: Stage, bad: str) -> N
     stage.ksqldb.assets |= {f"b{n}": "g0" for n in range(90)}
     del stage.ksqldb.assets["a9"]
     run(stage, controller, 6)
-    assert controller.memory.missing["g9"].reads == 6
+    assert controller.memory.guards.missing["g9"].reads == 6
     everything = dict(stage.ksqldb.assets)
     match bad:
         case "fault":
@@ -129,7 +129,7 @@ def test_anything_suspicious_starts_the_count_again(stage: Stage, bad: str) -> N
     controller.cycle()
     stage.ksqldb.fault, stage.ksqldb.well, stage.ksqldb.assets = (lambda _: None), WELL, everything
     controller.cycle()
-    assert controller.memory.missing["g9"].reads <= 1 + (bad == "retried")
+    assert controller.memory.guards.missing["g9"].reads <= 1 + (bad == "retried")
     assert "ASSET_STREAM_G9" in stage.ksqldb.made
 
 
@@ -157,7 +157,7 @@ def test_a_direct_question_has_the_last_word(stage: Stage) -> None:
     stage.ksqldb.members = lies  # type: ignore[method-assign]
     run(stage, controller, 30)
     assert stage.ksqldb.calls["members_directly"] > 0
-    assert controller.metrics.blocked.labels("question")._value.get() > 0
+    assert controller.reporter.metrics.blocked.labels("question")._value.get() > 0
     assert "ofa_group_g9" in stage.platform.services
 
 
@@ -313,7 +313,7 @@ def test_every_guard_has_a_gauge_a_log_line_and_an_exit_code(
 
     code, outcome = converge(controller, 100, sleep=wait)
     assert code is Exit.REFUSED
-    assert controller.metrics.guard.labels(guard)._value.get() == 1
+    assert controller.reporter.metrics.guard.labels(guard)._value.get() == 1
     assert outcome.plan is not None
     text = next(refusal.text for refusal in outcome.plan.refusals if refusal.guard == guard)
     assert any(text in line["event"] for line in said)
@@ -325,5 +325,5 @@ def test_a_collapse_shows(stage: Stage, said: list[MutableMapping[str, Any]]) ->
     run(stage, controller, 2)
     stage.ksqldb.assets = dict(list(TEN.items())[:5])
     controller.cycle()
-    assert controller.metrics.blocked.labels("collapse")._value.get() == 1
+    assert controller.reporter.metrics.blocked.labels("collapse")._value.get() == 1
     assert [(line["before"], line["now"]) for line in said if "before" in line] == [(10, 5)]

@@ -10,7 +10,7 @@ from openfactory_common import registry
 from openfactory_common.errors import KsqlBadStatement, KsqlRefused
 from openfactory_common.registry import parse
 from reconciler.control.converge import Exit, converge
-from reconciler.control.schedule import under_way
+from reconciler.control.loop import find_progress
 from reconciler.domain.status import Condition
 from reconciler.ksqldb.entities import QueryInfo
 from reconciler.ksqldb.statement import Statement
@@ -189,7 +189,7 @@ def test_an_unreadable_newest_registry_is_not_shown_and_is_replaced(stage: Stage
     stage.platform.registries[bad.name] = bad
     shown: list[bytes] = []
     controller = stage.controller()
-    controller.on_registry = lambda data, _: shown.append(data)
+    controller.reporter.on_registry = lambda data, _: shown.append(data)
     controller.cycle()
     assert bad.data not in shown
     assert groups_of(stage) == {"Weld", "Paint", "Assembly"}
@@ -216,7 +216,7 @@ def test_what_the_policy_forbids_is_held_and_not_waited_for(stage: Stage, policy
     assert code is Exit.OK
     assert outcome.plan is not None
     assert {item.condition for item in outcome.plan.items} == {Condition.READY, Condition.HELD}
-    assert under_way(outcome.plan) is None
+    assert find_progress(outcome.plan) is None
     assert outcome.results == ()
 
 

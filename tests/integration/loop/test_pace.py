@@ -12,12 +12,11 @@ from prometheus_client import CollectorRegistry
 
 from openfactory_common.errors import KsqlBadStatement
 from reconciler.control.controller import Controller
-from reconciler.control.loop import Loop
-from reconciler.control.schedule import Pace
+from reconciler.control.loop import Loop, Pace
 from reconciler.domain.status import CycleResult, Part
 from reconciler.ksqldb.statement import Statement
 from reconciler.leadership.elector import AlwaysLeader, WriteBlock
-from reconciler.leadership.pause import beginning
+from reconciler.leadership.pause import start_pause
 from reconciler.metrics import Metrics
 from tests.harness.fakes import Stage
 
@@ -115,7 +114,7 @@ def test_a_pause_of_a_day_reads_once_an_interval_and_ends_in_time(stage: Stage) 
     """Writes wait, reads go on as when nothing happens, and the first cycle after the end comes at the end."""
     stage.ksqldb.assets["N"] = "New"
     run = Run(stage, seconds=95, interval=30.0)
-    run.controller.pause = beginning(stage.wall, 80, "me")
+    run.controller.memory.pause = start_pause(stage.wall, 80, "me")
     starts = run.run()
     assert starts[:4] == [0.0, 30.0, 60.0, 80.0]
     assert "ofa_group_new" in stage.platform.services
@@ -163,7 +162,7 @@ def test_nothing_ends_the_loop(stage: Stage, where: str) -> None:
     """An exception out of anything that a turn does is counted, and the loop turns on."""
     run = Run(stage, cycles=10**9, seconds=100)
     registry = CollectorRegistry()
-    run.controller.metrics = Metrics(registry)
+    run.controller.reporter.metrics = Metrics(registry)
     times = [0]
 
     def broken(real: Callable[..., object]) -> Callable[..., object]:
@@ -183,8 +182,7 @@ def test_nothing_ends_the_loop(stage: Stage, where: str) -> None:
         case "tick":
             run.loop._tick = broken(run.loop._tick)  # type: ignore[method-assign, assignment]
         case "wall":
-            wall = run.controller.clocks.wall
-            run.controller.clocks = type(run.controller.clocks)(run.controller.clocks.monotonic, broken(wall))  # type: ignore[arg-type]
+            run.controller.clocks.wall = broken(run.controller.clocks.wall)  # type: ignore[assignment]
     run.run()
     assert len(run.starts) >= 4
     parts = [registry.get_sample_value("reconciler_bugs_total", {"part": part}) or 0 for part in Part]
@@ -200,7 +198,7 @@ def test_the_loop_of_a_controller_whose_every_report_fails_goes_on(stage: Stage)
         raise RuntimeError("boom")
 
     run.controller.cycle = broken  # type: ignore[method-assign, assignment]
-    run.controller.bug = broken  # type: ignore[method-assign]
+    run.controller.reporter.report_bug = broken  # type: ignore[method-assign]
     assert len(run.run()) >= 10
 
 

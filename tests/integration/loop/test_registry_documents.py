@@ -63,7 +63,7 @@ def test_a_document_of_another_version_is_the_memory_of_this_one(
     data = json.dumps(document).encode()
     stage.platform.publish_registry(data, revision_of(data), before.sequence + 1)
     controller, shown = stage.controller(), list[tuple[bytes, str]]()
-    controller.on_registry = lambda *one: shown.append(one)
+    controller.reporter.on_registry = lambda *one: shown.append(one)
     outcome = controller.cycle()
     assert outcome.plan is not None
     assert outcome.plan.registry_before == revision_of(data)

@@ -1,4 +1,4 @@
-"""Updates that are under way or do not go on, and what the log says of groups that are not well."""
+"""Updates that are under way or do not go on, and what is logged of degraded groups."""
 
 from __future__ import annotations
 
@@ -92,11 +92,11 @@ def test_the_log_has_each_trouble_once_and_its_end(stage: Stage) -> None:
     weld(stage, error="task: non-zero exit (1)")
     assert [line["reason"] for line in said(controller)] == ["task: non-zero exit (1)"]
     weld(stage, error="")
-    assert said(controller) == [], "a task that is starting is not well yet"
+    assert said(controller) == [], "a task that is starting has not recovered yet"
     stage.platform.healthy = lambda _: True
     assert said(controller) + said(controller) == [], "nor one that has just come up"
     (line,) = said(controller)
-    assert (line["event"], line["object"], line["log_level"]) == ("well again", "group Weld", "info")
+    assert (line["event"], line["object"], line["log_level"]) == ("recovered", "group Weld", "info")
 
 
 def test_the_log_does_not_repeat_what_goes_on(stage: Stage) -> None:

@@ -58,7 +58,7 @@ def test_a_shrinking_list_of_queries_counts_for_nothing(stage: Stage) -> None:
     for left in range(6, 2, -1):
         stage.ksqldb.queries = lambda left=left: queries()[:left]  # type: ignore[method-assign, misc]
         run(stage, controller, 1, 30)
-        assert {seen.reads for seen in controller.memory.silent.values()} <= {1}
+        assert {seen.reads for seen in controller.memory.guards.silent.values()} <= {1}
 
 
 @pytest.mark.parametrize("stream", ["ASSET_STREAM_THEIRS", "OFA_ASSETS_WITH_UNS_DEADBEEF"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from openfactory_common.errors import KsqlRefused
-from reconciler import app as wiring
+from reconciler import app
 from reconciler.cli import main as cli
 from reconciler.control.teardown import teardown
 from reconciler.domain.actions import Result
@@ -50,7 +50,7 @@ def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captur
     """Everything made; the command finds it by its settings."""
     monkeypatch.chdir(tmp_path)
     with plant(2) as made:
-        monkeypatch.setitem(wiring._PLATFORMS, "memory", lambda *_: made.platform)
+        monkeypatch.setitem(app._PLATFORMS, "memory", lambda *_: made.platform)
         monkeypatch.setenv("DEPLOYMENT_PLATFORM", "memory")
         monkeypatch.setenv("KAFKA_BROKER", "k:9092")
         monkeypatch.setenv("KSQLDB_URL", made.ksqldb.url)
@@ -92,7 +92,7 @@ def test_another_cluster_is_refused_before_the_first_write(shell: Shell) -> None
     (line,) = said.splitlines()
     assert "nothing was removed: another cluster answers: kafka another-cluster, ksqlDB default_" in line
     assert line.endswith(
-        "instead of kafka-1, default_; correct KSQLDB_URL, or if that is meant, give --accept-identity"
+        "instead of kafka-1, default_; correct KSQLDB_URL, or if this is intended, give --accept-identity"
     )
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from openfactory_common.errors import LeaseLost
 from reconciler.control.converge import Exit, converge
-from reconciler.control.fence import guard_by_lease
+from reconciler.control.guarded import guard_by_lease
 from reconciler.control.outcome import CycleOutcome
-from reconciler.leadership.elector import Elector, LazyElector
+from reconciler.leadership.elector import Elector
 from reconciler.leadership.lease import Candidate
 from reconciler.planning.guards import Overrides
 from tests.harness.fakes import Stage
@@ -45,7 +45,7 @@ class Operator:
 
     def cycle(self) -> CycleOutcome:
         """Beat, and run a cycle."""
-        self.leadership.beat()
+        self.leadership.renew()
         return self.note(self.controller.cycle())
 
     def note(self, outcome: CycleOutcome) -> CycleOutcome:
@@ -119,7 +119,7 @@ def test_with_the_lease_the_other_only_looks(number: int) -> None:
     """However the cycles interleave, every write is done once, all by the holder."""
     stage = world()
     first, second = Operator(stage, "first"), Operator(stage, "second")
-    first.leadership.beat()
+    first.leadership.renew()
     at_write(stage, number, lambda: assert_held_back(second.cycle()))
     settle(stage, first.cycle, second.cycle)
     assert (end(stage), Counter(first.writes)) == undisturbed()
@@ -156,11 +156,11 @@ def test_one_that_was_stopped_in_the_middle_of_a_cycle_writes_nothing_with_its_o
     """Stopped before a write for longer than the lease: the other takes over; the rest of the old plan is dropped."""
     stage = world()
     first, second = Operator(stage, "first"), Operator(stage, "second")
-    first.leadership.beat()
+    first.leadership.renew()
     written: list[int] = []
 
     def stopped() -> None:
-        second.leadership.beat()
+        second.leadership.renew()
         stage.now += 16.0
         assert second.cycle().result != "standby"
         written.append(stage.writes)
@@ -181,11 +181,11 @@ def test_a_lease_that_was_lost_and_is_held_again_does_not_revive_an_old_plan() -
     """Nobody took over meanwhile, and the holder renews late: what it saw before may not be acted upon all the same."""
     stage = world()
     operator = Operator(stage, "only")
-    operator.leadership.beat()
+    operator.leadership.renew()
 
     def asleep() -> None:
         stage.now += 3600.0
-        operator.leadership.beat()
+        operator.leadership.renew()
 
     at_write(stage, 1, asleep)
     outcome = operator.controller.cycle()
@@ -199,9 +199,9 @@ def test_a_lease_that_was_lost_and_is_held_again_does_not_revive_an_old_plan() -
 def test_each_request_that_changes_something_stands_behind_the_fence() -> None:
     """An action of several writes is stopped between them too: every write of both sides asks, and no read does."""
     stage = world()
-    Operator(stage, "first").leadership.beat()
+    Operator(stage, "first").leadership.renew()
     second = Operator(stage, "second")
-    second.leadership.beat()
+    second.leadership.renew()
     platform, ksqldb = second.controller.world.platform, second.controller.world.ksqldb
     state = platform.observe()
     live = state.services["ofa_group_g0"]
@@ -227,17 +227,17 @@ def test_the_next_takes_over_at_once_or_after_the_duration() -> None:
     """A lease that was given up is taken at the next beat; that of a process that died when it has run out."""
     stage = world()
     first, second, third = (Operator(stage, name) for name in ("first", "second", "third"))
-    first.leadership.beat()
-    second.leadership.beat()
+    first.leadership.renew()
+    second.leadership.renew()
     first.leadership.stop()
-    second.leadership.beat()
+    second.leadership.renew()
     assert second.leadership.leads
-    third.leadership.beat()
+    third.leadership.renew()
     stage.now += 14.9
-    third.leadership.beat()
+    third.leadership.renew()
     assert (second.leadership.leads, third.leadership.leads) == (False, False)
     stage.now += 0.1
-    third.leadership.beat()
+    third.leadership.renew()
     assert third.leadership.leads
 
 
@@ -245,11 +245,11 @@ def test_a_loop_that_does_not_turn_any_more_loses_the_lease() -> None:
     """The beats come from a thread of their own, so they must not go on for a loop that hangs."""
     stage = world()
     first, second = Operator(stage, "first"), Operator(stage, "second")
-    first.leadership.beat()
+    first.leadership.renew()
     first.leadership._alive = lambda: False
     for _ in range(6):
-        first.leadership.beat()
-        second.leadership.beat()
+        first.leadership.renew()
+        second.leadership.renew()
         stage.now += 3.0
     assert second.leadership.leads
 
@@ -288,15 +288,15 @@ def test_a_command_beside_a_loop_has_the_lease_and_gives_it_back() -> None:
 
     def pass_time(seconds: float) -> None:
         stage.now += seconds
-        once.leadership.beat()
+        once.leadership.renew()
         loop.cycle()
 
-    once.leadership.beat()
+    once.leadership.renew()
     code, _ = converge(once.controller, 100, sleep=pass_time)
     assert code is Exit.OK
     assert len([name for name in stage.ksqldb.made if name.startswith("ASSET_STREAM_")]) == 2
     once.leadership.stop()
-    loop.leadership.beat()
+    loop.leadership.renew()
     assert loop.leadership.leads
 
 
@@ -306,8 +306,7 @@ def test_a_command_asks_for_the_lease_only_to_write() -> None:
 
     def once() -> tuple[Exit, str | None]:
         me = Candidate("once", 15.0, preempts=True)
-        leadership = Elector(stage.platform, me, clock=lambda: stage.now, wall=lambda: stage.wall)
-        lease = LazyElector(leadership)
+        lease = Elector(stage.platform, me, lazy=True, clock=lambda: stage.now, wall=lambda: stage.wall)
         controller = stage.controller()
         controller.world = guard_by_lease(controller.world, lease.writing)
         controller.write_gate = lease
@@ -315,7 +314,7 @@ def test_a_command_asks_for_the_lease_only_to_write() -> None:
         def pass_time(seconds: float) -> None:
             stage.now += seconds
             if lease.role:
-                leadership.beat()
+                lease.renew()
 
         code, _ = converge(controller, 100, sleep=pass_time)
         role = lease.role
@@ -336,11 +335,11 @@ def test_a_command_that_does_not_get_the_lease_is_refused_and_names_the_holder()
 
     def pass_time(seconds: float) -> None:
         stage.now += seconds
-        first.leadership.beat()
-        second.leadership.beat()
+        first.leadership.renew()
+        second.leadership.renew()
 
-    first.leadership.beat()
-    second.leadership.beat()
+    first.leadership.renew()
+    second.leadership.renew()
     code, outcome = converge(second.controller, 30, sleep=pass_time)
     assert code is Exit.REFUSED
     assert "first holds the lease" in outcome.sentence
@@ -352,9 +351,9 @@ def test_what_standing_by_costs_and_shows() -> None:
     """A waiter reads and plans, exports what it sees, and hands out the registry that is published."""
     stage = world()
     first, second = Operator(stage, "first"), Operator(stage, "second")
-    first.leadership.beat()
+    first.leadership.renew()
     shown: list[str] = []
-    second.controller.on_registry = lambda _data, revision: shown.append(revision)
+    second.controller.reporter.on_registry = lambda _data, revision: shown.append(revision)
     outcome = second.cycle()
     assert outcome.plan is not None
     assert len(outcome.plan.actions) > 1

@@ -14,12 +14,11 @@ from openfactory_common.errors import KsqlBadStatement, PlatformRefused
 from reconciler.cli import main as cli
 from reconciler.cli import pause as pause_command
 from reconciler.cli import show
-from reconciler.control.contest import Contest, Suspended
+from reconciler.control.backoff import Contest, Suspended
 from reconciler.control.controller import Controller
-from reconciler.control.history import History
-from reconciler.control.loop import Loop
+from reconciler.control.loop import History, Loop
 from reconciler.domain.status import Condition
-from reconciler.leadership.pause import beginning, put
+from reconciler.leadership.pause import start_pause, write_pause
 from reconciler.metrics import Metrics
 from reconciler.report.why import WhyContext, WhyDocument, explain_group, find_similar, known_groups, why_text
 from reconciler.web.server import RegistryCache, Server
@@ -43,14 +42,14 @@ def known(stage: Stage, controller: Controller) -> WhyContext:
     outcome = controller.cycle()
     assert outcome.survey is not None
     assert outcome.plan is not None
-    pause = controller.pause
+    pause = controller.memory.pause
     return WhyContext(
         settings=stage.settings,
         survey=outcome.survey,
         plan=outcome.plan,
         read_at=NOW,
-        memory=controller.memory,
-        backoff=controller.backoff,
+        memory=controller.memory.guards,
+        backoff=controller.memory.backoff,
         now=stage.now,
         last=outcome.sentence,
         paused=pause.text if pause and pause.active(stage.wall) else "",
@@ -250,7 +249,7 @@ def test_conflict_trouble_and_pause(stage: Stage) -> None:
     """A foreign service, a sick server and a pause are all there to be read."""
     stage.platform.services["ofa_group_g0"] = replace(stage.platform.services["ofa_group_g0"], owner=None)
     stage.ksqldb.well = replace(WELL, kafka=False, healthy=False)
-    put(stage.platform, beginning(stage.wall, 600, "ana@shell", "audit"))
+    write_pause(stage.platform, start_pause(stage.wall, 600, "ana@shell", "audit"))
     text = why_text(asked(stage, "g0"))
     assert "service   ofa_group_g0: 1 of 1 tasks, not ours" in text
     assert "group     g0: Conflict" in text
@@ -273,7 +272,7 @@ def operator(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
     """A running operator on a real port, and settings that point to it and to nothing else."""
     board, metrics = RegistryCache(), CollectorRegistry()
     controller = stage.controller()
-    controller.metrics = Metrics(metrics)
+    controller.reporter.metrics = Metrics(metrics)
     loop = Loop(controller, 3600.0)
     server = Server(loop, board, 0, host="127.0.0.1", registry=metrics)
     server.start()
@@ -418,8 +417,8 @@ def test_status_and_plan_say_what_only_time_tells_the_operator(
 ) -> None:
     """A silent stream, a contested object and one that does not get on are not "in sync" to a fresh process."""
     controller, contested = operator.controller, "contested: another writer changes replicas"
-    controller.contest = Contest(held={"service ofa_group_g2": Suspended(None, here.now + 1000, contested)})
-    controller.told_silent = {"g1": "of 9 events that were seen going in, none came out, 3 times"}
+    controller.memory.contest = Contest(held={"service ofa_group_g2": Suspended(None, here.now + 1000, contested)})
+    controller.memory.silent_streams = {"g1": "of 9 events that were seen going in, none came out, 3 times"}
     here.platform.healthy = lambda name: name != "ofa_group_g3"
     controller.cycle()
     here.now += here.settings.progress_deadline + 1
@@ -454,7 +453,7 @@ def test_a_pause_whose_record_a_teardown_removed_is_one_truth(
     """The operator that runs keeps to it; the page, status and plan show it, and resume says what it ended."""
     wall = datetime.now(UTC)
     operator.controller.clocks = replace(operator.controller.clocks, wall=lambda: wall)
-    put(here.platform, beginning(wall, 600, "ana@shell", "teardown"))
+    write_pause(here.platform, start_pause(wall, 600, "ana@shell", "teardown"))
     operator.history = operator.history.after(operator.controller.cycle(), wall)
     del here.platform.kept_records["pause"]
     operator.history = operator.history.after(operator.controller.cycle(), wall)

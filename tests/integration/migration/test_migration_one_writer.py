@@ -11,10 +11,10 @@ from openfactory_common.errors import LeaseLost
 from reconciler.cli.migrate import repeat_until_leader, run_step
 from reconciler.control.controller import Controller
 from reconciler.control.converge import Exit
-from reconciler.control.fence import guard_by_lease
-from reconciler.leadership.elector import Elector, LazyElector
-from reconciler.leadership.lease import NAME, Candidate, parse
-from reconciler.leadership.pause import beginning, put
+from reconciler.control.guarded import guard_by_lease
+from reconciler.leadership.elector import Elector
+from reconciler.leadership.lease import LEASE_RECORD, Candidate, parse
+from reconciler.leadership.pause import start_pause, write_pause
 from reconciler.migration.legacy import PORT
 from reconciler.migration.migrate import StepRefused
 from tests.harness.fakes import Stage
@@ -25,13 +25,13 @@ from tests.integration.migration.test_shape import old_plant
 STEPS = ("start", "switch", "back", "remove_old")
 
 
-def leadership(stage: Stage, name: str = "me") -> Elector:
-    """Return the part in the lease of a command that insists, by the clock of the stage."""
+def leadership(stage: Stage, name: str = "me", *, lazy: bool = False) -> Elector:
+    """Return the elector of a command that preempts, by the clock of the stage."""
     me = Candidate(name, 15.0, preempts=name == "me")
-    return Elector(stage.platform, me, clock=lambda: stage.now, wall=lambda: stage.wall)
+    return Elector(stage.platform, me, lazy=lazy, clock=lambda: stage.now, wall=lambda: stage.wall)
 
 
-def behind(stage: Stage, lease: LazyElector) -> Controller:
+def behind(stage: Stage, lease: Elector) -> Controller:
     """Return a controller that writes only while the lease is held."""
     controller = stage.controller()
     controller.world = guard_by_lease(controller.world, lease.writing)
@@ -41,7 +41,7 @@ def behind(stage: Stage, lease: LazyElector) -> Controller:
 
 def run(chosen: str, stage: Stage, old: FakeOldServices, converge: Callable[[], int], seconds: float = 20.0) -> int:
     """Do a step as the command does, with a lease that ``converge`` shares."""
-    lease = LazyElector(leadership(stage))
+    lease = leadership(stage, lazy=True)
     try:
         return repeat_until_leader(
             lambda: run_step(chosen, behind(stage, lease), old, converge, writing=lease.writing), lease, seconds
@@ -59,19 +59,19 @@ def done() -> int:
 def test_no_step_writes_through_a_pause(chosen: str) -> None:
     """Who paused, until when and why is the reason that the step gives; it does not ask for the lease either."""
     stage, old = old_plant() if chosen == "start" else side_by_side()
-    put(stage.platform, beginning(stage.wall, 1800, "somebody", "the floor is wet"))
+    write_pause(stage.platform, start_pause(stage.wall, 1800, "somebody", "the floor is wet"))
     writes, services = stage.writes, dict(old.services)
     with pytest.raises(StepRefused, match=r"paused until .*the floor is wet"):
         run(chosen, stage, old, done)
     assert (stage.writes, old.services) == (writes, services)
-    assert NAME not in stage.platform.kept_records
+    assert LEASE_RECORD not in stage.platform.kept_records
 
 
 @pytest.mark.parametrize("chosen", ["start", "switch"])
 def test_no_step_writes_while_another_holds_the_lease(chosen: str) -> None:
     """One that does not give it up is named, and both systems are as they were."""
     stage, old = old_plant() if chosen == "start" else side_by_side()
-    leadership(stage, "rival").beat()
+    leadership(stage, "rival").renew()
     writes, services = stage.writes, dict(old.services)
     with pytest.raises(StepRefused, match="rival holds the lease; run it again"):
         run(chosen, stage, old, done, seconds=0.0)
@@ -84,14 +84,14 @@ def test_a_step_holds_the_lease_until_its_end() -> None:
     during: list[str] = []
 
     def converge() -> int:
-        during.append(parse(stage.platform.kept_records[NAME].fields).holder)
+        during.append(parse(stage.platform.kept_records[LEASE_RECORD].fields).holder)
         stage.settle(stage.controller())
         return Exit.OK
 
     assert run("switch", stage, old, converge) == Exit.OK
     assert has_port(stage, old)
     assert during == ["me"]
-    assert parse(stage.platform.kept_records[NAME].fields).holder == ""
+    assert parse(stage.platform.kept_records[LEASE_RECORD].fields).holder == ""
 
 
 def test_a_step_that_has_nothing_to_do_takes_no_lease() -> None:

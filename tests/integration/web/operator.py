@@ -25,7 +25,7 @@ class Operator:
         self.stage = stage
         registry, board = CollectorRegistry(), RegistryCache()
         controller = stage.controller()
-        controller.metrics, controller.on_registry = Metrics(registry), board.put
+        controller.reporter.metrics, controller.reporter.on_registry = Metrics(registry), board.put
         self.loop = Loop(controller, 3600.0)
         self.server = Server(self.loop, board, 0, host="127.0.0.1", registry=registry, limits=limits)
         self.server.start()

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from reconciler.cli.show import choose_exit
 from reconciler.control.backoff import Backoff, Failure
-from reconciler.control.history import History
-from reconciler.control.loop import Loop
+from reconciler.control.loop import History, Loop
 from reconciler.control.outcome import CycleOutcome
 from reconciler.domain.names import names_of
 from reconciler.domain.observed import MapSnapshot
@@ -87,7 +86,7 @@ def test_no_value_costs_a_page_or_a_document(
     survey = replace(survey, observed=replace(survey.observed, membership=MapSnapshot(assets, counts)))
     outcome = CycleOutcome(CycleResult.BUG, "x\x1b\ud800", plan, survey)
     loop.history = History(outcome, at, outcome, at, None)
-    loop.controller.backoff = Backoff(failures)
+    loop.controller.memory.backoff = Backoff(failures)
     page = StatusPage(loop)
     html = page.render(Filter())
     document = page.make_document()

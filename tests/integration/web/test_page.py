@@ -13,7 +13,7 @@ import pytest
 
 from reconciler.control.loop import Loop
 from reconciler.domain.status import Condition
-from reconciler.leadership.pause import beginning
+from reconciler.leadership.pause import start_pause
 from reconciler.report.text import status_json
 from reconciler.web.status_page import StatusPage
 from reconciler.web.status_view import MOST_ROWS, SIGNS, Filter
@@ -79,7 +79,7 @@ def test_before_the_first_read_it_says_so() -> None:
 def test_a_pause_and_a_refusal_are_shown_with_what_ends_them(operator: Operator) -> None:
     """Who paused until when, and the id that lets refused removals through."""
     wall = operator.loop.controller.clocks.wall()
-    operator.loop.pause(beginning(wall, 600, "an operator of the night shift", "the line is <rebuilt>"))
+    operator.loop.pause(start_pause(wall, 600, "an operator of the night shift", "the line is <rebuilt>"))
     operator.stage.ksqldb.assets = {"a": "Other"}
     operator.until(lambda: bool((read := operator.loop.history.read) and read.plan and read.plan.approval))
     _, _, page = operator.ask("/")
@@ -115,7 +115,7 @@ def test_a_failed_write_is_shown_with_its_next_try(operator: Operator) -> None:
 
     operator.stage.platform.fault = refuse
     operator.stage.ksqldb.assets["d"] = "Laser"
-    operator.until(lambda: bool(operator.loop.controller.backoff.failures))
+    operator.until(lambda: bool(operator.loop.controller.memory.backoff.failures))
     _, _, page = operator.ask("/")
     assert "In backoff after a failed write" in page
     (waiting,) = json.loads(operator.ask("/status")[2])["operator"]["backoff"]

@@ -14,7 +14,7 @@ from reconciler.cli import run, show
 from reconciler.cli.output import ProgressLines
 from reconciler.control.controller import Clocks, Controller
 from reconciler.control.converge import Exit, converge
-from reconciler.control.outcome import explained
+from reconciler.control.outcome import explain_error
 from reconciler.domain.status import Condition
 from reconciler.planning.guards import Overrides
 from reconciler.report.text import plan_text
@@ -181,8 +181,8 @@ def test_an_empty_map_says_what_it_is() -> None:
 def test_a_server_that_is_not_ksqldb_names_the_variable(status: int, body: bytes, kind: str) -> None:
     """Whatever another server answers; ksqlDB's own errors are left as they are."""
     settings = Stage().settings
-    said = explained(error_of(status, body, kind), settings)
+    said = explain_error(error_of(status, body, kind), settings)
     assert said.endswith("(KSQLDB_URL is http://k:8088: does ksqlDB answer there?)")
-    assert "does ksqlDB answer there" in explained(KsqlWrongShape("not JSON", status=200), settings)
+    assert "does ksqlDB answer there" in explain_error(KsqlWrongShape("not JSON", status=200), settings)
     own = error_of(400, b'{"error_code": 40001, "message": "line 1:1: no"}')
-    assert "KSQLDB_URL" not in explained(own, settings)
+    assert "KSQLDB_URL" not in explain_error(own, settings)

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.control.flow import AT_ONCE, STRIKES, Movement, Reading, Sample, Track, chosen, judged, movement
+from reconciler.control.flow import (
+    AT_ONCE,
+    STRIKES,
+    Movement,
+    Reading,
+    Sample,
+    Track,
+    choose_groups,
+    compare_readings,
+    judge_check,
+)
 
 FIRST = Reading(end=100, read=90, written=50)
 
@@ -34,7 +44,7 @@ FIRST = Reading(end=100, read=90, written=50)
 )
 def test_two_readings_are_compared(before: Reading | None, now: Reading | None, expected: Movement) -> None:
     """Written is proof, read without written is a suspicion, waiting without read is stuck, and the rest is nothing."""
-    assert movement(before, now) is expected
+    assert compare_readings(before, now) is expected
 
 
 SUSPECT = [Reading(100 * n, 100 * n, 50) for n in range(1, 8)]
@@ -68,7 +78,7 @@ def test_a_stream_is_silent_after_strikes(checks: Checks, silent: bool) -> None:
     """Three checks with events in and none out; a check that tells nothing neither counts nor clears."""
     track = Track()
     for reading, sample in checks:
-        track = judged(track, "CSAS_1", reading, sample)
+        track = judge_check(track, "CSAS_1", reading, sample)
     assert track.silent is silent
     assert bool(track.why) >= silent
 
@@ -77,9 +87,9 @@ def test_another_query_starts_from_nothing() -> None:
     """A stream that was made again is another one."""
     track = Track()
     for reading in SUSPECT[:4]:
-        track = judged(track, "CSAS_1", reading, Sample(3))
+        track = judge_check(track, "CSAS_1", reading, Sample(3))
     assert track.silent
-    assert judged(track, "CSAS_2", SUSPECT[4], Sample(3)) == Track("CSAS_2", SUSPECT[4])
+    assert judge_check(track, "CSAS_2", SUSPECT[4], Sample(3)) == Track("CSAS_2", SUSPECT[4])
 
 
 def test_every_group_has_its_turn_and_the_accused_come_first() -> None:
@@ -88,12 +98,12 @@ def test_every_group_has_its_turn_and_the_accused_come_first() -> None:
     seen: set[str] = set()
     after = ""
     for _ in range(3):
-        some = chosen(groups, {}, after)
+        some = choose_groups(groups, {}, after)
         assert len(some) == AT_ONCE
         seen |= set(some)
         after = some[-1]
     assert seen == groups
     accused = {group: Track(strikes=1) for group in groups}
-    assert chosen(groups, {"g24": Track(strikes=1)}, "g03")[:2] == ("g24", "g04")
-    assert set(chosen(groups, accused, "g10")) >= {"g11", "g12"}
-    assert chosen({"a"}, {}, "zzz") == ("a",)
+    assert choose_groups(groups, {"g24": Track(strikes=1)}, "g03")[:2] == ("g24", "g04")
+    assert set(choose_groups(groups, accused, "g10")) >= {"g11", "g12"}
+    assert choose_groups({"a"}, {}, "zzz") == ("a",)

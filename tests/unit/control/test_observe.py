@@ -1,4 +1,4 @@
-"""The UNS map is scanned as often as its size allows, and what a cycle uses between two scans proves no absence."""
+"""What one read of ksqlDB says, and how often the UNS map is scanned; a scan that is used again proves no absence."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import pytest
 
 from openfactory_common.errors import KsqlUnreachable
 from reconciler.control.converge import converge
-from reconciler.control.observe import SCAN_SHARE, MapScan
-from reconciler.domain.observed import MapSnapshot
-from tests.harness.fakes import Stage
+from reconciler.control.observe import SCAN_SHARE, MapScan, find_unhealthy_reason, observe_source
+from reconciler.domain.observed import LiveQuery, LiveStream, MapSnapshot
+from reconciler.ksqldb.entities import Health, QueryInfo, ServerInfo
+from tests.harness.fakes import FakeKsqldb, Stage
+from tests.unit.planning.tables import rows
 
 
 class Map:
@@ -130,4 +132,76 @@ def test_a_scan_that_is_used_again_counts_no_absence() -> None:
         stage.now += 1.0
         controller.cycle()
     assert stage.ksqldb.calls["members"] == before
-    assert controller.memory.missing["g4"].reads == 1
+    assert controller.memory.guards.missing["g4"].reads == 1
+
+
+UNHEALTHY = """
+    # healthy  kafka  command runner  state     status    reason
+    yes        yes    yes             READY     RUNNING   -
+    yes        yes    no              READY     RUNNING   its command runner is dead
+    yes        no     yes             READY     RUNNING   it cannot reach Kafka
+    no         no     no              ERROR     ERROR     its command runner is dead
+    no         yes    yes             READY     RUNNING   its health check fails (state READY)
+    yes        yes    yes             STOPPING  RUNNING   its health check fails (state STOPPING)
+    yes        yes    yes             READY     DEGRADED  its status is DEGRADED
+    yes        yes    yes             READY     ERROR     its status is ERROR
+"""
+
+
+@pytest.mark.parametrize(("healthy", "kafka", "runner", "state", "status", "reason"), rows(UNHEALTHY))
+def test_why_a_server_is_unhealthy(healthy: str, kafka: str, runner: str, state: str, status: str, reason: str) -> None:
+    """The gravest reason first: that which only a restart cures."""
+    health = Health(
+        healthy=healthy == "yes",
+        kafka=kafka == "yes",
+        metastore=True,
+        command_runner=runner == "yes",
+        server_state=state,
+    )
+    found = find_unhealthy_reason(ServerInfo("7.7.0", "kafka-1", "default_", status), health)
+    assert found.startswith(reason)
+    assert bool(found) == bool(reason)
+
+
+CREATE = "CREATE STREAM X AS SELECT * FROM Y EMIT CHANGES;"
+QUERIES = """
+    # statement         states            writes  its query  failed  paused
+    CREATE STREAM X     RUNNING           X       yes        no      no
+    create stream x     RUNNING           X       yes        no      no
+    CREATE STREAM X     PAUSED            X       yes        no      yes
+    CREATE STREAM X     RUNNING ERROR     X       yes        yes     no
+    CREATE STREAM X     ERROR             X       yes        yes     no
+    INSERT INTO X       RUNNING           X       no         no      no
+    CREATE STREAM X     RUNNING           -       no         no      no
+"""
+
+
+@pytest.mark.parametrize(("text", "states", "sinks", "own", "failed", "paused"), rows(QUERIES))
+def test_which_query_a_stream_has(text: str, states: str, sinks: str, own: str, failed: str, paused: str) -> None:
+    """The one that made it; one that inserts into it is kept by its id, for what it reads and writes."""
+    query = QueryInfo("Q", text, tuple(sinks.split()), "PERSISTENT", dict.fromkeys(states.split(), 1))
+    ksqldb = FakeKsqldb(made={"X": ("x", CREATE)})
+    ksqldb.queries = lambda: (query,)  # type: ignore[method-assign]
+    state, _ = observe_source(ksqldb, lambda: MapSnapshot(0, {}))
+    expected = LiveQuery("Q", text, paused == "yes", failed == "yes")
+    assert state.queries == ({"X": expected} if own == "yes" else {})
+    assert state.inserts == ({"Q": text} if text.startswith("INSERT") else {})
+    assert state.servers == len(states.split())
+    assert state.streams == {"X": LiveStream("X", "x")}
+
+
+def test_topics_and_the_degraded_reason_are_read_where_asked_for() -> None:
+    """The map is read before the streams, so a stream that is seen has its group."""
+    ksqldb, order = FakeKsqldb(kept_topics={"x"}), []
+    ksqldb.fault = order.append
+
+    def read() -> MapSnapshot:
+        order.append("map")
+        return MapSnapshot(1, {"Weld": 1})
+
+    state, membership = observe_source(ksqldb, read)
+    assert (state.topics, state.degraded, membership.groups) == (None, "", {"Weld": 1})
+    assert order == ["info", "health", "map", "streams", "queries"]
+    state, _ = observe_source(ksqldb, read, topics=True, find_degraded=lambda listed: f"{len(listed)} queries")
+    assert (state.topics, state.degraded) == ({"x": 1}, "0 queries")
+    assert order[5:] == ["info", "health", "map", "streams", "queries", "topics"]

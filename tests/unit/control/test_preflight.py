@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from openfactory_common.errors import PlatformRefused
-from reconciler.control.preflight import unmet
-from reconciler.control.readonly import DryRunLog, DryRunPlatform
+from reconciler.control.guarded import DryRunLog, withhold_writes
+from reconciler.control.preflight import find_missing
 from reconciler.platforms.protocol import Checkable, Platform, Reference
 from reconciler.report.text import plan_markdown, plan_text
 from tests.harness.fakes import FakeKsqldb, FakePlatform, Stage, unreachable
@@ -44,7 +44,12 @@ def notes(ksqldb: FakeKsqldb, platform: Platform | None = None, **options: objec
     """Look as the commands do, and return what they note."""
     stage = Stage(platform=FakePlatform(), ksqldb=ksqldb, options=options)
     seen, _ = stage.controller().observe()
-    return list(unmet(seen, ksqldb, platform or Telling(), stage.settings))
+    return list(find_missing(seen, ksqldb, platform or Telling(), stage.settings))
+
+
+def wrapped(platform: FakePlatform) -> Platform:
+    """Return the platform as `plan` sees it, with its writes withheld."""
+    return withhold_writes(Stage(platform=platform).controller().world, DryRunLog()).platform
 
 
 def test_nothing_is_said_where_everything_is_there(ksqldb: FakeKsqldb) -> None:
@@ -106,9 +111,9 @@ def test_a_platform_that_cannot_tell_is_not_asked(ksqldb: FakeKsqldb) -> None:
     """A plug-in needs no method more than before, behind the wrapper that `plan` looks through, too."""
     assert not isinstance(FakePlatform(), Checkable)
     assert notes(ksqldb, FakePlatform(), **SECRETS) == []
-    assert notes(ksqldb, DryRunPlatform(FakePlatform(), DryRunLog()), **SECRETS) == []
-    told = notes(ksqldb, DryRunPlatform(Telling(missing=("factory-net",)), DryRunLog()))
-    assert [note.partition(" (")[0] for note in told] == ["the network factory-net"]
+    assert notes(ksqldb, wrapped(FakePlatform()), **SECRETS) == []
+    found = notes(ksqldb, wrapped(Telling(missing=("factory-net",))))
+    assert [note.partition(" (")[0] for note in found] == ["the network factory-net"]
 
 
 def test_the_loop_asks_nothing_of_it(ksqldb: FakeKsqldb) -> None:

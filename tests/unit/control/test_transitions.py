@@ -1,4 +1,4 @@
-"""What the log says of a group over time: one letter a look, and the lines that follow; a line a case."""
+"""What is logged of a group over time: one letter a cycle, and the lines that follow; a line a case."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOOKS = {
     "C": (Condition.CONFLICT, "not ours"),
 }
 CASES = """
-    # looks            lines: at which look, and what
+    # cycles           lines: in which cycle, and what
     R                  -
     RRRRR              -
     P                  -
@@ -48,12 +48,12 @@ CASES = """
     DRDRDRDR           1 bad
     DPRRR              1 bad, 5 good
     DPPPP              1 bad
-    DRPRR              1 bad, 5 good    # looks in between count neither for nor against it
+    DRPRR              1 bad, 5 good    # cycles in between count neither for nor against it
     CRRR               1 bad, 4 good
     D-                 1 bad
     D-D                1 bad, 3 bad     # it was gone in between
     D-RRR              1 bad
-    DXX                1 bad             # a rule stops everything: it may be another world that is seen
+    DXX                1 bad             # a rule stops everything: another cluster may have been read
     XXX                -
     DXD                1 bad
     DRXRR              1 bad, 5 good
@@ -70,7 +70,7 @@ def test_what_is_logged(looks: str, lines: str) -> None:
         condition, detail = LOOKS.get(letter, LOOKS["D"])
         items = () if letter == "-" else (ObjectStatus("group Weld", condition, detail=detail, group="Weld"),)
         with capture_logs() as logged:
-            changes.tell(Plan(items=items, refusals=stops))
+            changes.record(Plan(items=items, refusals=stops))
         said += [f"{number} {'bad' if line['log_level'] == 'warning' else 'good'}" for line in logged]
     assert ", ".join(said) == lines
 
@@ -82,6 +82,6 @@ def test_a_thousand_groups_that_come_and_go_leave_nothing_behind() -> None:
         bad = ObjectStatus(f"group {number}", Condition.DEGRADED, detail="no", group=str(number))
         good = ObjectStatus(f"group {number}", Condition.READY, group=str(number))
         for item in (bad, good):
-            changes.tell(Plan(items=(item,)))
-        changes.tell(Plan())
-    assert (len(changes._said), len(changes._well)) == (0, 0)
+            changes.record(Plan(items=(item,)))
+        changes.record(Plan())
+    assert (len(changes._logged), len(changes._ready)) == (0, 0)

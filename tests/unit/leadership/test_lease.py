@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.leadership.lease import Candidate, Lease, ObservedLease, next_lease, parse, released
+from reconciler.leadership.lease import Candidate, Lease, ObservedLease, next_lease, parse, release_lease
 
 ME = Candidate("me", 15.0)
 COMMAND = Candidate("me", 15.0, preempts=True)
@@ -35,8 +35,8 @@ def test_a_held_lease_is_left_alone_until_it_has_not_changed_for_its_duration() 
 def test_every_beat_starts_the_wait_again_and_a_wish_does_not() -> None:
     """Only what the holder writes shows that it lives."""
     sight = ObservedLease(THEIRS, 0.0)
-    assert not sight.of(Lease("other", 3, 8, 15.0), 10.0).stale(20.0)
-    assert sight.of(Lease("other", 3, 7, 15.0, wanted="me"), 10.0).stale(15.0)
+    assert not sight.observe(Lease("other", 3, 8, 15.0), 10.0).is_stale(20.0)
+    assert sight.observe(Lease("other", 3, 7, 15.0, wanted="me"), 10.0).is_stale(15.0)
 
 
 def test_the_holder_renews() -> None:
@@ -117,20 +117,20 @@ def test_a_record_that_names_no_holder_in_our_way_is_held(fields: dict[str, obje
     assert decided(lease) is None
     assert decided(lease, now=14.9) is None
     assert decided(lease, now=15.0) == Lease("me", 1, 0, 15.0)
-    changed = ObservedLease(lease, 0.0).of(parse({**fields, "beat2": "8"}), 14.0)  # type: ignore[arg-type]
-    assert not changed.stale(28.9)
-    assert changed.stale(29.0)
+    changed = ObservedLease(lease, 0.0).observe(parse({**fields, "beat2": "8"}), 14.0)  # type: ignore[arg-type]
+    assert not changed.is_stale(28.9)
+    assert changed.is_stale(29.0)
 
 
 def test_a_duration_that_was_spoilt_lets_nobody_in_early() -> None:
     """Neither while the waiter knows the true one, nor where it has only its own; the holder puts it right."""
     spoilt = replace(THEIRS, seconds=0.000001)
-    assert not ObservedLease(THEIRS, 0.0).of(spoilt, 1.0).stale(14.9)
+    assert not ObservedLease(THEIRS, 0.0).observe(spoilt, 1.0).is_stale(14.9)
     assert decided(spoilt, now=14.9) is None
     assert decided(replace(spoilt, holder="me")) == Lease("me", 3, 8, 15.0)
-    long = ObservedLease(replace(THEIRS, seconds=40.0), 0.0).of(spoilt, 1.0)
-    assert not long.stale(39.0)
-    assert long.of(replace(THEIRS, beat=8), 2.0).stale(17.0)
+    long = ObservedLease(replace(THEIRS, seconds=40.0), 0.0).observe(spoilt, 1.0)
+    assert not long.is_stale(39.0)
+    assert long.observe(replace(THEIRS, beat=8), 2.0).is_stale(17.0)
 
 
 #: What was observed, the record now, and what is observed then; at second 9.
@@ -161,13 +161,13 @@ def test_an_observation_keeps_the_longest_duration_of_a_beat_and_the_highest_ter
     before: ObservedLease, lease: Lease | None, after: ObservedLease
 ) -> None:
     """A sign of life starts the time again; the highest term is kept also when the record is gone."""
-    assert before.of(lease, 9.0) == after
+    assert before.observe(lease, 9.0) == after
 
 
 def test_the_duration_of_the_record_is_enough_without_another() -> None:
     """Also one that is shorter than a second."""
-    assert ObservedLease(replace(THEIRS, seconds=0.5), 0.0).stale(0.5)
-    assert not ObservedLease(replace(THEIRS, seconds=0.5), 0.0).stale(0.4)
+    assert ObservedLease(replace(THEIRS, seconds=0.5), 0.0).is_stale(0.5)
+    assert not ObservedLease(replace(THEIRS, seconds=0.5), 0.0).is_stale(0.4)
 
 
 @pytest.mark.parametrize(("term", "following"), [(10**15 - 2, 10**15 - 1), (10**15 - 1, 1), (10**15, 1)])
@@ -196,7 +196,7 @@ def test_who_takes_the_lease_writes_its_own_duration(lease: Lease | None) -> Non
 )
 def test_releasing_gives_up_what_is_ones_own(holder: str, wanted: str, after: tuple[str, str]) -> None:
     """Neither another holder nor another candidate is removed from the record."""
-    assert released(ME, Lease(holder, 3, 7, 15.0, wanted)) == Lease(after[0], 3, 7, 15.0, after[1])
+    assert release_lease(ME, Lease(holder, 3, 7, 15.0, wanted)) == Lease(after[0], 3, 7, 15.0, after[1])
 
 
 def test_a_wanted_that_is_no_text_is_none() -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from reconciler.domain.services import Record
-from reconciler.leadership.pause import Pause, beginning, latest, parse
+from reconciler.leadership.pause import Pause, parse, read_pause, start_pause
 from tests.unit.planning.tables import NOW
 
 RECORDS: list[tuple[dict[str, object], bool]] = [
@@ -35,7 +35,7 @@ RECORDS: list[tuple[dict[str, object], bool]] = [
 @pytest.mark.parametrize(("fields", "active"), RECORDS)
 def test_any_record_is_read(fields: dict[str, object], active: bool) -> None:
     """Unknown fields are ignored, nonsense pauses nothing, and nothing is raised, in a sentence either."""
-    pause = latest(None, {"pause": Record("1", 1, "pause", fields)})  # type: ignore[arg-type]
+    pause = read_pause(None, {"pause": Record("1", 1, "pause", fields)})  # type: ignore[arg-type]
     assert pause is not None
     assert pause.active(NOW) == active
     assert isinstance(pause.text, str)
@@ -47,4 +47,4 @@ def test_any_record_is_read(fields: dict[str, object], active: bool) -> None:
 )
 def test_a_pause_always_ends(seconds: float, lasts: int) -> None:
     """At least a second, at most a day, whatever number is given."""
-    assert beginning(NOW, seconds, "me") == Pause(NOW + timedelta(seconds=lasts), "me", "")
+    assert start_pause(NOW, seconds, "me") == Pause(NOW + timedelta(seconds=lasts), "me", "")

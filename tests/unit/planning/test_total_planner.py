@@ -11,7 +11,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from openfactory_common.registry import parse
-from reconciler.control.schedule import under_way
+from reconciler.control.loop import find_progress
 from reconciler.domain.actions import (
     Action,
     DropStream,
@@ -86,7 +86,7 @@ def test_any_world_has_a_plan_that_keeps_the_rules(part: int, seed: int) -> None
     """Ten thousand worlds: a plan without an internal error, and every rule holds in it."""
     case = case_of(seed)
     assert case.plan.bugs == ()
-    under_way(case.plan)
+    find_progress(case.plan)
     for rule in RULES:
         rule(case)
 

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from reconciler.control.deadline import with_deadline
+from reconciler.control.memory import degrade_stalled
 from reconciler.domain.services import Kind, LiveService, ServiceSpec
 from reconciler.domain.status import Condition, ObjectStatus, Plan
+from reconciler.planning.inputs import PlanInputs
 from reconciler.planning.services import service_step
 from tests.harness.fake_platform import INSTALLATION
 from tests.harness.fakes import Stage
@@ -22,7 +23,7 @@ def after(*looks: tuple[float, ObjectStatus], deadline: float = 600.0) -> Object
     """Return what is said at the last of several looks."""
     standing, shown = {}, WAITS
     for now, item in looks:
-        plan, standing = with_deadline(Plan(items=(item,)), standing, now, AT, deadline)
+        plan, standing = degrade_stalled(Plan(items=(item,)), standing, now, AT, deadline)
         (shown,) = plan.items
     return shown
 
@@ -109,9 +110,10 @@ def test_a_service_is_ready_only_as_it_should_be(
             survey.observed, platform=replace(survey.observed.platform, services={"ofa_group_weld": seen})
         ),
     )
-    facts = replace(controller._facts(survey, None), stalled=frozenset({seen.name} if stalled else ()))
+    inputs = PlanInputs(controller.world.settings, controller.world.topology, controller.world.strategy.lookup())
+    inputs = replace(inputs, stalled=frozenset({seen.name} if stalled else ()))
     assert seen.spec is not None
-    item = service_step(survey, facts, seen.spec).item
+    item = service_step(survey, inputs, seen.spec).item
     assert item.condition is condition
     assert said in item.detail
     assert bool(said) == bool(item.detail)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from openfactory_common.errors import KsqlConflict
-from reconciler.control.backoff import Backoff, Failure
-from reconciler.control.contest import Contest, Suspended
-from reconciler.control.schedule import Pace, Polling, Timers, next_due, under_way
+from reconciler.control.backoff import Backoff, Contest, Failure, Suspended
+from reconciler.control.loop import History, Pace, Polling, find_progress, next_due
+from reconciler.control.memory import Memory
+from reconciler.control.outcome import CycleOutcome
 from reconciler.domain.actions import CreateService, Result
-from reconciler.domain.status import Condition, ObjectStatus, Plan
+from reconciler.domain.status import Condition, CycleResult, ObjectStatus, Plan
 from reconciler.leadership.pause import Pause
 from reconciler.planning.guards import Absence, GuardMemory
-from tests.unit.planning.tables import NOW, rows, settings, spec_of
+from reconciler.planning.survey import make_survey
+from tests.unit.planning.tables import NOW, observed, rows, settings, source, spec_of, topology
 
 WELD, PAINT = CreateService(spec_of("Weld")), CreateService(spec_of("Paint"))
 OPTIONS = settings(prune_grace=60.0, drain_seconds=10.0)
@@ -44,7 +47,7 @@ def test_when_time_alone_can_change_something(  # noqa: PLR0913, PLR0917 - the c
     until: str, of: str, contested: str, missing: str, silent: str, out: str, paused: str, due: str
 ) -> None:
     """The earliest end of what is waited for; a pause is waited for alone, unless it is over or nonsense."""
-    timers = Timers(
+    memory = Memory(
         GuardMemory(
             missing={"x": Absence(1, float(missing))} if missing else {},
             silent={"y": Absence(1, float(silent))} if silent else {},
@@ -53,17 +56,16 @@ def test_when_time_alone_can_change_something(  # noqa: PLR0913, PLR0917 - the c
         Backoff({f"service ofa_group_{of}": Failure(1, float(until), "")} if until else {}),
         Contest(held={WELD.key: Suspended(None, float(contested), "")} if contested else {}),
         Pause(NOW + timedelta(seconds=float(paused)), "me") if paused else None,
-        OPTIONS,
     )
-    assert next_due(timers, Plan(actions=(WELD,)), (), 100.0, NOW) == float(due)
+    assert next_due(memory, Plan(actions=(WELD,)), (), OPTIONS, 100.0, NOW) == float(due)
 
 
 def test_a_write_that_may_be_tried_again_at_once_is() -> None:
     """A conflict is looked at again at once; one of another cycle, behind something else, is not spun for."""
-    timers = Timers(GuardMemory(), Backoff({WELD.key: Failure(1, 100.0, "")}), Contest(), None, OPTIONS)
+    memory = Memory(backoff=Backoff({WELD.key: Failure(1, 100.0, "")}))
     plan = Plan(actions=(WELD,))
-    assert next_due(timers, plan, (Result(WELD, KsqlConflict("x")),), 100.0, NOW) == 0.0
-    assert next_due(timers, plan, (Result(WELD, skipped=True),), 100.0, NOW) == math.inf
+    assert next_due(memory, plan, (Result(WELD, KsqlConflict("x")),), OPTIONS, 100.0, NOW) == 0.0
+    assert next_due(memory, plan, (Result(WELD, skipped=True),), OPTIONS, 100.0, NOW) == math.inf
 
 
 POLLED = """
@@ -86,7 +88,7 @@ def test_what_is_polled_for(condition: str, pending: str, unknown: str, polled: 
     """What only another look can tell; a write that is due has its own time."""
     item = ObjectStatus("group Weld", Condition(condition), group="Weld")
     plan = Plan(actions=(WELD,) if pending == "yes" else (PAINT,), items=(item,), unknown=int(unknown))
-    assert (under_way(plan) is not None) == (polled == "yes")
+    assert (find_progress(plan) is not None) == (polled == "yes")
 
 
 def test_the_gap_grows_while_nothing_changes() -> None:
@@ -99,3 +101,30 @@ def test_the_gap_grows_while_nothing_changes() -> None:
     for _ in range(10_000):
         polling = polling.after("a", pace)
     assert polling.gap == math.inf or polling.gap > 1e6
+
+
+OUTCOME = CycleOutcome(CycleResult.IN_SYNC, "said", Plan(), make_survey(observed({}, source({})), topology(), OPTIONS))
+CYCLES = """
+    # cycles, in order      last read  last write
+    read                    0          -
+    failed                  -          -
+    read wrote              1          1
+    wrote read              1          0
+    wrote read failed       1          0
+    failed failed wrote     2          2
+    wrote read wrote read   3          2
+"""
+
+
+@pytest.mark.parametrize(("cycles", "read", "written"), rows(CYCLES))
+def test_what_is_kept_of_the_cycles(cycles: str, read: str, written: str) -> None:
+    """A cycle that failed to read keeps the last that did; times are those of the cycles."""
+    history, times = History(), [NOW + timedelta(seconds=number) for number in range(len(cycles.split()))]
+    for word, now in zip(cycles.split(), times, strict=True):
+        outcome = replace(OUTCOME, results=(Result(WELD),) if word == "wrote" else (), sentence=word)
+        history = history.after(replace(outcome, plan=None, survey=None) if word == "failed" else outcome, now)
+    assert history.last is not None
+    assert (history.last.sentence, history.ended) == (cycles.rsplit(maxsplit=1)[-1], times[-1])
+    assert history.read_at == (times[int(read)] if read else None)
+    assert (history.read.sentence if history.read else "") == (cycles.split()[int(read)] if read else "")
+    assert history.written_at == (times[int(written)] if written else None)

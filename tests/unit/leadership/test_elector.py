@@ -77,11 +77,11 @@ def test_there_are_never_two(beats: list[tuple[int, float, float, str, int | Non
         def under_way(other: int | None = other, seconds: float = within) -> None:
             crowd.assert_one()
             if other is not None:
-                crowd.all[other].beat()
+                crowd.all[other].renew()
             crowd.now += seconds
 
         crowd.meanwhile = under_way
-        crowd.all[who].beat()
+        crowd.all[who].renew()
         crowd.assert_one()
 
 
@@ -93,10 +93,10 @@ def test_somebody_leads_in_the_end(beats: list[tuple[int, float, float, str, int
     for who, before, _, answer, _ in beats:
         crowd.now += before
         crowd.answer = answer
-        crowd.all[who].beat()
+        crowd.all[who].renew()
     crowd.answer = "answered"
     for _ in range(12):
-        crowd.all[left].beat()
+        crowd.all[left].renew()
         crowd.now += DURATION / 5
     assert crowd.all[left].leads
 
@@ -117,15 +117,15 @@ def test_a_term_does_not_come_again_after_a_record_was_spoilt_or_removed() -> No
     for spoilt in ({}, None):
         crowd = Crowd()
         for who in (1, 0):
-            crowd.all[who].beat()
+            crowd.all[who].renew()
         if spoilt is None:
             del crowd.platform.kept_records["lease"]
         else:
             crowd.platform.write_record("lease", spoilt, crowd.platform.kept_records["lease"])
-        crowd.all[1].beat()
+        crowd.all[1].renew()
         crowd.now += DURATION
         for who in (1, 0):
-            crowd.all[who].beat()
+            crowd.all[who].renew()
             crowd.assert_one()
 
 
@@ -139,7 +139,7 @@ def test_there_are_never_two_when_the_record_is_spoilt(
     for number, (who, before, _, answer, _) in enumerate(beats):
         crowd.now += before
         crowd.answer = answer
-        crowd.all[who].beat()
+        crowd.all[who].renew()
         crowd.assert_one()
         there = crowd.platform.kept_records.get("lease")
         if number == at and there is not None:

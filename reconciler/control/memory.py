@@ -1,0 +1,332 @@
+"""What an operator remembers between cycles, and how it reports them: log, metrics, the current registry."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+from openfactory_common.errors import ReconcilerError, describe
+from openfactory_common.registry import revision_of
+from reconciler.control.backoff import Backoff, Contest
+from reconciler.control.flow import FlowWatch
+from reconciler.control.observe import Clocks, Dependencies
+from reconciler.control.outcome import CycleOutcome, explain_error
+from reconciler.control.transitions import TransitionLog
+from reconciler.domain.actions import Action, PublishRegistry, Result, UpdateService, WriteResult
+from reconciler.domain.installation import Claim
+from reconciler.domain.services import PlatformState, Record
+from reconciler.domain.status import BlockReason, Condition, CycleResult, ObjectStatus, Part, Plan
+from reconciler.ksqldb.statements import Topology
+from reconciler.leadership.pause import Pause, read_pause
+from reconciler.metrics import Metrics
+from reconciler.planning.guards import GuardMemory, has_collapsed
+from reconciler.planning.inputs import PlanInputs
+from reconciler.planning.streams import offset_note
+from reconciler.planning.survey import Survey, current_registry
+from reconciler.settings import Settings
+
+log = structlog.get_logger()
+
+#: A standby writes nothing: its reads prove nothing about the one that should.
+_NO_SUCCESS = (CycleResult.READ_ERROR, CycleResult.WRITE_ERROR, CycleResult.BUG, CycleResult.STANDBY)
+_WARNINGS = (CycleResult.READ_ERROR, CycleResult.REFUSED, CycleResult.WRITE_ERROR, CycleResult.BUG)
+
+
+@dataclass(frozen=True)
+class StalledObject:
+    """What is said of an object in progress, and since when: monotonic seconds, and the time of day."""
+
+    detail: str
+    since: float
+    at: datetime
+
+
+@dataclass
+class Memory:
+    """What an operator remembers between cycles; a restart loses it, which removes nothing sooner.
+
+    Attributes:
+        guards: counters of the guards.
+        backoff: objects whose last write failed.
+        contest: objects that another writer keeps changing.
+        pause: the pause that was read last.
+        stalled: objects in progress, by title, each with since when the same has been said of it.
+        flow: watches whether events flow; None where that is not watched.
+        silent_streams: what the running operator's `flow` says, in a process that does not watch by itself.
+    """
+
+    guards: GuardMemory = field(default_factory=GuardMemory)
+    backoff: Backoff = field(default_factory=Backoff)
+    contest: Contest = field(default_factory=Contest)
+    pause: Pause | None = None
+    stalled: Mapping[str, StalledObject] = field(default_factory=dict)
+    flow: FlowWatch | None = None
+    silent_streams: Mapping[str, str] = field(default_factory=dict)
+
+    def update_pause(self, records: Mapping[str, Record]) -> None:
+        """Take over the pause that is on record; a record that is not there changes nothing."""
+        self.pause = read_pause(self.pause, records)
+
+    def find_active_pause(self, wall: datetime) -> Pause | None:
+        """Return the pause that suspends writes at this time of day; None where none does."""
+        return self.pause if self.pause is not None and self.pause.active(wall) else None
+
+    def silent(self) -> Mapping[str, str]:
+        """Return why streams are silent (see `reconciler.control.flow`), by group; that of the shared stream by ""."""
+        return self.flow.silent() if self.flow is not None else self.silent_streams
+
+    def must_wait(self, action: Action, now: float) -> bool:
+        """Whether an action may not be done yet, after a failure or because its object is contested."""
+        return action.key in self.backoff.find_waiting(now) or self.contest.suspends(action, now)
+
+    def make_plan_inputs(
+        self, world: Dependencies, platform: PlatformState, claim: Claim, clocks: Clocks
+    ) -> PlanInputs:
+        """Return what a plan depends on besides the survey and the guards' verdict."""
+        settings, now, wall = world.settings, clocks.monotonic(), clocks.wall()
+
+        def age(moment: datetime) -> float:
+            return (wall - (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))).total_seconds()
+
+        deadline = settings.progress_deadline
+        return PlanInputs(
+            settings=settings,
+            topology=world.topology,
+            lookup=world.strategy.lookup(),
+            aged=frozenset(
+                live.name for live in platform.registries if age(live.updated_at) >= settings.registry_roll_after
+            ),
+            stalled=frozenset(
+                live.name
+                for live in platform.services.values()
+                if deadline and live.since is not None and age(live.since) >= deadline
+            ),
+            failures=self.backoff.errors,
+            waiting=self.backoff.find_waiting(now),
+            contested=self.contest.find_contested(now),
+            claim=claim,
+            silent=self.silent(),
+        )
+
+    def finish_plan(self, plan: Plan, settings: Settings, clocks: Clocks) -> Plan:
+        """Note a pause in the plan; otherwise degrade what has been in progress for too long."""
+        pause = self.find_active_pause(clocks.wall())
+        if pause is not None:
+            self.stalled = {}  # an object that may not be written cannot make progress
+            return replace(plan, notes=(*plan.notes, pause.text))
+        now, at, deadline = clocks.monotonic(), clocks.wall(), settings.progress_deadline
+        plan, self.stalled = degrade_stalled(plan, self.stalled, now, at, deadline)
+        return plan
+
+
+def degrade_stalled(
+    plan: Plan, before: Mapping[str, StalledObject], now: float, at: datetime, deadline: float
+) -> tuple[Plan, Mapping[str, StalledObject]]:
+    """Degrade what has been in progress with the same words for longer than ``deadline`` seconds. Pure.
+
+    Of services the platform itself says since when nothing has moved (`LiveService.since`), also to an operator that
+    was just started. For everything else the operator remembers since when it has said the same.
+
+    Args:
+        plan: as it was made.
+        before: what the last call returned.
+        now: monotonic seconds, so that a change of the wall clock ends no deadline.
+        at: the same moment as time of day, with time zone.
+        deadline: seconds; 0 for none.
+
+    Returns:
+        The plan, and what to remember: the objects in progress, by title.
+    """
+    stalled: dict[str, StalledObject] = {}
+    items: list[ObjectStatus] = []
+    for item in plan.items:
+        status = item
+        if item.condition is Condition.PROGRESSING:
+            known = before.get(item.title)
+            if known is None or known.detail != item.detail:
+                known = StalledObject(item.detail, now, at)
+            stalled[item.title] = known
+            if deadline and now - known.since >= deadline:
+                detail = f"no progress since {known.at:%Y-%m-%d %H:%M:%S} UTC: {item.detail}"
+                status = replace(item, condition=Condition.DEGRADED, change="!", detail=detail)
+        items.append(status)
+    return replace(plan, items=tuple(items)), stalled
+
+
+class Reporter:
+    """Reports cycles to the log, the metrics and those who follow the registry; no failure of a report ends a cycle.
+
+    Attributes:
+        metrics: what is counted.
+        on_registry: called with the current registry document and its revision.
+        dry_run: writes are withheld, so nothing may be reported as done.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        memory: Memory,
+        clocks: Clocks,
+        on_registry: Callable[[bytes, str], None],
+        *,
+        dry_run: bool,
+    ) -> None:
+        """Report on an operator with this memory."""
+        self.metrics = metrics
+        self.on_registry = on_registry
+        self.dry_run = dry_run
+        self._memory = memory
+        self._clocks = clocks
+        self._transitions = TransitionLog()
+        self._collapsed = False
+        self._bugs: list[str] = []
+
+    def supervise(self, cycle: Callable[[], CycleOutcome], settings: Settings) -> CycleOutcome:
+        """Run a cycle and report how it ended; an exception is one way in which it can."""
+        self._bugs.clear()
+        started = time.perf_counter()
+        with bound_contextvars(reconcile_id=uuid.uuid4().hex[:8]):
+            try:
+                outcome = cycle()
+            except Exception as error:  # noqa: BLE001 - the next cycle starts from full reads again
+                outcome = self._explain(error, settings)
+            outcome = outcome.with_bugs(self._bugs)
+            with self.isolate():
+                self._record(outcome)
+            with self.isolate():
+                self.metrics.seconds.observe(time.perf_counter() - started)
+            return outcome
+
+    def _explain(self, error: Exception, settings: Settings) -> CycleOutcome:
+        """Return the outcome of a cycle that an exception ended; counts of absences start again."""
+        self._memory.guards = self._memory.guards.distrust()
+        if not isinstance(error, ReconcilerError):
+            self.report_bug(Part.CYCLE, error)
+            return CycleOutcome(CycleResult.BUG, f"cycle ended by a bug: {type(error).__name__}: {error}")
+        with self.isolate():
+            self.metrics.read_failed(error)
+        sentence = f"nothing changed, a read failed: {explain_error(error, settings)}"
+        return CycleOutcome(CycleResult.READ_ERROR, sentence, error=error)
+
+    def _record(self, outcome: CycleOutcome) -> None:
+        memory, plan = self._memory, outcome.plan
+        self.metrics.reconciles.labels(outcome.result).inc()
+        self.metrics.contested.set(len(memory.contest.find_contested(self._clocks.monotonic())))
+        # A write that is wanted may have failed earlier, and wait in this cycle.
+        wanted = {action.key for action in plan.actions} | plan.left_out if plan else set()
+        failing = outcome.result in _NO_SUCCESS or not memory.backoff.failures.keys().isdisjoint(wanted)
+        if outcome.result is CycleResult.PAUSED or not failing:
+            self.metrics.last_success.set(self._clocks.wall().timestamp())
+        level = "warning" if outcome.result in _WARNINGS else "info"
+        getattr(log, level)(outcome.sentence, result=outcome.result.value)
+
+    @contextmanager
+    def isolate(self) -> Iterator[None]:
+        """Continue after any exception of what is done inside, which no decision depends on."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - counted as a bug, whatever it is
+            self.report_bug(Part.REPORT, error)
+
+    def report_bug(self, part: Part, error: Exception, key: str = "") -> None:
+        """Log an unexpected exception with its traceback, and count it; with ``key``, let that object wait."""
+        self._bugs.append(f"{key or part}: {type(error).__name__}: {error}")
+        if key:
+            self._memory.backoff = self._memory.backoff.add_failure(key, error, self._clocks.monotonic())
+        with suppress(Exception):  # what reports it may itself be what fails
+            self.metrics.bugs.labels(part).inc()
+        with suppress(Exception):
+            log.error("bug", part=part.value, object=key or None, error=str(error), exc_info=error)
+
+    def report_unknown_owner(self, stream: str, error: Exception) -> None:
+        """Warn of a stream that could not be read; once for each new error."""
+        if not isinstance(error, ReconcilerError):
+            self.report_bug(Part.OWNERSHIP, error)
+        with self.isolate():
+            log.warning(
+                "ownership of a stream is unknown, deletions are suspended", stream=stream, error=describe(error)
+            )
+
+    def report_platform(self, platform: PlatformState) -> None:
+        """Show the current registry and the pause, also while ksqlDB is away."""
+        with self.isolate():
+            published, _ = current_registry(platform.registries)
+            if published is not None:
+                self._show_registry(published.live.data, revision_of(published.live.data))
+        with self.isolate():
+            self.metrics.paused.set(self._memory.find_active_pause(self._clocks.wall()) is not None)
+
+    def report_collapse(self, survey: Survey, settings: Settings) -> None:
+        """Warn when the map has lost many assets at once; one warning, however long that lasts."""
+        with self.isolate():
+            before, now = self._memory.guards.largest, survey.observed.membership.assets
+            was, self._collapsed = self._collapsed, has_collapsed(before, now, settings)
+            if self._collapsed:
+                self.metrics.blocked.labels(BlockReason.COLLAPSE).inc()
+                if not was:
+                    log.warning("the map lost many assets at once, absences are counted again", before=before, now=now)
+
+    def report_kept(self, groups: Collection[str]) -> None:
+        """Warn of groups that the direct read of the map keeps."""
+        with self.isolate():
+            if groups:
+                self.metrics.blocked.labels(BlockReason.QUESTION).inc(len(groups))
+                reason = self._memory.guards.doubt or "they have members"
+                log.warning("groups are kept by the last question", groups=sorted(groups), reason=reason)
+
+    def report_offset(self, plan: Plan, inputs: PlanInputs) -> None:
+        """Warn where the server's own offset decides what a new shared stream begins with."""
+        with self.isolate():
+            for note in offset_note(plan.actions, inputs):
+                log.warning(note)
+
+    def report_plan(self, plan: Plan, survey: Survey, topology: Topology) -> None:
+        """Report what was planned, what has changed for the better or worse, and let a check of the flow begin."""
+        for bug in plan.bugs:
+            self.report_bug(Part.PLAN, bug.error, bug.key)
+        with self.isolate():
+            self.metrics.surveyed(survey, plan)
+        with self.isolate():
+            self._transitions.record(plan)
+        with self.isolate():
+            if self._memory.flow is not None:
+                self._memory.flow.tick(survey, topology, self._clocks.monotonic())
+
+    def report_write(self, result: Result) -> None:
+        """Remember and report what became of a write."""
+        with self.isolate():
+            memory, action, error = self._memory, result.action, result.error
+            if result.outcome is WriteResult.BUG and error is not None:
+                self.report_bug(Part.WRITE, error, action.key)
+            elif error is not None:
+                memory.backoff = memory.backoff.add_failure(action.key, error, self._clocks.monotonic())
+                log.warning("write failed", action=action.verb, object=action.key, group=action.group, error=str(error))
+            elif not result.skipped:
+                self._report_done(action)
+            self.metrics.applied(result)
+
+    def _report_done(self, action: Action) -> None:
+        memory, now = self._memory, self._clocks.monotonic()
+        memory.backoff = memory.backoff.forget(action.key)
+        known = action.key in memory.contest.find_contested(now)
+        memory.contest = memory.contest.add_write(action, now, self._clocks.wall())
+        contested = memory.contest.find_contested(now).get(action.key)
+        if contested is not None and not known:
+            log.warning("contested", object=action.key, group=action.group, reason=contested)
+        # The names of the fields alone: what stood in them may be a secret.
+        drift = {"drift": [each.field for each in action.drift]} if isinstance(action, UpdateService) else {}
+        event = "write withheld" if self.dry_run else "write done"
+        log.info(event, action=action.verb, object=action.key, group=action.group, **drift)
+        if isinstance(action, PublishRegistry):
+            self._show_registry(action.document.canonical(), action.document.revision)
+
+    def _show_registry(self, data: bytes, revision: str) -> None:
+        self.metrics.registry(revision, len(data))
+        self.on_registry(data, revision)
