@@ -44,9 +44,8 @@ from reconciler.domain.observed import Observed, SourceState
 from reconciler.domain.services import PlatformState
 from reconciler.domain.status import BlockReason, CycleResult, Part, Plan
 from reconciler.grouping.base import GroupingStrategy
-from reconciler.ksqldb import servers
 from reconciler.ksqldb.api import Ksqldb
-from reconciler.ksqldb.entities import QueryInfo
+from reconciler.ksqldb.entities import QueryInfo, find_not_running
 from reconciler.ksqldb.ownership import Whose
 from reconciler.ksqldb.statements import Topology
 from reconciler.leadership.elector import AlwaysLeader, WriteBlock, WriteGate
@@ -300,7 +299,7 @@ class Controller:
         """Say which query that groups depend on does not run on every ksqlDB server."""
         topology = self.world.topology
         tables = {stored(self.world.strategy.lookup().table), stored(topology.join_table)}
-        return servers.not_running(
+        return find_not_running(
             queries,
             tables,
             lambda query: any(topology.ownership(sink, query.text).whose in _MADE for sink in query.sinks),

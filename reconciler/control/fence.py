@@ -15,7 +15,7 @@ from reconciler.control.controller import Dependencies
 from reconciler.domain.installation import NAME as INSTALLATION
 from reconciler.domain.services import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
 from reconciler.ksqldb.api import Ksqldb
-from reconciler.ksqldb.statement import Statement
+from reconciler.ksqldb.entities import Statement
 from reconciler.platforms.protocol import Platform
 
 #: Enclosed in it, one write is done; raises `openfactory_common.errors.LeaseLost` instead.
@@ -41,10 +41,10 @@ class LeaseGuardedKsqldb:
         """Pass every read through."""
         return getattr(self._inner, name)
 
-    def execute(self, statement: Statement) -> object:
+    def execute(self, statement: Statement) -> None:
         """Send it."""
         with self._writing():
-            return self._inner.execute(statement)
+            self._inner.execute(statement)
 
 
 class LeaseGuardedPlatform:

@@ -9,8 +9,7 @@ from dataclasses import replace
 from openfactory_common.registry import Identity
 from reconciler.domain.observed import LiveQuery, LiveStream, MapSnapshot, SourceState
 from reconciler.ksqldb.api import Ksqldb
-from reconciler.ksqldb.entities import ERROR, Health, QueryInfo, ServerInfo
-from reconciler.ksqldb.servers import servers
+from reconciler.ksqldb.entities import ERROR, Health, QueryInfo, ServerInfo, count_servers
 
 RUNNING = "RUNNING"
 #: A scan of the UNS map costs time with every asset (20,000: 0.2 s, 100,000: 1 s, measured), so the next one is not
@@ -84,7 +83,7 @@ def observe_source(
         topics=ksqldb.topics() if topics else None,
         inserts={query.id: query.text for query in listed if query.text.lstrip()[:6].upper() == "INSERT"},
         degraded=degraded(listed),
-        servers=servers(listed),
+        servers=count_servers(listed),
     )
     return state, membership
 

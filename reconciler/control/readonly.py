@@ -11,7 +11,7 @@ from typing import Any
 
 from reconciler.domain.services import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
 from reconciler.ksqldb.api import Ksqldb
-from reconciler.ksqldb.statement import Statement
+from reconciler.ksqldb.entities import Statement
 from reconciler.platforms.protocol import Checkable, Platform, Reference
 
 
@@ -34,10 +34,9 @@ class DryRunKsqldb:
         """Pass every read through."""
         return getattr(self._inner, name)
 
-    def execute(self, statement: Statement) -> object:
+    def execute(self, statement: Statement) -> None:
         """Record the statement instead of sending it."""
         self._withheld.writes.append(statement.sql)
-        return None
 
 
 class DryRunPlatform:

@@ -1,7 +1,8 @@
 """The replies of /ksql, /info, /healthcheck and /status: bytes to the values of ``entities``.
 
 A reply of /ksql is an array with one entity per statement; INSERT and SET yield none. Each parser checks the members
-that it uses and raises ``KsqlWrongShape`` for anything else, so that no half-understood reply passes for a small one.
+that it uses and raises ``KsqlWrongShape`` for anything else, so that an incomplete reply is an error and not a small
+reply. Not pydantic: its strings refuse lone surrogates, which the name of a group may have.
 """
 
 from __future__ import annotations
@@ -21,49 +22,41 @@ from reconciler.ksqldb.entities import (
     Description,
     Entity,
     Health,
-    Properties,
-    Queries,
     QueryInfo,
-    Remark,
     ServerInfo,
-    Sources,
     StreamInfo,
-    Topics,
-    Warned,
 )
+
+Object = Mapping[str, Any]
 
 
 def parse_info(body: bytes) -> ServerInfo:
     """Parse the answer of GET /info."""
-    info = _member(_document(body), "KsqlServerInfo", dict)
+    info = _member(_parse_object(body), "KsqlServerInfo", dict)
     return ServerInfo(
-        _text(info, "version"),
-        _text(info, "kafkaClusterId"),
-        _text(info, "ksqlServiceId"),
-        _optional(info, "serverStatus") or RUNNING,
+        _member(info, "version", str),
+        _member(info, "kafkaClusterId", str),
+        _member(info, "ksqlServiceId", str),
+        _optional_text(info, "serverStatus") or RUNNING,
     )
 
 
 def parse_health(body: bytes) -> Health:
     """Parse the answer of GET /healthcheck."""
-    document = _document(body)
+    document = _parse_object(body)
     details = _member(document, "details", dict)
-
-    def part(name: str) -> bool:
-        return _member(_member(details, name, dict), "isHealthy", bool) is True
-
     return Health(
-        healthy=_member(document, "isHealthy", bool) is True,
-        kafka=part("kafka"),
-        metastore=part("metastore"),
-        command_runner=part("commandRunner"),
-        server_state=_optional(document, "serverState"),
+        healthy=_member(document, "isHealthy", bool),
+        kafka=_member(_member(details, "kafka", dict), "isHealthy", bool),
+        metastore=_member(_member(details, "metastore", dict), "isHealthy", bool),
+        command_runner=_member(_member(details, "commandRunner", dict), "isHealthy", bool),
+        server_state=_optional_text(document, "serverState"),
     )
 
 
 def parse_status(body: bytes) -> CommandStatus:
     """Parse the answer of GET /status/{type}/{entity}/{action}."""
-    return _command_status(_document(body))
+    return _status(_parse_object(body))
 
 
 @lru_cache(maxsize=8)  # a cycle in which nothing happens reads the same lists again (1,000 groups: 0.4 MB each)
@@ -74,129 +67,102 @@ def parse_entities(body: bytes) -> tuple[Entity, ...]:
         KsqlInBandFailure: an error object is among the entities.
         KsqlWrongShape: not an array of entities.
     """
-    document = _json(body)
+    document = _parse_json(body)
     if not isinstance(document, list):
         raise KsqlWrongShape(f"not a list of entities: {body[:120]!r}", status=200)
-    return tuple(_entity(entity) for entity in document)
+    entities = []
+    for entity in document:
+        if is_error_object(entity):
+            raise in_band(entity)
+        kind = _member(entity, "@type", str)
+        entities.append(Entity(kind, _PARSERS[kind](entity) if kind in _PARSERS else None))
+    return tuple(entities)
 
 
-def _entity(document: Any) -> Entity:
-    if is_error_object(document):
-        raise in_band(document)
-    kind = _text(document, "@type")
-    return _PARSERS[kind](document) if kind in _PARSERS else Remark(kind)
+def _status(document: Object) -> CommandStatus:
+    return CommandStatus(_member(document, "status", str), _optional_text(document, "message"))
 
 
-def _command(document: Mapping[str, Any]) -> Command:
-    return Command(
-        command_id=_text(document, "commandId"),
-        status=_command_status(_member(document, "commandStatus", dict)),
-    )
+def _sources(lines: list[Any]) -> tuple[StreamInfo, ...]:
+    return tuple(StreamInfo(_member(line, "name", str), _member(line, "topic", str)) for line in lines)
 
 
-def _command_status(document: Mapping[str, Any]) -> CommandStatus:
-    return CommandStatus(_text(document, "status"), _optional(document, "message"))
+def _queries(lines: list[Any]) -> tuple[QueryInfo, ...]:
+    queries = []
+    for line in lines:
+        counts = _member(line, "statusCount", dict)
+        queries.append(
+            QueryInfo(
+                id=_member(line, "id", str),
+                text=_member(line, "queryString", str),
+                sinks=_texts(line, "sinks"),
+                type=_optional_text(line, "queryType"),
+                status_count={state: int(_member(counts, state, int)) for state in counts},
+            )
+        )
+    return tuple(queries)
 
 
-def _sources(member: str, kind: str) -> Callable[[Mapping[str, Any]], Sources]:
-    def parse(document: Mapping[str, Any]) -> Sources:
-        lines = _member(document, member, list)
-        sources = tuple(StreamInfo(_text(line, "name"), _text(line, "topic")) for line in lines)
-        return Sources(kind=kind, sources=sources)
-
-    return parse
-
-
-def _queries(document: Mapping[str, Any]) -> Queries:
-    return Queries(queries=tuple(_query(query) for query in _member(document, "queries", list)))
-
-
-def _query(document: Mapping[str, Any]) -> QueryInfo:
-    return QueryInfo(
-        id=_text(document, "id"),
-        text=_text(document, "queryString"),
-        sinks=_texts(document, "sinks"),
-        type=_optional(document, "queryType"),
-        status_count=_counts(_member(document, "statusCount", dict)),
-    )
-
-
-def _description(document: Mapping[str, Any]) -> Description:
-    source = _member(document, "sourceDescription", dict)
+def _description(source: Object) -> Description:
+    summaries, statistics = _objects(source, "queryOffsetSummaries"), _objects(source, "clusterStatistics")
+    values = [one.get("value") for one in statistics if one.get("name") == "total-messages"]
+    numbers = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
     return Description(
-        name=_text(source, "name"),
-        kind=_optional(source, "type"),
-        topic=_text(source, "topic"),
-        statement=_optional(source, "statement"),
-        write_queries=tuple(_query(query) for query in _member(source, "writeQueries", list)),
-        read_queries=tuple(_query(query) for query in _member(source, "readQueries", list)),
+        name=_member(source, "name", str),
+        kind=_optional_text(source, "type"),
+        topic=_member(source, "topic", str),
+        statement=_optional_text(source, "statement"),
+        write_queries=_queries(_member(source, "writeQueries", list)),
+        read_queries=_queries(_member(source, "readQueries", list)),
         constraints=_texts(source, "sourceConstraints"),
-        consumed=_consumed(source),
-        tells=bool(_listed(source, "queryOffsetSummaries")),
-        written=_written(source),
+        consumed=_consumed(summaries),
+        tells=bool(summaries),
+        written=int(sum(numbers)) if numbers else None,
     )
 
 
-def _consumed(source: Mapping[str, Any]) -> dict[str, Consumed]:
-    """How far queries have read; another form than the recorded one tells nothing and is no failed read."""
+def _consumed(summaries: list[Object]) -> dict[str, Consumed]:
+    """Return how far queries have read; an unknown form has no entry and is not a failed read."""
     found: dict[str, Consumed] = {}
-    for topic in [
-        topic for summary in _listed(source, "queryOffsetSummaries") for topic in _listed(summary, "topicSummaries")
-    ]:
-        offsets = [(one.get("logEndOffset"), one.get("consumerOffset")) for one in _listed(topic, "offsets")]
+    for topic in [topic for summary in summaries for topic in _objects(summary, "topicSummaries")]:
+        offsets = [(one.get("logEndOffset"), one.get("consumerOffset")) for one in _objects(topic, "offsets")]
         numbers = [(end, read) for end, read in offsets if type(end) is int and type(read) is int]
         if numbers and len(numbers) == len(offsets):
             found[str(topic.get("kafkaTopic"))] = Consumed(sum(end for end, _ in numbers), sum(at for _, at in numbers))
     return found
 
 
-def _written(source: Mapping[str, Any]) -> int | None:
-    statistics = _listed(source, "clusterStatistics")
-    values = [one.get("value") for one in statistics if one.get("name") == "total-messages"]
-    numbers = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
-    return int(sum(numbers)) if numbers else None
+def _topics(lines: list[Any]) -> dict[str, int]:
+    return {_member(topic, "name", str): len(_member(topic, "replicaInfo", list)) for topic in lines}
 
 
-def _listed(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    value = document.get(name)
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+def _properties(lines: list[Any]) -> dict[str, str]:
+    return {_member(line, "name", str): value for line in lines if (value := _optional_text(line, "value"))}
 
 
-def _topics(document: Mapping[str, Any]) -> Topics:
-    topics = _member(document, "topics", list)
-    return Topics({_text(topic, "name"): len(_member(topic, "replicaInfo", list)) for topic in topics})
-
-
-def _warned(document: Mapping[str, Any]) -> Warned:
-    return Warned(message=_text(document, "message"))
-
-
-def _server_properties(document: Mapping[str, Any]) -> Properties:
-    lines = _member(document, "properties", list)
-    return Properties({_text(line, "name"): value for line in lines if (value := _optional(line, "value"))})
-
-
-_PARSERS: Mapping[str, Callable[[Mapping[str, Any]], Entity]] = {
-    "currentStatus": _command,
-    "streams": _sources("streams", "STREAM"),
-    "tables": _sources("tables", "TABLE"),
-    "queries": _queries,
-    "sourceDescription": _description,
-    "kafka_topics": _topics,
-    "properties": _server_properties,
-    "warning_entity": _warned,
+_PARSERS: Mapping[str, Callable[[Object], Any]] = {
+    "currentStatus": lambda entity: Command(
+        command_id=_member(entity, "commandId", str), status=_status(_member(entity, "commandStatus", dict))
+    ),
+    "streams": lambda entity: _sources(_member(entity, "streams", list)),
+    "tables": lambda entity: _sources(_member(entity, "tables", list)),
+    "queries": lambda entity: _queries(_member(entity, "queries", list)),
+    "sourceDescription": lambda entity: _description(_member(entity, "sourceDescription", dict)),
+    "kafka_topics": lambda entity: _topics(_member(entity, "topics", list)),
+    "properties": lambda entity: _properties(_member(entity, "properties", list)),
+    "warning_entity": lambda entity: _member(entity, "message", str),
 }
 
 
-def _json(body: bytes) -> Any:
+def _parse_json(body: bytes) -> Any:
     try:
         return parse_json(body)
     except ValueError as error:
         raise KsqlWrongShape(f"not JSON: {body[:120]!r}", status=200) from error
 
 
-def _document(body: bytes) -> dict[str, Any]:
-    document = _json(body)
+def _parse_object(body: bytes) -> Object:
+    document = _parse_json(body)
     if is_error_object(document):
         raise in_band(document)
     if not isinstance(document, dict):
@@ -211,18 +177,10 @@ def _member(document: Any, name: str, kind: type) -> Any:
     return value
 
 
-def _text(document: Any, name: str) -> str:
-    return str(_member(document, name, str))
-
-
-def _optional(document: Any, name: str) -> str:
+def _optional_text(document: Any, name: str) -> str:
     """Return a text that may be missing or null, then ""."""
     missing = isinstance(document, dict) and document.get(name) is None
-    return "" if missing else _text(document, name)
-
-
-def _counts(document: Mapping[str, Any]) -> dict[str, int]:
-    return {state: int(_member(document, state, int)) for state in document}
+    return "" if missing else str(_member(document, name, str))
 
 
 def _texts(document: Any, name: str) -> tuple[str, ...]:
@@ -230,3 +188,8 @@ def _texts(document: Any, name: str) -> tuple[str, ...]:
     if not all(isinstance(value, str) for value in values):
         raise KsqlWrongShape(f"member {name!r} is not a list of texts", status=200)
     return tuple(values)
+
+
+def _objects(document: Object, name: str) -> list[Object]:
+    value = document.get(name)
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []

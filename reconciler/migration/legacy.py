@@ -17,7 +17,7 @@ from openfactory_common.ksqldb.wire import identifier, literal, stored
 from openfactory_common.settings_types import masked, without_user
 from reconciler.domain.observed import LiveQuery
 from reconciler.ksqldb.definition import Definition, definition_of
-from reconciler.ksqldb.statement import Statement
+from reconciler.ksqldb.entities import Statement
 from reconciler.ksqldb.statements import PROPERTIES
 from reconciler.settings import Settings
 

@@ -19,7 +19,7 @@ from reconciler.domain.installation import NAME, parse, sift
 from reconciler.domain.names import SharedName, folded
 from reconciler.domain.services import LiveService, PlatformState, Publish
 from reconciler.domain.status import Condition, Plan
-from reconciler.ksqldb.statement import OFFSET_RESET
+from reconciler.ksqldb.entities import OFFSET_RESET
 from reconciler.ksqldb.statements import Topology
 from reconciler.migration.legacy import (
     PORT,

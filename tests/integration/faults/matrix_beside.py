@@ -17,7 +17,7 @@ from reconciler.control.controller import Controller
 from reconciler.control.teardown import remove_records, teardown
 from reconciler.domain.installation import NAME, Installation
 from reconciler.domain.services import Record
-from reconciler.ksqldb.statement import Statement
+from reconciler.ksqldb.entities import Statement
 from reconciler.ksqldb.statements import Topology
 from reconciler.leadership.pause import beginning, ended, put
 from reconciler.migration import migrate

@@ -15,7 +15,7 @@ from reconciler.control.controller import Controller
 from reconciler.control.loop import Loop
 from reconciler.control.schedule import Pace
 from reconciler.domain.status import CycleResult, Part
-from reconciler.ksqldb.statement import Statement
+from reconciler.ksqldb.entities import Statement
 from reconciler.leadership.elector import AlwaysLeader, WriteBlock
 from reconciler.leadership.pause import beginning
 from reconciler.metrics import Metrics
