@@ -28,7 +28,7 @@ from reconciler.leadership.pause import latest
 from reconciler.metrics import Metrics
 from reconciler.migration import migrate
 from reconciler.migration.legacy import PORT, OldService, OldServices, OldStream
-from reconciler.migration.migrate import Front, Scene, StepRefused, observe, observe_front
+from reconciler.migration.migrate import MigrationState, PortState, StepRefused, observe, observe_port
 from reconciler.migration.swarm import SwarmOldServices
 from reconciler.planning.guards import Overrides
 from reconciler.settings import Settings
@@ -94,7 +94,7 @@ def _write(chosen: str, options: argparse.Namespace, settings: Settings, old: Ol
 
     with SIGNALS.orderly(lease.stop, on_ask=world.ksqldb.stop_waiting, grace=_GRACE):
         code = preempting(act, lease, settings.lease_seconds + _PATIENCE)
-    if chosen == "back" and lease.role is not None and observe_front(world, old).is_torn_down:
+    if chosen == "back" and lease.role is not None and observe_port(world, old).is_torn_down:
         # As the teardown left it: no lease of an owner that has nothing; it knew whether streams are left.
         remove_records(world.platform, streams_left=True)
     return code
@@ -177,14 +177,14 @@ def step(
     return Exit.OK
 
 
-def _need_no_pause(front: Front, controller: Controller) -> None:
+def _need_no_pause(front: PortState, controller: Controller) -> None:
     pause = latest(controller.pause, front.platform.records)
     if pause is not None and pause.active(controller.clocks.wall()):
         raise StepRefused(pause.text)
 
 
 def _switch(
-    scene: Scene, world: Dependencies, old: OldServices, fenced_old: OldServices, converge: Callable[[], int]
+    scene: MigrationState, world: Dependencies, old: OldServices, fenced_old: OldServices, converge: Callable[[], int]
 ) -> int:
     """Move the port; where the new router does not take it, for whatever reason, the old one gets it back at once.
 
@@ -194,7 +194,7 @@ def _switch(
     try:
         _tell(migrate.switch(scene, fenced_old))
         code = converge()
-        if not scene.holds_port or observe_front(world, old).has_port:
+        if not scene.old_has_port or observe_port(world, old).new_has_port:
             return code
     except BaseException:  # Ctrl-C, too: what was taken may be nobody's now
         _rescue(scene, world, old)
@@ -203,16 +203,16 @@ def _switch(
     return code or Exit.NOT_CONVERGED
 
 
-def _rescue(before: Front, world: Dependencies, old: OldServices) -> None:
+def _rescue(before: PortState, world: Dependencies, old: OldServices) -> None:
     """Give the old router the port that it had, unless the new one has it; ksqlDB may be away."""
-    if not before.holds_port:
+    if not before.old_has_port:
         return
     for wait in _WAITS:
         time.sleep(wait)
         try:
-            front = observe_front(world, old)
-            if not front.has_port:
-                _tell(migrate.give_port_back(front, old))
+            front = observe_port(world, old)
+            if not front.new_has_port:
+                _tell(migrate.restore_port(front, old))
         except (ReconcilerError, StepRefused) as error:
             trouble = error
         else:
@@ -223,14 +223,14 @@ def _rescue(before: Front, world: Dependencies, old: OldServices) -> None:
 def _back(controller: Controller, old: OldServices, converge: Callable[[], int]) -> int:
     """Give back the port, for which ksqlDB need not be there, and then the names."""
     world = controller.world
-    front = observe_front(world, old)
+    front = observe_port(world, old)
     _need_no_pause(front, controller)
-    if front.has_port and not front.wants_port:  # ours is to leave it first
+    if front.new_has_port and not front.new_should_have_port:  # ours is to leave it first
         converge()
-        _tell(migrate.leave_port(observe_front(world, old), world))
-    done = _tell(migrate.give_port_back(observe_front(world, old), old))
+        _tell(migrate.release_port(observe_port(world, old), world))
+    done = _tell(migrate.restore_port(observe_port(world, old), old))
     scene = observe(controller, old)
-    done += _tell(migrate.give_names_back(scene, world))
+    done += _tell(migrate.restore_names(scene, world))
     if scene.stand_ins and not scene.is_torn_down:
         out("the old services are fed by stand-ins; `reconciler teardown`, then `migrate --back`, gives the names back")
     elif not done:
@@ -259,10 +259,10 @@ def _tell(done: Iterator[str], *, may_end: bool = False) -> int:
     return count
 
 
-def as_text(scene: Scene) -> str:
+def as_text(scene: MigrationState) -> str:
     """Show both sides and what comes next."""
-    rows = [_service(one) for one in scene.touchable] + [_stream(one, scene) for one in scene.streams]
-    odd = [(one.name, f"left alone: {one.odd}") for one in scene.services if one.odd]
+    rows = [_service(one) for one in scene.unmodified] + [_stream(one, scene) for one in scene.streams]
+    odd = [(one.name, f"left alone: {one.deviation}") for one in scene.services if one.deviation]
     odd += [(one.name, f"not ours: {why}") for one, why in scene.others]
     width = max((len(name) for name, _ in (*rows, *odd)), default=0)
     lines = [f"{name:{width}}  {what}".rstrip() for name, what in (*rows, *odd)]
@@ -270,7 +270,7 @@ def as_text(scene: Scene) -> str:
     ready = sum(item.condition == "Ready" for item in groups)
     old = ["The old system:", *lines] if lines else ["Nothing of the old system is here."]
     new = f"The new system: {ready} of {len(groups)} groups ready."
-    why = [f"  {reason}" for reason in scene.unready[:10]] if scene.next_step else []
+    why = [f"  {reason}" for reason in scene.unready_reasons[:10]] if scene.next_step else []
     return "\n".join([*old, "", new, *why, *([f"\nNext: {scene.next_step}"] if scene.next_step else [])])
 
 
@@ -280,17 +280,18 @@ def _service(one: OldService) -> tuple[str, str]:
     return one.name, f"{one.role}{group}, {one.running}/{one.wanted}{port}"
 
 
-def _stream(one: OldStream, scene: Scene) -> tuple[str, str]:
+def _stream(one: OldStream, scene: MigrationState) -> tuple[str, str]:
     if one.stand_in:
         return one.name, f"stands in for the old stream: writes {one.topic}"
-    needed = "; the new stream needs its name" if one in scene.in_the_way else ""
+    needed = "; the new stream needs its name" if one in scene.conflicting else ""
     return one.name, f"old stream, writes {one.topic}{needed}"
 
 
-def as_json(scene: Scene) -> str:
+def as_json(scene: MigrationState) -> str:
     """Show the same for machines."""
     services = [
-        {"name": s.name, "role": s.role, "group": s.group, "ports": s.ports, "running": s.running, "odd": s.odd or None}
+        {"name": s.name, "role": s.role, "group": s.group, "ports": s.ports, "running": s.running}
+        | {"odd": s.deviation or None}
         for s in scene.services
     ]
     streams = [{"name": s.name, "group": s.group, "topic": s.topic, "stand_in": s.stand_in} for s in scene.streams]
@@ -298,8 +299,8 @@ def as_json(scene: Scene) -> str:
         "services": services,
         "not_ours": {one.name: why for one, why in scene.others},
         "streams": streams,
-        "in_the_way": [stream.name for stream in scene.in_the_way],
-        "unready": scene.unready,
+        "in_the_way": [stream.name for stream in scene.conflicting],
+        "unready": scene.unready_reasons,
         "next": scene.next_step or None,
     }
     return json.dumps(document, indent=2, ensure_ascii=False)
