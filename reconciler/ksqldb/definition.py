@@ -173,13 +173,15 @@ class _Parser:
 
     def take_until(self, *words: str) -> tuple[Token, ...]:
         """Take the tokens before one of these keywords, outside of brackets."""
-        start, depth = self.at, 0
-        while (token := self.peek()) is not None:
-            if depth == 0 and (token.is_word(*words) or token.is_mark(";")):
-                break
-            depth += _change_depth(token)
-            self.at += 1
-        return tuple(self.tokens[start : self.at])
+        ahead = self.tokens[self.at :]
+        ends = (
+            at
+            for at, (token, depth) in enumerate(_with_depth(ahead))
+            if depth == 0 and (token.is_word(*words) or token.is_mark(";"))
+        )
+        end = next(ends, len(ahead))
+        self.at += end
+        return tuple(ahead[:end])
 
 
 def _split_tokens(text: str) -> Iterator[Token]:
@@ -205,18 +207,23 @@ def _parse_statement(parser: _Parser) -> Definition:
     parser.expect("FROM")
     source, join, sides = _parse_sources(_Parser(parser.take_until(*_CLAUSES)))
     where = parser.take_until(*_CLAUSES) if parser.accept("WHERE") else ()
-    rest = tuple(parser.tokens[parser.at :])
     condition = _resolve(where, sides)
+    rest = [token for token in parser.tokens[parser.at :] if not token.is_mark(";")]
+    if [token.value for token in rest] == ["EMIT", "CHANGES"]:  # in every CREATE ... AS SELECT
+        rest = []
+    retention = properties.get("RETENTION_MS", "")
+    # Python reads no number of more than 4,300 digits; Kafka's are 64 bits.
+    is_number = len(retention) <= _DIGITS and retention.removeprefix("-").isdecimal()
     return Definition(
         name=name,
         source=source,
         topic=properties.get("KAFKA_TOPIC", name),
-        retention_ms=_parse_milliseconds(properties.get("RETENTION_MS")),
+        retention_ms=int(retention) if is_number else None,
         columns=tuple(_parse_column(part, sides) for part in _split_at_commas(selected)),
         filter=_normalize(condition),
         filter_literal=_find_literal(condition),
         join=join,
-        rest=_normalize(_drop_implied(rest)),
+        rest=_normalize(rest),
         properties=properties,
     )
 
@@ -289,18 +296,12 @@ def _resolve(tokens: Sequence[Token], sides: Mapping[str, str]) -> tuple[Token, 
 def _strip_brackets(tokens: Sequence[Token]) -> tuple[Token, ...]:
     """Remove the brackets around the whole."""
     tokens = tuple(tokens)
-    while len(tokens) > 1 and tokens[0].is_mark("(") and _find_closing(tokens) == len(tokens) - 1:
+    while len(tokens) > 1 and tokens[0].is_mark("("):
+        closing = next((at for at, (_, depth) in enumerate(_with_depth(tokens)) if depth == 0), -1)
+        if closing != len(tokens) - 1:
+            break
         tokens = tokens[1:-1]
     return tokens
-
-
-def _find_closing(tokens: Sequence[Token]) -> int:
-    depth = 0
-    for at, token in enumerate(tokens):
-        depth += _change_depth(token)
-        if depth == 0:
-            return at
-    return -1
 
 
 def _find_literal(condition: Sequence[Token]) -> str | None:
@@ -312,18 +313,10 @@ def _find_literal(condition: Sequence[Token]) -> str | None:
     return None
 
 
-def _drop_implied(rest: tuple[Token, ...]) -> tuple[Token, ...]:
-    """Remove what every CREATE ... AS SELECT has: EMIT CHANGES and the semicolon."""
-    kept = [token for token in rest if not token.is_mark(";")]
-    return () if [token.value for token in kept] == ["EMIT", "CHANGES"] else tuple(kept)
-
-
 def _split_at_commas(tokens: Sequence[Token]) -> Iterator[tuple[Token, ...]]:
     """Split at the commas outside of brackets."""
     part: list[Token] = []
-    depth = 0
-    for token in tokens:
-        depth += _change_depth(token)
+    for token, depth in _with_depth(tokens):
         if depth == 0 and token.is_mark(","):
             yield tuple(part)
             part = []
@@ -332,18 +325,14 @@ def _split_at_commas(tokens: Sequence[Token]) -> Iterator[tuple[Token, ...]]:
     yield tuple(part)
 
 
-def _change_depth(token: Token) -> int:
-    if token.kind != "mark":
-        return 0
-    return (token.value in "([") - (token.value in ")]")
+def _with_depth(tokens: Sequence[Token]) -> Iterator[tuple[Token, int]]:
+    """Yield each token with the depth of brackets after it."""
+    depth = 0
+    for token in tokens:
+        if token.kind == "mark":
+            depth += (token.value in "([") - (token.value in ")]")
+        yield token, depth
 
 
 def _normalize(tokens: Sequence[Token]) -> str:
     return " ".join(repr(token.value) if token.kind == "text" else token.value for token in tokens)
-
-
-def _parse_milliseconds(value: str | None) -> int | None:
-    # Python reads no number of more than 4,300 digits; Kafka's are 64 bits.
-    if value is None or len(value) > _DIGITS or not value.removeprefix("-").isdecimal():
-        return None
-    return int(value)

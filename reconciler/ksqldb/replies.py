@@ -132,14 +132,6 @@ def _consumed(summaries: list[Object]) -> dict[str, Consumed]:
     return found
 
 
-def _topics(lines: list[Any]) -> dict[str, int]:
-    return {_member(topic, "name", str): len(_member(topic, "replicaInfo", list)) for topic in lines}
-
-
-def _properties(lines: list[Any]) -> dict[str, str]:
-    return {_member(line, "name", str): value for line in lines if (value := _optional_text(line, "value"))}
-
-
 _PARSERS: Mapping[str, Callable[[Object], Any]] = {
     "currentStatus": lambda entity: Command(
         command_id=_member(entity, "commandId", str), status=_status(_member(entity, "commandStatus", dict))
@@ -148,8 +140,15 @@ _PARSERS: Mapping[str, Callable[[Object], Any]] = {
     "tables": lambda entity: _sources(_member(entity, "tables", list)),
     "queries": lambda entity: _queries(_member(entity, "queries", list)),
     "sourceDescription": lambda entity: _description(_member(entity, "sourceDescription", dict)),
-    "kafka_topics": lambda entity: _topics(_member(entity, "topics", list)),
-    "properties": lambda entity: _properties(_member(entity, "properties", list)),
+    "kafka_topics": lambda entity: {
+        _member(topic, "name", str): len(_member(topic, "replicaInfo", list))
+        for topic in _member(entity, "topics", list)
+    },
+    "properties": lambda entity: {
+        _member(line, "name", str): value
+        for line in _member(entity, "properties", list)
+        if (value := _optional_text(line, "value"))
+    },
     "warning_entity": lambda entity: _member(entity, "message", str),
 }
 

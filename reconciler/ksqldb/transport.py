@@ -139,7 +139,16 @@ class Transport:
         """
         began, code = time.monotonic(), ""
         try:
-            with _time_limit(self._seconds(request)), self._open(request) as response:
+            limit = self._seconds(request)
+            stream = self._http.stream(
+                request.method,
+                request.path,
+                # ASCII with escapes: a value may have a lone surrogate, which has no UTF-8 form.
+                content=None if request.payload is None else json.dumps(request.payload).encode(),
+                headers={"accept": request.accept, "content-type": JSON_ACCEPT},
+                timeout=httpx.Timeout(limit, connect=self._limits.connect, pool=self._limits.connect),
+            )
+            with _time_limit(limit), stream as response:
                 code = str(response.status_code)
                 if response.status_code != httpx.codes.OK:
                     raise _translate_status(response, request)
@@ -188,17 +197,6 @@ class Transport:
 
     def _seconds(self, request: Request) -> float:
         return request.seconds or (self._limits.ddl if request.writes else self._limits.read)
-
-    def _open(self, request: Request) -> Any:
-        limit = self._seconds(request)
-        return self._http.stream(
-            request.method,
-            request.path,
-            # ASCII with escapes: a value may hold a lone surrogate, which has no UTF-8 form.
-            content=None if request.payload is None else json.dumps(request.payload).encode(),
-            headers={"accept": request.accept, "content-type": JSON_ACCEPT},
-            timeout=httpx.Timeout(limit, connect=self._limits.connect, pool=self._limits.connect),
-        )
 
 
 def _remove_location(response: httpx.Response) -> None:

@@ -178,23 +178,21 @@ def find_old_streams(queries: Mapping[str, LiveQuery], settings: Settings) -> tu
     for name, query in sorted(queries.items()):
         definition = definition_of(query.text)
         topic = _TOPIC.fullmatch(definition.topic) if definition else None
-        if (
-            definition is None
-            or topic is None
-            or name not in (original_name(topic[1]), stand_in_name(topic[1], settings))
-        ):
+        if definition is None or topic is None:
             continue
-        if _has_old_form(definition, topic[1], settings):
-            found.append(OldStream(name, topic[1], name != original_name(topic[1])))
+        group = topic[1]
+        names = original_name(group), stand_in_name(group, settings)
+        if name in names and _has_old_form(definition, group, settings):
+            found.append(OldStream(name, group, stand_in=name != names[0]))
     return tuple(found)
 
 
 def is_old_stream(statement: str, stream: OldStream, settings: Settings) -> bool:
     """Whether a stream's statement is the old system's for its group."""
     definition = definition_of(statement)
-    return (
-        definition is not None and definition.name == stream.name and _has_old_form(definition, stream.group, settings)
-    )
+    if definition is None or definition.name != stream.name:
+        return False
+    return _has_old_form(definition, stream.group, settings)
 
 
 def _has_old_form(definition: Definition, group: str, settings: Settings) -> bool:

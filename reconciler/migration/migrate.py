@@ -148,13 +148,11 @@ class MigrationState(PortState):
     @property
     def unready_reasons(self) -> tuple[str, ...]:
         """Why the new side cannot take over yet."""
-        groups = [
-            item for item in self.plan.items if item.group is not None and item.condition is not Condition.LEAVING
-        ]
+        groups = [one for one in self.plan.items if one.group is not None and one.condition is not Condition.LEAVING]
         why = [
-            f"{item.title} is {item.condition}: {item.detail or 'not registered'}"
-            for item in groups
-            if item.condition is not Condition.READY or item.url is None
+            f"{one.title} is {one.condition}: {one.detail or 'not registered'}"
+            for one in groups
+            if one.condition is not Condition.READY or one.url is None
         ]
         routers = [routing_layer_name(self.settings)] if self._has_routing_layer else []
         for name in (*routers, state_api_name(self.settings)):
@@ -399,23 +397,23 @@ def _require_health(state: MigrationState) -> None:
 
 
 def _require_offset(world: Dependencies) -> None:
-    """Refuse to make a join over a topic that exists where the server's own offset counts for it."""
+    """Refuse to create a join over an existing topic if the server has an offset setting, which applies to it."""
     offset = world.ksqldb.offset_reset()
     effects = {
         "latest": "the stream would drop every event until each asset is mapped again",
-        "earliest": f"the stream would write all that {world.settings.ksqldb_assets_stream} still holds once more",
+        "earliest": f"the stream would write all that {world.settings.ksqldb_assets_stream} still has again",
     }
     if offset in effects:
         raise StepRefused(
-            f"ksqlDB's own {OFFSET_RESET}={offset} counts for every new join, and {effects[offset]}: take it out of "
+            f"ksqlDB's own {OFFSET_RESET}={offset} applies to every new join, and {effects[offset]}: remove it from "
             "the server's settings"
         )
 
 
 def _require_ready(state: MigrationState) -> None:
-    if state.unready_reasons:
-        more = f" (and {len(state.unready_reasons) - 3} more)" if len(state.unready_reasons) > 3 else ""  # noqa: PLR2004 - enough to read
-        raise StepRefused(f"the new side is not ready: {'; '.join(state.unready_reasons[:3])}{more}")
+    if reasons := state.unready_reasons:
+        more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""  # noqa: PLR2004 - enough to read
+        raise StepRefused(f"the new side is not ready: {'; '.join(reasons[:3])}{more}")
 
 
 def _require_untouched(world: Dependencies, stream: OldStream) -> None:

@@ -84,26 +84,28 @@ class SwarmOldServices:
         self._engine.close()
 
     def _read(self, raw: Raw, role: OldRole, networks: Mapping[str, str] | None = None) -> OldService:
-        spec, status = raw["Spec"], raw.get("ServiceStatus") or {}
-        group = _find_group(spec) if role is OldRole.GROUP else None
-        ports = (spec.get("EndpointSpec") or {}).get("Ports") or ()
+        spec, endpoint = raw["Spec"], raw["Spec"].get("EndpointSpec") or {}
+        container = spec["TaskTemplate"].get("ContainerSpec") or {}
+        pairs = (item.partition("=") for item in container.get("Env") or ())
+        variables = {name: value for name, _, value in pairs}
+        group = _find_group(variables) if role is OldRole.GROUP else None
         return OldService(
             id=raw["ID"],
             version=raw["Version"]["Index"],
             name=spec["Name"],
             role=role,
             group=group,
-            ports=tuple(sorted(int(port.get("PublishedPort", 0)) for port in ports)),
-            running=int(status.get("RunningTasks", 0)),
-            wanted=int(((spec["Mode"].get("Replicated")) or {}).get("Replicas", 0)),
-            deviation=self._find_deviation(spec, role, group),
+            ports=tuple(sorted(int(port.get("PublishedPort", 0)) for port in endpoint.get("Ports") or ())),
+            running=int((raw.get("ServiceStatus") or {}).get("RunningTasks", 0)),
+            wanted=int((spec["Mode"].get("Replicated") or {}).get("Replicas", 0)),
+            deviation=self._find_deviation(spec, container, variables, role, group),
             networks=tuple(sorted((networks or {}).get(target, target) for target in network_ids(spec))),
-            variables=_parse_variables(spec["TaskTemplate"].get("ContainerSpec") or {}),
+            variables=variables,
         )
 
-    def _find_deviation(self, spec: Raw, role: OldRole, group: str | None) -> str:
-        container = spec["TaskTemplate"].get("ContainerSpec") or {}
-        variables = _parse_variables(container)
+    def _find_deviation(
+        self, spec: Raw, container: Raw, variables: Mapping[str, str], role: OldRole, group: str | None
+    ) -> str:
         extra = [name for name, value in container.items() if name not in _HARMLESS and value]
         if spec.get("Labels") or container.get("Labels"):
             return "it has labels"
@@ -115,9 +117,8 @@ class SwarmOldServices:
             return f"its topic {variables['KAFKA_TOPIC']} is not that of its name"
         if extra:
             return f"it has {', '.join(sorted(extra))}"
-        return _find_endpoint_deviation(
-            spec.get("EndpointSpec") or {}, self._names.port if role is OldRole.ROUTER else None
-        )
+        published = self._names.port if role is OldRole.ROUTER else None
+        return _find_endpoint_deviation(spec.get("EndpointSpec") or {}, published)
 
 
 def _find_endpoint_deviation(endpoint: Raw, published: int | None) -> str:
@@ -137,14 +138,8 @@ def _find_endpoint_deviation(endpoint: Raw, published: int | None) -> str:
     return ""
 
 
-def _parse_variables(container: Raw) -> dict[str, str]:
-    pairs = (item.partition("=") for item in container.get("Env") or ())
-    return {name: value for name, _, value in pairs}
-
-
-def _find_group(spec: Raw) -> str | None:
+def _find_group(variables: Mapping[str, str]) -> str | None:
     """Return the group that both of a service's variables have."""
-    variables = _parse_variables(spec["TaskTemplate"].get("ContainerSpec") or {})
     consumer = variables.get("KAFKA_CONSUMER_GROUP_ID", "")
     group = consumer.removeprefix("asset_stream_").removesuffix("_consumer_group")
     consistent = consumer == f"asset_stream_{group}_consumer_group" and variables.get("KAFKA_TOPIC") == topic_of(group)

@@ -104,7 +104,13 @@ class DockerPlatform:
         rows = self._engine.get("/containers/json", params={"all": "true"})
         ours = [raw for row in rows if self._owns(row) for raw in self._inspect(row["Id"])]
         images, registry = self._images_of(ours), self._files.locate()
-        read = [read_foreign(row) for row in rows if not self._owns(row) and self._reserves(row)]
+        reserved = f"/{self.prefix.lower()}_"
+        foreign = [row for row in rows if not self._owns(row)]
+        read = [
+            read_foreign(row)
+            for row in foreign
+            if any(name.lower().startswith(reserved) for name in row.get("Names") or ())
+        ]
         read += read_copies(ours, images, registry)
         read += [read_service(one, images, registry) for one in self._group_by_service(ours).values()]
         mounted = any(mounts_registry(raw, registry) for raw in ours)
@@ -193,9 +199,6 @@ class DockerPlatform:
     def _owns(self, row: Raw) -> bool:
         labels = row.get("Labels") or {}
         return bool(labels.get(OWNER) == self.owner and SERVICE in labels)
-
-    def _reserves(self, row: Raw) -> bool:
-        return any(name.lower().startswith(f"/{self.prefix.lower()}_") for name in row.get("Names") or ())
 
     def _inspect(self, identity: str) -> list[Raw]:
         """Read one container; it may be gone since it was listed, and is ours only if its own labels say so."""

@@ -66,11 +66,6 @@ class Containers:
         return str(self.newest["Config"]["Labels"][SERVICE])
 
     @property
-    def id(self) -> str:
-        """The ids of all of them."""
-        return ID_SEPARATOR.join(raw["Id"] for raw in self.all)
-
-    @property
     def version(self) -> int:
         """A number that changes with everything that an update depends on."""
         state = [
@@ -134,8 +129,11 @@ def read_service(containers: Containers, images: Mapping[str, Raw | None], regis
     newest = containers.newest
     spec = read_spec(containers, images, registry)
     running = containers.proved if containers.older else is_healthy(newest)
+    state = "starting" if _health(newest) == "starting" else newest["State"]["Status"]
+    # The engine reports year 1 for a container that never started.
+    last_start = max(parse_time(newest["State"]["StartedAt"]), parse_time(newest["Created"]))
     return LiveService(
-        id=containers.id,
+        id=ID_SEPARATOR.join(raw["Id"] for raw in containers.all),
         version=containers.version,
         name=containers.service,
         owner=newest["Config"]["Labels"].get(OWNER),
@@ -144,8 +142,8 @@ def read_service(containers: Containers, images: Mapping[str, Raw | None], regis
         update_state="updating" if containers.older else "",
         error="" if running else find_error(newest),
         installation=newest["Config"]["Labels"].get(INSTALLATION, ""),
-        waits="" if running else describe_waiting(newest),
-        since=None if running else find_last_start(newest),
+        waits="" if running else f"1 task in state {state}",
+        since=None if running else last_start,
     )
 
 
@@ -195,17 +193,6 @@ def find_error(raw: Raw) -> str:
         log: Sequence[Raw] = health.get("Log") or ({},)
         return f"unhealthy: {str(log[-1].get('Output', '')).strip() or 'the healthcheck fails'}"
     return ""
-
-
-def describe_waiting(raw: Raw) -> str:
-    """Return what a container without an error waits for."""
-    state = "starting" if _health(raw) == "starting" else raw["State"]["Status"]
-    return f"1 task in state {state}"
-
-
-def find_last_start(raw: Raw) -> datetime:
-    """Return when a container was started last, or created; the engine reports year 1 for one that never started."""
-    return max(parse_time(raw["State"]["StartedAt"]), parse_time(raw["Created"]))
 
 
 def name_of(raw: Raw) -> str:

@@ -112,6 +112,39 @@ def test_an_answer_with_anything_else_in_its_place_raises_or_can_be_used() -> No
     assert len(refused) > len(said) / 2
 
 
+@pytest.mark.parametrize(
+    ("request_", "path", "may_be_missing", "may_be_null"),
+    [
+        ("GET /services/{}", ("Spec", "Name"), False, False),
+        ("GET /services/{}", ("Spec", "Labels"), True, True),
+        ("GET /services/{}", ("Spec", "TaskTemplate", "ContainerSpec"), True, True),
+        ("GET /services/{}", ("Spec", "TaskTemplate", "Resources", "Limits", "NanoCPUs"), True, False),
+        ("GET /services/{}", ("Spec", "Mode", "Replicated", "Replicas"), True, False),
+        ("GET /services/{}", ("ServiceStatus", "RunningTasks"), True, False),
+        ("GET /services/{}", ("Version", "Index"), False, False),
+        ("GET /services/{}", ("UpdatedAt",), True, True),
+        ("GET /containers/{}/json", ("NetworkSettings", "Networks"), False, True),
+        ("GET /containers/{}/json", ("NetworkSettings", "Networks", "net", "NetworkID"), True, True),
+        ("GET /containers/{}/json", ("HostConfig", "PortBindings", "80/tcp"), True, True),
+        ("GET /containers/{}/json", ("State", "StartedAt"), False, False),
+        ("GET /containers/{}/json", ("State", "Health", "Status"), False, False),
+        ("GET /containers/{}/json", ("Config", "Image"), False, False),
+        ("GET /distribution/{}/json", ("Descriptor", "digest"), False, False),
+    ],
+)
+def test_what_may_be_missing_or_null(
+    request_: str, path: tuple[str, ...], may_be_missing: bool, may_be_null: bool
+) -> None:
+    """What engines leave out or send as null is accepted; a part that every engine sends is required."""
+    missing, null = copy.deepcopy(GOOD[request_]), copy.deepcopy(GOOD[request_])
+    for answer, change in ((missing, dict.pop), (null, lambda part, name: part.update({name: None}))):
+        part: Any = answer
+        for name in path[:-1]:
+            part = part[name]
+        change(part, path[-1])
+    assert (refusal(request_, missing) == "", refusal(request_, null) == "") == (may_be_missing, may_be_null)
+
+
 @pytest.mark.parametrize("lists", ["services", "configs", "tasks"])
 def test_no_answer_of_a_wrong_shape_ends_in_a_bug(engine: ScriptedEngine, lists: str) -> None:
     """The whole way through the platform: a state, or an error of the engine's; nothing else comes out."""
