@@ -135,23 +135,19 @@ class KsqlClient:
 
     def streams(self) -> tuple[StreamInfo, ...]:
         """Return all streams: the safe source of what exists, complete even while the server stops."""
-        streams: tuple[StreamInfo, ...] = self._ask("list_streams", "LIST STREAMS;", "streams")
-        return streams
+        return tuple(self._ask("list_streams", "LIST STREAMS;", "streams"))
 
     def tables(self) -> tuple[StreamInfo, ...]:
         """Return all tables, complete even while the server stops."""
-        tables: tuple[StreamInfo, ...] = self._ask("list_tables", "LIST TABLES;", "tables")
-        return tables
+        return tuple(self._ask("list_tables", "LIST TABLES;", "tables"))
 
     def queries(self) -> tuple[QueryInfo, ...]:
         """Return the queries; while the server stops the list shrinks with status 200, so absence proves nothing."""
-        queries: tuple[QueryInfo, ...] = self._ask("list_queries", "LIST QUERIES;", "queries")
-        return queries
+        return tuple(self._ask("list_queries", "LIST QUERIES;", "queries"))
 
     def topics(self) -> Mapping[str, int]:
         """Return how many partitions each Kafka topic has (ksqlDB hides its internal ones); needs a running Kafka."""
-        topics: Mapping[str, int] = self._ask("list_topics", "LIST TOPICS;", "kafka_topics")
-        return topics
+        return dict(self._ask("list_topics", "LIST TOPICS;", "kafka_topics"))
 
     def query_limit(self) -> int | None:
         """Return how many persistent queries the server allows, None where it does not report it."""

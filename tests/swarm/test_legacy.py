@@ -111,7 +111,7 @@ def test_the_port_goes_and_comes_back(system: OldSystem, image: str) -> None:
     system.deploy()
     router = eventually(lambda: system.one(OldRole.ROUTER), lambda one: one.running == 1)
     system.services.publish(router, None)
-    with pytest.raises(PlatformConflict, match="look again"):
+    with pytest.raises(PlatformConflict, match="run it again"):
         system.services.publish(router, None)
     assert system.one(OldRole.ROUTER).ports == ()
     other = system.names.of_group("other")
@@ -139,7 +139,7 @@ def test_a_router_that_is_published_otherwise_is_left_alone(system: OldSystem) -
 
     also = update("--publish-add", f"published={other},target={PORT}")
     assert also == f"it publishes {other} for {PORT} (tcp, ingress)"
-    with pytest.raises(PlatformConflict, match="look again"):
+    with pytest.raises(PlatformConflict, match="run it again"):
         system.services.publish(system.one(OldRole.ROUTER), None)
     assert system.one(OldRole.ROUTER).ports == tuple(sorted((port, other)))
     own = f"published={port},target={PORT}"

@@ -40,7 +40,7 @@ def translate_os_errors(what: str) -> Iterator[None]:
 def lock_file(path: Path) -> Iterator[None]:
     """Hold the lock on a file, which is made with its directory; the holder may remove it as the last step.
 
-    A file that was removed while we waited for its lock excludes nobody: then the new one is tried.
+    A file that was removed while we waited for its lock protects nothing: then the new one is used.
 
     Raises:
         OSError: it cannot be made.
