@@ -38,7 +38,7 @@ from reconciler.control.outcome import CycleOutcome  # noqa: E402 - the path is 
 from reconciler.domain.names import names_of  # noqa: E402 - the path is set above
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy  # noqa: E402 - the path is set above
 from reconciler.ksqldb.client import KsqlClient  # noqa: E402 - the path is set above
-from reconciler.ksqldb.statement import Statement  # noqa: E402 - the path is set above
+from reconciler.ksqldb.entities import Statement  # noqa: E402 - the path is set above
 from reconciler.metrics import Metrics  # noqa: E402 - the path is set above
 from reconciler.settings import Settings  # noqa: E402 - the path is set above
 from tests.harness.fakes import NOW, FakePlatform  # noqa: E402 - the path is set above

@@ -36,7 +36,7 @@ from reconciler.leadership.pause import read_pause
 from reconciler.metrics import Metrics
 from reconciler.migration import migrate
 from reconciler.migration.legacy import PORT, OldService, OldServices, OldStream
-from reconciler.migration.migrate import Front, Scene, StepRefused, observe, observe_front
+from reconciler.migration.migrate import MigrationState, PortState, StepRefused, observe, observe_port
 from reconciler.migration.swarm import SwarmOldServices
 from reconciler.planning.guards import Overrides
 from reconciler.settings import Settings
@@ -114,7 +114,7 @@ def _run_with_lease(chosen: str, options: argparse.Namespace, settings: Settings
 
     with SIGNALS.orderly(elector.stop, on_ask=world.ksqldb.stop_waiting, grace=_GRACE_SECONDS):
         code = repeat_until_leader(run, elector, settings.lease_seconds + _WRITE_SECONDS)
-    if chosen == "back" and elector.role is not None and observe_front(world, old).is_torn_down:
+    if chosen == "back" and elector.role is not None and observe_port(world, old).is_torn_down:
         # As after the teardown: no lease of an owner that has nothing; the teardown recorded whether streams are left.
         remove_records(world.platform, streams_left=True)
     return code
@@ -192,14 +192,14 @@ def run_step(
     return Exit.OK
 
 
-def _check_pause(front: Front, controller: Controller) -> None:
+def _check_pause(front: PortState, controller: Controller) -> None:
     pause = read_pause(controller.memory.pause, front.platform.records)
     if pause is not None and pause.active(controller.clocks.wall()):
         raise StepRefused(pause.text)
 
 
 def _run_switch(
-    scene: Scene, world: Dependencies, old: OldServices, guarded_old: OldServices, converge: Callable[[], int]
+    scene: MigrationState, world: Dependencies, old: OldServices, guarded_old: OldServices, converge: Callable[[], int]
 ) -> int:
     """Move the port; if the new router does not take it, for whatever reason, give it back to the old one at once.
 
@@ -210,23 +210,23 @@ def _run_switch(
     try:
         _report(migrate.switch(scene, guarded_old))
         code = converge()
-        moved = not scene.holds_port or observe_front(world, old).has_port
+        moved = not scene.old_has_port or observe_port(world, old).new_has_port
     finally:  # after Ctrl-C, too: no router may have the port now
         if not moved:
             _restore_port(scene, world, old)
     return code if moved else code or Exit.NOT_CONVERGED
 
 
-def _restore_port(before: Front, world: Dependencies, old: OldServices) -> None:
+def _restore_port(before: PortState, world: Dependencies, old: OldServices) -> None:
     """Give the old router the port that it had, unless the new one has it; ksqlDB is not needed."""
-    if not before.holds_port:
+    if not before.old_has_port:
         return
     for seconds in _PORT_RETRY_SECONDS:
         time.sleep(seconds)
         try:
-            front = observe_front(world, old)
-            if not front.has_port:
-                _report(migrate.give_port_back(front, old))
+            front = observe_port(world, old)
+            if not front.new_has_port:
+                _report(migrate.restore_port(front, old))
         except (ReconcilerError, StepRefused) as error:
             failure = error
         else:
@@ -237,14 +237,14 @@ def _restore_port(before: Front, world: Dependencies, old: OldServices) -> None:
 def _run_back(controller: Controller, old: OldServices, converge: Callable[[], int]) -> int:
     """Give back the port, for which ksqlDB is not needed, and then the names."""
     world = controller.world
-    front = observe_front(world, old)
+    front = observe_port(world, old)
     _check_pause(front, controller)
-    if front.has_port and not front.wants_port:  # the new router has to leave it first
+    if front.new_has_port and not front.new_should_have_port:  # the new router has to leave it first
         converge()
-        _report(migrate.leave_port(observe_front(world, old), world))
-    done = _report(migrate.give_port_back(observe_front(world, old), old))
+        _report(migrate.release_port(observe_port(world, old), world))
+    done = _report(migrate.restore_port(observe_port(world, old), old))
     scene = observe(controller, old)
-    done += _report(migrate.give_names_back(scene, world))
+    done += _report(migrate.restore_names(scene, world))
     if scene.stand_ins and not scene.is_torn_down:
         echo("the old services read from stand-ins; `reconciler teardown`, then `migrate --back`, gives the names back")
     elif not done:
@@ -264,15 +264,15 @@ def _report(done: Iterator[str], *, can_stop: bool = False) -> int:
     return count
 
 
-def render_text(scene: Scene) -> str:
+def render_text(scene: MigrationState) -> str:
     """Render both systems and the next step for people."""
     rows = []
-    for service in scene.touchable:
+    for service in scene.unmodified:
         port = f", port {', '.join(map(str, service.ports))}" if service.ports else ""
         group = "" if service.group is None else f" {service.group!r}"
         rows.append((service.name, f"{service.role}{group}, {service.running}/{service.wanted}{port}"))
     rows += [(stream.name, _describe_stream(stream, scene)) for stream in scene.streams]
-    rows += [(one.name, f"left alone: {one.odd}") for one in scene.services if one.odd]
+    rows += [(one.name, f"left alone: {one.deviation}") for one in scene.services if one.deviation]
     rows += [(one.name, f"not ours: {why}") for one, why in scene.others]
     width = max((len(name) for name, _ in rows), default=0)
     lines = [f"{name:{width}}  {what}".rstrip() for name, what in rows]
@@ -281,21 +281,28 @@ def render_text(scene: Scene) -> str:
     lines = ["The old system:", *lines] if lines else ["There are no objects of the old system."]
     lines += ["", f"The new system: {ready} of {len(groups)} groups ready."]
     if scene.next_step:
-        lines += [*(f"  {reason}" for reason in scene.unready[:10]), f"\nNext: {scene.next_step}"]
+        lines += [*(f"  {reason}" for reason in scene.unready_reasons[:10]), f"\nNext: {scene.next_step}"]
     return "\n".join(lines)
 
 
-def _describe_stream(stream: OldStream, scene: Scene) -> str:
+def _describe_stream(stream: OldStream, scene: MigrationState) -> str:
     if stream.stand_in:
         return f"stand-in for the old stream, writes {stream.topic}"
-    needed = "; the new stream needs its name" if stream in scene.in_the_way else ""
+    needed = "; the new stream needs its name" if stream in scene.conflicting else ""
     return f"old stream, writes {stream.topic}{needed}"
 
 
-def render_json(scene: Scene) -> str:
+def render_json(scene: MigrationState) -> str:
     """Render the same for programs."""
     services = [
-        {"name": s.name, "role": s.role, "group": s.group, "ports": s.ports, "running": s.running, "odd": s.odd or None}
+        {
+            "name": s.name,
+            "role": s.role,
+            "group": s.group,
+            "ports": s.ports,
+            "running": s.running,
+            "odd": s.deviation or None,
+        }
         for s in scene.services
     ]
     streams = [{"name": s.name, "group": s.group, "topic": s.topic, "stand_in": s.stand_in} for s in scene.streams]
@@ -303,8 +310,8 @@ def render_json(scene: Scene) -> str:
         "services": services,
         "not_ours": {one.name: why for one, why in scene.others},
         "streams": streams,
-        "in_the_way": [stream.name for stream in scene.in_the_way],
-        "unready": scene.unready,
+        "in_the_way": [stream.name for stream in scene.conflicting],
+        "unready": scene.unready_reasons,
         "next": scene.next_step or None,
     }
     return json.dumps(document, indent=2, ensure_ascii=False)

@@ -24,9 +24,8 @@ from reconciler.domain.services import PlatformState
 from reconciler.domain.status import Part
 from reconciler.grouping.base import GroupingStrategy
 from reconciler.ksqldb.api import Ksqldb
-from reconciler.ksqldb.entities import ERROR, RUNNING, Health, QueryInfo, ServerInfo
+from reconciler.ksqldb.entities import ERROR, RUNNING, Health, QueryInfo, ServerInfo, find_not_running, servers
 from reconciler.ksqldb.ownership import Whose
-from reconciler.ksqldb.servers import not_running, servers
 from reconciler.ksqldb.statements import Topology
 from reconciler.planning.inputs import PlanInputs
 from reconciler.platforms.protocol import Platform
@@ -228,7 +227,7 @@ def observe_source(
         topics=ksqldb.topics() if topics else None,
         inserts={query.id: query.text for query in listed if query.text.lstrip()[:6].upper() == "INSERT"},
         degraded=find_degraded(listed),
-        servers=servers(listed),
+        servers=count_servers(listed),
     )
     return state, membership
 
@@ -247,7 +246,7 @@ def find_unhealthy_reason(info: ServerInfo, health: Health) -> str:
 def _find_degraded(world: Dependencies, listed: tuple[QueryInfo, ...]) -> str:
     """Return which query that groups depend on does not run on every ksqlDB server; ``""`` where all do."""
     topology = world.topology
-    return not_running(
+    return find_not_running(
         listed,
         {stored(world.strategy.lookup().table), stored(topology.join_table)},
         lambda query: any(topology.ownership(sink, query.text).whose in _MADE_BY_OPERATORS for sink in query.sinks),

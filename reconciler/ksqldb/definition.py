@@ -1,8 +1,8 @@
-"""Reads a stream's definition back from the text in which ksqlDB keeps it.
+"""Parses a stream's definition from the statement as ksqlDB renders it. Pure.
 
-The server renders a statement anew (names folded, every column qualified, comparisons in parentheses, properties
-added and sorted), and another version may do it in another way, so texts are not compared: they are cut into tokens,
-and the parts that matter are brought to one form.
+The server rewrites a statement (names folded, every column qualified, comparisons in parentheses, properties added and
+sorted), and another version may do it in another way, so texts are not compared: they are split into tokens, and the
+relevant parts are normalized.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ _TOKEN = re.compile(
     r"|(?P<text>'(?:[^']|'')*')"
     r"|(?P<quoted>`(?:[^`]|``)*`|\"(?:[^\"]|\"\")*\")"
     r"|(?P<number>[0-9]+(?:\.[0-9]+)?(?![A-Za-z0-9_@-]))"
-    # The server shows some names without the quotes that it would need itself to read them back: those that begin
-    # with a digit, and those with two dashes, which then look like a comment.
+    # The server renders some names without the quotes that it needs to parse them: names that begin with a digit, and
+    # names with two dashes, which then look like a comment.
     r"|(?P<word>[A-Za-z0-9_][A-Za-z0-9_@-]*)"
     r"|(?P<mark><>|!=|<=|>=|:=|->|=>|.)",
     re.DOTALL,
 )
 _CLAUSES = ("FROM", "WINDOW", "WHERE", "GROUP", "PARTITION", "HAVING", "EMIT", "LIMIT")
 _DIGITS = 20
-_CACHED_TEXTS = 4096  # two texts a stream; a parse costs about 0.2 ms, an observe of 1,000 groups does none twice
+_CACHED_TEXTS = 4096  # two texts a stream; a parse costs about 0.2 ms, an observation of 1,000 groups parses none twice
 
 
 @dataclass(frozen=True)
 class Token:
-    """A word (folded to upper case), a name in quotes, a string, a number or a mark, with its plain value."""
+    """A word (folded to upper case), a quoted name, a string, a number or a mark, with its plain value."""
 
     kind: str
     value: str
@@ -52,7 +52,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Output:
-    """One selected column: its name and the expression in one form (``s`` the stream's side, ``t`` the table's)."""
+    """One selected column: its name and its normalized expression (``s`` the stream's side, ``t`` the table's)."""
 
     name: str
     expression: str
@@ -60,7 +60,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Join:
-    """The table that a stream is joined with: how (INNER, LEFT ...), which, and on what."""
+    """The joined table: the kind of join (INNER, LEFT ...), the table, and the condition."""
 
     kind: str
     table: str
@@ -69,18 +69,18 @@ class Join:
 
 @dataclass(frozen=True)
 class Definition:
-    """A CREATE STREAM ... AS SELECT, taken apart.
+    """A parsed CREATE STREAM ... AS SELECT.
 
     Attributes:
         name: the stream, as stored.
         source: the stream that it reads from, as stored.
-        topic: KAFKA_TOPIC, else the stream's name, which ksqlDB then takes.
+        topic: KAFKA_TOPIC, else the stream's name, as in ksqlDB.
         retention_ms: RETENTION_MS, None where the text has none.
-        columns: what it selects, in order.
-        filter: the condition in one form, "" without one.
+        columns: the selected columns, in order.
+        filter: the normalized condition, "" without one.
         filter_literal: the text that the one column is compared with, None for any other condition.
         join: the joined table, if there is one.
-        rest: any other clause, in one form; ours have none.
+        rest: all other clauses, normalized; ours have none.
         properties: the WITH clause, names in upper case.
     """
 
@@ -98,23 +98,23 @@ class Definition:
 
 @lru_cache(maxsize=_CACHED_TEXTS)
 def definition_of(text: str) -> Definition | None:
-    """Take a statement apart; None where it is not a CREATE STREAM ... AS SELECT from one stream."""
+    """Parse a statement; None where it is not a CREATE STREAM ... AS SELECT from one stream."""
     try:
-        return _statement(_Cursor(tuple(_tokens(text))))
+        return _parse_statement(_Parser(tuple(_split_tokens(text))))
     except _OtherFormError:
         return None
 
 
 @lru_cache(maxsize=_CACHED_TEXTS)
 def sources_of(text: str) -> frozenset[str]:
-    """Return what a statement reads: every name after FROM or JOIN, as stored, whatever kind of statement it is."""
-    tokens = tuple(_tokens(text))
+    """Return the sources of any statement: every name after FROM or JOIN, as stored."""
+    tokens = tuple(_split_tokens(text))
     return frozenset(name.value for word, name in pairwise(tokens) if word.is_word("FROM", "JOIN") and name.is_name)
 
 
 def target_of(text: str) -> str:
-    """Return what an INSERT INTO writes, as stored; ``""`` for any other statement."""
-    tokens = tuple(_tokens(text))[:3]
+    """Return the target of an INSERT INTO, as stored; ``""`` for any other statement."""
+    tokens = tuple(_split_tokens(text))[:3]
     if len(tokens) < 3 or not (tokens[0].is_word("INSERT") and tokens[1].is_word("INTO")):  # noqa: PLR2004 - both words and the name
         return ""
     return tokens[2].value
@@ -122,8 +122,8 @@ def target_of(text: str) -> str:
 
 @lru_cache(maxsize=_CACHED_TEXTS)
 def topic_of(text: str) -> str:
-    """Return the KAFKA_TOPIC that a statement names, of a stream or a table; ``""`` where it names none."""
-    tokens = tuple(_tokens(text))
+    """Return the KAFKA_TOPIC of a statement for a stream or table; ``""`` where it has none."""
+    tokens = tuple(_split_tokens(text))
     for name, mark, topic in zip(tokens, tokens[1:], tokens[2:], strict=False):
         if name.is_word("AS"):
             break
@@ -133,11 +133,11 @@ def topic_of(text: str) -> str:
 
 
 class _OtherFormError(Exception):
-    """The text is not of the form that is looked for."""
+    """The text does not have the expected form."""
 
 
-class _Cursor:
-    """A place in a row of tokens."""
+class _Parser:
+    """A position in a sequence of tokens."""
 
     def __init__(self, tokens: Sequence[Token]) -> None:
         self.tokens = tokens
@@ -154,7 +154,7 @@ class _Cursor:
         return token
 
     def accept(self, *words: str) -> bool:
-        """Take these keywords if they come next, all of them."""
+        """Take these keywords if all of them come next."""
         ahead = self.tokens[self.at : self.at + len(words)]
         if len(ahead) < len(words) or not all(token.is_word(word) for token, word in zip(ahead, words, strict=True)):
             return False
@@ -165,24 +165,26 @@ class _Cursor:
         if not self.accept(*words):
             raise _OtherFormError
 
-    def name(self) -> str:
+    def take_name(self) -> str:
         token = self.take()
         if not token.is_name:
             raise _OtherFormError
         return token.value
 
-    def until(self, *words: str) -> tuple[Token, ...]:
-        """Take what stands before one of these keywords, outside of brackets."""
-        start, depth = self.at, 0
-        while (token := self.peek()) is not None:
-            if depth == 0 and (token.is_word(*words) or token.is_mark(";")):
-                break
-            depth += _step(token)
-            self.at += 1
-        return tuple(self.tokens[start : self.at])
+    def take_until(self, *words: str) -> tuple[Token, ...]:
+        """Take the tokens before one of these keywords, outside of brackets."""
+        ahead = self.tokens[self.at :]
+        ends = (
+            at
+            for at, (token, depth) in enumerate(_with_depth(ahead))
+            if depth == 0 and (token.is_word(*words) or token.is_mark(";"))
+        )
+        end = next(ends, len(ahead))
+        self.at += end
+        return tuple(ahead[:end])
 
 
-def _tokens(text: str) -> Iterator[Token]:
+def _split_tokens(text: str) -> Iterator[Token]:
     for match in _TOKEN.finditer(text):
         kind, raw = str(match.lastgroup), match[0]
         if kind == "blank":
@@ -193,71 +195,76 @@ def _tokens(text: str) -> Iterator[Token]:
             yield Token(kind, raw.upper())
 
 
-def _statement(cursor: _Cursor) -> Definition:
-    cursor.expect("CREATE")
-    cursor.accept("OR", "REPLACE")
-    cursor.expect("STREAM")
-    cursor.accept("IF", "NOT", "EXISTS")
-    name = cursor.name()
-    properties = _properties(cursor) if cursor.accept("WITH") else {}
-    cursor.expect("AS", "SELECT")
-    selected = cursor.until("FROM")
-    cursor.expect("FROM")
-    source, join, sides = _sources(_Cursor(cursor.until(*_CLAUSES)))
-    where = cursor.until(*_CLAUSES) if cursor.accept("WHERE") else ()
-    rest = tuple(cursor.tokens[cursor.at :])
-    condition = _resolved(where, sides)
+def _parse_statement(parser: _Parser) -> Definition:
+    parser.expect("CREATE")
+    parser.accept("OR", "REPLACE")
+    parser.expect("STREAM")
+    parser.accept("IF", "NOT", "EXISTS")
+    name = parser.take_name()
+    properties = _parse_properties(parser) if parser.accept("WITH") else {}
+    parser.expect("AS", "SELECT")
+    selected = parser.take_until("FROM")
+    parser.expect("FROM")
+    source, join, sides = _parse_sources(_Parser(parser.take_until(*_CLAUSES)))
+    where = parser.take_until(*_CLAUSES) if parser.accept("WHERE") else ()
+    condition = _resolve(where, sides)
+    rest = [token for token in parser.tokens[parser.at :] if not token.is_mark(";")]
+    if [token.value for token in rest] == ["EMIT", "CHANGES"]:  # in every CREATE ... AS SELECT
+        rest = []
+    retention = properties.get("RETENTION_MS", "")
+    # Python reads no number of more than 4,300 digits; Kafka's are 64 bits.
+    is_number = len(retention) <= _DIGITS and retention.removeprefix("-").isdecimal()
     return Definition(
         name=name,
         source=source,
         topic=properties.get("KAFKA_TOPIC", name),
-        retention_ms=_milliseconds(properties.get("RETENTION_MS")),
-        columns=tuple(_output(part, sides) for part in _split(selected)),
-        filter=_form(condition),
-        filter_literal=_compared_with(condition),
+        retention_ms=int(retention) if is_number else None,
+        columns=tuple(_parse_column(part, sides) for part in _split_at_commas(selected)),
+        filter=_normalize(condition),
+        filter_literal=_find_literal(condition),
         join=join,
-        rest=_form(_unimplied(rest)),
+        rest=_normalize(rest),
         properties=properties,
     )
 
 
-def _properties(cursor: _Cursor) -> dict[str, str]:
+def _parse_properties(parser: _Parser) -> dict[str, str]:
     inner: list[Token] = []
-    if not cursor.take().is_mark("("):
+    if not parser.take().is_mark("("):
         raise _OtherFormError
-    while not (token := cursor.take()).is_mark(")"):
+    while not (token := parser.take()).is_mark(")"):
         inner.append(token)
-    pairs = [part for part in _split(inner) if part]
+    pairs = [part for part in _split_at_commas(inner) if part]
     if any(len(part) < 3 or not part[1].is_mark("=") for part in pairs):  # noqa: PLR2004 - name, mark, value
         raise _OtherFormError
     return {part[0].value.upper(): "".join(token.value for token in part[2:]) for part in pairs}
 
 
-def _sources(cursor: _Cursor) -> tuple[str, Join | None, Mapping[str, str]]:
-    """Return the source, the join, and which side each name and alias stands for."""
-    source, sides = _aliased(cursor, "s")
-    kind = "".join(token.value for token in cursor.until("JOIN")) or "INNER"
-    if not cursor.accept("JOIN"):
-        if cursor.peek() is not None or kind != "INNER":
+def _parse_sources(parser: _Parser) -> tuple[str, Join | None, Mapping[str, str]]:
+    """Return the source, the join, and the side of each name and alias."""
+    source, sides = _parse_source(parser, "s")
+    kind = "".join(token.value for token in parser.take_until("JOIN")) or "INNER"
+    if not parser.accept("JOIN"):
+        if parser.peek() is not None or kind != "INNER":
             raise _OtherFormError
         return source, None, sides
-    table, other = _aliased(cursor, "t")
-    cursor.expect("ON")
+    table, other = _parse_source(parser, "t")
+    parser.expect("ON")
     both = {**other, **sides}
-    return source, Join(kind, table, _form(_resolved(cursor.tokens[cursor.at :], both))), both
+    return source, Join(kind, table, _normalize(_resolve(parser.tokens[parser.at :], both))), both
 
 
-def _aliased(cursor: _Cursor, side: str) -> tuple[str, dict[str, str]]:
-    name = cursor.name()
+def _parse_source(parser: _Parser, side: str) -> tuple[str, dict[str, str]]:
+    name = parser.take_name()
     sides = {name: side}
-    cursor.accept("AS")
-    token = cursor.peek()
+    parser.accept("AS")
+    token = parser.peek()
     if token is not None and token.is_name and not token.is_word("JOIN", "INNER", "LEFT", "RIGHT", "FULL", "ON"):
-        sides = {cursor.name(): side}
+        sides = {parser.take_name(): side}
     return name, sides
 
 
-def _output(part: tuple[Token, ...], sides: Mapping[str, str]) -> Output:
+def _parse_column(part: tuple[Token, ...], sides: Mapping[str, str]) -> Output:
     """Split a selected column into its expression and its name."""
     expression, name = part, ""
     if len(part) > 1 and part[-1].is_name and not part[-2].is_mark("."):
@@ -265,14 +272,14 @@ def _output(part: tuple[Token, ...], sides: Mapping[str, str]) -> Output:
         expression = part[:-2] if part[-2].is_word("AS") else part[:-1]
     elif part and part[-1].is_name:
         name = part[-1].value
-    return Output(name, _form(_resolved(expression, sides)))
+    return Output(name, _normalize(_resolve(expression, sides)))
 
 
-def _resolved(tokens: Sequence[Token], sides: Mapping[str, str]) -> tuple[Token, ...]:
+def _resolve(tokens: Sequence[Token], sides: Mapping[str, str]) -> tuple[Token, ...]:
     """Replace ``alias.COLUMN`` and, where there is one side only, ``COLUMN`` by the side and the column's name."""
     found: list[Token] = []
     at = 0
-    tokens = _bare(tokens)
+    tokens = _strip_brackets(tokens)
     while at < len(tokens):
         token = tokens[at]
         if token.is_name and at + 2 < len(tokens) and tokens[at + 1].is_mark("."):
@@ -286,24 +293,18 @@ def _resolved(tokens: Sequence[Token], sides: Mapping[str, str]) -> tuple[Token,
     return tuple(found)
 
 
-def _bare(tokens: Sequence[Token]) -> tuple[Token, ...]:
-    """Take off the brackets around the whole."""
+def _strip_brackets(tokens: Sequence[Token]) -> tuple[Token, ...]:
+    """Remove the brackets around the whole."""
     tokens = tuple(tokens)
-    while len(tokens) > 1 and tokens[0].is_mark("(") and _closing(tokens) == len(tokens) - 1:
+    while len(tokens) > 1 and tokens[0].is_mark("("):
+        closing = next((at for at, (_, depth) in enumerate(_with_depth(tokens)) if depth == 0), -1)
+        if closing != len(tokens) - 1:
+            break
         tokens = tokens[1:-1]
     return tokens
 
 
-def _closing(tokens: Sequence[Token]) -> int:
-    depth = 0
-    for at, token in enumerate(tokens):
-        depth += _step(token)
-        if depth == 0:
-            return at
-    return -1
-
-
-def _compared_with(condition: Sequence[Token]) -> str | None:
+def _find_literal(condition: Sequence[Token]) -> str | None:
     """Return ``Weld`` for ``s.UNS_GROUP = 'Weld'``, in either order."""
     if len(condition) == 3 and condition[1].is_mark("="):  # noqa: PLR2004 - column, mark, text
         kinds = {token.kind: token.value for token in (condition[0], condition[2])}
@@ -312,18 +313,10 @@ def _compared_with(condition: Sequence[Token]) -> str | None:
     return None
 
 
-def _unimplied(rest: tuple[Token, ...]) -> tuple[Token, ...]:
-    """Leave off what a CREATE ... AS SELECT has by itself: EMIT CHANGES and the semicolon."""
-    kept = [token for token in rest if not token.is_mark(";")]
-    return () if [token.value for token in kept] == ["EMIT", "CHANGES"] else tuple(kept)
-
-
-def _split(tokens: Sequence[Token]) -> Iterator[tuple[Token, ...]]:
+def _split_at_commas(tokens: Sequence[Token]) -> Iterator[tuple[Token, ...]]:
     """Split at the commas outside of brackets."""
     part: list[Token] = []
-    depth = 0
-    for token in tokens:
-        depth += _step(token)
+    for token, depth in _with_depth(tokens):
         if depth == 0 and token.is_mark(","):
             yield tuple(part)
             part = []
@@ -332,18 +325,14 @@ def _split(tokens: Sequence[Token]) -> Iterator[tuple[Token, ...]]:
     yield tuple(part)
 
 
-def _step(token: Token) -> int:
-    if token.kind != "mark":
-        return 0
-    return (token.value in "([") - (token.value in ")]")
+def _with_depth(tokens: Sequence[Token]) -> Iterator[tuple[Token, int]]:
+    """Yield each token with the depth of brackets after it."""
+    depth = 0
+    for token in tokens:
+        if token.kind == "mark":
+            depth += (token.value in "([") - (token.value in ")]")
+        yield token, depth
 
 
-def _form(tokens: Sequence[Token]) -> str:
+def _normalize(tokens: Sequence[Token]) -> str:
     return " ".join(repr(token.value) if token.kind == "text" else token.value for token in tokens)
-
-
-def _milliseconds(value: str | None) -> int | None:
-    # Python reads no number of more than 4,300 digits; Kafka's are 64 bits.
-    if value is None or len(value) > _DIGITS or not value.removeprefix("-").isdecimal():
-        return None
-    return int(value)

@@ -1,8 +1,8 @@
-"""Whose a ksqlDB source is, from its name and the statement that made it. Pure.
+"""The owner of a ksqlDB source, from its name and the statement that made it. Pure.
 
 A name proves nothing. A group's stream is ours if it reads a shared stream of this installation *and* has exactly the
-form that we write: a name and a topic that follow from the one text that it filters by, our columns, no other clause.
-Whatever else reads our shared stream is a reader: somebody built it on our stream, so neither is ever dropped.
+form that we write: a name and a topic that follow from the text that it filters by, our columns, no other clause. Any
+other source that reads our shared stream is a reader, made by a user: neither of the two is ever dropped.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _SHARED_COLUMNS = (
     Output("asset_uuid", "AS_VALUE ( s.ASSET_UUID )"),
     *(Output(name, f"s.{name.upper()}") for name in VALUE_COLUMNS),
 )
-#: What the WITH clause of ours says, as we write it and as the server completes it.
+#: The properties in our WITH clauses, as we write them and as the server completes them.
 _PROPERTIES = frozenset(
     {"KAFKA_TOPIC", "KEY_FORMAT", "VALUE_FORMAT", "RETENTION_MS", "CLEANUP_POLICY", "PARTITIONS", "REPLICAS"}
 )
 
 
 class Whose(StrEnum):
-    """What a source is to us."""
+    """The owner of a source."""
 
     SHARED = "shared stream of ours"
     GROUP = "group stream of ours"
@@ -45,12 +45,12 @@ class Whose(StrEnum):
 
 @dataclass(frozen=True)
 class Ownership:
-    """The answer.
+    """The owner with details.
 
     Attributes:
-        whose: what it is to us.
+        whose: the owner.
         group: the group of a group stream of ours.
-        installation: of another installation's, its id.
+        installation: the id of another installation that owns it.
     """
 
     whose: Whose
@@ -59,7 +59,7 @@ class Ownership:
 
     @property
     def text(self) -> str:
-        """Say it of something that is not ours, after its name."""
+        """The predicate of a source that is not ours, for messages."""
         match self.whose, self.installation:
             case Whose.READER, _:
                 return "reads our shared stream, but is not a group stream as we make them"
@@ -70,9 +70,9 @@ class Ownership:
         return "does not read from our shared stream"
 
 
-@lru_cache(maxsize=8192)  # a cycle asks three times of each of the same statements
+@lru_cache(maxsize=8192)  # a cycle needs it three times for the same statements
 def ownership(name: str, text: str, owner: str, installation: Installation) -> Ownership:
-    """Say whose a source is.
+    """Determine the owner of a source.
 
     Args:
         name: as stored.
@@ -85,7 +85,7 @@ def ownership(name: str, text: str, owner: str, installation: Installation) -> O
         return shared.owner == folded(owner) and installation.owns(shared.installation)
 
     definition, own_name = definition_of(text), SharedName.parse(name)
-    if own_name is not None and definition is not None and _is_shared_form(definition, name):
+    if own_name is not None and definition is not None and _has_shared_form(definition, name):
         return Ownership(Whose.SHARED) if is_ours(own_name) else Ownership(Whose.OTHER, None, own_name.installation)
     read = [shared for source in sources_of(text) if (shared := SharedName.parse(source)) is not None]
     group = group_of(definition, name) if definition is not None else None
@@ -97,27 +97,27 @@ def ownership(name: str, text: str, owner: str, installation: Installation) -> O
 
 
 def group_of(definition: Definition, name: str) -> str | None:
-    """Return the group whose stream this is, by our form alone; None where it has another."""
+    """Return the group of a stream that has our form; None for any other form."""
     group = definition.filter_literal
     if group is None:
         return None
     names = names_of(group)
     named = (definition.name, name, definition.topic) == (names.stream, names.stream, names.topic)
     selected = definition.columns == _GROUP_COLUMNS and definition.filter == f"s.{GROUP_COLUMN} = {group!r}"
-    return group if named and selected and definition.join is None and _is_plain(definition) else None
+    return group if named and selected and definition.join is None and _has_our_properties(definition) else None
 
 
-def _is_shared_form(definition: Definition, name: str) -> bool:
-    """Whether it joins as our shared streams do, whatever the level and the two sources."""
+def _has_shared_form(definition: Definition, name: str) -> bool:
+    """Whether it joins as our shared streams do, with any level and any two sources."""
     join, columns = definition.join, definition.columns
     named = (definition.name, definition.topic) == (name, name.lower())
     joined = join is not None and join.kind == "INNER" and join.condition == "s.ASSET_UUID = t.ASSET_UUID"
     selected = columns[:-1] == _SHARED_COLUMNS and columns[-1].name == GROUP_COLUMN
-    return named and joined and selected and not definition.filter and _is_plain(definition)
+    return named and joined and selected and not definition.filter and _has_our_properties(definition)
 
 
-def _is_plain(definition: Definition) -> bool:
-    """Whether it says nothing that ours never say."""
+def _has_our_properties(definition: Definition) -> bool:
+    """Whether it has no property or clause that ours never have."""
     properties = definition.properties
     formats = properties.get("KEY_FORMAT", "KAFKA"), properties.get("VALUE_FORMAT")
     return not definition.rest and properties.keys() <= _PROPERTIES and formats == ("KAFKA", "JSON")

@@ -1,10 +1,8 @@
 """The SQL of our streams: one shared join, one filter for each group.
 
-Joining the assets with the UNS map once, and filtering the result, costs a topic and about 5 MB of memory for each
-group; a join for each group costs three topics, a copy of the whole map and twice the time to create. Only a filter
-can be replaced in place. The statements are the ones that were measured against a real server (see docs/ksqldb.md).
-
-All text is made here; nothing here does I/O.
+One join of the assets with the UNS map and a filter of its result cost a topic and about 5 MB of memory for each group;
+a join for each group costs three topics, a copy of the whole map and twice the time to create. Only a filter can be
+replaced in place. The statements were measured against a real server (see docs/ksqldb.md). Pure.
 """
 
 from __future__ import annotations
@@ -20,20 +18,20 @@ from openfactory_common.ksqldb.wire import identifier, literal, stored
 from reconciler.domain.installation import Installation
 from reconciler.domain.names import GroupNames, SharedName, folded
 from reconciler.ksqldb.definition import Definition, definition_of
+from reconciler.ksqldb.entities import OFFSET_RESET, Statement
 from reconciler.ksqldb.ownership import GROUP_COLUMN, KEY_COLUMN, VALUE_COLUMNS, Ownership, Whose, ownership
-from reconciler.ksqldb.statement import OFFSET_RESET, Statement
 
 Offset = Literal["earliest", "latest"]
 
 PROPERTIES: dict[str, str | int | bool] = {
-    "ksql.streams.num.stream.threads": 1,  # a topic of one partition never uses more; the default is 4 for each query
-    "ksql.streams.cache.max.bytes.buffering": 0,  # a changed mapping counts at once, not at the next commit (2 s)
+    "ksql.streams.num.stream.threads": 1,  # a topic with one partition never uses more; the default is 4 for each query
+    "ksql.streams.cache.max.bytes.buffering": 0,  # a changed mapping takes effect at once, not at the next commit (2 s)
     "ksql.streams.producer.linger.ms": 0,  # 100 ms on every hop by default
     "ksql.streams.internal.leave.group.on.close": True,  # a replaced query is silent for 0.2 s, not for 45 s
 }
 """Sent with every query of ours; event latency 300 -> 19 ms (measured, median)."""
 
-#: The installation of definitions that nothing is made from yet: the operator puts its own in its place.
+#: The installation of definitions that are not used yet: the operator replaces it with its own.
 UNBOUND = Installation("00000000")
 
 
@@ -42,14 +40,14 @@ class Topology:
     """The streams of one installation.
 
     Attributes:
-        assets_stream: the stream of asset events, as a person writes it (upper-case unless in backticks).
+        assets_stream: the stream of asset events as in the settings (upper-case unless in backticks).
         join_table: the UNS map (or the raw table behind it) that events are joined with, likewise.
         level: the key in ``UNS_LEVELS`` by which assets are grouped, or several joined.
         shared_retention_ms: how long the shared topic keeps events, in milliseconds.
         group_retention_ms: how long a group's topic keeps events, in milliseconds.
-        owner: whose streams these are; begins the shared stream's name.
-        installation: which of those with this owner id.
-        generation: of the shared stream that the groups are to read, see `current`.
+        owner: of the streams; the shared stream's name begins with it.
+        installation: id of the installation among those with this owner id.
+        generation: of the shared stream that the groups should read, see `current`.
     """
 
     assets_stream: str
@@ -63,12 +61,12 @@ class Topology:
 
     @cached_property
     def shared_name(self) -> str:
-        """The name of the shared stream that the groups are to read."""
+        """The name of the shared stream that the groups should read."""
         return SharedName(folded(self.owner), self.installation.id, self._digest, self.generation).text
 
     @cached_property
     def _digest(self) -> str:
-        """Hash of the shared stream's definition: another definition stands beside it.
+        """Hash of the shared stream's definition: a changed definition gets a stream of its own.
 
         The retention is part of it: ksqlDB refuses to use an existing topic that has another one.
         """
@@ -76,36 +74,36 @@ class Topology:
         return hashlib.sha256(made_of.encode("utf-8", "surrogatepass")).hexdigest()[:8].upper()
 
     def current(self, made: Mapping[str, str | None]) -> Topology:
-        """Return these definitions with the shared stream that there is: the newest of today's definition.
+        """Return these definitions with the existing shared stream: the newest with the present definition.
 
         Args:
-            made: every stream with the statement that made it, None where no query writes it: such a one still
-                counts, for a server that stops lists fewer queries than it has.
+            made: every stream with the statement that made it, None where no query writes it: it still counts, because
+                a server that stops lists fewer queries than it has.
         """
         found = [
             (name.generation, one)
             for one, text in made.items()
-            if (name := self._own(one)) is not None and (text is None or self._is_todays(one, text))
+            if (name := self._parse_own(one)) is not None and (text is None or self._has_present_definition(one, text))
         ]
         return replace(self, generation=max(found)[0]) if found else self.after(made)
 
     def after(self, names: Iterable[str]) -> Topology:
-        """Return these definitions with the next shared stream: above any that one of these streams or topics is of.
+        """Return these definitions with the next shared stream: a generation above all of these streams and topics.
 
-        A shared stream never takes over a topic: a join that is to go on where another one ended would need an
-        explicit offset, and an explicit ``latest`` empties the table side of a join too (measured: it drops every
-        event until each asset is mapped again).
+        A shared stream never takes over a topic: a join that continues where another one ended would need an explicit
+        offset, and an explicit ``latest`` empties the table side of a join too (measured: it drops every event until
+        each asset is mapped again).
         """
-        seen = [name.generation for one in names if (name := self._own(one.upper())) is not None]
-        return replace(self, generation=max(seen, default=0) + 1)
+        used = [name.generation for one in names if (name := self._parse_own(one.upper())) is not None]
+        return replace(self, generation=max(used, default=0) + 1)
 
-    def _own(self, name: str) -> SharedName | None:
-        """Take a name apart that is one of today's definition in this installation."""
+    def _parse_own(self, name: str) -> SharedName | None:
+        """Parse the name of a shared stream with the present definition in this installation; None for any other."""
         parsed = SharedName.parse(name)
         ours = (folded(self.owner), self.installation.id, self._digest)
         return parsed if parsed and (parsed.owner, parsed.installation, parsed.digest) == ours else None
 
-    def _is_todays(self, name: str, text: str) -> bool:
+    def _has_present_definition(self, name: str, text: str) -> bool:
         definition = definition_of(text)
         return (
             definition is not None
@@ -114,11 +112,11 @@ class Topology:
         )
 
     def ownership(self, name: str, text: str) -> Ownership:
-        """Say whose a source is, from its name and the statement that made it."""
+        """Determine the owner of a source from its name and the statement that made it."""
         return ownership(name, text, self.owner, self.installation)
 
     def is_shared(self, name: str) -> bool:
-        """Whether this is the name of a shared stream of ours, of whatever definition; a name alone proves nothing."""
+        """Whether this is the name of a shared stream of ours, with any definition; a name alone proves nothing."""
         parsed = SharedName.parse(name)
         return parsed is not None and parsed.owner == folded(self.owner) and self.installation.owns(parsed.installation)
 
@@ -139,60 +137,58 @@ class Topology:
         """Return the statement that creates the shared stream, without an offset.
 
         Without one its stream side begins now and its table side has the whole map; ``earliest`` would replay all
-        that the events' topic still holds, ``latest`` would count for the table side too.
+        that the events' topic still has, ``latest`` would apply to the table side too.
         """
         name = self.shared_name
         text = f"CREATE STREAM {identifier(name)} {self._with(name.lower(), self.shared_retention_ms)}"
-        return Statement(
-            f"{text} AS {self._shared_select};", dict(PROPERTIES), "create", name, f"stream/`{name}`/create"
-        )
+        return create_statement(f"{text} AS {self._shared_select};", "create", name)
 
     def create_group(self, names: GroupNames, offset: Offset, retention_ms: int | None = None) -> Statement:
         """Return the statement that creates a group's stream.
 
         Args:
             names: the group's names.
-            offset: ``earliest`` for a new one, and after a shared stream that had lost its query (nothing that came
-                before the creation is lost); ``latest`` where the topic has had its events until now (no replay into
-                live clients). A filter has no table side, so an explicit offset is safe here.
-            retention_ms: that of a topic that exists, where it is known; None for the configured one.
+            offset: ``earliest`` for a new one, and after a shared stream that had lost its query (no earlier event is
+                lost); ``latest`` where the topic has its events until now (no replay to live clients). A filter has no
+                table side, so an explicit offset is safe here.
+            retention_ms: of an existing topic, if known; None for the configured one.
         """
         text = f"CREATE STREAM {self._group(names, retention_ms)}"
-        return _query(text, "create", names.stream, offset)
+        return create_statement(text, "create", names.stream, {OFFSET_RESET: offset})
 
     def replace_group(self, names: GroupNames, retention_ms: int | None = None) -> Statement:
-        """Return the statement that gives a group's stream our definition.
+        """Return the statement that replaces the definition of a group's stream.
 
-        While its query runs it goes on where that was. After a TERMINATE its query is a new one, which begins now
-        (measured): what came in between is not forwarded, ``earliest`` would write all that the source holds again.
+        A running query continues at its offset. After a TERMINATE the query is a new one, which begins now (measured):
+        events in between are not forwarded; ``earliest`` would write all that the source has again.
 
         Args:
             names: the group's names.
-            retention_ms: as in the stream's present definition: the server refuses any other; None for the
-                configured one.
+            retention_ms: of the stream's present definition: the server refuses any other; None for the configured
+                one.
         """
         text = f"CREATE OR REPLACE STREAM {self._group(names, retention_ms)}"
-        return _query(text, "replace", names.stream, "latest")
+        return create_statement(text, "replace", names.stream, {OFFSET_RESET: "latest"})
 
     def drop(self, stream: str, *, delete_topic: bool = False) -> Statement:
         """Return the statement that drops a stream together with the query that writes it.
 
         With ``delete_topic`` the topic is deleted first, even where the server then refuses the DROP because of
-        readers: be sure that there are none.
+        readers: make sure that there are none.
         """
         text = f"DROP STREAM {identifier(stream)}{' DELETE TOPIC' if delete_topic else ''};"
         return Statement(text, verb="drop", target=stream, command_id=f"stream/{stream}/drop")
 
     def resume(self, query_id: str) -> Statement:
-        """Return the statement that lets a paused query go on."""
+        """Return the statement that resumes a paused query."""
         text = f"RESUME {identifier(query_id)};"
         return Statement(text, verb="resume", target=query_id, command_id=f"resume/{query_id}/execute")
 
     def group_differences(self, definition: Definition, names: GroupNames) -> tuple[str, ...]:
-        """Return in what a group's stream of our form differs from the one that this group should have.
+        """Return the differences between a group's stream of our form and the desired one of this group.
 
-        Not the retention: a stream keeps that with which its topic was made, because ksqlDB cannot change it and
-        refuses (500) every statement that names another.
+        Not the retention: a stream keeps that of its topic, because ksqlDB cannot change it and refuses (500) every
+        statement with another one.
         """
         pairs = {
             "source": (definition.source, self.shared_name),
@@ -202,7 +198,7 @@ class Topology:
         return tuple(what for what, (found, wanted) in pairs.items() if found != wanted)
 
     def shared_differences(self, definition: Definition) -> tuple[str, ...]:
-        """Return in what a shared stream differs from ours; its name and source of events included."""
+        """Return the differences between a shared stream and ours, its source of events included."""
         wanted = definition_of(self.create_shared().sql)
         assert wanted is not None  # noqa: S101 - our own text
         pairs = {
@@ -225,5 +221,6 @@ class Topology:
         return f"WITH (KAFKA_TOPIC={literal(topic)}, VALUE_FORMAT='JSON', RETENTION_MS={retention_ms})"
 
 
-def _query(text: str, verb: str, name: str, offset: Offset) -> Statement:
-    return Statement(text, {OFFSET_RESET: offset, **PROPERTIES}, verb, name, f"stream/`{name}`/create")
+def create_statement(text: str, verb: str, name: str, offset: Mapping[str, Offset] | None = None) -> Statement:
+    """Return a statement that creates or replaces a stream, with the properties of every query of ours."""
+    return Statement(text, {**(offset or {}), **PROPERTIES}, verb, name, f"stream/`{name}`/create")

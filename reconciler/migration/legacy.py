@@ -1,8 +1,8 @@
-"""The system before this one, as it left its objects behind: names, shapes and the statement of its streams. Pure.
+"""The objects of the 0.4 system: names, shapes and the statement of its streams. Pure.
 
 Source: the public repository of the OpenFactory asset API (routing layer, releases 0.4.x): one service and one join for
-each group, a router on port 5555, a state API, no labels on any of them. What differs from that in anything is somebody
-else's, or was changed by somebody: it is shown and never touched.
+each group, a router on port 5555, a state API, no labels on any of them. A service or stream that differs in anything
+belongs to others, or was changed by a user: it is shown and never changed.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from openfactory_common.ksqldb.wire import identifier, literal, stored
 from openfactory_common.settings_types import masked, without_user
 from reconciler.domain.observed import LiveQuery
 from reconciler.ksqldb.definition import Definition, definition_of
-from reconciler.ksqldb.statement import Statement
-from reconciler.ksqldb.statements import PROPERTIES
+from reconciler.ksqldb.entities import Statement
+from reconciler.ksqldb.statements import create_statement
 from reconciler.settings import Settings
 
-#: Inside and outside, of the router and of every other service.
+#: Of every service, inside the network; published by the router.
 PORT = 5555
-#: The table that the old statement joins with, whatever its settings said.
+#: The table that the old statement joins with, whatever the settings were.
 UNS_MAP = "asset_to_uns_map"
 _TOPIC = re.compile(r"asset_stream_(.+)_topic", re.DOTALL)
 
 
-class Role(StrEnum):
-    """What a service of the old system is for."""
+class OldRole(StrEnum):
+    """The kinds of services of the old system."""
 
     ROUTER = "router"
     GROUP = "group"
@@ -37,35 +37,35 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True)
-class Names:
-    """How the old system names its services, and the one port that its router publishes."""
+class OldNames:
+    """The names of the old system's services, and the port that its router publishes."""
 
     router: str = "serving_layer_router"
     state_api: str = "openfactory-state-api"
     group_prefix: str = "stream-api-group-"
     port: int = PORT
 
-    def role(self, service: str) -> Role | None:
-        """Return what a service of this name would be for, None where it is no name of the old system."""
+    def role(self, service: str) -> OldRole | None:
+        """Return the role of a service with this name, None where it is not a name of the old system."""
         if service == self.router:
-            return Role.ROUTER
+            return OldRole.ROUTER
         if service == self.state_api:
-            return Role.STATE_API
-        return Role.GROUP if service.startswith(self.group_prefix) else None
+            return OldRole.STATE_API
+        return OldRole.GROUP if service.startswith(self.group_prefix) else None
 
     def of_group(self, group: str) -> str:
         """Return the name of a group's service."""
         return self.group_prefix + re.sub(r"[^a-z0-9]+", "-", group.lower()).strip("-")
 
 
-VARIABLES: Mapping[Role, frozenset[str]] = {
-    Role.ROUTER: frozenset(
+VARIABLES: Mapping[OldRole, frozenset[str]] = {
+    OldRole.ROUTER: frozenset(
         {"KSQLDB_URL", "KAFKA_BROKER", "KSQLDB_ASSETS_STREAM", "KSQLDB_UNS_MAP", "LOG_LEVEL", "ENVIRONMENT"}
     ),
-    Role.GROUP: frozenset({"KAFKA_BROKER", "KAFKA_TOPIC", "KAFKA_CONSUMER_GROUP_ID"}),
-    Role.STATE_API: frozenset({"KSQLDB_URL", "KSQLDB_ASSETS_TABLE", "LOG_LEVEL", "DEPLOYMENT_PLATFORM"}),
+    OldRole.GROUP: frozenset({"KAFKA_BROKER", "KAFKA_TOPIC", "KAFKA_CONSUMER_GROUP_ID"}),
+    OldRole.STATE_API: frozenset({"KSQLDB_URL", "KSQLDB_ASSETS_TABLE", "LOG_LEVEL", "DEPLOYMENT_PLATFORM"}),
 }
-"""Every variable of each kind of service, no more and no fewer."""
+"""All variables of each kind of service."""
 
 
 @dataclass(frozen=True)
@@ -74,49 +74,49 @@ class OldService:
 
     Attributes:
         id: of the platform.
-        version: that a write must carry.
+        version: for a write.
         name: of the service.
-        role: what its name says that it is for.
+        role: by its name.
         group: the value of its group, None for the others.
         ports: published ports.
         running: tasks that run.
         wanted: tasks asked for.
-        odd: in what it is not the old system's; ``""`` where it is in everything. Only such a one is ever written.
-        networks: names of those that it is in.
+        deviation: the difference from the old system's service, ``""`` for none; only a service without one is changed.
+        networks: by name.
         variables: of its environment.
     """
 
     id: str
     version: int
     name: str
-    role: Role
+    role: OldRole
     group: str | None
     ports: tuple[int, ...]
     running: int
     wanted: int
-    odd: str = ""
+    deviation: str = ""
     networks: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
 
 
-def elsewhere(service: OldService, settings: Settings, groups: Collection[str] | None) -> str:
-    """Say in what a service is of another plant's old system; ``""`` where it is of ours.
+def find_mismatch(service: OldService, settings: Settings, groups: Collection[str] | None) -> str:
+    """Return why a service belongs to the old system of another plant; ``""`` where it belongs to ours.
 
     Args:
         service: with a name of the old system.
         settings: of the new system.
-        groups: that the UNS map names; None where it was not asked.
+        groups: of the UNS map; None where it was not read.
     """
-    said = service.variables
+    variables = service.variables
     if settings.docker_network not in service.networks:
         return f"its network is {', '.join(service.networks) or 'none'}, not {settings.docker_network} (DOCKER_NETWORK)"
-    if said.get("KAFKA_BROKER", settings.kafka_broker) != settings.kafka_broker:
-        return f"its KAFKA_BROKER is {masked(said['KAFKA_BROKER'])}, not {settings.kafka_broker}"
-    ksqldb = said.get("KSQLDB_URL", settings.url_for_services)
+    if variables.get("KAFKA_BROKER", settings.kafka_broker) != settings.kafka_broker:
+        return f"its KAFKA_BROKER is {masked(variables['KAFKA_BROKER'])}, not {settings.kafka_broker}"
+    ksqldb = variables.get("KSQLDB_URL", settings.url_for_services)
     if _address(ksqldb) not in (_address(settings.url_for_services), _address(settings.ksqldb_url)):
         return f"its KSQLDB_URL is {masked(ksqldb)}, not {settings.url_for_services}"
-    if service.role is Role.GROUP and groups is not None and service.group is not None and service.group not in groups:
-        return f"the UNS map names no group {service.group!r}"
+    if groups is not None and service.group is not None and service.group not in groups:
+        return f"the UNS map has no group {service.group!r}"
     return ""
 
 
@@ -125,13 +125,13 @@ def _address(url: str) -> str:
 
 
 class OldServices(Protocol):
-    """The old system's services on a platform; every method raises `PlatformError` and nothing else on purpose."""
+    """The old system's services on a platform; methods raise `PlatformError` and nothing else on purpose."""
 
     def observe(self) -> tuple[OldService, ...]:
-        """Every service with a name of the old system, the odd ones too."""
+        """Every service with a name of the old system, those with deviations too."""
 
     def publish(self, service: OldService, port: int | None) -> None:
-        """Publish a service's port through the ingress network, None for not at all; its tasks are replaced."""
+        """Publish a service's port through the ingress network, None for no port; its tasks are replaced."""
 
     def remove(self, service: OldService) -> None:
         """Remove it; one that is already gone is no error."""
@@ -143,8 +143,8 @@ class OldStream:
 
     Attributes:
         name: as stored.
-        group: the value that it filters by.
-        stand_in: it is ours: the same definition under another name, so that the topic stays fed.
+        group: the value of its filter.
+        stand_in: it is ours: the same definition under another name, so that the topic keeps receiving data.
     """
 
     name: str
@@ -168,55 +168,56 @@ def original_name(group: str) -> str:
 
 
 def stand_in_name(group: str, settings: Settings) -> str:
-    """Return the name under which the same definition goes on when the original's name is needed."""
+    """Return the name of the stream with the same definition that replaces the original when its name is needed."""
     return re.sub(r"[^A-Z0-9_]", "_", settings.reconciler_owner.upper()) + "_STANDIN_" + original_name(group)
 
 
-def old_streams(queries: Mapping[str, LiveQuery], settings: Settings) -> tuple[OldStream, ...]:
+def find_old_streams(queries: Mapping[str, LiveQuery], settings: Settings) -> tuple[OldStream, ...]:
     """Find the old system's streams and their stand-ins among all queries, by definition and name."""
     found = []
     for name, query in sorted(queries.items()):
         definition = definition_of(query.text)
         topic = _TOPIC.fullmatch(definition.topic) if definition else None
-        if definition is None or topic is None or not _is_old(definition, topic[1], settings):
+        if definition is None or topic is None:
             continue
-        if name in (original_name(topic[1]), stand_in_name(topic[1], settings)):
-            found.append(OldStream(name, topic[1], name != original_name(topic[1])))
+        group = topic[1]
+        names = original_name(group), stand_in_name(group, settings)
+        if name in names and _has_old_form(definition, group, settings):
+            found.append(OldStream(name, group, stand_in=name != names[0]))
     return tuple(found)
 
 
-def is_old(statement: str, stream: OldStream, settings: Settings) -> bool:
-    """Whether a stream's own statement is the old system's for its group."""
+def is_old_stream(statement: str, stream: OldStream, settings: Settings) -> bool:
+    """Whether a stream's statement is the old system's for its group."""
     definition = definition_of(statement)
-    return definition is not None and definition.name == stream.name and _is_old(definition, stream.group, settings)
+    if definition is None or definition.name != stream.name:
+        return False
+    return _has_old_form(definition, stream.group, settings)
 
 
-def _is_old(definition: Definition, group: str, settings: Settings) -> bool:
-    wanted = definition_of(_select(group, "X", settings))
-    return wanted is not None and _parts(definition) == _parts(wanted)
+def _has_old_form(definition: Definition, group: str, settings: Settings) -> bool:
+    wanted = definition_of(create_old_stream(group, "X", settings).sql)
+    return wanted is not None and _relevant_parts(definition) == _relevant_parts(wanted)
 
 
-def _parts(definition: Definition) -> tuple[object, ...]:
+def _relevant_parts(definition: Definition) -> tuple[object, ...]:
     shape = definition.source, definition.topic, definition.columns, definition.filter, definition.join
     return (*shape, definition.rest, definition.properties.get("VALUE_FORMAT"))
 
 
-def _select(group: str, name: str, settings: Settings, retention_ms: int | None = None) -> str:
-    kept = "" if retention_ms is None else f", RETENTION_MS={retention_ms}"
+def create_old_stream(group: str, name: str, settings: Settings, retention_ms: int | None = None) -> Statement:
+    """Return the statement that makes a group's old stream under a name, over its topic as it is.
+
+    It has no offset: then it begins with the present events, because earlier ones are in the topic already, and with
+    the whole map. An explicit ``latest`` would apply to the map too, which would then be empty (measured).
+    """
+    retention = "" if retention_ms is None else f", RETENTION_MS={retention_ms}"
     source, table = identifier(stored(settings.ksqldb_assets_stream)), identifier(stored(UNS_MAP))
     level = literal(settings.uns_fastapi_group_grouping_level)
-    return (
-        f"CREATE STREAM {identifier(name)} WITH (KAFKA_TOPIC={literal(topic_of(group))}, VALUE_FORMAT='JSON'{kept}) "
+    text = (
+        f"CREATE STREAM {identifier(name)} "
+        f"WITH (KAFKA_TOPIC={literal(topic_of(group))}, VALUE_FORMAT='JSON'{retention}) "
         f"AS SELECT S.* FROM {source} S JOIN {table} H ON S.ASSET_UUID = H.ASSET_UUID "
         f"WHERE H.UNS_LEVELS[{level}] = {literal(group)} EMIT CHANGES;"
     )
-
-
-def create(group: str, name: str, settings: Settings, retention_ms: int | None = None) -> Statement:
-    """Return the statement that makes a group's old stream under a name, over its topic as it is.
-
-    It names no offset: then it begins with the events of now, for what came before is in the topic already, and with
-    the whole map. An explicit ``latest`` would count for the map too, which would be empty to it (measured).
-    """
-    text = _select(group, name, settings, retention_ms)
-    return Statement(text, dict(PROPERTIES), "create", name, f"stream/`{name}`/create")
+    return create_statement(text, "create", name)

@@ -18,8 +18,8 @@ from reconciler.domain.actions import (
 from reconciler.domain.names import GroupNames, folded
 from reconciler.domain.status import Condition, ObjectStatus
 from reconciler.ksqldb.definition import sources_of
+from reconciler.ksqldb.entities import OFFSET_RESET
 from reconciler.ksqldb.ownership import Whose
-from reconciler.ksqldb.statement import OFFSET_RESET
 from reconciler.planning.guards import Verdict
 from reconciler.planning.inputs import PlanInputs, PlannedObject, conflict, failing, progressing
 from reconciler.planning.survey import StreamCheck, StreamVerdict, Survey

@@ -1,8 +1,8 @@
-"""HTTP to one Docker engine: one seam for every request, one place where errors are translated.
+"""HTTP to one Docker engine: one function sends every request, one function translates errors.
 
-The Docker SDK's low-level client gives the connection (unix socket, TLS, ssh), the negotiated API version and the
-registry credentials; requests are sent as they stand in the engine's API reference, because the SDK's own methods
-cannot send a whole service spec as it is and lack the update of config labels.
+The Docker SDK's low-level client gives the connection (unix socket, TLS, ssh) and the registry credentials; requests
+are sent as in the engine's API reference, because the SDK's own methods cannot send a whole service spec unchanged and
+cannot update the labels of a config.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from requests.exceptions import ReadTimeout, RequestException, TooManyRedirects
 
 from openfactory_common.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
 from openfactory_common.settings_types import masked
-from reconciler.platforms.answers import checked
+from reconciler.platforms.answers import check_answer
 
 #: ``(request, code, seconds)``: the request without ids, the HTTP status or ``"none"`` where no answer came.
 OnRequest = Callable[[str, str, float], None]
 
-#: The newest version of the engine's API that is asked for: a newer one may leave out what is read here. An engine that
-#: knows only older ones is asked in its newest, one that has given this one up in its oldest (29.0 to 29.2: 1.44).
+#: The newest version of the engine's API that we use: a newer one may leave out what is read here. An engine that has
+#: only older ones gets its newest, one that has removed this one gets its oldest (29.0 to 29.2: 1.44).
 NEWEST_API = (1, 44)
-#: From here on the engine takes ``NoNewPrivileges`` for a service.
+#: The first version that has ``NoNewPrivileges`` for a service.
 PRIVILEGES_API = (1, 44)
 
 _NO_ANSWER = "none"
@@ -41,7 +41,7 @@ _RPC = re.compile(r"^rpc error: code = \w+ desc = ")
 _NOT_MANAGER = re.compile(r"not a swarm manager|not part of a swarm", re.IGNORECASE)
 _OUT_OF_SEQUENCE = "update out of sequence"
 _NO_LEADER = re.compile(r"does not have a leader|no elected cluster leader|lost leader", re.IGNORECASE)
-#: A manager that was just started says the last two, although it also says that it is no manager.
+#: A manager that has just started sends the last two, although it also sends that it is not a manager.
 _LEADER_UNREACHED = re.compile(
     r"deadline ?exceeded|context canceled|code = unavailable|connection is closing|being prepared|trouble connecting",
     re.IGNORECASE,
@@ -50,11 +50,11 @@ _LOG = logging.getLogger(__name__)
 
 
 class NotFound(PlatformConflict):
-    """The engine knows no object of this id."""
+    """The engine has no object with this id."""
 
 
 class _Client(APIClient):
-    """The SDK's client without redirects: requests would send the image registry's credentials to any host."""
+    """The SDK's client without redirects: it would send the image registry's credentials to any host."""
 
     def get_redirect_target(self, resp: Response) -> str | None:
         if super().get_redirect_target(resp) is not None:
@@ -63,15 +63,15 @@ class _Client(APIClient):
 
 
 class Engine:
-    """A connection that is made at the first request and made anew after a failure."""
+    """A connection that is opened by the first request, and again after a failure."""
 
     def __init__(self, base_url: str | None, timeout: float, on_request: OnRequest | None) -> None:
-        """Remember where the engine is; nothing is sent yet.
+        """Set up; nothing is sent yet.
 
         Args:
             base_url: of the engine; None for ``DOCKER_HOST``, ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH``.
             timeout: seconds to wait for a connection, and for each part of an answer.
-            on_request: told about every request.
+            on_request: called after every request.
         """
         self._base_url = base_url
         self._timeout = timeout
@@ -86,7 +86,7 @@ class Engine:
         Raises:
             PlatformError: no engine answers.
         """
-        self._connected()
+        self._get_client()
         return self._version
 
     def get(
@@ -97,7 +97,10 @@ class Engine:
         headers: Mapping[str, str] | None = None,
     ) -> Any:
         """Read; a ``filters`` parameter may be a mapping."""
-        return self._request("GET", path, *ids, params=_encoded(params), headers=headers)
+        encoded = {
+            name: json.dumps(value) if isinstance(value, Mapping) else value for name, value in (params or {}).items()
+        }
+        return self._request("GET", path, *ids, params=encoded, headers=headers)
 
     def post(
         self,
@@ -109,36 +112,38 @@ class Engine:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Any:
-        """Write, at the object's ``version`` where it exists already; ``timeout`` is for what takes long by nature."""
+        """Write, at the object's ``version`` if it already exists; ``timeout`` is for requests that take long."""
         given = {**(params or {}), **({} if version is None else {"version": version})}
         return self._request("POST", path, *ids, params=given, body=body, headers=headers, timeout=timeout)
 
     def delete(self, path: str, *ids: str, params: Mapping[str, Any] | None = None) -> None:
-        """Remove one object; `NotFound` where there is none."""
+        """Remove one object; `NotFound` if there is none."""
         self._request("DELETE", path, *ids, params=params)
 
     def pull(self, image: str, silence: float) -> None:
-        """Have the engine fetch an image; ``silence`` is how many seconds it may show no progress.
+        """Pull an image; ``silence`` is for how many seconds there may be no progress.
 
         Raises:
-            PlatformRefused: it cannot be fetched; the engine's own words say why.
+            PlatformRefused: it cannot be pulled, for the engine's reason.
         """
-        headers, given = self.credentials(image), {"fromImage": image, "tag": "" if _has_version(image) else "latest"}
+        has_version = "@" in image or ":" in image.rpartition("/")[2]
+        headers, given = self.credentials(image), {"fromImage": image, "tag": "" if has_version else "latest"}
+        failed = f"image {image} is not here and cannot be pulled"
         try:
             lines = self._request(
                 "POST", "/images/create", params=given, headers=headers, timeout=silence, in_lines=True
             )
         except (PlatformRefused, NotFound) as problem:
-            raise PlatformRefused(f"image {image} is not here and cannot be pulled: {problem}") from problem
-        for line in lines or ():  # the answer is a 200 before the first byte is fetched
+            raise PlatformRefused(f"{failed}: {problem}") from problem
+        for line in lines or ():  # the answer is a 200 before the first byte is pulled
             if "error" in line:
-                raise PlatformRefused(f"image {image} is not here and cannot be pulled: {line['error']}")
+                raise PlatformRefused(f"{failed}: {line['error']}")
 
     def credentials(self, image: str) -> dict[str, str]:
-        """Return the header with the registry credentials for ``image``, empty where there are none (best effort)."""
+        """Return the header with the registry credentials for ``image``, empty if there are none (best effort)."""
         try:
             registry, _ = resolve_repository_name(image)
-            header = get_config_header(self._connected(), registry)
+            header = get_config_header(self._get_client(), registry)
         except (DockerException, OSError, ValueError, KeyError) as problem:
             _LOG.warning("registry credentials for %s cannot be read: %s", image, problem)
             return {}
@@ -161,83 +166,88 @@ class Engine:
         timeout: float | None = None,
         in_lines: bool = False,
     ) -> Any:
-        client, label = self._connected(), f"{method} {path}"
-        url = f"{client.base_url}/v{_text(self._version)}{path.format(*(quote(item, safe='/:') for item in ids))}"
+        client, label = self._get_client(), f"{method} {path}"
+        where = path.format(*(quote(item, safe="/:") for item in ids))
+        url = f"{client.base_url}/v{_format_version(self._version)}{where}"
         code, started, limit = _NO_ANSWER, time.monotonic(), timeout or self._timeout
         try:
             answer = client.request(method, url, params=params, json=body, headers=headers, timeout=limit)
             code = str(answer.status_code)
-            if answer.ok:
-                return _lines(label, answer.content) if in_lines else checked(label, _document(answer))
+            if answer.ok and in_lines:
+                return _parse_lines(label, answer.content)
+            if answer.ok:  # an empty body is None; a body that is not JSON is a connection that broke
+                return check_answer(label, answer.json() if answer.content else None)
         except ReadTimeout as problem:
             self.close()
             raise PlatformUnreachable(
-                f"{label}: the Docker engine did not answer within {limit:g} s; a manager of a Swarm that has just "
-                "lost the others is like this"
+                f"{label}: the Docker engine did not answer within {limit:g} s; so does a manager of a Swarm that has "
+                "just lost the others"
             ) from problem
         except (RequestException, OSError) as problem:
             self.close()
-            raise PlatformUnreachable(f"{label}: the Docker engine did not answer: {in_words(problem)}") from problem
+            raise PlatformUnreachable(
+                f"{label}: the Docker engine did not answer: {find_root_cause(problem)}"
+            ) from problem
         finally:
-            self._tell(label, code, started)
-        raise translated(label, answer.status_code, _message(answer.text))
+            self._report(label, code, started)
+        raise translate_error(label, answer.status_code, _read_message(answer.text))
 
-    def _connected(self) -> APIClient:
+    def _get_client(self) -> APIClient:
         if self._client is None:
             code, started = _NO_ANSWER, time.monotonic()
             try:
                 self._client = self._connect()
                 code = "200"
             finally:
-                self._tell("GET /version", code, started)
+                self._report("GET /version", code, started)
         return self._client
 
     def _connect(self) -> APIClient:
         try:
             where: dict[str, Any] = {"base_url": self._base_url} if self._base_url else {**kwargs_from_env()}
-            client = _Client(**where, version=_text(NEWEST_API), timeout=max(1, round(self._timeout)))
-            self._version = _negotiated(client.version(api_version=False))
+            client = _Client(**where, version=_format_version(NEWEST_API), timeout=max(1, round(self._timeout)))
+            self._version = _negotiate_version(client.version(api_version=False))
         except (DockerException, RequestException, OSError, ValueError) as problem:
             if isinstance(problem, RequestException | OSError) or isinstance(problem.__cause__, RequestException):
-                where_to = self._base_url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+                address = self._base_url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
                 raise PlatformUnreachable(
-                    f"no Docker engine answers at {masked(where_to)}: {in_words(problem)}; is it running, and is "
+                    f"no Docker engine answers at {masked(address)}: {find_root_cause(problem)}; is it running, and is "
                     "DOCKER_HOST right?"
                 ) from problem
             raise PlatformRefused(
-                f"no Docker engine can be used as configured: {problem}; look at DOCKER_HOST, DOCKER_TLS_VERIFY "
+                f"the Docker engine cannot be used as configured: {problem}; check DOCKER_HOST, DOCKER_TLS_VERIFY "
                 "and DOCKER_CERT_PATH"
             ) from problem
         return client
 
-    def _tell(self, label: str, code: str, started: float) -> None:
+    def _report(self, label: str, code: str, started: float) -> None:
         if self._on_request is not None:
             self._on_request(label, code, time.monotonic() - started)
 
 
-def in_words(problem: BaseException) -> str:
-    """Return the root cause of a failed connection in the system's words, without the libraries' frames around it."""
+def find_root_cause(problem: BaseException) -> str:
+    """Return the root cause of a failed connection in the system's words, without the text of the libraries."""
     seen: list[BaseException] = []
     inner: BaseException | None = problem
     while inner is not None and inner not in seen:
         seen.append(inner)
         carried = next((arg for arg in inner.args if isinstance(arg, BaseException)), None)
         inner = inner.__cause__ or inner.__context__ or carried
-    said = (getattr(one, "strerror", None) or "" for one in reversed(seen))
-    return next((text for text in said if text), "") or str(seen[-1]) or str(problem)
+    texts = (getattr(one, "strerror", None) or "" for one in reversed(seen))
+    return next((text for text in texts if text), "") or str(seen[-1]) or str(problem)
 
 
-def translated(label: str, status: int, message: str) -> PlatformError:
-    """Return what an answer outside 2xx means.
+def translate_error(label: str, status: int, message: str) -> PlatformError:
+    """Return the error for an answer outside 2xx.
 
-    Several of the engine's answers have a status that says little (a stale version is a 500), so the text decides
-    first (measured on engine 20.10).
+    The status of several answers is not specific (a stale version is a 500), so the text decides first (measured on
+    engine 20.10).
     """
-    words = _RPC.sub("", message)  # without the frame of the engine's internal protocol
+    words = _RPC.sub("", message)  # without the prefix of the engine's internal protocol
     text = f"{label}: {words} (HTTP {status})"
     if _NO_LEADER.search(message):
         return PlatformUnreachable(
-            f"{label}: the Swarm has no leader, too few of its managers reach each other; what runs goes on running, "
+            f"{label}: the Swarm has no leader, too few of its managers reach each other; services keep running, "
             f"nothing can be changed until more than half of them are back ({words.partition('. ')[0]}, HTTP {status})"
         )
     if _LEADER_UNREACHED.search(message):
@@ -246,9 +256,7 @@ def translated(label: str, status: int, message: str) -> PlatformError:
             f"managers ({words}, HTTP {status})"
         )
     if _NOT_MANAGER.search(message):
-        return PlatformRefused(
-            f"{text}. Run `docker swarm init` there, or let DOCKER_HOST point at a manager of the Swarm"
-        )
+        return PlatformRefused(f"{text}. Run `docker swarm init` there, or set DOCKER_HOST to a manager of the Swarm")
     if _OUT_OF_SEQUENCE in message:
         return PlatformConflict(text)
     if status == 404:  # noqa: PLR2004 - HTTP's own number
@@ -260,51 +268,37 @@ def translated(label: str, status: int, message: str) -> PlatformError:
     return PlatformRefused(text)
 
 
-def _message(body: str) -> str:
+def _read_message(body: str) -> str:
     """Return the engine's own words."""
     try:
-        said = json.loads(body)["message"]
+        message = json.loads(body)["message"]
     except (ValueError, KeyError, TypeError):
-        said = body
-    return str(said).strip() or "no reason given"
+        message = body
+    return str(message).strip() or "no reason given"
 
 
-def _document(answer: Response) -> Any:
-    """Return what an answer holds, None where it is empty; bytes that are no JSON are a connection that broke."""
-    return answer.json() if answer.content else None
-
-
-def _lines(label: str, body: bytes) -> list[Mapping[str, Any]]:
-    """Return the JSON objects of a report of progress, one a line."""
+def _parse_lines(label: str, body: bytes) -> list[Mapping[str, Any]]:
+    """Return the JSON objects of a progress report, one a line."""
     try:
         found = [json.loads(line) for line in body.splitlines() if line.strip()]
     except ValueError as problem:
-        raise PlatformError(f"{label}: the Docker engine answered something incomplete: {problem}") from problem
+        raise PlatformError(f"{label}: the Docker engine sent an incomplete answer: {problem}") from problem
     return [one for one in found if isinstance(one, dict)]
 
 
-def _negotiated(said: Any) -> tuple[int, int]:
-    """Return the version to ask in: the newest that both sides know, from what ``GET /version`` answers."""
-    found = said if isinstance(said, Mapping) else {}
-    newest, oldest = _number(found.get("ApiVersion")), _number(found.get("MinAPIVersion"))
+def _negotiate_version(answer: Any) -> tuple[int, int]:
+    """Return the version to use: the newest that both sides have, from the answer of ``GET /version``."""
+    found = answer if isinstance(answer, Mapping) else {}
+    newest, oldest = _parse_version(found.get("ApiVersion")), _parse_version(found.get("MinAPIVersion"))
     if newest is None:
-        raise PlatformError("GET /version: the Docker engine answered something incomplete: ApiVersion")
+        raise PlatformError("GET /version: the Docker engine sent an incomplete answer: ApiVersion")
     return max(min(newest, NEWEST_API), oldest or (0, 0))
 
 
-def _number(version: Any) -> tuple[int, int] | None:
+def _parse_version(version: Any) -> tuple[int, int] | None:
     form = re.fullmatch(r"(\d{1,4})\.(\d{1,4})", version) if isinstance(version, str) else None
     return (int(form[1]), int(form[2])) if form else None
 
 
-def _text(version: tuple[int, int]) -> str:
+def _format_version(version: tuple[int, int]) -> str:
     return f"{version[0]}.{version[1]}"
-
-
-def _has_version(image: str) -> bool:
-    """Whether a reference has a tag or a digest."""
-    return "@" in image or ":" in image.rpartition("/")[2]
-
-
-def _encoded(params: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {name: json.dumps(value) if isinstance(value, Mapping) else value for name, value in (params or {}).items()}

@@ -1,7 +1,7 @@
-"""What the operator asks of a deployment platform, in the platform's absence.
+"""The interface of a deployment platform.
 
-`ServiceSpec` says what a service should be; a platform turns it into its own words and turns what is live back
-into a `ServiceSpec`, so that drift is the difference of two values and the plan needs to know no engine.
+`ServiceSpec` is the desired state of a service; a platform translates it into its own form and translates live services
+back into a `ServiceSpec`, so that drift is the difference of two values and the plan depends on no engine.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ LABEL = "org.openfactory."
 OWNER = f"{LABEL}owner"
 KIND = f"{LABEL}kind"
 GROUP = f"{LABEL}group"
-#: Id of the installation that an object is of: what tells two with the same owner id apart.
+#: Id of the installation that an object belongs to: distinguishes two with the same owner id.
 INSTALLATION = f"{LABEL}installation"
-#: Bytes of the ``/tmp`` of a hardened service; what is written there counts as its memory.
+#: Bytes of the ``/tmp`` of a hardened service; its content counts as the service's memory.
 TMP_BYTES = 64 * 1024 * 1024
 
 
 class Records(Protocol):
-    """Where the operators of one owner keep what they must agree on; it lives and dies with the platform's own state.
+    """Storage for what the operators of one owner must agree on; it has the lifetime of the platform's own state.
 
-    Reads are never older than the last write that was answered. Errors are those of `Platform`.
+    Reads are never older than the last confirmed write. Errors are those of `Platform`.
     """
 
     def records(self) -> Mapping[str, Record]:
         """Read all records of ours, by name, with one call."""
 
     def write_record(self, name: str, fields: Mapping[str, str], before: Record | None) -> None:
-        """Replace what ``before`` says, or create it; `PlatformConflict` if it is not as ``before`` any more."""
+        """Replace ``before``, or create it; `PlatformConflict` if the record is no longer equal to ``before``."""
 
     def remove_record(self, record: Record) -> None:
-        """Remove it, whatever it says by now; one that is already gone is no error."""
+        """Remove it, also if it has changed; one that is already gone is no error."""
 
 
 class Platform(Records, Protocol):
-    """A place where services run.
+    """A platform that runs services.
 
     Every method raises `openfactory_common.errors.PlatformError` or a subclass and nothing else on purpose; a read
-    that is not complete raises. No method retries a write: the next cycle looks again.
+    that is not complete raises. No method retries a write: the next cycle observes again.
     """
 
     def observe(self) -> PlatformState:
         """Read everything with a fixed number of calls (Swarm: at most 3), whatever the number of groups."""
 
     def create_service(self, spec: ServiceSpec) -> None:
-        """Create it; a name that is taken is a `PlatformConflict`."""
+        """Create it; `PlatformConflict` if the name is taken."""
 
     def update_service(self, live: LiveService, spec: ServiceSpec) -> None:
         """Make ``live`` equal to ``spec``, at the version that was read; otherwise `PlatformConflict`."""
@@ -74,7 +74,7 @@ class Platform(Records, Protocol):
 
 
 class Reference(StrEnum):
-    """Something that a spec names, that is not ours and must be there."""
+    """Something that a spec refers to, that is not ours and must exist."""
 
     NETWORK = "network"
     SECRET = "secret"  # noqa: S105 - a word, not a secret
@@ -82,14 +82,14 @@ class Reference(StrEnum):
 
 @runtime_checkable
 class Checkable(Protocol):
-    """What a `Platform` may have besides: it can tell before a write what the write would miss.
+    """An optional part of a `Platform`: it finds missing references before a write.
 
-    Only commands ask, such as ``plan``. A platform that makes what is missing, or cannot tell, leaves this out.
+    Only commands use it, such as ``plan``. A platform that creates what is missing, or cannot check, leaves it out.
     """
 
     def missing_references(self, kind: Reference, names: Collection[str]) -> Mapping[str, str]:
         """Return those of the names that services could not use, each with a predicate: why, and what helps.
 
         Raises:
-            PlatformError: it cannot be told.
+            PlatformError: the read failed.
         """

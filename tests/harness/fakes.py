@@ -23,8 +23,7 @@ from openfactory_common.ksqldb.wire import Column
 from reconciler.app import topology_of
 from reconciler.control.controller import Clocks, Controller, Dependencies
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
-from reconciler.ksqldb.entities import Description, Health, QueryInfo, ServerInfo, StreamInfo
-from reconciler.ksqldb.statement import Statement
+from reconciler.ksqldb.entities import Description, Health, QueryInfo, ServerInfo, Statement, StreamInfo
 from reconciler.ksqldb.statements import Topology
 from reconciler.metrics import Metrics
 from reconciler.planning.guards import Overrides
@@ -154,7 +153,7 @@ class FakeKsqldb:
         self._call("topics")
         return dict.fromkeys(self.kept_topics, 1)
 
-    def execute(self, statement: Statement) -> object:
+    def execute(self, statement: Statement) -> None:
         """Do what the statement says."""
         self._call("execute")
         self.statements.append(statement)
@@ -165,7 +164,6 @@ class FakeKsqldb:
                 self._drop(statement)
             case "resume":
                 self._resume(statement.target.removeprefix("CSAS_"))
-        return None
 
     def _create(self, statement: Statement) -> None:
         name, sql = statement.target, statement.sql

@@ -9,7 +9,7 @@ from itertools import pairwise
 from openfactory_common.errors import PlatformRefused
 from reconciler.control.controller import Controller
 from reconciler.domain.services import ServiceSpec
-from reconciler.ksqldb.statement import Statement
+from reconciler.ksqldb.entities import Statement
 from tests.harness.fakes import Stage
 
 CYCLES = 5000

@@ -11,7 +11,7 @@ import pytest
 from docker.types import EndpointSpec
 
 from openfactory_common.errors import PlatformConflict, PlatformRefused
-from reconciler.migration.legacy import PORT, Names, OldService, Role
+from reconciler.migration.legacy import PORT, OldNames, OldRole, OldService
 from reconciler.migration.swarm import SwarmOldServices
 from tests.harness.ports import free_port
 
@@ -29,7 +29,7 @@ class OldSystem:
         """Deploy nothing yet."""
         mark = f"t{uuid.uuid4().hex[:8]}"
         self.port = free_port()
-        self.names = Names(f"{mark}_router", f"{mark}-state-api", f"{mark}-group-", self.port)
+        self.names = OldNames(f"{mark}_router", f"{mark}-state-api", f"{mark}-group-", self.port)
         self.services = SwarmOldServices(names=self.names)
         self._mark = mark
         self._client = sdk.from_env()
@@ -63,7 +63,7 @@ class OldSystem:
             **self._common,
         )
 
-    def one(self, role: Role, group: str | None = None) -> OldService:
+    def one(self, role: OldRole, group: str | None = None) -> OldService:
         """Return a service as it is observed."""
         (found,) = (one for one in self.services.observe() if one.role is role and one.group == group)
         return found
@@ -89,18 +89,18 @@ def test_the_old_system_is_found_and_only_its_exact_shape_is_removed(system: Old
     """All kinds are known as they were made; one that somebody changed is shown as odd, and stays."""
     system.deploy("Weld", "Cell 7")
     found = {one.name: one for one in system.services.observe()}
-    assert {one.odd for one in found.values()} == {""}
-    assert {one.group for one in found.values() if one.role is Role.GROUP} == {"Weld", "Cell 7"}
-    assert system.one(Role.ROUTER).ports == (system.port,)
-    weld = system.one(Role.GROUP, "Weld")
+    assert {one.deviation for one in found.values()} == {""}
+    assert {one.group for one in found.values() if one.role is OldRole.GROUP} == {"Weld", "Cell 7"}
+    assert system.one(OldRole.ROUTER).ports == (system.port,)
+    weld = system.one(OldRole.GROUP, "Weld")
     docker("service", "update", "--detach", "--label-add", "mine=1", weld.name)
-    assert system.one(Role.GROUP, "Weld").odd == "it has labels"
+    assert system.one(OldRole.GROUP, "Weld").deviation == "it has labels"
     with pytest.raises(PlatformConflict, match="it has labels"):
         system.services.remove(weld)
     docker("service", "update", "--detach", "--label-rm", "mine", "--env-add", "EXTRA=1", weld.name)
-    assert "EXTRA" in system.one(Role.GROUP, "Weld").odd
+    assert "EXTRA" in system.one(OldRole.GROUP, "Weld").deviation
     for one in system.services.observe():
-        if not one.odd:
+        if not one.deviation:
             system.services.remove(one)
             system.services.remove(one)
     assert [one.name for one in system.services.observe()] == [weld.name]
@@ -109,39 +109,39 @@ def test_the_old_system_is_found_and_only_its_exact_shape_is_removed(system: Old
 def test_the_port_goes_and_comes_back(system: OldSystem, image: str) -> None:
     """Meanwhile another service can have the port, and as long as it does, the port is not given back."""
     system.deploy()
-    router = eventually(lambda: system.one(Role.ROUTER), lambda one: one.running == 1)
+    router = eventually(lambda: system.one(OldRole.ROUTER), lambda one: one.running == 1)
     system.services.publish(router, None)
-    with pytest.raises(PlatformConflict, match="look again"):
+    with pytest.raises(PlatformConflict, match="run it again"):
         system.services.publish(router, None)
-    assert system.one(Role.ROUTER).ports == ()
+    assert system.one(OldRole.ROUTER).ports == ()
     other = system.names.of_group("other")
     publish = f"published={system.port},target={PORT}"
     docker("service", "create", "--detach", "--no-resolve-image", "--name", other, "--publish", publish, image)
     with pytest.raises(PlatformRefused, match="already in use"):
-        system.services.publish(system.one(Role.ROUTER), system.port)
+        system.services.publish(system.one(OldRole.ROUTER), system.port)
     docker("service", "rm", other)
-    system.services.publish(system.one(Role.ROUTER), system.port)
-    assert system.one(Role.ROUTER).ports == (system.port,)
-    assert system.one(Role.ROUTER).odd == ""
-    eventually(lambda: system.one(Role.ROUTER), lambda one: one.running == 1)
+    system.services.publish(system.one(OldRole.ROUTER), system.port)
+    assert system.one(OldRole.ROUTER).ports == (system.port,)
+    assert system.one(OldRole.ROUTER).deviation == ""
+    eventually(lambda: system.one(OldRole.ROUTER), lambda one: one.running == 1)
 
 
 def test_a_router_that_is_published_otherwise_is_left_alone(system: OldSystem) -> None:
     """Another port, kind or mode than the old system's own would be lost when the port is taken and given back."""
     system.deploy()
-    router = system.one(Role.ROUTER)
+    router = system.one(OldRole.ROUTER)
     name, port, other = router.name, system.port, free_port()
-    assert router.odd == ""
+    assert router.deviation == ""
 
     def update(*change: str) -> str:
         docker("service", "update", "--detach", "--no-resolve-image", *change, name)
-        return system.one(Role.ROUTER).odd
+        return system.one(OldRole.ROUTER).deviation
 
     also = update("--publish-add", f"published={other},target={PORT}")
     assert also == f"it publishes {other} for {PORT} (tcp, ingress)"
-    with pytest.raises(PlatformConflict, match="look again"):
-        system.services.publish(system.one(Role.ROUTER), None)
-    assert system.one(Role.ROUTER).ports == tuple(sorted((port, other)))
+    with pytest.raises(PlatformConflict, match="run it again"):
+        system.services.publish(system.one(OldRole.ROUTER), None)
+    assert system.one(OldRole.ROUTER).ports == tuple(sorted((port, other)))
     own = f"published={port},target={PORT}"
     assert update("--publish-rm", str(PORT), "--publish-add", own) == ""
     assert update("--publish-rm", str(PORT), "--endpoint-mode", "dnsrr") == "its endpoint mode is dnsrr"

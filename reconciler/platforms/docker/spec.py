@@ -1,8 +1,8 @@
 """`ServiceSpec` to a container and back. Pure.
 
-A container never changes: whatever was asked for at its creation is what it is, but for its state, its limits, its
-networks and its name. Everything is read back from the container itself; only what an engine without Swarm has no
-place for, and which variables came from us and not from the image, is kept in a label beside it.
+A container never changes after its creation, except for its state, its limits, its networks and its name. Everything
+is read back from the container itself; a label has only what an engine without Swarm has no place for, and which
+variables are ours and not the image's.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from openfactory_common.errors import PlatformRefused
 from reconciler.domain.services import ConfigMount, Kind, Port, Publish, ServiceSpec
 from reconciler.platforms.protocol import GROUP, INSTALLATION, KIND, LABEL, OWNER, TMP_BYTES
 
-#: The service that a container belongs to: its name, which a person may change, is no proof.
+#: The service that a container belongs to: a person may change the container's name.
 SERVICE = f"{LABEL}service"
-#: What was asked for and a container has no place for, as JSON (see `_asked`).
+#: Settings that a container has no place for, as JSON.
 ASKED = f"{LABEL}asked"
-#: The one file name that a registry can be mounted as.
+#: The only file name that a registry can be mounted as.
 REGISTRY_FILE = "registry.json"
-#: A crashed container is started again, one that a person stopped is not: that is for the next cycle to find.
+#: The engine restarts a crashed container; the next cycle starts one that a person stopped.
 RESTART = "unless-stopped"
 
 _CORE = 1_000_000_000
 _DEFAULT_GRACE = 10
-#: What `docker update`, or somebody who made the container anew, may have set, and we never do.
-_UNSET = (
+#: Settings that we never use; `docker update`, or a person who made the container again, may have set them.
+_NEVER_SET = (
     "Memory",
     "MemoryReservation",
     "CpuShares",
@@ -42,51 +42,64 @@ _UNSET = (
     "ExtraHosts",
     "VolumesFrom",
 )
-#: What makes a container read-only and powerless; ``/tmp`` is in memory, as many programs need one.
+#: Makes a container read-only and unprivileged; ``/tmp`` is in memory, because many programs need one.
 HARDENED: Mapping[str, Any] = {
     "ReadonlyRootfs": True,
     "CapDrop": ["ALL"],
     "SecurityOpt": ["no-new-privileges"],
     "Tmpfs": {"/tmp": f"rw,noexec,nosuid,nodev,size={TMP_BYTES},mode=1777"},  # noqa: S108 - a mount in a spec
 }
-_AS_IN_IMAGE = ("Cmd", "Entrypoint", "User", "WorkingDir")
+#: Settings that a container has from its image.
+_FROM_IMAGE = ("Cmd", "Entrypoint", "User", "WorkingDir")
 
 Raw = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Shelf:
+class RegistryLocation:
     """Where the registry is: its directory, as the engine's host sees it, and the name of the current document."""
 
     directory: str
     current: str = ""
 
 
-def to_engine(spec: ServiceSpec, owner: str, shelf: Shelf) -> dict[str, Any]:
+def to_engine(spec: ServiceSpec, owner: str, registry: RegistryLocation) -> dict[str, Any]:
     """Return the body of ``POST /containers/create``.
 
     Args:
         spec: what should be.
         owner: value of the owner label.
-        shelf: where the registry is.
+        registry: where the registry is.
 
     Raises:
-        PlatformRefused: a container cannot be this.
+        PlatformRefused: a container cannot have this spec.
     """
     if spec.replicas != 1:
         raise PlatformRefused(f"service {spec.name}: {spec.replicas} tasks, but a plain container is always one")
     if spec.secrets:
-        raise PlatformRefused(f"service {spec.name}: secrets belong to a Swarm, a plain container has none")
+        raise PlatformRefused(f"service {spec.name}: only a Swarm has secrets, a plain container has none")
+    asked = {
+        "cpu_reservation": float(spec.cpu_reservation),
+        "env": sorted(spec.env),
+        "publish": {str(port.target): port.mode.value for port in spec.ports},
+        "start_first": spec.start_first,
+    }
+    labels = {OWNER: owner, KIND: spec.kind.value, SERVICE: spec.name}
+    labels[ASKED] = json.dumps(asked, sort_keys=True, separators=(",", ":"))
+    if spec.installation:
+        labels[INSTALLATION] = spec.installation
+    if spec.group is not None:
+        labels[GROUP] = spec.group
     return {
         "Image": spec.image,
         "Env": [f"{name}={value}" for name, value in sorted(spec.env.items())],
-        "Labels": _labels(spec, owner),
+        "Labels": labels,
         "ExposedPorts": {f"{port.target}/tcp": {} for port in spec.ports},
         "StopTimeout": round(spec.stop_grace),
         "HostConfig": {
             **limits(spec),
             "PortBindings": {f"{port.target}/tcp": [{"HostPort": str(port.published)}] for port in spec.ports},
-            "Mounts": [_bind(mount, shelf) for mount in spec.configs],
+            "Mounts": [_mount(mount, registry) for mount in spec.configs],
             "NetworkMode": spec.network,
             **(HARDENED if spec.hardened else {}),
         },
@@ -94,38 +107,38 @@ def to_engine(spec: ServiceSpec, owner: str, shelf: Shelf) -> dict[str, Any]:
     }
 
 
-def from_engine(raw: Raw, image: Raw | None, shelf: Shelf) -> ServiceSpec | None:
+def from_engine(raw: Raw, image: Raw | None, registry: RegistryLocation) -> ServiceSpec | None:
     """Read a container back, without what its state says.
 
     Args:
         raw: the container as ``GET /containers/{id}/json`` answers it.
         image: the image that it was made from, likewise; None where that is not there any more.
-        shelf: where the registry is and which document is current, which is what a mounted registry shows.
+        registry: where it is and which document is current, which is what a container that mounts it has.
 
     Returns:
-        The spec, or None where it is none of ours: no label that says what it is for.
+        The spec, or None where it is not ours: it has no label with a kind of ours.
     """
     config, host = raw["Config"], raw["HostConfig"]
     labels = config.get("Labels") or {}
     if labels.get(KIND) not in set(Kind) or SERVICE not in labels:
         return None
-    asked = _asked_of(labels)
+    asked = _read_asked(labels.get(ASKED, ""))
     return ServiceSpec(
         name=labels[SERVICE],
         kind=Kind(labels[KIND]),
         group=labels.get(GROUP),
         image=config["Image"],
-        env=_environment(config, asked, image),
+        env=_read_environment(config, asked, image),
         replicas=1,
         cpu_limit=(host.get("NanoCpus") or 0) / _CORE,
         cpu_reservation=asked.get("cpu_reservation", 0.0),
         network=",".join(sorted(networks(raw))),
-        ports=_ports(host, asked),
-        configs=tuple(sorted(_mounts(host, shelf))),
+        ports=_read_ports(host, asked),
+        configs=tuple(sorted(_read_mounts(host, registry))),
         start_first=asked.get("start_first") is True,
         stop_grace=float(config.get("StopTimeout") or _DEFAULT_GRACE),
         hardened=_is_hardened(host),
-        unexpected=tuple(sorted(_unexpected(raw, image))),
+        unexpected=tuple(sorted(_find_unexpected(raw, image))),
         installation=labels.get(INSTALLATION, ""),
     )
 
@@ -135,7 +148,7 @@ def limits(spec: ServiceSpec) -> dict[str, Any]:
     return {"NanoCpus": round(spec.cpu_limit * _CORE), "RestartPolicy": {"Name": RESTART}}
 
 
-def side_by_side(spec: ServiceSpec) -> bool:
+def can_run_beside(spec: ServiceSpec) -> bool:
     """Whether a new container can run beside the old one: a port of the host is one container's alone."""
     return spec.start_first and not spec.ports
 
@@ -146,99 +159,77 @@ def networks(raw: Raw) -> Mapping[str, Raw]:
     return found
 
 
-def shows_registry(raw: Raw, shelf: Shelf) -> bool:
-    """Whether a container has our registry's directory."""
-    return any(mount.get("Source") == shelf.directory for mount in raw["HostConfig"].get("Mounts") or ())
+def mounts_registry(raw: Raw, registry: RegistryLocation) -> bool:
+    """Whether a container mounts our registry's directory."""
+    return any(mount.get("Source") == registry.directory for mount in raw["HostConfig"].get("Mounts") or ())
 
 
-def _labels(spec: ServiceSpec, owner: str) -> dict[str, str]:
-    labels = {OWNER: owner, KIND: spec.kind.value, SERVICE: spec.name, ASKED: _asked(spec)}
-    if spec.installation:
-        labels[INSTALLATION] = spec.installation
-    return labels if spec.group is None else {**labels, GROUP: spec.group}
-
-
-def _asked(spec: ServiceSpec) -> str:
-    asked = {
-        "cpu_reservation": float(spec.cpu_reservation),
-        "env": sorted(spec.env),
-        "publish": {str(port.target): port.mode.value for port in spec.ports},
-        "start_first": spec.start_first,
-    }
-    return json.dumps(asked, sort_keys=True, separators=(",", ":"))
-
-
-def _asked_of(labels: Mapping[str, str]) -> Mapping[str, Any]:
-    """Read the label; one that somebody changed is as good as none: everything then differs and is made anew."""
+def _read_asked(label: str) -> Mapping[str, Any]:
+    """Read the label; one that a person changed counts as none: the container then differs and is replaced."""
     try:
-        asked = json.loads(labels.get(ASKED, ""))
+        asked = json.loads(label)
     except (ValueError, RecursionError):  # not JSON, a number of thousands of digits, or nested as deep
         return {}
-    return asked if _is_asked(asked) else {}
+    match asked:
+        case {"env": list(env), "publish": dict(publish), "cpu_reservation": float()}:
+            return asked if all(isinstance(text, str) for text in (*env, *publish.values())) else {}
+    return {}
 
 
-def _is_asked(asked: Any) -> bool:
-    if not isinstance(asked, dict) or not isinstance(asked.get("env"), list):
-        return False
-    publish = asked.get("publish")
-    if not isinstance(publish, dict) or not isinstance(asked.get("cpu_reservation"), float):
-        return False
-    return all(isinstance(text, str) for text in (*asked["env"], *publish.values()))
-
-
-def _bind(mount: ConfigMount, shelf: Shelf) -> dict[str, Any]:
-    """Mount the directory, not the file: a file that is replaced in it is seen at once, in the running container."""
+def _mount(mount: ConfigMount, registry: RegistryLocation) -> dict[str, Any]:
+    """Mount the directory, not the file: the running container then sees at once that a file in it was replaced."""
     directory, _, file = mount.path.rpartition("/")
     if file != REGISTRY_FILE or not directory:
-        raise PlatformRefused(f"a registry is mounted as <directory>/{REGISTRY_FILE} alone, not as {mount.path}")
-    return {"Type": "bind", "Source": shelf.directory, "Target": directory, "ReadOnly": True}
+        raise PlatformRefused(f"a registry can only be mounted as <directory>/{REGISTRY_FILE}, not as {mount.path}")
+    return {"Type": "bind", "Source": registry.directory, "Target": directory, "ReadOnly": True}
 
 
-def _mounts(host: Raw, shelf: Shelf) -> Iterator[ConfigMount]:
+def _read_mounts(host: Raw, registry: RegistryLocation) -> Iterator[ConfigMount]:
     for mount in host.get("Mounts") or ():
-        if mount.get("Source") == shelf.directory and mount.get("ReadOnly") is True:
-            yield ConfigMount(shelf.current, f"{mount['Target']}/{REGISTRY_FILE}")
+        if mount.get("Source") == registry.directory and mount.get("ReadOnly") is True:
+            yield ConfigMount(registry.current, f"{mount['Target']}/{REGISTRY_FILE}")
         else:
             yield ConfigMount(str(mount.get("Source", "")), str(mount["Target"]))
 
 
-def _environment(config: Raw, asked: Raw, image: Raw | None) -> dict[str, str]:
-    """Leave out what came from the image, unless we asked for the same."""
+def _read_environment(config: Raw, asked: Raw, image: Raw | None) -> dict[str, str]:
+    """Read the variables without those of the image, unless the spec has the same."""
     ours = frozenset(asked.get("env") or ())
-    variables = _pairs(config)
-    if image is None:
-        return {name: value for name, value in variables.items() if name in ours}
-    theirs = _pairs(image.get("Config") or {})
-    return {name: value for name, value in variables.items() if name in ours or theirs.get(name) != value}
+    theirs = _split_variables(image.get("Config") or {}) if image is not None else None
+    return {
+        name: value
+        for name, value in _split_variables(config).items()
+        if name in ours or (theirs is not None and theirs.get(name) != value)
+    }
 
 
-def _pairs(config: Raw) -> dict[str, str]:
+def _split_variables(config: Raw) -> dict[str, str]:
     pairs = (item.partition("=") for item in config.get("Env") or ())
     return {name: value for name, _, value in pairs}
 
 
-def _ports(host: Raw, asked: Raw) -> tuple[Port, ...]:
+def _read_ports(host: Raw, asked: Raw) -> tuple[Port, ...]:
     modes = asked.get("publish") or {}
     found = []
     for key, bindings in (host.get("PortBindings") or {}).items():
         target = key.partition("/")[0]
-        mode = Publish(modes[target]) if modes.get(target) in set(Publish) else Publish.HOST  # texts, see `_is_asked`
-        found += [Port(_number(target), _number(binding.get("HostPort")), mode) for binding in bindings or ()]
+        mode = Publish(modes[target]) if modes.get(target) in set(Publish) else Publish.HOST  # texts, see `_read_asked`
+        found += [Port(_parse_port(target), _parse_port(binding.get("HostPort")), mode) for binding in bindings or ()]
     return tuple(sorted(found, key=lambda port: (port.target, port.published)))
 
 
-def _number(text: str | None) -> int:
-    """Return a port, 0 for what is none of ours: a range, or any free one."""
+def _parse_port(text: str | None) -> int:
+    """Return a port, 0 for anything else: a range, or any free port."""
     return int(text) if text and re.fullmatch("[0-9]{1,5}", text) else 0
 
 
-def _unexpected(raw: Raw, image: Raw | None) -> Iterator[str]:
+def _find_unexpected(raw: Raw, image: Raw | None) -> Iterator[str]:
     host = raw["HostConfig"]
-    if raw["State"]["Status"] == "dead":  # the engine could not remove it whole
+    if raw["State"]["Status"] == "dead":  # the engine could not remove it completely
         yield "dead"
-    yield from (_snake(name) for name in _UNSET if host.get(name))
+    yield from (_to_snake_case(name) for name in _NEVER_SET if host.get(name))
     if not _is_hardened(host):
-        yield from (_snake(name) for name in HARDENED if host.get(name))
+        yield from (_to_snake_case(name) for name in HARDENED if host.get(name))
     if (host.get("RestartPolicy") or {}).get("Name") != RESTART:
         yield "restart_policy"
     service = raw["Config"]["Labels"][SERVICE]
@@ -246,12 +237,14 @@ def _unexpected(raw: Raw, image: Raw | None) -> Iterator[str]:
         yield "network_alias"
     if image is not None:
         own, theirs = raw["Config"], image.get("Config") or {}
-        yield from (_snake(name) for name in _AS_IN_IMAGE if (own.get(name) or None) != (theirs.get(name) or None))
+        yield from (
+            _to_snake_case(name) for name in _FROM_IMAGE if (own.get(name) or None) != (theirs.get(name) or None)
+        )
 
 
 def _is_hardened(host: Raw) -> bool:
     return all(host.get(name) == value for name, value in HARDENED.items())
 
 
-def _snake(name: str) -> str:
+def _to_snake_case(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")

@@ -1,8 +1,8 @@
 """Docker Swarm as a platform: full reads, versioned writes, no memory but caches.
 
-Facts this rests on, measured on engine 20.10: one list of services with status costs 4 ms for 200 of them;
-``RunningTasks`` counts a task with a healthcheck only once it is healthy; network names are resolved by the engine
-when it stores a spec, so that live specs carry ids; a config's data never changes, its labels may.
+Measured on engine 20.10: one list of services with status costs 4 ms for 200 of them; ``RunningTasks`` counts a task
+with a healthcheck only once it is healthy; the engine resolves network names when it stores a spec, so live specs
+have ids; a config's data never changes, its labels may.
 """
 
 from __future__ import annotations
@@ -20,40 +20,38 @@ from openfactory_common.errors import PlatformConflict, PlatformError, PlatformR
 from reconciler.domain.services import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
 from reconciler.platforms.engine import PRIVILEGES_API, Engine, NotFound, OnRequest
 from reconciler.platforms.protocol import INSTALLATION, KIND, OWNER, Reference
-from reconciler.platforms.swarm.references import missing_references
-from reconciler.platforms.swarm.spec import live_image, network_ids, repaired, to_engine
+from reconciler.platforms.swarm.spec import live_image, merge_update, network_ids, to_engine
 from reconciler.platforms.swarm.state import (
     RECORD_FIELD,
     RECORD_KIND,
     REGISTRY_KIND,
     SEQUENCE,
     Tasks,
-    by_service,
-    in_trouble,
-    is_down,
+    count_stale_tasks,
+    group_by_service,
     is_of_kind,
-    is_registry,
     is_relevant,
-    live_record,
-    live_registry,
-    live_service,
-    miscounted,
-    mounted_configs,
-    networks_of,
-    newest_first,
+    labels_of,
+    needs_tasks,
+    network_names,
+    read_records,
+    read_registries,
+    read_service,
     sequence_of,
 )
 
 Raw = Mapping[str, Any]
 
-#: Seconds for which a digest, or that none could be had, is not asked for again: many services share an image.
+#: Seconds for which a digest, or that there is none, is cached: many services share an image.
 DIGEST_TTL = 300.0
-#: Seconds between two questions whether a node is down; the Swarm itself takes some 15 to 45 to notice it.
+#: Seconds between two reads of the nodes; the Swarm itself needs about 15 to 45 to notice that one is down.
 NODES_EVERY = 30.0
-#: Seconds of the longest wait before a question is asked again that was refused the last times.
+#: The longest backoff in seconds after a request that was refused repeatedly.
 LONGEST_WAIT = 3600.0
-#: What the config of a record holds for a person who looks inside.
+#: The data of a record's config, for a person who reads it.
 _RECORD_DATA = base64.b64encode(b"What operators agree on stands in the labels of this config.\n").decode()
+#: Networks of each node that services may join, too.
+_PREDEFINED_NETWORKS = frozenset({"bridge", "host", "none"})
 _LOG = logging.getLogger(__name__)
 
 
@@ -62,7 +60,7 @@ class SwarmPlatform:
 
     Attributes:
         owner: value of the label ``org.openfactory.owner`` on everything that is ours.
-        prefix: what the names of our services and configs start with.
+        prefix: of the names of our services and configs.
     """
 
     def __init__(
@@ -75,15 +73,15 @@ class SwarmPlatform:
         timeout: float = 10.0,
         on_request: OnRequest | None = None,
     ) -> None:
-        """Remember where the Swarm is; nothing is sent before the first call.
+        """Set up; nothing is sent before the first call.
 
         Args:
-            owner: whose objects we keep.
+            owner: of the objects.
             prefix: of names.
             pin_digests: run images by the digest that their tag has when it is first used (best effort).
             base_url: of a manager's engine; None for Docker's usual variables (``DOCKER_HOST``, ...).
             timeout: seconds for a connection and for each part of an answer.
-            on_request: told about every request: see `swarm_engine.OnRequest`.
+            on_request: called after every request: see `engine.OnRequest`.
         """
         self.owner = owner
         self.prefix = prefix
@@ -91,40 +89,38 @@ class SwarmPlatform:
         self._digests = _Digests(self._engine) if pin_digests else None
         self._networks: Mapping[str, str] = {}
         self._nodes = _Nodes(self._engine)
-        self._miscounted = False
+        self._has_stale_tasks = False
 
     def observe(self) -> PlatformState:
-        """Read everything: services, our configs, and tasks where the engine's counts cannot do.
+        """Read everything: services, our configs, and tasks where the engine's counts are not enough.
 
         These are at most 3 requests, whatever the number of services. There is one more for the API version after a
         (re)connect, and one for the networks when a service of ours is in one that no task of ours is in.
 
         Raises:
-            PlatformError: nothing was read that is complete.
+            PlatformError: a read failed or was not complete.
         """
         services = self._engine.get("/services", params={"status": "true"})
         configs = self._engine.get("/configs", params={"filters": {"label": [f"{OWNER}={self.owner}"]}})
         relevant = [raw for raw in services if is_relevant(raw, self.owner, self.prefix)]
-        own = [raw for raw in relevant if self._owns(raw)]
-        tasks = self._tasks_if_needed(own)
-        read = [self._pin_checked(live_service(raw, self.owner, self._networks, tasks), raw) for raw in relevant]
-        mounted = mounted_configs(services)
+        tasks = self._read_tasks_if_needed([raw for raw in relevant if self._owns(raw)])
+        read = [self._report_lost_digest(read_service(raw, self.owner, self._networks, tasks), raw) for raw in relevant]
         return PlatformState(
             services={service.name.lower(): service for service in read},
-            registries=newest_first(live_registry(raw, mounted) for raw in configs if is_registry(raw)),
-            records=self._records_of(configs),
+            registries=read_registries(configs, services),
+            records=read_records(configs, self.prefix),
         )
 
     def create_service(self, spec: ServiceSpec) -> None:
         """Create it.
 
         Raises:
-            PlatformConflict: the name is taken, or a config that it mounts is not there (any more).
+            PlatformConflict: the name is taken, or a config that it mounts does not exist (any more).
             PlatformRefused: the engine does not accept the spec.
             PlatformUnreachable: it may or may not have been created.
         """
-        image = self._pinned(spec.image)
-        body = self._body(spec, image)
+        image = self._pin(spec.image)
+        body = self._build_body(spec, image)
         self._engine.post("/services/create", body=body, headers=self._engine.credentials(image))
 
     def update_service(self, live: LiveService, spec: ServiceSpec) -> None:
@@ -133,7 +129,7 @@ class SwarmPlatform:
         Labels of others, the ``ForceUpdate`` counter, and the digest of an image that stays are kept.
 
         Raises:
-            PlatformConflict: the service changed or went since it was read.
+            PlatformConflict: the service changed or was removed since it was read.
             PlatformRefused: the engine does not accept the spec, for example another mode or name.
             PlatformUnreachable: it may or may not have been updated.
         """
@@ -142,8 +138,8 @@ class SwarmPlatform:
             raise PlatformConflict(f"service {live.name} changed since it was read: update out of sequence")
         self._learn_networks([raw])
         image = live_image(raw["Spec"], spec) or spec.image
-        fresh = self._body(spec, image if "@" in image else self._pinned(spec.image))
-        body = repaired(raw["Spec"], spec, fresh, self._networks)
+        fresh = self._build_body(spec, image if "@" in image else self._pin(spec.image))
+        body = merge_update(raw["Spec"], spec, fresh, self._networks)
         headers = self._engine.credentials(image)
         self._engine.post("/services/{}/update", live.id, body=body, version=live.version, headers=headers)
 
@@ -155,17 +151,17 @@ class SwarmPlatform:
         """Make the document current: create it under its content's name, or renew the one that exists.
 
         Raises:
-            PlatformConflict: somebody else published at the same time.
-            PlatformRefused: the name belongs to somebody else or to other content, or the document is too large.
+            PlatformConflict: another operator published at the same time.
+            PlatformRefused: the name is taken by another owner or other content, or the document is too large.
             PlatformUnreachable: it may or may not have been published.
         """
         name = f"{self.prefix}_registry-{revision}"
-        labels = {OWNER: self.owner, KIND: REGISTRY_KIND, SEQUENCE: str(sequence), **_installation(data)}
+        labels = {OWNER: self.owner, KIND: REGISTRY_KIND, SEQUENCE: str(sequence), **_label_installation(data)}
         body = {"Name": name, "Labels": labels, "Data": base64.b64encode(data).decode()}
         try:
             self._engine.post("/configs/create", body=body)
         except PlatformConflict as taken:
-            existing = self._configs([name]).get(name)
+            existing = self._find_named("/configs", [name]).get(name)
             if existing is None:
                 raise
             self._renew(existing, body, sequence, taken)
@@ -181,13 +177,13 @@ class SwarmPlatform:
             PlatformError: they cannot be read.
         """
         labels = [f"{OWNER}={self.owner}", f"{KIND}={RECORD_KIND}"]
-        return self._records_of(self._engine.get("/configs", params={"filters": {"label": labels}}))
+        return read_records(self._engine.get("/configs", params={"filters": {"label": labels}}), self.prefix)
 
     def write_record(self, name: str, fields: Mapping[str, str], before: Record | None) -> None:
         """Write the record's labels, at the version that was read; the config's data never changes.
 
         Raises:
-            PlatformConflict: somebody else wrote, made or removed it meanwhile.
+            PlatformConflict: another operator wrote, made or removed it meanwhile.
             PlatformRefused: a config of this name exists without our labels.
             PlatformUnreachable: it may or may not have been written.
         """
@@ -200,7 +196,7 @@ class SwarmPlatform:
         try:
             self._engine.post("/configs/create", body=body)
         except PlatformConflict as taken:
-            existing = self._configs([full]).get(full)
+            existing = self._find_named("/configs", [full]).get(full)
             if existing is not None and not (self._owns(existing) and is_of_kind(existing, RECORD_KIND)):
                 raise PlatformRefused(f"config {full} exists without our labels, not touched") from taken
             raise
@@ -213,30 +209,57 @@ class SwarmPlatform:
         """Return the networks or secrets that services could not use, each with the reason and what helps.
 
         Raises:
-            PlatformError: it cannot be told; a filter before the engine may refuse the list of secrets.
+            PlatformError: the read failed; a filter before the engine may refuse the list of secrets.
         """
-        return missing_references(self._engine, kind, names)
+        if kind is Reference.SECRET:
+            found = self._find_named("/secrets", names)
+            why = "does not exist in this Swarm: the routing layer cannot be created; docker secret create {} FILE"
+            return {name: why.format(name) for name in names if name not in found}
+        listed = self._engine.get("/networks")
+        usable = {raw["Name"] for raw in listed if raw["Scope"] == "swarm"}
+        if not usable:  # measured: without a leader this is a 200 without the Swarm's own networks
+            raise PlatformUnreachable("GET /networks: the list has no network of the Swarm: no leader?")
+        of_node = {raw["Name"] for raw in listed} - usable
+        missing = {}
+        for name in names:
+            if name not in usable | _PREDEFINED_NETWORKS:
+                why = "belongs to one node and not to the Swarm" if name in of_node else "does not exist in this Swarm"
+                command = f"docker network create --driver overlay --attachable {name}"
+                missing[name] = f"{why}: no service can be created; {command}"
+        return missing
 
     def close(self) -> None:
         """Close the connections to the engine."""
         self._engine.close()
 
-    def _body(self, spec: ServiceSpec, image: str) -> dict[str, Any]:
-        old = self._engine.api_version < PRIVILEGES_API
-        return to_engine(spec, self.owner, self._mounted_ids(spec), image, new_privileges=old)
+    def _owns(self, raw: Raw) -> bool:
+        return labels_of(raw).get(OWNER) == self.owner
 
-    def _pin_checked(self, live: LiveService, raw: Raw) -> LiveService:
-        """Show an image that has lost its digest as drift, where the digest is to be had: otherwise nothing helps."""
+    def _build_body(self, spec: ServiceSpec, image: str) -> dict[str, Any]:
+        ids: dict[str, str] = {}
+        for kind, mounts in (("config", spec.configs), ("secret", spec.secrets)):
+            names = [mount.name for mount in mounts]
+            found = self._find_named(f"/{kind}s", names)
+            if missing := sorted(set(names) - found.keys()):
+                raise PlatformConflict(f"service {spec.name} mounts {kind} {', '.join(missing)}, which does not exist")
+            ids |= {name: str(raw["ID"]) for name, raw in found.items()}
+        lacks_setting = self._engine.api_version < PRIVILEGES_API
+        return to_engine(spec, self.owner, ids, image, new_privileges=lacks_setting)
+
+    def _report_lost_digest(self, live: LiveService, raw: Raw) -> LiveService:
+        """Show an image without its digest as drift, if the digest can be read: otherwise an update does not help."""
         if self._digests is None or live.spec is None:
             return live
         image = str(raw["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"])
-        if "@" in image or "@" not in self._digests.pinned(image):
+        if "@" in image or "@" not in self._digests.pin(image):
             return live
         return replace(live, spec=replace(live.spec, unexpected=(*live.spec.unexpected, "unpinned_image")))
 
+    def _pin(self, image: str) -> str:
+        return image if self._digests is None else self._digests.pin(image)
+
     def _renew(self, existing: Raw, body: Raw, sequence: int, taken: PlatformConflict) -> None:
-        live = existing["Spec"]
-        labels = live.get("Labels") or {}
+        live, labels = existing["Spec"], labels_of(existing)
         if any(labels.get(name) != body["Labels"][name] for name in (OWNER, KIND)):
             raise PlatformRefused(f"config {body['Name']} exists without our labels, not touched") from taken
         if (live.get("Data") or "") != body["Data"]:
@@ -249,80 +272,55 @@ class SwarmPlatform:
         try:
             self._engine.delete(path, identity)
         except NotFound:
-            _LOG.debug("%s was gone already", path.format(identity))
+            _LOG.debug("%s was already gone", path.format(identity))
 
-    def _owns(self, raw: Raw) -> bool:
-        return bool((raw["Spec"].get("Labels") or {}).get(OWNER) == self.owner)
-
-    def _records_of(self, configs: Sequence[Raw]) -> Mapping[str, Record]:
-        """A copy under another name is none of ours; a person may have made one."""
-        ours = (raw for raw in configs if is_of_kind(raw, RECORD_KIND))
-        read = [live_record(raw, self.prefix) for raw in ours if raw["Spec"]["Name"].startswith(f"{self.prefix}_")]
-        return {record.name: record for record in read}
-
-    def _learn_networks(self, services: Sequence[Raw]) -> None:
-        if self._unknown_networks(services):
-            needed = {target for raw in services for target in network_ids(raw["Spec"])}
-            networks = {raw["Id"]: raw["Name"] for raw in self._engine.get("/networks")}
-            if needed - networks.keys():  # measured: without a leader this is a 200 without the Swarm's own networks
-                raise PlatformUnreachable("GET /networks: the list lacks networks that services are in: no leader?")
-            self._networks = networks
-
-    def _tasks_if_needed(self, own: Sequence[Raw]) -> Tasks | None:
-        """Read all tasks of ours where one may be missing, or not run although it is counted; None if all is well.
-
-        The first look has them, too, for the names of the networks that they are in. Otherwise the nodes are asked
-        for now and then: one that is down makes the next look read the tasks.
-        """
-        if not (self._miscounted or self._unknown_networks(own) or any(in_trouble(raw) for raw in own)):
-            self._miscounted = self._nodes.are_down()
-            return None
-        labels = [f"{OWNER}={self.owner}"]  # of their services
-        listed = self._engine.get("/tasks", params={"filters": {"label": labels}})
-        tasks = by_service(listed)
-        self._networks = {**self._networks, **networks_of(listed)}
-        self._learn_networks(own)
-        self._miscounted = any(miscounted(tasks.get(raw["ID"], ())) for raw in own)
-        return tasks
-
-    def _unknown_networks(self, services: Sequence[Raw]) -> bool:
-        return any(target not in self._networks for raw in services for target in network_ids(raw["Spec"]))
-
-    def _mounted_ids(self, spec: ServiceSpec) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for kind, mounts in (("config", spec.configs), ("secret", spec.secrets)):
-            names = [mount.name for mount in mounts]
-            there = self._named(f"/{kind}s", names)
-            if missing := sorted(set(names) - there.keys()):
-                raise PlatformConflict(f"service {spec.name} mounts {kind} {', '.join(missing)}, which is not there")
-            found |= {name: str(raw["ID"]) for name, raw in there.items()}
-        return found
-
-    def _configs(self, names: Sequence[str]) -> dict[str, Raw]:
-        return self._named("/configs", names)
-
-    def _named(self, path: str, names: Sequence[str]) -> dict[str, Raw]:
+    def _find_named(self, path: str, names: Collection[str]) -> dict[str, Raw]:
         """Find configs or secrets by name; the engine's filter also matches parts of names."""
         if not names:
             return {}
         found = self._engine.get(path, params={"filters": {"name": list(names)}})
         return {raw["Spec"]["Name"]: raw for raw in found if raw["Spec"]["Name"] in names}
 
-    def _pinned(self, image: str) -> str:
-        return image if self._digests is None else self._digests.pinned(image)
+    def _read_tasks_if_needed(self, own: Sequence[Raw]) -> Tasks | None:
+        """Read all tasks of ours where one may be missing, or be counted although it does not run; None otherwise.
+
+        The first observation needs them, too, for the names of the networks that they are in. In between, the nodes
+        are read periodically: one that is down makes the next observation read the tasks.
+        """
+        if not (self._has_stale_tasks or self._has_unknown_networks(own) or any(needs_tasks(raw) for raw in own)):
+            self._has_stale_tasks = self._nodes.are_down()
+            return None
+        labels = [f"{OWNER}={self.owner}"]  # of their services
+        listed = self._engine.get("/tasks", params={"filters": {"label": labels}})
+        tasks = group_by_service(listed)
+        self._networks = {**self._networks, **network_names(listed)}
+        self._learn_networks(own)
+        self._has_stale_tasks = any(count_stale_tasks(tasks.get(raw["ID"], ())) for raw in own)
+        return tasks
+
+    def _learn_networks(self, services: Sequence[Raw]) -> None:
+        if self._has_unknown_networks(services):
+            needed = {target for raw in services for target in network_ids(raw["Spec"])}
+            networks = {raw["Id"]: raw["Name"] for raw in self._engine.get("/networks")}
+            if needed - networks.keys():  # measured: without a leader this is a 200 without the Swarm's own networks
+                raise PlatformUnreachable("GET /networks: the list lacks networks that services are in: no leader?")
+            self._networks = networks
+
+    def _has_unknown_networks(self, services: Sequence[Raw]) -> bool:
+        return any(target not in self._networks for raw in services for target in network_ids(raw["Spec"]))
 
 
-def _installation(data: bytes) -> dict[str, str]:
-    """Repeat in a label what a registry document says, for a person who lists configs."""
+def _label_installation(data: bytes) -> dict[str, str]:
+    """Repeat the registry document's installation in a label, for a person who lists configs."""
     try:
-        said = json.loads(data).get("installation")
+        installation = json.loads(data).get("installation")
     except (ValueError, AttributeError):
         return {}
-    return {INSTALLATION: said} if isinstance(said, str) else {}
+    return {INSTALLATION: installation} if isinstance(installation, str) else {}
 
 
 class _Nodes:
-    """Whether nodes are down, asked now and then."""
+    """Whether nodes are down, read periodically."""
 
     def __init__(self, engine: Engine, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
@@ -331,51 +329,48 @@ class _Nodes:
         self._wait = 0.0
 
     def are_down(self) -> bool:
-        """Ask, unless that was done lately.
+        """Read the nodes, unless that was done recently; the Swarm gives up the tasks of a node that is down.
 
-        A refusal is said once and asked about again later and later: a filter before the engine may not let the
-        question pass, but a manager that restarts refuses it too, for a moment.
+        A refusal is logged once and retried with backoff: a filter before the engine may not allow the request, but
+        a manager that restarts refuses it too, for a moment.
         """
         if self._clock() < self._next:
             return False
         try:
-            down = any(is_down(raw) for raw in self._engine.get("/nodes"))
+            down = any(raw["Status"]["State"] == "down" for raw in self._engine.get("/nodes"))
         except PlatformRefused as refusal:
             if not self._wait:
-                _LOG.warning("whether nodes are down is not known, asked again later: %s", refusal)
+                _LOG.warning("the nodes' states cannot be read, retrying later: %s", refusal)
             self._wait = min(max(2 * self._wait, NODES_EVERY), LONGEST_WAIT)
             self._next = self._clock() + self._wait
             return False
         if self._wait:
-            _LOG.info("whether nodes are down is known again")
+            _LOG.info("the nodes' states can be read again")
         self._wait, self._next = 0.0, self._clock() + NODES_EVERY
         return down
 
 
 class _Digests:
-    """The digests of tags, asked of the registry through the engine, for a while."""
+    """The digests of tags, which the engine asks the image registry for, cached for a while."""
 
     def __init__(self, engine: Engine, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
         self._clock = clock
-        self._known: dict[str, tuple[float, float, str]] = {}  # until when, for how long that is, the reference
+        self._known: dict[str, tuple[float, float, str]] = {}  # valid until, for how many seconds, the reference
 
-    def pinned(self, image: str) -> str:
-        """Return the image with its tag's present digest, or as it is where that cannot be had."""
+    def pin(self, image: str) -> str:
+        """Return the image with its tag's present digest, or unchanged if the digest cannot be read."""
         if "@" in image:
             return image
         until, wait, reference = self._known.get(image, (-math.inf, DIGEST_TTL / 2, ""))
         if self._clock() >= until:
-            reference = self._ask(image)
-            # One that cannot be had may cost the whole time limit, each time.
+            reference = image
+            try:
+                answer = self._engine.get("/distribution/{}/json", image, headers=self._engine.credentials(image))
+                reference = f"{image}@{answer['Descriptor']['digest']}"
+            except PlatformError as problem:
+                _LOG.warning("the digest of %s cannot be read, the tag is used: %s", image, problem)
+            # A failed read may take the whole time limit, each time.
             wait = DIGEST_TTL if "@" in reference else min(2 * wait, LONGEST_WAIT)
             self._known[image] = (self._clock() + wait, wait, reference)
         return reference
-
-    def _ask(self, image: str) -> str:
-        try:
-            answer = self._engine.get("/distribution/{}/json", image, headers=self._engine.credentials(image))
-        except PlatformError as problem:
-            _LOG.warning("the digest of %s is not known, its tag is used: %s", image, problem)
-            return image
-        return f"{image}@{answer['Descriptor']['digest']}"

@@ -1,25 +1,26 @@
 """`ServiceSpec` to the engine's service spec and back. Pure.
 
-What is written here and what is read back are each other's inverse once the engine has stored it, so that drift is
-a difference of two values. Names of settings that we never set, but a live service has, go to ``unexpected``.
+What we write and what we read back are inverse to each other once the engine has stored it, so that drift is a
+difference of two values. Settings that we never set, but a live service has, are listed in ``unexpected``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from reconciler.domain.services import ConfigMount, Kind, Port, Publish, SecretMount, ServiceSpec
 from reconciler.platforms.protocol import GROUP, INSTALLATION, KIND, LABEL, OWNER, TMP_BYTES
-from reconciler.platforms.swarm.unexpected import unexpected
 
-#: The image as it was asked for, where a digest stands in the spec: what tells a pinned digest from a wanted one.
+#: The configured image, where the spec has a digest: tells a digest that we pinned from a configured one.
 IMAGE = f"{LABEL}image"
-_OURS = frozenset({OWNER, KIND, GROUP, IMAGE, INSTALLATION})
+_OUR_LABELS = frozenset({OWNER, KIND, GROUP, IMAGE, INSTALLATION})
 
 _SECOND = 1_000_000_000
 _CORE = 1_000_000_000
-#: The engine's own default where a spec does not say.
+#: The engine's default.
 _DEFAULT_GRACE = 10 * _SECOND
 #: A bad image must not loop: the update stops and the old task stays (design, safety rule 9).
 UPDATE_POLICY: Mapping[str, Any] = {
@@ -31,17 +32,31 @@ UPDATE_POLICY: Mapping[str, Any] = {
 }
 RESTART_POLICY: Mapping[str, Any] = {"Condition": "any", "Delay": 2 * _SECOND, "MaxAttempts": 0, "Window": 0}
 
-#: What makes a service's container read-only and powerless; ``/tmp`` is in memory, as many programs need one.
+#: Makes a service's container read-only and unprivileged; ``/tmp`` is in memory, because many programs need one.
 HARDENED: Mapping[str, Any] = {
     "ReadOnly": True,
     "CapabilityDrop": ["ALL"],
     "Mounts": [{"Type": "tmpfs", "Target": "/tmp", "TmpfsOptions": {"SizeBytes": TMP_BYTES, "Mode": 0o1777}}],  # noqa: S108 - a mount in a spec
 }
-#: Besides, for engines that take it.
+#: In addition, for engines that support it.
 NO_NEW_PRIVILEGES: Mapping[str, Any] = {"Privileges": {"NoNewPrivileges": True}}
 
-#: SwarmKit expands Go templates in variables: ``{{.Node.Hostname}}``. An action that prints two braces stands for them.
+#: SwarmKit expands Go templates in variables: ``{{.Node.Hostname}}``. An action that prints two braces escapes them.
 _BRACES, _ESCAPED = "{{", '{{"{{"}}'
+
+# The allowed settings: ours and harmless ones. A setting that a later engine invents is therefore reported as soon as
+# a service has it.
+_SPEC = frozenset({"Name", "Labels", "TaskTemplate", "Mode", "UpdateConfig", "Networks", "EndpointSpec"})
+#: ForceUpdate is the counter of `docker service update --force`.
+_TASK = frozenset({"ContainerSpec", "Resources", "RestartPolicy", "Placement", "Networks", "ForceUpdate", "Runtime"})
+#: Init and Isolation come from clients' defaults and change nothing that we rely on.
+_CONTAINER = frozenset({"Image", "Env", "StopGracePeriod", "Configs", "Secrets", "Init", "Isolation"})
+#: Platforms is what a client read from the image when it resolved the digest.
+_PLACEMENT = frozenset({"Platforms"})
+_PORT = frozenset({"TargetPort", "PublishedPort", "PublishMode", "Protocol"})
+_FILE = {"UID": "0", "GID": "0", "Mode": 0o444}
+_NAMES = {"Labels": "container_labels", "DNSConfig": "dns_config", "TTY": "tty"}
+_WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 Raw = Mapping[str, Any]
 
@@ -61,29 +76,50 @@ def to_engine(
         owner: value of the owner label.
         ids: id of each mounted config and secret by its name (the engine wants both).
         image: the reference to run where it is not ``spec.image`` itself: the same with a digest.
-        new_privileges: the engine cannot take them from a service.
+        new_privileges: the engine has no setting against new privileges.
     """
     image = image or spec.image
     hardening = {**HARDENED, **({} if new_privileges else NO_NEW_PRIVILEGES)} if spec.hardened else {}
+    labels = {OWNER: owner, KIND: spec.kind.value}
+    if spec.group is not None:
+        labels[GROUP] = spec.group
+    if spec.installation:
+        labels[INSTALLATION] = spec.installation
+    if "@" in image:
+        labels[IMAGE] = spec.image
     return {
         "Name": spec.name,
-        "Labels": _labels(spec, owner, image),
+        "Labels": labels,
         "TaskTemplate": {
             "ContainerSpec": {
                 "Image": image,
-                "Env": [escaped(f"{name}={value}") for name, value in sorted(spec.env.items())],
+                "Env": [escape(f"{name}={value}") for name, value in sorted(spec.env.items())],
                 "StopGracePeriod": round(spec.stop_grace * _SECOND),
-                "Configs": [_reference("Config", mount, ids) for mount in spec.configs],
-                "Secrets": [_reference("Secret", mount, ids) for mount in spec.secrets],
+                "Configs": [_mount("Config", mount, ids) for mount in spec.configs],
+                "Secrets": [_mount("Secret", mount, ids) for mount in spec.secrets],
                 **hardening,
             },
-            "Resources": {"Limits": _cores(spec.cpu_limit), "Reservations": _cores(spec.cpu_reservation)},
+            "Resources": {
+                name: {"NanoCPUs": round(cores * _CORE)} if cores else {}
+                for name, cores in (("Limits", spec.cpu_limit), ("Reservations", spec.cpu_reservation))
+            },
             "RestartPolicy": dict(RESTART_POLICY),
             "Networks": [{"Target": spec.network}],
         },
         "Mode": {"Replicated": {"Replicas": spec.replicas}},
         "UpdateConfig": {**UPDATE_POLICY, "Order": "start-first" if spec.start_first else "stop-first"},
-        "EndpointSpec": {"Mode": endpoint_mode(spec.ports), "Ports": [_published(port) for port in spec.ports]},
+        "EndpointSpec": {
+            "Mode": choose_endpoint_mode(spec.ports),
+            "Ports": [
+                {
+                    "Protocol": "tcp",
+                    "TargetPort": port.target,
+                    "PublishedPort": port.published,
+                    "PublishMode": port.mode.value,
+                }
+                for port in spec.ports
+            ],
+        },
     }
 
 
@@ -95,66 +131,46 @@ def from_engine(raw: Raw, networks: Mapping[str, str]) -> ServiceSpec | None:
         networks: network names by id.
 
     Returns:
-        The spec, or None where it is none of ours: no label that says what it is for, not a container, or
-        another mode than replicated (which the engine never changes).
+        The spec, or None where it is not ours: it has no label with a kind of ours, is not a container, or its mode
+        is not replicated (which the engine never changes).
     """
     labels = raw.get("Labels") or {}
     task = raw["TaskTemplate"]
     container = task.get("ContainerSpec")
     if labels.get(KIND) not in set(Kind) or not container or raw["Mode"].get("Replicated") is None:
         return None
-    ports = _ports(raw)
+    ports = _read_ports(raw)
     resources = task.get("Resources") or {}
+    limit, reservation = ((resources.get(name) or {}).get("NanoCPUs", 0) for name in ("Limits", "Reservations"))
+    variables = (_unescape(item).partition("=") for item in container.get("Env") or ())
     return ServiceSpec(
         name=raw["Name"],
         kind=Kind(labels[KIND]),
         group=labels.get(GROUP),
-        image=_tag(container["Image"], labels.get(IMAGE)),
-        env=_environment(container),
-        replicas=_replicas(raw),
-        cpu_limit=_cpus(resources.get("Limits")),
-        cpu_reservation=_cpus(resources.get("Reservations")),
+        image=_remove_digest(container["Image"], labels.get(IMAGE)),
+        env={name: value for name, _, value in variables},
+        replicas=int(raw["Mode"]["Replicated"].get("Replicas", 0)),
+        cpu_limit=limit / _CORE,
+        cpu_reservation=reservation / _CORE,
         network=",".join(sorted(networks.get(target, target) for target in network_ids(raw))),
         ports=ports,
-        configs=tuple(sorted(ConfigMount(*mount) for mount in _mounts(container, "Config"))),
-        secrets=tuple(sorted(SecretMount(*mount) for mount in _mounts(container, "Secret"))),
+        configs=tuple(sorted(ConfigMount(*mount) for mount in _read_mounts(container, "Config"))),
+        secrets=tuple(sorted(SecretMount(*mount) for mount in _read_mounts(container, "Secret"))),
         start_first=(raw.get("UpdateConfig") or {}).get("Order") == "start-first",
         stop_grace=container.get("StopGracePeriod", _DEFAULT_GRACE) / _SECOND,
-        hardened=is_hardened(container),
-        unexpected=_unexpected(raw, ports),
+        hardened=_is_hardened(container),
+        unexpected=tuple(sorted(set(_find_unexpected(raw, choose_endpoint_mode(ports))))),
         installation=labels.get(INSTALLATION, ""),
     )
 
 
-def _unexpected(raw: Raw, ports: tuple[Port, ...]) -> tuple[str, ...]:
-    container = raw["TaskTemplate"]["ContainerSpec"]
-    hardening = frozenset({*HARDENED, *NO_NEW_PRIVILEGES}) if is_hardened(container) else frozenset[str]()
-    found = unexpected(raw, endpoint_mode(ports), UPDATE_POLICY, RESTART_POLICY, hardening)
-    templates = any(escaped(_unescaped(item)) != item for item in container.get("Env") or ())
-    return tuple(sorted({*found, "env_template"})) if templates else found
-
-
-def escaped(text: str) -> str:
-    """Return a variable as SwarmKit's templates give it back: what is in it is data."""
-    return text.replace(_BRACES, _ESCAPED)
-
-
-def _unescaped(text: str) -> str:
-    return text.replace(_ESCAPED, _BRACES)
-
-
-def is_hardened(container: Raw) -> bool:
-    """Whether a container has all that `HARDENED` says, and exactly that."""
-    return all(container.get(name) == value for name, value in HARDENED.items())
-
-
-def repaired(live: Raw, spec: ServiceSpec, fresh: Mapping[str, Any], networks: Mapping[str, str]) -> dict[str, Any]:
-    """Return ``fresh`` (see `to_engine`) as an update of ``live`` that disturbs no more than it must.
+def merge_update(live: Raw, spec: ServiceSpec, fresh: Mapping[str, Any], networks: Mapping[str, str]) -> dict[str, Any]:
+    """Return ``fresh`` (see `to_engine`) as an update of ``live`` that changes no more than it must.
 
     Labels of others stay. The task template stays as it is wherever it already says what it should, because any
     difference in it, even one without meaning, replaces the tasks; otherwise its ``ForceUpdate`` counter stays.
     """
-    foreign = {name: value for name, value in (live.get("Labels") or {}).items() if name not in _OURS}
+    foreign = {name: value for name, value in (live.get("Labels") or {}).items() if name not in _OUR_LABELS}
     merged = {**fresh, "Labels": {**foreign, **fresh["Labels"]}}
     kept = {**merged, "TaskTemplate": live["TaskTemplate"]}
     same_image = live["TaskTemplate"]["ContainerSpec"]["Image"] == fresh["TaskTemplate"]["ContainerSpec"]["Image"]
@@ -167,7 +183,7 @@ def repaired(live: Raw, spec: ServiceSpec, fresh: Mapping[str, Any], networks: M
 def live_image(raw: Raw, spec: ServiceSpec) -> str | None:
     """Return the live reference, digest included, where it stands for the image of ``spec``."""
     live = str((raw["TaskTemplate"].get("ContainerSpec") or {}).get("Image", ""))
-    return live if _tag(live, (raw.get("Labels") or {}).get(IMAGE)) == spec.image else None
+    return live if _remove_digest(live, (raw.get("Labels") or {}).get(IMAGE)) == spec.image else None
 
 
 def network_ids(raw: Raw) -> tuple[str, ...]:
@@ -176,7 +192,7 @@ def network_ids(raw: Raw) -> tuple[str, ...]:
     return tuple(str(item["Target"]) for item in attached)
 
 
-def endpoint_mode(ports: tuple[Port, ...]) -> str:
+def choose_endpoint_mode(ports: tuple[Port, ...]) -> str:
     """Return how the service's name resolves.
 
     Without a virtual IP no connection tracking cuts a stream that is idle for 15 minutes, and it works on kernels
@@ -185,68 +201,103 @@ def endpoint_mode(ports: tuple[Port, ...]) -> str:
     return "vip" if any(port.mode is Publish.INGRESS for port in ports) else "dnsrr"
 
 
-def _labels(spec: ServiceSpec, owner: str, image: str) -> dict[str, str]:
-    labels = {OWNER: owner, KIND: spec.kind.value}
-    if spec.group is not None:
-        labels[GROUP] = spec.group
-    if spec.installation:
-        labels[INSTALLATION] = spec.installation
-    if "@" in image:
-        labels[IMAGE] = spec.image
-    return labels
+def escape(text: str) -> str:
+    """Escape a variable so that SwarmKit's templates give it back unchanged: its value is data."""
+    return text.replace(_BRACES, _ESCAPED)
 
 
-def _tag(live: str, asked: str | None) -> str:
-    """Return the reference that was asked for: without the digest, unless the digest was part of it."""
-    if asked is not None and (live == asked or live.startswith(f"{asked}@")):
-        return asked
+def _unescape(text: str) -> str:
+    return text.replace(_ESCAPED, _BRACES)
+
+
+def _is_hardened(container: Raw) -> bool:
+    return all(container.get(name) == value for name, value in HARDENED.items())
+
+
+def _remove_digest(live: str, configured: str | None) -> str:
+    """Return the configured reference: without the digest, unless the digest was part of it."""
+    if configured is not None and (live == configured or live.startswith(f"{configured}@")):
+        return configured
     return live.partition("@")[0]
 
 
-def _reference(kind: str, mount: ConfigMount | SecretMount, ids: Mapping[str, str]) -> dict[str, Any]:
-    file = {"Name": mount.path, "UID": "0", "GID": "0", "Mode": 0o444}
-    return {f"{kind}ID": ids[mount.name], f"{kind}Name": mount.name, "File": file}
+def _mount(kind: str, mount: ConfigMount | SecretMount, ids: Mapping[str, str]) -> dict[str, Any]:
+    return {f"{kind}ID": ids[mount.name], f"{kind}Name": mount.name, "File": {"Name": mount.path, **_FILE}}
 
 
-def _mounts(container: Raw, kind: str) -> list[tuple[str, str]]:
+def _read_mounts(container: Raw, kind: str) -> list[tuple[str, str]]:
     found = container.get(f"{kind}s") or ()
     return [(item[f"{kind}Name"], (item.get("File") or {}).get("Name", "")) for item in found]
 
 
-def _environment(container: Raw) -> dict[str, str]:
-    pairs = (_unescaped(item).partition("=") for item in container.get("Env") or ())
-    return {name: value for name, _, value in pairs}
-
-
-def _cores(cores: float) -> dict[str, int]:
-    return {"NanoCPUs": round(cores * _CORE)} if cores else {}
-
-
-def _cpus(resources: Raw | None) -> float:
-    return float((resources or {}).get("NanoCPUs", 0)) / _CORE
-
-
-def _replicas(raw: Raw) -> int:
-    return int(raw["Mode"]["Replicated"].get("Replicas", 0))
-
-
-def _published(port: Port) -> dict[str, Any]:
-    return {
-        "Protocol": "tcp",
-        "TargetPort": port.target,
-        "PublishedPort": port.published,
-        "PublishMode": port.mode.value,
-    }
-
-
-def _mode(said: str | None) -> Publish:
-    """One that a later engine invents is shown as none, which no port of ours is."""
-    return Publish(said or "ingress") if (said or "ingress") in set(Publish) else Publish.NONE
-
-
-def _ports(raw: Raw) -> tuple[Port, ...]:
-    found = (raw.get("EndpointSpec") or {}).get("Ports") or ()
-    ports = (
-        Port(item.get("TargetPort", 0), item.get("PublishedPort", 0), _mode(item.get("PublishMode"))) for item in found
-    )
+def _read_ports(raw: Raw) -> tuple[Port, ...]:
+    ports = []
+    for item in (raw.get("EndpointSpec") or {}).get("Ports") or ():
+        mode = item.get("PublishMode") or "ingress"
+        # A mode that a later engine invents counts as none, which no port of ours has.
+        known = Publish(mode) if mode in set(Publish) else Publish.NONE
+        ports.append(Port(item.get("TargetPort", 0), item.get("PublishedPort", 0), known))
     return tuple(sorted(ports, key=lambda port: (port.target, port.published, port.mode)))
+
+
+def _find_unexpected(raw: Raw, endpoint_mode: str) -> Iterator[str]:
+    """Yield the names of the settings that no spec of ours ever has; empty values count as not set.
+
+    The engine fills in empty structures, and leaves out what is zero.
+    """
+    task, endpoint = raw["TaskTemplate"], raw.get("EndpointSpec") or {}
+    resources = task.get("Resources") or {}
+    yield from _list_extra(raw, _SPEC)
+    yield from _list_extra(task, _TASK)
+    yield from _find_unexpected_in_container(task["ContainerSpec"])
+    yield from _list_extra(task.get("Placement"), _PLACEMENT)
+    yield from _list_extra(resources.get("Limits"), {"NanoCPUs"}, "limit_")
+    yield from _list_extra(resources.get("Reservations"), {"NanoCPUs"}, "reservation_")
+    yield from _list_extra(resources, {"Limits", "Reservations"}, "resource_")
+    yield from _list_extra(endpoint, {"Mode", "Ports"}, "endpoint_")
+    if (endpoint.get("Mode") or "vip") != endpoint_mode:
+        yield "endpoint_mode"
+    for port in endpoint.get("Ports") or ():
+        yield from _list_extra(port, _PORT, "port_")
+        if port.get("Protocol", "tcp") != "tcp":
+            yield "port_protocol"
+    for network in task.get("Networks") or raw.get("Networks") or ():
+        yield from _list_extra(network, {"Target"}, "network_")
+    policies = {
+        "update_config": (raw.get("UpdateConfig"), UPDATE_POLICY),
+        "restart_policy": (task.get("RestartPolicy"), RESTART_POLICY),
+    }
+    for label, (live, ours) in policies.items():
+        if any((live or {}).get(name, type(value)()) != value for name, value in ours.items()):
+            yield label
+
+
+def _find_unexpected_in_container(container: Raw) -> Iterator[str]:
+    variables = container.get("Env") or ()
+    if _is_hardened(container):
+        yield from _list_extra(container, _CONTAINER | HARDENED.keys() | NO_NEW_PRIVILEGES.keys())
+        yield from _list_extra(container.get("Privileges"), {"NoNewPrivileges"}, "privileges_")
+    else:
+        yield from _list_extra(container, _CONTAINER)
+    if len({item.partition("=")[0] for item in variables}) < len(variables) or any("=" not in v for v in variables):
+        yield "env"
+    if any(escape(_unescape(item)) != item for item in variables):
+        yield "env_template"
+    for kind in ("Config", "Secret"):
+        for mount in container.get(f"{kind}s") or ():
+            yield from _list_extra(mount, {"File", f"{kind}ID", f"{kind}Name"}, f"{kind.lower()}_")
+            file = mount.get("File")
+            if file and any(file.get(name) != value for name, value in _FILE.items()):
+                yield f"{kind.lower()}_file"
+
+
+def _list_extra(settings: Raw | None, allowed: AbstractSet[str], prefix: str = "") -> Iterator[str]:
+    for name, value in (settings or {}).items():
+        if name not in allowed and _is_set(value):
+            yield prefix + (_NAMES.get(name) or _WORD_START.sub("_", name).lower())
+
+
+def _is_set(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(_is_set(item) for item in value.values())
+    return bool(value)

@@ -17,11 +17,11 @@ from reconciler.control.controller import Controller
 from reconciler.control.teardown import remove_records, teardown
 from reconciler.domain.installation import NAME, Installation
 from reconciler.domain.services import Record
-from reconciler.ksqldb.statement import Statement
+from reconciler.ksqldb.entities import Statement
 from reconciler.ksqldb.statements import Topology
 from reconciler.leadership.pause import end_pause, start_pause, write_pause
 from reconciler.migration import migrate
-from reconciler.migration.legacy import OldService, create, stand_in_name
+from reconciler.migration.legacy import OldService, create_old_stream, stand_in_name
 from reconciler.planning.guards import Overrides
 from tests.harness.fakes import FakeKsqldb, FakePlatform, Stage
 from tests.integration.faults.matrix import LIMIT, SURE, Cell, Figures, Run, is_done, operator
@@ -168,7 +168,7 @@ def _migrate(_both: Both, operator_: Controller) -> bool:
         lambda scene: migrate.start(scene, operator_.world, lambda _seconds: None),
         lambda scene: migrate.switch(scene, old),
         lambda scene: migrate.remove_old(scene, operator_.world, old),
-        lambda scene: migrate.give_names_back(scene, operator_.world, lambda _seconds: None),
+        lambda scene: migrate.restore_names(scene, operator_.world, lambda _seconds: None),
     ):
         try:
             list(step(migrate.observe(operator_, old)))
@@ -211,7 +211,7 @@ def _settled() -> Both:
     first.ksqldb.assets = {"a0": "g0", "a1": "g1"}
     first.ksqldb.levels = {"area": {"a0": "g0", "a1": "h1"}, "line": {"a0": "l0"}}
     first.settle(first.controller(), step=STEP)
-    stand_in = create("g1", stand_in_name("g1", first.settings), first.settings)
+    stand_in = create_old_stream("g1", stand_in_name("g1", first.settings), first.settings)
     first.ksqldb.execute(stand_in)
     record = Record(NAME, 1, NAME, SECOND.fields)
     platform = FakePlatform(kept_records={NAME: record})

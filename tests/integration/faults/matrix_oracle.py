@@ -10,7 +10,7 @@ from openfactory_common.ksqldb.wire import literal
 from openfactory_common.registry import Registry, parse
 from reconciler.domain.names import STREAM_PREFIX, SharedName, names_of
 from reconciler.domain.services import Kind, LiveRegistry, LiveService, ServiceSpec
-from reconciler.ksqldb.statement import Statement
+from reconciler.ksqldb.entities import Statement
 from reconciler.ksqldb.statements import Topology
 from tests.harness.fakes import Stage
 from tests.integration.faults.matrix_scenarios import FOREIGN, THEIRS

@@ -26,7 +26,7 @@ def class_of(case: Case) -> str:
     except (UnknownAnswerError, ValueError):
         return UNKNOWN
     if isinstance(value, tuple):
-        return "+".join(type(entity).__name__ for entity in value) or "nothing"
+        return "+".join(entity.kind for entity in value) or "nothing"
     return type(value).__name__
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from openfactory_common.errors import KsqlError
-from reconciler.ksqldb.entities import Command, Description, Queries, Sources, Topics, Warned
+from reconciler.ksqldb.entities import Command, Description, Entity, QueryInfo, StreamInfo
 from reconciler.ksqldb.replies import parse_entities, parse_health, parse_info
 from tests.integration.ksqldb.answers import answer
 from tests.integration.ksqldb.classify import UNKNOWN, class_of, main
@@ -48,9 +49,16 @@ READINGS = {
     "topic-slash": "KsqlBadStatement",
     "unknown-uri": "KsqlWrongShape",
     "inserts-stream-h2": "KsqlInBandFailure",
-    "kdown-after-create": "Command",
-    "ine-other-filter": "Warned",
+    "kdown-after-create": "currentStatus",
+    "ine-other-filter": "warning_entity",
 }
+
+
+def read(name: str, kind: str) -> Any:
+    """Return the value of the one entity of a case, which has this kind."""
+    (entity,) = parse_entities(CASES[name].body)
+    assert entity == Entity(kind, entity.value)
+    return entity.value
 
 
 def test_no_recorded_answer_is_without_a_reading() -> None:
@@ -100,35 +108,25 @@ def test_info_and_health_are_values() -> None:
 
 def test_lists_are_values() -> None:
     """LIST STREAMS, LIST QUERIES and LIST TOPICS give names, topics, sinks and states."""
-    (streams,) = parse_entities(CASES["topology-list-streams"].body)
-    assert isinstance(streams, Sources)
-    assert {(one.name, one.topic) for one in streams.sources} >= {("OFA_ASSETS_WITH_UNS", "ofa_assets_with_uns")}
-    (queries,) = parse_entities(CASES["list-queries-paused"].body)
-    assert isinstance(queries, Queries)
-    assert [query.sinks for query in queries.queries if query.paused] == [("asset_stream_Weld",)]
-    (topics,) = parse_entities(CASES["list-topics"].body)
-    assert isinstance(topics, Topics)
-    assert "asset_to_uns_map_topic" in topics.partitions
+    streams: tuple[StreamInfo, ...] = read("topology-list-streams", "streams")
+    assert {(one.name, one.topic) for one in streams} >= {("OFA_ASSETS_WITH_UNS", "ofa_assets_with_uns")}
+    queries: tuple[QueryInfo, ...] = read("list-queries-paused", "queries")
+    assert [query.sinks for query in queries if query.paused] == [("asset_stream_Weld",)]
+    assert "asset_to_uns_map_topic" in read("list-topics", "kafka_topics")
 
 
 def test_a_description_shows_who_reads_and_who_writes() -> None:
     """A terminated query leaves no writer; what was made from a source is named."""
-    (found,) = parse_entities(CASES["describe-terminated"].body)
-    assert isinstance(found, Description)
+    found: Description = read("describe-terminated", "sourceDescription")
     assert found.write_queries == ()
-    (found,) = parse_entities(CASES["describe-table"].body)
-    assert isinstance(found, Description)
+    found = read("describe-table", "sourceDescription")
     assert "OFA_ASSETS_WITH_UNS" in found.constraints
 
 
 def test_a_command_says_whether_it_is_final() -> None:
     """QUEUED and EXECUTING are no outcome; a warning about an existing name is no command."""
-    (done,) = parse_entities(CASES["topology-6"].body)
-    assert isinstance(done, Command)
+    done: Command = read("topology-6", "currentStatus")
     assert done.status.final
-    (queued,) = parse_entities(CASES["kdown-after-create"].body)
-    assert isinstance(queued, Command)
+    queued: Command = read("kdown-after-create", "currentStatus")
     assert not queued.status.final
-    (warned,) = parse_entities(CASES["ine-other-filter"].body)
-    assert isinstance(warned, Warned)
-    assert "already exists" in warned.message
+    assert "already exists" in read("ine-other-filter", "warning_entity")

@@ -10,9 +10,8 @@ import pytest
 from openfactory_common.errors import KsqlUnreachable
 from openfactory_common.ksqldb.wire import Column
 from reconciler.ksqldb.client import KsqlClient
-from reconciler.ksqldb.entities import Consumed, QueryInfo
+from reconciler.ksqldb.entities import Consumed, QueryInfo, count_servers, find_not_running
 from reconciler.ksqldb.ownership import Whose
-from reconciler.ksqldb.servers import not_running, servers
 from reconciler.ksqldb.statements import Topology
 from reconciler.ksqldb.transport import Timeouts
 from tests.integration.ksqldb.corpus import corpus_path, read_cases
@@ -64,9 +63,9 @@ def ours(query: QueryInfo) -> bool:
 def test_a_server_that_is_away_shows_in_the_list_of_queries(name: str, hosts: int, degraded: bool) -> None:
     """Every query of the map and of ours is UNRESPONSIVE on one of two servers while one is dead, and then on none."""
     listed = queries(name)
-    assert servers(listed) == hosts
+    assert count_servers(listed) == hosts
     for is_ours in (ours, lambda _query: False):
-        text = not_running(listed, MAP, is_ours)
+        text = find_not_running(listed, MAP, is_ours)
         assert ("UNRESPONSIVE on 1 of 2 servers" in text) is degraded
         assert bool(text) is degraded
 

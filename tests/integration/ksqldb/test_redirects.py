@@ -20,7 +20,7 @@ from openfactory_common.errors import KsqlError, PlatformError
 from openfactory_common.registry import GroupLookup
 from reconciler.cli.running_operator import NoResponse, ask
 from reconciler.ksqldb.client import KsqlClient
-from reconciler.ksqldb.statement import Statement
+from reconciler.ksqldb.entities import Statement
 from reconciler.ksqldb.transport import Timeouts
 from reconciler.platforms.engine import Engine
 from reconciler.settings import Settings as OperatorSettings

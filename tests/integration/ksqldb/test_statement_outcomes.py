@@ -19,7 +19,7 @@ from openfactory_common.errors import (
     KsqlUnknownOutcome,
 )
 from reconciler.ksqldb.client import KsqlClient
-from reconciler.ksqldb.statement import Statement
+from reconciler.ksqldb.entities import Statement
 from reconciler.ksqldb.transport import Timeouts
 from tests.integration.ksqldb.bodies import command, command_status, error, listed
 from tests.integration.ksqldb.server import Answer, Manner, Reply, Request, in_turn, serve, wait_until

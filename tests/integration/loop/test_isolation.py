@@ -17,7 +17,7 @@ from reconciler.control.flow import FlowWatch
 from reconciler.domain.actions import WriteResult
 from reconciler.domain.services import ServiceSpec
 from reconciler.domain.status import Condition, Part, Reason
-from reconciler.ksqldb.statement import Statement
+from reconciler.ksqldb.entities import Statement
 from tests.harness.fakes import Stage, unreachable
 
 GROUPS = {"A1": "Aaa", "P1": "Paint", "W1": "Weld"}

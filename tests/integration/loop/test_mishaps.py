@@ -12,8 +12,7 @@ from openfactory_common.registry import parse
 from reconciler.control.converge import Exit, converge
 from reconciler.control.loop import find_progress
 from reconciler.domain.status import Condition
-from reconciler.ksqldb.entities import QueryInfo
-from reconciler.ksqldb.statement import Statement
+from reconciler.ksqldb.entities import QueryInfo, Statement
 from reconciler.planning.guards import Overrides
 from tests.harness.fakes import WELL, Stage, unreachable
 

@@ -14,7 +14,7 @@ from openfactory_common.errors import KsqlBadStatement
 from reconciler.control.controller import Controller
 from reconciler.control.loop import Loop, Pace
 from reconciler.domain.status import CycleResult, Part
-from reconciler.ksqldb.statement import Statement
+from reconciler.ksqldb.entities import Statement
 from reconciler.leadership.elector import AlwaysLeader, WriteBlock
 from reconciler.leadership.pause import start_pause
 from reconciler.metrics import Metrics

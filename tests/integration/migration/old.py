@@ -15,7 +15,7 @@ import httpx
 
 from openfactory_common.errors import PlatformConflict, PlatformRefused
 from reconciler.ksqldb.client import KsqlClient
-from reconciler.migration.legacy import PORT, Names, OldService, Role
+from reconciler.migration.legacy import PORT, OldNames, OldRole, OldService
 
 ROOT = Path(__file__).resolve().parents[3]
 _EVENTS = (
@@ -64,10 +64,10 @@ class FakeOldServices:
     @classmethod
     def of(cls, *groups: str) -> FakeOldServices:
         """Return what the old system has deployed for these groups."""
-        names, broker, ksqldb = Names(), {"KAFKA_BROKER": "k:9092"}, {"KSQLDB_URL": "http://k:8088"}
-        found = [OldService("r", 1, names.router, Role.ROUTER, None, (PORT,), 1, 1, variables={**broker, **ksqldb})]
-        found += [OldService(g, 1, names.of_group(g), Role.GROUP, g, (), 1, 1, variables=broker) for g in groups]
-        found += [OldService("s", 1, names.state_api, Role.STATE_API, None, (), 1, 1, variables=ksqldb)]
+        names, broker, ksqldb = OldNames(), {"KAFKA_BROKER": "k:9092"}, {"KSQLDB_URL": "http://k:8088"}
+        found = [OldService("r", 1, names.router, OldRole.ROUTER, None, (PORT,), 1, 1, variables={**broker, **ksqldb})]
+        found += [OldService(g, 1, names.of_group(g), OldRole.GROUP, g, (), 1, 1, variables=broker) for g in groups]
+        found += [OldService("s", 1, names.state_api, OldRole.STATE_API, None, (), 1, 1, variables=ksqldb)]
         return cls({one.name: replace(one, networks=("factory-net",)) for one in found})
 
     def observe(self) -> tuple[OldService, ...]:
@@ -85,7 +85,7 @@ class FakeOldServices:
 
     def remove(self, service: OldService) -> None:
         """Remove it."""
-        assert not service.odd
+        assert not service.deviation
         self.services.pop(service.name, None)
 
 

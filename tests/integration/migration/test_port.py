@@ -13,7 +13,7 @@ from openfactory_common.signals import Signals
 from reconciler.cli.migrate import run_step
 from reconciler.control.converge import Exit
 from reconciler.migration.legacy import PORT, OldService
-from reconciler.migration.migrate import StepRefused, observe, observe_front, start
+from reconciler.migration.migrate import StepRefused, observe, observe_port, start
 from tests.harness.fakes import Stage
 from tests.integration.migration.old import FakeOldServices, old_statement
 
@@ -47,7 +47,7 @@ def ports(old: FakeOldServices) -> tuple[int, ...]:
 
 def has_port(stage: Stage, old: FakeOldServices) -> bool:
     """Whether the new router publishes the port."""
-    return observe_front(stage.controller().world, old).has_port
+    return observe_port(stage.controller().world, old).new_has_port
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, KsqlUnreachable("gone"), SystemExit(1)])

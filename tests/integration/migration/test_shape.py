@@ -13,8 +13,15 @@ from openfactory_common.errors import KsqlBadStatement
 from reconciler.cli.migrate import render_json, render_text, run_step
 from reconciler.control.converge import Exit
 from reconciler.domain.observed import LiveQuery
-from reconciler.migration.legacy import OldService, Role, elsewhere, is_old, old_streams, stand_in_name
-from reconciler.migration.migrate import StepRefused, give_names_back, observe, remove_old, start, switch
+from reconciler.migration.legacy import (
+    OldRole,
+    OldService,
+    find_mismatch,
+    find_old_streams,
+    is_old_stream,
+    stand_in_name,
+)
+from reconciler.migration.migrate import StepRefused, observe, remove_old, restore_names, start, switch
 from tests.harness.fake_platform import INSTALLATION, FakePlatform
 from tests.harness.fakes import Stage, unreachable
 from tests.integration.migration.old import FakeOldServices, old_statement
@@ -24,7 +31,7 @@ SETTINGS = Stage().settings
 
 def found(statement: str, name: str = "ASSET_STREAM_WELD") -> list[str]:
     """Return the groups of old streams among one query."""
-    return [one.group for one in old_streams({name: LiveQuery("CSAS_1", statement)}, SETTINGS)]
+    return [one.group for one in find_old_streams({name: LiveQuery("CSAS_1", statement)}, SETTINGS)]
 
 
 def test_the_old_systems_statement_is_known_in_its_own_words() -> None:
@@ -59,9 +66,9 @@ def test_only_its_own_name_and_the_stand_ins_count() -> None:
     text = old_statement("Weld")
     assert found(text, "MY_COPY") == []
     assert found(text, stand_in_name("Weld", SETTINGS)) == ["Weld"]
-    (stream,) = old_streams({"ASSET_STREAM_WELD": LiveQuery("CSAS_1", text)}, SETTINGS)
-    assert is_old(text, stream, SETTINGS)
-    assert not is_old(text.replace("asset_stream_Weld\n", "MY_COPY\n"), stream, SETTINGS)
+    (stream,) = find_old_streams({"ASSET_STREAM_WELD": LiveQuery("CSAS_1", text)}, SETTINGS)
+    assert is_old_stream(text, stream, SETTINGS)
+    assert not is_old_stream(text.replace("asset_stream_Weld\n", "MY_COPY\n"), stream, SETTINGS)
 
 
 def old_plant() -> tuple[Stage, FakeOldServices]:
@@ -75,7 +82,7 @@ def old_plant() -> tuple[Stage, FakeOldServices]:
 def test_odd_services_are_shown_and_left() -> None:
     """One with a name of the old system that is not quite its own stays when the rest is removed, and stays fed."""
     stage, old = old_plant()
-    odd = replace(old.services["stream-api-group-weld"], odd="it has labels")
+    odd = replace(old.services["stream-api-group-weld"], deviation="it has labels")
     old.services[odd.name] = odd
     router = old.services["serving_layer_router"]
     assert "stream-api-group-weld  left alone: it has labels" in render_text(observe(stage.controller(), old))
@@ -98,7 +105,7 @@ def test_odd_services_are_shown_and_left() -> None:
         ({"networks": ()}, "its network is none"),
         ({"variables": {"KAFKA_BROKER": "other:9092"}}, "its KAFKA_BROKER is other:9092, not k:9092"),
         ({"variables": {"KSQLDB_URL": "http://u:secret@other:8088"}}, r"its KSQLDB_URL is http://\*\*\*@other:8088"),
-        ({"group": "Laser"}, "the UNS map names no group 'Laser'"),
+        ({"group": "Laser"}, "the UNS map has no group 'Laser'"),
     ],
 )
 def test_the_old_system_of_another_plant_is_not_ours(change: dict[str, Any], why: str) -> None:
@@ -123,7 +130,7 @@ def test_the_router_of_another_plant_holds_nothing_up() -> None:
     router = replace(old.services["serving_layer_router"], networks=("other-net",))
     old.services = {router.name: router}
     scene = observe(stage.controller(), old)
-    assert (scene.router, scene.holds_port, scene.touchable) == (None, False, ())
+    assert (scene.router, scene.old_has_port, scene.unmodified) == (None, False, ())
 
 
 @pytest.mark.parametrize("step", ["--back", "--remove-old"])
@@ -145,7 +152,7 @@ def test_stand_ins_of_another_installation_with_our_owner_stay(step: str) -> Non
     assert scene.stand_ins
     with pytest.raises(StepRefused, match=f"installation {INSTALLATION.id} has the same RECONCILER_OWNER"):
         list(
-            give_names_back(scene, other.world, lambda _: None)
+            restore_names(scene, other.world, lambda _: None)
             if step == "--back"
             else remove_old(scene, other.world, FakeOldServices())
         )
@@ -156,9 +163,9 @@ def test_stand_ins_of_another_installation_with_our_owner_stay(step: str) -> Non
 def test_a_password_in_a_url_makes_no_other_plant(slash: str) -> None:
     """Nor does a slash at its end, and the address that services get counts as well."""
     settings = Stage(options={"ksqldb_service_url": "http://inside:8088"}).settings
-    ours = OldService("s", 1, "s", Role.STATE_API, None, (), 1, 1, networks=("factory-net",))
+    ours = OldService("s", 1, "s", OldRole.STATE_API, None, (), 1, 1, networks=("factory-net",))
     for url in ("http://k:8088", "http://u:p@k:8088", "http://inside:8088"):
-        assert elsewhere(replace(ours, variables={"KSQLDB_URL": url + slash}), settings, None) == ""
+        assert find_mismatch(replace(ours, variables={"KSQLDB_URL": url + slash}), settings, None) == ""
 
 
 @pytest.mark.parametrize("offset", ["latest", "earliest"])
@@ -180,7 +187,7 @@ def test_streams_stay_for_an_odd_group_service_of_no_known_group() -> None:
     """Where its variables do not say what it reads, it may be any of them."""
     stage, old = old_plant()
     old.services["x"] = OldService(
-        "x", 1, "stream-api-group-x", Role.GROUP, None, (), 1, 1, "its topic is another", networks=("factory-net",)
+        "x", 1, "stream-api-group-x", OldRole.GROUP, None, (), 1, 1, "its topic is another", networks=("factory-net",)
     )
     old.publish(old.services["serving_layer_router"], None)
     controller = stage.controller()
@@ -194,7 +201,7 @@ def test_an_odd_router_that_publishes_a_port_stops_the_removal() -> None:
     """Clients come in through it whatever else is odd about it, so what it needs is left and the reason is said."""
     stage, old = old_plant()
     router = old.services["serving_layer_router"]
-    old.services[router.name] = replace(router, odd="it has labels")
+    old.services[router.name] = replace(router, deviation="it has labels")
     controller = stage.controller()
     list(start(observe(controller, old), controller.world, lambda _: None))
     stage.settle(controller)
@@ -217,7 +224,7 @@ def test_nothing_is_removed_while_nobody_has_the_port(capsys: pytest.CaptureFixt
     stage.settle(stage.controller())
     stage.options = {"routing_layer_port": 5555}
     assert observe(stage.controller(), old).next_step == "reconciler migrate --switch"
-    with pytest.raises(StepRefused, match="nobody publishes port 5555"):
+    with pytest.raises(StepRefused, match="no router publishes port 5555"):
         commanded(stage, old, "remove_old")
     assert len(old.services) == 3
     assert "removed" not in capsys.readouterr().out
@@ -349,6 +356,6 @@ def test_what_was_changed_meanwhile_is_not_dropped() -> None:
 
     steps = start(observe(controller, old), controller.world, change)
     next(steps)
-    with pytest.raises(StepRefused, match="not exactly the old system's any more"):
+    with pytest.raises(StepRefused, match="no longer has the old system's definition"):
         next(steps)
     assert stage.ksqldb.made["ASSET_STREAM_WELD"][1] == changed

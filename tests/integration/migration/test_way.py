@@ -14,12 +14,12 @@ from reconciler.control.teardown import teardown
 from reconciler.ksqldb.client import KsqlClient
 from reconciler.migration.legacy import PORT
 from reconciler.migration.migrate import (
-    Scene,
+    MigrationState,
     StepRefused,
-    give_names_back,
-    give_port_back,
     observe,
     remove_old,
+    restore_names,
+    restore_port,
     start,
     switch,
 )
@@ -45,7 +45,7 @@ class Plant:
         self.stage.ksqldb = self.ksqldb  # type: ignore[assignment]
         self.watched = watch(self.url, "Weld")
 
-    def observe(self) -> Scene:
+    def observe(self) -> MigrationState:
         """Read both sides with the settings of now."""
         return observe(self.stage.controller(), self.old)
 
@@ -112,7 +112,7 @@ def test_the_whole_way(plant: Plant) -> None:
     """Side by side, switched, the old one removed; its topic has had every event, and the new side never stopped."""
     first = plant.observe()
     assert first.next_step == "reconciler migrate --start"
-    assert [one.name for one in first.in_the_way] == ["ASSET_STREAM_PAINT", "ASSET_STREAM_WELD"]
+    assert [one.name for one in first.conflicting] == ["ASSET_STREAM_PAINT", "ASSET_STREAM_WELD"]
     assert len(plant.start()) == 4
     plant.converge()
     assert plant.streams >= {"ASSET_STREAM_WELD", "OFA_STANDIN_ASSET_STREAM_WELD"}
@@ -122,7 +122,7 @@ def test_the_whole_way(plant: Plant) -> None:
     plant.with_port(PORT)
     assert list(switch(plant.observe(), plant.old))
     plant.converge()
-    assert plant.observe().has_port
+    assert plant.observe().new_has_port
     assert plant.observe().next_step == "reconciler migrate --remove-old"
     removed = list(remove_old(plant.observe(), plant.stage.controller().world, plant.old))
     assert len(removed) == 6
@@ -158,7 +158,7 @@ def test_a_start_that_was_cut_off_goes_on(plant: Plant) -> None:
     plant.converge()
     plant.until_fed()
     assert set(plant.sent) <= set(plant.read())
-    assert not plant.observe().in_the_way
+    assert not plant.observe().conflicting
 
 
 def test_the_way_back(plant: Plant) -> None:
@@ -170,19 +170,19 @@ def test_the_way_back(plant: Plant) -> None:
     list(switch(plant.observe(), plant.old))
     plant.converge()
     with pytest.raises(StepRefused, match="still publishes 5555"):
-        list(give_port_back(plant.observe(), plant.old))
+        list(restore_port(plant.observe(), plant.old))
     plant.with_port(5556)
     plant.converge()
-    assert list(give_port_back(plant.observe(), plant.old))
-    assert plant.observe().holds_port
+    assert list(restore_port(plant.observe(), plant.old))
+    assert plant.observe().old_has_port
     controller = plant.stage.controller()
-    assert list(give_names_back(plant.observe(), controller.world)) == []
+    assert list(restore_names(plant.observe(), controller.world)) == []
     assert all(result.error is None for result in teardown(controller.world))
-    assert len(list(give_names_back(plant.observe(), controller.world, lambda _: plant.until_fed()))) == 4
+    assert len(list(restore_names(plant.observe(), controller.world, lambda _: plant.until_fed()))) == 4
     assert plant.streams == before
     plant.until_fed()
     assert set(plant.sent) <= set(plant.read())
-    assert list(give_names_back(plant.observe(), controller.world)) == []
+    assert list(restore_names(plant.observe(), controller.world)) == []
 
 
 def test_the_switch_waits_for_a_new_side_that_serves(plant: Plant) -> None:
@@ -204,7 +204,7 @@ def test_the_switch_waits_for_a_new_side_that_serves(plant: Plant) -> None:
     plant.converge()
     with pytest.raises(StepRefused, match="ROUTING_LAYER_PORT=5555"):
         list(switch(plant.observe(), plant.old))
-    assert plant.observe().holds_port
+    assert plant.observe().old_has_port
 
 
 def test_the_port_is_not_fought_over(plant: Plant) -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from reconciler.domain.installation import Installation
 from reconciler.domain.names import SharedName, names_of
 from reconciler.ksqldb.definition import Definition, definition_of
+from reconciler.ksqldb.entities import Statement
 from reconciler.ksqldb.ownership import Whose
-from reconciler.ksqldb.statement import Statement
 from reconciler.ksqldb.statements import PROPERTIES, Topology
 
 TOPOLOGY = Topology("enriched_assets_stream", "asset_to_uns_map", "workcenter", 3_600_000, 604_800_000)

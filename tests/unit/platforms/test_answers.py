@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from openfactory_common.errors import PlatformError
-from reconciler.platforms.answers import checked
+from reconciler.platforms.answers import check_answer
 from reconciler.platforms.swarm import platform as swarm
 from reconciler.platforms.swarm.platform import SwarmPlatform
 from tests.unit.platforms.test_engine import ScriptedEngine, engine
@@ -77,7 +77,7 @@ def test_a_complete_answer_stays_as_it_came(request_: str) -> None:
     one: Any = answer[0] if isinstance(answer, list) else answer
     one["BrandNew"] = {"Of": ["a later", "engine"]}
     before = copy.deepcopy(answer)
-    assert checked(request_, answer) is answer
+    assert check_answer(request_, answer) is answer
     assert answer == before
 
 
@@ -98,7 +98,7 @@ SPOILED = [(request_, bad) for request_, good in GOOD.items() for bad in _spoile
 def refusal(request_: str, answer: Any) -> str:
     """Return why an answer is refused, ``""`` where it is not."""
     try:
-        checked(request_, answer)
+        check_answer(request_, answer)
     except PlatformError as error:
         return str(error)
     return ""
@@ -108,8 +108,41 @@ def test_an_answer_with_anything_else_in_its_place_raises_or_can_be_used() -> No
     """Whatever part it is: the edge finds it, or nothing reads it."""
     said = [refusal(request_, bad) for request_, bad in SPOILED]
     refused = [text for text in said if text]
-    assert all("the Docker engine answered something incomplete: " in text for text in refused)
+    assert all("the Docker engine sent an incomplete answer: " in text for text in refused)
     assert len(refused) > len(said) / 2
+
+
+@pytest.mark.parametrize(
+    ("request_", "path", "may_be_missing", "may_be_null"),
+    [
+        ("GET /services/{}", ("Spec", "Name"), False, False),
+        ("GET /services/{}", ("Spec", "Labels"), True, True),
+        ("GET /services/{}", ("Spec", "TaskTemplate", "ContainerSpec"), True, True),
+        ("GET /services/{}", ("Spec", "TaskTemplate", "Resources", "Limits", "NanoCPUs"), True, False),
+        ("GET /services/{}", ("Spec", "Mode", "Replicated", "Replicas"), True, False),
+        ("GET /services/{}", ("ServiceStatus", "RunningTasks"), True, False),
+        ("GET /services/{}", ("Version", "Index"), False, False),
+        ("GET /services/{}", ("UpdatedAt",), True, True),
+        ("GET /containers/{}/json", ("NetworkSettings", "Networks"), False, True),
+        ("GET /containers/{}/json", ("NetworkSettings", "Networks", "net", "NetworkID"), True, True),
+        ("GET /containers/{}/json", ("HostConfig", "PortBindings", "80/tcp"), True, True),
+        ("GET /containers/{}/json", ("State", "StartedAt"), False, False),
+        ("GET /containers/{}/json", ("State", "Health", "Status"), False, False),
+        ("GET /containers/{}/json", ("Config", "Image"), False, False),
+        ("GET /distribution/{}/json", ("Descriptor", "digest"), False, False),
+    ],
+)
+def test_what_may_be_missing_or_null(
+    request_: str, path: tuple[str, ...], may_be_missing: bool, may_be_null: bool
+) -> None:
+    """What engines leave out or send as null is accepted; a part that every engine sends is required."""
+    missing, null = copy.deepcopy(GOOD[request_]), copy.deepcopy(GOOD[request_])
+    for answer, change in ((missing, dict.pop), (null, lambda part, name: part.update({name: None}))):
+        part: Any = answer
+        for name in path[:-1]:
+            part = part[name]
+        change(part, path[-1])
+    assert (refusal(request_, missing) == "", refusal(request_, null) == "") == (may_be_missing, may_be_null)
 
 
 @pytest.mark.parametrize("lists", ["services", "configs", "tasks"])
@@ -135,7 +168,7 @@ def test_a_bug_of_ours_is_not_the_engines(engine: ScriptedEngine, monkeypatch: p
     """What our own code looks up and does not find comes out as it is, and counts as a bug."""
     platform = SwarmPlatform("t", "t", pin_digests=False, base_url=f"http://127.0.0.1:{engine.server_port}")
     engine.lists["services"] = [SERVICE]
-    monkeypatch.setattr(swarm, "live_service", lambda *_: {}["ours"])
+    monkeypatch.setattr(swarm, "read_service", lambda *_: {}["ours"])
     with pytest.raises(KeyError, match="ours"):
         platform.observe()
     platform.close()

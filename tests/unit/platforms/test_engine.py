@@ -15,10 +15,10 @@ import pytest
 
 from openfactory_common.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
 from reconciler.domain.services import Kind, LiveService, ServiceSpec
+from reconciler.platforms.answers import parse_time
 from reconciler.platforms.protocol import Reference
 from reconciler.platforms.swarm.platform import SwarmPlatform
 from reconciler.platforms.swarm.spec import to_engine
-from reconciler.platforms.swarm.state import moment
 
 NOT_A_MANAGER = 'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join"'
 STARTING = "This node is not a swarm manager. Manager is being prepared or has trouble connecting to the cluster."
@@ -318,4 +318,4 @@ def test_every_request_is_told_with_its_code(engine: ScriptedEngine) -> None:
 )
 def test_times_of_the_engine_are_parsed(text: str, microsecond: int) -> None:
     """The engine writes up to nine digits and cuts off zeros."""
-    assert moment(text) == datetime(2026, 1, 2, 3, 4, 5, microsecond, UTC)
+    assert parse_time(text) == datetime(2026, 1, 2, 3, 4, 5, microsecond, UTC)

@@ -69,7 +69,7 @@ def test_nodes_are_asked_about_again_after_a_refusal(
         assert not nodes.are_down()
         now[0] += NODES_EVERY
     assert 6 <= len(engine.seen) <= 10
-    assert len([record for record in caplog.records if "nodes are down" in record.message]) == 1
+    assert len([record for record in caplog.records if "the nodes' states" in record.message]) == 1
     engine.says(200, [{"Status": {"State": "down"}}])
     now[0] += 3600
     assert nodes.are_down()
@@ -97,12 +97,12 @@ def test_a_digest_that_cannot_be_had_is_asked_for_less_and_less(engine: Scripted
     digests = _Digests(asked, lambda: now[0])
     engine.says(500, {"message": "Get https://r/v2/: i/o timeout"})
     for _ in range(24 * 60):
-        assert digests.pinned("a:1") == "a:1"
+        assert digests.pin("a:1") == "a:1"
         now[0] += 60
     assert len(engine.seen) < 30
     engine.says(200, {"Descriptor": {"digest": DIGEST}})
     now[0] += 3600
-    assert digests.pinned("a:1") == f"a:1@{DIGEST}"
+    assert digests.pin("a:1") == f"a:1@{DIGEST}"
 
 
 @pytest.mark.parametrize(("pins", "known", "drifts"), [(True, True, True), (True, False, False), (False, True, False)])

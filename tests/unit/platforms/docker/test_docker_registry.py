@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from openfactory_common.errors import PlatformConflict, PlatformRefused
-from reconciler.platforms.docker.lock import locked
+from reconciler.platforms.docker.records import lock_file
 from reconciler.platforms.docker.registry import RegistryFiles
 
 
@@ -40,7 +40,7 @@ def test_the_current_document_is_one_file_for_everybody(tmp_path: Path) -> None:
     current = files.directory / "registry.json"
     assert current.read_bytes() == b"two\n"
     assert current.stat().st_mode & 0o777 == 0o644
-    assert files.shelf().current == "ofa_registry-bbb"
+    assert files.locate().current == "ofa_registry-bbb"
 
 
 @pytest.mark.parametrize("mishap", ["lost", "older", "emptied"])
@@ -61,7 +61,7 @@ def test_a_current_file_that_is_not_the_newest_document_is_published_again(files
 def test_a_late_publication_is_a_conflict(files: RegistryFiles) -> None:
     """Somebody published meanwhile: nothing is overwritten, also not under the same number."""
     for sequence in (1, 2):
-        with pytest.raises(PlatformConflict, match="comes too late"):
+        with pytest.raises(PlatformConflict, match="is too old"):
             files.publish(b"three\n", "ccc", sequence)
     assert (files.directory / "registry.json").read_bytes() == b"two\n"
     files.publish(b"two\n", "bbb", 2)
@@ -88,7 +88,7 @@ def test_the_last_document_takes_the_directory_with_it(files: RegistryFiles) -> 
 
 def test_a_shown_document_is_not_removed(files: RegistryFiles) -> None:
     """A running routing layer reads it."""
-    with pytest.raises(PlatformRefused, match="shown by a running container"):
+    with pytest.raises(PlatformRefused, match="mounted by a running container"):
         files.remove(files.read(mounted=True)[0])
 
 
@@ -128,7 +128,7 @@ def test_a_lock_whose_file_was_removed_still_keeps_out(tmp_path: Path) -> None:
     def work() -> None:
         nonlocal most
         for _ in range(50):
-            with locked(path):
+            with lock_file(path):
                 inside.append(1)
                 most = max(most, len(inside))
                 inside.pop()

@@ -10,11 +10,11 @@ import pytest
 
 from openfactory_common.errors import PlatformRefused
 from reconciler.domain.services import ConfigMount, Kind, LiveService, ServiceSpec
-from reconciler.platforms.docker.spec import ASKED, Shelf, to_engine
-from reconciler.platforms.docker.state import by_service, copies, live_service
+from reconciler.platforms.docker.spec import ASKED, RegistryLocation, to_engine
+from reconciler.platforms.docker.state import group_by_service, read_copies, read_service
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
-SHELF = Shelf("/state/ofa", "ofa_registry-abc")
+SHELF = RegistryLocation("/state/ofa", "ofa_registry-abc")
 SPEC = ServiceSpec("ofa_group_Weld", Kind.GROUP, "Weld", "image:1", {"A": "1"}, 1, 0.5, 0.1, "net")
 
 
@@ -37,8 +37,8 @@ def container(status: str, age: float, **state: Any) -> dict[str, Any]:
 
 def observed(*raws: dict[str, Any]) -> LiveService:
     """Return the service that these containers are."""
-    [containers] = by_service(raws, NOW, 5.0).values()
-    return live_service(containers, {"sha256:1": {"Config": {"Env": ["A=1", "PATH=/bin"]}}}, SHELF)
+    [containers] = group_by_service(raws, NOW, 5.0).values()
+    return read_service(containers, {"sha256:1": {"Config": {"Env": ["A=1", "PATH=/bin"]}}}, SHELF)
 
 
 def left(live: LiveService) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ def test_a_healthcheck_is_proof_enough() -> None:
 
 def test_one_that_is_on_its_way_out_is_none() -> None:
     """What is being removed is not repaired."""
-    assert by_service([container("removing", 100)], NOW, 5.0) == {}
+    assert group_by_service([container("removing", 100)], NOW, 5.0) == {}
 
 
 def test_one_that_could_not_be_removed_whole_is_replaced() -> None:
@@ -96,7 +96,7 @@ def test_one_that_could_not_be_removed_whole_is_replaced() -> None:
     ("status", "state", "said"),
     [
         ("created", {"Error": "port is already allocated"}, "port is already allocated"),
-        ("restarting", {"ExitCode": 3}, "exited with code 3, started again 0 times"),
+        ("restarting", {"ExitCode": 3}, "exited with code 3, restarted 0 times"),
         ("running", {"Health": {"Status": "unhealthy", "Log": [{"Output": "no\n"}]}}, "unhealthy: no"),
         ("running", {"Health": {"Status": "unhealthy", "Log": None}}, "unhealthy: the healthcheck fails"),
         ("running", {"Health": {"Status": "starting"}}, ""),
@@ -127,7 +127,7 @@ def test_a_label_that_somebody_changed_shows_as_a_difference(label: str) -> None
 def test_a_registry_has_one_name_in_a_directory(path: str) -> None:
     """The directory is what is mounted, so its name is the one that there is."""
     mounting = ServiceSpec(**{**vars(SPEC), "configs": (ConfigMount("ofa_registry-abc", path),)})
-    with pytest.raises(PlatformRefused, match=r"registry.json alone"):
+    with pytest.raises(PlatformRefused, match=r"can only be mounted as <directory>/registry.json"):
         to_engine(mounting, "ofa", SHELF)
 
 
@@ -144,9 +144,9 @@ def test_a_container_of_another_name_is_a_copy(name: str) -> None:
     """With all our labels: it is none of the service's containers, and is shown under its own name."""
     ours, copy = container("running", 100), {**container("running", 50), "Id": "copy", "Name": f"/{name}"}
     assert observed(ours, copy) == observed(ours)
-    [shown] = copies([ours, copy], {"sha256:1": None}, SHELF)
+    [shown] = read_copies([ours, copy], {"sha256:1": None}, SHELF)
     assert (shown.id, shown.name, shown.owner) == ("copy", name, "ofa")
-    assert by_service([copy], NOW, 5.0) == {}
+    assert group_by_service([copy], NOW, 5.0) == {}
 
 
 @pytest.mark.parametrize("state", ["created", "restarting", "paused", "running"])

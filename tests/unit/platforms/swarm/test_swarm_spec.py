@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.domain.services import ConfigMount, Kind, Port, Publish, SecretMount, ServiceSpec, drift
-from reconciler.platforms.swarm.spec import HARDENED, escaped, from_engine, live_image, repaired, to_engine
+from reconciler.platforms.swarm.spec import HARDENED, escape, from_engine, live_image, merge_update, to_engine
 
 DIGEST = "sha256:" + "a" * 64
 NETWORK_ID = "n3tw0rk"
@@ -183,7 +183,7 @@ def test_what_the_engine_and_its_clients_add_is_no_drift(addition: Callable[[dic
 @given(st.text('{}"`-.$ x\\\n', max_size=30))
 def test_what_is_escaped_has_no_action_but_ours(text: str) -> None:
     """Two braces open an action in SwarmKit's templates, and every one that is left prints two braces."""
-    shown = escaped(text)
+    shown = escape(text)
     pieces = shown.split('{{"{{"}}')
     assert not any("{{" in piece for piece in pieces)
     assert "{{".join(pieces) == text
@@ -221,8 +221,10 @@ def test_a_hardened_service_that_was_changed_is_drift(name: str, old: bool) -> N
     assert drift(read(raw), spec) == ()
     raw["TaskTemplate"]["ContainerSpec"] |= HARDER[name]
     assert drift(read(raw), spec) != ()
-    repaired_ = stored(repaired(raw, spec, to_engine(spec, "ofa", {}, new_privileges=old), {NETWORK_ID: "factory-net"}))
-    assert drift(read(repaired_), spec) == ()
+    merged = stored(
+        merge_update(raw, spec, to_engine(spec, "ofa", {}, new_privileges=old), {NETWORK_ID: "factory-net"})
+    )
+    assert drift(read(merged), spec) == ()
 
 
 def test_an_engine_that_takes_privileges_is_told_to() -> None:
@@ -238,7 +240,7 @@ def test_a_service_is_pinned_again_in_its_template() -> None:
     """The template alone cannot stay as it is: the digest is what is missing in it."""
     raw = engine_spec(group_spec())
     fresh = to_engine(group_spec(), "ofa", {}, f"ghcr.io/acme/group:1.2@{DIGEST}")
-    body = repaired(raw, group_spec(), fresh, {NETWORK_ID: "factory-net"})
+    body = merge_update(raw, group_spec(), fresh, {NETWORK_ID: "factory-net"})
     assert body["TaskTemplate"]["ContainerSpec"]["Image"] == f"ghcr.io/acme/group:1.2@{DIGEST}"
 
 
@@ -291,7 +293,7 @@ def test_a_second_network_is_drift() -> None:
 
 def _repair(raw: Mapping[str, Any], spec: ServiceSpec) -> dict[str, Any]:
     fresh = to_engine(spec, "ofa", {}, live_image(raw, spec))
-    return repaired(raw, spec, fresh, {NETWORK_ID: "factory-net"})
+    return merge_update(raw, spec, fresh, {NETWORK_ID: "factory-net"})
 
 
 def test_a_repair_of_labels_and_replicas_leaves_the_task_template_untouched() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reconciler.platforms.protocol import OWNER
-from reconciler.platforms.swarm.state import SEQUENCE, by_service, live_service, sequence_of
+from reconciler.platforms.swarm.state import SEQUENCE, group_by_service, read_service, sequence_of
 
 PENDING = "no suitable node (1 node not available for new tasks)"
 
@@ -51,14 +51,14 @@ def test_a_task_on_a_lost_node_does_not_run(
     counted: int, tasks: list[dict[str, Any]], running: int, error: str
 ) -> None:
     """It is counted until the node comes back or is removed, whether or not another one runs in its place."""
-    live = live_service(service(counted), "ofa", {}, by_service(tasks))
+    live = read_service(service(counted), "ofa", {}, group_by_service(tasks))
     assert (live.running, live.error) == (running, error)
 
 
 def test_a_task_that_is_not_listed_as_ours_counts() -> None:
     """It was made while the service had lost its label: the engine's count knows it."""
     failed = task("failed", "shutdown", "task: non-zero exit (1)")
-    live = live_service(service(1), "ofa", {}, by_service([failed]))
+    live = read_service(service(1), "ofa", {}, group_by_service([failed]))
     assert (live.running, live.error) == (1, "")
 
 
@@ -66,14 +66,14 @@ def test_an_update_back_to_an_earlier_spec_has_no_error_of_that_time() -> None:
     """Tasks of the same template that failed before the update began are no news of it."""
     back = {**service(1), "UpdateStatus": {"State": "updating", "StartedAt": "2026-01-02T03:04:30Z"}}
     old = task("failed", "shutdown", "No such image: a:1", 10)
-    assert live_service(back, "ofa", {}, by_service([old, MOVED])).error == ""
+    assert read_service(back, "ofa", {}, group_by_service([old, MOVED])).error == ""
     new = task("failed", "shutdown", "No such image: a:1", 40)
-    assert live_service(back, "ofa", {}, by_service([old, MOVED, new])).error == "No such image: a:1"
+    assert read_service(back, "ofa", {}, group_by_service([old, MOVED, new])).error == "No such image: a:1"
 
 
 def test_without_tasks_the_engines_count_has_to_do() -> None:
     """Where nothing is in doubt they are not read."""
-    live = live_service(service(1), "ofa", {}, None)
+    live = read_service(service(1), "ofa", {}, None)
     assert (live.running, live.error) == (1, "")
 
 
@@ -141,14 +141,14 @@ def test_what_is_not_as_it_should_be_says_what_it_waits_for(
 ) -> None:
     """And since when nothing has moved, both from the engine alone: a process that has just started knows as much."""
     del name
-    live = live_service(raw, "ofa", {}, by_service(tasks))
+    live = read_service(raw, "ofa", {}, group_by_service(tasks))
     assert (live.running, live.error, live.waits, live.since) == (running, "", waits, since)
 
 
 def test_a_change_of_the_service_itself_is_a_move() -> None:
     """Its time counts where that is later than what its tasks say."""
     changed = {**service(0), "UpdatedAt": "2026-01-02T03:04:50.5Z"}
-    live = live_service(changed, "ofa", {}, by_service([stands("new")]))
+    live = read_service(changed, "ofa", {}, group_by_service([stands("new")]))
     assert live.since == at(50).replace(microsecond=500_000)
 
 
@@ -156,7 +156,7 @@ def test_a_change_of_the_service_itself_is_a_move() -> None:
 def test_tasks_that_end_without_an_error_are_one(ends: int, told: bool) -> None:
     """The engine starts them again for ever and reports nothing; one alone may have been told to stop."""
     tasks = [stands("complete", "shutdown", created=number + 1) for number in range(ends)]
-    live = live_service(service(0), "ofa", {}, by_service([*tasks, stands("ready")]))
+    live = read_service(service(0), "ofa", {}, group_by_service([*tasks, stands("ready")]))
     assert ("end by themselves" in live.error) is told
 
 
@@ -172,7 +172,7 @@ def test_a_service_of_any_mode_can_be_shown(mode: dict[str, Any], labels: dict[s
     """Whatever somebody made under our name or label: it is read, and it is none of ours."""
     raw = service(3)
     raw["Spec"] |= {"Mode": mode, "Labels": labels}
-    live = live_service(raw, "ofa", {}, by_service([stands("complete", "complete"), stands("pending")]))
+    live = read_service(raw, "ofa", {}, group_by_service([stands("complete", "complete"), stands("pending")]))
     assert live.spec is None
     assert live.owner in (None, "ofa")
 

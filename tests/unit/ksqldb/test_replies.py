@@ -55,7 +55,7 @@ def offsets(*pairs: tuple[Any, Any], topic: Any = "t") -> list[Any]:
 def test_progress_is_what_was_told(members: dict[str, Any], consumed: dict[str, Consumed], written: int | None) -> None:
     """Never a failed read: a server that does not tell is no server that fails."""
     body = json.dumps([{"@type": "sourceDescription", "sourceDescription": {**PLAIN, **members}}])
-    (found,) = parse_entities(body.encode())
-    assert isinstance(found, Description)
+    (entity,) = parse_entities(body.encode())
+    found: Description = entity.value
     assert dict(found.consumed) == consumed
     assert found.written == written

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from reconciler.ksqldb.entities import QueryInfo
-from reconciler.ksqldb.servers import not_running, servers
+from reconciler.ksqldb.entities import QueryInfo, count_servers, find_not_running
 
 MAP = {"ASSET_TO_UNS_MAP", "ASSET_TO_UNS_MAP_RAW"}
 RUNNING: Mapping[str, int] = {"RUNNING": 2}
@@ -78,7 +77,7 @@ LOST = {"RUNNING": 1, "UNRESPONSIVE": 1}
 )
 def test_what_runs_not_everywhere(listed: list[QueryInfo], expected: str) -> None:
     """Queries of ours, of the map and of all that it is made from must run on every server; others need not."""
-    assert not_running(listed, MAP, lambda one: "FROM OURS" in one.text) == expected
+    assert find_not_running(listed, MAP, lambda one: "FROM OURS" in one.text) == expected
 
 
 @pytest.mark.parametrize(
@@ -87,4 +86,4 @@ def test_what_runs_not_everywhere(listed: list[QueryInfo], expected: str) -> Non
 )
 def test_how_many_servers_there_are(listed: list[QueryInfo], expected: int) -> None:
     """As many as the query that runs on the most of them; transient queries run on one."""
-    assert servers(listed) == expected
+    assert count_servers(listed) == expected
