@@ -24,7 +24,7 @@ from reconciler.domain.services import PlatformState
 from reconciler.domain.status import Part
 from reconciler.grouping.base import GroupingStrategy
 from reconciler.ksqldb.api import Ksqldb
-from reconciler.ksqldb.entities import ERROR, RUNNING, Health, QueryInfo, ServerInfo, find_not_running, servers
+from reconciler.ksqldb.entities import ERROR, RUNNING, Health, QueryInfo, ServerInfo, count_servers, find_not_running
 from reconciler.ksqldb.ownership import Whose
 from reconciler.ksqldb.statements import Topology
 from reconciler.planning.inputs import PlanInputs
