@@ -138,7 +138,7 @@ def revision_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:12]
 
 
-def replaced(published: Registry | None, now: Identity) -> tuple[Identity, ...]:
+def list_replaced(published: Registry | None, now: Identity) -> tuple[Identity, ...]:
     """Return the clusters that ``now`` replaces: what the published document says, and its own if that is another."""
     if published is None:
         return ()

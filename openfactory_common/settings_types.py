@@ -98,12 +98,12 @@ class LogLevel(StrEnum):
     CRITICAL = "critical"
 
 
-def without_user(url: str) -> str:
+def strip_user(url: str) -> str:
     """Return a URL without the user and password that may be in it."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def masked(text: str) -> str:
+def mask(text: str) -> str:
     """Return a value with what may be the credentials of a URL, or a token in its query, replaced by ``***``."""
     return _QUERY.sub("?***", _CREDENTIALS.sub(r"\1***@", text))

@@ -52,7 +52,7 @@ def printable_json(document: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else _json(char) for char in document)
 
 
-def told_apart(names: Iterable[str]) -> Mapping[str, str]:
+def distinguish(names: Iterable[str]) -> Mapping[str, str]:
     r"""Return how a table shows each of these names, so that no two look alike.
 
     A name is itself, unless it would not be seen as it is: with blanks at an end or in a row, with what is not printed,

@@ -32,8 +32,8 @@ from openfactory_common.settings_types import (
     Tasks,
     TcpPort,
     Wait,
-    masked,
-    without_user,
+    mask,
+    strip_user,
 )
 from reconciler.domain.services import Publish
 
@@ -349,7 +349,7 @@ class Settings(BaseSettings):
     @property
     def url_for_services(self) -> str:
         """The ksqlDB URL that services get; everybody who may inspect a service sees it."""
-        return self.ksqldb_service_url or without_user(self.ksqldb_url)
+        return self.ksqldb_service_url or strip_user(self.ksqldb_url)
 
 
 def _content(path: Path) -> str:
@@ -369,7 +369,7 @@ def load(**overrides: Any) -> Settings:
         ConfigurationError: one line a problem, each naming the variable and what it must be.
     """
     file = overrides.get("_env_file", Settings.model_config.get("env_file"))
-    if file and (problems := unreadable_lines(Path(file))):
+    if file and (problems := find_unreadable_lines(Path(file))):
         raise ConfigurationError("\n".join(problems))
     try:
         return Settings(**overrides)
@@ -379,7 +379,7 @@ def load(**overrides: Any) -> Settings:
         raise ConfigurationError(str(error)) from None
 
 
-def unreadable_lines(file: Path) -> list[str]:
+def find_unreadable_lines(file: Path) -> list[str]:
     """Return what is wrong with a ``.env`` file, a line for each line of it that sets nothing; never what stands there.
 
     Such a line would be left out without a word, and the default would be in force in its place.
@@ -418,7 +418,7 @@ def _repeated(name: str, value: Any) -> str:
     """Return a refused value fit for a terminal and a log."""
     if is_secret(name.lower()):
         return "***"
-    text = ascii(masked(str(value)))
+    text = ascii(mask(str(value)))
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...{text[0]}"
 
 

@@ -206,7 +206,7 @@ def is_error_object(document: object) -> bool:
     return isinstance(document, dict) and "error_code" in document
 
 
-def missing_source(error: KsqlError) -> bool:
+def is_missing_source(error: KsqlError) -> bool:
     """Say whether ``error`` means that the described source does not exist."""
     return error.code == 40001 and MISSING_SOURCE.search(str(error)) is not None  # noqa: PLR2004 - ksqlDB's code for "bad statement"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from openfactory_common.errors import ConfigurationError
-from openfactory_common.ksqldb.wire import column, identifier, literal, stored
+from openfactory_common.ksqldb.wire import column, fold_name, identifier, literal
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def membership_sql(table: str, key: str, level: Level) -> str:
         level: by what assets are grouped.
     """
     # Everything in it is a quoted name or a literal.
-    return f"SELECT {column(stored(key))}, {group_sql(level)} AS UNS_GROUP FROM {identifier(stored(table))}"  # noqa: S608
+    return f"SELECT {column(fold_name(key))}, {group_sql(level)} AS UNS_GROUP FROM {identifier(fold_name(table))}"  # noqa: S608
 
 
 def _present(level: Level, side: str = "") -> str:

@@ -27,7 +27,7 @@ from openfactory_common.ksqldb.failures import brief, error_of, in_band, is_erro
 
 JSON_ACCEPT = "application/json"
 ROWS_ACCEPT = "application/vnd.ksql.v1+json"
-PULL_ACCEPT = ROWS_ACCEPT
+ROWS_ACCEPT = ROWS_ACCEPT
 """Always sent: without an Accept header the two query endpoints answer in different formats."""
 
 _SOURCE_NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -69,7 +69,7 @@ def identifier(name: str) -> str:
     return f"`{name}`"
 
 
-def stored(name: str) -> str:
+def fold_name(name: str) -> str:
     """Return a name that a person wrote as ksqlDB stores it: in upper case, unless it is in quotes."""
     if len(name) > 1 and name[0] == name[-1] and name[0] in '`"':
         return name[1:-1].replace(name[0] * 2, name[0])

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from openfactory_common import logs
 from openfactory_common.errors import ConfigurationError
-from openfactory_common.settings_types import without_user
+from openfactory_common.settings_types import strip_user
 from openfactory_common.signals import SIGNALS
 from openfactory_common.text import printable, printable_json
 from reconciler.app import build_dependencies, build_platform
@@ -134,7 +134,7 @@ def _run_loop(options: argparse.Namespace, settings: Settings) -> int:
     log.info(
         "operator started",
         owner=settings.reconciler_owner,
-        ksqldb=without_user(settings.ksqldb_url),
+        ksqldb=strip_user(settings.ksqldb_url),
         port=server.port,
         name=elector.me.name,
     )

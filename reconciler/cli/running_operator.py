@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from openfactory_common.settings_types import without_user
+from openfactory_common.settings_types import strip_user
 from reconciler.report.counters import Counters
 from reconciler.settings import Settings
 
@@ -48,7 +48,7 @@ def ask(settings: Settings, path: str) -> OperatorResponse | NoResponse:
         addresses["RECONCILER_URL"] = settings.reconciler_url.rstrip("/")
     tried = []
     for variable, base in addresses.items():
-        url = without_user(base)  # http.client takes user and password for a part of the host
+        url = strip_user(base)  # http.client takes user and password for a part of the host
         found = _get(f"{url}{path}")
         if isinstance(found, str):
             tried.append(f"{url} ({variable}) {found}")

@@ -16,12 +16,12 @@ from dotenv import dotenv_values
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import SettingsError
 
-from openfactory_common.settings_types import ROUTING_LAYER_VARIABLES, masked
+from openfactory_common.settings_types import ROUTING_LAYER_VARIABLES, mask
 from openfactory_common.text import printable, printable_json
 from reconciler.cli.output import add_command, add_output_option, echo
 from reconciler.control.converge import Exit
 from reconciler.report.text import escape_markdown, make_code_span, make_markdown_table
-from reconciler.settings import IN_FILES, Settings, explain, is_secret, unreadable_lines
+from reconciler.settings import IN_FILES, Settings, explain, find_unreadable_lines, is_secret
 
 #: Variables of Docker's own client; from the environment only.
 DOCKER = {
@@ -108,7 +108,7 @@ def describe_unknown() -> tuple[str, ...]:
 def _load() -> tuple[Settings | None, dict[str, str]]:
     """Return the settings, or what is wrong by field (with an empty name: between fields)."""
     nothing: dict[str, Any] = {}
-    if lines := unreadable_lines(Path(DOTENV)):
+    if lines := find_unreadable_lines(Path(DOTENV)):
         return None, {f"line {at}": line for at, line in enumerate(lines)}
     try:
         return Settings(**nothing), {}
@@ -156,7 +156,7 @@ def show_value(value: Any) -> str:
             return str(value).lower()
         case float() if value.is_integer():
             return str(int(value))
-    return printable(masked(str(value)))
+    return printable(mask(str(value)))
 
 
 def _find_unknown(given: Mapping[str, Mapping[str, str]]) -> Iterator[UnknownVariable]:

@@ -12,7 +12,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from openfactory_common.errors import GuardRefusal, KsqlError, KsqlInUse, PlatformError
-from openfactory_common.settings_types import without_user
+from openfactory_common.settings_types import strip_user
 from openfactory_common.signals import SIGNALS
 from openfactory_common.text import printable
 from reconciler.app import build_dependencies, build_platform
@@ -114,7 +114,7 @@ def _check_preconditions(world: Dependencies, options: argparse.Namespace) -> Ex
         echo_error(f"nothing was removed: {error}")
         return Exit.REFUSED
     except KsqlError as error:
-        url = without_user(world.settings.ksqldb_url)
+        url = strip_user(world.settings.ksqldb_url)
         echo_error(
             f"nothing was removed: {error} (KSQLDB_URL is {url}); --keep-streams removes only services and configs"
         )

@@ -106,7 +106,7 @@ class Controller:
         memory.guards = guards.remember(memory.guards, survey, self.world.topology, settings, now)
         memory.guards = guards.approve(memory.guards, survey, self.overrides)
         verdict = guards.judge(memory.guards, survey, settings, self.overrides, now)
-        due = guards.due(survey, verdict)
+        due = guards.find_due(survey, verdict)
         if due and not self.stopping() and self.write_block() is None:
             direct, doubt = self._observer.read_directly(self.world, memory.guards.largest or 0)
             missing = memory.guards.missing.keys()

@@ -30,7 +30,7 @@ from reconciler.domain.actions import (
     UpdateService,
     WriteResult,
 )
-from reconciler.domain.installation import NAME
+from reconciler.domain.installation import RECORD
 from reconciler.domain.names import GroupNames
 from reconciler.ksqldb.api import Ksqldb
 from reconciler.ksqldb.definition import Definition, definition_of
@@ -90,7 +90,7 @@ class Executor:
     def _write(self, action: Action) -> None:  # noqa: C901, PLR0912 - one line a kind of action
         match action:
             case RecordInstallation():
-                self._platform.write_record(NAME, action.installation.fields, action.before)
+                self._platform.write_record(RECORD, action.installation.fields, action.before)
             case CreateSharedStream():
                 self._create_shared()
             case CreateStream():

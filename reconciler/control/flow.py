@@ -24,7 +24,7 @@ from enum import Enum
 import structlog
 
 from openfactory_common.errors import KsqlError
-from openfactory_common.ksqldb.wire import Column, identifier, literal, stored
+from openfactory_common.ksqldb.wire import Column, fold_name, identifier, literal
 from reconciler.grouping.base import GroupingStrategy
 from reconciler.ksqldb.api import Ksqldb
 from reconciler.ksqldb.entities import Description
@@ -165,7 +165,7 @@ def find_watched(survey: Survey, topology: Topology) -> WatchedStreams | None:
 
     source = survey.observed.source
     shared = source.streams.get(topology.shared_name)
-    assets = source.streams.get(stored(topology.assets_stream))
+    assets = source.streams.get(fold_name(topology.assets_stream))
     groups = {group: survey.wanted[group].stream for group, check in survey.streams.items() if in_order(check)}
     if source.unhealthy or shared is None or assets is None or not groups or not in_order(survey.shared):
         return None

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from reconciler.control.observe import Dependencies
-from reconciler.domain.installation import NAME as INSTALLATION
+from reconciler.domain.installation import RECORD as INSTALLATION
 from reconciler.platforms.protocol import Checkable, Reference
 
 #: A context in which one write is done; entering it raises `openfactory_common.errors.LeaseLost` where it may not be.

@@ -28,7 +28,7 @@ from reconciler.leadership.pause import Pause, read_pause
 from reconciler.metrics import Metrics
 from reconciler.planning.guards import GuardMemory, has_collapsed
 from reconciler.planning.inputs import PlanInputs
-from reconciler.planning.streams import offset_note
+from reconciler.planning.streams import note_offset
 from reconciler.planning.survey import Survey, current_registry
 from reconciler.settings import Settings
 
@@ -284,7 +284,7 @@ class Reporter:
     def report_offset(self, plan: Plan, inputs: PlanInputs) -> None:
         """Warn where the server's own offset decides what a new shared stream begins with."""
         with self.isolate():
-            for note in offset_note(plan.actions, inputs):
+            for note in note_offset(plan.actions, inputs):
                 log.warning(note)
 
     def report_plan(self, plan: Plan, survey: Survey, topology: Topology) -> None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from openfactory_common.errors import KsqlError, ReconcilerError, describe
-from openfactory_common.ksqldb.wire import stored
+from openfactory_common.ksqldb.wire import fold_name
 from openfactory_common.registry import Identity
 from reconciler.control.orphans import OrphanStreams
 from reconciler.domain.actions import Action, CreateSharedStream, CreateStream
@@ -248,6 +248,6 @@ def _find_degraded(world: Dependencies, listed: tuple[QueryInfo, ...]) -> str:
     topology = world.topology
     return find_not_running(
         listed,
-        {stored(world.strategy.lookup().table), stored(topology.join_table)},
+        {fold_name(world.strategy.lookup().table), fold_name(topology.join_table)},
         lambda query: any(topology.ownership(sink, query.text).whose in _MADE_BY_OPERATORS for sink in query.sinks),
     )

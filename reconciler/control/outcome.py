@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from openfactory_common.errors import KsqlError, KsqlUnreachable, KsqlWrongShape, ReconcilerError
-from openfactory_common.settings_types import without_user
+from openfactory_common.settings_types import strip_user
 from reconciler.domain.actions import Result, WriteResult
 from reconciler.domain.status import Condition, CycleResult, Plan
 from reconciler.leadership.elector import WriteBlock
@@ -93,7 +93,7 @@ def _summarize(plan: Plan, survey: Survey, results: tuple[Result, ...] = (), sai
 
 def explain_error(error: ReconcilerError, settings: Settings) -> str:
     """Add where ksqlDB was looked for to an error that says it was not there (without credentials in the URL)."""
-    where = f"KSQLDB_URL is {without_user(settings.ksqldb_url)}"
+    where = f"KSQLDB_URL is {strip_user(settings.ksqldb_url)}"
     if isinstance(error, KsqlUnreachable):
         return f"{error} ({where})"
     # ksqlDB gives each of its own errors a code; a page of another server has none.

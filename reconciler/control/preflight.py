@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from openfactory_common.errors import KsqlError, PlatformError
-from openfactory_common.ksqldb.wire import stored
+from openfactory_common.ksqldb.wire import fold_name
 from reconciler.ksqldb.api import Ksqldb
 from reconciler.planning.survey import Survey
 from reconciler.platforms.protocol import Checkable, Platform, Reference
@@ -24,14 +24,14 @@ def find_missing(survey: Survey, ksqldb: Ksqldb, platform: Platform, settings: S
 def _check_ksqldb(survey: Survey, ksqldb: Ksqldb, settings: Settings) -> Iterator[str]:
     """Check the stream and the tables; the observation has listed streams and read the UNS map already."""
     name, no_stream = settings.ksqldb_assets_stream, "no stream of a group can be created"
-    if stored(name) not in survey.observed.source.streams:
+    if fold_name(name) not in survey.observed.source.streams:
         yield f"the stream {name} (KSQLDB_ASSETS_STREAM) does not exist in ksqlDB: {no_stream}"
     tables = {settings.ksqldb_assets_table: ("KSQLDB_ASSETS_TABLE", "the state API has no data to answer from")}
     if settings.ksqldb_uns_join_table:
         tables[settings.join_table] = ("KSQLDB_UNS_JOIN_TABLE", no_stream)
     for name, (variable, effect) in tables.items():
         try:
-            found = ksqldb.describe_or_none(stored(name))
+            found = ksqldb.describe_or_none(fold_name(name))
         except KsqlError as error:
             yield f"not checked: the table {name} ({variable}): {error}"
             continue

@@ -14,7 +14,7 @@ from reconciler.control.executor import Executor
 from reconciler.control.observe import Dependencies, observe_source
 from reconciler.control.orphans import read_statement
 from reconciler.domain.actions import Action, DropStream, RemoveRegistry, RemoveService, Result, WriteResult
-from reconciler.domain.installation import NAME, claim, new_id, sift
+from reconciler.domain.installation import RECORD, claim, new_id, sift
 from reconciler.domain.names import STREAM_PREFIX
 from reconciler.domain.observed import MapSnapshot, SourceState
 from reconciler.domain.services import Kind, is_named
@@ -114,7 +114,7 @@ def remove_records(records: Records, *, streams_left: bool) -> None:
         PlatformError: a record could not be removed.
     """
     for record in records.records().values():
-        if record.name == NAME and streams_left:
+        if record.name == RECORD and streams_left:
             continue
         records.remove_record(record)
 

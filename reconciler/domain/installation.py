@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 
 from openfactory_common.errors import RegistryError
 from openfactory_common.registry import parse as parse_registry
-from reconciler.domain.names import LEGACY, SharedName, folded
+from reconciler.domain.names import LEGACY, SharedName, fold
 from reconciler.domain.services import LiveRegistry, PlatformState, Record
 
 #: Name of the record.
-NAME = "installation"
+RECORD = "installation"
 _ID = re.compile(r"[0-9a-f]{8}")
 
 
@@ -100,7 +100,7 @@ def claim(
         known: what this process has read from the record before.
         adopt: id that a person declared to be this installation's; ``""`` for none.
     """
-    before = platform.records.get(NAME)
+    before = platform.records.get(RECORD)
     recorded = parse(before)
     published = _registry_of(platform.registries)
     here, elsewhere = _on_platform(platform, owner, published), _in_ksqldb(streams, owner)
@@ -151,7 +151,7 @@ def _in_ksqldb(streams: Iterable[str], owner: str) -> Mapping[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in sorted(streams):
         shared = SharedName.parse(name)
-        if shared is not None and shared.owner == folded(owner):
+        if shared is not None and shared.owner == fold(owner):
             found.setdefault(shared.installation, []).append(f"stream {name}")
     return found
 

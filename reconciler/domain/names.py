@@ -27,7 +27,7 @@ _SHARED = re.compile(
 )
 
 
-def folded(owner: str) -> str:
+def fold(owner: str) -> str:
     """Return an owner id as it begins the names of ksqlDB sources."""
     return re.sub(r"[^A-Z0-9_]", "_", owner.upper())
 

@@ -28,18 +28,18 @@ from openfactory_common.errors import (
     KsqlWrongShape,
     Retry,
 )
-from openfactory_common.ksqldb.failures import NOT_QUERYABLE, missing_source
+from openfactory_common.ksqldb.failures import NOT_QUERYABLE, is_missing_source
 from openfactory_common.ksqldb.levels import Level, membership_sql
 from openfactory_common.ksqldb.wire import (
-    PULL_ACCEPT,
+    ROWS_ACCEPT,
     Column,
     PullReader,
     PushFold,
     PushRows,
     column,
+    fold_name,
     identifier,
     literal,
-    stored,
 )
 from reconciler.ksqldb.entities import (
     OFFSET_RESET,
@@ -192,7 +192,7 @@ class KsqlClient:
             KsqlError: the query failed, or its columns are others.
         """
         payload = {"ksql": sql, "streamsProperties": {"ksql.streams.num.stream.threads": 1}}
-        request = Request("sample", "POST", "/query", payload, PULL_ACCEPT, seconds=seconds + self._limits.read)
+        request = Request("sample", "POST", "/query", payload, ROWS_ACCEPT, seconds=seconds + self._limits.read)
         found = PushRows(tuple(columns))
         ends: list[float] = []
 
@@ -235,7 +235,7 @@ class KsqlClient:
         """
         rows = self.pull(
             f"{membership_sql(table, key, level)};",
-            (Column(stored(key), "STRING", key=True), Column("UNS_GROUP", "STRING")),
+            (Column(fold_name(key), "STRING", key=True), Column("UNS_GROUP", "STRING")),
         )
         if len({asset for asset, _ in rows}) != len(rows) or any(asset is None for asset, _ in rows):
             raise KsqlWrongShape(f"the keys of {table} are not unique in its answer", status=200)
@@ -251,7 +251,7 @@ class KsqlClient:
             assets: at least one.
         """
         named = ", ".join(map(literal, assets))
-        sql = f"SELECT UNS_LEVELS FROM {identifier(stored(table))} WHERE {column(stored(key))} IN ({named});"  # noqa: S608 - quoted
+        sql = f"SELECT UNS_LEVELS FROM {identifier(fold_name(table))} WHERE {column(fold_name(key))} IN ({named});"  # noqa: S608 - quoted
         rows = self.pull(sql, (Column("UNS_LEVELS", "MAP<STRING, STRING>"),))
         return frozenset(name for (levels,) in rows for name in levels or ())
 
@@ -272,9 +272,9 @@ class KsqlClient:
         Raises:
             KsqlTruncated: it has fewer assets, or rows still come at the time limit.
         """
-        found = PushFold((Column(stored(key), "STRING"), Column("UNS_GROUP", "STRING")))
+        found = PushFold((Column(fold_name(key), "STRING"), Column("UNS_GROUP", "STRING")))
         payload = {"ksql": f"{membership_sql(table, key, level)} EMIT CHANGES;", "streamsProperties": _DIRECT}
-        request = Request("push", "POST", "/query", payload, PULL_ACCEPT, seconds=self._limits.direct)
+        request = Request("push", "POST", "/query", payload, ROWS_ACCEPT, seconds=self._limits.direct)
         last = time.monotonic()
         pauses = self._limits.quiet, self._limits.first_row
         patience = lambda: last + pauses[found.records == 0] - time.monotonic()  # noqa: E731
@@ -366,7 +366,7 @@ class KsqlClient:
     def _pull_once(self, sql: str, expected: tuple[Column, ...]) -> list[tuple[Any, ...]]:
         reader = PullReader(expected)
         rows: list[tuple[Any, ...]] = []
-        with self._transport.chunks(Request("pull", "POST", "/query", {"ksql": sql}, accept=PULL_ACCEPT)) as chunks:
+        with self._transport.chunks(Request("pull", "POST", "/query", {"ksql": sql}, accept=ROWS_ACCEPT)) as chunks:
             for chunk in chunks:
                 rows.extend(reader.feed(chunk))
             reader.close()
@@ -418,6 +418,6 @@ def _none_if_missing(read: Callable[[], T]) -> T | None:
     try:
         return read()
     except KsqlBadStatement as error:
-        if missing_source(error):
+        if is_missing_source(error):
             return None
         raise

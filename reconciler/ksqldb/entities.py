@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from openfactory_common.ksqldb.wire import stored
+from openfactory_common.ksqldb.wire import fold_name
 from reconciler.ksqldb.definition import sources_of
 
 RUNNING, PAUSED, ERROR = "RUNNING", "PAUSED", "ERROR"
@@ -218,4 +218,4 @@ def _find_feeding(queries: Iterable[QueryInfo], tables: Collection[str]) -> set[
 def _sinks_of(query: QueryInfo) -> set[str]:
     """Return what a query writes; a source table's query has no sink, and its text has the table's name."""
     created = _CREATED_TABLE.match(query.text)
-    return {*query.sinks, *([stored(created[1])] if created else ())}
+    return {*query.sinks, *([fold_name(created[1])] if created else ())}

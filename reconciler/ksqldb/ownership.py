@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import lru_cache
 
 from reconciler.domain.installation import Installation
-from reconciler.domain.names import LEGACY, SharedName, folded, names_of
+from reconciler.domain.names import LEGACY, SharedName, fold, names_of
 from reconciler.ksqldb.definition import Definition, Output, definition_of, sources_of
 
 VALUE_COLUMNS = ("id", "value", "type", "tag", "timestamp")
@@ -82,7 +82,7 @@ def ownership(name: str, text: str, owner: str, installation: Installation) -> O
     """
 
     def is_ours(shared: SharedName) -> bool:
-        return shared.owner == folded(owner) and installation.owns(shared.installation)
+        return shared.owner == fold(owner) and installation.owns(shared.installation)
 
     definition, own_name = definition_of(text), SharedName.parse(name)
     if own_name is not None and definition is not None and _has_shared_form(definition, name):

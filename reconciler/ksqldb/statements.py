@@ -14,9 +14,9 @@ from functools import cached_property
 from typing import Literal
 
 from openfactory_common.ksqldb.levels import Level, group_sql
-from openfactory_common.ksqldb.wire import identifier, literal, stored
+from openfactory_common.ksqldb.wire import fold_name, identifier, literal
 from reconciler.domain.installation import Installation
-from reconciler.domain.names import GroupNames, SharedName, folded
+from reconciler.domain.names import GroupNames, SharedName, fold
 from reconciler.ksqldb.definition import Definition, definition_of
 from reconciler.ksqldb.entities import OFFSET_RESET, Statement
 from reconciler.ksqldb.ownership import GROUP_COLUMN, KEY_COLUMN, VALUE_COLUMNS, Ownership, Whose, ownership
@@ -62,7 +62,7 @@ class Topology:
     @cached_property
     def shared_name(self) -> str:
         """The name of the shared stream that the groups should read."""
-        return SharedName(folded(self.owner), self.installation.id, self._digest, self.generation).text
+        return SharedName(fold(self.owner), self.installation.id, self._digest, self.generation).text
 
     @cached_property
     def _digest(self) -> str:
@@ -100,7 +100,7 @@ class Topology:
     def _parse_own(self, name: str) -> SharedName | None:
         """Parse the name of a shared stream with the present definition in this installation; None for any other."""
         parsed = SharedName.parse(name)
-        ours = (folded(self.owner), self.installation.id, self._digest)
+        ours = (fold(self.owner), self.installation.id, self._digest)
         return parsed if parsed and (parsed.owner, parsed.installation, parsed.digest) == ours else None
 
     def _has_present_definition(self, name: str, text: str) -> bool:
@@ -118,7 +118,7 @@ class Topology:
     def is_shared(self, name: str) -> bool:
         """Whether this is the name of a shared stream of ours, with any definition; a name alone proves nothing."""
         parsed = SharedName.parse(name)
-        return parsed is not None and parsed.owner == folded(self.owner) and self.installation.owns(parsed.installation)
+        return parsed is not None and parsed.owner == fold(self.owner) and self.installation.owns(parsed.installation)
 
     @cached_property
     def _shared_select(self) -> str:
@@ -130,7 +130,7 @@ class Topology:
             *(f"S.{name.upper()} AS `{name}`" for name in VALUE_COLUMNS),
             f"{group_sql(self.level, 'H.')} AS {GROUP_COLUMN}",
         ]
-        sides = f"FROM {identifier(stored(self.assets_stream))} S JOIN {identifier(stored(self.join_table))} H"
+        sides = f"FROM {identifier(fold_name(self.assets_stream))} S JOIN {identifier(fold_name(self.join_table))} H"
         return f"SELECT {', '.join(columns)} {sides} ON S.ASSET_UUID = H.ASSET_UUID EMIT CHANGES"
 
     def create_shared(self) -> Statement:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from openfactory_common.ksqldb.wire import identifier, literal, stored
-from openfactory_common.settings_types import masked, without_user
+from openfactory_common.ksqldb.wire import fold_name, identifier, literal
+from openfactory_common.settings_types import mask, strip_user
 from reconciler.domain.observed import LiveQuery
 from reconciler.ksqldb.definition import Definition, definition_of
 from reconciler.ksqldb.entities import Statement
@@ -111,17 +111,17 @@ def find_mismatch(service: OldService, settings: Settings, groups: Collection[st
     if settings.docker_network not in service.networks:
         return f"its network is {', '.join(service.networks) or 'none'}, not {settings.docker_network} (DOCKER_NETWORK)"
     if variables.get("KAFKA_BROKER", settings.kafka_broker) != settings.kafka_broker:
-        return f"its KAFKA_BROKER is {masked(variables['KAFKA_BROKER'])}, not {settings.kafka_broker}"
+        return f"its KAFKA_BROKER is {mask(variables['KAFKA_BROKER'])}, not {settings.kafka_broker}"
     ksqldb = variables.get("KSQLDB_URL", settings.url_for_services)
     if _address(ksqldb) not in (_address(settings.url_for_services), _address(settings.ksqldb_url)):
-        return f"its KSQLDB_URL is {masked(ksqldb)}, not {settings.url_for_services}"
+        return f"its KSQLDB_URL is {mask(ksqldb)}, not {settings.url_for_services}"
     if groups is not None and service.group is not None and service.group not in groups:
         return f"the UNS map has no group {service.group!r}"
     return ""
 
 
 def _address(url: str) -> str:
-    return without_user(url).rstrip("/")
+    return strip_user(url).rstrip("/")
 
 
 class OldServices(Protocol):
@@ -212,7 +212,7 @@ def create_old_stream(group: str, name: str, settings: Settings, retention_ms: i
     the whole map. An explicit ``latest`` would apply to the map too, which would then be empty (measured).
     """
     retention = "" if retention_ms is None else f", RETENTION_MS={retention_ms}"
-    source, table = identifier(stored(settings.ksqldb_assets_stream)), identifier(stored(UNS_MAP))
+    source, table = identifier(fold_name(settings.ksqldb_assets_stream)), identifier(fold_name(UNS_MAP))
     level = literal(settings.uns_fastapi_group_grouping_level)
     text = (
         f"CREATE STREAM {identifier(name)} "

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 
 from openfactory_common.errors import KsqlError
 from reconciler.control.controller import Controller, Dependencies
-from reconciler.domain.installation import NAME, parse, sift
-from reconciler.domain.names import SharedName, folded
+from reconciler.domain.installation import RECORD, parse, sift
+from reconciler.domain.names import SharedName, fold
 from reconciler.domain.services import LiveService, PlatformState, Publish
 from reconciler.domain.status import Condition, Plan
 from reconciler.ksqldb.entities import OFFSET_RESET
@@ -201,7 +201,7 @@ def observe_port(world: Dependencies, old: OldServices) -> PortState:
     """
     services, others = _split_services(old, world.settings, None)
     platform = world.platform.observe()
-    installation = parse(platform.records.get(NAME)) or world.topology.installation
+    installation = parse(platform.records.get(RECORD)) or world.topology.installation
     return PortState(world.settings, sift(platform, world.settings.reconciler_owner, installation), services, others)
 
 
@@ -376,7 +376,7 @@ def remove_old(state: MigrationState, world: Dependencies, old: OldServices) -> 
 def _find_namesakes(survey: Survey, topology: Topology) -> tuple[str, ...]:
     """Return the ids of other installations with our owner id that have streams here."""
     parsed = map(SharedName.parse, survey.observed.source.streams)
-    named = {one.installation for one in parsed if one is not None and one.owner == folded(topology.owner)}
+    named = {one.installation for one in parsed if one is not None and one.owner == fold(topology.owner)}
     return tuple(sorted(one for one in named if not topology.installation.owns(one)))
 
 

@@ -204,7 +204,7 @@ def judge(memory: GuardMemory, survey: Survey, settings: Settings, overrides: Ov
     )
 
 
-def due(survey: Survey, verdict: Verdict) -> frozenset[str]:
+def find_due(survey: Survey, verdict: Verdict) -> frozenset[str]:
     """Return the groups of which something is removed next: nothing is, while a group is being drained."""
     owned = survey.owned
     return frozenset(

@@ -27,7 +27,7 @@ from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan, Reaso
 from reconciler.planning.guards import Verdict
 from reconciler.planning.inputs import IsolatedPlanning, PlanInputs, PlannedObject, conflict, failing
 from reconciler.planning.registry import fitting, next_registry, old_registries, publish
-from reconciler.planning.services import left_alone, of_other_installations, routing_step, service_step
+from reconciler.planning.services import left_alone, of_other_installations, plan_service, routing_step
 from reconciler.planning.specs import (
     HostPorts,
     assign_ports,
@@ -40,7 +40,7 @@ from reconciler.planning.streams import (
     check_offset,
     kept_for_readers,
     left_tables,
-    offset_note,
+    note_offset,
     old_shared,
     shared_actions,
     shared_step,
@@ -87,7 +87,7 @@ def make_plan(survey: Survey, verdict: Verdict, inputs: PlanInputs) -> Plan:
     )
     state_api = parts.step(
         ObjectStatus(f"service {state_api_name(inputs.settings)}", Condition.READY),
-        lambda: service_step(
+        lambda: plan_service(
             survey, inputs, state_api_spec(inputs.settings, ports.of(state_api_name(inputs.settings)))
         ),
     )
@@ -150,7 +150,7 @@ def _notes(
         *of_other_installations(survey, inputs.settings),
         *kept_for_readers(survey),
         *left_tables(survey, inputs),
-        *offset_note(kept, inputs),
+        *note_offset(kept, inputs),
     )
 
 
@@ -248,7 +248,7 @@ def _group_step(
     names: GroupNames,
 ) -> PlannedObject:
     stream = stream_step(survey, verdict, shared, names)
-    service = service_step(survey, inputs, group_spec(names, inputs.settings, ports.of(names.service)))
+    service = plan_service(survey, inputs, group_spec(names, inputs.settings, ports.of(names.service)))
     if stream.item.condition is Condition.CONFLICT or service.item.condition is Condition.CONFLICT:
         worst = stream.item if stream.item.condition is Condition.CONFLICT else service.item
         return PlannedObject(_described(worst, survey, names))

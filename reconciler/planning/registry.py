@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 from openfactory_common.errors import RegistryError
-from openfactory_common.registry import Registry, replaced
+from openfactory_common.registry import Registry, list_replaced
 from reconciler.domain.actions import Action, PublishRegistry, RemoveRegistry
 from reconciler.domain.names import GroupNames
 from reconciler.domain.services import is_named
@@ -38,7 +38,7 @@ def next_registry(
         return None
     return Registry(
         identity=survey.identity,
-        replaces=replaced(survey.published.document if survey.published else None, survey.identity),
+        replaces=list_replaced(survey.published.document if survey.published else None, survey.identity),
         groups=urls,
         state_api=_state_url(inputs.settings, ports),
         membership=inputs.lookup,

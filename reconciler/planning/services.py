@@ -19,7 +19,7 @@ from reconciler.settings import Environment, Settings
 _NAMED = 5
 
 
-def service_step(survey: Survey, inputs: PlanInputs, spec: ServiceSpec) -> PlannedObject:
+def plan_service(survey: Survey, inputs: PlanInputs, spec: ServiceSpec) -> PlannedObject:
     """What a service needs: to be created, to be repaired, or to be left alone."""
     spec = replace(spec, installation=inputs.topology.installation.id)
     live = survey.observed.platform.services.get(spec.name.casefold())
@@ -115,7 +115,7 @@ def routing_step(survey: Survey, inputs: PlanInputs, registry: Registry | None) 
         # Its label restarts nothing, so it is no reason to renew the copy.
         if live and live.spec and not drift(replace(live.spec, installation=""), patient):
             spec = patient
-    return service_step(survey, inputs, spec)
+    return plan_service(survey, inputs, spec)
 
 
 def _before_first_registry(survey: Survey, settings: Settings) -> PlannedObject:

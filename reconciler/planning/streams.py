@@ -15,7 +15,7 @@ from reconciler.domain.actions import (
     ReplaceStream,
     ResumeStream,
 )
-from reconciler.domain.names import GroupNames, folded
+from reconciler.domain.names import GroupNames, fold
 from reconciler.domain.status import Condition, ObjectStatus
 from reconciler.ksqldb.definition import sources_of
 from reconciler.ksqldb.entities import OFFSET_RESET
@@ -127,7 +127,7 @@ def check_offset(shared: StreamCheck, inputs: PlanInputs) -> StreamCheck:
     return StreamCheck(StreamVerdict.REFUSED, text)
 
 
-def offset_note(actions: Iterable[Action], inputs: PlanInputs) -> tuple[str, ...]:
+def note_offset(actions: Iterable[Action], inputs: PlanInputs) -> tuple[str, ...]:
     """Say before it is made that the shared stream will begin with old events."""
     if inputs.offset_reset != "earliest" or not any(isinstance(action, CreateSharedStream) for action in actions):
         return ()
@@ -172,7 +172,7 @@ def kept_for_readers(survey: Survey) -> tuple[str, ...]:
 
 def left_tables(survey: Survey, inputs: PlanInputs) -> tuple[str, ...]:
     """Name the tables of counts that an earlier version made: nothing reads them, and only a person drops them."""
-    named = re.compile(f"{folded(inputs.topology.owner)}_GROUPS_[0-9A-F]{{8}}")
+    named = re.compile(f"{fold(inputs.topology.owner)}_GROUPS_[0-9A-F]{{8}}")
     return tuple(
         f"table {name} is left from an earlier version and is not read; when no operator of that version runs, "
         f"drop it in ksqlDB: DROP TABLE `{name}` DELETE TOPIC;"

@@ -12,7 +12,7 @@ from enum import Enum
 from functools import cached_property, lru_cache
 
 from openfactory_common.errors import RegistryError
-from openfactory_common.ksqldb.wire import stored
+from openfactory_common.ksqldb.wire import fold_name
 from openfactory_common.registry import Identity, Registry, parse
 from reconciler.domain.names import STREAM_PREFIX, GroupNames, assign, names_of
 from reconciler.domain.observed import Observed, SourceState
@@ -193,7 +193,7 @@ def _writers(source: SourceState, topology: Topology) -> Mapping[str, str]:
     found = {topic_of(query.text): f"the query of {name}" for name, query in source.queries.items()}
     targets = {query: target_of(text) for query, text in source.inserts.items()}
     found |= {source.streams[name].topic: f"query {query}" for query, name in targets.items() if name in source.streams}
-    assets = source.streams.get(stored(topology.assets_stream))
+    assets = source.streams.get(fold_name(topology.assets_stream))
     if assets is not None:
         found[assets.topic] = f"what feeds stream {assets.name}"
     return found

@@ -24,7 +24,7 @@ from requests import Response
 from requests.exceptions import ReadTimeout, RequestException, TooManyRedirects
 
 from openfactory_common.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
-from openfactory_common.settings_types import masked
+from openfactory_common.settings_types import mask
 from reconciler.platforms.answers import check_answer
 
 #: ``(request, code, seconds)``: the request without ids, the HTTP status or ``"none"`` where no answer came.
@@ -211,7 +211,7 @@ class Engine:
             if isinstance(problem, RequestException | OSError) or isinstance(problem.__cause__, RequestException):
                 address = self._base_url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
                 raise PlatformUnreachable(
-                    f"no Docker engine answers at {masked(address)}: {find_root_cause(problem)}; is it running, and is "
+                    f"no Docker engine answers at {mask(address)}: {find_root_cause(problem)}; is it running, and is "
                     "DOCKER_HOST right?"
                 ) from problem
             raise PlatformRefused(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rich.cells import cell_len
 
-from openfactory_common.text import printable, printable_json, told_apart
+from openfactory_common.text import distinguish, printable, printable_json
 from reconciler.domain.actions import Action, Effect, PublishRegistry
 from reconciler.domain.status import Condition, ObjectStatus, Plan
 from reconciler.planning.survey import Survey
@@ -187,7 +187,7 @@ def status_markdown(plan: Plan, survey: Survey) -> str:
 def show_titles(items: Iterable[ObjectStatus]) -> Mapping[str, str]:
     """Return how each object's title is shown, so that no two groups of a table look alike."""
     every = tuple(items)
-    names = told_apart(item.group for item in every if item.group is not None)
+    names = distinguish(item.group for item in every if item.group is not None)
     return {item.title: printable(item.title) if item.group is None else f"group {names[item.group]}" for item in every}
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from pydantic import Field
 
-from openfactory_common.text import printable, told_apart
+from openfactory_common.text import distinguish, printable
 from reconciler.control.backoff import Backoff
 from reconciler.control.controller import Controller
 from reconciler.domain.actions import Action, UpdateService
@@ -357,7 +357,7 @@ def why_text(document: WhyDocument) -> str:
 
 def _list_facts(document: WhyDocument) -> Iterator[tuple[str, str]]:
     read, stream, service = document.read, document.stream, document.service
-    yield "group", f"{told_apart([document.group])[document.group]}: {document.condition.value}"
+    yield "group", f"{distinguish([document.group])[document.group]}: {document.condition.value}"
     yield "plan", document.plan or "nothing to do"
     unmapped = "" if document.desired else ", the UNS map does not name it"
     yield "members", f"{document.members} of {read.assets} assets{unmapped}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlencode
 
-from openfactory_common.text import told_apart
+from openfactory_common.text import distinguish
 from reconciler.domain.status import Condition, Plan
 from reconciler.report.documents import ObjectDocument, OperatorDocument, StatusDocument
 from reconciler.report.text import shorten_verb, summarize
@@ -146,7 +146,7 @@ def make_view(
     caption = f"All {total:,}" if len(items) == total else f"{len(items):,} of {total:,}"
     if len(shown) < len(items):
         caption = f"{len(shown)} of {len(items):,}, what needs attention first"
-    names = told_apart(item.group for item in items if item.group is not None)
+    names = distinguish(item.group for item in items if item.group is not None)
     actions = plan.actions if plan else ()
     return View(
         state=_choose_state(operator, document),

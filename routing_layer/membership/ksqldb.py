@@ -17,7 +17,7 @@ import aiohttp
 
 from openfactory_common.errors import KsqlUnreachable, KsqlWrongShape
 from openfactory_common.ksqldb.levels import membership_sql
-from openfactory_common.ksqldb.wire import ROWS_ACCEPT, Row, RowFeed, brief, column, error_of, literal, stored
+from openfactory_common.ksqldb.wire import ROWS_ACCEPT, Row, RowFeed, brief, column, error_of, fold_name, literal
 from openfactory_common.registry import GroupLookup as Source
 from routing_layer.membership.store import UNKNOWN, Group
 from routing_layer.settings import Settings
@@ -66,7 +66,7 @@ class MembershipQueries:
         """
         group: Group = UNKNOWN
         # The name comes from a client and is escaped.
-        statement = f"{_select(source)} WHERE {column(stored(source.key))} = {literal(asset)};"
+        statement = f"{_select(source)} WHERE {column(fold_name(source.key))} = {literal(asset)};"
         async with self._query(statement, total=_LOOKUP_SECONDS) as response:
             async for rows in _rows(response):
                 for row in rows:

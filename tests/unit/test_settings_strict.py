@@ -8,7 +8,7 @@ import pytest
 
 from openfactory_common.errors import ConfigurationError
 from reconciler.cli import main as cli
-from reconciler.settings import Settings, load, unreadable_lines
+from reconciler.settings import Settings, find_unreadable_lines, load
 
 BROKERS = ("KAFKA_BROKER",)
 URLS = ("KSQLDB_URL", "KSQLDB_SERVICE_URL", "RECONCILER_URL")
@@ -152,7 +152,7 @@ def test_a_line_that_sets_nothing_is_named(
     """With the file and its number, exit code 2, and without what stands in it; `settings` says the same."""
     file = Path(".env")
     file.write_text(text, newline="")
-    said = unreadable_lines(file)
+    said = find_unreadable_lines(file)
     assert [int(line.split()[2]) for line in said] == lines
     if lines:
         for command in ("plan", "settings"):

@@ -15,7 +15,7 @@ from typing import Any
 from openfactory_common.errors import ReconcilerError
 from reconciler.control.controller import Controller
 from reconciler.control.teardown import remove_records, teardown
-from reconciler.domain.installation import NAME, Installation
+from reconciler.domain.installation import RECORD, Installation
 from reconciler.domain.services import Record
 from reconciler.ksqldb.entities import Statement
 from reconciler.ksqldb.statements import Topology
@@ -213,8 +213,8 @@ def _settled() -> Both:
     first.settle(first.controller(), step=STEP)
     stand_in = create_old_stream("g1", stand_in_name("g1", first.settings), first.settings)
     first.ksqldb.execute(stand_in)
-    record = Record(NAME, 1, NAME, SECOND.fields)
-    platform = FakePlatform(kept_records={NAME: record})
+    record = Record(RECORD, 1, RECORD, SECOND.fields)
+    platform = FakePlatform(kept_records={RECORD: record})
     second = Neighbour(platform, first.ksqldb, {**_OPTIONS, LEVEL: "area"})
     second.settle(second.controller(), step=STEP)
     first.now = second.now = START

@@ -16,7 +16,7 @@ from reconciler.cli import main as cli
 from reconciler.control.outcome import CycleOutcome
 from reconciler.control.teardown import teardown
 from reconciler.domain.actions import RecordInstallation
-from reconciler.domain.installation import NAME, Installation, parse
+from reconciler.domain.installation import RECORD, Installation, parse
 from reconciler.domain.names import LEGACY, SharedName
 from reconciler.domain.services import Record
 from reconciler.domain.status import Condition
@@ -36,7 +36,7 @@ def empty() -> Stage:
 
 def installation_of(stage: Stage) -> Installation | None:
     """Return what the record says."""
-    return parse(stage.platform.kept_records.get(NAME))
+    return parse(stage.platform.kept_records.get(RECORD))
 
 
 def ids(stage: Stage) -> set[str]:
@@ -113,7 +113,7 @@ def test_nothing_is_written_while_the_id_cannot_be(empty: Stage) -> None:
 
     def fault(call: str) -> None:
         if call == "write_record":
-            empty.platform.kept_records[NAME] = Record(NAME, 7, NAME, {"id": "99999999"})
+            empty.platform.kept_records[RECORD] = Record(RECORD, 7, RECORD, {"id": "99999999"})
 
     empty.platform.fault = fault
     outcome = first.cycle()
@@ -274,7 +274,7 @@ def test_a_command_without_the_record_ends_with_4(
     command_line: Plant, command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It says which ids it found; a typing error in the id is a usage error, a wrong one is refused as well."""
-    identity = command_line.platform.kept_records.pop(NAME).fields["id"]
+    identity = command_line.platform.kept_records.pop(RECORD).fields["id"]
     before = dict(command_line.platform.services), command_line.ksqldb.streams
     assert cli.main(command) == 4
     assert f"--adopt {identity}" in capsys.readouterr().err
@@ -294,7 +294,7 @@ def test_a_teardown_leaves_what_others_read_and_ends_with_5(
     assert cli.main(["teardown", "--yes"]) == 5
     assert f"kept stream {shared}: stream {shared} is read by MINE" in capsys.readouterr().out
     assert command_line.ksqldb.streams == {"ENRICHED_ASSETS_STREAM", "MINE", shared}
-    assert command_line.platform.kept_records.keys() == {NAME}
+    assert command_line.platform.kept_records.keys() == {RECORD}
     assert command_line.platform.registries
     query = next(one.id for one in command_line.client().queries() if "MINE" in one.sinks)
     command_line.ksqldb.sql(f"TERMINATE {query};", "DROP STREAM MINE;")

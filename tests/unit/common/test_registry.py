@@ -18,8 +18,8 @@ from openfactory_common.registry import (
     Identity,
     OtherClusterError,
     Registry,
+    list_replaced,
     parse,
-    replaced,
     revision_of,
 )
 
@@ -336,8 +336,8 @@ def test_another_cluster_is_followed_only_when_it_replaces_the_one_in_use(
 
 def test_each_accepted_change_adds_the_cluster_before() -> None:
     """From the published document alone; the same cluster again adds nothing."""
-    assert replaced(None, A) == ()
-    assert replaced(document({}, identity=A), A) == ()
-    assert replaced(document({}, identity=A), B) == (A,)
-    assert replaced(document({}, identity=B, replaces=(A,)), B) == (A,)
-    assert replaced(document({}, identity=B, replaces=(A,)), A) == (A, B)
+    assert list_replaced(None, A) == ()
+    assert list_replaced(document({}, identity=A), A) == ()
+    assert list_replaced(document({}, identity=A), B) == (A,)
+    assert list_replaced(document({}, identity=B, replaces=(A,)), B) == (A,)
+    assert list_replaced(document({}, identity=B, replaces=(A,)), A) == (A, B)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openfactory_common.text import printable, printable_json, printable_lines, told_apart
+from openfactory_common.text import distinguish, printable, printable_json, printable_lines
 
 ANY = st.text(st.characters(), max_size=30)
 
@@ -66,7 +66,7 @@ def test_a_safe_document_means_the_same(document: dict[str, str]) -> None:
 )
 def test_names_that_look_alike_are_shown_quoted(names: tuple[str, str]) -> None:
     """Each of the pair is shown in another way, printable, and at least one of them in quotes."""
-    shown = told_apart(names)
+    shown = distinguish(names)
     assert len(set(shown.values())) == 2
     assert all(text.isprintable() for text in shown.values())
     assert any(text.startswith(("'", '"')) for text in shown.values())
@@ -77,11 +77,11 @@ def test_names_that_look_alike_are_shown_quoted(names: tuple[str, str]) -> None:
 def test_plain_names_are_shown_as_they_are() -> None:
     """Two that differ in case can be told apart; other scripts are no reason for quotes."""
     names = ("Weld", "weld", "CNC-01", "Line 7", "溶接", "Сварка", "O'Brien")
-    assert told_apart(names) == {name: name for name in names}
+    assert distinguish(names) == {name: name for name in names}
 
 
 @given(st.lists(ANY, max_size=6))
 def test_no_two_names_are_shown_alike(names: list[str]) -> None:
     """Whatever they are."""
-    shown = told_apart(names)
+    shown = distinguish(names)
     assert len(set(shown.values())) == len(set(names))

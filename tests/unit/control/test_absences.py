@@ -19,7 +19,7 @@ from reconciler.planning.guards import (
     Overrides,
     Verdict,
     confirm,
-    due,
+    find_due,
     has_collapsed,
     judge,
     remember,
@@ -170,7 +170,7 @@ DRAINED = replace(RETIRE, drained=frozenset({"gone"}))
 )
 def test_the_last_question_is_asked_at_each_step_that_removes(owned: Owned, verdict: Verdict, asked: bool) -> None:
     """Three times a group, not at every look while it is being drained."""
-    assert (due(seen(owned={"gone": owned}), verdict) == {"gone"}) is asked
+    assert (find_due(seen(owned={"gone": owned}), verdict) == {"gone"}) is asked
 
 
 BOTH = GuardMemory(missing={"gone": Absence(9, 0.0), "other": Absence(9, 0.0)})

@@ -11,7 +11,7 @@ from reconciler.control.memory import degrade_stalled
 from reconciler.domain.services import Kind, LiveService, ServiceSpec
 from reconciler.domain.status import Condition, ObjectStatus, Plan
 from reconciler.planning.inputs import PlanInputs
-from reconciler.planning.services import service_step
+from reconciler.planning.services import plan_service
 from tests.harness.fake_platform import INSTALLATION
 from tests.harness.fakes import Stage
 
@@ -113,7 +113,7 @@ def test_a_service_is_ready_only_as_it_should_be(
     inputs = PlanInputs(controller.world.settings, controller.world.topology, controller.world.strategy.lookup())
     inputs = replace(inputs, stalled=frozenset({seen.name} if stalled else ()))
     assert seen.spec is not None
-    item = service_step(survey, inputs, seen.spec).item
+    item = plan_service(survey, inputs, seen.spec).item
     assert item.condition is condition
     assert said in item.detail
     assert bool(said) == bool(item.detail)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from openfactory_common.registry import GroupLookup, Identity, Registry
-from reconciler.domain.installation import NAME, Claim, Installation, claim, is_id, new_id, parse, sift
+from reconciler.domain.installation import RECORD, Claim, Installation, claim, is_id, new_id, parse, sift
 from reconciler.domain.names import LEGACY
 from reconciler.domain.services import LiveRegistry, LiveService, PlatformState, Record
 from tests.harness.fake_platform import NOW
@@ -19,7 +19,7 @@ LEGACY_SHARED = "OFA_ASSETS_WITH_UNS_0F0F0F0F"
 
 def record(identity: str = OURS, adopted: str = "") -> Record:
     """Return the record."""
-    return Record("r", 1, NAME, {"id": identity, "adopted": adopted})
+    return Record("r", 1, RECORD, {"id": identity, "adopted": adopted})
 
 
 def service(name: str, installation: str, owner: str | None = "ofa") -> LiveService:
@@ -69,7 +69,7 @@ def test_the_record_says_it() -> None:
         ([service("ofa_a", OURS), service("ofa_b", "")], {OURS, LEGACY}),
         ([registry(OURS)], {OURS}),
         ([registry(None)], {LEGACY}),
-        ([service("ofa_a", OURS), Record("r", 1, NAME, {"id": "nonsense"})], {OURS}),
+        ([service("ofa_a", OURS), Record("r", 1, RECORD, {"id": "nonsense"})], {OURS}),
     ],
 )
 def test_without_a_record_nothing_is_adopted_silently(things: list[object], ids: set[str]) -> None:
@@ -161,7 +161,7 @@ def test_services_of_others_are_theirs() -> None:
 )
 def test_the_record_is_read(fields: dict[str, str], expected: Installation | None) -> None:
     """What somebody spoilt by hand is no record; what a later version added is passed over."""
-    assert parse(Record("r", 1, NAME, fields)) == expected
+    assert parse(Record("r", 1, RECORD, fields)) == expected
     assert parse(None) is None
 
 

@@ -21,9 +21,9 @@ from openfactory_common.ksqldb.wire import (
     RowFeed,
     column,
     columns_of,
+    fold_name,
     identifier,
     literal,
-    stored,
 )
 
 SCHEMA = "`A` STRING KEY, `M` MAP<STRING, STRING>"
@@ -244,4 +244,4 @@ def test_columns_and_stored_names() -> None:
     for name in ("", " a", "a "):
         with pytest.raises(KsqlBadStatement):
             column(name)
-    assert [stored(name) for name in ("Asset_Map", "`Asset_Map`", '"x""y"')] == ["ASSET_MAP", "Asset_Map", 'x"y']
+    assert [fold_name(name) for name in ("Asset_Map", "`Asset_Map`", '"x""y"')] == ["ASSET_MAP", "Asset_Map", 'x"y']
