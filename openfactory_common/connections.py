@@ -1,14 +1,14 @@
-"""Limits for the connections of an HTTP server, so that no client can take the place of the others for ever.
+"""Limits for the connections of an HTTP server, so that no client can permanently take the place of others.
 
 `ConnectionGuard` decides (no I/O, any clock); `GuardedHandler`, `GuardedServer` and `GuardedAppRunner` are aiohttp's
-server with its connections under a guard. A connection is in one of four states: ``SILENT`` (accepted, no byte yet),
-``HEAD`` (a part of a request's head has come), ``BUSY`` (a request is being answered) and ``IDLE`` (all is answered).
-The first two end after ``head`` seconds, the last after ``idle``; a busy one whose client takes nothing of what is
-pending ends after ``stall``.
+server with a guard for its connections. A connection is in one of four states: ``SILENT`` (accepted, no byte yet),
+``HEAD`` (a part of a request's head has come), ``BUSY`` (a request is being answered) and ``IDLE`` (all requests are
+answered). The first two end after ``head`` seconds, the last after ``idle``; a busy one whose client reads nothing of
+what is pending ends after ``stall``.
 
 Descriptors are counted before they run out: a reserve is kept for the process's own connections. Where a new client
-does not fit, the connection that has rested longest goes first; where none rests, the client is let in as an excess
-one, whose request is answered 503, or really if it asks for the process's health.
+does not fit, the connection that has been resting longest is ended; where none rests, the client is accepted as an
+excess one: its request is answered 503, except a request for the process's health.
 """
 
 from __future__ import annotations
@@ -28,13 +28,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from aiohttp import web
-from aiohttp.http import RawRequestMessage
 
 #: A connection that has rested for less is not closed to make room: its request may be on the way.
 REST_SECONDS = 0.5
 #: An excess connection has less time for its head.
 _EXCESS_HEAD_SECONDS = 2.0
-#: The part of the room that one address can take at most: the others always find some.
+#: The largest part of the capacity that one address can take: others always find some.
 _SHARE = 0.9
 #: Seconds after which a client that was refused can try again.
 RETRY_AFTER = 5
@@ -45,7 +44,7 @@ _PIECE = LONGEST_REQUEST // 4
 _END_OF_HEAD = b"\r\n\r\n"
 #: The state of a socket whose other side has answered "reset" (linux/tcp_states.h).
 _TCP_CLOSE = 7
-#: What a client is told whose connection ends without an answer to its request.
+#: What a client gets whose connection ends without an answer to its request.
 REFUSALS = {
     HTTPStatus.SERVICE_UNAVAILABLE: "the server has no room for more clients",
     HTTPStatus.REQUEST_TIMEOUT: "the request was not complete in time",
@@ -54,7 +53,7 @@ REFUSALS = {
 
 
 class State(StrEnum):
-    """What a connection does."""
+    """The state of a connection."""
 
     SILENT = "silent"
     HEAD = "head"
@@ -81,7 +80,7 @@ class ConnectionLimits:
         excess: connections beyond the capacity that are still read.
         head: seconds for a request's head, from the connection's start and from the head's first byte.
         idle: seconds between two requests on one connection.
-        stall: seconds for which a client may take nothing of what is pending for it.
+        stall: seconds for which a client may read nothing of what is pending for it.
         per_address: connections from one address (IPv6: from one /64 network); 0: as many as leave others a tenth.
         cost: descriptors that a request in progress needs besides its connection.
     """
@@ -117,7 +116,7 @@ class Guarded(Protocol):
 
 @dataclass(eq=False)
 class _Address:
-    """What one address has; ``members`` are all of its connections, ``connections`` those that are not excess."""
+    """The connections of one address; ``members`` are all of them, ``connections`` those that are not excess."""
 
     name: str
     members: int = 0
@@ -139,46 +138,45 @@ class Entry:
 
 
 class ConnectionGuard:
-    """Knows every connection of one server, and ends those that have no right to stay.
+    """Counts the connections of one server, and ends those that exceed a limit.
 
     Attributes:
-        connections: how many there are, excess ones left out.
-        most: the most that there were at once, since somebody set it back.
+        connections: how many there are, without excess ones.
+        most: the largest number at once since it was last reset.
     """
 
     def __init__(
         self,
         limits: ConnectionLimits,
-        told: Callable[[Ending], None] = lambda _: None,
+        on_end: Callable[[Ending], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start without connections; ``told`` is called for each one that the guard ends."""
+        """Start without connections; ``on_end`` is called for each one that the guard ends."""
         self.limits = limits
         self.connections = self.most = 0
-        self._busy = 0
-        self._excess = 0
+        self._busy = self._excess = 0
+        self._resting: dict[State, OrderedDict[Entry, float]] = {
+            state: OrderedDict() for state in (State.SILENT, State.HEAD, State.IDLE)
+        }
         self._excess_heads: OrderedDict[Entry, float] = OrderedDict()
-        self._silent: OrderedDict[Entry, float] = OrderedDict()
-        self._heads: OrderedDict[Entry, float] = OrderedDict()
-        self._idle: OrderedDict[Entry, float] = OrderedDict()
         self._stalled: OrderedDict[Entry, float] = OrderedDict()
         self._half_closed: set[Entry] = set()
         self._addresses: dict[str, _Address] = {}
-        self._told = told
+        self._on_end = on_end
         self._clock = clock
 
     def open(self, connection: Guarded, address: str) -> Entry | None:
-        """Let a new connection in; None: there is not even room to read it, close it at once."""
+        """Accept a new connection; None where there is not even room to read it, so it has to be closed at once."""
         known = self._addresses.setdefault(address, _Address(address))
         entry = Entry(connection, known, State.SILENT)
         known.members += 1
         self._count(entry, 1)
         if self._make_room(known):
             self.most = max(self.most, self.connections)
-            self._rest(entry)
+            self._add_to_queue(entry)
             return entry
         self._count(entry, -1)
-        self._told(Ending.REFUSED)
+        self._on_end(Ending.REFUSED)
         entry.excess = True
         self._excess += 1
         if self._excess > self.limits.excess:
@@ -202,11 +200,11 @@ class ConnectionGuard:
         self._move(entry, State.IDLE)
 
     def close(self, entry: Entry) -> None:
-        """The connection is over."""
+        """The connection has ended."""
         if entry.closed:
             return
         entry.closed = True
-        self._unrest(entry)
+        self._leave_queue(entry)
         self._stalled.pop(entry, None)
         self._half_closed.discard(entry)
         if entry.excess:
@@ -218,7 +216,7 @@ class ConnectionGuard:
             del self._addresses[entry.address.name]
 
     def has_room(self, entry: Entry) -> bool:
-        """Whether the request on this connection may open what it needs; ends resting connections for it."""
+        """Whether the request on this connection may open the descriptors it needs; ends resting connections for it."""
         if entry.closed or not entry.excess:
             return not entry.closed and self._make_room(entry.address)
         self._count(entry, 1)
@@ -230,12 +228,12 @@ class ConnectionGuard:
         return True
 
     def write_paused(self, entry: Entry) -> None:
-        """The client takes less than is pending for it."""
+        """The client reads less than is pending for it."""
         if not entry.closed:
             self._stalled[entry] = self._clock()
 
     def write_resumed(self, entry: Entry) -> None:
-        """The client has taken enough."""
+        """The client has read enough."""
         self._stalled.pop(entry, None)
 
     def half_closed(self, entry: Entry) -> None:
@@ -245,12 +243,16 @@ class ConnectionGuard:
 
     def expire(self) -> None:
         """End every connection whose time is over."""
-        limits = self.limits
-        self._expire(self._excess_heads, min(limits.head, _EXCESS_HEAD_SECONDS), Ending.HEAD)
-        self._expire(self._silent, limits.head, Ending.HEAD)
-        self._expire(self._heads, limits.head, Ending.HEAD)
-        self._expire(self._idle, limits.idle, Ending.IDLE)
-        self._expire(self._stalled, limits.stall, Ending.STALLED)
+        limits, now = self.limits, self._clock()
+        for queue, seconds, why in (
+            (self._excess_heads, min(limits.head, _EXCESS_HEAD_SECONDS), Ending.HEAD),
+            (self._resting[State.SILENT], limits.head, Ending.HEAD),
+            (self._resting[State.HEAD], limits.head, Ending.HEAD),
+            (self._resting[State.IDLE], limits.idle, Ending.IDLE),
+            (self._stalled, limits.stall, Ending.STALLED),
+        ):
+            while queue and next(iter(queue.values())) <= now - seconds:
+                self._end(next(iter(queue)), why)
         for entry in [entry for entry in self._half_closed if entry.connection.gone()]:
             self._end(entry, Ending.STALLED)
 
@@ -260,37 +262,28 @@ class ConnectionGuard:
             self.expire()
             await asyncio.sleep(_TICK_SECONDS)
 
-    def _expire(self, queue: OrderedDict[Entry, float], seconds: float, why: Ending) -> None:
-        until = self._clock() - seconds
-        while queue:
-            entry, since = next(iter(queue.items()))
-            if since > until:
-                return
-            self._end(entry, why)
-
     def _move(self, entry: Entry, state: State) -> None:
         if entry.closed or entry.state is state:
             return
         if entry.excess and state is State.HEAD:
             entry.state = state  # its time has begun with the connection
             return
-        self._unrest(entry)
+        self._leave_queue(entry)
         more = (state is State.BUSY) - (entry.state is State.BUSY)
         entry.state = state
         if not entry.excess:
             self._busy += more
             entry.address.busy += more
         if state is not State.BUSY:
-            self._rest(entry)
+            self._add_to_queue(entry)
 
-    def _rest(self, entry: Entry) -> None:
-        now, state = self._clock(), entry.state
-        entry.queue = self._idle if state is State.IDLE else self._silent if state is State.SILENT else self._heads
-        entry.queue[entry] = now
-        if state is not State.HEAD and not entry.excess:
+    def _add_to_queue(self, entry: Entry) -> None:
+        entry.queue = self._resting[entry.state]
+        entry.queue[entry] = now = self._clock()
+        if entry.state is not State.HEAD and not entry.excess:
             entry.address.resting[entry] = now
 
-    def _unrest(self, entry: Entry) -> None:
+    def _leave_queue(self, entry: Entry) -> None:
         if entry.queue is not None:
             entry.queue.pop(entry, None)
             entry.queue = None
@@ -313,7 +306,7 @@ class ConnectionGuard:
             if not self._end_oldest(address.resting):
                 return False
         while self.connections + limits.cost * self._busy > limits.capacity:
-            queues = [queue for queue in (self._silent, self._idle) if queue]
+            queues = [queue for queue in (self._resting[State.SILENT], self._resting[State.IDLE]) if queue]
             if not queues or not self._end_oldest(min(queues, key=lambda queue: next(iter(queue.values())))):
                 return False
         return True
@@ -329,7 +322,7 @@ class ConnectionGuard:
 
     def _end(self, entry: Entry, why: Ending) -> None:
         self.close(entry)
-        self._told(why)
+        self._on_end(why)
         entry.connection.end(why)
 
 
@@ -346,7 +339,7 @@ def address_key(peer: object) -> str:
 
 
 class GuardedHandler(web.RequestHandler):
-    """One connection of aiohttp's server, under a guard.
+    """One connection of aiohttp's server, with a guard.
 
     A client that closes its half of the connection after its request still gets the answer.
     """
@@ -361,16 +354,16 @@ class GuardedHandler(web.RequestHandler):
         self._half_closed = False
         self._incomplete = 0  # bytes since a head was complete
         self._tail = b""
-        self._wire: asyncio.Transport | None = None  # aiohttp forgets its own before the socket is closed
+        self._wire: asyncio.Transport | None = None  # aiohttp drops its own before the socket is closed
 
     def refusal(self, status: HTTPStatus) -> bytes:
-        """Return a whole response that ends the connection: 503 (no room), 408 (a head too late) or 431 (too long)."""
+        """Return a whole response that ends the connection: 503 (no room), 408 (head too late) or 431 (too long)."""
         detail = REFUSALS[status]
         body = json.dumps({"type": "about:blank", "title": status.phrase, "status": int(status), "detail": detail})
         return whole_response(status, "application/problem+json", body.encode())
 
     def awaits_answer(self) -> bool:
-        """Whether a client that sends no more still waits for an end; not so for a response that never ends."""
+        """Whether a client that sends no more still waits for the answer; False for a response that never ends."""
         return True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -411,7 +404,7 @@ class GuardedHandler(web.RequestHandler):
             self._guard.busy(entry)
         elif data:
             self._guard.reading(entry)
-            if not self._buffer_paused:  # otherwise these are requests that wait for their turn
+            if not self._buffer_paused:  # otherwise these are requests that wait to be answered
                 self._incomplete += len(data)
                 if self._incomplete > LONGEST_REQUEST:
                     self._read_no_more(entry)
@@ -429,7 +422,7 @@ class GuardedHandler(web.RequestHandler):
             self.force_close()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks for it; aiohttp never keeps a connection
-        """Keep the connection for the answers that are due; otherwise it is over."""
+        """Keep the connection for the answers that are pending; otherwise it ends."""
         entry = self.entry
         if entry is None or entry.closed or entry.state is not State.BUSY or not self.awaits_answer():
             return False
@@ -452,7 +445,7 @@ class GuardedHandler(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send the answer; with the last one the connection rests, or ends."""
+        """Send the answer; after the last one the connection rests, or ends."""
         sent = await super().finish_response(request, resp, start_time)
         entry = self.entry
         if entry is not None and not self._messages:
@@ -473,10 +466,10 @@ class GuardedHandler(web.RequestHandler):
             wire.write(self.refusal(HTTPStatus.REQUEST_TIMEOUT))
         self.force_close()
         if pending:
-            wire.abort()  # its client may never take what is pending
+            wire.abort()  # its client may never read what is pending
 
     def gone(self) -> bool:
-        """Whether the other side has answered what was sent with a reset: a closed socket does, a half-closed not."""
+        """Whether the client has answered with a reset: a closed socket does, a half-closed one does not."""
         found = self._wire.get_extra_info("socket") if self._wire is not None else None
         try:
             return found is not None and found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
@@ -485,9 +478,9 @@ class GuardedHandler(web.RequestHandler):
 
 
 class GuardedServer(web.Server):
-    """aiohttp's low-level server, each connection under the guard.
+    """aiohttp's low-level server, with a guard for its connections.
 
-    A chunked request is the last on its connection: aiohttp takes its trailers for fields of the next request, which
+    A chunked request is the last on its connection: aiohttp reads its trailers as fields of the next request, which
     behind a reverse proxy is another client's.
     """
 
@@ -498,7 +491,9 @@ class GuardedServer(web.Server):
         super().__init__(request_handler, **options)
         self.guard = guard
         make = self.request_factory
-        self.request_factory = lambda message, *rest: make(_last_if_chunked(message), *rest)
+        self.request_factory = lambda message, *rest: make(
+            message._replace(should_close=True) if message.chunked else message, *rest
+        )
 
     def __call__(self) -> web.RequestHandler:
         """Make the handler of a new connection."""
@@ -506,7 +501,7 @@ class GuardedServer(web.Server):
 
 
 class GuardedAppRunner(web.AppRunner):
-    """aiohttp's runner of an application, each connection under the guard; ``guard.run()`` has to run beside it."""
+    """aiohttp's runner of an application, with a guard for its connections; ``guard.run()`` has to run beside it."""
 
     def __init__(self, app: web.Application, *, guard: ConnectionGuard, **options: Any) -> None:
         """Run ``app``; ``options`` are those of ``web.AppRunner``."""
@@ -517,10 +512,6 @@ class GuardedAppRunner(web.AppRunner):
         made = await super()._make_server()
         options = {**made._kwargs, "handler_cancellation": made.handler_cancellation}  # noqa: SLF001 - no other way in
         return GuardedServer(made.request_handler, request_factory=made.request_factory, guard=self._guard, **options)
-
-
-def _last_if_chunked(message: RawRequestMessage) -> RawRequestMessage:
-    return message._replace(should_close=True) if message.chunked else message
 
 
 def whole_response(status: HTTPStatus, content_type: str, body: bytes) -> bytes:

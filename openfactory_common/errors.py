@@ -3,12 +3,12 @@
     ReconcilerError
     |-- ConfigurationError          a setting is missing or wrong; names the variable          exit 2
     |-- RegistryError               a registry document that must not be used
-    |-- GuardRefusal                a safety rule said no; names the rule and the way on       exit 4
-    |-- LeaseLost                   another operator may write now, or nobody                  look first
-    |-- KsqlError                   anything that ksqlDB answered, or did not                  code = its error_code
+    |-- GuardRefusal                a safety rule refused; names the rule and what to do       exit 4
+    |-- LeaseLost                   this process may not write now                             look first
+    |-- KsqlError                   an error of ksqlDB, or no answer                           code = its error_code
     |   |-- KsqlUnreachable         refused, reset, timed out before an answer                 transient
     |   |-- KsqlNotReady            503, or a pull while the server starts, restores or stops  transient
-    |   |-- KsqlTransient           rate limit, a 5xx that goes away                           transient
+    |   |-- KsqlTransient           rate limit, a 5xx that passes                              transient
     |   |-- KsqlUnknownOutcome      a statement that may or may not have been executed         look first
     |   |-- KsqlConflict            fenced by another writer, same command in flight           look first
     |   |-- KsqlBadStatement        it will never be accepted as it is                         permanent
@@ -16,13 +16,13 @@
     |   |-- KsqlInBandFailure       an error object inside a 200 body                          transient
     |   |-- KsqlTruncated           a body that ends before its end                            transient
     |   `-- KsqlWrongShape          not what this request answers: schema, JSON, types         permanent
-    `-- PlatformError               anything that the engine answered, or did not
+    `-- PlatformError               an error of the engine, or no answer
         |-- PlatformUnreachable     no engine, no quorum, timed out                            transient
-        |-- PlatformConflict        somebody else wrote first ("update out of sequence")       look first
-        `-- PlatformRefused         the engine will not take it as it is                       permanent
+        |-- PlatformConflict        another writer was first ("update out of sequence")       look first
+        `-- PlatformRefused         the engine does not accept it as it is                     permanent
 
-Adapters translate the exceptions of their libraries into these and chain the cause, so that no caller knows
-which library speaks to the other side. Anything else that escapes is a bug and is counted as one.
+Adapters translate the exceptions of their libraries into these and chain the cause, so that no caller depends on
+the library. Any other exception that escapes is a bug and is counted as one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from enum import Enum
 
 
 class Retry(Enum):
-    """What the caller may do about an error (the classes of the design's safety rules)."""
+    """What the caller may do about an error."""
 
     TRANSIENT = "transient"
     LOOK_FIRST = "look-first"
@@ -63,7 +63,7 @@ class LeaseLost(ReconcilerError):
 
 
 class KsqlError(ReconcilerError):
-    """Something that ksqlDB answered, or did not answer.
+    """An error of ksqlDB, or no answer.
 
     Attributes:
         code: ksqlDB's own ``error_code`` (40001, 50302, ...), None where the server gave none.
@@ -90,13 +90,13 @@ class KsqlNotReady(KsqlError):
 
 
 class KsqlTransient(KsqlError):
-    """A failure of the server that goes away: a rate limit, an internal error."""
+    """A failure of the server that passes: a rate limit, an internal error."""
 
     retry = Retry.TRANSIENT
 
 
 class KsqlUnknownOutcome(KsqlError):
-    """The statement may have been executed, may be later, or never: look before repeating."""
+    """The statement may have been executed, may be later, or never: observe before repeating it."""
 
     retry = Retry.LOOK_FIRST
 
@@ -136,7 +136,7 @@ class KsqlWrongShape(KsqlError):
 
 
 class PlatformError(ReconcilerError):
-    """Something that the deployment platform answered, or did not answer."""
+    """An error of the deployment platform, or no answer."""
 
 
 class PlatformUnreachable(PlatformError):
@@ -146,17 +146,17 @@ class PlatformUnreachable(PlatformError):
 
 
 class PlatformConflict(PlatformError):
-    """The object changed since it was read, or its name was taken meanwhile."""
+    """The object has changed since it was read, or its name was taken."""
 
     retry = Retry.LOOK_FIRST
 
 
 class PlatformRefused(PlatformError):
-    """The engine will not take this as it is."""
+    """The engine does not accept this as it is."""
 
 
 def describe(error: Exception) -> str:
-    """Return an error for a person; an unexpected one is named as what it is."""
+    """Return an error as a message; an unexpected one is marked as internal."""
     if isinstance(error, ReconcilerError):
         return str(error)
     return f"internal error, please report it: {type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""How names, addresses and images are spelled, and the same in words for whoever misspells one."""
+"""Patterns of names, addresses and images, and messages for values that do not match."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _IN_WORDS: Mapping[str, str] = {
 _LABEL_LIMIT, _NAME_LIMIT, _PORTS = 63, 253, 65_535
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _QUOTES = "\"'`"
-#: What a URL has in it (RFC 3986), without the quotes that a shell or a stack file should have taken away.
+#: The characters of a URL (RFC 3986), without the quotes that a shell or a stack file should have removed.
 _IN_URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&()*+,;=%-]*")
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _DOMAIN = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-#: A reference as the engine takes it (distribution's grammar).
+#: A reference as the engine accepts it (distribution's grammar).
 _IMAGE = re.compile(
     rf"(?:(?:localhost|{_DOMAIN}(?:\.{_DOMAIN})+)(?::[0-9]+)?/|{_DOMAIN}:[0-9]+/)?{_PART}(?:/{_PART})*"
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9]*:[0-9a-fA-F]{32,})?"
@@ -69,11 +69,11 @@ def brokers(value: str) -> str:
         if not one:
             raise ValueError("there is a comma with nothing beside it")
         if not colon or one.endswith("]"):
-            raise ValueError(f"{_shortened(one)} has no port: write host:port")
+            raise ValueError(f"{_shorten(one)} has no port: write host:port")
         if not _is_port(port):
-            raise ValueError(f"{_shortened(one)}: its port must be a number from 1 to {_PORTS}")
+            raise ValueError(f"{_shorten(one)}: its port must be a number from 1 to {_PORTS}")
         if not _is_host(name):
-            raise ValueError(f"{_shortened(one)}: this is no host (an IPv6 address stands in brackets)")
+            raise ValueError(f"{_shorten(one)}: this is no host (an IPv6 address stands in brackets)")
     return value
 
 
@@ -89,7 +89,7 @@ def host(value: str) -> str:
 
 
 def url(value: str) -> str:
-    """Check the URL of a server; an empty one is none. What is said never repeats it: it may have a password.
+    """Check the URL of a server; it may be empty. The messages never repeat it: it may have a password.
 
     Raises:
         ValueError: with what is wrong.
@@ -141,7 +141,7 @@ def level(value: str) -> str:
     return value
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     return ascii(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
 
 
@@ -165,15 +165,12 @@ def _is_host(name: str) -> bool:
 
 
 def optional(pattern: str) -> str:
-    """Return the pattern with nothing at all as well."""
+    """Return the pattern that accepts an empty text as well."""
     return f"{_UNSET}{pattern}"
 
 
 def message(item: Mapping[str, Any]) -> str:
-    """Return what one of pydantic's errors says, in words where a pattern says it."""
+    """Return the message of one of pydantic's errors, in words where it is about a pattern."""
     pattern = item.get("ctx", {}).get("pattern", "")
-    return _IN_WORDS.get(pattern) or _IN_WORDS.get(pattern.removeprefix(_UNSET)) or _said(item)
-
-
-def _said(item: Mapping[str, Any]) -> str:
-    return str(item["msg"]).removeprefix("Value error, ")
+    words = _IN_WORDS.get(pattern) or _IN_WORDS.get(pattern.removeprefix(_UNSET))
+    return words or str(item["msg"]).removeprefix("Value error, ")

@@ -1,7 +1,7 @@
 """The registry: which group is served where, as one canonical JSON document.
 
 It is all that the proxy needs and nothing else. Equal content has equal bytes, so its name can be derived from
-its content and publishing the same thing twice is no write. There is no timestamp inside.
+its content and publishing the same content twice is no write. There is no timestamp inside.
 
 Reader and writer are upgraded separately. A reader ignores fields that it does not know, at every level; a writer that
 reads a document with such fields publishes its own rendering without them, under the name of those bytes.
@@ -25,7 +25,7 @@ from openfactory_common.ksqldb.wire import literal
 
 #: Swarm refuses a config of more than 1000 KiB (measured on engine 20.10; older ones took 500 KB).
 LIMIT_BYTES = 1000 * 1024
-#: Header with which an operator that only stands by says so to those who follow the registry.
+#: Header by which an operator on standby tells this to the followers of the registry.
 ROLE_HEADER = "X-Operator-Role"
 
 #: Kafka's limit for the name of a topic; ksqlDB's names are not longer in practice.
@@ -42,7 +42,7 @@ _SHOWN = 200
 
 
 class OtherClusterError(RegistryError):
-    """A document that was made from another cluster than the one in use, and does not say that it replaces it."""
+    """A document of another cluster than the one in use, which it does not replace."""
 
 
 class Identity(BaseModel):
@@ -164,7 +164,7 @@ def parse(data: bytes, *, before: Registry | None = None) -> Registry:
     except ValueError as error:
         raise RegistryError("registry refused: not JSON") from error
     try:
-        registry = Registry.model_validate(_upgraded(document))
+        registry = Registry.model_validate(_upgrade(document))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "document"
@@ -172,8 +172,8 @@ def parse(data: bytes, *, before: Registry | None = None) -> Registry:
     registry.canonical()
     if before is not None and registry.identity != before.identity and not _takes_over(registry, before):
         raise OtherClusterError(
-            f"registry refused: it was made from cluster {_shown(registry.identity)}, the one in use is "
-            f"{_shown(before.identity)}; if the change is intended, run once with --accept-identity at the operator"
+            f"registry refused: it was made from cluster {_show(registry.identity)}, the one in use is "
+            f"{_show(before.identity)}; if the change is intended, run once with --accept-identity at the operator"
         )
     return registry
 
@@ -182,7 +182,7 @@ def _takes_over(registry: Registry, before: Registry) -> bool:
     return before.identity in registry.replaces and len(registry.replaces) > len(before.replaces)
 
 
-def _shown(identity: Identity) -> str:
+def _show(identity: Identity) -> str:
     return ascii(f"{identity.kafka}/{identity.ksqldb}")[1:-1][:_SHOWN]
 
 
@@ -224,7 +224,7 @@ _OLD_SEPARATOR = re.compile(r"CONCAT\(UNS_LEVELS\['(?:[^']|'')*'\], '((?:[^']|''
 
 
 def _old_sql(level: Level) -> str:
-    """Return the SQL that documents had instead of levels; there a blank value was a group."""
+    """Return the SQL that earlier documents have instead of levels; there a blank value was a group."""
     if isinstance(level, str):
         return f"UNS_LEVELS[{literal(level)}]"
     values = [f"UNS_LEVELS[{literal(name)}]" for name in level.names]
@@ -234,10 +234,10 @@ def _old_sql(level: Level) -> str:
     return f"CASE WHEN {present} THEN CONCAT({f', {literal(level.separator)}, '.join(values)}) END"
 
 
-def _upgraded(document: Any) -> Any:
+def _upgrade(document: Any) -> Any:
     """Return a document in which the membership's SQL, as it was once published, is levels.
 
-    Only the text that was once made of them is taken; any other SQL is left, and then the levels are missing.
+    Only the exact text that was generated from levels is accepted; other SQL is left, and then the levels are missing.
     """
     source = document.get("membership") if isinstance(document, dict) else None
     if not isinstance(source, dict) or "levels" in source or not isinstance(source.get("group"), str):

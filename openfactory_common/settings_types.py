@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 _CREDENTIALS = re.compile(r"^(\w+://)?.*@", re.DOTALL)
 _QUERY = re.compile(r"[?#].*", re.DOTALL)
-#: Variables of the routing layer, which often stand in the same file as the operator's; a test compares them with
+#: Variables of the routing layer, which are often in the same file as the operator's; a test compares them with
 #: `routing_layer.settings`.
 ROUTING_LAYER_VARIABLES = frozenset(
     {
@@ -47,7 +47,7 @@ _UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)\s*")
 _CENTURY = 3_155_760_000.0
 _DAY = 86_400.0
-#: Of a processor, that a container can be limited to (engine 20.10 and later).
+#: The smallest limit of cores that a container can have (engine 20.10 and later).
 _LEAST_CORES = 0.01
 
 
@@ -62,20 +62,20 @@ def seconds(value: Any) -> Any:
 
 
 def cores(value: float) -> float:
-    """Refuse a part of a core that the engine refuses, when the first service is made with it."""
+    """Refuse a part of a core that the engine would refuse when it creates the first service."""
     if 0 < value < _LEAST_CORES:
         raise ValueError(f"it must be 0 (none) or at least {_LEAST_CORES:g} cores: the engine takes no less")
     return value
 
 
 Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0, le=_CENTURY)]
-"""A time that may be nothing."""
+"""A time that may be zero."""
 Limit = Annotated[float, BeforeValidator(seconds), Field(gt=0, le=_DAY)]
-"""A time after which something is done: never at once, and within a day."""
+"""A time after which something is done: more than zero, at most a day."""
 Wait = Annotated[float, BeforeValidator(seconds), Field(ge=0, le=_DAY)]
-"""A time that is waited for: it may be nothing, and is over within a day."""
+"""A time to wait: zero to a day."""
 Retention = Annotated[float, BeforeValidator(seconds), Field(ge=1, le=_CENTURY)]
-"""How long Kafka keeps events; nothing would be kept for less than a second."""
+"""How long Kafka keeps events: at least a second."""
 Cores = Annotated[float, Field(ge=0, le=4096), AfterValidator(cores)]
 Tasks = Annotated[int, Field(ge=0, le=10_000)]
 TcpPort = Annotated[int, Field(ge=1, le=65535)]

@@ -1,18 +1,19 @@
-"""What other people typed, fit for a terminal, a log, a page and a table: the one place that decides it. Pure.
+"""Escape text from elsewhere for a terminal, a log, a page and a table. Pure.
 
 A group's name, an error of a server and a reason for a pause come from elsewhere. Raw control characters in them would
-command the terminal (ESC), and marks of direction would show one name as another (U+202E).
+control the terminal (ESC), and direction marks would show one name as another (U+202E).
 """
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-#: Printable by the letter of Unicode, and yet nothing is seen: fillers, joiners, selectors of variants.
-_UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0]")
+#: Printable according to Unicode, and still invisible: fillers, joiners, variation selectors.
+_INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0]")
 #: Letters of other scripts that look like Latin ones.
 _LOOKALIKES = str.maketrans(
     "АВЕЅІЈКМНОРСТУХасеіјорѕухԁѵΑΒΕΖΗΙΚΜΝΟΡΤΥΧονı",  # noqa: RUF001 - that is the point
@@ -28,61 +29,49 @@ def printable(text: str, keep: str = "") -> str:
     """
     if text.isprintable():
         return text
-    return "".join(char if char.isprintable() or char in keep else _escape(char) for char in text)
-
-
-def _escape(char: str) -> str:
-    short = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char)
-    if short is not None:
-        return short
-    code = ord(char)
-    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 def printable_lines(text: str) -> str:
-    """Return a text of several lines in which only the ends of lines are left as they are."""
+    """Escape each line of a text and keep the line ends."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def printable_json(document: str) -> str:
-    r"""Return a JSON document with the same meaning in which all that is not printed is escaped (``\u202e``).
+    r"""Return a JSON document with the same meaning in which everything that is not printable is escaped (``\u202e``).
 
-    Between a document's values there are only blanks, ends of lines and signs, so what is replaced stands in a string.
+    Between a document's values there are only blanks, line ends and punctuation, so everything replaced is in a string.
     """
-    return "".join(char if char.isprintable() or char == "\n" else _json(char) for char in document)
+    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in document)
+
+
+def list_some(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def distinguish(names: Iterable[str]) -> Mapping[str, str]:
     r"""Return how a table shows each of these names, so that no two look alike.
 
-    A name is itself, unless it would not be seen as it is: with blanks at an end or in a row, with what is not printed,
-    or if it looks like another one of the table. Those are shown quoted, with escapes where only these tell.
+    A name is shown as it is, unless that would mislead: it has blanks at an end or in a row, characters that are not
+    printable, or it looks like another one of the table. Those are quoted, with escapes where only these differ.
     """
     every = set(names)
-    looks = Counter(map(_look, every))
-    return {name: _shown(name, alone=looks[_look(name)] == 1) for name in every}
+    looks = Counter(map(_find_look, every))
+    shown = {}
+    for name in every:
+        look = _find_look(name)
+        if looks[look] > 1 or not name.isprintable() or not look:
+            shown[name] = ascii(name)
+        else:
+            shown[name] = name if name == " ".join(name.split()) else repr(name)
+    # Of blanks in a row a page shows only one.
+    return {name: text.replace("  ", r"\x20\x20") for name, text in shown.items()}
 
 
-def _shown(name: str, *, alone: bool) -> str:
-    if not alone or not name.isprintable() or not _look(name):
-        return _with_blanks(ascii(name))
-    return name if name == " ".join(name.split()) else _with_blanks(repr(name))
-
-
-def _with_blanks(quoted: str) -> str:
-    """Show blanks in a row, of which a page shows one only."""
-    return quoted.replace("  ", r"\x20\x20")
-
-
-def _look(name: str) -> str:
-    """Return what a reader sees of a name, whatever it is written with."""
+def _find_look(name: str) -> str:
+    """Return what a reader sees of a name: names that look alike have the same."""
     seen = unicodedata.normalize("NFKC", name).translate(_LOOKALIKES)
-    return " ".join(_UNSEEN.sub("", "".join(char for char in seen if char.isprintable() or char.isspace())).split())
-
-
-def _json(char: str) -> str:
-    code = ord(char)
-    if code < 0x10000:  # noqa: PLR2004 - the basic plane
-        return f"\\u{code:04x}"
-    high, low = divmod(code - 0x10000, 0x400)
-    return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"
+    return " ".join(_INVISIBLE.sub("", "".join(char for char in seen if char.isprintable() or char.isspace())).split())

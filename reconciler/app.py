@@ -18,10 +18,7 @@ from reconciler.ksqldb.api import Ksqldb
 from reconciler.ksqldb.client import KsqlClient
 from reconciler.ksqldb.statements import Topology
 from reconciler.metrics import Metrics
-from reconciler.platforms.docker.platform import DockerPlatform
-from reconciler.platforms.docker.spec import REGISTRY_FILE
 from reconciler.platforms.protocol import Platform
-from reconciler.platforms.swarm.platform import SwarmPlatform
 from reconciler.settings import Environment, Settings
 
 OnRequest = Callable[[str, str, float], None]
@@ -29,6 +26,8 @@ OnRequest = Callable[[str, str, float], None]
 
 def swarm(settings: Settings, on_request: OnRequest) -> Platform:
     """Make the Docker Swarm platform."""
+    from reconciler.platforms.swarm.platform import SwarmPlatform  # noqa: PLC0415 - the Docker SDK takes 200 ms
+
     return SwarmPlatform(
         settings.reconciler_owner,
         settings.resource_prefix,
@@ -43,6 +42,8 @@ def docker(settings: Settings, on_request: OnRequest) -> Platform:
     Raises:
         ConfigurationError: a service is to have more or fewer tasks than one.
     """
+    from reconciler.platforms.docker.platform import DockerPlatform  # noqa: PLC0415 - the Docker SDK takes 200 ms
+
     counts = ("routing_layer_replicas", "fastapi_group_replicas", "state_api_replicas")
     wrong = [f"{name.upper()}={getattr(settings, name)}" for name in counts if getattr(settings, name) != 1]
     if wrong:
@@ -61,6 +62,8 @@ def registry_file(settings: Settings) -> Path | None:
     """Return the file that is always the current registry, None on a platform that has none."""
     if settings.deployment_platform != "docker":
         return None
+    from reconciler.platforms.docker.spec import REGISTRY_FILE  # noqa: PLC0415 - as above
+
     return _find_registry_dir(settings) / settings.reconciler_owner / REGISTRY_FILE
 
 

@@ -3,8 +3,8 @@
 Values come from the environment, then from a ``.env`` file in the working directory; an empty variable is unset. A
 variable whose name ends in ``_FILE`` names a file that holds the value (a Swarm secret).
 
-What a person types here reaches SQL, service specs, URLs and a terminal, so each variable takes only what can be right
-there: a bad value is refused in one line before anything is asked of anybody.
+These values reach SQL, service specs, URLs and a terminal, so each variable accepts only what can be valid there: a bad
+value is refused in one line before any request is sent.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from openfactory_common.settings_types import (
 )
 from reconciler.domain.services import Publish
 
-#: Variables whose value can stand in a file, named by a variable with ``_FILE`` behind the name.
+#: Variables whose value can be in a file, named by a variable with ``_FILE`` after the name.
 IN_FILES = ("ksqldb_username", "ksqldb_password")
 _SHOWN = 80
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
@@ -279,18 +279,17 @@ class Settings(BaseSettings):
     @field_validator("ksqldb_ca_file")
     @classmethod
     def _has_certificates(cls, value: Path | None) -> Path | None:
-        if value is not None:
-            _content(value)
-            try:
+        try:
+            if value is not None and _read_text(value) is not None:
                 ssl.create_default_context(cafile=value)
-            except ssl.SSLError as error:
-                raise ValueError("there is no PEM certificate in it") from error
+        except ssl.SSLError as error:
+            raise ValueError("there is no PEM certificate in it") from error
         return value
 
     @field_validator("ksqldb_username_file", "ksqldb_password_file")
     @classmethod
     def _has_content(cls, value: Path | None) -> Path | None:
-        content = _content(value) if value is not None else "-"
+        content = _read_text(value) if value is not None else "-"
         if not content:
             raise ValueError("the file is empty")
         if not content.isprintable():
@@ -301,13 +300,14 @@ class Settings(BaseSettings):
     def _take_from_files(self) -> Settings:
         for name in IN_FILES:
             path = getattr(self, f"{name}_file")
-            if path is not None:
-                if name in self.model_fields_set:
-                    raise ValueError(f"{name.upper()} and {name.upper()}_FILE are both set: use one of them")
-                if name == "ksqldb_username" and not re.match(patterns.USERNAME, _content(path)):
-                    raise ValueError(f"{name.upper()}_FILE: HTTP basic authentication knows no : in a user's name")
-                secret = isinstance(getattr(self, name), SecretStr)
-                object.__setattr__(self, name, SecretStr(_content(path)) if secret else _content(path))
+            if path is None:
+                continue
+            if name in self.model_fields_set:
+                raise ValueError(f"{name.upper()} and {name.upper()}_FILE are both set: use one of them")
+            value = _read_text(path)
+            if name == "ksqldb_username" and not re.match(patterns.USERNAME, value):
+                raise ValueError(f"{name.upper()}_FILE: HTTP basic authentication knows no : in a user's name")
+            object.__setattr__(self, name, SecretStr(value) if is_secret(name) else value)
         if self.ksqldb_password.get_secret_value() and not self.ksqldb_username:
             raise ValueError("KSQLDB_PASSWORD is set and KSQLDB_USERNAME is not: nothing would be sent")
         return self
@@ -322,7 +322,7 @@ class Settings(BaseSettings):
 
     @property
     def routing_layer_secrets(self) -> dict[str, str]:
-        """The secrets of the routing layer by the variable of its that each belongs to."""
+        """The secrets of the routing layer, by its variable for each."""
         named = {
             "KSQLDB_USERNAME": self.ksqldb_username_secret,
             "KSQLDB_PASSWORD": self.ksqldb_password_secret,
@@ -342,18 +342,18 @@ class Settings(BaseSettings):
 
     @property
     def followed_url(self) -> str:
-        """Where the routing layer follows the registry; a plain container reads the file unless told otherwise."""
-        told = "reconciler_url" in self.model_fields_set
-        return self.reconciler_url if told or self.deployment_platform != "docker" else ""
+        """Where the routing layer follows the registry; a plain container reads the file unless this is set."""
+        is_set = "reconciler_url" in self.model_fields_set
+        return self.reconciler_url if is_set or self.deployment_platform != "docker" else ""
 
     @property
     def url_for_services(self) -> str:
-        """The ksqlDB URL that services get; everybody who may inspect a service sees it."""
+        """The ksqlDB URL that services get; it is visible to everyone who may inspect a service."""
         return self.ksqldb_service_url or strip_user(self.ksqldb_url)
 
 
-def _content(path: Path) -> str:
-    """Return what a file holds, without the end of its last line."""
+def _read_text(path: Path) -> str:
+    """Return the text of a file, without the end of its last line."""
     try:
         return path.read_text(encoding="utf-8").rstrip("\r\n")
     except OSError as error:
@@ -380,9 +380,9 @@ def load(**overrides: Any) -> Settings:
 
 
 def find_unreadable_lines(file: Path) -> list[str]:
-    """Return what is wrong with a ``.env`` file, a line for each line of it that sets nothing; never what stands there.
+    """Return what is wrong with a ``.env`` file, one message for each line that sets nothing, never the line's text.
 
-    Such a line would be left out without a word, and the default would be in force in its place.
+    Otherwise such a line would be ignored, and the default would apply.
     """
     try:
         if not file.is_file():
@@ -392,42 +392,35 @@ def find_unreadable_lines(file: Path) -> list[str]:
         return [f"{file} cannot be read: {error.strerror}"]
     except UnicodeDecodeError:
         return [f"{file} is no UTF-8 text"]
-    return [
-        f"{file} line {binding.original.line + _empty_lines(binding.original.string)} cannot be read: NAME=value is "
-        "expected, with a value of several lines in quotes"
-        for binding in parse_stream(io.StringIO(text))
-        if binding.error or (binding.key is not None and (binding.value is None or not _NAME.fullmatch(binding.key)))
-    ]
-
-
-def _empty_lines(text: str) -> int:
-    """Return how many lines without a text come first."""
-    return text[: len(text) - len(text.lstrip())].count("\n")
+    problems = []
+    for binding in parse_stream(io.StringIO(text)):
+        sets = binding.key is None or (binding.value is not None and _NAME.fullmatch(binding.key))
+        if binding.error or not sets:
+            string = binding.original.string
+            empty = string[: len(string) - len(string.lstrip())].count("\n")  # lines before its own
+            number = binding.original.line + empty
+            problems.append(
+                f"{file} line {number} cannot be read: NAME=value is expected, with a value of several lines in quotes"
+            )
+    return problems
 
 
 def explain(item: dict[str, Any]) -> str:
-    """Return one of pydantic's errors as a line that names the variable; never with a secret in it."""
+    """Return one of pydantic's errors as a line that names the variable, without a secret."""
     name = "_".join(str(part) for part in item["loc"]).upper()
+    info = Settings.model_fields.get(name.lower())
+    purpose = " ".join((info.description or "").split()) if info else "unknown"
     if item["type"] == "missing":
-        return f"{name} is required and not set ({_doc(name)})"
+        return f"{name} is required and not set ({purpose})"
     said = patterns.message(item)
-    return f"{name}={_repeated(name, item['input'])}: {said} ({_doc(name)})" if name else said
-
-
-def _repeated(name: str, value: Any) -> str:
-    """Return a refused value fit for a terminal and a log."""
-    if is_secret(name.lower()):
-        return "***"
-    text = ascii(mask(str(value)))
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...{text[0]}"
+    if not name:
+        return said
+    value = "***" if is_secret(name.lower()) else ascii(mask(str(item["input"])))
+    value = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}...{value[0]}"
+    return f"{name}={value}: {said} ({purpose})"
 
 
 def is_secret(name: str) -> bool:
-    """Whether a field's value is never shown."""
+    """Whether a field's value must not be shown."""
     info = Settings.model_fields.get(name)
     return info is not None and info.annotation is SecretStr
-
-
-def _doc(variable: str) -> str:
-    info = Settings.model_fields.get(variable.lower())
-    return " ".join((info.description or "").split()) if info else "unknown"

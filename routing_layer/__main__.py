@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # a signal that comes during the imports below must not be lost
-    from openfactory_common import early_exit
+    from openfactory_common import signals
 
-    early_exit.install()
+    signals.exit_on_signal()
 
 import argparse
 import asyncio
@@ -18,7 +18,7 @@ from functools import partial
 
 import uvloop
 
-from openfactory_common import __version__, log_lines
+from openfactory_common import __version__, logs
 from openfactory_common.errors import ConfigurationError
 from routing_layer.server import listen, serve
 from routing_layer.settings import Settings, describe, load
@@ -52,7 +52,7 @@ def main() -> int:
     except ConfigurationError as error:
         print(error, file=sys.stderr)  # noqa: T201 - before there is a log
         return 2
-    log_lines.install(logging.getLevelNamesMapping()[settings.log_level.upper()])
+    logs.configure(settings.log_level, interval=60.0, per_place=logs.PER_PLACE_OF_CLIENTS, cache=True)
     ports = {"ROUTING_LAYER_PORT": settings.routing_layer_port, "METRICS_PORT": settings.metrics_port}
     sockets: list[socket.socket] = []
     for variable, port in ports.items():

@@ -15,7 +15,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import ERROR
 
 from openfactory_common.connections import REFUSALS, GuardedHandler, GuardedServer, State, whole_response
-from openfactory_common.early_exit import ENDING
+from openfactory_common.signals import STOP_SIGNALS
 from routing_layer.app.proxy import BEGUN, ENDLESS, NO_ROOM, ROUTE, Proxy
 from routing_layer.metrics import EndReason
 from routing_layer.problems import CONTENT_TYPE, Problem, ProblemType
@@ -106,7 +106,7 @@ async def serve(
     """Serve on ``sock``, and metrics on ``metrics_sock`` if they have a port, until SIGTERM or SIGINT, then drain."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in ENDING:
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     proxy = Proxy(settings, peers)
     # The handler must be cancelled when its client leaves: without it every silent stream stays open (measured).
@@ -130,7 +130,7 @@ async def serve(
         await metrics_runner.cleanup()
         await proxy.close()
         # The process is about to end by itself: another signal would only change its exit code.
-        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
 async def _drain(proxy: Proxy, server: _Server, site: web.SockSite, seconds: float) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import structlog
 
-from openfactory_common.early_exit import ENDING
+from openfactory_common.signals import STOP_SIGNALS
 
 _log = structlog.get_logger(__name__)
 #: A worker that does not answer within this time is left out.
@@ -100,7 +100,7 @@ def run_workers(count: int, start: Callable[[WorkerPeers], int], sockets: list[s
     """Run ``count`` processes that accept from the same sockets; if one dies, end the others. Return the exit code."""
     alive = os.pipe()  # only the parent keeps its writing end open
     # A signal between two forks is kept until the parent can pass it on to every worker.
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     children = {_fork(start, peers, alive) for peers in create_peers(count)}
     for sock in sockets:
         sock.close()
@@ -110,9 +110,9 @@ def run_workers(count: int, start: Callable[[WorkerPeers], int], sockets: list[s
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, number)
 
-    for number in ENDING:
+    for number in STOP_SIGNALS:
         signal.signal(number, pass_on)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     code = 0
     while children:
         child, status = os.wait()
@@ -133,7 +133,7 @@ def _fork(start: Callable[[WorkerPeers], int], peers: WorkerPeers, alive: tuple[
         os.read(alive[0], 1)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     os.close(alive[1])
     threading.Thread(target=end_with_parent, daemon=True).start()
     os._exit(start(peers))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # a signal that comes during the imports below must not be lost
-    from openfactory_common import early_exit
+    from openfactory_common import signals
 
-    early_exit.install()
+    signals.exit_on_signal()
 
 import argparse
 import asyncio

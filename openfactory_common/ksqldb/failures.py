@@ -1,19 +1,18 @@
-"""One table from what ksqlDB answered to what it means for the caller.
+"""One table of what ksqlDB's error answers mean for the caller.
 
 ksqlDB's HTTP status and ``error_code`` alone do not say whether waiting helps: "the table is being restored" is a
-400 with the same code as a syntax error, and "somebody else wrote first" is a 500 like any other. The message tells
-them apart. It is wrapped at 80 columns with a tab, so it is compared with its whitespace collapsed, and it may echo
-the statement (and with it any value that a person typed), so every pattern is anchored to the server's own words.
+400 with the same code as a syntax error, and "another writer was first" is a 500 like any other. The message
+distinguishes them. It is wrapped at 80 columns with a tab, so it is compared with its whitespace collapsed, and it may
+echo the statement (and with it any value of the user's), so every pattern is anchored to the server's own words.
 
 The texts were recorded from ksqlDB 7.7; the families behind them (a 5xx passes, a 4xx does not) catch the rest, so
-no answer is without a class.
+every answer has a class.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from openfactory_common.errors import (
@@ -30,7 +29,7 @@ from openfactory_common.errors import (
 )
 
 DEGRADED = "The server has detected corruption in the command topic"
-"""The beginning of the text by which a server says that its command runner takes no more statements."""
+"""The beginning of the text by which a server says that its command runner accepts no more statements."""
 
 NOT_QUERYABLE = "isn't queryable"
 """Part of the answer to a pull on a plain table, and on any table while the server stops (the same text)."""
@@ -43,90 +42,73 @@ _MESSAGE_LIMIT = 600
 _REDIRECT = "redirects are not followed; KSQLDB_URL must be ksqlDB's own address"
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """One line of the table: the first whose status, code and pattern all fit decides."""
-
-    status: int | None
-    code: int | None
-    pattern: re.Pattern[str] | None
-    kind: type[KsqlError]
-
-    def fits(self, status: int, code: int | None, message: str) -> bool:
-        return (
-            self.status in (None, status)
-            and self.code in (None, code)
-            and (self.pattern is None or self.pattern.search(message) is not None)
-        )
-
-
-def _rule(status: int | None, code: int | None, pattern: str | None, kind: type[KsqlError]) -> _Rule:
-    return _Rule(status, code, re.compile(pattern) if pattern else None, kind)
-
-
 # The server quotes the statement: Could not write the statement '...' into the command topic. Caused by: ...
 _COULD_NOT_WRITE = r"^Could not write the statement '.*' into the command topic\. Caused by: "
 _NOT_WRITTEN = _COULD_NOT_WRITE + r"Timeout while waiting for command topic consumer to process command topic$"
 _SAME_COMMAND = _COULD_NOT_WRITE + r"Another command with the same id "
 
-_TABLE = (
-    # Who may: credentials, roles, Kafka's access lists.
-    _rule(401, None, None, KsqlRefused),
-    _rule(403, None, None, KsqlRefused),
+#: Status, ``error_code`` and a pattern of the message, each None where any fits: the first line that fits decides.
+_Rule = tuple[int | None, int | None, str | None, type[KsqlError]]
+_TABLE: tuple[_Rule, ...] = (
+    # Credentials, roles, Kafka's access lists.
+    (401, None, None, KsqlRefused),
+    (403, None, None, KsqlRefused),
     # A degraded command runner refuses every statement until the server is restarted.
-    _rule(None, None, rf"^(Failed to handle Ksql Statement\. )?{DEGRADED}", KsqlRefused),
+    (None, None, rf"^(Failed to handle Ksql Statement\. )?{DEGRADED}", KsqlRefused),
     # A pull while the tables are being restored, or while the server stops: 400, yet only time is needed.
-    _rule(400, None, r"^Error starting pull query: |^Unable to execute pull query", KsqlNotReady),
-    _rule(400, None, r"\[Partition \d+ failed to find valid host\. Hosts scanned: ", KsqlNotReady),
+    (400, None, r"^Error starting pull query: |^Unable to execute pull query", KsqlNotReady),
+    (400, None, r"\[Partition \d+ failed to find valid host\. Hosts scanned: ", KsqlNotReady),
     # Understood, and refused for a reason outside of the statement.
-    _rule(400, 40003, None, KsqlRefused),
-    _rule(400, None, r"^Not executing statement\(s\) .* as it would cause the number of active, ", KsqlRefused),
-    _rule(400, None, r"^Cannot drop \S+ The following ", KsqlRefused),
-    _rule(400, None, r"^Cannot (delete topic for|insert values into) read-only ", KsqlRefused),
-    _rule(400, None, r"^One or more properties overrides set locally are prohibited", KsqlRefused),
-    _rule(400, None, r"^Missing WHERE clause\.|^WHERE clause missing key column", KsqlRefused),
-    # The name was taken between our look and our statement.
-    _rule(
+    (400, 40003, None, KsqlRefused),
+    (400, None, r"^Not executing statement\(s\) .* as it would cause the number of active, ", KsqlRefused),
+    (400, None, r"^Cannot drop \S+ The following ", KsqlRefused),
+    (400, None, r"^Cannot (delete topic for|insert values into) read-only ", KsqlRefused),
+    (400, None, r"^One or more properties overrides set locally are prohibited", KsqlRefused),
+    (400, None, r"^Missing WHERE clause\.|^WHERE clause missing key column", KsqlRefused),
+    # The name was taken between our observation and our statement.
+    (
         400,
         None,
-        r"^(Could not determine output schema for query due to error: )?"
-        r"Cannot add (stream|table) '[^']*': A (stream|table) with the same name already exists",
+        (
+            r"^(Could not determine output schema for query due to error: )?"
+            r"Cannot add (stream|table) '[^']*': A (stream|table) with the same name already exists"
+        ),
         KsqlConflict,
     ),
-    # Kafka is away: the INSERT gave up after its own 60 s.
-    _rule(400, None, r"^Failed to insert values into .* not present in metadata after \d+ ms", KsqlTransient),
-    _rule(400, None, None, KsqlBadStatement),
-    _rule(404, 40400, None, KsqlBadStatement),
-    _rule(405, None, None, KsqlBadStatement),
-    _rule(406, None, None, KsqlBadStatement),
-    _rule(413, None, None, KsqlBadStatement),
-    _rule(417, 41700, None, KsqlRefused),
-    _rule(421, None, None, KsqlRefused),
-    _rule(428, None, None, KsqlRefused),
-    _rule(429, None, None, KsqlTransient),
+    # Kafka does not answer: the INSERT gave up after its own 60 s.
+    (400, None, r"^Failed to insert values into .* not present in metadata after \d+ ms", KsqlTransient),
+    (400, None, None, KsqlBadStatement),
+    (404, 40400, None, KsqlBadStatement),
+    (405, None, None, KsqlBadStatement),
+    (406, None, None, KsqlBadStatement),
+    (413, None, None, KsqlBadStatement),
+    (417, 41700, None, KsqlRefused),
+    (421, None, None, KsqlRefused),
+    (428, None, None, KsqlRefused),
+    (429, None, None, KsqlTransient),
     # Two writers: exactly one wins, the others were not executed (measured 10 of 10).
-    _rule(500, None, r"^Producer with transactionalId '.*' .*has been fenced by another producer", KsqlConflict),
-    _rule(500, None, _COULD_NOT_WRITE + r".*has been fenced by another producer", KsqlConflict),
-    _rule(500, None, _SAME_COMMAND, KsqlConflict),
+    (500, None, r"^Producer with transactionalId '.*' .*has been fenced by another producer", KsqlConflict),
+    (500, None, _COULD_NOT_WRITE + r".*has been fenced by another producer", KsqlConflict),
+    (500, None, _SAME_COMMAND, KsqlConflict),
     # The one text of this family that says that nothing was written; any other may have been.
-    _rule(500, None, _NOT_WRITTEN, KsqlTransient),
-    _rule(500, None, r"^Could not write the statement '", KsqlUnknownOutcome),
-    _rule(500, None, r"^Timeout while initializing transaction to the KSQL command topic", KsqlTransient),
-    _rule(500, None, r"Worker executor closed$", KsqlNotReady),
+    (500, None, _NOT_WRITTEN, KsqlTransient),
+    (500, None, r"^Could not write the statement '", KsqlUnknownOutcome),
+    (500, None, r"^Timeout while initializing transaction to the KSQL command topic", KsqlTransient),
+    (500, None, r"Worker executor closed$", KsqlNotReady),
     # The topics are not as the statement needs them.
-    _rule(500, None, r"^A Kafka topic with the name '.*' already exists, with different ", KsqlRefused),
-    _rule(500, None, r"^Refusing to delete topic\. ", KsqlRefused),
-    _rule(500, None, r"Caused by: The request attempted to perform an operation on an invalid topic", KsqlBadStatement),
-    _rule(500, None, r"^Failed to guarantee existence of topic .* collides with existing topic", KsqlBadStatement),
+    (500, None, r"^A Kafka topic with the name '.*' already exists, with different ", KsqlRefused),
+    (500, None, r"^Refusing to delete topic\. ", KsqlRefused),
+    (500, None, r"Caused by: The request attempted to perform an operation on an invalid topic", KsqlBadStatement),
+    (500, None, r"^Failed to guarantee existence of topic .* collides with existing topic", KsqlBadStatement),
     # The request itself: a property, a body, a path that no retry makes better.
-    _rule(500, None, r"^Not recognizable as ksql, streams, consumer, or producer property", KsqlBadStatement),
-    _rule(500, None, r"^Failed to deserialize buffer|^No enum constant |\"buffer\" is null$", KsqlBadStatement),
-    _rule(500, None, r"^Unexpected error generating code for ", KsqlBadStatement),
-    _rule(503, 50301, None, KsqlTransient),
-    _rule(503, None, None, KsqlNotReady),
+    (500, None, r"^Not recognizable as ksql, streams, consumer, or producer property", KsqlBadStatement),
+    (500, None, r"^Failed to deserialize buffer|^No enum constant |\"buffer\" is null$", KsqlBadStatement),
+    (500, None, r"^Unexpected error generating code for ", KsqlBadStatement),
+    (503, 50301, None, KsqlTransient),
+    (503, None, None, KsqlNotReady),
     # A proxy in between that has lost its server.
-    _rule(502, None, None, KsqlUnreachable),
-    _rule(504, None, None, KsqlUnreachable),
+    (502, None, None, KsqlUnreachable),
+    (504, None, None, KsqlUnreachable),
 )
 
 
@@ -169,18 +151,22 @@ def error_of(status: int, body: bytes, content_type: str = "") -> KsqlError:
     """
     if 300 <= status < 400:  # noqa: PLR2004 - HTTP's redirects
         return KsqlWrongShape(f"ksqlDB answered {status}: {_REDIRECT}", status=status)
-    code, message = _code_and_message(body)
+    code, message = _read_error(body)
     text = collapse(message)
-    for rule in _TABLE:
-        if rule.fits(status, code, text):
-            return _made(rule.kind, text, status, code, content_type)
-    return _made(_family(status), text, status, code, content_type)
+    # A status without a line of its own: 5xx passes, anything else is not ksqlDB's answer.
+    kind: type[KsqlError] = KsqlTransient if status >= 500 else KsqlWrongShape  # noqa: PLR2004 - HTTP's server errors
+    for of_status, of_code, pattern, found in _TABLE:
+        if of_status in (None, status) and of_code in (None, code) and (not pattern or re.search(pattern, text)):
+            kind = found
+            break
+    shown = _shorten(text) or f"an empty answer ({content_type or 'no content type'})"
+    return kind(f"ksqlDB answered {status}: {shown}", code=code, status=status)
 
 
 def in_band(document: object) -> KsqlInBandFailure:
     """Return the error for an error object that was found inside a 200 body."""
-    code, message = _fields(document)
-    return KsqlInBandFailure(f"ksqlDB failed within its answer: {_short(collapse(message))}", code=code, status=200)
+    code, message = _read_fields(document)
+    return KsqlInBandFailure(f"ksqlDB failed within its answer: {_shorten(collapse(message))}", code=code, status=200)
 
 
 def no_answer(cause: str, *, writes: bool) -> KsqlError:
@@ -211,25 +197,15 @@ def is_missing_source(error: KsqlError) -> bool:
     return error.code == 40001 and MISSING_SOURCE.search(str(error)) is not None  # noqa: PLR2004 - ksqlDB's code for "bad statement"
 
 
-def _family(status: int) -> type[KsqlError]:
-    """Return the class for a status without a line of its own: 5xx passes, anything else is not ksqlDB's answer."""
-    return KsqlTransient if status >= 500 else KsqlWrongShape  # noqa: PLR2004 - HTTP's server errors
-
-
-def _made(kind: type[KsqlError], text: str, status: int, code: int | None, content_type: str) -> KsqlError:
-    shown = _short(text) or f"an empty answer ({content_type or 'no content type'})"
-    return kind(f"ksqlDB answered {status}: {shown}", code=code, status=status)
-
-
-def _code_and_message(body: bytes) -> tuple[int | None, str]:
+def _read_error(body: bytes) -> tuple[int | None, str]:
     try:
         document = parse_json(body)
     except ValueError:
         return None, body[:_MESSAGE_LIMIT].decode("utf-8", "replace")
-    return _fields(document)
+    return _read_fields(document)
 
 
-def _fields(document: Any) -> tuple[int | None, str]:
+def _read_fields(document: Any) -> tuple[int | None, str]:
     if not isinstance(document, dict):
         return None, brief(document, _MESSAGE_LIMIT)
     code, message = document.get("error_code"), document.get("message")
@@ -237,20 +213,5 @@ def _fields(document: Any) -> tuple[int | None, str]:
     return (code if isinstance(code, int) else None), text
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= _MESSAGE_LIMIT else text[: _MESSAGE_LIMIT - 1] + "…"
-
-
-__all__ = [
-    "DEGRADED",
-    "NOT_QUERYABLE",
-    "brief",
-    "collapse",
-    "error_of",
-    "in_band",
-    "is_error_object",
-    "missing_source",
-    "no_answer",
-    "no_constant",
-    "parse_json",
-]

@@ -44,13 +44,20 @@ Level = str | JoinedLevels
 def group_sql(level: Level, side: str = "") -> str:
     """Return the expression for the group of a row of the UNS map; NULL for an asset without one.
 
-    A value that is empty or blank is no group: nobody could name it, in a URL or anywhere else.
+    A value that is empty or blank is no group: it could not be named in a URL.
 
     Args:
         level: by what assets are grouped.
         side: what goes before the column in a join (``"H."``).
     """
-    return f"CASE WHEN {_present(level, side)} THEN {_value_of(level, side)} END"
+    names = (level,) if isinstance(level, str) else level.names
+    values = [f"{side}UNS_LEVELS[{literal(name)}]" for name in names]
+    # Brackets as the server renders them, so that its text equals the one that was sent.
+    present = f"(TRIM({values[0]}) <> '')"
+    for value in values[1:]:
+        present = f"({present} AND (TRIM({value}) <> ''))"
+    group = values[0] if isinstance(level, str) else f"CONCAT({f', {literal(level.separator)}, '.join(values)})"
+    return f"CASE WHEN {present} THEN {group} END"
 
 
 def membership_sql(table: str, key: str, level: Level) -> str:
@@ -63,25 +70,3 @@ def membership_sql(table: str, key: str, level: Level) -> str:
     """
     # Everything in it is a quoted name or a literal.
     return f"SELECT {column(fold_name(key))}, {group_sql(level)} AS UNS_GROUP FROM {identifier(fold_name(table))}"  # noqa: S608
-
-
-def _present(level: Level, side: str = "") -> str:
-    """Every value is there and not blank; brackets as the server renders them, so that its text is the one sent."""
-    first, *others = (level,) if isinstance(level, str) else level.names
-    present = f"(TRIM({_value(first, side)}) <> '')"
-    for name in others:
-        present = f"({present} AND (TRIM({_value(name, side)}) <> ''))"
-    return present
-
-
-def _value_of(level: Level, side: str = "") -> str:
-    return _value(level, side) if isinstance(level, str) else _joined(level, side)
-
-
-def _joined(level: JoinedLevels, side: str = "") -> str:
-    parts = f", {literal(level.separator)}, ".join(_value(name, side) for name in level.names)
-    return f"CONCAT({parts})"
-
-
-def _value(name: str, side: str = "") -> str:
-    return f"{side}UNS_LEVELS[{literal(name)}]"

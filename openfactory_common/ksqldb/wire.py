@@ -2,7 +2,7 @@
 
 Both sides of the project speak it: the operator through ``client`` and the routing layer through its own HTTP
 library. Rows come as *StreamedRow* (``application/vnd.ksql.v1+json``): one JSON array, a header first, then rows, the
-only form of ksqlDB that shows the deletions of a table and whose end can be recognised.
+only form of ksqlDB that shows the deletions of a table and whose end can be recognized.
 
     [{"header":{"queryId":"...","schema":"`ASSET_UUID` STRING KEY, `N` BIGINT"}},
     {"row":{"columns":["A1",1]}},
@@ -23,11 +23,10 @@ from types import NoneType
 from typing import Any, NamedTuple
 
 from openfactory_common.errors import KsqlBadStatement, KsqlTruncated, KsqlWrongShape
-from openfactory_common.ksqldb.failures import brief, error_of, in_band, is_error_object, no_constant
+from openfactory_common.ksqldb.failures import brief, in_band, is_error_object, no_constant
 
 JSON_ACCEPT = "application/json"
 ROWS_ACCEPT = "application/vnd.ksql.v1+json"
-ROWS_ACCEPT = ROWS_ACCEPT
 """Always sent: without an Accept header the two query endpoints answer in different formats."""
 
 _SOURCE_NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -183,7 +182,7 @@ class RowFeed:
         if end == 0:
             self._keep(data)
             return []
-        text = _decoded(data[:end])
+        text = _decode(data[:end])
         items, used = self._walk(text)
         if self._long is not None and not text[:used].strip():
             raise KsqlWrongShape(f"not JSON: {text[:80]!r}", status=200)
@@ -212,7 +211,7 @@ class RowFeed:
     def _walk(self, text: str) -> tuple[list[Item], int]:
         """Read as many items as ``text`` holds; return them and how much of it was used."""
         items: list[Item] = []
-        position, size = _space(text, 0), len(text)
+        position, size = _skip_space(text, 0), len(text)
         while position < size:
             if text[position] == "{" and self._state in ("first", "comma"):
                 try:
@@ -223,13 +222,16 @@ class RowFeed:
                 except (ValueError, RecursionError) as error:  # NaN, a number of 5,000 digits, or nested too deeply
                     raise KsqlWrongShape(f"not JSON: {text[position : position + 80]!r}", status=200) from error
                 self._state = "item"
-                item = _item(document)
+                item = _parse_item(document)
                 if item is not None:
                     items.append(item)
             else:
-                self._state = _next_state(self._state, text[position])
+                after = _AFTER_MARK.get((self._state, text[position]))
+                if after is None:
+                    raise KsqlWrongShape(f"not an array of rows: {text[position]!r} out of place", status=200)
+                self._state = after
                 position += 1
-            position = _space(text, position)
+            position = _skip_space(text, position)
         return items, position
 
     @staticmethod
@@ -239,19 +241,23 @@ class RowFeed:
             raise KsqlWrongShape(f"not JSON: {text[start : start + 80]!r}", status=200)
 
 
-class PullReader:
+class _TypedRows:
+    """A body of which the header and each row must have the expected columns."""
+
+    def __init__(self, expected: tuple[Column, ...]) -> None:
+        """Expect rows with these columns; in a push query's header no column is a key."""
+        self._expected = expected
+        self._types = [_TYPES.get(one.type, object) for one in expected]
+        self._feed = RowFeed()
+        self._has_header = False
+
+
+class PullReader(_TypedRows):
     """Reads a pull query's answer and believes it only as a whole.
 
     Checked: a header first, its columns exactly the expected ones (names, types and key), each row as wide as the
     header, no error object, the closing bracket.
     """
-
-    def __init__(self, expected: tuple[Column, ...]) -> None:
-        """Expect rows with these columns."""
-        self._expected = expected
-        self._types = [_TYPES.get(one.type, object) for one in expected]
-        self._feed = RowFeed()
-        self._headed = False
 
     def feed(self, chunk: bytes) -> Iterator[tuple[Any, ...]]:
         """Yield the rows that ``chunk`` completes; they count only after ``close``.
@@ -262,14 +268,18 @@ class PullReader:
         """
         width = len(self._expected)
         for item in self._feed.feed(chunk):
-            if isinstance(item, Row) and self._headed:
+            if isinstance(item, Row) and self._has_header:
                 if len(item.values) != width or item.tombstone:
                     raise KsqlWrongShape(f"a row of {len(item.values)} columns, not {width}", status=200)
                 if not all(map(isinstance, item.values, self._types)):
-                    raise KsqlWrongShape(f"not a row of {_shown(self._expected)}: {brief(item.values)}", status=200)
+                    raise KsqlWrongShape(f"not a row of {_show(self._expected)}: {brief(item.values)}", status=200)
                 yield tuple(item.values)
-            else:
-                self._other(item)
+            elif isinstance(item, Row) or (isinstance(item, Header) and self._has_header):
+                raise KsqlWrongShape("the header is not at the beginning", status=200)
+            elif isinstance(item, Header):
+                if item.columns != self._expected:
+                    raise KsqlWrongShape(f"columns {_show(item.columns)}, not {_show(self._expected)}", status=200)
+                self._has_header = True
 
     def close(self) -> None:
         """Confirm that the answer was complete.
@@ -279,19 +289,11 @@ class PullReader:
             KsqlWrongShape: an array without a header.
         """
         self._feed.close()
-        if not self._headed:
+        if not self._has_header:
             raise KsqlWrongShape("an answer without a header", status=200)
 
-    def _other(self, item: Item) -> None:
-        if isinstance(item, Row) or (isinstance(item, Header) and self._headed):
-            raise KsqlWrongShape("the header is not where it belongs", status=200)
-        if isinstance(item, Header):
-            if item.columns != self._expected:
-                raise KsqlWrongShape(f"columns {_shown(item.columns)}, not {_shown(self._expected)}", status=200)
-            self._headed = True
 
-
-class PushRows:
+class PushRows(_TypedRows):
     """Reads a push query's rows as they come.
 
     Attributes:
@@ -300,13 +302,10 @@ class PushRows:
     """
 
     def __init__(self, expected: tuple[Column, ...]) -> None:
-        """Expect rows with these columns; a push query marks none as the key."""
+        """Expect rows with these columns."""
+        super().__init__(expected)
         self.rows: list[tuple[Any, ...]] = []
         self.final = False
-        self._expected = expected
-        self._types = [_TYPES.get(one.type, object) for one in expected]
-        self._feed = RowFeed()
-        self._headed = False
 
     def feed(self, chunk: bytes) -> int:
         """Take a chunk; return how many rows it completed.
@@ -317,15 +316,15 @@ class PushRows:
         """
         count = 0
         for item in self._feed.feed(chunk):
-            if isinstance(item, Row) and self._headed and self._fits(item.values):
+            if isinstance(item, Row) and self._has_header and self._fits(item.values):
                 self.take(item)
                 count += 1
-            elif isinstance(item, Header) and not self._headed and item.columns == self._expected:
-                self._headed = True
+            elif isinstance(item, Header) and not self._has_header and item.columns == self._expected:
+                self._has_header = True
             elif isinstance(item, Final):
                 self.final = True
             else:
-                raise KsqlWrongShape(f"not the columns {_shown(self._expected)}: {str(item)[:120]}", status=200)
+                raise KsqlWrongShape(f"not the columns {_show(self._expected)}: {str(item)[:120]}", status=200)
         return count
 
     def _fits(self, values: list[Any]) -> bool:
@@ -383,7 +382,7 @@ def columns_of(schema: str) -> tuple[Column, ...]:
         match = _COLUMN.match(schema, position)
         if match is None:
             raise KsqlWrongShape(f"not a schema: {schema[:120]!r}", status=200)
-        end = _type_end(schema, match.end())
+        end = _find_type_end(schema, match.end())
         kind = schema[match.end() : end]
         name = match[1].replace("``", "`")
         columns.append(Column(name, kind.removesuffix(" KEY"), kind.endswith(" KEY")))
@@ -391,7 +390,7 @@ def columns_of(schema: str) -> tuple[Column, ...]:
     return tuple(columns)
 
 
-def _type_end(schema: str, start: int) -> int:
+def _find_type_end(schema: str, start: int) -> int:
     """Return where a type ends: at the first comma outside of ``<>``, ``()`` and backticks."""
     depth, quoted = 0, False
     for position in range(start, len(schema)):
@@ -405,23 +404,16 @@ def _type_end(schema: str, start: int) -> int:
     return len(schema)
 
 
-def _next_state(state: str, mark: str) -> str:
-    after = _AFTER_MARK.get((state, mark))
-    if after is None:
-        raise KsqlWrongShape(f"not an array of rows: {mark!r} out of place", status=200)
-    return after
-
-
-def _item(document: Any) -> Item | None:
+def _parse_item(document: Any) -> Item | None:
     """Return the value of one element of the array; None for one that carries nothing for us."""
     try:
         row = document["row"]
         return Row(_list(row["columns"]), row.get("tombstone", False) is True)
     except (KeyError, TypeError, AttributeError):
-        return _rare_item(document)
+        return _parse_rare_item(document)
 
 
-def _rare_item(document: Any) -> Item | None:
+def _parse_rare_item(document: Any) -> Item | None:
     if "errorMessage" in document:
         raise in_band(document["errorMessage"])
     if is_error_object(document):
@@ -430,13 +422,13 @@ def _rare_item(document: Any) -> Item | None:
         message = document["finalMessage"]
         return Final(message if isinstance(message, str) else brief(message))
     if "header" in document:
-        return _header(document["header"])
+        return _parse_header(document["header"])
     if document and _IGNORED.issuperset(document):
         return None
     raise KsqlWrongShape(f"not an item of a row stream: {brief(document)}", status=200)
 
 
-def _header(header: Any) -> Header:
+def _parse_header(header: Any) -> Header:
     try:
         query_id, schema = header.get("queryId"), header["schema"]
     except (KeyError, TypeError, AttributeError) as error:
@@ -452,40 +444,17 @@ def _list(value: Any) -> list[Any]:
     return value
 
 
-def _decoded(data: bytes) -> str:
+def _decode(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
         raise KsqlWrongShape("the answer is not UTF-8", status=200) from error
 
 
-def _space(text: str, position: int) -> int:
+def _skip_space(text: str, position: int) -> int:
     match = _SPACE.match(text, position)
     return match.end() if match else position
 
 
-def _shown(columns: tuple[Column, ...]) -> str:
+def _show(columns: tuple[Column, ...]) -> str:
     return ", ".join(f"{name} {kind}{' KEY' if key else ''}" for name, kind, key in columns)
-
-
-__all__ = [
-    "JSON_ACCEPT",
-    "PULL_ACCEPT",
-    "ROWS_ACCEPT",
-    "Column",
-    "Final",
-    "Header",
-    "Item",
-    "PullReader",
-    "PushFold",
-    "PushRows",
-    "Row",
-    "RowFeed",
-    "brief",
-    "column",
-    "columns_of",
-    "error_of",
-    "identifier",
-    "literal",
-    "stored",
-]

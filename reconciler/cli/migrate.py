@@ -37,7 +37,6 @@ from reconciler.metrics import Metrics
 from reconciler.migration import migrate
 from reconciler.migration.legacy import PORT, OldService, OldServices, OldStream
 from reconciler.migration.migrate import MigrationState, PortState, StepRefused, observe, observe_port
-from reconciler.migration.swarm import SwarmOldServices
 from reconciler.planning.guards import Overrides
 from reconciler.settings import Settings
 
@@ -79,6 +78,8 @@ def _migrate(options: argparse.Namespace, settings: Settings) -> int:
             f"DEPLOYMENT_PLATFORM={settings.deployment_platform}: migrate supports the old system only on a Swarm"
         )
     chosen = next((name for name in _STEPS if getattr(options, name, False)), "")
+    from reconciler.migration.swarm import SwarmOldServices  # noqa: PLC0415 - the Docker SDK takes 200 ms
+
     old = SwarmOldServices()
     try:
         if chosen:

@@ -11,17 +11,12 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.text import Text
-
 from openfactory_common.text import printable, printable_lines
 from reconciler.cli.help import PAGES, wrap
 from reconciler.control.converge import Exit
 from reconciler.control.outcome import CycleOutcome
 from reconciler.domain.status import Condition, Plan
 from reconciler.planning.survey import Survey
-from reconciler.report.table import status_table
 from reconciler.report.text import show_titles, status_json, status_markdown, status_notes, status_text
 
 #: Longest time to converge, in seconds.
@@ -143,6 +138,10 @@ def echo_status(output: str, plan: Plan | None, survey: Survey | None) -> None:
     if plan is None or survey is None:
         return
     if output == "text" and sys.stdout.isatty():
+        from rich.console import Console  # noqa: PLC0415 - 70 ms of processor time, for terminals only
+
+        from reconciler.report.table import status_table  # noqa: PLC0415
+
         console = Console()
         with checked_stdout():
             console.print(status_table(plan, console.width), soft_wrap=True)
@@ -155,10 +154,16 @@ def echo_status(output: str, plan: Plan | None, survey: Survey | None) -> None:
 @contextlib.contextmanager
 def show_progress() -> Iterator[Callable[[CycleOutcome], None]]:
     """Show each cycle on standard error: a table on a terminal, otherwise a line when the reason to wait changes."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         yield ProgressLines(echo_error).show
         return
+    from rich.console import Console, Group  # noqa: PLC0415 - 70 ms of processor time, for terminals only
+    from rich.live import Live  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    from reconciler.report.table import status_table  # noqa: PLC0415
+
+    console = Console(stderr=True)
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         yield lambda outcome: live.update(
             Group(

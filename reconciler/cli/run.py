@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -41,7 +41,9 @@ from reconciler.metrics import Metrics
 from reconciler.planning.guards import Overrides, approval_id
 from reconciler.planning.survey import Survey
 from reconciler.settings import Settings
-from reconciler.web.server import RegistryCache, Server
+
+if TYPE_CHECKING:
+    from reconciler.web.server import Server
 
 log = structlog.get_logger()
 
@@ -103,6 +105,8 @@ def _make_overrides(options: argparse.Namespace) -> Overrides:
 
 def make_loop(settings: Settings, overrides: Overrides, metrics: Metrics) -> tuple[Dependencies, Loop, Server, Elector]:
     """Make a loop, its server and its leader election; nothing runs yet."""
+    from reconciler.web.server import RegistryCache, Server  # noqa: PLC0415 - 400 ms, which only the loop needs
+
     cache = RegistryCache()
 
     def on_change() -> None:

@@ -24,7 +24,7 @@ class WriteResult(StrEnum):
 
 
 class Effect(Enum):
-    """What an action does to the world; policies and guards choose by it."""
+    """What kind of write an action is; policies allow writes by it."""
 
     CREATE = "create"
     UPDATE = "update"
@@ -53,7 +53,7 @@ class Action:
 
 @dataclass(frozen=True)
 class RecordInstallation(Action):
-    """Write down which installation this is, before anything carries its id."""
+    """Record which installation this is, before anything carries its id."""
 
     installation: Installation
     before: Record | None
@@ -77,7 +77,7 @@ class CreateSharedStream(Action):
 
     @property
     def key(self) -> str:
-        """The stream, whatever its generation: each attempt and each new one is of the same object."""
+        """The stream without its generation: all attempts and all generations are the same object."""
         return f"stream {re.sub(r'_[0-9]+$', '', self.name)}"
 
 
@@ -110,7 +110,7 @@ class CreateStream(StreamAction):
 
 @dataclass(frozen=True)
 class ReplaceStream(StreamAction):
-    """Give a group's stream that has lost its query another one; lineage and silence are asked for first."""
+    """Give a group's stream that has lost its query another one; its lineage and its silence are checked first."""
 
     why: str
     verb: ClassVar[str] = "replace_stream"
@@ -121,8 +121,8 @@ class ReplaceStream(StreamAction):
 class RecreateStream(StreamAction):
     """Drop a group's stream and create it again over its topic, where replacing in place is impossible.
 
-    With ``topic_gone`` the reason is that its topic was not listed, which is asked again first. With ``starved``
-    nothing fed it any more, so it starts at the beginning of its new source: it has had none of that.
+    With ``topic_gone`` the reason is that its topic was not listed, which is checked again first. With ``starved``
+    nothing fed it any more, so it starts at the beginning of its new source: it has had none of those events.
     """
 
     why: str
@@ -133,15 +133,11 @@ class RecreateStream(StreamAction):
     effect: ClassVar[Effect] = Effect.UPDATE
 
 
-@dataclass(frozen=True)
-class ResumeStream(Action):
-    """Resume the paused query of a group's stream, or of the shared one."""
+class _NamedStreamAction(Action):
+    """A write to a group's stream or to a shared one."""
 
     name: str
-    query_id: str
     of_group: str | None
-    verb: ClassVar[str] = "resume_stream"
-    effect: ClassVar[Effect] = Effect.UPDATE
     on_ksqldb: ClassVar[bool] = True
 
     @property
@@ -156,7 +152,18 @@ class ResumeStream(Action):
 
 
 @dataclass(frozen=True)
-class DropStream(Action):
+class ResumeStream(_NamedStreamAction):
+    """Resume the paused query of a stream."""
+
+    name: str
+    query_id: str
+    of_group: str | None
+    verb: ClassVar[str] = "resume_stream"
+    effect: ClassVar[Effect] = Effect.UPDATE
+
+
+@dataclass(frozen=True)
+class DropStream(_NamedStreamAction):
     """Drop a stream of ours that nothing needs any more."""
 
     name: str
@@ -164,26 +171,12 @@ class DropStream(Action):
     delete_topic: bool = False
     verb: ClassVar[str] = "drop_stream"
     effect: ClassVar[Effect] = Effect.REMOVE
-    on_ksqldb: ClassVar[bool] = True
-
-    @property
-    def key(self) -> str:
-        """The stream."""
-        return f"stream {self.name}"
-
-    @property
-    def group(self) -> str | None:
-        """The group it served, None for a shared stream."""
-        return self.of_group
 
 
-@dataclass(frozen=True)
-class CreateService(Action):
-    """Create a service."""
+class _SpecifiedServiceAction(Action):
+    """A write that makes a service equal to a spec."""
 
     spec: ServiceSpec
-    verb: ClassVar[str] = "create_service"
-    effect: ClassVar[Effect] = Effect.CREATE
 
     @property
     def key(self) -> str:
@@ -197,7 +190,16 @@ class CreateService(Action):
 
 
 @dataclass(frozen=True)
-class UpdateService(Action):
+class CreateService(_SpecifiedServiceAction):
+    """Create a service."""
+
+    spec: ServiceSpec
+    verb: ClassVar[str] = "create_service"
+    effect: ClassVar[Effect] = Effect.CREATE
+
+
+@dataclass(frozen=True)
+class UpdateService(_SpecifiedServiceAction):
     """Make a live service equal to its spec again."""
 
     live: LiveService
@@ -205,16 +207,6 @@ class UpdateService(Action):
     drift: tuple[Drift, ...]
     verb: ClassVar[str] = "update_service"
     effect: ClassVar[Effect] = Effect.UPDATE
-
-    @property
-    def key(self) -> str:
-        """The service."""
-        return f"service {self.spec.name}"
-
-    @property
-    def group(self) -> str | None:
-        """The group it serves."""
-        return self.spec.group
 
 
 @dataclass(frozen=True)
@@ -268,7 +260,7 @@ class RemoveRegistry(Action):
 
 @dataclass(frozen=True)
 class Result:
-    """What became of an action: done, failed with an error, or skipped because something before it failed."""
+    """The result of an action: done, failed with an error, or skipped because an action before it failed."""
 
     action: Action
     error: Exception | None = None

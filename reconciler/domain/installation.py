@@ -1,19 +1,21 @@
-"""Which installation this operator is of. Pure.
+"""To which installation this operator belongs. Pure.
 
-Owner ids are chosen by people, and two plants on one ksqlDB may both have the default. So each installation has an id
-of its own: 8 hex digits, made once and kept as a record beside lease and pause. It stands in the registry, in the label
-``org.openfactory.installation`` of every service and in the shared stream's name. What says another id is not ours.
+People choose owner ids, and two plants on one ksqlDB may both have the default. So each installation has an id of its
+own: 8 hex digits, generated once and kept as a record beside lease and pause. It is in the registry, in the label
+``org.openfactory.installation`` of every service and in the shared stream's name. An object with another id is not
+ours.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from openfactory_common.errors import RegistryError
 from openfactory_common.registry import parse as parse_registry
+from openfactory_common.text import list_some
 from reconciler.domain.names import LEGACY, SharedName, fold
 from reconciler.domain.services import LiveRegistry, PlatformState, Record
 
@@ -28,7 +30,7 @@ class Installation:
 
     Attributes:
         id: 8 hex digits.
-        adopted: other ids whose objects a person has declared to be this one's; `LEGACY` for objects without one.
+        adopted: other ids whose objects a person has declared to be this one's; `LEGACY` for objects without an id.
     """
 
     id: str
@@ -46,13 +48,13 @@ class Installation:
 
 @dataclass(frozen=True)
 class Claim:
-    """Which installation this operator is of, and how that is known.
+    """To which installation this operator belongs, and how that is known.
 
     Attributes:
         installation: whose objects are ours.
         before: the record as it was read, None where there is none.
-        due: the record has to be written before anything else is: now, or together with the first write.
-        provisional: the id was made up by this process and stands nowhere yet.
+        due: the record has to be written before anything else.
+        provisional: this process generated the id, and it is recorded nowhere yet.
         refusal: why nothing at all may be written; ``""`` where it may.
     """
 
@@ -64,7 +66,7 @@ class Claim:
 
 
 def new_id() -> str:
-    """Make an id that no other installation has."""
+    """Generate an id that no other installation has."""
     return secrets.token_hex(4)
 
 
@@ -90,10 +92,10 @@ def claim(
     known: Installation | None = None,
     adopt: str = "",
 ) -> Claim:
-    """Say which installation this is.
+    """Find out which installation this is.
 
     Args:
-        platform: what is there, records included.
+        platform: what was observed, with the records.
         streams: names of all ksqlDB streams.
         owner: our owner id.
         fresh: the id to take where this is a first installation.
@@ -102,31 +104,32 @@ def claim(
     """
     before = platform.records.get(RECORD)
     recorded = parse(before)
-    published = _registry_of(platform.registries)
-    here, elsewhere = _on_platform(platform, owner, published), _in_ksqldb(streams, owner)
+    published = _find_publisher(platform.registries)
+    here, elsewhere = _find_on_platform(platform, owner, published), _find_in_ksqldb(streams, owner)
     base = recorded or known
-    unknown = adopt and adopt not in {*here, *elsewhere} and not (base and base.owns(adopt))
-    if unknown:
-        return Claim(base or Installation(fresh), before, refusal=_no_such(adopt, here, elsewhere))
+    if adopt and adopt not in {*here, *elsewhere} and not (base and base.owns(adopt)):
+        ids = ", ".join(sorted({*here, *elsewhere})) or "none at all"
+        refusal = f"--adopt {adopt}: nothing of that installation is here; found: {ids}"
+        return Claim(base or Installation(fresh), before, refusal=refusal)
     if base is None and adopt:
         adopted = Installation(fresh, frozenset({adopt})) if adopt == LEGACY else Installation(adopt)
         return Claim(adopted, before, due=True)
     if base is None:
-        refusal = _unclaimed(here, elsewhere) if here else ""
+        refusal = _explain_unclaimed(here, elsewhere) if here else ""
         return Claim(Installation(fresh), before, provisional=True, refusal=refusal)
-    # What was adopted and has become ours, or is gone, needs no memory: others may come with the same (`LEGACY`).
+    # An adopted id whose objects have become ours, or are gone, is forgotten: others may come with the same (`LEGACY`).
     adopted_ids = frozenset(one for one in base.adopted if one in here or one in elsewhere)
     if adopt and not base.owns(adopt):
         adopted_ids |= {adopt}
     found = replace(base, adopted=adopted_ids)
     if published and not found.owns(published):
-        refusal = f"the registry was published by installation {published}, and this is {found.id}: {_cure(published)}"
-        return Claim(found, before, refusal=refusal)
+        publisher = f"the registry was published by installation {published}, and this is {found.id}"
+        return Claim(found, before, refusal=f"{publisher}: {_suggest_adoption(published)}")
     return Claim(found, before, due=found != recorded)
 
 
 def sift(platform: PlatformState, owner: str, installation: Installation) -> PlatformState:
-    """Return what is there with services of other installations as what they are: somebody else's."""
+    """Return the observed state, in which services of other installations are marked as foreign."""
     services = {
         name: replace(live, owner=f"{owner}, installation {live.installation or LEGACY}", spec=None)
         if live.owner == owner and not installation.owns(live.installation)
@@ -136,8 +139,8 @@ def sift(platform: PlatformState, owner: str, installation: Installation) -> Pla
     return replace(platform, services=services)
 
 
-def _on_platform(platform: PlatformState, owner: str, published: str) -> Mapping[str, list[str]]:
-    """What services and the current registry of our owner id say, by installation."""
+def _find_on_platform(platform: PlatformState, owner: str, published: str) -> Mapping[str, list[str]]:
+    """Find the services and the registry of our owner id, by installation."""
     found: dict[str, list[str]] = {}
     for live in platform.services.values():
         if live.owner == owner:
@@ -147,7 +150,7 @@ def _on_platform(platform: PlatformState, owner: str, published: str) -> Mapping
     return found
 
 
-def _in_ksqldb(streams: Iterable[str], owner: str) -> Mapping[str, list[str]]:
+def _find_in_ksqldb(streams: Iterable[str], owner: str) -> Mapping[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in sorted(streams):
         shared = SharedName.parse(name)
@@ -156,7 +159,7 @@ def _in_ksqldb(streams: Iterable[str], owner: str) -> Mapping[str, list[str]]:
     return found
 
 
-def _registry_of(registries: Iterable[LiveRegistry]) -> str:
+def _find_publisher(registries: Iterable[LiveRegistry]) -> str:
     """Return the installation that the newest readable document names, ``""`` for none."""
     for live in registries:
         try:
@@ -166,23 +169,15 @@ def _registry_of(registries: Iterable[LiveRegistry]) -> str:
     return ""
 
 
-def _unclaimed(here: Mapping[str, list[str]], elsewhere: Mapping[str, list[str]]) -> str:
-    ids = "; ".join(f"{one}: {_some([*here[one], *elsewhere.get(one, [])])}" for one in sorted(here))
+def _explain_unclaimed(here: Mapping[str, list[str]], elsewhere: Mapping[str, list[str]]) -> str:
+    found = {one: sorted([*here[one], *elsewhere.get(one, [])]) for one in sorted(here)}
+    ids = "; ".join(f"{one}: {list_some(objects, 2)}" for one, objects in found.items())
     return (
-        f"objects of this owner are here, and no record says which installation this is ({ids}): {_cure(*sorted(here))}"
+        f"objects of this owner are here, and no record says which installation this is ({ids}): "
+        f"{_suggest_adoption(*found)}"
     )
 
 
-def _no_such(adopt: str, here: Mapping[str, list[str]], elsewhere: Mapping[str, list[str]]) -> str:
-    ids = ", ".join(sorted({*here, *elsewhere})) or "none at all"
-    return f"--adopt {adopt}: nothing of that installation is here; found: {ids}"
-
-
-def _cure(*ids: str) -> str:
+def _suggest_adoption(*ids: str) -> str:
     options = " or ".join(f"--adopt {one}" for one in ids)
     return f"if that is this one, run once with {options}"
-
-
-def _some(things: Collection[str]) -> str:
-    named = sorted(things)
-    return ", ".join(named[:2]) + (f" and {len(named) - 2} more" if len(named) > 2 else "")  # noqa: PLR2004 - enough to know them by

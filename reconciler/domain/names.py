@@ -1,8 +1,8 @@
 """The names of everything that belongs to a group: pure, deterministic, within the limits of both sides.
 
 A Swarm service name has at most 63 characters, letters, digits, ``_`` and ``-``, and is unique without regard
-to case; a ksqlDB source name has letters, digits, ``_`` and ``-``. A group value is whatever a person typed
-into the UNS, so it is mapped to a *slug* first, and the original value travels in a label.
+to case; a ksqlDB source name has letters, digits, ``_`` and ``-``. A group value is any text from the UNS, so it is
+mapped to a *slug* first, and a label keeps the original value.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?")
 _OTHER = re.compile(r"[^A-Za-z0-9_-]")
 
 STREAM_PREFIX = "ASSET_STREAM_"
-#: Stands for the id of an installation whose objects were made before there were ids.
+#: In place of the id of an installation whose objects were created before there were ids.
 LEGACY = "legacy"
 _SHARED = re.compile(
     r"(?P<owner>[A-Z0-9_]+)_ASSETS_WITH_UNS_"
@@ -34,13 +34,13 @@ def fold(owner: str) -> str:
 
 @dataclass(frozen=True)
 class SharedName:
-    """The name of a shared stream, taken apart: ``OFA_ASSETS_WITH_UNS_1A2B3C4D_0F0F0F0F_1``.
+    """The parts of a shared stream's name: ``OFA_ASSETS_WITH_UNS_1A2B3C4D_0F0F0F0F_1``.
 
     Attributes:
-        owner: whose it is, folded.
+        owner: its owner id, folded.
         installation: id of the installation that made it, in lower case; `LEGACY` for a name that has none.
         digest: hash of its definition.
-        generation: counts up with each one of the same definition; 0 for a name that has none.
+        generation: increases with each one of the same definition; 0 for a name that has none.
     """
 
     owner: str
@@ -57,7 +57,7 @@ class SharedName:
     @staticmethod
     @lru_cache(maxsize=4096)
     def parse(name: str) -> SharedName | None:
-        """Take a name apart; None where it is not a shared stream's."""
+        """Parse a name; None where it is not a shared stream's."""
         found = _SHARED.fullmatch(name)
         if found is None:
             return None
@@ -104,7 +104,7 @@ class GroupNames:
         return f"http://{self.service}:{port}/asset_stream"
 
 
-@lru_cache(maxsize=4096)  # every cycle asks for every group's names again
+@lru_cache(maxsize=4096)  # every cycle needs every group's names again
 def names_of(group: str, prefix: str = "ofa") -> GroupNames:
     """Derive all names of ``group``; ``prefix`` starts the names of Swarm objects."""
     part = slug(group)
@@ -125,8 +125,7 @@ def assign(
     """Name all groups and find those whose names collide.
 
     Both ksqlDB's unquoted names and Swarm's names ignore case, so two groups that differ only in case, or whose
-    slugs do, cannot both exist: one that is served already wins, then the first in sorted order, whatever the order
-    they came in.
+    slugs do, cannot both exist: one that is served already wins, then the first in sorted order.
 
     Args:
         groups: all group values.

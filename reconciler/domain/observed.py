@@ -16,8 +16,8 @@ class MapSnapshot:
     Attributes:
         assets: how many assets the map has.
         groups: members by group; only groups with at least one.
-        fresh: read now; False where the last scan is used again, which proves no absence.
-        unknown_level: in words, that no asset has the level that groups are made from, and which levels there are;
+        fresh: read in this cycle; False where the last scan is used again, which proves no absence.
+        unknown_level: a message if no asset has the level that groups are made from, with the levels that exist;
             ``""`` where there are groups, or where it is not known.
     """
 
@@ -57,18 +57,18 @@ class SourceState:
     Attributes:
         identity: the Kafka cluster and the ksqlDB service that answered.
         version: of the server.
-        unhealthy_reason: why the server must not be given DDL now, nor believed about an absence; ``""`` when healthy.
+        unhealthy_reason: why no DDL may be sent to the server now, and no absence believed; ``""`` when healthy.
         degraded: why no absence may be believed now, although statements may be sent: a query of ours or of the UNS
             map does not run on every server; ``""`` where all do.
         servers: on how many ksqlDB servers queries run; 0 where it is not known.
         streams: by exact name.
         queries: persistent queries by the name of the stream or table they write.
-        topics: partitions of all Kafka topics, by name; None where they were not read at this look.
-        partitions: the same as of the last look that read them; of an earlier look they prove no absence.
+        topics: partitions of all Kafka topics, by name; None where they were not read in this cycle.
+        partitions: the same as of the last cycle that read them; those of an earlier cycle prove no absence.
         orphans: the statements that made streams which no query writes and no asset's group has, by the stream's name;
-            ``""`` for one that ksqlDB does not let us see.
-        unknown_owners: such streams whose statement is not known yet, each with the error of the last question;
-            ``""`` for one that has not been asked.
+            ``""`` for one that ksqlDB does not show us.
+        unknown_owners: such streams whose statement is not known yet, each with the error of the last request;
+            ``""`` before the first.
         inserts: statements of INSERT INTO queries, by the query's id: they read and write what others made.
     """
 
@@ -99,7 +99,7 @@ class SourceState:
 
 @dataclass(frozen=True)
 class Observed:
-    """One full look at the world."""
+    """One full observation."""
 
     source: SourceState
     platform: PlatformState

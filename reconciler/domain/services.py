@@ -9,8 +9,6 @@ from datetime import datetime
 from enum import StrEnum
 
 _SECRET = re.compile(r"PASS|SECRET|TOKEN|CREDENTIAL|PRIVATE|API_?KEY", re.IGNORECASE)
-
-
 _CREDENTIALS = re.compile(r"://[^/\s]*@")
 
 
@@ -207,19 +205,19 @@ def is_named(registry: LiveRegistry, prefix: str) -> bool:
 
 def drift(live: ServiceSpec, wanted: ServiceSpec) -> tuple[Drift, ...]:
     """Return what differs between a live and a wanted spec, environment variables one by one."""
-    if live == wanted:  # the usual case, and the cheapest question
+    if live == wanted:  # the usual case, and the cheapest comparison
         return ()
     found = []
     for item in fields(ServiceSpec):
         was, want = getattr(live, item.name), getattr(wanted, item.name)
         if item.name == "env":
-            found += _env_drift(was, want)
+            found += _compare_env(was, want)
         elif was != want:
             found.append(Drift(item.name, _show(was), _show(want)))
     return tuple(found)
 
 
-def _env_drift(live: Mapping[str, str], wanted: Mapping[str, str]) -> list[Drift]:
+def _compare_env(live: Mapping[str, str], wanted: Mapping[str, str]) -> list[Drift]:
     names = sorted(live.keys() | wanted.keys())
     return [
         Drift(f"env {name}", _show_variable(name, live.get(name)), _show_variable(name, wanted.get(name)))
@@ -229,7 +227,7 @@ def _env_drift(live: Mapping[str, str], wanted: Mapping[str, str]) -> list[Drift
 
 
 def _show_variable(name: str, value: str | None) -> str:
-    """Return a variable fit for a plan that others read: no secret that somebody put there, none within a URL."""
+    """Return a variable for a plan that others read: without a secret, also within a URL."""
     if value and _SECRET.search(name):
         return "***"
     return _show(None if value is None else _CREDENTIALS.sub("://***@", value))

@@ -1,4 +1,4 @@
-"""The values that the operator thinks in: what was observed, what is to be done, how each group fares. Pure."""
+"""The result of planning: a plan, with the status of each object. Pure."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from openfactory_common.registry import Registry
-from reconciler.domain.actions import (
-    Action,
-)
+from reconciler.domain.actions import Action
 from reconciler.domain.names import GroupNames
 
 
@@ -70,7 +68,7 @@ class Part(StrEnum):
 
 
 class Condition(StrEnum):
-    """How a group, or a service that belongs to no group, fares."""
+    """The condition of an object."""
 
     READY = "Ready"
     PROGRESSING = "Progressing"
@@ -86,7 +84,7 @@ class ObjectStatus:
 
     Attributes:
         title: ``group Weld``, ``service ofa_state_api``, ``stream OFA_ASSETS_WITH_UNS_...``.
-        condition: how it fares.
+        condition: whether it is as it should be.
         change: ``+ ~ ! - ? x`` or blank, as plans show it.
         detail: what is done about it, or why nothing is.
         group: the group's value, None for a service of none.
@@ -95,7 +93,7 @@ class ObjectStatus:
         running: healthy tasks.
         wanted: tasks asked for.
         url: where it is served, as registered; None where it is not.
-        serves: as many tasks run as should, be it those of before an update, and nothing is wrong with its stream.
+        serves: all tasks run, perhaps those of before an update, and its stream has no problem.
         reason: why it has its condition; None where ``detail`` alone says it.
     """
 
@@ -115,7 +113,7 @@ class ObjectStatus:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A guard's no: which rule, what it saw and how to go on. ``stops`` means that nothing at all is written."""
+    """A guard refuses: which one, what it observed and what to do. ``stops`` means that nothing at all is written."""
 
     guard: Guard
     text: str
@@ -132,7 +130,7 @@ class Bug:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a cycle will do, in order, and what it thinks of every group.
+    """Everything that a cycle will do, in order, and the status of every object.
 
     Attributes:
         actions: in the order in which they are to be done.
@@ -141,10 +139,10 @@ class Plan:
         registry_before: revision that is current now, None before the first.
         added: groups that enter the registry.
         removed: groups that leave it.
-        refusals: what guards said no to.
-        approval: id by which exactly the refused deletes can be approved; ``""`` where none are refused.
-        notes: what a person should know besides.
-        unknown: number of streams without a query that are still to be asked whose they are.
+        refusals: what guards refuse.
+        approval: id that approves exactly the refused removals; ``""`` where none are refused.
+        notes: what else a person should know.
+        unknown: number of streams without a query whose owner is not known yet.
         bugs: objects that could not be planned because of an unexpected exception.
         left_out: keys of everything that was not planned, because of `bugs` of this plan or an earlier one.
     """
@@ -164,13 +162,13 @@ class Plan:
 
     @property
     def settled(self) -> bool:
-        """Nothing to do, nothing on its way, and nothing left to find out."""
-        busy = (Condition.PROGRESSING, Condition.LEAVING)
+        """Nothing to do, nothing progressing, and nothing left to find out."""
+        progressing = (Condition.PROGRESSING, Condition.LEAVING)
         open_ends = self.actions or self.unknown or self.left_out
-        return not open_ends and not any(item.condition in busy for item in self.items)
+        return not open_ends and not any(item.condition in progressing for item in self.items)
 
     @property
     def in_sync(self) -> bool:
-        """The world is as it should be, as far as the policy lets it."""
+        """Everything is as it should be, as far as the policy allows it."""
         good = (Condition.READY, Condition.HELD)
         return self.settled and not self.refusals and all(item.condition in good for item in self.items)

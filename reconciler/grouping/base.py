@@ -1,4 +1,4 @@
-"""How assets are grouped: the protocol that a grouping strategy fulfils."""
+"""The protocol of a grouping strategy."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ class GroupingStrategy(Protocol):
     less than there is.
 
     Attributes:
-        level: by what assets are grouped: the streams and the routing layer work out the same groups from it as
-            `read` does.
+        level: by what assets are grouped: the streams and the routing layer derive the same groups from it as `read`.
     """
 
     @property
@@ -28,10 +27,9 @@ class GroupingStrategy(Protocol):
         """Read all assets and their groups, with one request."""
 
     def read_directly(self, at_least: int) -> MapSnapshot:
-        """Read the same from Kafka: the last question before groups are removed, asked once for all of them.
+        """Read the same from Kafka: the last check before groups are removed, once for all of them.
 
-        What a ksqlDB server holds of a table may be a part of it while another server is away; what is in Kafka is
-        all of it.
+        A ksqlDB server may have only a part of a table while another server is away; Kafka has all of it.
 
         Args:
             at_least: assets that there are, or were within the last minutes; an answer that names fewer of them (those
@@ -39,4 +37,4 @@ class GroupingStrategy(Protocol):
         """
 
     def lookup(self) -> GroupLookup:
-        """Say how the proxy finds the group of one asset."""
+        """Return how the proxy finds the group of one asset."""

@@ -9,17 +9,18 @@ from typing import Protocol
 
 from openfactory_common.ksqldb.levels import Level
 from openfactory_common.registry import GroupLookup
+from openfactory_common.text import list_some
 from reconciler.domain.observed import MapSnapshot
 from reconciler.settings import Settings
 
 #: Key column of the UNS map (upstream's schema).
 KEY = "ASSET_UUID"
-#: Assets that are asked for their levels where none has ours, and levels that are named then.
-_ASKED, _NAMED = 50, 20
+#: Assets whose levels are read where none has ours, and levels that are then named.
+_SAMPLE, _NAMED = 50, 20
 
 
 class UnsMap(Protocol):
-    """What this strategy asks of ksqlDB."""
+    """What this strategy needs of ksqlDB."""
 
     def members(self, table: str, key: str, level: Level) -> tuple[tuple[str, str | None], ...]:
         """Every asset with its value at ``level``; complete or an error."""
@@ -32,7 +33,7 @@ class UnsMap(Protocol):
 
 
 class LevelGrouping:
-    """Groups assets by their values in the UNS map; a strategy of your own has only to say at which level.
+    """Groups assets by their values in the UNS map; a custom strategy has only to give the level.
 
     Attributes:
         level: by what assets are grouped.
@@ -54,21 +55,21 @@ class LevelGrouping:
             openfactory_common.errors.KsqlError: the read was not complete.
         """
         rows = self._ksqldb.members(self._table, KEY, self.level)
-        found = _membership(rows)
+        found = _make_snapshot(rows)
         if found.groups or not rows:
             return found
-        return replace(found, unknown_level=self._unknown_level([asset for asset, _ in rows[:_ASKED]]))
+        return replace(found, unknown_level=self._explain_unknown_level([asset for asset, _ in rows[:_SAMPLE]]))
 
-    def _unknown_level(self, assets: Sequence[str]) -> str:
-        """Say that no asset has our level, if some of them have others: its name is likely misspelt."""
+    def _explain_unknown_level(self, assets: Sequence[str]) -> str:
+        """Return a message if no asset has our level and some have others: its name is likely misspelt."""
         names = (self.level,) if isinstance(self.level, str) else self.level.names
         seen = self._ksqldb.level_names(self._table, KEY, assets)
         unknown = [name for name in names if name not in seen]
         if not seen or not unknown:
             return ""
         levels = "level" if len(unknown) == 1 else "levels"
-        shown = ", ".join(sorted(seen)[:_NAMED]) + (f" and {len(seen) - _NAMED} more" if len(seen) > _NAMED else "")
-        return f"no asset has {levels} {' and '.join(map(repr, unknown))}; levels seen: {shown} ({self.variable})"
+        missing = " and ".join(map(repr, unknown))
+        return f"no asset has {levels} {missing}; levels seen: {list_some(sorted(seen), _NAMED)} ({self.variable})"
 
     def read_directly(self, at_least: int) -> MapSnapshot:
         """Read all assets and their groups from Kafka.
@@ -76,10 +77,10 @@ class LevelGrouping:
         Raises:
             openfactory_common.errors.KsqlError: the read was not complete, or names fewer than ``at_least`` assets.
         """
-        return _membership(self._ksqldb.members_directly(self._table, KEY, self.level, at_least))
+        return _make_snapshot(self._ksqldb.members_directly(self._table, KEY, self.level, at_least))
 
     def lookup(self) -> GroupLookup:
-        """Say how the proxy finds the group of one asset."""
+        """Return how the proxy finds the group of one asset."""
         return GroupLookup.of(self._table, KEY, self.level)
 
 
@@ -93,6 +94,6 @@ class UNSLevelGroupingStrategy(LevelGrouping):
         super().__init__(settings, ksqldb, settings.uns_fastapi_group_grouping_level)
 
 
-def _membership(rows: tuple[tuple[str, str | None], ...]) -> MapSnapshot:
+def _make_snapshot(rows: tuple[tuple[str, str | None], ...]) -> MapSnapshot:
     groups = Counter(group for _, group in rows if group is not None)
     return MapSnapshot(assets=len(rows), groups=dict(sorted(groups.items())))

@@ -1,12 +1,12 @@
-"""The safety rules: what may not be done, however well it was read. Pure.
+"""The safety rules: what may not be done, even after a complete read. Pure.
 
-A read that looks perfect can be wrong: after a restart ksqlDB answers a complete, empty result for 0.3 s; while it
-stops, its list of queries shrinks; an aggregate can lose a row for good. So absence is believed only after several
+A read that looks complete can be wrong: after a restart ksqlDB answers a complete, empty result for 0.3 s; while it
+stops, its list of queries shrinks; an aggregate can lose a row permanently. So absence is believed only after several
 agreeing reads of a healthy server, spread over time, and never for many groups at once.
 
-Where several ksqlDB servers share the work, each holds a part of the UNS map: while one is away or joins, the others
-answer with their parts only (measured: up to 64 s, healthy all along). So the last question before a removal does not
-go to a server's state: `due` says for which groups it is asked, `confirm` what follows from the answer.
+Where several ksqlDB servers share the work, each has a part of the UNS map: while one is away or joins, the others
+answer with their parts only (measured: up to 64 s, all of them healthy). So the last question before a removal does
+not go to a server's state: `find_due` says for which groups it is asked, `confirm` what follows from the answer.
 
 `GuardMemory` is all that is kept between cycles: counters, whose loss at a restart only makes the operator wait longer.
 """
@@ -24,7 +24,7 @@ from reconciler.ksqldb.statements import Topology
 from reconciler.planning.survey import Published, StreamVerdict, Survey
 from reconciler.settings import Policy, Settings
 
-#: Seconds over which the UNS map is compared with its largest read: several times the longest partial answers seen.
+#: Seconds over which the UNS map is compared with its largest read: several times as long as partial answers lasted.
 WINDOW = 300.0
 
 
@@ -38,16 +38,16 @@ class Absence:
 
 @dataclass(frozen=True)
 class GuardMemory:
-    """What is remembered between cycles.
+    """What is kept between cycles.
 
     Attributes:
-        missing: groups that exist and that no asset belongs to.
+        missing: groups that exist and have no asset.
         silent: streams whose query was not listed.
-        unregistered: when each missing group was first seen out of the registry (monotonic seconds).
+        unregistered: when each missing group was first observed out of the registry (monotonic seconds).
         counts: when (monotonic seconds) which numbers of assets were read within `WINDOW`; of them, those that no later
             read reached, so the first is the largest.
-        servers: on how many ksqlDB servers queries ran at the last look; 0 before the first.
-        queries: queries that were listed at the last look; while a server stops, there are fewer each time.
+        servers: on how many ksqlDB servers queries ran at the last observation; 0 before the first.
+        queries: queries that were listed at the last observation; while a server stops, there are fewer each time.
         approved: the missing groups of an approved plan.
         doubt: why the last direct read of the map proved nothing; ``""`` where it did, or there was none.
     """
@@ -67,17 +67,17 @@ class GuardMemory:
         return self.counts[0][1] if self.counts else None
 
     def distrust(self) -> GuardMemory:
-        """Start all counts again: a read failed, or the server is not well."""
+        """Start all counts again: a read failed, or the server is unhealthy."""
         return replace(self, missing={}, silent={})
 
     def forget(self, groups: Collection[str]) -> GuardMemory:
         """Start the counts of these groups again."""
-        return replace(self, missing={name: seen for name, seen in self.missing.items() if name not in groups})
+        return replace(self, missing={name: absence for name, absence in self.missing.items() if name not in groups})
 
 
 @dataclass(frozen=True)
 class Overrides:
-    """What a person allowed on the command line, for this run."""
+    """What the command line allows, for this run."""
 
     allow_empty: bool = False
     accept_identity: bool = False
@@ -90,13 +90,13 @@ class Verdict:
     """What the guards allow.
 
     Attributes:
-        refusals: every no, in words.
-        retire: missing groups that may be removed, if a direct question agrees.
+        refusals: of every guard that refuses.
+        retire: missing groups that may be removed, if a direct read confirms it.
         drained: those of them that have been out of the registry for long enough.
         silent: streams whose missing query may be believed.
         ddl: statements may be sent.
         waiting: for every missing group that may not be removed yet, why.
-        held: missing groups wait for a person, not for time.
+        held: missing groups wait for an approval, not for time.
         approval: id that approves the refused removals; ``""`` where none are refused.
     """
 
@@ -126,19 +126,21 @@ def remember(memory: GuardMemory, survey: Survey, topology: Topology, settings: 
         now: monotonic seconds, so that a change of the wall clock ends no grace time.
     """
     source, membership = survey.observed.source, survey.observed.membership
-    silent = _silent(memory, survey, topology, now)
-    moved = memory.servers not in (0, source.servers)  # one joined or left: what each holds is moving
+    silent = _count_silent(memory, survey, topology, now)
+    moved = memory.servers not in (0, source.servers)  # one joined or left: the parts of the map move
     before, memory = memory, replace(memory, queries=len(source.queries), servers=source.servers)
     if not membership.fresh and not source.unhealthy and not moved:
-        return replace(memory, missing=_still(memory.missing, survey.missing), silent=silent)
+        # A scan that is used again proves no absence: it only removes groups that are back.
+        missing = {group: absence for group, absence in memory.missing.items() if group in survey.missing}
+        return replace(memory, missing=missing, silent=silent)
     if membership.fresh:
-        memory = replace(memory, counts=_windowed(before.counts, membership.assets, now, settings))
+        memory = replace(memory, counts=_add_count(before.counts, membership.assets, now, settings))
     if source.unhealthy or moved or has_collapsed(before.largest, membership.assets, settings):
         return memory.distrust()
     out = {group for group in survey.missing if survey.owned[group].url is None}
     return replace(
         memory,
-        missing=_counted(memory.missing, survey.missing, now),
+        missing=_count_absences(memory.missing, survey.missing, now),
         silent=silent,
         unregistered={group: memory.unregistered.get(group, now) for group in sorted(out)},
         approved=memory.approved & survey.missing,
@@ -146,66 +148,61 @@ def remember(memory: GuardMemory, survey: Survey, topology: Topology, settings: 
     )
 
 
-def _silent(memory: GuardMemory, survey: Survey, topology: Topology, now: float) -> Mapping[str, Absence]:
+def _count_silent(memory: GuardMemory, survey: Survey, topology: Topology, now: float) -> Mapping[str, Absence]:
     silent = {
         survey.wanted[group].stream for group, check in survey.streams.items() if check.verdict is StreamVerdict.SILENT
     }
     if survey.shared.verdict is StreamVerdict.SILENT:
         silent.add(topology.shared_name)
     shrinks = len(survey.observed.source.queries) < memory.queries
-    return _counted({} if shrinks else memory.silent, silent, now)
+    return _count_absences({} if shrinks else memory.silent, silent, now)
 
 
-def _windowed(
+def _add_count(
     before: tuple[tuple[float, int], ...], assets: int, now: float, settings: Settings
 ) -> tuple[tuple[float, int], ...]:
-    """Add a number of assets; the last one stays however old it is, for reads may be further apart than the window."""
+    """Add a number of assets; the last one stays at any age, for reads may be further apart than the window."""
     oldest, last = now - max(WINDOW, 2 * settings.prune_grace), before[-1:]
     kept = [one for one in before if one[1] > assets and (one[0] >= oldest or one in last)]
     return (*kept, (now, assets))
 
 
-def _still(before: Mapping[str, Absence], missing: Collection[str]) -> Mapping[str, Absence]:
-    """Forget groups that are back; a scan that is used again proves no absence, so it adds nothing."""
-    return {group: seen for group, seen in before.items() if group in missing}
-
-
 def judge(memory: GuardMemory, survey: Survey, settings: Settings, overrides: Overrides, now: float) -> Verdict:
     """Decide what may be done about what `remember` has counted."""
-    stops = _stops(survey, settings, overrides)
-    trouble = survey.observed.source.unhealthy_reason
+    stops = _find_stops(survey, settings, overrides)
+    source = survey.observed.source
     refusals = [*stops]
-    if trouble:
-        refusals.append(Refusal(Guard.HEALTH, f"ksqlDB is not well: {trouble}; no statements, no removals until it is"))
-    elif survey.observed.source.degraded:
-        why = survey.observed.source.degraded
-        refusals.append(Refusal(Guard.HEALTH, f"ksqlDB is degraded: {why}; no removals until it runs on every server"))
-    # Behind a wrong address, or at a level that is misspelt, nothing is missing that a person should say yes to.
+    if source.unhealthy_reason:
+        text = f"ksqlDB is unhealthy: {source.unhealthy_reason}; no statements, no removals until it is healthy"
+        refusals.append(Refusal(Guard.HEALTH, text))
+    elif source.degraded:
+        text = f"ksqlDB is degraded: {source.degraded}; no removals until it runs on every server"
+        refusals.append(Refusal(Guard.HEALTH, text))
+    # Behind a wrong address, or at a level that is misspelt, nothing is missing that should be approved.
     elsewhere = any(stop.guard in (Guard.IDENTITY, Guard.LEVEL) for stop in stops)
-    over = "" if elsewhere else _over_budget(memory, survey, settings)
+    over = "" if elsewhere else _check_budget(memory, survey, settings)
     approval = approval_id(survey) if over else ""
     if over:
         refusals.append(Refusal(Guard.BUDGET, f"{over}; approve exactly this with --approve {approval}"))
-    ripe = frozenset(group for group in survey.missing if _ripe(memory.missing.get(group), settings, now))
-    # A stream that has not been asked whose it is may be one more group that is missing.
-    complete = survey.observed.membership.fresh and not survey.observed.source.unknown_owners
-    unhealthy = survey.observed.source.unhealthy
-    free = complete and not (over or unhealthy or stops or settings.reconcile_policy is not Policy.SYNC)
-    retire = ripe if free else frozenset()
+    ripe = frozenset(group for group in survey.missing if _is_ripe(memory.missing.get(group), settings, now))
+    sync = settings.reconcile_policy is Policy.SYNC
+    # A stream whose owner is not known yet may be one more group that is missing.
+    complete = survey.observed.membership.fresh and not source.unknown_owners
+    retire = ripe if complete and sync and not (over or source.unhealthy or stops) else frozenset()
     return Verdict(
         refusals=tuple(refusals),
         retire=retire,
-        drained=frozenset(group for group in retire if _drained(memory, group, settings, now)),
-        silent=frozenset(name for name, seen in memory.silent.items() if _ripe(seen, settings, now)),
-        ddl=not trouble,
-        waiting={group: _why_waiting(memory, group, settings, now, over) for group in survey.missing - retire},
-        held=bool(over) or settings.reconcile_policy is not Policy.SYNC,
+        drained=frozenset(group for group in retire if _is_drained(memory, group, settings, now)),
+        silent=frozenset(name for name, absence in memory.silent.items() if _is_ripe(absence, settings, now)),
+        ddl=not source.unhealthy_reason,
+        waiting={group: _explain_waiting(memory, group, settings, now, over) for group in survey.missing - retire},
+        held=bool(over) or not sync,
         approval=approval,
     )
 
 
 def find_due(survey: Survey, verdict: Verdict) -> frozenset[str]:
-    """Return the groups of which something is removed next: nothing is, while a group is being drained."""
+    """Return the groups of which something is removed next; while a group is being drained, nothing is."""
     owned = survey.owned
     return frozenset(
         group
@@ -217,13 +214,13 @@ def find_due(survey: Survey, verdict: Verdict) -> frozenset[str]:
 def confirm(
     memory: GuardMemory, survey: Survey, groups: Collection[str], direct: MapSnapshot | None, doubt: str
 ) -> GuardMemory:
-    """Take the answer to the last question: groups that have members, or may have, are counted from the start again.
+    """Apply the direct read: groups that have members, or may have, are counted from the start again.
 
     Args:
-        memory: of this look.
-        survey: of this look; a group that it found must be in a complete answer too.
-        groups: that the question was for, see `due`.
-        direct: the whole map, read from Kafka; None where it was not answered completely.
+        memory: of this cycle.
+        survey: of this cycle; a group that it found must be in a complete answer too.
+        groups: that the read was for, see `find_due`.
+        direct: the whole map, read from Kafka; None where the read was not complete.
         doubt: why not.
     """
     lost = survey.observed.membership.groups.keys() - direct.groups.keys() if direct is not None else set()
@@ -234,7 +231,7 @@ def confirm(
 
 
 def approve(memory: GuardMemory, survey: Survey, overrides: Overrides) -> GuardMemory:
-    """Remember the groups that ``--approve`` named, if it named exactly what is missing now."""
+    """Keep the groups that ``--approve`` named, if it named exactly what is missing now."""
     if overrides.approve and overrides.approve == approval_id(survey):
         return replace(memory, approved=survey.missing)
     return memory
@@ -252,18 +249,18 @@ def allowed_removals(owned: int, fraction: float) -> int:
 
 
 def another_cluster(published: Published | None, now: Identity) -> str:
-    """Say that another cluster answers than the registry's; ``""`` where it does not, or where there is no registry."""
+    """Return a message if another cluster answers than the registry's; ``""`` otherwise."""
     if published is None or published.document.identity == now:
         return ""
     was = published.document.identity
     return f"another cluster answers: kafka {now.kafka}, ksqlDB {now.ksqldb} instead of {was.kafka}, {was.ksqldb}"
 
 
-def _stops(survey: Survey, settings: Settings, overrides: Overrides) -> tuple[Refusal, ...]:
+def _find_stops(survey: Survey, settings: Settings, overrides: Overrides) -> tuple[Refusal, ...]:
     refusals = []
     other = another_cluster(survey.published, survey.identity)
     if other and not overrides.accept_identity:
-        text = f"{other}; correct KSQLDB_URL, or if that is meant, run once with --accept-identity"
+        text = f"{other}; correct KSQLDB_URL, or if this is intended, run once with --accept-identity"
         refusals.append(Refusal(Guard.IDENTITY, text, stops=True))
     membership = survey.observed.membership
     if membership.unknown_level:  # a misspelt name, which no option may turn into the removal of all groups
@@ -281,8 +278,8 @@ def _stops(survey: Survey, settings: Settings, overrides: Overrides) -> tuple[Re
     return tuple(refusals)
 
 
-def _over_budget(memory: GuardMemory, survey: Survey, settings: Settings) -> str:
-    """Return both numbers in words when too many groups are missing at once."""
+def _check_budget(memory: GuardMemory, survey: Survey, settings: Settings) -> str:
+    """Return both numbers for a message when too many groups are missing at once."""
     missing = survey.missing - memory.approved
     allowed = allowed_removals(len(survey.owned), settings.prune_max_fraction)
     if len(missing) <= allowed:
@@ -298,34 +295,31 @@ def has_collapsed(before: int | None, now: int, settings: Settings) -> bool:
     return before is not None and now < before * (1 - settings.prune_max_fraction)
 
 
-def _counted(before: Mapping[str, Absence], names: Collection[str], now: float) -> Mapping[str, Absence]:
-    counted = {}
-    for name in sorted(names):
-        seen = before.get(name, Absence(0, now))
-        counted[name] = replace(seen, reads=seen.reads + 1)
-    return counted
+def _count_absences(before: Mapping[str, Absence], names: Collection[str], now: float) -> Mapping[str, Absence]:
+    earlier = {name: before.get(name, Absence(0, now)) for name in sorted(names)}
+    return {name: replace(absence, reads=absence.reads + 1) for name, absence in earlier.items()}
 
 
-def _ripe(absence: Absence | None, settings: Settings, now: float) -> bool:
+def _is_ripe(absence: Absence | None, settings: Settings, now: float) -> bool:
     return absence is not None and absence.reads >= settings.prune_reads and now - absence.since >= settings.prune_grace
 
 
-def _drained(memory: GuardMemory, group: str, settings: Settings, now: float) -> bool:
+def _is_drained(memory: GuardMemory, group: str, settings: Settings, now: float) -> bool:
     since = memory.unregistered.get(group)
     return since is not None and now - since >= settings.drain_seconds
 
 
-def _why_waiting(memory: GuardMemory, group: str, settings: Settings, now: float, over: str) -> str:
+def _explain_waiting(memory: GuardMemory, group: str, settings: Settings, now: float, over: str) -> str:
     if settings.reconcile_policy is not Policy.SYNC:
         return f"no assets; kept because RECONCILE_POLICY={settings.reconcile_policy}"
-    seen = memory.missing.get(group)
+    absence = memory.missing.get(group)
     doubt = f"; the last direct read of the UNS map proved nothing: {memory.doubt}" if memory.doubt else ""
     last = memory.counts[-1][1] if memory.counts else 0
-    if seen is None and has_collapsed(memory.largest, last, settings):
+    if absence is None and has_collapsed(memory.largest, last, settings):
         return f"no assets, but the map fell from {memory.largest} to {last} assets: counting starts when that lasts"
-    if seen is None:
-        return f"no assets; counting starts when ksqlDB answers well{doubt}"
-    waited = min(now - seen.since, settings.prune_grace)
-    text = f"missing {min(seen.reads, settings.prune_reads)}/{settings.prune_reads} reads, "
+    if absence is None:
+        return f"no assets; counting starts when ksqlDB is healthy{doubt}"
+    waited = min(now - absence.since, settings.prune_grace)
+    text = f"missing {min(absence.reads, settings.prune_reads)}/{settings.prune_reads} reads, "
     text += f"{waited:.0f} s of {settings.prune_grace:.0f} s{doubt}"
     return f"{text}; held by the budget" if over else text

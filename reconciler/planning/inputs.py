@@ -1,4 +1,4 @@
-"""What plans are made of: the facts they depend on, and one step for each object. Pure."""
+"""What plans are made of: their inputs, and one planned object for each object. Pure."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class PlanInputs:
         topology: the SQL side's names and definitions.
         lookup: how the proxy finds an asset's group.
         aged: registry documents that became current longer than `REGISTRY_ROLL_AFTER` ago. (Not the time itself: it
-            is never the same twice, and a plan whose facts are the same is the same.)
-        stalled: services of which nothing has moved for `PROGRESS_DEADLINE` although they are not as they should be.
-        failures: the last error of every object whose write failed and is waited for.
+            is never the same twice, and equal inputs give equal plans.)
+        stalled: services that are not ready and have made no progress for `PROGRESS_DEADLINE`.
+        failures: the last error of every object whose write failed and is retried.
         silent: why streams are silent (see `reconciler.control.flow`), by group; that of the shared stream by "".
-        query_limit: how many persistent queries ksqlDB allows; None where it was not asked or does not say.
+        query_limit: how many persistent queries ksqlDB allows; None where it is not known.
         waiting: objects that are in back-off now.
         contested: why each object that another writer keeps changing is not written now.
-        offset_reset: with which offset the server begins every query that names none; ``""`` where it was not asked or
-            leaves that to Kafka.
-        claim: which installation this is, and whether that has to be written down.
+        offset_reset: the offset with which the server begins every query that names none; ``""`` where that is not
+            known or left to Kafka.
+        claim: which installation this is, and whether that has to be recorded.
     """
 
     settings: Settings
@@ -55,14 +55,29 @@ class PlanInputs:
 
 @dataclass(frozen=True)
 class PlannedObject:
-    """What one object needs: actions, and how it fares meanwhile."""
+    """What one object needs: its status, and the actions for it."""
 
     item: ObjectStatus
     actions: tuple[Action, ...] = ()
 
 
-def failing(item: ObjectStatus, actions: Iterable[Action], inputs: PlanInputs) -> ObjectStatus:
-    """Say why a write that is still wanted failed the last time; a failure of what is done meanwhile is history."""
+def make_progressing(change: str, detail: str) -> ObjectStatus:
+    """Return the status of an object that is being changed."""
+    return ObjectStatus("", Condition.PROGRESSING, change, detail)
+
+
+def make_degraded(item: ObjectStatus, detail: str, reason: Reason | None = None) -> ObjectStatus:
+    """Return the status of an object that does not work."""
+    return replace(item, condition=Condition.DEGRADED, change="!", detail=detail, reason=reason)
+
+
+def make_conflict(group: str, detail: str) -> PlannedObject:
+    """Return a group that cannot exist, without actions."""
+    return PlannedObject(ObjectStatus(f"group {group}", Condition.CONFLICT, "x", detail, group=group))
+
+
+def add_failure(item: ObjectStatus, actions: Iterable[Action], inputs: PlanInputs) -> ObjectStatus:
+    """Say why a write that is still needed failed the last time; the failure of one that is done is history."""
     for action in actions:
         for texts, reason in ((inputs.contested, Reason.CONTESTED), (inputs.failures, Reason.WRITE_FAILED)):
             if action.key in texts:
@@ -72,10 +87,10 @@ def failing(item: ObjectStatus, actions: Iterable[Action], inputs: PlanInputs) -
 
 @dataclass
 class IsolatedPlanning:
-    """Makes the parts of a plan; an unexpected exception in one leaves that part out and nothing else.
+    """Makes the parts of a plan; an unexpected exception in one leaves out that part and nothing else.
 
     Attributes:
-        facts: name what is in back-off: such a part is not tried.
+        inputs: name what is in back-off: such a part is not tried.
         bugs: the exceptions.
         left_out: every part that was left out, now or because of its back-off, with the error.
     """
@@ -84,17 +99,14 @@ class IsolatedPlanning:
     bugs: list[Bug] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
 
-    def step(self, item: ObjectStatus, make: Callable[[], PlannedObject]) -> PlannedObject:
-        """Make the step of one object; where that fails, nothing is done about the object and ``item`` says so."""
-        made = self.part(item.title, make, None)
-        if made is not None:
-            return made
-        detail = self.left_out[_key(item.title)]
-        return PlannedObject(replace(item, condition=Condition.DEGRADED, change="!", detail=detail, reason=Reason.BUG))
+    def plan_object(self, item: ObjectStatus, make: Callable[[], PlannedObject]) -> PlannedObject:
+        """Plan one object; where that fails, nothing is done about the object and ``item`` says so."""
+        made = self.plan_part(item.title, make, None)
+        return made or PlannedObject(make_degraded(item, self.left_out[f"plan of {item.title}"], Reason.BUG))
 
-    def part(self, title: str, make: Callable[[], T], otherwise: D) -> T | D:
+    def plan_part(self, title: str, make: Callable[[], T], otherwise: D) -> T | D:
         """Make a part, or return ``otherwise`` in its place."""
-        key = _key(title)
+        key = f"plan of {title}"  # for back-off; a write to the object has another key
         if key in self.inputs.waiting:
             self.left_out[key] = self.inputs.failures.get(key, "")
             return otherwise
@@ -104,18 +116,3 @@ class IsolatedPlanning:
             self.left_out[key] = describe(error)
             self.bugs.append(Bug(key, error))
             return otherwise
-
-
-def _key(title: str) -> str:
-    """Return the name for back-off; a write to the object has another one."""
-    return f"plan of {title}"
-
-
-def progressing(mark: str, detail: str) -> ObjectStatus:
-    """Say of an object that something is being done about it."""
-    return ObjectStatus("", Condition.PROGRESSING, mark, detail)
-
-
-def conflict(group: str, detail: str) -> PlannedObject:
-    """Say of a group that it cannot be, and do nothing."""
-    return PlannedObject(ObjectStatus(f"group {group}", Condition.CONFLICT, "x", detail, group=group))

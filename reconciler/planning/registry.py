@@ -1,4 +1,4 @@
-"""Which registry document should be current, and which may be forgotten. Pure."""
+"""Plan the registry: which document should be current, and which may be removed. Pure."""
 
 from __future__ import annotations
 
@@ -8,46 +8,48 @@ from itertools import pairwise
 from openfactory_common.errors import RegistryError
 from openfactory_common.registry import Registry, list_replaced
 from reconciler.domain.actions import Action, PublishRegistry, RemoveRegistry
-from reconciler.domain.names import GroupNames
 from reconciler.domain.services import is_named
 from reconciler.domain.status import Guard, Refusal
 from reconciler.planning.guards import Verdict
 from reconciler.planning.inputs import PlanInputs, PlannedObject
 from reconciler.planning.specs import HostPorts, state_api_name
-from reconciler.planning.survey import Survey, newest_first
+from reconciler.planning.survey import Survey, sort_newest_first
 from reconciler.settings import Settings
 
 
-def next_registry(
-    survey: Survey, verdict: Verdict, inputs: PlanInputs, ports: HostPorts, steps: Iterable[PlannedObject]
+def make_registry(
+    survey: Survey, verdict: Verdict, inputs: PlanInputs, ports: HostPorts, groups: Iterable[PlannedObject]
 ) -> Registry | None:
-    """The document that should be current: what was published and may stay, and what has become ready.
+    """Return the document that should be current: what was published and may stay, and what has become ready.
 
-    A ready group stays while its service restarts, so no client is sent away for a moment's unreadiness.
+    A ready group stays while its service restarts, so a short restart disconnects no client.
     """
+    settings = inputs.settings
     published = survey.published.document.groups if survey.published else {}
     urls = {group: url for group, url in published.items() if group in survey.missing and group not in verdict.retire}
-    for step in steps:
-        names = step.item.names
-        if names is None:
-            continue
-        ready = step.item.serves
-        if ready or names.group in published:
-            urls[names.group] = _url(names, inputs.settings, ports)
+    for group in groups:
+        names = group.item.names
+        if names is not None and (group.item.serves or names.group in published):
+            port = ports.of(names.service)
+            local = f"http://{settings.swarm_node_host}:{port}/asset_stream"
+            urls[names.group] = names.url(settings.fastapi_group_port) if port is None else local
     if not urls and survey.published is None:
         return None
+    state_api = state_api_name(settings)
+    port = ports.of(state_api)
+    host = f"{state_api}:{settings.state_api_port}" if port is None else f"{settings.swarm_node_host}:{port}"
     return Registry(
         identity=survey.identity,
         replaces=list_replaced(survey.published.document if survey.published else None, survey.identity),
         groups=urls,
-        state_api=_state_url(inputs.settings, ports),
+        state_api=f"http://{host}/asset_state",
         membership=inputs.lookup,
         installation=inputs.topology.installation.id,
     )
 
 
-def fitting(registry: Registry | None, survey: Survey) -> tuple[Registry | None, tuple[Refusal, ...]]:
-    """Keep the published document where no proxy would take the next one, or no config could hold it."""
+def keep_within_limits(registry: Registry | None, survey: Survey) -> tuple[Registry | None, tuple[Refusal, ...]]:
+    """Keep the published document where no proxy would accept the next one, or no config could hold it."""
     refusals: tuple[Refusal, ...] = ()
     for document in (registry, survey.published.document if survey.published else None):
         try:
@@ -60,30 +62,16 @@ def fitting(registry: Registry | None, survey: Survey) -> tuple[Registry | None,
     return None, refusals
 
 
-def _url(names: GroupNames, settings: Settings, ports: HostPorts) -> str:
-    port = ports.of(names.service)
-    if port is None:
-        return names.url(settings.fastapi_group_port)
-    return f"http://{settings.swarm_node_host}:{port}/asset_stream"
-
-
-def _state_url(settings: Settings, ports: HostPorts) -> str:
-    name = state_api_name(settings)
-    port = ports.of(name)
-    host = f"{name}:{settings.state_api_port}" if port is None else f"{settings.swarm_node_host}:{port}"
-    return f"http://{host}/asset_state"
-
-
-def publish(survey: Survey, registry: Registry | None) -> list[Action]:
-    """Publish the document unless it is the one and only current one.
+def plan_publication(survey: Survey, registry: Registry | None) -> list[Action]:
+    """Publish the document unless it is the only current one.
 
     Also over a newer one that cannot be read, and over another one of an equal or higher number, which a program that
-    was rolled back or a late write has left: which of the two is current would be a matter of chance.
+    was rolled back or a late write has left: otherwise it would be undefined which of the two is current.
     """
     if registry is None:
         return []
     registries, published = survey.observed.platform.registries, survey.published
-    # By its bytes: one that was read without the fields of a newer operator, or in an older form, is another document.
+    # By its bytes: one that has fields of a newer operator, or an older form, is another document.
     if published is not None and published.live.data == registry.canonical():
         current = published.live
         if not any(live.sequence >= current.sequence for live in registries if live.name != current.name):
@@ -92,12 +80,12 @@ def publish(survey: Survey, registry: Registry | None) -> list[Action]:
     return [PublishRegistry(registry, max(newest, 0) + 1)]
 
 
-def old_registries(survey: Survey, inputs: PlanInputs, registry: Registry | None) -> list[Action]:
-    """Forget all but the newest documents.
+def plan_registry_cleanup(survey: Survey, inputs: PlanInputs, registry: Registry | None) -> list[Action]:
+    """Remove all but the newest documents.
 
-    Never the current one or the next, one that a service mounts, or the one that made that out of date.
+    Never the current one or the next, one that a service mounts, or the one that made that outdated.
     """
-    registries = newest_first(survey.observed.platform.registries)
+    registries = sort_newest_first(survey.observed.platform.registries)
     needed = {live.name for live in registries if live.mounted}
     needed |= {newer.name for newer, older in pairwise(registries) if older.mounted}
     if survey.published is not None:

@@ -1,11 +1,12 @@
-"""What streams need. Pure."""
+"""Plan the streams. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
+from openfactory_common.text import list_some
 from reconciler.domain.actions import (
     Action,
     CreateSharedStream,
@@ -21,133 +22,125 @@ from reconciler.ksqldb.definition import sources_of
 from reconciler.ksqldb.entities import OFFSET_RESET
 from reconciler.ksqldb.ownership import Whose
 from reconciler.planning.guards import Verdict
-from reconciler.planning.inputs import PlanInputs, PlannedObject, conflict, failing, progressing
+from reconciler.planning.inputs import (
+    PlanInputs,
+    PlannedObject,
+    add_failure,
+    make_conflict,
+    make_degraded,
+    make_progressing,
+)
 from reconciler.planning.survey import StreamCheck, StreamVerdict, Survey
 
-#: Streams that a note names before it says how many more there are.
-_NAMED = 5
-#: What can be put right only when the shared stream is seen to be there.
+#: What can be repaired only when the shared stream is seen to exist.
 _NEED_SHARED = (StreamVerdict.MOVED, StreamVerdict.SILENT, StreamVerdict.TOPICLESS)
 
 
-def stream_step(survey: Survey, verdict: Verdict, shared: StreamCheck, names: GroupNames) -> PlannedObject:
-    """What the group's stream needs."""
+def plan_stream(survey: Survey, verdict: Verdict, shared: StreamCheck, names: GroupNames) -> PlannedObject:
+    """Plan what the group's stream needs."""
     check = survey.streams[names.group]
     if check.verdict is StreamVerdict.FOREIGN:
-        return conflict(names.group, f"{check.detail}, not touched")
-    blocked = _shared_trouble(shared)
+        return make_conflict(names.group, f"{check.detail}, not touched")
+    blocked = _find_shared_problem(shared)
     if blocked and check.verdict is not StreamVerdict.IN_SYNC:
         return PlannedObject(ObjectStatus("", Condition.DEGRADED, "!", blocked))
     if check.verdict in _NEED_SHARED and shared.verdict is not StreamVerdict.IN_SYNC:
-        # A stream is dropped only when what it is to be made from anew is seen to be there.
-        return PlannedObject(progressing("~", f"waits for the shared stream: {check.detail}"))
+        # A stream is dropped only when the source of its successor is seen to exist.
+        return PlannedObject(make_progressing("~", f"waits for the shared stream: {check.detail}"))
     if check.verdict is StreamVerdict.SILENT and names.stream not in verdict.silent:
         return PlannedObject(ObjectStatus("", Condition.DEGRADED, "?", "its query is not listed; waiting to be sure"))
-    repair = _stream_repair(check, names)
-    if repair is not None:
-        return repair
-    if check.detail or blocked:
-        return PlannedObject(ObjectStatus("", Condition.DEGRADED, "!", check.detail or blocked))
-    return PlannedObject(ObjectStatus("", Condition.READY))
-
-
-def _stream_repair(check: StreamCheck, names: GroupNames) -> PlannedObject | None:
-    """What puts a stream in order; None where it is in order already."""
+    action: Action
     match check.verdict:
         case StreamVerdict.ABSENT:
-            return PlannedObject(
-                progressing("+", f"create stream {names.topic}"), (CreateStream(names, check.starved),)
-            )
+            change, text, action = "+", f"create stream {names.topic}", CreateStream(names, check.starved)
         case StreamVerdict.MOVED:
-            move = RecreateStream(names, check.detail, check.retention_ms, starved=check.starved)
-            return PlannedObject(progressing("~", f"move stream: {check.detail}"), (move,))
+            action = RecreateStream(names, check.detail, check.retention_ms, starved=check.starved)
+            change, text = "~", f"move stream: {check.detail}"
         case StreamVerdict.TOPICLESS:
-            again = RecreateStream(names, check.detail, check.retention_ms, topic_gone=True)
-            return PlannedObject(progressing("!", f"make stream anew: {check.detail}"), (again,))
+            action = RecreateStream(names, check.detail, check.retention_ms, topic_gone=True)
+            change, text = "!", f"recreate stream: {check.detail}"
         case StreamVerdict.PAUSED:
-            resume = ResumeStream(names.stream, check.query_id, names.group)
-            return PlannedObject(progressing("!", "resume its paused query"), (resume,))
+            action = ResumeStream(names.stream, check.query_id, names.group)
+            change, text = "!", "resume its paused query"
         case StreamVerdict.SILENT:
-            silent = ReplaceStream(names, check.detail)
-            return PlannedObject(progressing("!", f"replace stream: {check.detail}"), (silent,))
-    return None
+            change, text, action = "!", f"replace stream: {check.detail}", ReplaceStream(names, check.detail)
+        case _:
+            problem = check.detail or blocked
+            ready = ObjectStatus("", Condition.READY)
+            return PlannedObject(make_degraded(ready, problem) if problem else ready)
+    return PlannedObject(make_progressing(change, text), (action,))
 
 
-def _shared_trouble(shared: StreamCheck) -> str:
+def _find_shared_problem(shared: StreamCheck) -> str:
     failed = shared.verdict is StreamVerdict.IN_SYNC and shared.detail
     if failed or shared.verdict in (StreamVerdict.REFUSED, StreamVerdict.SILENT):
         return f"the shared stream: {shared.detail}"
     return ""
 
 
-def shared_step(shared: StreamCheck, actions: Sequence[Action], inputs: PlanInputs) -> PlannedObject:
-    """How the shared stream fares, with what it needs: a failure of it is every group's, and has a line of its own."""
-    title = f"stream {inputs.topology.shared_name}"
-    trouble = _shared_trouble(shared) or inputs.silent.get("", "")
-    item = ObjectStatus(title, Condition.READY)
-    if actions:
-        item = replace(progressing("+", actions[0].verb.replace("_", " ")), title=actions[0].key)
-    elif trouble:
-        item = ObjectStatus(title, Condition.DEGRADED, "!", trouble.removeprefix("the shared stream: "))
-    return PlannedObject(failing(item, actions, inputs), tuple(actions))
+def plan_shared_stream(shared: StreamCheck, survey: Survey, verdict: Verdict, inputs: PlanInputs) -> PlannedObject:
+    """Plan what the shared stream needs before any group's stream does; its failure is every group's.
 
-
-def waiting_for(item: ObjectStatus, shared: ObjectStatus) -> ObjectStatus:
-    """Say of a group whose stream is not in order yet why the shared stream is not."""
-    if shared.condition is not Condition.DEGRADED:
-        return item
-    detail = f"waits for the shared stream: {shared.detail}"
-    return replace(item, condition=Condition.DEGRADED, change="!", detail=detail, reason=shared.reason)
-
-
-def shared_actions(verdict: Verdict, shared: StreamCheck, survey: Survey, inputs: PlanInputs) -> list[Action]:
-    """What the shared stream needs before any group's stream does.
-
-    One that lost its query is not made anew but followed by another: a join over a topic that exists would need an
+    One that lost its query is not created again but followed by another: a join over a topic that exists would need an
     explicit offset (see `Topology.after`). The groups then move over, and nothing is dropped before they have.
     """
     topology, source = inputs.topology, survey.observed.source
+    item = ObjectStatus(f"stream {topology.shared_name}", Condition.READY)
+    problem = _find_shared_problem(shared).removeprefix("the shared stream: ") or inputs.silent.get("", "")
+    action: Action
     if shared.verdict is StreamVerdict.ABSENT or (
         shared.verdict is StreamVerdict.SILENT and topology.shared_name in verdict.silent
     ):
-        return [CreateSharedStream(topology.after([*source.streams, *(source.topics or ())]).shared_name)]
-    if shared.verdict is StreamVerdict.PAUSED:
-        return [ResumeStream(topology.shared_name, shared.query_id, None)]
-    return []
+        action = CreateSharedStream(topology.after([*source.streams, *(source.topics or ())]).shared_name)
+    elif shared.verdict is StreamVerdict.PAUSED:
+        action = ResumeStream(topology.shared_name, shared.query_id, None)
+    else:
+        return PlannedObject(make_degraded(item, problem) if problem else item)
+    item = replace(make_progressing("+", action.verb.replace("_", " ")), title=action.key)
+    return PlannedObject(add_failure(item, (action,), inputs), (action,))
+
+
+def add_shared_problem(item: ObjectStatus, shared: ObjectStatus) -> ObjectStatus:
+    """Say of a group whose stream is not ready yet why the shared stream is not."""
+    if shared.condition is not Condition.DEGRADED:
+        return item
+    return make_degraded(item, f"waits for the shared stream: {shared.detail}", shared.reason)
 
 
 def check_offset(shared: StreamCheck, inputs: PlanInputs) -> StreamCheck:
-    """Refuse to make a shared stream on a server whose own offset would make every join deaf."""
+    """Refuse to create a shared stream on a server whose own offset would make every join drop all events."""
     if inputs.offset_reset != "latest" or shared.verdict not in (StreamVerdict.ABSENT, StreamVerdict.SILENT):
         return shared
     text = (
         f"ksqlDB's own {OFFSET_RESET}=latest empties the table side of every join, so the shared stream would drop "
-        "every event: take it out of the server's settings (its default begins the events now all the same)"
+        "every event: remove it from the server's settings (events begin now with the default too)"
     )
     return StreamCheck(StreamVerdict.REFUSED, text)
 
 
 def note_offset(actions: Iterable[Action], inputs: PlanInputs) -> tuple[str, ...]:
-    """Say before it is made that the shared stream will begin with old events."""
+    """Say before it is created that the shared stream will begin with old events."""
     if inputs.offset_reset != "earliest" or not any(isinstance(action, CreateSharedStream) for action in actions):
         return ()
     text = (
         f"ksqlDB's own {OFFSET_RESET}=earliest: the new shared stream replays all events that "
-        f"{inputs.topology.assets_stream} still holds; take it out of the server's settings to begin now"
+        f"{inputs.topology.assets_stream} still holds; remove it from the server's settings to begin now"
     )
     return (text,)
 
 
-def old_shared(survey: Survey, inputs: PlanInputs, shared: StreamCheck, planned: Iterable[Action]) -> list[Action]:
+def plan_shared_cleanup(
+    survey: Survey, inputs: PlanInputs, shared: StreamCheck, planned: Iterable[Action]
+) -> list[Action]:
     """Drop the shared streams that the groups have left and nothing reads any more, with their topics.
 
-    What is in those topics is ours alone, and has been written to the groups' topics.
+    These topics contain only our data, which has been written to the groups' topics.
     """
     source, topology = survey.observed.source, inputs.topology
     if shared.verdict is not StreamVerdict.IN_SYNC or any(
         isinstance(a, (CreateStream, RecreateStream)) for a in planned
     ):
-        return []  # while it is there, a group that is still to come knows where to begin
+        return []  # while it exists, a group that is still to move knows where to begin
     read = {one for text in source.statements.values() for one in sources_of(text)}
     kept = {one for ours in survey.readers.values() for one in ours}
     return [
@@ -160,18 +153,18 @@ def old_shared(survey: Survey, inputs: PlanInputs, shared: StreamCheck, planned:
     ]
 
 
-def kept_for_readers(survey: Survey) -> tuple[str, ...]:
+def note_readers(survey: Survey) -> tuple[str, ...]:
     """Name what others built on our streams: none of it is ever changed, and what it reads stays."""
     readers = sorted(survey.readers)
     if not readers:
         return ()
     streams = sorted({one for ours in survey.readers.values() for one in ours})
-    built = f"built by others on {_listed(streams)}: {_listed(readers)}"
+    built = f"built by others on {list_some(streams)}: {list_some(readers)}"
     return (f"{built}; none of it is changed, and what it reads stays",)
 
 
-def left_tables(survey: Survey, inputs: PlanInputs) -> tuple[str, ...]:
-    """Name the tables of counts that an earlier version made: nothing reads them, and only a person drops them."""
+def note_left_tables(survey: Survey, inputs: PlanInputs) -> tuple[str, ...]:
+    """Name the tables of counts that an earlier version created: nothing reads them; only a person drops them."""
     named = re.compile(f"{fold(inputs.topology.owner)}_GROUPS_[0-9A-F]{{8}}")
     return tuple(
         f"table {name} is left from an earlier version and is not read; when no operator of that version runs, "
@@ -179,8 +172,3 @@ def left_tables(survey: Survey, inputs: PlanInputs) -> tuple[str, ...]:
         for name, query in sorted(survey.observed.source.queries.items())
         if named.fullmatch(name) and "COUNT(*)" in query.text
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more

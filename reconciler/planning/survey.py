@@ -1,11 +1,12 @@
-"""What the observation means: which objects are ours, which belong to which group, and in what state. Pure.
+"""Interpret the observation: which objects are ours, to which group they belong, and in what state they are. Pure.
 
 Ownership is by labels and name for services, and by form and lineage for streams (`reconciler.ksqldb.ownership`).
-Nothing else is ever changed or removed, whatever its name.
+Nothing else is ever changed or removed, even if it has the name of one of ours.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -23,9 +24,12 @@ from reconciler.ksqldb.statements import Topology
 from reconciler.planning.specs import is_ours
 from reconciler.settings import Settings
 
+#: Half of a surrogate pair, which cannot be encoded.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 class StreamVerdict(Enum):
-    """The state of a stream, with what follows from it."""
+    """The state of a stream, by which the planner decides."""
 
     ABSENT = "absent"
     IN_SYNC = "in sync"
@@ -43,10 +47,10 @@ class StreamCheck:
 
     Attributes:
         verdict: its state.
-        detail: what that rests on.
+        detail: the evidence.
         query_id: of the query that writes it.
         retention_ms: that its topic was made with.
-        starved: no query writes what it reads, or read before it was dropped, so nothing has come through since.
+        starved: no query writes its source, or its source before it was dropped, so no event has passed since.
     """
 
     verdict: StreamVerdict
@@ -75,7 +79,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Survey:
-    """The observation, understood.
+    """The observation, interpreted.
 
     Attributes:
         observed: what it is of.
@@ -106,41 +110,41 @@ class Survey:
 
     @cached_property
     def missing(self) -> frozenset[str]:
-        """Groups of which something of ours exists and which no asset belongs to any more."""
+        """Groups of which something of ours exists and that have no asset any more."""
         return frozenset(self.owned.keys() - self.wanted.keys() - self.losers.keys())
 
 
 def make_survey(observed: Observed, topology: Topology, settings: Settings) -> Survey:
-    """Understand an observation."""
+    """Interpret an observation."""
     published, unreadable = current_registry(observed.platform.registries)
-    services = _services(observed, settings)
+    services = _find_services(observed, settings)
     there = services.keys() | (published.document.groups.keys() if published else set())
-    usable = {group for group in observed.membership.groups if _is_text(group)}
+    usable = {group for group in observed.membership.groups if not _SURROGATE.search(group)}
     wanted, held = assign(usable, settings.resource_prefix, there)
     losers = {group: f"its names are held by group {holder}" for group, holder in held.items()}
-    writers = _writers(observed.source, topology)
+    writers = _find_writers(observed.source, topology)
     losers |= dict.fromkeys(observed.membership.groups.keys() - usable, "its name is not valid text")
     return Survey(
         observed=observed,
         wanted=wanted,
         losers=losers,
-        owned=_owned(observed, topology, services, published, wanted),
+        owned=_find_owned(observed, topology, services, published, wanted),
         published=published,
         unreadable=unreadable,
         streams={
-            # A topic of a group that is served is ours already: its stream may have been dropped to be made again.
+            # A topic of a group that is served is ours already: its stream may have been dropped to be created again.
             group: check_stream(names, observed.source, topology, {} if group in there else writers)
             for group, names in wanted.items()
         },
         shared=check_shared(observed.source, topology),
-        readers=_readers(observed.source, topology),
+        readers=_find_readers(observed.source, topology),
     )
 
 
 def check_stream(names: GroupNames, source: SourceState, topology: Topology, writers: Mapping[str, str]) -> StreamCheck:
     """Compare a group's stream with what it should be.
 
-    A topic that somebody else's query writes is theirs: our events are not mixed into it.
+    A topic that another owner's query writes is theirs: our events are not mixed into it.
 
     A missing query is only *silent*: while a server stops, LIST QUERIES shrinks query by query although nothing
     was terminated (measured: for up to 70 s, with status RUNNING). LIST STREAMS stays complete to the end.
@@ -162,34 +166,35 @@ def check_stream(names: GroupNames, source: SourceState, topology: Topology, wri
     if differences:  # neither source nor topic can be replaced in place
         retention = None if "topic" in differences else definition.retention_ms
         starved = definition.source not in source.queries
-        return StreamCheck(StreamVerdict.MOVED, _list(differences), query.id, retention, starved)
+        detail = f"its {' and '.join(differences)} differ{'s' if len(differences) == 1 else ''}"
+        return StreamCheck(StreamVerdict.MOVED, detail, query.id, retention, starved)
     retention = definition.retention_ms
     if source.topics is not None and source.streams[names.stream].topic not in source.topics:
         return StreamCheck(StreamVerdict.TOPICLESS, "its topic is gone", query.id, retention)
     if query.paused:
         return StreamCheck(StreamVerdict.PAUSED, "its query is paused", query.id)
-    detail = "its query failed" if query.failed else _partitions(names, source, topology)
+    detail = "its query failed" if query.failed else _check_partitions(names, source, topology)
     return StreamCheck(StreamVerdict.IN_SYNC, detail, query.id)
 
 
-def _partitions(names: GroupNames, source: SourceState, topology: Topology) -> str:
-    """Say that a topic was deleted and made again by Kafka, which it does with its own number of partitions.
+def _check_partitions(names: GroupNames, source: SourceState, topology: Topology) -> str:
+    """Say that a topic was deleted and then created by Kafka, which uses its own number of partitions.
 
-    Events go through it, but the stream could not be made again over it: ksqlDB refuses other partitions than those of
-    what it reads. What the topic held is gone already; still only a person deletes one.
+    Events pass, but the stream could not be created again over it: ksqlDB refuses other partitions than those of its
+    source. What the topic contained is lost already; still only a person deletes a topic.
     """
     shared, there = source.streams.get(topology.shared_name), source.streams[names.stream].topic
     found, wanted = source.partitions.get(there), source.partitions.get(shared.topic if shared else "")
     if found is None or wanted is None or found == wanted:
         return ""
     return (
-        f"its topic {there} has {found} of {wanted} partitions: it was deleted, and Kafka made it again; "
-        f"`DROP STREAM `{names.stream}` DELETE TOPIC;` in ksqlDB lets the operator make both again"
+        f"its topic {there} has {found} of {wanted} partitions: it was deleted, and Kafka created it again; "
+        f"`DROP STREAM `{names.stream}` DELETE TOPIC;` in ksqlDB lets the operator create both again"
     )
 
 
-def _writers(source: SourceState, topology: Topology) -> Mapping[str, str]:
-    """Return who writes each topic, as far as queries tell, but for our own; the assets' topic has its producers."""
+def _find_writers(source: SourceState, topology: Topology) -> Mapping[str, str]:
+    """Return who writes each topic, as far as queries show it; the topic of assets has its producers."""
     found = {topic_of(query.text): f"the query of {name}" for name, query in source.queries.items()}
     targets = {query: target_of(text) for query, text in source.inserts.items()}
     found |= {source.streams[name].topic: f"query {query}" for query, name in targets.items() if name in source.streams}
@@ -200,7 +205,7 @@ def _writers(source: SourceState, topology: Topology) -> Mapping[str, str]:
 
 
 def check_shared(source: SourceState, topology: Topology) -> StreamCheck:
-    """Say what the shared stream needs that the groups are to read (`Topology.current`)."""
+    """Check the shared stream that the groups are to read (`Topology.current`)."""
     name = topology.shared_name
     if name not in source.streams:
         return StreamCheck(StreamVerdict.ABSENT)
@@ -213,11 +218,11 @@ def check_shared(source: SourceState, topology: Topology) -> StreamCheck:
 
 
 def _is_followed(source: SourceState, topology: Topology) -> bool:
-    """Whether the groups are moving away from a shared stream that lost its query: it is dropped when all have."""
+    """Whether the groups are moving away from a shared stream that lost its query, until it is dropped."""
     return any(topology.is_shared(one) for one in source.streams.keys() - {*source.queries, topology.shared_name})
 
 
-def _readers(source: SourceState, topology: Topology) -> Mapping[str, frozenset[str]]:
+def _find_readers(source: SourceState, topology: Topology) -> Mapping[str, frozenset[str]]:
     """Find what others built on streams of ours: sources made from them, queries that insert from or into them."""
     statements = source.statements
     whose = {name: topology.ownership(name, text).whose for name, text in statements.items()}
@@ -231,16 +236,12 @@ def _readers(source: SourceState, topology: Topology) -> Mapping[str, frozenset[
     return found
 
 
-def _list(differences: tuple[str, ...]) -> str:
-    return "its " + " and ".join(differences) + (" differs" if len(differences) == 1 else " differ")
-
-
 def current_registry(registries: tuple[LiveRegistry, ...]) -> tuple[Published | None, Mapping[str, str]]:
-    """Return the newest document that can be read, and those that were passed over."""
+    """Return the newest document that can be read, and why newer ones cannot."""
     unreadable: dict[str, str] = {}
-    for live in newest_first(registries):
+    for live in sort_newest_first(registries):
         try:
-            document = _document(live.data)
+            document = _parse_cached(live.data)
         except RegistryError as error:
             unreadable[live.name] = str(error)
         else:
@@ -249,17 +250,17 @@ def current_registry(registries: tuple[LiveRegistry, ...]) -> tuple[Published | 
 
 
 @lru_cache(maxsize=16)  # every cycle reads the same few documents, which may have a megabyte each
-def _document(data: bytes) -> Registry:
+def _parse_cached(data: bytes) -> Registry:
     return parse(data)
 
 
-def newest_first(registries: Iterable[LiveRegistry]) -> list[LiveRegistry]:
-    """Sort documents by their numbers; of equal numbers in the order of names, so that everybody takes the same."""
+def sort_newest_first(registries: Iterable[LiveRegistry]) -> list[LiveRegistry]:
+    """Sort documents by their numbers; of equal numbers in the order of names, so that all readers choose the same."""
     return sorted(registries, key=lambda live: (-live.sequence, live.name))
 
 
-def _services(observed: Observed, settings: Settings) -> Mapping[str, LiveService]:
-    """Our group services, by group: by label and by name (see `desired.is_ours`), so there is one of each at most."""
+def _find_services(observed: Observed, settings: Settings) -> Mapping[str, LiveService]:
+    """Our group services, by group: by label and by name (see `specs.is_ours`), so there is at most one of each."""
     return {
         live.spec.group: live
         for live in observed.platform.services.values()
@@ -270,16 +271,7 @@ def _services(observed: Observed, settings: Settings) -> Mapping[str, LiveServic
     }
 
 
-def _is_text(group: str) -> bool:
-    """Whether a group's value can be written at all; half of a surrogate pair cannot."""
-    try:
-        group.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _owned(
+def _find_owned(
     observed: Observed,
     topology: Topology,
     services: Mapping[str, LiveService],
@@ -288,32 +280,27 @@ def _owned(
 ) -> Mapping[str, Owned]:
     urls = published.document.groups if published else {}
     known = {names_of(group).stream: group for group in (*wanted, *services, *urls)}
-    streams = _owned_streams(observed.source, topology, known)
+    streams = _find_owned_streams(observed.source, topology, known)
     groups = services.keys() | urls.keys() | streams.keys()
     return {group: Owned(streams.get(group), services.get(group), urls.get(group)) for group in sorted(groups)}
 
 
-def _owned_streams(source: SourceState, topology: Topology, known: Mapping[str, str]) -> Mapping[str, str]:
+def _find_owned_streams(source: SourceState, topology: Topology, known: Mapping[str, str]) -> Mapping[str, str]:
     """Map groups to those of our streams that exist.
 
-    What a stream is, its query says, or its own definition where it has lost that. While neither is known it is ours
-    only if a group that we know has its name.
+    The query of a stream identifies it, or its own definition where it has lost that. While neither is known it is ours
+    only if a known group has its name.
     """
     found: dict[str, str] = {}
     for name in source.streams:
         if not name.startswith(STREAM_PREFIX):
             continue
-        text = _made_by(name, source)
+        query = source.queries.get(name)
+        text = query.text if query else source.orphans.get(name)
         group = topology.ownership(name, text).group if text else None
         if group is not None:
-            # A twin in another case may have left it; it is that of the group that has the name today.
+            # A group whose name differs in case may have left it; it belongs to the group that has the name now.
             found.setdefault(known.get(name, group), name)
         elif text is None and name in known:
             found.setdefault(known[name], name)
     return found
-
-
-def _made_by(name: str, source: SourceState) -> str | None:
-    """Return the statement that made a stream, None where it is not known."""
-    query = source.queries.get(name)
-    return query.text if query else source.orphans.get(name)

@@ -13,12 +13,11 @@ from openfactory_common.text import distinguish, printable
 from reconciler.control.backoff import Backoff
 from reconciler.control.controller import Controller
 from reconciler.domain.actions import Action, UpdateService
+from reconciler.domain.advice import service_advice, statement_advice
 from reconciler.domain.services import LiveService
 from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan
-from reconciler.ksqldb.advice import statement_advice
 from reconciler.planning.guards import Absence, GuardMemory
 from reconciler.planning.survey import StreamVerdict, Survey
-from reconciler.platforms.advice import advice
 from reconciler.report.documents import BackoffDocument, ExtensibleDocument, backoff_documents
 from reconciler.report.text import shorten_verb
 from reconciler.settings import Policy, Settings
@@ -276,7 +275,7 @@ class _Explanation:
         if self.missing is not None:
             yield from self._advise_missing()
         if live is not None and (live.error or live.since is not None):
-            yield from advice(live)
+            yield from service_advice(live)
             yield f"`docker service ps --no-trunc {live.name}` and `docker service logs {live.name}` show more"
         if self.check is not None and self.check.verdict is StreamVerdict.SILENT:
             yield "its query is not listed: if that continues for several reads, the stream is recreated over its topic"

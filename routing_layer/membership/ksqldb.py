@@ -16,8 +16,9 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import aiohttp
 
 from openfactory_common.errors import KsqlUnreachable, KsqlWrongShape
+from openfactory_common.ksqldb.failures import brief, error_of
 from openfactory_common.ksqldb.levels import membership_sql
-from openfactory_common.ksqldb.wire import ROWS_ACCEPT, Row, RowFeed, brief, column, error_of, fold_name, literal
+from openfactory_common.ksqldb.wire import ROWS_ACCEPT, Row, RowFeed, column, fold_name, literal
 from openfactory_common.registry import GroupLookup as Source
 from routing_layer.membership.store import UNKNOWN, Group
 from routing_layer.settings import Settings

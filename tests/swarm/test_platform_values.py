@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from reconciler.domain.advice import service_advice
 from reconciler.domain.services import ServiceSpec
-from reconciler.platforms.advice import advice
 
 from .sandbox import Sandbox, docker, eventually
 
@@ -121,7 +121,7 @@ def test_a_network_without_an_address_for_the_node_is_told(image: str, small: st
     try:
         spec = sandbox.create(sandbox.spec(replicas=8))
         live = sandbox.wait(spec, lambda live: bool(live.error))
-        assert f"no address is free in the network {small}" in advice(live)[0]
+        assert f"no address is free in the network {small}" in service_advice(live)[0]
     finally:
         sandbox.clean_up()
 
@@ -136,6 +136,6 @@ def test_a_network_without_addresses_is_told(image: str, small: str) -> None:
         live = sandbox.wait(spec, lambda live: 1 < live.running < 8 and "in state new" in live.waits)
         assert live.error == ""
         assert live.since is not None
-        assert f"no address is free in the network {small}" in advice(live)[0]
+        assert f"no address is free in the network {small}" in service_advice(live)[0]
     finally:
         sandbox.clean_up()

@@ -199,7 +199,7 @@ def test_a_signal_is_heeded_where_no_thread_is_to_be_had(monkeypatch: pytest.Mon
 
     heeded: list[int] = []
     monkeypatch.setattr(threading.Thread, "start", none_left)
-    signals._beside(heeded.append, TERM)
+    signals._start_thread(heeded.append, TERM)
     assert heeded == [TERM]
 
 

@@ -365,7 +365,7 @@ def test_once_does_not_end_well_while_a_part_is_left_out(stage: Stage, monkeypat
     def sleep(seconds: float) -> None:
         stage.now += seconds
 
-    monkeypatch.setattr("reconciler.planning.plan.next_registry", broken)
+    monkeypatch.setattr("reconciler.planning.plan.make_registry", broken)
     code, outcome = converge(stage.controller(), 100, sleep=sleep)
     assert outcome.plan is not None
     assert {item.condition for item in outcome.plan.items if item.group} == {Condition.READY}

@@ -204,7 +204,7 @@ def test_another_cluster_is_refused(stage: Stage) -> None:
     code, outcome = converge(stage.controller(), 30, sleep=lambda _: pytest.fail("it waits"))
     assert code is Exit.REFUSED
     assert "kafka-2" in outcome.sentence
-    assert "correct KSQLDB_URL, or if that is meant, run once with --accept-identity" in outcome.sentence
+    assert "correct KSQLDB_URL, or if this is intended, run once with --accept-identity" in outcome.sentence
     run(stage, stage.controller(Overrides(accept_identity=True)), 5)
     assert "ASSET_STREAM_NEW" in stage.ksqldb.made
     assert stage.controller().cycle().result == "in_sync", "it was accepted for good: the registry names the cluster"

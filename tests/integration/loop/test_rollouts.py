@@ -66,7 +66,7 @@ def test_an_update_whose_tasks_cannot_start_says_why(stage: Stage) -> None:
     weld(stage, update_state="updating", error=STUCK)
     outcome = stage.controller().cycle()
     assert outcome.plan is not None
-    assert (item(outcome).condition, item(outcome).detail) == (Condition.DEGRADED, f"update does not go on: {STUCK}")
+    assert (item(outcome).condition, item(outcome).detail) == (Condition.DEGRADED, f"update is stuck: {STUCK}")
     assert choose_exit(outcome.plan) is Exit.NOT_CONVERGED
     assert outcome.results == ()
 
@@ -114,7 +114,7 @@ def test_the_log_does_not_repeat_what_goes_on(stage: Stage) -> None:
 
 
 def test_a_group_that_serves_enters_the_registry_whatever_its_update_does(stage: Stage) -> None:
-    """The documents are lost while an update does not go on: the old task serves, and its clients stay."""
+    """The documents are lost while an update is stuck: the old task serves, and its clients stay."""
     weld(stage, update_state="updating", error=STUCK)
     stage.platform.registries.clear()
     stage.controller().cycle()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,13 @@ def test_runserver_hands_over_the_routing_layers_settings(monkeypatch: pytest.Mo
     assert given["DRAIN_SECONDS"] == "", "the operator's own means something else to the routing layer"
     assert "CONNECT_TIMEOUT" not in given
     assert given["REGISTRY_FILE"].startswith(str(tmp_path))
+
+
+def test_a_command_loads_only_what_it_needs() -> None:
+    """The web server and the engine's SDK are half of the processor time of a start; most commands need one or none."""
+    program = (
+        "import sys, reconciler.cli.main; print(sorted({'docker', 'aiohttp', 'jinja2', 'structlog'} & {*sys.modules}))"
+    )
+    root = Path(__file__).resolve().parents[3]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == "['structlog']\n"

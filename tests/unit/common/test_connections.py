@@ -269,7 +269,7 @@ def test_any_history_keeps_the_counts(actions: list[tuple[str, int]], capacity: 
     assert not guard._addresses
     assert not guard._stalled
     assert not guard._half_closed
-    assert not any((guard._silent, guard._heads, guard._idle, guard._excess_heads))
+    assert not any((*guard._resting.values(), guard._excess_heads))
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,10 @@ ANY = st.text(st.characters(), max_size=30)
         ("\x9b31m", r"\x9b31m"),
         ("\u2066x\u2069\u200b", r"\u2066x\u2069\u200b"),
         ("half \ud800", r"half \ud800"),
+        ("\U0001f527", "\U0001f527"),
+        ("a\x1b[0m\r", r"a\x1b[0m\r"),
+        ("\u00a0\ufeff\x85", r"\xa0\ufeff\x85"),
+        ("\U000e0001", r"\U000e0001"),
     ],
 )
 def test_what_is_not_printed_is_escaped(raw: str, shown: str) -> None:

@@ -170,7 +170,9 @@ SILENT = """
     silent    0               0            1             900    no
     silent    0               0            2             950    no
     ok        0               0            2             900    no
-    silent    99              0            2             900    no    # the list shrinks: the server stops
+    silent    1               0            2             900    yes   # as many as before
+    silent    2               0            2             900    no    # the list shrinks: the server stops
+    silent    99              0            2             900    no
 """
 
 
@@ -184,6 +186,53 @@ def test_when_a_missing_query_is_believed(
     memory = GuardMemory(silent={name: Absence(int(reads), float(since))} if since else {}, queries=int(before))
     after = remember(memory, found, topology(), DEFAULTS, NOW)
     assert (name in judge(after, found, DEFAULTS, Overrides(), NOW).silent) == (believed == "yes")
+
+
+@pytest.mark.parametrize(("shared", "believed"), [("silent", True), ("ok", False), ("absent", False)])
+def test_the_missing_query_of_the_shared_stream_is_counted_too(shared: str, believed: bool) -> None:
+    """As that of a group's stream."""
+    name = topology().shared_name
+    memory = GuardMemory(silent={name: Absence(2, 900.0)})
+    found = seen(observed({"Weld": 1}, source({"Weld": "ok"}, shared)))
+    after = remember(memory, found, topology(), DEFAULTS, NOW)
+    assert (name in judge(after, found, DEFAULTS, Overrides(), NOW).silent) is believed
+
+
+@pytest.mark.parametrize(("assets", "said"), [(0, "(0 assets: it is empty, or not loaded yet)"), (7, "(7 assets)")])
+def test_a_map_without_groups_is_refused_with_its_assets(assets: int, said: str) -> None:
+    """So that an empty map and a wrong level can be distinguished; `--allow-empty` accepts both."""
+    found = plant(0, 1, assets=assets)
+    (refusal,) = judge(GuardMemory(), found, DEFAULTS, Overrides(), NOW).refusals
+    assert (refusal.guard, refusal.stops, said in refusal.text) == (Guard.EMPTY, True, True)
+    assert judge(GuardMemory(), found, DEFAULTS, Overrides(allow_empty=True), NOW).refusals == ()
+
+
+WAITING = """
+    # missing  reads  since  largest  last  policy       doubt    waiting
+    1          0      -      -        -     sync         -        no assets; counting starts when ksqlDB is healthy
+    1          0      -      100      10    sync         -        no assets, but the map fell from 100 to 10 assets: counting starts when that lasts
+    1          0      -      100      90    sync         -        no assets; counting starts when ksqlDB is healthy
+    1          2      980    -        -     sync         -        missing 2/3 reads, 20 s of 60 s
+    1          9      990    -        -     sync         -        missing 3/3 reads, 10 s of 60 s
+    1          2      0      -        -     sync         -        missing 2/3 reads, 60 s of 60 s
+    1          2      980    -        -     sync         it died  missing 2/3 reads, 20 s of 60 s; the last direct read of the UNS map proved nothing: it died
+    9          9      0      -        -     sync         -        missing 3/3 reads, 60 s of 60 s; held by the budget
+    1          9      0      -        -     upsert-only  -        no assets; kept because RECONCILE_POLICY=upsert-only
+"""  # noqa: E501 - one case a line
+
+
+@pytest.mark.parametrize(("missing", "reads", "since", "largest", "last", "policy", "doubt", "waiting"), rows(WAITING))
+def test_why_a_removal_waits(  # noqa: PLR0913, PLR0917 - the columns of the table
+    missing: str, reads: str, since: str, largest: str, last: str, policy: str, doubt: str, waiting: str
+) -> None:
+    """With both numbers of what is counted, and what has to change."""
+    options = settings(prune_reads=3, prune_grace=60.0, drain_seconds=10.0, reconcile_policy=policy)
+    memory = GuardMemory(
+        missing={f"x{number}": Absence(int(reads), float(since)) for number in range(int(missing)) if since},
+        counts=((900.0, int(largest)), (910.0, int(last))) if largest else (),
+        doubt=doubt,
+    )
+    assert judge(memory, plant(10, int(missing)), options, Overrides(), NOW).waiting["x0"] == waiting
 
 
 IDENTITY = """

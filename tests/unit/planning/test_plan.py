@@ -693,7 +693,10 @@ def test_an_unexpected_exception_in_one_groups_plan_leaves_the_others_alone(monk
     assert not plan.settled
 
 
-@pytest.mark.parametrize("part", ["left_alone", "kept_for_readers", "publish", "old_registries", "next_registry"])
+PARTS = ["note_unmanaged", "note_readers", "plan_publication", "plan_registry_cleanup", "make_registry"]
+
+
+@pytest.mark.parametrize("part", PARTS)
 def test_what_serves_no_group_fails_alone(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unexpected exception in a note, or in what is planned for the registry, leaves every group its actions."""
 

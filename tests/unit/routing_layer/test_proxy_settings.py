@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
-from openfactory_common import log_lines
+from openfactory_common import logs
 from openfactory_common.errors import ConfigurationError
 from routing_layer.app.proxy import Proxy
 from routing_layer.settings import Settings, load
@@ -55,7 +55,7 @@ _PROCESS_TESTS = Path(__file__).resolve().parents[2] / "integration" / "routing_
 
 def level_of(settings: Settings) -> str:
     """Configure the log and return what it filters."""
-    log_lines.install(logging.getLevelNamesMapping()[settings.log_level.upper()])
+    logs.configure(settings.log_level)
     kind: type[Any] = structlog.get_config()["wrapper_class"]
     structlog.reset_defaults()
     [name] = re.findall(r"FilteringAt[A-Z][a-z]+", kind.__name__)

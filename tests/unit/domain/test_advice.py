@@ -1,11 +1,60 @@
-"""What an engine says of tasks that do not run, and what a person is told: one line a text."""
+"""What helps against errors that repetition does not cure: texts as real servers and engines send them."""
 
 from __future__ import annotations
 
 import pytest
 
+from reconciler.domain.advice import service_advice, statement_advice
 from reconciler.domain.services import Kind, LiveService, Port, Publish, ServiceSpec
-from reconciler.platforms.advice import advice
+
+NAMES = {"KAFKA_BROKER": "kafka:9092", "KSQLDB_ASSETS_STREAM": "events", "join_table": "map"}
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            "500: A Kafka topic with the name 'asset_stream_Weld' already exists, with different partition\n\t/",
+            "`kafka-topics --bootstrap-server kafka:9092 --delete --topic asset_stream_Weld`",
+        ),
+        (
+            "Could not determine output schema: Can't join `S` with `H` since the number of partitions\n\tdon't match.",
+            "the topics of events (KSQLDB_ASSETS_STREAM) and of map",
+        ),
+        ("Failed to Describe Kafka Topic(s): [x_topic]", "the topic x_topic is gone"),
+        ("Exception while preparing statement: EVENTS does not exist.", "events (KSQLDB_ASSETS_STREAM) or map"),
+        ("Line: 1, Col: 9: Column 'S.TAG' cannot be resolved.", "lacks a column"),
+        (
+            "as it would cause the number of active, persistent queries to exceed the configured limit",
+            "group by a coarser",
+        ),
+        ("The server has detected corruption in the command topic due to modifications", "restart the ksqlDB server"),
+        ("User is not authorized", "KSQLDB_USERNAME"),
+        ("stream X is read by THEIRS: drop those first", "drop what reads it"),
+    ],
+)
+def test_a_statements_error_has_its_advice(error: str, expected: str) -> None:
+    """Each text has its advice, with the names that are configured, whatever its line ends."""
+    found = statement_advice(error, NAMES)
+    assert found is not None
+    assert expected in found
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "",
+        "no answer",
+        "Producer has been fenced by another producer",
+        "503: not yet ready",
+        "not final after 30 s",
+        "{x}",
+    ],
+)
+def test_an_error_that_waiting_may_cure_has_no_advice(error: str) -> None:
+    """Nothing has to be done where waiting may help."""
+    assert statement_advice(error, NAMES) is None
+
 
 PREFIX = {Kind.GROUP: "FASTAPI_GROUP", Kind.ROUTING_LAYER: "ROUTING_LAYER", Kind.STATE_API: "STATE_API"}
 
@@ -46,15 +95,15 @@ ERRORS = [
 @pytest.mark.parametrize(("error", "told"), ERRORS)
 def test_an_engines_error_has_its_advice(kind: Kind, error: str, told: str) -> None:
     """Whatever engine says it, the variable of that service is named."""
-    assert told.format(p=PREFIX[kind]) in " | ".join(advice(live(kind, error)))
+    assert told.format(p=PREFIX[kind]) in " | ".join(service_advice(live(kind, error)))
 
 
 def test_a_taken_port_names_its_variable() -> None:
     """The engine names neither: the port is the service's, the variable depends on what it is for."""
     taken = "no suitable node (host-mode port already in use on 1 node)"
-    assert "(FASTAPI_GROUP_PORT_BASE)" in advice(live(Kind.GROUP, taken))[0]
-    assert "(FASTAPI_GROUP_PORT_BASE)" in advice(live(Kind.STATE_API, taken))[0]
-    assert "(ROUTING_LAYER_PORT)" in advice(live(Kind.ROUTING_LAYER, taken))[0]
+    assert "(FASTAPI_GROUP_PORT_BASE)" in service_advice(live(Kind.GROUP, taken))[0]
+    assert "(FASTAPI_GROUP_PORT_BASE)" in service_advice(live(Kind.STATE_API, taken))[0]
+    assert "(ROUTING_LAYER_PORT)" in service_advice(live(Kind.ROUTING_LAYER, taken))[0]
 
 
 STATES = [
@@ -64,7 +113,7 @@ STATES = [
     ("assigned", "the engine of its node does not answer"),
     ("accepted", "log"),
     ("preparing", "pulls acme/x:1 (FASTAPI_GROUP_IMAGE)"),
-    ("ready", "a task of before does not end"),
+    ("ready", "a previous task does not end"),
     ("starting", "healthcheck"),
     ("created", "log"),
     ("restarting", "log"),
@@ -75,11 +124,11 @@ STATES = [
 @pytest.mark.parametrize(("state", "told"), STATES)
 def test_a_state_that_lasts_has_its_likely_cause(state: str, told: str) -> None:
     """Where the engine gives no error."""
-    assert told in " | ".join(advice(live(waits=f"1 task in state {state}")))
+    assert told in " | ".join(service_advice(live(waits=f"1 task in state {state}")))
 
 
-@pytest.mark.parametrize("error", ["", "something that nobody has seen", "{0} {x} {{"])
+@pytest.mark.parametrize("error", ["", "an unknown text", "{0} {x} {{"])
 def test_what_is_not_known_has_no_advice(error: str) -> None:
     """Rather nothing than something wrong; a text is never a format."""
-    assert advice(live(error=error)) == ()
-    assert advice(LiveService("1", 1, "s", "o", None, 0, error=error, waits="1 task in state odd")) == ()
+    assert service_advice(live(error=error)) == ()
+    assert service_advice(LiveService("1", 1, "s", "o", None, 0, error=error, waits="1 task in state odd")) == ()
