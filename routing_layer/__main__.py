@@ -10,7 +10,6 @@ if __name__ == "__main__":  # a signal that comes during the imports below must 
 import argparse
 import asyncio
 import gc
-import logging
 import resource
 import socket
 import sys

@@ -8,12 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from reconciler.control.memory import degrade_stalled
-from reconciler.domain.services import Kind, LiveService, ServiceSpec
 from reconciler.domain.status import Condition, ObjectStatus, Plan
-from reconciler.planning.inputs import PlanInputs
-from reconciler.planning.services import plan_service
-from tests.harness.fake_platform import INSTALLATION
-from tests.harness.fakes import Stage
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 WAITS = ObjectStatus("group Weld", Condition.PROGRESSING, detail="waits for a query")
