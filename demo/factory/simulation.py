@@ -46,7 +46,7 @@ class Factory:
         self.inserted = 0
 
     async def run(self) -> None:
-        """Set up and simulate; start over after every trouble."""
+        """Set up and simulate; start over after every failure."""
         while True:
             try:
                 await self.set_up()

@@ -60,10 +60,10 @@ async def ready(request: web.Request) -> web.Response:
     Not for a container's health check: a ksqlDB that is away for a minute would have every group service killed,
     and with it every client's stream.
     """
-    trouble = request.app[FOLLOWER].trouble
-    if trouble is None:
+    unhealthy_reason = request.app[FOLLOWER].unhealthy_reason
+    if unhealthy_reason is None:
         return web.json_response({"status": "ready"})
-    return web.json_response({"status": "not ready", "issues": trouble}, status=503)
+    return web.json_response({"status": "not ready", "issues": unhealthy_reason}, status=503)
 
 
 async def asset_stream(request: web.Request) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""From one stream of events to many clients: bounded queues, and a slow client costs nobody else anything."""
+"""From one stream of events to many clients: queues are bounded, and a slow client does not affect the others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Subscription:
     def offer(self, event: AssetEvent) -> None:
         """Queue ``event`` if the client asked for it; a client that is ``limit`` events behind is cut instead.
 
-        The queue of a cut client is dropped: it holds memory for somebody who does not read. A clean end would
+        The queue of a cut client is dropped: it holds memory for a client that does not read. A clean end would
         look to the client as if it had received everything.
         """
         if self.was_cut or self.data_item not in (None, event.data_item):

@@ -26,27 +26,27 @@ class StreamFollower:
         self._publish = publish
         self._pause = FIRST_PAUSE
         self._log = structlog.get_logger().bind(stream=stream)
-        self.trouble: str | None = "the push query has not been opened yet"
+        self.unhealthy_reason: str | None = "the push query has not been opened yet"
 
     async def run(self) -> None:
         """Open the query, pass on its events, and after any end open it again."""
         while True:
             try:
                 await self._follow()
-                self.trouble = "ksqlDB completed the push query"
+                self.unhealthy_reason = "ksqlDB completed the push query"
             except KsqlError as error:
-                self.trouble = str(error)
+                self.unhealthy_reason = str(error)
             except Exception as error:  # noqa: BLE001 - a bug must not leave a live service deaf for ever: say it, go on
-                self.trouble = f"bug: {error!r}"
+                self.unhealthy_reason = f"bug: {error!r}"
                 self._log.exception("following failed")
             pause = self._pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, so that groups do not come at once
-            self._log.warning("push query lost", reason=self.trouble, again_in=round(pause, 1))
+            self._log.warning("push query lost", reason=self.unhealthy_reason, again_in=round(pause, 1))
             await asyncio.sleep(pause)
             self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
     async def _follow(self) -> None:
         async with self._ksql.push(self._sql) as rows:
-            self.trouble = None
+            self.unhealthy_reason = None
             self._pause = FIRST_PAUSE
             self._log.info("push query open")
             async for row in rows:

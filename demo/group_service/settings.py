@@ -8,7 +8,7 @@ from demo.service import ServiceSettings
 
 
 class GroupServiceSettings(ServiceSettings):
-    """What one group service is told.
+    """Settings of one group service.
 
     ``KAFKA_BROKER``, ``KAFKA_TOPIC`` and ``KAFKA_CONSUMER_GROUP_ID``, which a service that consumes Kafka itself
     would read, are accepted and ignored: everything goes through ksqlDB.

@@ -14,7 +14,7 @@ Properties = dict[str, Any]
 
 
 class Consumer(Protocol):
-    """Who is told of every decoded change of a source."""
+    """Receives every decoded change of a source."""
 
     def change(self, key: Key, row: Row | None, record: Record) -> None:
         """Take one change; a `row` of None deletes the key of a table."""

@@ -62,8 +62,8 @@ class Server:
         end_push: ends one by its id; False when there is none.
         hidden: how many queries a server that is shutting down no longer lists.
         status: the statusCount of all queries while another server is away; None while there is one server.
-        written: told of every accepted record of an INSERT: source, key, value.
-        executed: told of every statement that ran.
+        written: called with every accepted record of an INSERT: source, key, value.
+        executed: called with every statement that ran.
         offset_reset: where queries begin that do not say so themselves; empty leaves it to Kafka.
     """
 
@@ -79,8 +79,8 @@ class Server:
 
     def properties(self, given: Properties) -> Properties:
         """The properties of a query: the server's own offset counts like one that the request names."""
-        told = explicit_offset(given) or not self.offset_reset
-        return dict(given) if told else {**given, OFFSET_RESET: self.offset_reset}
+        explicit = explicit_offset(given) or not self.offset_reset
+        return dict(given) if explicit else {**given, OFFSET_RESET: self.offset_reset}
 
     @property
     def settings(self) -> dict[str, str]:
@@ -349,7 +349,7 @@ class _Frozen:
     """A query of the sandbox: it can be listed and stopped, and does nothing."""
 
     def __init__(self, query: Any, sink: Source) -> None:
-        """Copy what the checks look at."""
+        """Copy what the checks read."""
         self.id, self.text, self.sink = query.id, query.text, sink
         self.source_names, self.paused, self.properties = query.source_names, query.paused, query.properties
         self.internal_topics = query.internal_topics

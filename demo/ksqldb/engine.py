@@ -62,7 +62,7 @@ class TableSide:
         """Begin empty."""
         self.rows: dict[Key, Row] = {}
 
-    def change(self, key: Key, row: Row | None, record: Record) -> None:  # noqa: ARG002 - as every consumer is told
+    def change(self, key: Key, row: Row | None, record: Record) -> None:  # noqa: ARG002 - the signature of every consumer
         """Take one change of the table."""
         self.rows.pop(key, None)
         if row is not None:
@@ -306,7 +306,7 @@ OFFSET_RESET = ("auto.offset.reset", "ksql.streams.auto.offset.reset")
 
 
 def explicit_offset(properties: Properties) -> str:
-    """Where a query is told to begin; empty where it is not told, as by one for ``consumer.`` alone (measured)."""
+    """Where a query begins by its properties; empty without one, as by one for ``consumer.`` alone (measured)."""
     return next((str(properties[name]).lower() for name in OFFSET_RESET if name in properties), "")
 
 

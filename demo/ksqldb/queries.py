@@ -215,7 +215,7 @@ class Push:
     def __init__(
         self, query: ast.Query, text: str, catalog: Catalog, properties: Properties, emit: Callable[[Cells, bool], None]
     ) -> None:
-        """Plan the query; `emit` is told of each row and whether it is a tombstone.
+        """Plan the query; `emit` is called with each row and whether it is a tombstone.
 
         Raises:
             KsqlRefusal: as for any statement that cannot be planned.

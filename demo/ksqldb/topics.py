@@ -26,7 +26,7 @@ class Record:
 
 
 class Reader(Protocol):
-    """Who is told of every new record of a topic."""
+    """Receives every new record of a topic."""
 
     def accept(self, record: Record) -> None:
         """Take one record."""

@@ -25,7 +25,7 @@ all of them (measured with 7.7.0). So soon after a failure "no rows" is not yet 
 
 
 class StateApiSettings(ServiceSettings):
-    """What the state API is told.
+    """Settings of the state API.
 
     Attributes:
         ksqldb_assets_table: the table, a plain name that ksqlDB folds to upper case.

@@ -47,7 +47,7 @@ _DEFAULTS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    if sys.stdin is None:  # closed by the parent process: nobody answers a question
+    if sys.stdin is None:  # closed by the parent process: no one can answer a question
         sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - for the whole process
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
