@@ -18,7 +18,7 @@ __all__ = ["image", "images", "sent", "swarm", "unhealthy_image"]
 
 @pytest.fixture
 def sandbox(image: str, tmp_path: Path) -> Iterator[ContainerSandbox]:
-    """An owner nobody else has; whatever it made is gone afterwards."""
+    """An owner no one else has; whatever it made is gone afterwards."""
     made = ContainerSandbox(image, tmp_path)
     yield made
     made.clean_up()

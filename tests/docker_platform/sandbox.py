@@ -15,7 +15,7 @@ from tests.swarm.sandbox import docker, eventually
 
 
 class ContainerSandbox:
-    """Containers, a network and registry files of one owner that nobody else has.
+    """Containers, a network and registry files of one owner that no one else has.
 
     Attributes:
         owner: the owner label, and the prefix of all names.

@@ -92,7 +92,7 @@ def test_the_old_one_serves_until_the_new_one_is_healthy(sandbox: ContainerSandb
     assert sandbox.containers() == {good.name: before}
 
 
-def test_a_container_that_crashes_says_so_and_replaces_nobody(sandbox: ContainerSandbox) -> None:
+def test_a_container_that_crashes_says_so_and_replaces_no_one(sandbox: ContainerSandbox) -> None:
     """Without a healthcheck, running for a moment is no proof."""
     good = sandbox.create(sandbox.spec())
     before = sandbox.containers()[good.name]
@@ -138,7 +138,7 @@ def test_a_container_under_a_name_of_its_own_is_a_persons(sandbox: ContainerSand
 
 
 def test_a_hardened_container_has_a_root_that_cannot_be_written(sandbox: ContainerSandbox) -> None:
-    """Nor any capability, nor a way to new ones; what a container cannot change is made anew, both ways."""
+    """Nor any capability, nor a way to new ones; what a container cannot change is created again, both ways."""
     spec = sandbox.create(sandbox.spec(hardened=True))
     host = sandbox.inspect(spec.name)["HostConfig"]
     assert (host["ReadonlyRootfs"], host["CapDrop"], host["SecurityOpt"]) == (True, ["ALL"], ["no-new-privileges"])
@@ -180,7 +180,7 @@ def test_what_cannot_be_undone_is_replaced(sandbox: ContainerSandbox) -> None:
     assert list(sandbox.containers()) == [spec.name]
 
 
-def test_a_container_made_anew_by_hand_is_seen(sandbox: ContainerSandbox) -> None:
+def test_a_container_created_again_by_hand_is_seen(sandbox: ContainerSandbox) -> None:
     """Tools copy all labels when they edit a container; what they changed shows all the same."""
     spec = sandbox.create(sandbox.spec())
     labels = sandbox.inspect(spec.name)["Config"]["Labels"]
@@ -207,7 +207,7 @@ def test_a_port_that_is_taken_is_said_and_taken_later(sandbox: ContainerSandbox)
     sandbox.converge(second)
 
 
-def test_a_container_of_somebody_else_is_reported_and_left(sandbox: ContainerSandbox) -> None:
+def test_a_container_of_another_owner_is_reported_and_left(sandbox: ContainerSandbox) -> None:
     """It has our name and no label of ours: no update can be asked for, and removing ours leaves it."""
     spec = sandbox.spec()
     docker("create", "--name", spec.name, sandbox.image)
@@ -231,7 +231,7 @@ def test_the_network_is_made_and_goes_with_the_last_container(sandbox: Container
     assert sandbox.networks() == []
 
 
-def test_a_network_of_somebody_else_is_used_and_stays(bridge: str, sandbox: ContainerSandbox) -> None:
+def test_a_network_of_another_owner_is_used_and_stays(bridge: str, sandbox: ContainerSandbox) -> None:
     """One that was there under the name is not ours to remove."""
     spec = sandbox.create(sandbox.spec(network=bridge))
     sandbox.platform.remove_service(sandbox.live(spec))

@@ -255,7 +255,7 @@ class Host:
 
 
 class Client:
-    """Somebody who follows an asset's stream for a while, on one connection."""
+    """A user who follows an asset's stream for a while, on one connection."""
 
     def __init__(self, url: str) -> None:
         """Connect; events are counted until the connection ends."""
@@ -291,5 +291,5 @@ def _rolling(service: Any) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of this host that nobody listens on now."""
+    """Return ports of this host that no one listens on now."""
     return [free_port() for _ in range(count)]

@@ -1,4 +1,4 @@
-"""What `make demo` shows, and what somebody who follows its hints sees.
+"""What `make demo` shows, and what a user who follows its hints sees.
 
 The tests share one deployment and leave it as they found it: three groups, in sync.
 """
@@ -44,7 +44,7 @@ def test_bringing_it_up_again_changes_nothing(system: System) -> None:
 def test_an_asset_in_a_new_workcenter_is_served_and_an_emptied_one_goes_in_order(system: System) -> None:
     """A mapping inserted at ksqlDB is enough for both.
 
-    The new group's asset is served with nobody touching anything. When it moves away again, its group leaves the
+    The new group's asset is served with no one touching anything. When it moves away again, its group leaves the
     registry while the service is there, and the service goes while the stream is there.
     """
     system.place("LASER-01", "Laser")
@@ -118,7 +118,7 @@ def test_a_second_once_writes_nothing_and_plan_tells_changes_by_its_exit_code(sy
     """Writes are counted between the operator and both servers.
 
     The second `--once` in a row sends none and exits 0; then `plan --detailed-exitcode` exits 0, costs at most 8
-    calls, and exits 3 after somebody changed a service by hand, which the next `--once` repairs.
+    calls, and exits 3 after a user changed a service by hand, which the next `--once` repairs.
     """
     with system.on_this_host() as host:
         assert host.run("--once")[0] == 0

@@ -229,7 +229,7 @@ def test_a_hardened_service_is_let_through(proxy: str, recorder: Recorder, privi
 )
 @pytest.mark.parametrize("path", ["create", "abc/update"])
 def test_a_powerful_service_is_refused(proxy: str, recorder: Recorder, path: str, body: bytes) -> None:
-    """Whoever may create services may not reach a node's files or a secret with one."""
+    """Anyone who may create services may not reach a node's files or a secret with one."""
     recorder.requests.clear()
     answer = httpx.post(f"http://{proxy}/v1.41/services/{path}", content=body)
     assert answer.status_code == http.HTTPStatus.FORBIDDEN

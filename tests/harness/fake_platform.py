@@ -29,7 +29,7 @@ class FakePlatform:
         calls: how often each method was called.
         healthy: whether tasks of a service come up; by service name, default yes.
         fault: called with the name of each method before it acts; may raise.
-        strangers: names of configs that somebody else made.
+        strangers: names of configs that another party made.
     """
 
     owner: str = "ofa"
@@ -147,7 +147,7 @@ class FakePlatform:
         """Nothing to release."""
 
     def touch(self, name: str, **changes: object) -> None:
-        """Change a live spec by hand, as somebody with the engine's own command would."""
+        """Change a live spec by hand, as a user with the engine's own command would."""
         live = self.services[name.casefold()]
         assert live.spec is not None
         self.services[name.casefold()] = replace(live, version=next(self._ids), spec=replace(live.spec, **changes))  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """Ports for servers that are to listen where something listened before, or does not yet.
 
 A port that the system gives out was free a moment ago and is given to the next who asks: with several test processes
-at a time that is somebody else's server. These are below the range that the system gives out; each process of a run
+at a time that is another party's server. These are below the range that the system gives out; each process of a run
 has its own, and what one of several runs has taken lately, no other one gets.
 """
 
@@ -23,7 +23,7 @@ _MOST_HELD = 80
 
 
 def free_port() -> int:
-    """Return a port on 127.0.0.1 that nobody uses and that this process has not returned for long."""
+    """Return a port on 127.0.0.1 that no one uses and that this process has not returned for long."""
     for _ in range(_EACH):
         port = _FIRST + _worker * _EACH + next(_next) * _APART % _EACH
         try:

@@ -74,7 +74,7 @@ class Served:
         return asyncio.run_coroutine_threadsafe(make(), self._loop).result(_PATIENCE)
 
     def sql(self, *statements: str) -> None:
-        """Have statements executed, as somebody with ksqlDB's own command line would."""
+        """Have statements executed, as a user with ksqlDB's own command line would."""
         for statement in statements:
             self.http.post("/ksql", json={"ksql": statement}).raise_for_status()
 
@@ -123,7 +123,7 @@ class Served:
         return set(self.server.catalog.topics)
 
     def stop(self) -> None:
-        """End it; whoever connects afterwards is refused."""
+        """End it; anyone who connects afterwards is refused."""
         self.http.close()
         self._call(self._end)
         self._loop.call_soon_threadsafe(self._loop.stop)

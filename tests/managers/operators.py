@@ -125,7 +125,7 @@ class Operator:
         self.wait_for("in_sync", f"{groups} of {groups} groups ready", since)
 
     def disturbances(self, since: int = 0) -> list[str]:
-        """Return every write that takes something away, makes it anew or restarts it."""
+        """Return every write that takes something away, creates it again or restarts it."""
         return [write for write in self.writes(since) if write.split()[0] not in _ADDING]
 
     def health(self) -> int:

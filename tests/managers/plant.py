@@ -69,12 +69,12 @@ class Plant:
             self._sent[asset_of(group)] = 0
 
     def remove(self, group: str) -> None:
-        """Delete the group's asset from the map; it goes on reporting to nobody."""
+        """Delete the group's asset from the map; it goes on reporting to no one."""
         body = {"table": "asset_to_uns_map_raw", "key": asset_of(group)}
         assert self._http.post("/dev/tombstone", json=body).status_code == httpx.codes.OK
 
     def queries(self) -> dict[str, str]:
-        """Return the id of the query behind every derived stream: one that was made anew has another."""
+        """Return the id of the query behind every derived stream: one that was created again has another."""
         listed = self.ksql("LIST QUERIES;")[0]["queries"]
         return {sink: query["id"] for query in listed for sink in query["sinks"] if "STREAM" in query["queryString"]}
 

@@ -35,7 +35,7 @@ class Rack:
     """
 
     def __init__(self) -> None:
-        """Choose names and addresses that nobody else has; nothing is started."""
+        """Choose names and addresses that no one else has; nothing is started."""
         self.bridge = f"{_MARK}{os.getpid()}"
         subnet = _free_subnet()
         self.host = f"{subnet}.1"
@@ -98,7 +98,7 @@ class Rack:
         }
 
     def ids(self) -> dict[str, str]:
-        """Return the id of every service by its name: one that was made anew has another."""
+        """Return the id of every service by its name: one that was created again has another."""
         return {raw["Spec"]["Name"]: raw["ID"] for raw in self.ask(lambda client: client.services())}
 
     def index(self) -> int:

@@ -23,7 +23,7 @@ _IMAGES = {"ROUTING_LAYER_IMAGE": 5555, "FASTAPI_GROUP_IMAGE": 8000, "STATE_API_
 
 @dataclass(frozen=True)
 class Inventory:
-    """What is there, by identities that a thing made anew would not have.
+    """What is there, by identities that a thing created again would not have.
 
     Attributes:
         services: id of each service by its name.
@@ -36,7 +36,7 @@ class Inventory:
     tasks: dict[str, tuple[str, str]]
 
     def assert_kept(self, now: Inventory, *, lost: Machine | None = None) -> None:
-        """Nothing of this is gone or was made anew, and no task that was not on the lost machine was replaced."""
+        """Nothing of this is gone or was created again, and no task that was not on the lost machine was replaced."""
         assert self.services.items() <= now.services.items()
         assert self.queries.items() <= now.queries.items()
         kept = {slot: task for slot, task in self.tasks.items() if lost is None or task[1] != lost.name}

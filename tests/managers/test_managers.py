@@ -1,4 +1,4 @@
-"""Managers that fail: no stream of an unaffected group is lost, no object is deleted, nothing is made anew.
+"""Managers that fail: no stream of an unaffected group is lost, no object is deleted, nothing is created again.
 
 Real engines in namespaces, the real operator as a process, real services, and clients that follow real streams
 through an overlay network. Services, streams and tasks are identified past the operator, by the ids that the engine

@@ -22,7 +22,7 @@ class Factory:
         stage: the world.
         dice: where all chance comes from.
         size: groups that there may be.
-        settings_changed: the operator has to be started anew.
+        settings_changed: the operator has to be restarted.
     """
 
     stage: Stage
@@ -62,7 +62,7 @@ class Factory:
         """Leave the world so that it can be converged.
 
         Not more groups are gone than may go at once; and a stream that lost its query after its group had gone, which
-        nobody can tell for ours, gets it back.
+        no one can tell for ours, gets it back.
         """
         self.stage.ksqldb.assets |= self._gone
         self.stage.ksqldb.terminated &= {names_of(group).stream for group in self.groups} | {self._shared}
@@ -112,7 +112,7 @@ class Factory:
     def _leave(self) -> str:
         served = sorted(self.groups - set(map(str, BLOCKED.values())))
         if len(served) < 3 or len(self.missing) >= self._allowed():
-            return "nobody leaves"
+            return "no one leaves"
         group = self.dice.choice(served)
         assets = self.stage.ksqldb.assets
         for asset in [asset for asset, of in assets.items() if of == group]:
@@ -124,7 +124,7 @@ class Factory:
         old, new = self.stage.ksqldb.assets[asset], f"g{self.dice.randrange(self.size)}"
         alone = sum(group == old for group in self.stage.ksqldb.assets.values()) == 1
         if alone and len(self.missing) >= self._allowed():
-            return "nobody moves"
+            return "no one moves"
         self.stage.ksqldb.assets[asset] = new
         return f"{asset} moves from {old} to {new}"
 
@@ -143,26 +143,26 @@ class Factory:
         )
         streams = sorted(name for name, (_, sql) in self.stage.ksqldb.made.items() if "FROM `OFA_ASSETS" in sql)
         if not ours or not streams:
-            return "nobody does anything"
+            return "no one does anything"
         service, stream = self.dice.choice(ours), self.dice.choice(streams)
         match self.dice.randrange(5):
             case 0:
                 del self.stage.platform.services[service]
-                return f"somebody removes {service}"
+                return f"a user removes {service}"
             case 1:
                 self.stage.platform.touch(service, replicas=9)
-                return f"somebody scales {service}"
+                return f"a user scales {service}"
             case 2:
                 self.stage.ksqldb.paused.add(stream)
-                return f"somebody pauses {stream}"
+                return f"a user pauses {stream}"
             case 3:
                 stream = self._shared if self.dice.random() < 0.1 else stream
                 self.stage.ksqldb.terminated.add(stream)
-                return f"somebody terminates {stream}"
+                return f"a user terminates {stream}"
         del self.stage.ksqldb.made[stream]
         self.stage.ksqldb.terminated.discard(stream)
         self.stage.ksqldb.paused.discard(stream)
-        return f"somebody drops {stream}"
+        return f"a user drops {stream}"
 
     def _settings(self) -> str:
         name, values = self.dice.choice(

@@ -118,7 +118,7 @@ class Soak:
         return grown
 
     def cycle(self) -> CycleOutcome | None:
-        """Run one cycle; None where the process crashed in it and was started anew."""
+        """Run one cycle; None where the process crashed in it and was restarted."""
         self.watch.observe()
         outcome = None
         try:

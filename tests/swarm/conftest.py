@@ -59,7 +59,7 @@ def network(swarm: None) -> Iterator[str]:  # noqa: ARG001 - only that there is 
 
 @pytest.fixture
 def sandbox(image: str, network: str) -> Iterator[Sandbox]:
-    """An owner nobody else has; whatever it made is gone afterwards."""
+    """An owner no one else has; whatever it made is gone afterwards."""
     made = Sandbox(image, network)
     yield made
     made.clean_up()
@@ -67,7 +67,7 @@ def sandbox(image: str, network: str) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Every request to the engine as it leaves through the HTTP library, whoever sends it."""
+    """Every request to the engine as it leaves through the HTTP library, regardless of the sender."""
     requests: list[str] = []
     send = HTTPAdapter.send
 

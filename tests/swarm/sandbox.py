@@ -43,7 +43,7 @@ def logged(log: Path) -> list[dict[str, Any]]:
 
 
 class Sandbox:
-    """Services and configs of one owner that nobody else has, in one network.
+    """Services and configs of one owner that no one else has, in one network.
 
     Attributes:
         owner: the owner label, and the prefix of all names.

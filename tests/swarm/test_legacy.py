@@ -86,7 +86,7 @@ def system(image: str, network: str) -> Iterator[OldSystem]:
 
 
 def test_the_old_system_is_found_and_only_its_exact_shape_is_removed(system: OldSystem) -> None:
-    """All kinds are known as they were made; one that somebody changed is shown as odd, and stays."""
+    """All kinds are known as they were made; one that a user changed is shown as odd, and stays."""
     system.deploy("Weld", "Cell 7")
     found = {one.name: one for one in system.services.observe()}
     assert {one.deviation for one in found.values()} == {""}

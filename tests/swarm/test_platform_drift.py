@@ -85,7 +85,7 @@ def test_a_lost_owner_label_makes_it_a_strangers(sandbox: Sandbox, idle: Service
     assert (live.owner, live.spec) == (None, None)
 
 
-def test_a_service_of_somebody_else_with_our_prefix_is_seen(sandbox: Sandbox, image: str) -> None:
+def test_a_service_of_another_owner_with_our_prefix_is_seen(sandbox: Sandbox, image: str) -> None:
     """A name that we may want is never a surprise; another owner's is shown as theirs."""
     label = "org.openfactory.owner=other"
     docker(

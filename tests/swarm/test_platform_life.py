@@ -65,7 +65,7 @@ def test_a_taken_name_is_a_conflict(sandbox: Sandbox) -> None:
 
 
 def test_a_stale_version_is_a_conflict(sandbox: Sandbox) -> None:
-    """Somebody wrote between our read and our write: nothing is overwritten."""
+    """A user wrote between our read and our write: nothing is overwritten."""
     spec = sandbox.create(sandbox.spec(replicas=0))
     seen = sandbox.live(spec)
     sandbox.by_hand(spec, "--env-add", "X=1")

@@ -65,7 +65,7 @@ def test_a_missing_secret_is_told_by_its_whole_name(sandbox: Sandbox, secret: st
     }
 
 
-def test_nobody_there_is_no_missing_network() -> None:
+def test_no_one_there_is_no_missing_network() -> None:
     """Where the engine does not answer, nothing is said to be missing."""
     platform = SwarmPlatform("x", "x", pin_digests=False, base_url="tcp://127.0.0.1:1")
     with pytest.raises(PlatformUnreachable):

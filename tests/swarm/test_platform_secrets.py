@@ -55,7 +55,7 @@ def test_a_secret_taken_away_by_hand_is_put_back(sandbox: Sandbox, secrets: tupl
 
 
 def test_a_secret_that_is_not_there_is_named(sandbox: Sandbox) -> None:
-    """Nothing is created; whoever makes the secret has the service at the next look."""
+    """Nothing is created; anyone who makes the secret has the service at the next look."""
     with pytest.raises(PlatformConflict, match="mounts secret no-such-secret, which does not exist"):
         sandbox.create(sandbox.spec(secrets=(SecretMount("no-such-secret", _PATH),)))
     assert sandbox.platform.observe().services == {}

@@ -120,7 +120,7 @@ async def _a_task_is_replaced(audience: Audience) -> None:
 
 
 async def _an_asset_moves(audience: Audience) -> None:
-    """Its streams end at once and land at the new group; nobody else's do."""
+    """Its streams end at once and land at the new group; no one else's do."""
     moved = [viewer for viewer in audience.viewers if viewer.asset == _MOVED]
     await asyncio.to_thread(audience.system.place, _MOVED, _TO)
     async with asyncio.timeout(_PATIENCE):

@@ -108,7 +108,7 @@ class Pair:
     def run(self, *arguments: str) -> tuple[int, str]:
         """Run a command; return its exit code and all that it said."""
         program = [sys.executable, "-m", "reconciler", *arguments]
-        # A port at which nobody answers: a command must find everything in the Swarm.
+        # A port at which no one answers: a command must find everything in the Swarm.
         environment = {**self.environment, "RECONCILER_PORT": str(free_ports(1)[0]), "LOG_LEVEL": "warning"}
         done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False, timeout=90)
         return done.returncode, done.stdout + done.stderr

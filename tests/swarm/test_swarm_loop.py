@@ -141,7 +141,7 @@ def test_killed_in_the_middle_of_the_first_convergence(scene: Scene) -> None:
 
 
 def test_a_removed_and_a_changed_service_are_repaired_in_one_cycle(scene: Scene) -> None:
-    """What somebody does with the engine's own command is undone by the next cycle."""
+    """What a user does with the engine's own command is undone by the next cycle."""
     controller = scene.controller()
     converge(controller, 60)
     own = scene.sandbox.owner
@@ -200,7 +200,7 @@ def test_teardown_leaves_nothing_of_ours_and_everything_of_others(scene: Scene) 
     with pytest.raises(GuardRefusal, match="ksqlDB default_ instead of kafka-1, default_"):
         prove(scene.world())
     scene.ksqldb.identity = own
-    scene.ksqldb.made["SOMEBODY_ELSES"] = ("x", "CREATE STREAM SOMEBODY_ELSES (A STRING) WITH (KAFKA_TOPIC='x');")
+    scene.ksqldb.made["FOREIGN"] = ("x", "CREATE STREAM FOREIGN (A STRING) WITH (KAFKA_TOPIC='x');")
     stranger = f"{scene.sandbox.owner}x"
     docker("service", "create", "--detach", "--name", stranger, "--replicas", "0", scene.sandbox.image)
     try:
@@ -208,7 +208,7 @@ def test_teardown_leaves_nothing_of_ours_and_everything_of_others(scene: Scene) 
         remove_records(scene.world().platform, streams_left=False)
         assert scene.names("service") == []
         assert scene.names("config") == []
-        assert list(scene.ksqldb.made) == ["SOMEBODY_ELSES"]
+        assert list(scene.ksqldb.made) == ["FOREIGN"]
         assert docker("service", "ls", "--quiet", "--filter", f"name={stranger}")
     finally:
         docker("service", "rm", stranger)

@@ -73,7 +73,7 @@ class _ProvenError(Exception):
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the matrix: this call, spoiled so; afterwards the operator goes on, or starts anew."""
+    """One cell of the matrix: this call, spoiled so; afterwards the operator goes on, or restarts."""
 
     call: Call
     fault: Fault

@@ -137,7 +137,7 @@ class Command:
         options: settings that it is given.
         judges: whether it works as a running operator.
         overrides: options of the command line.
-        race: the new group comes to both, and whoever is first has it; then only its ownership can be compared.
+        race: the new group comes to both, and anyone who is first has it; then only its ownership can be compared.
     """
 
     name: str
@@ -155,10 +155,10 @@ def _cycle(_both: Both, operator_: Controller) -> bool:
 def _plan_pause_resume(both: Both, operator_: Controller) -> bool:
     if both.second.now < START + 3 * STEP:
         operator_.plan(*operator_.observe())
-        write_pause(operator_.world.platform, start_pause(both.second.wall, 600.0, "somebody"))
+        write_pause(operator_.world.platform, start_pause(both.second.wall, 600.0, "someone"))
         operator_.cycle()
         return False
-    write_pause(operator_.world.platform, end_pause("somebody"))
+    write_pause(operator_.world.platform, end_pause("someone"))
     return is_done(operator_.cycle())
 
 

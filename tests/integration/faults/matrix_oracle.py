@@ -20,7 +20,7 @@ OURS = "ofa"
 
 
 def _is_foreign(live: LiveService) -> bool:
-    """Somebody else made it, whatever its labels say."""
+    """Another party made it, whatever its labels say."""
     return live.owner != OURS or live.id.startswith(FOREIGN)
 
 
@@ -202,7 +202,7 @@ class Watch:
             if name == self.topology.shared_name:
                 self._say(f"the shared stream {name} is dropped")
             return
-        if self._must_be_made_anew(name):
+        if self._must_be_created_again(name):
             return
         text = ksqldb.made[name][1]  # a group's twin in another case may have left the stream, with its own filter
         if any(names_of(group).stream == name and literal(group) in text for group in self.wanted):
@@ -214,7 +214,7 @@ class Watch:
         services = self.stage.platform.services.values()
         return {live.spec.group for live in services if not _is_foreign(live) and live.spec and live.spec.group}
 
-    def _must_be_made_anew(self, name: str) -> bool:
+    def _must_be_created_again(self, name: str) -> bool:
         """Its source is not the shared stream of today, or its query or that of its source has ended."""
         ksqldb, shared = self.stage.ksqldb, self.topology.shared_name
         moved = f"FROM `{shared}`" not in ksqldb.made[name][1]

@@ -11,7 +11,7 @@ from reconciler.domain.services import Kind, LiveService, ServiceSpec
 from tests.harness.fakes import FakeKsqldb, FakePlatform, Stage
 
 FIVE: dict[str, str | None] = {f"a{n}": f"g{n}" for n in range(5)}
-#: Groups that cannot be served, because somebody else has an object of theirs.
+#: Groups that cannot be served, because another party has an object of theirs.
 BLOCKED: dict[str, str | None] = {"x": "Taken", "y": "Held", "z": "Stolen"}
 #: Short times: three reads over 20 seconds.
 OPTIONS: dict[str, object] = {"prune_grace": 20.0, "drain_seconds": 25.0}
@@ -120,7 +120,7 @@ def _settled() -> Stage:
 
 
 def unread() -> Stage:
-    """Five groups in place, and three that cannot be; nobody else reads the shared stream, so it can be dropped."""
+    """Five groups in place, and three that cannot be; no one else reads the shared stream, so it can be dropped."""
     return clone(_settled())
 
 

@@ -1,7 +1,7 @@
 """The one seam of the operator's adapters: every call is numbered, written down, and can be spoiled.
 
 It stands between the controller and the two sides, so that whatever the operator reads or writes passes through it: a
-method that is added to a port and that nobody has sorted into reads and writes is an error.
+method that is added to a port and that no one has sorted into reads and writes is an error.
 """
 
 from __future__ import annotations

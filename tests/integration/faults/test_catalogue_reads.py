@@ -22,7 +22,7 @@ from tests.integration.faults.matrix_seam import Call, seam_of
 
 
 def test_without_any_event_the_next_look_finds_it() -> None:
-    """T9: nobody nudges; the change is in place after the interval all the same."""
+    """T9: no one nudges; the change is in place after the interval all the same."""
     stage = settled()
     loop = Loop(stage.controller(), interval=1.0)
     thread = threading.Thread(target=loop.run)

@@ -102,7 +102,7 @@ def test_2_a_row_that_is_lost_for_less_than_the_grace_removes_nothing(settled: P
 
 
 @pytest.mark.parametrize("step", [5.0, 10.0, 30.0])
-def test_3_a_shrinking_list_queries_is_believed_by_nobody(settled: Plant, step: float) -> None:
+def test_3_a_shrinking_list_queries_is_believed_by_no_one(settled: Plant, step: float) -> None:
     """Seventy seconds of a list that ends empty, healthy and RUNNING, then the stop itself: not one write."""
     operator, before = settled.operator(), settled.writes
     settled.ksqldb.switch(shrinking_queries=1)
@@ -119,7 +119,7 @@ def test_3_a_shrinking_list_queries_is_believed_by_nobody(settled: Plant, step: 
 
 
 def test_3_a_list_that_stays_short_is_checked_with_the_stream_itself(settled: Plant) -> None:
-    """However long queries are not listed: DESCRIBE says that they are there, so nothing is made anew."""
+    """However long queries are not listed: DESCRIBE says that they are there, so nothing is created again."""
     operator, before = settled.operator(), settled.writes
     settled.ksqldb.switch(shrinking_queries=GROUPS)
     settled.run(operator, 30)
@@ -131,7 +131,7 @@ def test_3_a_list_that_stays_short_is_checked_with_the_stream_itself(settled: Pl
 
 
 def test_4_drop_delete_topic_is_never_sent_for_a_stream_with_readers() -> None:
-    """Somebody reads the stream of a group that is to go, topic and all: no DROP is sent, the topic stays."""
+    """A user reads the stream of a group that is to go, topic and all: no DROP is sent, the topic stays."""
     with plant(GROUPS) as made:
         made.options["delete_topics"] = True
         made.ksqldb.sql("CREATE STREAM theirs AS SELECT * FROM asset_stream_g5 EMIT CHANGES;")
@@ -165,7 +165,7 @@ def test_4_the_shared_topic_goes_when_nothing_reads_it(tmp_path: Path) -> None:
 
 
 def test_4_a_table_that_only_looks_like_ours_is_not_dropped(settled: Plant) -> None:
-    """Somebody's table whose name begins as those of our tables of counts do: not ours, not touched."""
+    """A user's table whose name begins as those of our tables of counts do: not ours, not touched."""
     settled.ksqldb.sql("CREATE TABLE ofa_groups_by_hand AS SELECT * FROM asset_to_uns_map_raw EMIT CHANGES;")
     before = settled.writes
     settled.run(settled.operator(), 10)

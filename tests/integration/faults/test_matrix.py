@@ -1,6 +1,6 @@
 """T1, T2, T3, T6, T7: whatever happens to whichever call, the end is that of the undisturbed run.
 
-For every call of every scenario and every fault that can happen to it: run until the fault, go on or start anew,
+For every call of every scenario and every fault that can happen to it: run until the fault, go on or restart,
 converge. The end state, what was created and what was deleted must be the same; at each write the order of effects
 must be kept and nothing of others be touched.
 """

@@ -41,7 +41,7 @@ ANY: dict[str, tuple[Reply | Manner, type[KsqlError]]] = {
     "no answer": (Manner.SILENT, KsqlUnreachable),
     "401": (Reply(error(40100, "Unauthorized"), 401, ""), KsqlRefused),
     "503 while starting": (Reply(error(50302, "KSQL is not yet ready to serve requests."), 503, ""), KsqlNotReady),
-    "200 of somebody else": (Reply(b"<html>welcome</html>", content_type="text/html"), KsqlWrongShape),
+    "200 of another party": (Reply(b"<html>welcome</html>", content_type="text/html"), KsqlWrongShape),
 }
 
 
@@ -134,7 +134,7 @@ def test_a_bad_day_ends_the_cycle_without_a_write(
 
 
 def test_a_refused_connection_ends_the_cycle_without_a_write(settled: Plant) -> None:
-    """T12: nobody listens."""
+    """T12: no one listens."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]

@@ -108,7 +108,7 @@ def test_a_shared_stream_that_cannot_be_made_has_a_line_of_its_own(mismatched: P
     assert not [one for one in outcome.plan.items if one.title.startswith(SHARED)]
 
 
-def test_a_topic_that_somebody_elses_query_writes_is_no_groups(settled: Plant) -> None:
+def test_a_topic_that_foreign_query_writes_is_no_groups(settled: Plant) -> None:
     """Our events are not mixed into theirs: a conflict that names the query; a group that is served keeps its topic."""
     settled.ksqldb.sql(
         "CREATE STREAM THEIRS WITH (KAFKA_TOPIC='asset_stream_Weld', VALUE_FORMAT='JSON') AS "

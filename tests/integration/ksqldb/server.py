@@ -21,8 +21,8 @@ class Manner(Enum):
     CHUNKED = "in chunks, as ksqlDB sends rows"
     RESET = "half of the body, then a reset"
     CUT = "in chunks, closed before the last one"
-    DRIP = "a byte at a time, for as long as somebody reads"
-    DRIP_HEAD = "the head a byte at a time, for as long as somebody reads"
+    DRIP = "a byte at a time, for as long as a user reads"
+    DRIP_HEAD = "the head a byte at a time, for as long as a user reads"
     SILENT = "nothing, until the server ends"
     OPEN = "in chunks, with no end until the server ends"
 

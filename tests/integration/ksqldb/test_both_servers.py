@@ -158,7 +158,7 @@ def test_a_paused_query_says_so_until_it_is_resumed(bench: Bench) -> None:
     for _ in range(2):
         bench.ksqldb.execute(topology().resume(query))
     assert [one.paused for one in bench.ksqldb.queries() if one.id == query] == [False]
-    assert refused(bench, topology().resume("CSAS_NOBODY_1")) is KsqlBadStatement
+    assert refused(bench, topology().resume("CSAS_UNKNOWN_1")) is KsqlBadStatement
 
 
 def test_a_terminated_query_leaves_a_silent_stream(bench: Bench) -> None:

@@ -108,7 +108,7 @@ def test_a_table_that_was_not_made_by_a_query_cannot_be_pulled(client: KsqlClien
 
 
 def test_the_life_of_a_group_stream(client: KsqlClient) -> None:
-    """Created, read back as ours, replaced in place, read by nobody, dropped; the shared stream refuses meanwhile."""
+    """Created, read back as ours, replaced in place, read by no one, dropped; the shared stream refuses meanwhile."""
     names = names_of("Weld")
     shared = client.describe(TOPOLOGY.shared_name).statement
     assert TOPOLOGY.ownership(TOPOLOGY.shared_name, shared).whose is Whose.SHARED

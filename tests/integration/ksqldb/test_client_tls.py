@@ -105,7 +105,7 @@ def test_https_to_a_server_without_tls_says_so() -> None:
 
 
 def test_nothing_is_sent_before_the_certificate_is_accepted(authority: Authority, stranger: Authority) -> None:
-    """A password goes to nobody whom the authority does not know."""
+    """A password goes to no one whom the authority does not know."""
     with ksqldb(authority.sign("IP:127.0.0.1")) as running:
         refused(f"https://127.0.0.1:{running.port}", stranger.certificate)
         assert running.authorizations == []

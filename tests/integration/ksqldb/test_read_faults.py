@@ -86,7 +86,7 @@ def test_a_failed_read_of_the_members_is_an_error(fault: str) -> None:
 
 
 def test_a_refused_connection_is_an_error() -> None:
-    """Nobody listens on the port."""
+    """No one listens on the port."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]

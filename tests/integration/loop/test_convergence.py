@@ -102,7 +102,7 @@ def test_a_look_costs_the_same_whatever_the_number_of_groups(groups: int) -> Non
 
 
 def test_a_removed_service_comes_back(stage: Stage) -> None:
-    """A service that somebody removed is made again, and its group stays registered meanwhile."""
+    """A service that a user removed is made again, and its group stays registered meanwhile."""
     controller = stage.controller()
     stage.settle(controller)
     del stage.platform.services["ofa_group_weld"]
@@ -185,7 +185,7 @@ def test_a_foreign_service_with_our_name_is_left_alone(stage: Stage) -> None:
 
 
 def test_a_foreign_stream_with_our_name_is_left_alone(stage: Stage) -> None:
-    """A stream that does not read from our shared stream is nobody's to touch."""
+    """A stream that does not read from our shared stream is no one's to touch."""
     text = "CREATE STREAM ASSET_STREAM_WELD WITH (KAFKA_TOPIC='x') AS SELECT * FROM SOMETHING EMIT CHANGES;"
     stage.ksqldb.made["ASSET_STREAM_WELD"] = ("x", text)
     controller = stage.controller()
@@ -194,7 +194,7 @@ def test_a_foreign_stream_with_our_name_is_left_alone(stage: Stage) -> None:
     assert stage.ksqldb.made["ASSET_STREAM_WELD"] == ("x", text)
 
 
-def test_one_group_that_fails_for_good_stops_nobody_else(stage: Stage) -> None:
+def test_one_group_that_fails_for_good_stops_no_other(stage: Stage) -> None:
     """T20: of ten groups one fails; nine are served, and --once says so with exit code 5."""
     stage.ksqldb.assets = {f"a{n}": f"g{n}" for n in range(10)}
 
@@ -230,7 +230,7 @@ def test_two_groups_that_differ_only_in_case(stage: Stage) -> None:
     ("old", "new"),
     [("'Weld'", "'Paint'"), ("`tag`, ", ""), ("'asset_stream_Weld'", "'mine'"), ("WHERE", "WHERE 1=1 AND")],
 )
-def test_a_stream_that_is_not_as_we_make_them_is_somebodys(stage: Stage, old: str, new: str) -> None:
+def test_a_stream_that_is_not_as_we_make_them_is_foreign(stage: Stage, old: str, new: str) -> None:
     """It reads our shared stream under a group's name: a conflict that says so; it is neither changed nor dropped."""
     controller = stage.controller()
     stage.settle(controller)
@@ -252,7 +252,7 @@ def test_a_stream_that_is_not_as_we_make_them_is_somebodys(stage: Stage, old: st
 
 
 def test_a_paused_query_is_resumed(stage: Stage) -> None:
-    """A query that somebody paused serves nobody; it is resumed."""
+    """A query that a user paused serves no one; it is resumed."""
     controller = stage.controller()
     stage.settle(controller)
     stage.ksqldb.paused.add("ASSET_STREAM_WELD")
@@ -351,7 +351,7 @@ def test_a_changed_retention_does_not_touch_what_runs(stage: Stage) -> None:
 
 
 def test_a_dry_run_does_not_say_that_anything_was_done(stage: Stage) -> None:
-    """Its writes reach nobody, and its sentence says so."""
+    """Its writes reach no one, and its sentence says so."""
     controller, withheld = stage.controller(), DryRunLog()
     controller.world = withhold_writes(controller.world, withheld)
     controller.reporter.dry_run = True

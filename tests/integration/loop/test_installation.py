@@ -107,7 +107,7 @@ def test_where_nothing_is_to_be_made_no_id_is_either(empty: Stage) -> None:
 
 
 def test_nothing_is_written_while_the_id_cannot_be(empty: Stage) -> None:
-    """What would carry an id that nobody knows afterwards is not made; another's record is read at the next look."""
+    """What would carry an id that no one knows afterwards is not made; another's record is read at the next look."""
     first = empty.controller()
     first.observe()
 

@@ -26,7 +26,7 @@ EXCEPTIONS = (RuntimeError("boom"), KeyError("boom"), MemoryError(), RecursionEr
 
 @pytest.fixture(autouse=True)
 def _log_warnings(_quiet_logs: None) -> None:
-    """Let warnings be captured; a line that nobody captures is dropped before its traceback is rendered."""
+    """Let warnings be captured; a line that no one captures is dropped before its traceback is rendered."""
 
     def drop(*_: object) -> str:
         raise structlog.DropEvent

@@ -56,8 +56,8 @@ def test_a_plan_says_so_beforehand(stage: Stage) -> None:
     assert "ENVIRONMENT=local" in item.detail
 
 
-@pytest.mark.parametrize("owner", [None, "somebody"])
-def test_a_routing_layer_of_somebody_else_stays(stage: Stage, owner: str | None) -> None:
+@pytest.mark.parametrize("owner", [None, "someone"])
+def test_a_routing_layer_of_another_owner_stays(stage: Stage, owner: str | None) -> None:
     """A name alone is no reason to remove anything."""
     stage.platform.services[ROUTER] = replace(stage.platform.services[ROUTER], owner=owner, spec=None)
     stage.settle(stage.controller())

@@ -132,7 +132,7 @@ def test_paused_it_looks_and_does_not_write(running: Running) -> None:
 
 @pytest.mark.parametrize("query", ["", "?seconds=", "?seconds=-1", "?seconds=inf", "?seconds=1e9", "?seconds=nan"])
 def test_a_pause_needs_an_end(running: Running, query: str) -> None:
-    """A pause that nobody ends must end by itself: without a sane duration it is refused."""
+    """A pause that no one ends must end by itself: without a sane duration it is refused."""
     assert running.ask("POST", f"/pause{query}")[0] == 400
     assert not running.loop.paused
 

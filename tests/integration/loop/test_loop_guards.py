@@ -290,7 +290,7 @@ def test_the_servers_query_limit_is_refused_before_the_first_write() -> None:
 def test_every_guard_has_a_gauge_a_log_line_and_an_exit_code(
     stage: Stage, said: list[MutableMapping[str, Any]], guard: str
 ) -> None:
-    """Whoever refuses shows it in `reconciler_guard_active`, in the cycle's sentence, and as exit code 4."""
+    """Anyone who refuses shows it in `reconciler_guard_active`, in the cycle's sentence, and as exit code 4."""
     match guard:
         case "empty":
             stage.ksqldb.assets = {}
@@ -320,7 +320,7 @@ def test_every_guard_has_a_gauge_a_log_line_and_an_exit_code(
 
 
 def test_a_collapse_shows(stage: Stage, said: list[MutableMapping[str, Any]]) -> None:
-    """What starts all counts anew is counted, and logged with both numbers."""
+    """What restarts all counts is counted, and logged with both numbers."""
     controller = stage.controller()
     run(stage, controller, 2)
     stage.ksqldb.assets = dict(list(TEN.items())[:5])

@@ -94,7 +94,7 @@ def test_a_newcomer_in_another_case_takes_no_groups_place(stage: Stage) -> None:
     assert (conditions["Weld"], conditions["WELD"]) == (Condition.READY, Condition.CONFLICT)
 
 
-def test_a_rebuild_drops_nothing_while_somebody_else_reads_the_shared_stream(stage: Stage) -> None:
+def test_a_rebuild_drops_nothing_while_another_client_reads_the_shared_stream(stage: Stage) -> None:
     """All readers are asked about before the first is dropped."""
     shared = next(name for name in stage.ksqldb.made if name not in group_streams(stage))
     stage.ksqldb.made["MINE"] = ("mine", f"CREATE STREAM MINE AS SELECT * FROM `{shared}` EMIT CHANGES;")
@@ -147,7 +147,7 @@ def test_a_group_that_comes_back_over_a_topic_of_another_retention(stage: Stage)
     assert "RETENTION_MS=604800000" in stage.ksqldb.made["ASSET_STREAM_WELD"][1]
 
 
-def test_a_silent_stream_of_an_old_definition_is_made_anew(stage: Stage) -> None:
+def test_a_silent_stream_of_an_old_definition_is_created_again(stage: Stage) -> None:
     """Another source cannot be replaced in place, so such a stream is dropped and created."""
     stage.ksqldb.terminated.add("ASSET_STREAM_WELD")
     stage.options["ksqldb_uns_join_table"] = "asset_to_uns_map_raw"
@@ -157,7 +157,7 @@ def test_a_silent_stream_of_an_old_definition_is_made_anew(stage: Stage) -> None
     assert stage.ksqldb.terminated & set(stage.ksqldb.made) == set()
 
 
-def test_a_group_that_is_no_text_stops_nobody() -> None:
+def test_a_group_that_is_no_text_stops_no_one() -> None:
     """Half of a surrogate pair can be written nowhere: that group is a conflict, the others are served."""
     stage = Stage()
     stage.ksqldb.assets = {"a": "\ud800", "b": "Weld"}
@@ -238,7 +238,7 @@ def test_ksqldb_that_is_not_well_holds_a_removal_back(stage: Stage) -> None:
     assert "ofa_group_paint" in stage.platform.services
 
 
-def test_a_stream_whose_topic_somebody_deleted_is_made_anew(stage: Stage) -> None:
+def test_a_stream_whose_topic_a_user_deleted_is_created_again(stage: Stage) -> None:
     """Found when topics are listed, every RESYNC_INTERVAL; asked again before the stream is dropped."""
     controller = stage.controller()
     controller.cycle()

@@ -34,7 +34,7 @@ def cycles(stage: Stage, controller: Controller, number: int = 60) -> None:
 
 
 def others(stage: Stage, number: int) -> None:
-    """Somebody makes streams over topics of theirs, with names that could be ours and come first."""
+    """A user makes streams over topics of theirs, with names that could be ours and come first."""
     for each in range(number):
         stage.ksqldb.made[f"ASSET_STREAM_{each}"] = ("mine", PLAIN.replace("MINE", str(each)))
         stage.ksqldb.terminated.add(f"ASSET_STREAM_{each}")
@@ -137,8 +137,8 @@ def test_a_command_that_looks_once_asks_about_all(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("refusal", [KsqlRefused("403"), KsqlBadStatement("no such"), KsqlWrongShape("two answers")])
-def test_one_that_may_not_be_seen_stops_nobody(stage: Stage, refusal: KsqlError) -> None:
-    """Somebody else's stream, with rights of its own: new groups are made, and what is ours is removed."""
+def test_one_that_may_not_be_seen_stops_no_one(stage: Stage, refusal: KsqlError) -> None:
+    """Another party's stream, with rights of its own: new groups are made, and what is ours is removed."""
     stream = bereft(stage)
     others(stage, 1)
     describe = stage.ksqldb.describe_or_none
@@ -190,7 +190,7 @@ def test_what_another_cluster_said_is_forgotten(stage: Stage) -> None:
     assert stream not in stage.ksqldb.made
 
 
-def test_one_that_was_made_anew_by_somebody_else_is_not_dropped(stage: Stage) -> None:
+def test_one_that_was_created_again_by_another_owner_is_not_dropped(stage: Stage) -> None:
     """What was asked is old by then: it is asked again, and no complaint is left."""
     stream = bereft(stage)
     controller = stage.controller()
@@ -216,7 +216,7 @@ def test_what_is_left_of_an_old_definition_goes_too(stage: Stage) -> None:
 
 
 def test_a_users_stream_in_the_place_of_ours_outlives_the_group(stage: Stage) -> None:
-    """Somebody dropped a group's stream and made one of their own with its name: the group goes, theirs stays."""
+    """A user dropped a group's stream and made one of their own with its name: the group goes, theirs stays."""
     (stream,) = [name for name in stage.ksqldb.made if name.startswith("ASSET_STREAM_PAINT")]
     stage.ksqldb.made[stream] = ("mine", PLAIN.replace("ASSET_STREAM_MINE", stream))
     stage.ksqldb.terminated.add(stream)

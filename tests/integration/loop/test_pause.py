@@ -119,7 +119,7 @@ def test_it_is_read_as_it_was_written() -> None:
 
 
 def test_writers_at_the_same_time_do_not_lose_a_pause() -> None:
-    """Somebody else changes the record between the look and the write: it is looked at again."""
+    """Another party changes the record between the look and the write: it is looked at again."""
     stage = Stage()
     write_pause(stage.platform, start_pause(NOW, 60, "ana@shell"))
     interfered = []

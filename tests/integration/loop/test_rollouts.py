@@ -131,7 +131,7 @@ def test_the_log_names_a_conflict(stage: Stage) -> None:
 
 
 def test_the_log_names_the_fields_that_were_put_right(stage: Stage) -> None:
-    """And not what stood in them, which may be somebody's secret."""
+    """And not what stood in them, which may be a user's secret."""
     live = stage.platform.services["ofa_group_weld"]
     assert live.spec is not None
     weld(stage, spec=replace(live.spec, env={**live.spec.env, "PASSWORD": "hunter2"}))

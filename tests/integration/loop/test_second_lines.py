@@ -63,7 +63,7 @@ def test_a_shrinking_list_of_queries_counts_for_nothing(stage: Stage) -> None:
 
 @pytest.mark.parametrize("stream", ["ASSET_STREAM_THEIRS", "OFA_ASSETS_WITH_UNS_DEADBEEF"])
 def test_a_drop_asks_for_lineage_first(stage: Stage, stream: str) -> None:
-    """Somebody made another stream of that name since the plan was made."""
+    """A user made another stream of that name since the plan was made."""
     text = f"CREATE STREAM {stream} WITH (KAFKA_TOPIC='x') AS SELECT * FROM S EMIT CHANGES;"
     stage.ksqldb.made[stream] = ("x", text)
     assert "does not read from our shared stream: not touched" in str(applied(stage, DropStream(stream, None)).error)

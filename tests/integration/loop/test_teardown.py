@@ -67,7 +67,7 @@ def test_everything_goes(shell: Shell) -> None:
 
 
 def test_the_last_line_says_how_long_operators_that_run_hold_still(shell: Shell) -> None:
-    """They keep to the pause that they have seen, although its record is gone; then they would make all of it anew."""
+    """They keep to the pause that they have seen, although its record is gone; otherwise they would create it again."""
     kept_to: list[str] = []
     write = shell.plant.platform.write_record
 
@@ -97,7 +97,7 @@ def test_another_cluster_is_refused_before_the_first_write(shell: Shell) -> None
 
 
 def test_another_cluster_that_is_meant_is_torn_down(shell: Shell) -> None:
-    """Kafka was set up anew, and the streams in it are ours after all."""
+    """Kafka was set up again, and the streams in it are ours after all."""
     shell.plant.ksqldb.switch(identity=True)
     assert shell.teardown("--accept-identity")[0] == 0
     assert (shell.plant.platform.services, shell.plant.platform.registries) == ({}, {})
@@ -126,7 +126,7 @@ def test_a_server_that_cannot_be_believed_removes_nothing(shell: Shell, fault: s
     assert f"(KSQLDB_URL is {shell.plant.ksqldb.url}); --keep-streams removes only services and configs" in line
 
 
-def test_nobody_at_the_url_removes_nothing(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_one_at_the_url_removes_nothing(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """The line names the variable, without the password in it, and the way to do without ksqlDB."""
     address = f"127.0.0.1:{free_port()}"
     monkeypatch.setenv("KSQLDB_URL", f"http://user:secret@{address}")
@@ -218,7 +218,7 @@ def test_streams_that_lost_their_queries_go(stage: Stage) -> None:
 
 
 def test_a_stream_that_may_not_be_seen_stays_and_stops_nothing(stage: Stage) -> None:
-    """Somebody else's, with rights of its own."""
+    """Another party's, with rights of its own."""
     stage.ksqldb.made["ASSET_STREAM_MINE"] = ("x", "CREATE STREAM ASSET_STREAM_MINE (A STRING) WITH (KAFKA_TOPIC='x');")
     stage.ksqldb.terminated.add("ASSET_STREAM_MINE")
     describe = stage.ksqldb.describe_or_none
@@ -234,7 +234,7 @@ def test_a_stream_that_may_not_be_seen_stays_and_stops_nothing(stage: Stage) -> 
 
 
 def test_a_query_that_writes_into_a_stream_of_ours_hides_nothing(stage: Stage) -> None:
-    """Somebody's INSERT INTO has the stream as its sink, too, and is not what made it."""
+    """A user's INSERT INTO has the stream as its sink, too, and is not what made it."""
     ours = stage.ksqldb.queries()
     other = QueryInfo("INSERTQUERY_1", "INSERT INTO ASSET_STREAM_WELD SELECT * FROM X;", ("ASSET_STREAM_WELD",), "", {})
     stage.ksqldb.queries = lambda: (*ours, other)  # type: ignore[method-assign]
@@ -242,7 +242,7 @@ def test_a_query_that_writes_into_a_stream_of_ours_hides_nothing(stage: Stage) -
     assert stage.ksqldb.made == {}
 
 
-def test_a_stream_of_ours_that_somebody_reads_stays_with_the_registry(stage: Stage) -> None:
+def test_a_stream_of_ours_that_a_user_reads_stays_with_the_registry(stage: Stage) -> None:
     """It is said what is in the way; once that is gone, a second run finishes."""
     stage.ksqldb.readers["ASSET_STREAM_WELD"] = ("REPORT",)
     kept = {result.action.key: str(result.error) for result in torn(stage) if result.error}

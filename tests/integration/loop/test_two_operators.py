@@ -178,7 +178,7 @@ def test_one_that_was_stopped_in_the_middle_of_a_cycle_writes_nothing_with_its_o
 
 
 def test_a_lease_that_was_lost_and_is_held_again_does_not_revive_an_old_plan() -> None:
-    """Nobody took over meanwhile, and the holder renews late: what it saw before may not be acted upon all the same."""
+    """No one took over meanwhile, and the holder renews late: what it saw before may not be acted upon all the same."""
     stage = world()
     operator = Operator(stage, "only")
     operator.leadership.renew()

@@ -22,7 +22,7 @@ def stage() -> Stage:
 
 
 @pytest.mark.parametrize("shared", ["there", "another definition is on its way"])
-def test_no_service_is_made_for_a_stream_that_may_be_somebody_elses(stage: Stage, shared: str) -> None:
+def test_no_service_is_made_for_a_stream_that_may_be_foreign(stage: Stage, shared: str) -> None:
     """Its query is not listed, so its lineage is unknown: a service would serve a stranger's events."""
     if shared != "there":
         stage.options["ksqldb_uns_join_table"] = "asset_to_uns_map_raw"

@@ -204,7 +204,7 @@ def test_a_service_that_lost_its_labels_can_be_given_them_again(stage: Stage) ->
     for lost in ({**none, "installation": ""}, none, {"installation": ""}):
         stage.platform.services["ofa_group_g0"] = replace(ours, **lost)
         assert any(again in text for text in asked(stage, "g0").next), lost
-    for foreign in ({"owner": "somebody"}, {"owner": "somebody", "installation": ""}, {"installation": "deadbeef"}):
+    for foreign in ({"owner": "someone"}, {"owner": "someone", "installation": ""}, {"installation": "deadbeef"}):
         stage.platform.services["ofa_group_g0"] = replace(ours, **foreign)
         assert not any("--label-add" in text for text in asked(stage, "g0").next), foreign
 
@@ -434,7 +434,7 @@ def test_status_and_plan_say_what_only_time_tells_the_operator(
 def test_without_an_operator_counters_start_with_the_process(
     here: Stage, monkeypatch: pytest.MonkeyPatch, operator: Loop, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And that is said where something is counted, with why nobody was asked; where nothing is, nothing is said."""
+    """And that is said where something is counted, with why no one was asked; where nothing is, nothing is said."""
     del operator
     monkeypatch.setenv("RECONCILER_PORT", str(free_port()))
     assert cli.main(["plan"]) == 0

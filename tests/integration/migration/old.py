@@ -119,7 +119,7 @@ def embedded() -> Iterator[tuple[str, KsqlClient]]:
 
 
 def watch(url: str, group: str) -> str:
-    """Declare a stream over a group's old topic, as whoever reads the topic sees it; return its name."""
+    """Declare a stream over a group's old topic, as anyone who reads the topic sees it; return its name."""
     name = f"WATCH_{group.upper()}"
     send(
         url,

@@ -59,7 +59,7 @@ def done() -> int:
 def test_no_step_writes_through_a_pause(chosen: str) -> None:
     """Who paused, until when and why is the reason that the step gives; it does not ask for the lease either."""
     stage, old = old_plant() if chosen == "start" else side_by_side()
-    write_pause(stage.platform, start_pause(stage.wall, 1800, "somebody", "the floor is wet"))
+    write_pause(stage.platform, start_pause(stage.wall, 1800, "someone", "the floor is wet"))
     writes, services = stage.writes, dict(old.services)
     with pytest.raises(StepRefused, match=r"paused until .*the floor is wet"):
         run(chosen, stage, old, done)
@@ -95,7 +95,7 @@ def test_a_step_holds_the_lease_until_its_end() -> None:
 
 
 def test_a_step_that_has_nothing_to_do_takes_no_lease() -> None:
-    """A way back from where nobody went changes nothing, the lease's record included."""
+    """A way back from where no one went changes nothing, the lease's record included."""
     stage, old = old_plant()
     assert run("back", stage, old, done) == Exit.OK
     assert stage.platform.kept_records.keys() == {"installation"}

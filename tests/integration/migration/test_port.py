@@ -1,4 +1,4 @@
-"""The port that clients come in through: in the end somebody has it, whatever fails, also without ksqlDB."""
+"""The port that clients come in through: in the end a user has it, whatever fails, also without ksqlDB."""
 
 from __future__ import annotations
 

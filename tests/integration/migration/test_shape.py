@@ -55,14 +55,14 @@ def test_the_old_systems_statement_is_known_in_its_own_words() -> None:
     ],
 )
 def test_a_stream_that_differs_in_anything_is_not_the_old_systems(was: str, is_: str) -> None:
-    """Another column, filter, source, table, join, topic, level, condition or format: somebody else's."""
+    """Another column, filter, source, table, join, topic, level, condition or format: another party's."""
     changed = old_statement("Weld").replace(was, is_)
     assert changed != old_statement("Weld")
     assert found(changed) == []
 
 
 def test_only_its_own_name_and_the_stand_ins_count() -> None:
-    """A copy that somebody made under another name is not touched."""
+    """A copy that a user made under another name is not touched."""
     text = old_statement("Weld")
     assert found(text, "MY_COPY") == []
     assert found(text, stand_in_name("Weld", SETTINGS)) == ["Weld"]
@@ -214,7 +214,7 @@ def test_an_odd_router_that_publishes_a_port_stops_the_removal() -> None:
     assert len(old.services) == 3
 
 
-def test_nothing_is_removed_while_nobody_has_the_port(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_removed_while_no_one_has_the_port(capsys: pytest.CaptureFixture[str]) -> None:
     """An operator whose own settings name another port takes the new router off it again after the switch."""
     stage, old = old_plant()
     assert commanded(stage, old, "start") == Exit.OK

@@ -228,7 +228,7 @@ def test_the_old_side_stays_until_the_switch(plant: Plant) -> None:
     assert len(plant.old.services) == 4
 
 
-def test_a_stream_that_somebody_reads_is_not_dropped(plant: Plant) -> None:
+def test_a_stream_that_a_user_reads_is_not_dropped(plant: Plant) -> None:
     """Who reads the stream and not the topic has to be asked first; nothing is written before that is known."""
     send(plant.url, "CREATE STREAM mine AS SELECT * FROM asset_stream_Weld EMIT CHANGES;")
     with pytest.raises(StepRefused, match="is read by MINE"):

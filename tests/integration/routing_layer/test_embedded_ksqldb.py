@@ -90,7 +90,7 @@ async def test_an_asset_is_routed_moved_and_made_up_for_over_a_restart(tmp_path:
             assert await client.rest() == b""
             client = await proxy.get(target)
             assert len(paint.open) == 1
-            assert (await proxy.get("/asset_stream?asset_uuid=nobody%27")).status == 404
+            assert (await proxy.get("/asset_stream?asset_uuid=unmapped%27")).status == 404
         async with ksql.running():
             await ksql.map("O'Brien", "Weld")
             await ksql.map("A2", "Paint")

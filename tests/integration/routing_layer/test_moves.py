@@ -92,9 +92,9 @@ async def test_a_miss_asks_once_and_remembers_the_answer() -> None:
     """Many requests for one unknown asset are one question, and none while the answer is fresh."""
     async with start_system(NEGATIVE_CACHE_SECONDS="60") as system:
         before = len(system.ksql.questions)
-        answers = await asyncio.gather(*(system.proxy.get("/asset_stream?asset_uuid=nobody") for _ in range(30)))
+        answers = await asyncio.gather(*(system.proxy.get("/asset_stream?asset_uuid=unmapped") for _ in range(30)))
         assert {answer.status for answer in answers} == {404}
-        assert (await system.proxy.get("/asset_stream?asset_uuid=nobody")).status == 404
+        assert (await system.proxy.get("/asset_stream?asset_uuid=unmapped")).status == 404
         assert len(system.ksql.questions) == before + 1
 
 
@@ -201,7 +201,7 @@ async def test_a_named_group_serves_its_own_assets_only() -> None:
         assert (await system.proxy.get("/group/Weld/asset_stream")).status == 200
         elsewhere = await system.proxy.get("/group/Weld/asset_stream?asset_uuid=A2")
         assert (await elsewhere.problem())["type"].endswith(":asset-elsewhere")
-        assert (await system.proxy.get("/group/Nobody/asset_stream")).status == 404
+        assert (await system.proxy.get("/group/Unknown/asset_stream")).status == 404
 
 
 async def test_redirect_mode_names_the_group() -> None:

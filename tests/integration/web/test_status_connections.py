@@ -202,7 +202,7 @@ with operating(stage) as operator:
 """
 
 
-def test_more_clients_than_descriptors_hurt_nobody(tmp_path: Path) -> None:
+def test_more_clients_than_descriptors_hurt_no_one(tmp_path: Path) -> None:
     """300 descriptors and 400 silent clients: health and status are answered, cycles go on, the log stays small."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))

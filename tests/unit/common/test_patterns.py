@@ -21,7 +21,7 @@ PATTERNS = sorted(
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_person_is_told_in_words(pattern: str) -> None:
-    """Nobody has to read a regular expression to correct a variable."""
+    """No one has to read a regular expression to correct a variable."""
     said = patterns.message({"ctx": {"pattern": pattern}, "msg": "String should match pattern"})
     assert "pattern" not in said
     assert " " in said

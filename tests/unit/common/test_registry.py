@@ -177,7 +177,7 @@ SOURCES = [
 @pytest.mark.parametrize("field", ["table", "key"])
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_table_or_key_that_is_no_name_is_refused(field: str, name: str) -> None:
-    """It gets into a query of the proxy: whoever answers as the operator chooses a name, never SQL."""
+    """It gets into a query of the proxy: anyone who answers as the operator chooses a name, never SQL."""
     wrong = {"table": "T", "key": "K", "levels": ["l"], field: name}
     with pytest.raises(RegistryError, match=f"membership.{field}"):
         parse(raw(membership=wrong))

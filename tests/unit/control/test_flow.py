@@ -30,7 +30,7 @@ FIRST = Reading(end=100, read=90, written=50)
         (Reading(100, 100, None), Reading(100, 100, None), Movement.IDLE),
         (Reading(100, 100, 50), Reading(140, 100, 50), Movement.IDLE),  # they came a moment ago
         (FIRST, Reading(200, 190, 51), Movement.MOVES),
-        (FIRST, Reading(200, 190, 3), Movement.MOVES),  # the server started anew and counts from 0
+        (FIRST, Reading(200, 190, 3), Movement.MOVES),  # the server restarted and counts from 0
         (FIRST, Reading(100, 90, 51), Movement.MOVES),
         (Reading(100, 90, None), Reading(200, 190, 1), Movement.MOVES),
         (FIRST, Reading(200, 190, 50), Movement.SUSPECT),

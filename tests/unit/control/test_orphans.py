@@ -103,9 +103,9 @@ ANSWERS = """
 def test_what_an_answer_means(answer: str, known: str, unknown: str, times: str) -> None:
     """One that is not answered stays unknown with its reason, which is told once; another's is asked about once."""
     ksqldb, told = Asked({"ASSET_STREAM_WELD": answer}), []
-    strays = OrphanStreams(ksqldb, topology(), lambda name, error: told.append((name, error)))  # type: ignore[arg-type]
+    orphans = OrphanStreams(ksqldb, topology(), lambda name, error: told.append((name, error)))  # type: ignore[arg-type]
     for _ in range(3):
-        found = strays.observe(world({"ASSET_STREAM_WELD": "silent"}), MapSnapshot(1, {"Paint": 1}))
+        found = orphans.observe(world({"ASSET_STREAM_WELD": "silent"}), MapSnapshot(1, {"Paint": 1}))
     assert len(ksqldb.questions) == int(times)
     assert ("ASSET_STREAM_WELD" in found.orphans) == (known == "yes")
     expected = {} if not unknown else {"ASSET_STREAM_WELD": "" if unknown == "(not asked)" else unknown}
@@ -130,23 +130,23 @@ def test_in_which_order(answers: str, asked: str) -> None:
     """One a look; a question that failed comes after the others, and what is ours is asked about again."""
     names = [f"ASSET_STREAM_{letter}" for letter in "ABC"]
     ksqldb = Asked(dict(zip(names, answers.split(), strict=True)))
-    strays = OrphanStreams(ksqldb, topology())  # type: ignore[arg-type]
+    orphans = OrphanStreams(ksqldb, topology())  # type: ignore[arg-type]
     for _ in range(5):
-        strays.observe(world(dict.fromkeys(names, "silent")), MapSnapshot(1, {"Paint": 1}))
+        orphans.observe(world(dict.fromkeys(names, "silent")), MapSnapshot(1, {"Paint": 1}))
     assert [name[-1] for name in ksqldb.questions] == asked.split()
 
 
 def test_a_new_reason_is_told_again_and_another_cluster_forgotten() -> None:
     """The same error once, another one once more; what another server said counts for nothing here."""
     ksqldb, told = Asked({"ASSET_STREAM_WELD": "timeout"}), []
-    strays = OrphanStreams(ksqldb, topology(), lambda _name, error: told.append(str(error)))  # type: ignore[arg-type]
+    orphans = OrphanStreams(ksqldb, topology(), lambda _name, error: told.append(str(error)))  # type: ignore[arg-type]
     read, membership = world({"ASSET_STREAM_WELD": "silent"}), MapSnapshot(1, {"Paint": 1})
     for answer in ("timeout", "timeout", "torn", "torn", "timeout"):
         ksqldb.answers["ASSET_STREAM_WELD"] = answer
-        strays.observe(read, membership)
+        orphans.observe(read, membership)
     assert told == ["timed out", "torn", "timed out"]
     ksqldb.answers["ASSET_STREAM_WELD"] = "theirs"
-    assert strays.observe(read, membership).orphans != {}
+    assert orphans.observe(read, membership).orphans != {}
     ksqldb.answers["ASSET_STREAM_WELD"] = "timeout"
     other = replace(read, identity=Identity(kafka="k2", ksqldb="x"))
-    assert strays.observe(other, membership).orphans == {}
+    assert orphans.observe(other, membership).orphans == {}

@@ -80,7 +80,7 @@ def test_a_table_that_cannot_be_asked_about_is_no_error(ksqldb: FakeKsqldb) -> N
 
 
 def test_a_missing_network_or_secret_has_its_variable_and_the_platforms_words(ksqldb: FakeKsqldb) -> None:
-    """Whoever reads it knows which line to change, or what to make."""
+    """Anyone who reads it knows which line to change, or what to make."""
     assert notes(ksqldb, Telling(missing=("factory-net", "ofa-pw")), **SECRETS) == [
         "the network factory-net (DOCKER_NETWORK) is not there: make it",
         "the secret ofa-pw (KSQLDB_PASSWORD_SECRET) is not there: make it",

@@ -113,7 +113,7 @@ def test_what_is_ours_already_is_adopted_without_a_word() -> None:
 
 
 def test_adoption_is_forgotten_when_nothing_of_it_is_left() -> None:
-    """What comes later with that id, or with none, is somebody else's."""
+    """What comes later with that id, or with none, is another party's."""
     kept = stand(record(adopted=LEGACY), streams=(LEGACY_SHARED,))
     assert (kept.installation.adopted, kept.due) == ({LEGACY}, False)
     gone = stand(record(adopted=LEGACY), registry(OURS), streams=(SHARED,))
@@ -127,7 +127,7 @@ def test_a_record_that_was_removed_is_written_again_by_who_has_read_it() -> None
 
 
 def test_a_registry_of_another_installation_stops_everything() -> None:
-    """Somebody replaced the record, or brought the configs from elsewhere."""
+    """A user replaced the record, or brought the configs from elsewhere."""
     found = stand(record(), registry(THEIRS))
     assert THEIRS in found.refusal
     assert OURS in found.refusal
@@ -160,7 +160,7 @@ def test_services_of_others_are_theirs() -> None:
     ],
 )
 def test_the_record_is_read(fields: dict[str, str], expected: Installation | None) -> None:
-    """What somebody spoilt by hand is no record; what a later version added is passed over."""
+    """What a user spoilt by hand is no record; what a later version added is passed over."""
     assert parse(Record("r", 1, RECORD, fields)) == expected
     assert parse(None) is None
 

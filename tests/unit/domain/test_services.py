@@ -28,7 +28,7 @@ def test_the_credentials_of_a_url_are_not_told() -> None:
 
 
 @pytest.mark.parametrize("name", ["DB_PASSWORD", "API_TOKEN", "ClientSecret", "API_KEY"])
-def test_a_secret_that_somebody_added_is_not_told(name: str) -> None:
+def test_a_secret_that_a_user_added_is_not_told(name: str) -> None:
     """The variable's name says enough."""
     [found] = drift(replace(SPEC, env={**SPEC.env, name: "sesame"}), SPEC)
     assert (found.field, found.live, found.wanted) == (f"env {name}", "***", "(unset)")

@@ -27,7 +27,7 @@ class Crowd:
     """Three processes on machines whose clocks have nothing to do with each other, and one record."""
 
     def __init__(self) -> None:
-        """Nobody has looked yet."""
+        """No one has looked yet."""
         self.now = 0.0
         self.platform = FakePlatform()
         self.answer = "answered"
@@ -87,7 +87,7 @@ def test_there_are_never_two(beats: list[tuple[int, float, float, str, int | Non
 
 @settings(max_examples=50)
 @given(st.lists(BEATS, max_size=20), st.integers(0, 2))
-def test_somebody_leads_in_the_end(beats: list[tuple[int, float, float, str, int | None]], left: int) -> None:
+def test_a_user_leads_in_the_end(beats: list[tuple[int, float, float, str, int | None]], left: int) -> None:
     """Whatever has happened: a process that beats alone for two durations leads, and goes on leading."""
     crowd = Crowd()
     for who, before, _, answer, _ in beats:
@@ -104,7 +104,7 @@ def test_somebody_leads_in_the_end(beats: list[tuple[int, float, float, str, int
 #: What people, other programs and other versions put into a record; the empty holder, which gives a lease up, is legal.
 SPOILT: list[dict[str, str]] = [
     {},
-    {"leader": "somebody", "epoch": "7"},
+    {"leader": "someone", "epoch": "7"},
     {"holder": "p0", "seconds": "0.000001"},
     {"holder": "p0", "term": "x", "beat": "-1", "seconds": "nan", "wanted": "\ud800"},
     {"term": "9" * 99, "beat": "9" * 99, "seconds": "1e300"},

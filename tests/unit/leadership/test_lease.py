@@ -60,14 +60,14 @@ def test_a_command_that_died_before_it_took_what_it_asked_for_is_not_waited_for_
     assert decided(Lease("", 3, 7, 15.0, wanted="command"), now=15.0) == Lease("me", 4, 0, 15.0)
 
 
-def test_a_command_hands_over_to_nobody() -> None:
+def test_a_command_hands_over_to_no_one() -> None:
     """Another command waits until it has ended, and does not overwrite a wish."""
     assert decided(Lease("me", 3, 7, 15.0, wanted="x"), COMMAND) == Lease("me", 3, 8, 15.0, wanted="x")
     assert decided(Lease("other", 3, 7, 15.0, wanted="x"), COMMAND) is None
 
 
-def test_paused_nobody_holds_it() -> None:
-    """A paused holder gives up, and nobody takes: so whoever looks can tell that no write is on its way."""
+def test_paused_no_one_holds_it() -> None:
+    """A paused holder gives up, and no one takes: so anyone who looks can tell that no write is on its way."""
     assert decided(Lease("me", 3, 7, 15.0), paused=True) == Lease("", 3, 7, 15.0)
     assert decided(None, paused=True) is None
     assert decided(THEIRS, paused=True, now=99.0) is None
@@ -77,7 +77,7 @@ def test_paused_nobody_holds_it() -> None:
     "fields",
     [{}, {"term": "-1", "beat": "x", "seconds": "nan"}, {"seconds": "1e300"}, {"seconds": "inf", "term": "9" * 99}],
 )
-def test_a_record_that_was_spoilt_by_hand_keeps_nobody_out_for_long(fields: dict[str, str]) -> None:
+def test_a_record_that_was_spoilt_by_hand_keeps_no_one_out_for_long(fields: dict[str, str]) -> None:
     """Nonsense reads as a default."""
     lease = parse(fields)
     assert (lease.term, lease.beat, lease.seconds) == (0, 0, 15.0)
@@ -122,7 +122,7 @@ def test_a_record_that_names_no_holder_in_our_way_is_held(fields: dict[str, obje
     assert changed.is_stale(29.0)
 
 
-def test_a_duration_that_was_spoilt_lets_nobody_in_early() -> None:
+def test_a_duration_that_was_spoilt_lets_no_one_in_early() -> None:
     """Neither while the waiter knows the true one, nor where it has only its own; the holder puts it right."""
     spoilt = replace(THEIRS, seconds=0.000001)
     assert not ObservedLease(THEIRS, 0.0).observe(spoilt, 1.0).is_stale(14.9)

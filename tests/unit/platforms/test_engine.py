@@ -222,11 +222,11 @@ def test_secrets_that_may_not_be_listed_are_not_missing(engine: ScriptedEngine, 
 )
 def test_an_engine_that_is_not_there_is_named_with_the_systems_words(address: str, words: str) -> None:
     """One line says where it was looked for and why that failed, not how libraries wrap it."""
-    nobody = SwarmPlatform("t", "t", pin_digests=False, base_url=address, timeout=1)
+    absent = SwarmPlatform("t", "t", pin_digests=False, base_url=address, timeout=1)
     with pytest.raises(
         PlatformUnreachable, match=f"^no Docker engine answers at {address}: .*({words}); is it"
     ) as caught:
-        nobody.observe()
+        absent.observe()
     assert "Error(" not in str(caught.value)
 
 
@@ -275,7 +275,7 @@ def test_an_engine_that_comes_back_is_used_again(engine: ScriptedEngine, platfor
 
 
 def test_a_removal_of_what_is_gone_is_no_error(engine: ScriptedEngine, platform: SwarmPlatform) -> None:
-    """Somebody else was faster: the end is the same."""
+    """Another party was faster: the end is the same."""
     engine.says(404, {"message": "service id1 not found"})
     platform.remove_service(SERVICE)
     assert engine.seen == ["DELETE /v1.43/services/id1"]

@@ -176,7 +176,7 @@ def test_a_row_that_no_number_or_depth_can_be_is_refused_at_once(value: bytes) -
 
 @pytest.mark.parametrize("group", [b"1", b"true", b"[]", b"{}"])
 def test_a_value_of_another_type_than_its_column_is_refused(group: bytes) -> None:
-    """Assets and groups are texts or null; a list in their place would break whoever counts them."""
+    """Assets and groups are texts or null; a list in their place would break anyone who counts them."""
     with pytest.raises(KsqlError, match="not a row of"):
         pulled(HEADER + b',{"row":{"columns":["a",' + group + b"]}}]")
 

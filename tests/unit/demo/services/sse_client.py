@@ -68,7 +68,7 @@ async def program(
 ) -> AsyncIterator[Process]:
     """Run ``python -m module`` from the project's root; kill it if the test leaves it running.
 
-    One that runs for long and that nobody reads gets ``output=DEVNULL``: a full pipe would stop it.
+    One that runs for long and that no one reads gets ``output=DEVNULL``: a full pipe would stop it.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -99,7 +99,7 @@ def test_an_empty_server_is_filled() -> None:
 
 
 def test_what_exists_is_left_alone() -> None:
-    """Nothing is created twice, and an asset that somebody moved is not moved back."""
+    """Nothing is created twice, and an asset that a user moved is not moved back."""
 
     async def play() -> tuple[list[str], dict[str, str]]:
         async with plant(**EXISTING) as here:

@@ -102,7 +102,7 @@ def test_a_missing_source_differs_from_one_that_is_being_restored() -> None:
 
 
 def test_a_refused_connection_is_away() -> None:
-    """Nobody listens: one error class, whatever was asked."""
+    """No one listens: one error class, whatever was asked."""
 
     async def ask() -> None:
         ksql = KsqlStandIn()

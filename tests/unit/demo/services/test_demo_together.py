@@ -62,7 +62,7 @@ async def demo() -> AsyncIterator[Demo]:
 
 
 async def answered(url: str) -> int:
-    """Return the status of a GET, 0 while nobody listens."""
+    """Return the status of a GET, 0 while no one listens."""
     try:
         return await status_of(url)
     except aiohttp.ClientError:
@@ -92,7 +92,7 @@ def test_events_and_state_of_mapped_assets_arrive() -> None:
         async with demo() as here, sse(here.group, asset_uuid="WELD-ROBOT-01") as stream:
             event = await stream.event()
             _, state = await state_of(here.state, asset_uuid="WELD-ROBOT-01", id="avail")
-            unknown, _ = await state_of(here.state, asset_uuid="NOBODY")
+            unknown, _ = await state_of(here.state, asset_uuid="UNMAPPED")
             async with (
                 sse(here.group, asset_uuid="LATHE-01") as new,
                 program("demo.factory", "map", "LATHE-01", "Weld", KSQLDB_URL=here.ksqldb) as mapping,

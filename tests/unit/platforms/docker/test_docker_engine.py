@@ -69,7 +69,7 @@ def test_an_image_that_cannot_be_pulled_is_refused(
 def test_an_incomplete_answer_is_an_error_and_not_an_empty_set(
     engine: ScriptedEngine, platform: DockerPlatform, answer: Any
 ) -> None:
-    """Whatever is missing in it: every service would be made anew beside the ones that are there."""
+    """Whatever is missing in it: every service would be created again beside the ones that are there."""
     engine.says(200, answer)
     with pytest.raises(PlatformError):
         platform.observe()

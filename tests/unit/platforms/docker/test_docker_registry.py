@@ -45,7 +45,7 @@ def test_the_current_document_is_one_file_for_everybody(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mishap", ["lost", "older", "emptied"])
 def test_a_current_file_that_is_not_the_newest_document_is_published_again(files: RegistryFiles, mishap: str) -> None:
-    """A crash before the last rename, or somebody's hand: an unreadable document on top asks for a publication."""
+    """A crash before the last rename, or a user's hand: an unreadable document on top asks for a publication."""
     current = files.directory / "registry.json"
     if mishap == "lost":
         current.unlink()
@@ -59,7 +59,7 @@ def test_a_current_file_that_is_not_the_newest_document_is_published_again(files
 
 
 def test_a_late_publication_is_a_conflict(files: RegistryFiles) -> None:
-    """Somebody published meanwhile: nothing is overwritten, also not under the same number."""
+    """A user published meanwhile: nothing is overwritten, also not under the same number."""
     for sequence in (1, 2):
         with pytest.raises(PlatformConflict, match="is too old"):
             files.publish(b"three\n", "ccc", sequence)
@@ -120,7 +120,7 @@ def test_of_many_who_publish_the_same_number_one_does(files: RegistryFiles) -> N
 
 
 def test_a_lock_whose_file_was_removed_still_keeps_out(tmp_path: Path) -> None:
-    """Whoever waited for the removed file takes the new one, which somebody else may hold."""
+    """Anyone who waited for the removed file takes the new one, which another party may hold."""
     path = tmp_path / "lock"
     inside: list[int] = []
     most = 0

@@ -64,7 +64,7 @@ def test_after_a_start_of_the_engine_the_old_one_is_kept(health: str) -> None:
     assert (live.running, live.update_state, live.id) == (0, "updating", "id100+id50")
 
 
-def test_an_old_one_that_does_not_run_is_waited_for_by_nobody() -> None:
+def test_an_old_one_that_does_not_run_is_waited_for_by_no_one() -> None:
     """The new one takes its place at once."""
     assert left(observed(container("exited", 100), container("running", 1))) == ("replaced",)
 
@@ -111,7 +111,7 @@ def test_why_it_does_not_run_is_said(status: str, state: dict[str, Any], said: s
 @pytest.mark.parametrize(
     "label", ["[broken", "7", '{"env": 5}', '{"env": [{}], "cpu_reservation": "x", "publish": []}', ""]
 )
-def test_a_label_that_somebody_changed_shows_as_a_difference(label: str) -> None:
+def test_a_label_that_a_user_changed_shows_as_a_difference(label: str) -> None:
     """Nothing that is read makes the operator fall over, or believe what is not so."""
     raw = container("running", 100)
     raw["Config"]["Labels"]["org.openfactory.asked"] = label

@@ -157,7 +157,7 @@ UNEXPECTED = {
 
 @pytest.mark.parametrize("name", UNEXPECTED)
 def test_a_setting_that_we_never_set_is_named(name: str) -> None:
-    """Anything that somebody set outside shows as drift under its own name."""
+    """Anything that a user set outside shows as drift under its own name."""
     raw = engine_spec(group_spec())
     UNEXPECTED[name](raw)
     assert name in read(raw).unexpected
@@ -174,7 +174,7 @@ def test_a_setting_that_we_never_set_is_named(name: str) -> None:
     ],
 )
 def test_what_the_engine_and_its_clients_add_is_no_drift(addition: Callable[[dict[str, Any]], None]) -> None:
-    """Defaults, empty structures and the counter of forced updates are nobody's wish."""
+    """Defaults, empty structures and the counter of forced updates are no one's wish."""
     raw = engine_spec(group_spec())
     addition(raw)
     assert drift(read(raw), group_spec()) == ()
@@ -190,7 +190,7 @@ def test_what_is_escaped_has_no_action_but_ours(text: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["{{.Node.Hostname}}", "{{ x }}", '{{"a"}}', "{{", '{{"{{"}}{{.Task.Slot}}'])
-def test_a_template_that_somebody_set_is_drift(value: str) -> None:
+def test_a_template_that_a_user_set_is_drift(value: str) -> None:
     """Read back, it may look like what is wanted; in the container it is something else."""
     spec = group_spec(env={"GROUP_NAME": value})
     raw = engine_spec(spec)
@@ -252,7 +252,7 @@ def test_a_publish_mode_that_is_not_known_is_drift() -> None:
     assert [item.field for item in drift(read(raw), spec)] == ["ports"]
 
 
-def test_a_secret_that_somebody_mounted_or_took_away_is_drift() -> None:
+def test_a_secret_that_a_user_mounted_or_took_away_is_drift() -> None:
     """Secrets are compared by name and path, as configs are."""
     mounted = group_spec(secrets=(SecretMount("pw-2", "/run/secrets/ksqldb_password"),))
     assert drift(read(engine_spec(mounted)), mounted) == ()

@@ -169,7 +169,7 @@ MODES = [{"Global": {}}, {"ReplicatedJob": {"MaxConcurrent": 1}}, {"GlobalJob": 
     [None, {}, {OWNER: "ofa"}, *({OWNER: "ofa", "org.openfactory.kind": kind} for kind in ("nonsense", "", "group"))],
 )
 def test_a_service_of_any_mode_can_be_shown(mode: dict[str, Any], labels: dict[str, str] | None) -> None:
-    """Whatever somebody made under our name or label: it is read, and it is none of ours."""
+    """Whatever a user made under our name or label: it is read, and it is none of ours."""
     raw = service(3)
     raw["Spec"] |= {"Mode": mode, "Labels": labels}
     live = read_service(raw, "ofa", {}, group_by_service([stands("complete", "complete"), stands("pending")]))
