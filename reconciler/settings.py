@@ -210,7 +210,7 @@ class Settings(BaseSettings):
     flow_interval: Seconds = 60.0
     """Seconds between two checks whether events come through the streams; `0s` switches them off."""
     progress_deadline: Seconds = 600.0
-    """Seconds after which something that does not get on, and reports no error, is `Degraded`; 0: never."""
+    """Seconds after which an object that makes no progress, and reports no error, is `Degraded`; 0: never."""
     reconcile_policy: Policy = Policy.SYNC
     """`sync`, `upsert-only` (never removes) or `create-only` (never changes either)."""
     lease_seconds: Annotated[Seconds, Field(ge=1, le=600)] = 15.0
@@ -221,7 +221,8 @@ class Settings(BaseSettings):
         "http://ofa_reconciler:8080"
     )
     """Where the routing layer follows the registry: the operator as the Swarm's services reach it. With
-    `DEPLOYMENT_PLATFORM=docker` only if it is set; otherwise the routing layer reads the registry's file."""
+    `DEPLOYMENT_PLATFORM=docker` only if it is set; otherwise the routing layer reads the registry's file. `plan` and
+    `why` also ask the operator there, if it is set."""
     reconciler_allowed_hosts: str = Field("", pattern=patterns.optional(patterns.HOSTS))
     """Host names with a dot by which the operator's HTTP server is asked, comma-separated; one that begins with a dot
     stands for all names below it. Addresses, `localhost`, names without a dot, and the hosts of `RECONCILER_URL` and
@@ -231,10 +232,10 @@ class Settings(BaseSettings):
     prune_grace: Seconds = 60.0
     """Seconds these reads must be spread over."""
     prune_max_fraction: float = Field(0.25, ge=0, le=1)
-    """Part of the groups that may go missing at once; one always may. More needs `--approve`."""
+    """Fraction of the groups (0 to 1) that may be missing at once; one always may. More needs `--approve`."""
     drain_seconds: Wait = 10.0
-    """Seconds between a group's leaving the registry and the removal of its service. How long a routing layer that is
-    stopped goes on is `ROUTING_LAYER_DRAIN_SECONDS`."""
+    """Seconds between a group's leaving the registry and the removal of its service. For the routing layer's own
+    shutdown see `ROUTING_LAYER_DRAIN_SECONDS`."""
     delete_topics: bool = False
     """Delete a removed group's Kafka topic too."""
     shared_retention: Retention = 3600.0

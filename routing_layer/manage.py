@@ -9,7 +9,7 @@ import sys
 _HELP = """commands:
   deploy      create or update streams and services until they match the UNS map
               (with ENVIRONMENT=local all but the routing layer itself)
-  teardown    remove all services, streams and configs of this installation
+  teardown    remove all services, streams and configs of this owner
   runserver   run the routing layer on this host, on ROUTING_LAYER_PORT
 
 Each is the command of the same name of `python -m reconciler`; options and exit
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m routing_layer.manage",
         usage="%(prog)s [-h] {deploy,teardown,runserver} [OPTION ...]",
-        description="Deploy, tear down or run the routing layer.",
+        description="Deploy or tear down the system, or run the routing layer on this host.",
         epilog=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

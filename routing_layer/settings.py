@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     routing_layer_workers: int = Field(1, ge=1, le=64)
     """Processes that share the port; each keeps its own copy of the membership."""
     metrics_port: int | None = Field(None, ge=1, le=65535)
-    """Separate port for /metrics, which `ROUTING_LAYER_PORT` then does not answer; empty: none."""
+    """Separate port for /metrics, which `ROUTING_LAYER_PORT` then does not answer; empty: `ROUTING_LAYER_PORT`."""
     routing_mode: RoutingMode = RoutingMode.PROXY
     """`proxy`, or `redirect`: /asset_stream answers 307 to /group/<Group>/asset_stream."""
     registry_file: Path = Path("/etc/openfactory/registry.json")

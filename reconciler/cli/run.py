@@ -60,7 +60,7 @@ def add(commands: Any) -> None:
 def add_once_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``--once`` to a parser."""
     add_timeout_option(parser)
-    parser.add_argument("--no-prune", action="store_true", help="keep groups without assets")
+    parser.add_argument("--no-prune", action="store_true", help="with --once or deploy: keep groups without assets")
     parser.add_argument("--allow-empty", action="store_true", help="with --once or deploy: accept an empty UNS map")
     parser.add_argument(
         "--accept-identity", action="store_true", help="with --once or deploy: accept another Kafka or ksqlDB cluster"
