@@ -16,7 +16,7 @@ SITE := $(BIN)/sphinx-build -q -W --keep-going -c docs -d build/site-cache . bui
 IMAGES := scripts/images.sh >build/images.env.new && mv build/images.env.new build/images.env
 
 .NOTPARALLEL:
-.PHONY: help demo demo-down test test-fast test-unit test-integration test-engine mutants lint docs docs-serve audit soak bench cli release release-dry-run images engine venv wheels lock clean
+.PHONY: help demo demo-down test test-fast test-engine coverage mutants lint docs docs-serve audit soak bench cli release release-dry-run images engine venv wheels lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,27 +31,19 @@ demo-down: ## remove everything that make demo made
 cli: ## run the operator's command line in the demo, e.g. make cli ARGS="plan"
 	@$(PYTHON) scripts/demo.py cli -- $(ARGS)
 
-# The tests on the engine mostly wait for it, so they run beside the others; their output follows at the end.
-test: lint engine ## lint, then all tests; those on the engine run beside the others
-	@echo "  the tests on the engine run beside these; their output follows (now in build/test-engine.log)" >&2
-	@$(MAKE) --no-print-directory test-engine >build/test-engine.log 2>&1 & beside=$$!; trap "kill $$beside 2>/dev/null || true" INT TERM; \
-	  fast=0; $(MAKE) --no-print-directory test-fast || fast=$$?; \
-	  status=0; wait $$beside || status=$$?; cat build/test-engine.log; exit $$(( fast | status ))
+test: lint test-fast test-engine ## lint, then all tests, the fast ones first
 
-test-fast: test-unit test-integration ## the tests that need no engine
-
-test-unit: venv ## the unit tests, with the branch coverage of the operator and its floors
-	$(BIN)/pytest -q -n 3 --dist worksteal --cov --cov-report= tests/unit
-	$(BIN)/coverage report --skip-covered --fail-under 98 --include "$(PURE)"
-	$(BIN)/coverage report --format total
-
-test-integration: venv ## the tests over sockets and processes that need no engine
-	$(BIN)/pytest -q -n 3 --dist worksteal -m "not engine" --ignore tests/unit tests
+test-fast: venv ## the tests that need no engine
+	$(BIN)/pytest -q -n 4 --dist worksteal -m "not engine"
 
 # The managers first: they are one file, the longest.
 test-engine: venv engine ## the tests on a real Swarm
 	@$(IMAGES)
-	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m engine tests/managers tests/swarm tests/docker_platform tests/e2e tests/integration
+	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m engine tests/managers tests/docker_platform tests/swarm tests/e2e tests/integration
+
+coverage: venv ## branch coverage of the operator by its unit tests, and its floors
+	$(BIN)/pytest -q -n 4 --dist worksteal --cov --cov-report= tests/unit --ignore tests/unit/demo --ignore tests/unit/scripts --ignore tests/unit/routing_layer
+	$(BIN)/coverage report --skip-covered --fail-under 98 --include "$(PURE)"
 
 mutants: venv ## change the deciding parts in small ways, and list the changes that no test notices
 	rm -rf mutants

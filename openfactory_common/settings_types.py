@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import ssl
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -68,6 +70,42 @@ def cores(value: float) -> float:
     return value
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a file, without the end of its last line.
+
+    Raises:
+        ValueError: it cannot be read, or is no text; the message does not repeat the path.
+    """
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise ValueError(error.strerror or "the file cannot be read") from error
+    except UnicodeDecodeError as error:
+        raise ValueError("the file is no UTF-8 text") from error
+
+
+def check_secret_file(path: Path) -> Path:
+    """Refuse a file that does not hold one line of text: what a secret is made of."""
+    content = read_text(path)
+    if not content:
+        raise ValueError("the file is empty")
+    if not content.isprintable():
+        raise ValueError("it has several lines, or characters that cannot be printed (a byte order mark?)")
+    return path
+
+
+def check_ca_file(path: Path) -> Path:
+    """Refuse a file without PEM certificates."""
+    read_text(path)
+    try:
+        ssl.create_default_context(cafile=path)
+    except ssl.SSLError as error:
+        raise ValueError("there is no PEM certificate in it") from error
+    return path
+
+
+SecretFile = Annotated[Path, AfterValidator(check_secret_file)]
+CaFile = Annotated[Path, AfterValidator(check_ca_file)]
 Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0, le=_CENTURY)]
 """A time that may be zero."""
 Limit = Annotated[float, BeforeValidator(seconds), Field(gt=0, le=_DAY)]

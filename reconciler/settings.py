@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import re
-import ssl
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,16 +22,19 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from openfactory_common import patterns
 from openfactory_common.errors import ConfigurationError
 from openfactory_common.settings_types import (
+    CaFile,
     Cores,
     Limit,
     LogLevel,
     Retention,
     RoutingMode,
     Seconds,
+    SecretFile,
     Tasks,
     TcpPort,
     Wait,
     mask,
+    read_text,
     strip_user,
 )
 from reconciler.domain.services import Publish
@@ -83,13 +85,13 @@ class Settings(BaseSettings):
     """The ksqlDB server as the services in the Swarm reach it; empty: `KSQLDB_URL` without user and password."""
     ksqldb_username: str = Field("", pattern=patterns.USERNAME)
     """User name for HTTP basic authentication; empty: none is sent."""
-    ksqldb_username_file: Path | None = None
+    ksqldb_username_file: SecretFile | None = None
     """A file that holds `KSQLDB_USERNAME` (a Swarm secret)."""
     ksqldb_password: SecretStr = SecretStr("")
     """Password for HTTP basic authentication."""
-    ksqldb_password_file: Path | None = None
+    ksqldb_password_file: SecretFile | None = None
     """A file that holds `KSQLDB_PASSWORD` (a Swarm secret)."""
-    ksqldb_ca_file: Path | None = None
+    ksqldb_ca_file: CaFile | None = None
     """CA certificates (PEM) to verify an `https` ksqlDB with; empty: the system's."""
     ksqldb_assets_stream: str = Field("enriched_assets_stream", pattern=patterns.NAME)
     """Stream with the events of all assets."""
@@ -277,26 +279,6 @@ class Settings(BaseSettings):
             raise ValueError(error.strerror or "it cannot be read") from error
         return value
 
-    @field_validator("ksqldb_ca_file")
-    @classmethod
-    def _has_certificates(cls, value: Path | None) -> Path | None:
-        try:
-            if value is not None and _read_text(value) is not None:
-                ssl.create_default_context(cafile=value)
-        except ssl.SSLError as error:
-            raise ValueError("there is no PEM certificate in it") from error
-        return value
-
-    @field_validator("ksqldb_username_file", "ksqldb_password_file")
-    @classmethod
-    def _has_content(cls, value: Path | None) -> Path | None:
-        content = _read_text(value) if value is not None else "-"
-        if not content:
-            raise ValueError("the file is empty")
-        if not content.isprintable():
-            raise ValueError("it has several lines, or characters that cannot be printed (a byte order mark?)")
-        return value
-
     @model_validator(mode="after")
     def _take_from_files(self) -> Settings:
         for name in IN_FILES:
@@ -305,7 +287,7 @@ class Settings(BaseSettings):
                 continue
             if name in self.model_fields_set:
                 raise ValueError(f"{name.upper()} and {name.upper()}_FILE are both set: use one of them")
-            value = _read_text(path)
+            value = read_text(path)
             if name == "ksqldb_username" and not re.match(patterns.USERNAME, value):
                 raise ValueError(f"{name.upper()}_FILE: HTTP basic authentication knows no : in a user's name")
             object.__setattr__(self, name, SecretStr(value) if is_secret(name) else value)
@@ -351,16 +333,6 @@ class Settings(BaseSettings):
     def url_for_services(self) -> str:
         """The ksqlDB URL that services get; it is visible to everyone who may inspect a service."""
         return self.ksqldb_service_url or strip_user(self.ksqldb_url)
-
-
-def _read_text(path: Path) -> str:
-    """Return the text of a file, without the end of its last line."""
-    try:
-        return path.read_text(encoding="utf-8").rstrip("\r\n")
-    except OSError as error:
-        raise ValueError(error.strerror or "the file cannot be read") from error
-    except UnicodeDecodeError as error:
-        raise ValueError("the file is no UTF-8 text") from error
 
 
 def load(**overrides: Any) -> Settings:

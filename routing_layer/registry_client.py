@@ -16,7 +16,8 @@ import structlog
 
 from openfactory_common.errors import RegistryError
 from openfactory_common.registry import LIMIT_BYTES, ROLE_HEADER, OtherClusterError, Registry, parse, revision_of
-from routing_layer.membership.ksqldb import auth_from_url, without_user
+from openfactory_common.settings_types import strip_user
+from routing_layer.membership.ksqldb import auth_from_url
 from routing_layer.metrics import Metrics, Rejection
 
 _log = structlog.get_logger(__name__)
@@ -46,7 +47,7 @@ class RegistryClient:
         self._session = aiohttp.ClientSession(
             headers=auth_from_url(url), cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
         )
-        self._url = without_user(url)
+        self._url = strip_user(url)
         self._metrics = metrics
         self._on_change = on_change
         self.current: Registry | None = None

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-import re
-import ssl
-from enum import StrEnum
+import textwrap
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from openfactory_common.errors import ConfigurationError
 from openfactory_common.patterns import URL, message, optional
-from openfactory_common.settings_types import seconds
+from openfactory_common.settings_types import CaFile, Limit, LogLevel, RoutingMode, Seconds, SecretFile, mask, read_text
 
-Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0)]
-Limit = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
-
-
-class RoutingMode(StrEnum):
-    """How a request for an asset's stream is served."""
-
-    PROXY = "proxy"
-    REDIRECT = "redirect"
-
-
-class LogLevel(StrEnum):
-    """How much is logged."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-    CRITICAL = "critical"
+_INDENT = " " * 6
 
 
 class Settings(BaseSettings):
@@ -62,11 +42,11 @@ class Settings(BaseSettings):
     """User name for HTTP basic authentication; empty: none is sent."""
     ksqldb_password: SecretStr = SecretStr("")
     """Password for HTTP basic authentication."""
-    ksqldb_username_file: Path | None = None
+    ksqldb_username_file: SecretFile | None = None
     """A file that holds `KSQLDB_USERNAME` (a Swarm secret)."""
-    ksqldb_password_file: Path | None = None
+    ksqldb_password_file: SecretFile | None = None
     """A file that holds `KSQLDB_PASSWORD` (a Swarm secret)."""
-    ksqldb_ca_file: Path | None = None
+    ksqldb_ca_file: CaFile | None = None
     """CA certificates (PEM) to verify an `https` ksqlDB with; empty: the system's."""
     log_level: LogLevel = LogLevel.INFO
     """Lowest level that is logged; `debug` has a line for each start and end of a stream."""
@@ -113,36 +93,15 @@ class Settings(BaseSettings):
             raise ValueError("this is not a URL with a host and a port") from None
         return value.rstrip("/")
 
-    @field_validator("ksqldb_ca_file")
-    @classmethod
-    def _has_certificates(cls, value: Path | None) -> Path | None:
-        try:
-            ssl.create_default_context(cafile=value)
-        except ssl.SSLError as error:
-            raise ValueError("it contains no PEM certificate") from error
-        except OSError as error:
-            raise ValueError(error.strerror) from error
-        return value
-
     @model_validator(mode="after")
     def _complete(self) -> Settings:
         if self.metrics_port is not None and self.metrics_port == self.routing_layer_port:
             raise ValueError("METRICS_PORT must be another port than ROUTING_LAYER_PORT")
         if self.ksqldb_username_file is not None:
-            object.__setattr__(self, "ksqldb_username", _secret("KSQLDB_USERNAME_FILE", self.ksqldb_username_file))
+            object.__setattr__(self, "ksqldb_username", read_text(self.ksqldb_username_file))
         if self.ksqldb_password_file is not None:
-            secret = _secret("KSQLDB_PASSWORD_FILE", self.ksqldb_password_file)
-            object.__setattr__(self, "ksqldb_password", SecretStr(secret))
+            object.__setattr__(self, "ksqldb_password", SecretStr(read_text(self.ksqldb_password_file)))
         return self
-
-
-def _secret(variable: str, path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").rstrip("\r\n")
-    except OSError as error:
-        raise ValueError(f"{variable}: {error.strerror}: {path}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{variable}: the file is not UTF-8 text: {path}") from error
 
 
 def load(**overrides: Any) -> Settings:
@@ -163,7 +122,10 @@ def describe() -> str:
     for name, info in Settings.model_fields.items():
         default = "required" if info.is_required() else str(getattr(info.default, "value", info.default))
         shown = "" if default in ("", "None", "**********") else f" [{default}]"
-        entries.append(f"  {name.upper()}{shown}\n      {' '.join((info.description or '').split())}")
+        meaning = textwrap.fill(
+            " ".join((info.description or "").split()), 80, initial_indent=_INDENT, subsequent_indent=_INDENT
+        )
+        entries.append(f"  {name.upper()}{shown}\n{meaning}")
     return "\n".join(entries)
 
 
@@ -173,7 +135,4 @@ def _explain(item: dict[str, Any]) -> str:
     meaning = (info.description or "").split("\n")[0] if info else "unknown"
     if item["type"] == "missing":
         return f"{name.upper()} is required and not set: {meaning}"
-    # What may be the credentials of a URL, or a token in its query, is not repeated.
-    masked = re.sub(r"^(\w+://)?.*@", r"\1***@", str(item["input"]), flags=re.DOTALL)
-    shown = ascii(re.sub(r"[?#].*", "?***", masked, flags=re.DOTALL))
-    return f"{name.upper()}={shown}: {message(item)} ({meaning})" if name else message(item)
+    return f"{name.upper()}={mask(str(item['input']))!a}: {message(item)} ({meaning})" if name else message(item)

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from openfactory_common.connections import ConnectionGuard, ConnectionLimits, Entry, descriptors
 from openfactory_common.registry import Registry
+from openfactory_common.settings_types import RoutingMode
 from routing_layer import metrics
 from routing_layer.membership.ksqldb import MembershipQueries, open_session
 from routing_layer.membership.lookup import Lookup
@@ -23,7 +24,7 @@ from routing_layer.metrics import CachedExposition, EndReason, Metrics
 from routing_layer.problems import Problem, ProblemType
 from routing_layer.registry_client import RegistryClient
 from routing_layer.request_line import REFUSED
-from routing_layer.settings import RoutingMode, Settings
+from routing_layer.settings import Settings
 from routing_layer.supervisor import Supervisor
 from routing_layer.ttl_cache import TtlCache
 from routing_layer.upstream.dialer import Dialer, Target

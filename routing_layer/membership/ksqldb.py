@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
@@ -20,6 +20,7 @@ from openfactory_common.ksqldb.failures import brief, error_of
 from openfactory_common.ksqldb.levels import membership_sql
 from openfactory_common.ksqldb.wire import ROWS_ACCEPT, Row, RowFeed, column, fold_name, literal
 from openfactory_common.registry import GroupLookup as Source
+from openfactory_common.settings_types import strip_user
 from routing_layer.membership.store import UNKNOWN, Group
 from routing_layer.settings import Settings
 
@@ -40,7 +41,7 @@ class MembershipQueries:
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         """Send to the server at ``url`` through ``session``, which has the credentials: no message has them."""
         self._session = session
-        self._url = f"{without_user(url)}/query"
+        self._url = f"{strip_user(url)}/query"
 
     async def list_all(self, source: Source) -> dict[str, str | None]:
         """Return the group of every asset.
@@ -150,12 +151,6 @@ def auth_from_url(url: str) -> dict[str, str]:
     """Return the header for the user and password that may be in a URL; none without."""
     parts = urlsplit(url)
     return {} if parts.username is None else basic_auth(unquote(parts.username), unquote(parts.password or ""))
-
-
-def without_user(url: str) -> str:
-    """Return a URL without the user and password that may be in it."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _keepalive_socket(address: Any) -> socket.socket:
