@@ -84,7 +84,8 @@ class Memory:
 
     def must_wait(self, action: Action, now: float) -> bool:
         """Whether an action may not be done yet, after a failure or because its object is contested."""
-        return action.key in self.backoff.find_waiting(now) or self.contest.suspends(action, now)
+        failure = self.backoff.failures.get(action.key)
+        return (failure is not None and now < failure.until) or self.contest.suspends(action, now)
 
     def make_plan_inputs(
         self, world: Dependencies, platform: PlatformState, claim: Claim, clocks: Clocks

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import NoReturn
 
 import pytest
 
-from reconciler.control.memory import degrade_stalled
+from reconciler.control.backoff import Backoff, Failure
+from reconciler.control.memory import Memory, degrade_stalled
+from reconciler.domain.actions import CreateSharedStream
 from reconciler.domain.status import Condition, ObjectStatus, Plan
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -57,3 +60,22 @@ def test_what_says_the_same_for_too_long_is_degraded(
 def test_without_a_deadline_nothing_is_late() -> None:
     """`PROGRESS_DEADLINE=0`."""
     assert after((0, WAITS), (1e9, WAITS), deadline=0) == WAITS
+
+
+class LookedUp(dict[str, Failure]):
+    """Failures of which one is looked up, never all."""
+
+    def __iter__(self) -> NoReturn:
+        """Refuse."""
+        raise AssertionError("every write goes through every failure")
+
+    keys = values = items = __iter__  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("key", "now", "waits"), [("stream A", 9, True), ("stream A", 10, False), ("stream B", 9, False)]
+)
+def test_a_write_looks_up_its_own_failure_only(key: str, now: float, waits: bool) -> None:
+    """Twenty thousand writes that wait must not take as many times twenty thousand steps."""
+    memory = Memory(backoff=Backoff(LookedUp({key: Failure(1, 10.0, "failed")})))
+    assert memory.must_wait(CreateSharedStream("A"), now) is waits
