@@ -20,9 +20,7 @@ _INDENT = " " * 6
 class Settings(BaseSettings):
     """The proxy's settings. The name of a variable is the field's name in upper case."""
 
-    model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, use_attribute_docstrings=True
-    )
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, use_attribute_docstrings=True)
 
     routing_layer_port: int = Field(5555, ge=0, le=65535)
     """Port to listen on, on every address (0: any free one, see the log)."""
@@ -78,6 +76,12 @@ class Settings(BaseSettings):
     """Unknown assets that are cached at most."""
     membership_resync: Limit = 300.0
     """Seconds between two comparisons of the watched membership with a full read."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, data: Any) -> Any:
+        """Treat ``VAR=`` as unset. Unlike ``env_ignore_empty``, an empty variable also hides the line of ``.env``."""
+        return {key: value for key, value in data.items() if value != ""} if isinstance(data, dict) else data
 
     @field_validator("log_level", "routing_mode", mode="before")
     @classmethod

@@ -112,3 +112,15 @@ def test_a_refused_url_is_repeated_without_its_password(
         load()
     assert "sesame" not in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_an_empty_variable_hides_the_line_of_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`reconciler runserver` empties DRAIN_SECONDS: in the operator's .env it means something else."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(
+        "KSQLDB_URL=http://ksqldb:8088\nDRAIN_SECONDS=600\nRECONCILER_URL=http://reconciler\n"
+    )
+    monkeypatch.setenv("DRAIN_SECONDS", "")
+    monkeypatch.setenv("RECONCILER_URL", "")
+    settings = load()
+    assert (settings.drain_seconds, settings.reconciler_url) == (10.0, "")
