@@ -123,12 +123,12 @@ class Metrics:
         self.requests.labels(target, method, code).inc()
         self.request_seconds.labels(target).observe(seconds)
 
-    def read_failed(self, error: ReconcilerError) -> None:
+    def count_failed_read(self, error: ReconcilerError) -> None:
         """Count a read that ended a cycle."""
         source = "ksqldb" if isinstance(error, KsqlError) else "platform"
         self.read_errors.labels(source, _KIND_OF.get(type(error).__name__, "other")).inc()
 
-    def surveyed(self, survey: Survey, plan: Plan) -> None:
+    def record_survey(self, survey: Survey, plan: Plan) -> None:
         """Show what was observed and planned."""
         self.desired.set(len(survey.observed.membership.groups))
         self.assets.set(survey.observed.membership.assets)

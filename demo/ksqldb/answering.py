@@ -28,7 +28,7 @@ IN_BAND = "The query failed after it had begun to answer."
 
 
 @dataclass(frozen=True)
-class Asked:
+class QueryRequest:
     """A request to a query endpoint that has been parsed."""
 
     statement: ast.Query | ast.PrintTopic
@@ -37,7 +37,7 @@ class Asked:
     properties: Properties
 
 
-async def answer(server: DevServer, request: web.Request, asked: Asked) -> web.StreamResponse:
+async def answer(server: DevServer, request: web.Request, asked: QueryRequest) -> web.StreamResponse:
     """Answer a SELECT or a PRINT.
 
     Raises:
@@ -57,7 +57,7 @@ def _printed(server: DevServer, statement: ast.PrintTopic, text: str) -> list[st
         raise KsqlRefusal(str(fault), statement=text) from None
 
 
-async def _pull(server: DevServer, request: web.Request, asked: Asked, query: ast.Query) -> web.StreamResponse:
+async def _pull(server: DevServer, request: web.Request, asked: QueryRequest, query: ast.Query) -> web.StreamResponse:
     _refuse_by_fault(server, asked.text, query)
     snapshot = pull(query, asked.text, server.catalog, asked.properties)
     snapshot = _distorted(server, asked.text, snapshot)
@@ -106,7 +106,7 @@ def _share(key: Any) -> float:
 
 
 async def _broken(
-    server: DevServer, request: web.Request, asked: Asked, pieces: list[str], ending: str
+    server: DevServer, request: web.Request, asked: QueryRequest, pieces: list[str], ending: str
 ) -> web.StreamResponse | None:
     """An answer that stops, stumbles or drips; None when no such fault is on."""
     use, writer = server.faults.use, Writer(asked.form)
@@ -127,7 +127,7 @@ async def _broken(
 
 
 async def _stream(
-    request: web.Request, asked: Asked, pieces: list[str], *, pause: float = 0, reset: bool = False
+    request: web.Request, asked: QueryRequest, pieces: list[str], *, pause: float = 0, reset: bool = False
 ) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": asked.form})
     await response.prepare(request)
@@ -143,7 +143,7 @@ async def _stream(
     return response
 
 
-async def _push(server: DevServer, request: web.Request, asked: Asked, query: ast.Query) -> web.StreamResponse:
+async def _push(server: DevServer, request: web.Request, asked: QueryRequest, query: ast.Query) -> web.StreamResponse:
     _check_push_limit(server, asked.text)
     push, queue = server.open_push(query, asked.text, asked.properties)
     response = web.StreamResponse(headers={"Content-Type": asked.form})
@@ -171,7 +171,7 @@ def _check_push_limit(server: DevServer, text: str) -> None:
     )
 
 
-async def _feed(response: web.StreamResponse, asked: Asked, push: Push, queue: OpenPush) -> None:
+async def _feed(response: web.StreamResponse, asked: QueryRequest, push: Push, queue: OpenPush) -> None:
     writer, limit = Writer(asked.form), push.plan.query.limit
     header = writer.header(push.id, push.schema)
     await response.write((header + ",\n" if asked.form == STREAMED else header).encode())

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from demo.ksqldb import ast, development, properties
-from demo.ksqldb.answering import Asked, answer
+from demo.ksqldb.answering import QueryRequest, answer
 from demo.ksqldb.commands import Session, parsed
 from demo.ksqldb.errors import BAD_REQUEST, NOT_FOUND, SERVER_ERROR, KsqlRefusal
 from demo.ksqldb.formats import DELIMITED, accepts_json, negotiate
@@ -212,7 +212,7 @@ class Api:
         statement = prepared.statement
         if not isinstance(statement, (ast.Query, ast.PrintTopic)):
             raise TypeError(statement)  # parsed_query lets nothing else through
-        return await answer(self._server, request, Asked(statement, prepared.text, form, overrides))
+        return await answer(self._server, request, QueryRequest(statement, prepared.text, form, overrides))
 
     async def _close_query(self, request: web.Request) -> web.Response:
         query_id = str(body_of(await request.read(), "CloseQueryArgs").get("queryId"))

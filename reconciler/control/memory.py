@@ -212,7 +212,7 @@ class Reporter:
             self.report_bug(Part.CYCLE, error)
             return CycleOutcome(CycleResult.BUG, f"cycle ended by a bug: {type(error).__name__}: {error}")
         with self.isolate():
-            self.metrics.read_failed(error)
+            self.metrics.count_failed_read(error)
         sentence = f"nothing changed, a read failed: {explain_error(error, settings)}"
         return CycleOutcome(CycleResult.READ_ERROR, sentence, error=error)
 
@@ -293,7 +293,7 @@ class Reporter:
         for bug in plan.bugs:
             self.report_bug(Part.PLAN, bug.error, bug.key)
         with self.isolate():
-            self.metrics.surveyed(survey, plan)
+            self.metrics.record_survey(survey, plan)
         with self.isolate():
             self._transitions.record(plan)
         with self.isolate():
