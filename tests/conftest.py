@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 
 import hypothesis
 import pytest
@@ -13,6 +14,11 @@ from reconciler.settings import Settings
 # No test depends on how long an example takes: a busy machine is no finding.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+# A run in the background (`nohup`, `&`) ignores these, and so would every program that a test starts.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number is signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
