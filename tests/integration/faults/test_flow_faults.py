@@ -79,6 +79,15 @@ def groups_of(made: Plant, operator: Controller, checks: int = STRIKES + 2) -> M
     return {item.group: item for item in outcome.plan.items}
 
 
+def groups_when_silent(made: Plant, operator: Controller, expected: set[str]) -> Mapping[str | None, ObjectStatus]:
+    """Check until these groups are silent: on a busy machine a check may see no event, and does not count."""
+    for _ in range(10):
+        items = groups_of(made, operator)
+        if silent(items) == expected:
+            break
+    return items
+
+
 def silent(items: Mapping[str | None, ObjectStatus]) -> set[str | None]:
     """Return the groups that are said to be silent."""
     return {group for group, item in items.items() if item.detail.startswith("Silent")}
@@ -90,7 +99,7 @@ def test_a_shared_stream_that_drops_everything_is_said_of_every_group(settled: P
     with events(settled, "a0", "a1"):
         assert silent(groups_of(settled, operator)) == set()
         settled.ksqldb.switch(silent_query={"match": f"CREATE STREAM {SHARED}"})
-        items = groups_of(settled, operator)
+        items = groups_when_silent(settled, operator, {"g0", "g1", "g2"})
         assert silent(items) == {"g0", "g1", "g2"}
         assert {items[group].condition for group in silent(items)} == {Condition.DEGRADED}
         assert SHARED in items["g0"].detail
@@ -106,14 +115,14 @@ def test_a_shared_stream_that_never_wrote_is_said_of_every_group() -> None:
     with plant(2) as made:
         made.ksqldb.switch(silent_query={"match": f"CREATE STREAM {SHARED}"})
         with events(made, "a0"):
-            assert silent(groups_of(made, watching(made))) == {"g0", "g1"}
+            assert silent(groups_when_silent(made, watching(made), {"g0", "g1"})) == {"g0", "g1"}
 
 
 def test_a_group_whose_query_never_read_is_said(settled: Plant) -> None:
     """It is stuck from its creation on, so that it is not listed as reading, while others read."""
     settled.ksqldb.switch(silent_query={"value": "stuck", "match": "UNS_GROUP = 'g1'"})
     with events(settled, "a0", "a1"):
-        items = groups_of(settled, watching(settled))
+        items = groups_when_silent(settled, watching(settled), {"g1"})
     assert silent(items) == {"g1"}
     assert "events wait" in items["g1"].detail
 
@@ -125,7 +134,7 @@ def test_a_group_whose_query_runs_and_writes_nothing_is_said(settled: Plant, how
     with events(settled, "a0", "a1"):
         groups_of(settled, operator)
         settled.ksqldb.switch(silent_query={"value": how, "match": "UNS_GROUP = 'g1'"})
-        items = groups_of(settled, operator)
+        items = groups_when_silent(settled, operator, {"g1"})
         assert silent(items) == {"g1"}
         assert "ASSET_STREAM_G1" in items["g1"].detail
         settled.ksqldb.good_day()
@@ -138,7 +147,7 @@ def test_a_stream_that_is_stuck_from_the_shared_one_on_is_said(settled: Plant) -
     with events(settled, "a0"):
         groups_of(settled, operator)
         settled.ksqldb.switch(silent_query={"value": "stuck", "match": f"CREATE STREAM {SHARED}"})
-        items = groups_of(settled, operator)
+        items = groups_when_silent(settled, operator, {"g0", "g1", "g2"})
     assert silent(items) == {"g0", "g1", "g2"}
     assert "events wait" in items["g0"].detail
 
