@@ -133,6 +133,6 @@ def test_a_password_is_nowhere(environment: dict[str, str], server: Guarded, nam
     assert "Weld" in seen["status -o json"]
     assert f"{name}_group_Weld" in seen["engine"]
     assert "KSQLDB_URL" in seen["bad URL"]
-    assert "RECONCILE_INTERVAL is meant?" in seen["loop"]
+    assert "did you mean RECONCILE_INTERVAL?" in seen["loop"]
     assert {given for given in server.authorizations if given} == {f"Basic {NEVER[1]}"}
     assert [(where, secret) for where, text in seen.items() for secret in NEVER if secret in text] == []
