@@ -149,13 +149,13 @@ def _table(families: list[Family]) -> str:
 
 
 def _labels(family: Family) -> str:
-    def show_value(name: str, values: tuple[str, ...]) -> str:
+    def show_label(name: str, values: tuple[str, ...]) -> str:
         if not values:
             return f"`{name}`"
         more = ", …" if len(values) > _SHOWN else ""
         return f"`{name}`: {', '.join(values[:_SHOWN])}{more}"
 
-    return "; ".join(show_value(name, values) for name, values in family.labels.items())
+    return "; ".join(show_label(name, values) for name, values in family.labels.items())
 
 
 def _alerts() -> str:

@@ -15,7 +15,7 @@ from openfactory_common.text import printable, printable_lines
 from reconciler.cli.help import PAGES, wrap
 from reconciler.control.converge import Exit
 from reconciler.control.outcome import CycleOutcome
-from reconciler.domain.status import Condition, Plan
+from reconciler.domain.status import Condition, CycleResult, Plan
 from reconciler.planning.survey import Survey
 from reconciler.report.text import show_titles, status_json, status_markdown, status_notes, status_text
 
@@ -196,7 +196,7 @@ def describe_waiting(outcome: CycleOutcome) -> str:
         return f"waiting: {printable(outcome.sentence)}"
     titles = show_titles(outcome.plan.items)
     waiting = [item for item in outcome.plan.items if item.condition not in (Condition.READY, Condition.HELD)]
-    parts = [printable(outcome.sentence)] if outcome.result in ("paused", "standby") else []
+    parts = [printable(outcome.sentence)] if outcome.result in (CycleResult.PAUSED, CycleResult.STANDBY) else []
     parts += [f"refused by {refusal.guard}: {printable(refusal.text)}" for refusal in outcome.plan.refusals]
     for item in waiting[:_NAMED]:
         reason = printable(item.detail) or f"{item.running} of {item.wanted} tasks are running and healthy"

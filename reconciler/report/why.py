@@ -70,8 +70,8 @@ def make_context(controller: Controller, survey: Survey, plan: Plan, read_at: da
 
 def describe_pause(controller: Controller) -> str:
     """Return the pause that suspends writes now, ``""`` without one."""
-    pause = controller.memory.pause
-    return pause.text if pause is not None and pause.active(controller.clocks.wall()) else ""
+    pause = controller.memory.find_active_pause(controller.clocks.wall())
+    return pause.text if pause is not None else ""
 
 
 class ReadPart(ExtensibleDocument):
