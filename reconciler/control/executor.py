@@ -227,4 +227,4 @@ class Executor:
 
 def _find_own_query(description: Description) -> tuple[QueryInfo, ...]:
     """Return the query that a source was made with, if it still runs; an INSERT INTO it is not that."""
-    return tuple(query for query in description.write_queries if query.text.lstrip()[:6].upper() != "INSERT")
+    return tuple(query for query in description.write_queries if query.verb != "INSERT")

@@ -221,11 +221,11 @@ def observe_source(
         queries={
             sink: LiveQuery(query.id, query.text, query.paused, failed=query.status_count.get(ERROR, 0) > 0)
             for query in listed
-            if query.text.lstrip()[:6].upper() == "CREATE"
+            if query.verb == "CREATE"
             for sink in query.sinks
         },
         topics=ksqldb.topics() if topics else None,
-        inserts={query.id: query.text for query in listed if query.text.lstrip()[:6].upper() == "INSERT"},
+        inserts={query.id: query.text for query in listed if query.verb == "INSERT"},
         degraded=find_degraded(listed),
         servers=count_servers(listed),
     )

@@ -132,6 +132,11 @@ class QueryInfo:
     status_count: Mapping[str, int]
 
     @property
+    def verb(self) -> str:
+        """``CREATE`` of a query that made its source, ``INSERT`` of one that only writes into it."""
+        return self.text.lstrip()[:6].upper()
+
+    @property
     def paused(self) -> bool:
         """Whether it was paused on any server."""
         return self.status_count.get(PAUSED, 0) > 0
