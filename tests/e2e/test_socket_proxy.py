@@ -20,6 +20,7 @@ from reconciler.platforms.swarm.spec import HARDENED
 from tests.docker_platform.plant import Plant
 from tests.e2e.recorder import Recorder, Request, UnixConnection
 from tests.e2e.system import ROOT, SOCKET, free_ports
+from tests.harness.tools import find_tool
 from tests.swarm.sandbox import docker, eventually
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
@@ -29,11 +30,7 @@ CONFIGURATION = ROOT / "manifests" / "socket-proxy" / "haproxy.cfg"
 @pytest.fixture(scope="module")
 def haproxy() -> str:
     """Debian's HAProxy; in CI a machine where it cannot be had fails the tests."""
-    done = subprocess.run([ROOT / "scripts" / "tool.sh", "haproxy"], capture_output=True, text=True, check=False)
-    if done.returncode and os.environ.get("CI") != "true":
-        pytest.skip(done.stderr)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return find_tool("haproxy")
 
 
 @pytest.fixture(scope="module")

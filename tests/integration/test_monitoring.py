@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from reconciler.metrics import Metrics
 from scripts.docs_pages import Family, operator, routing_layer
 from tests.e2e.system import ROOT
+from tests.harness.tools import find_tool
 
 ALERTS = ROOT / "manifests" / "prometheus" / "alerts.yml"
 DASHBOARD = ROOT / "manifests" / "grafana" / "dashboard.json"
@@ -219,11 +219,7 @@ QUIET = {
 @pytest.fixture(scope="module")
 def promtool() -> str:
     """Prometheus' tool from Debian's package; in CI a machine where it cannot be had fails the tests."""
-    done = subprocess.run([ROOT / "scripts" / "tool.sh", "promtool"], capture_output=True, text=True, check=False)
-    if done.returncode and os.environ.get("CI") != "true":
-        pytest.skip(done.stderr)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return find_tool("promtool")
 
 
 def said(promtool: str, *arguments: object) -> str:
