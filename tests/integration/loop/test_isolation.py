@@ -115,16 +115,22 @@ def _raises(*_: object, **__: object) -> None:
     raise RuntimeError("boom")
 
 
+def _break(owner: object, name: str) -> None:
+    """Let a call of an object raise; a name that it does not have is a mistake of this test."""
+    assert callable(getattr(owner, name))
+    setattr(owner, name, _raises)
+
+
 REPORTS: list[tuple[str, Callable[[Controller], None]]] = [
-    ("on_registry", lambda controller: setattr(controller.reporter, "on_registry", _raises)),
-    ("on_step", lambda controller: setattr(controller, "on_step", _raises)),
-    ("metrics of the plan", lambda controller: setattr(controller.reporter.metrics, "surveyed", _raises)),
-    ("metrics of a write", lambda controller: setattr(controller.reporter.metrics, "applied", _raises)),
-    ("metrics of the registry", lambda controller: setattr(controller.reporter.metrics, "registry", _raises)),
-    ("metrics of the cycle", lambda controller: setattr(controller.reporter.metrics.last_success, "set", _raises)),
-    ("metrics of the duration", lambda controller: setattr(controller.reporter.metrics.seconds, "observe", _raises)),
-    ("metrics of the pause", lambda controller: setattr(controller.reporter.metrics.paused, "set", _raises)),
-    ("transitions", lambda controller: setattr(controller.reporter._transitions, "record", _raises)),
+    ("on_registry", lambda controller: _break(controller.reporter, "on_registry")),
+    ("on_step", lambda controller: _break(controller, "on_step")),
+    ("metrics of the plan", lambda controller: _break(controller.reporter.metrics, "record_survey")),
+    ("metrics of a write", lambda controller: _break(controller.reporter.metrics, "applied")),
+    ("metrics of the registry", lambda controller: _break(controller.reporter.metrics, "registry")),
+    ("metrics of the cycle", lambda controller: _break(controller.reporter.metrics.last_success, "set")),
+    ("metrics of the duration", lambda controller: _break(controller.reporter.metrics.seconds, "observe")),
+    ("metrics of the pause", lambda controller: _break(controller.reporter.metrics.paused, "set")),
+    ("transitions", lambda controller: _break(controller.reporter._transitions, "record")),
 ]
 
 
