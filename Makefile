@@ -11,6 +11,8 @@ ARGS ?= status
 REGISTRY ?= openfactory
 # What decides without I/O; in these patterns * also stands for a /.
 PURE := reconciler/domain/*,reconciler/planning/*,reconciler/leadership/lease.py,reconciler/control/backoff.py
+# Unit tests of what is no part of the operator.
+UNMEASURED := tests/unit/demo tests/unit/scripts tests/unit/routing_layer
 # Strict: a link or an anchor that leads nowhere and a page outside the menu are errors.
 SITE := $(BIN)/sphinx-build -q -W --keep-going -c docs -d build/site-cache . build/site
 IMAGES := scripts/images.sh >build/images.env.new && mv build/images.env.new build/images.env
@@ -33,8 +35,8 @@ cli: ## run the operator's command line in the demo, e.g. make cli ARGS="plan"
 
 test: lint test-fast test-engine ## lint, then all tests, the fast ones first
 
-test-fast: venv ## the tests that need no engine
-	$(BIN)/pytest -q -n 4 --dist worksteal -m "not engine"
+test-fast: coverage ## the tests that need no engine, with coverage
+	$(BIN)/pytest -q -n 4 --dist worksteal -m "not engine" $(UNMEASURED) $(filter-out tests/unit/ tests/__pycache__/,$(wildcard tests/*/))
 
 # The managers first: they are one file, the longest.
 test-engine: venv engine ## the tests on a real Swarm
@@ -42,7 +44,7 @@ test-engine: venv engine ## the tests on a real Swarm
 	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m engine tests/managers tests/docker_platform tests/swarm tests/e2e tests/integration
 
 coverage: venv ## branch coverage of the operator by its unit tests, and its floors
-	$(BIN)/pytest -q -n 4 --dist worksteal --cov --cov-report= tests/unit --ignore tests/unit/demo --ignore tests/unit/scripts --ignore tests/unit/routing_layer
+	$(BIN)/pytest -q -n 4 --dist worksteal --cov --cov-report= tests/unit $(addprefix --ignore=,$(UNMEASURED))
 	$(BIN)/coverage report --skip-covered --fail-under 98 --include "$(PURE)"
 
 mutants: venv ## change the deciding parts in small ways, and list the changes that no test notices

@@ -92,14 +92,14 @@ def build_dependencies(settings: Settings, metrics: Metrics, withheld: DryRunLog
     )
     make_strategy = _load_plugin("GROUPING_STRATEGY", "grouping_strategies", settings.grouping_strategy, _STRATEGIES)
     strategy: GroupingStrategy = make_strategy(settings, ksqldb)
-    world = Dependencies(
+    deps = Dependencies(
         settings=settings,
         ksqldb=ksqldb,
         platform=build_platform(settings, metrics),
         strategy=strategy,
         topology=topology_of(settings, strategy.level),
     )
-    return world if withheld is None else withhold_writes(world, withheld)
+    return deps if withheld is None else withhold_writes(deps, withheld)
 
 
 def build_platform(settings: Settings, metrics: Metrics) -> Platform:

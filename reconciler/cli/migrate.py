@@ -99,7 +99,7 @@ def _run_with_lease(chosen: str, options: argparse.Namespace, settings: Settings
     """Run one step; the same lease guards its writes and those of the operator's own cycles."""
     overrides = Overrides(options.allow_empty, options.accept_identity, options.approve)
     operator, elector = make_preempting_controller(settings, overrides)
-    world = operator.world
+    deps = operator.deps
 
     def converge_operator() -> int:
         with show_progress() as show:
@@ -110,14 +110,14 @@ def _run_with_lease(chosen: str, options: argparse.Namespace, settings: Settings
 
     def run() -> int:
         return run_step(
-            chosen, Controller(world, operator.reporter.metrics), old, converge_operator, writing=elector.writing
+            chosen, Controller(deps, operator.reporter.metrics), old, converge_operator, writing=elector.writing
         )
 
-    with SIGNALS.orderly(elector.stop, on_ask=world.ksqldb.stop_waiting, grace=_GRACE_SECONDS):
+    with SIGNALS.orderly(elector.stop, on_ask=deps.ksqldb.stop_waiting, grace=_GRACE_SECONDS):
         code = repeat_until_leader(run, elector, settings.lease_seconds + _WRITE_SECONDS)
-    if chosen == "back" and elector.role is not None and observe_port(world, old).is_torn_down:
+    if chosen == "back" and elector.role is not None and observe_port(deps, old).is_torn_down:
         # As after the teardown: no lease of an owner that has nothing; the teardown recorded whether streams are left.
-        remove_records(world.platform, streams_left=True)
+        remove_records(deps.platform, streams_left=True)
     return code
 
 
@@ -170,7 +170,7 @@ def run_step(
 
     Args:
         chosen: the step.
-        controller: reads; its world must be guarded by the same lease.
+        controller: reads; its dependencies must be guarded by the same lease.
         old: services, not guarded.
         converge: runs the operator's cycles; returns an exit code.
         writing: guards writes to the old services.
@@ -185,11 +185,11 @@ def run_step(
     scene = observe(controller, old)
     _check_pause(scene, controller)
     if chosen == "switch":
-        return _run_switch(scene, controller.world, old, guarded_old, converge)
+        return _run_switch(scene, controller.deps, old, guarded_old, converge)
     if chosen == "start":
-        _report(migrate.start(scene, controller.world), can_stop=True)
+        _report(migrate.start(scene, controller.deps), can_stop=True)
         return converge()
-    _report(migrate.remove_old(scene, controller.world, guarded_old), can_stop=True)
+    _report(migrate.remove_old(scene, controller.deps, guarded_old), can_stop=True)
     return Exit.OK
 
 
@@ -200,7 +200,7 @@ def _check_pause(front: PortState, controller: Controller) -> None:
 
 
 def _run_switch(
-    scene: MigrationState, world: Dependencies, old: OldServices, guarded_old: OldServices, converge: Callable[[], int]
+    scene: MigrationState, deps: Dependencies, old: OldServices, guarded_old: OldServices, converge: Callable[[], int]
 ) -> int:
     """Move the port; if the new router does not take it, for whatever reason, give it back to the old one at once.
 
@@ -211,21 +211,21 @@ def _run_switch(
     try:
         _report(migrate.switch(scene, guarded_old))
         code = converge()
-        moved = not scene.old_has_port or observe_port(world, old).new_has_port
+        moved = not scene.old_has_port or observe_port(deps, old).new_has_port
     finally:  # after Ctrl-C, too: no router may have the port now
         if not moved:
-            _restore_port(scene, world, old)
+            _restore_port(scene, deps, old)
     return code if moved else code or Exit.NOT_CONVERGED
 
 
-def _restore_port(before: PortState, world: Dependencies, old: OldServices) -> None:
+def _restore_port(before: PortState, deps: Dependencies, old: OldServices) -> None:
     """Give the old router the port that it had, unless the new one has it; ksqlDB is not needed."""
     if not before.old_has_port:
         return
     for seconds in _PORT_RETRY_SECONDS:
         time.sleep(seconds)
         try:
-            front = observe_port(world, old)
+            front = observe_port(deps, old)
             if not front.new_has_port:
                 _report(migrate.restore_port(front, old))
         except (ReconcilerError, StepRefused) as error:
@@ -237,15 +237,15 @@ def _restore_port(before: PortState, world: Dependencies, old: OldServices) -> N
 
 def _run_back(controller: Controller, old: OldServices, converge: Callable[[], int]) -> int:
     """Give back the port, for which ksqlDB is not needed, and then the names."""
-    world = controller.world
-    front = observe_port(world, old)
+    deps = controller.deps
+    front = observe_port(deps, old)
     _check_pause(front, controller)
     if front.new_has_port and not front.new_should_have_port:  # the new router has to leave it first
         converge()
-        _report(migrate.release_port(observe_port(world, old), world))
-    done = _report(migrate.restore_port(observe_port(world, old), old))
+        _report(migrate.release_port(observe_port(deps, old), deps))
+    done = _report(migrate.restore_port(observe_port(deps, old), old))
     scene = observe(controller, old)
-    done += _report(migrate.restore_names(scene, world))
+    done += _report(migrate.restore_names(scene, deps))
     if scene.stand_ins and not scene.is_torn_down:
         echo("the old services read from stand-ins; `reconciler teardown`, then `migrate --back`, gives the names back")
     elif not done:

@@ -119,20 +119,20 @@ def make_loop(settings: Settings, overrides: Overrides, metrics: Metrics) -> tup
         alive=lambda: loop.alive,
         on_change=on_change,
     )
-    world = guard_by_lease(build_dependencies(settings, metrics), elector.writing)
-    controller = Controller(world, metrics, overrides, on_registry=cache.put, write_gate=elector)
+    deps = guard_by_lease(build_dependencies(settings, metrics), elector.writing)
+    controller = Controller(deps, metrics, overrides, on_registry=cache.put, write_gate=elector)
     if settings.flow_interval > 0:
-        controller.memory.flow = FlowWatch(world.ksqldb, world.strategy, settings.flow_interval)
+        controller.memory.flow = FlowWatch(deps.ksqldb, deps.strategy, settings.flow_interval)
     loop = Loop(controller, settings.reconcile_interval)
-    return world, loop, Server(loop, cache, settings.reconciler_port), elector
+    return deps, loop, Server(loop, cache, settings.reconciler_port), elector
 
 
 def _run_loop(options: argparse.Namespace, settings: Settings) -> int:
-    world, loop, server, elector = make_loop(settings, _make_overrides(options), Metrics())
+    deps, loop, server, elector = make_loop(settings, _make_overrides(options), Metrics())
 
     def stop() -> None:
         loop.stop()
-        world.ksqldb.stop_waiting()
+        deps.ksqldb.stop_waiting()
 
     server.start()
     log.info(
@@ -148,8 +148,8 @@ def _run_loop(options: argparse.Namespace, settings: Settings) -> int:
         elector.start()
         loop.run()
     server.stop()
-    world.platform.close()
-    world.ksqldb.close()
+    deps.platform.close()
+    deps.ksqldb.close()
     log.info("operator stopped")
     return Exit.OK
 
@@ -166,7 +166,7 @@ def _deploy(options: argparse.Namespace, settings: Settings) -> int:
     for line in describe_unknown():
         echo_error(line)
     first: list[CycleOutcome] = []
-    with SIGNALS.orderly(elector.stop, on_ask=controller.world.ksqldb.stop_waiting), show_progress() as show_cycle:
+    with SIGNALS.orderly(elector.stop, on_ask=controller.deps.ksqldb.stop_waiting), show_progress() as show_cycle:
 
         def show(outcome: CycleOutcome) -> None:
             first.extend([outcome] if not first else [])
@@ -186,8 +186,8 @@ def make_preempting_controller(settings: Settings, overrides: Overrides) -> tupl
     metrics = Metrics(CollectorRegistry())
     candidate = Candidate(own_name(), settings.lease_seconds, preempts=True)
     elector = Elector(build_platform(settings, metrics), candidate, lazy=True)
-    world = guard_by_lease(build_dependencies(settings, metrics), elector.writing)
-    return Controller(world, metrics, overrides, write_gate=elector, stopping=lambda: SIGNALS.asked), elector
+    deps = guard_by_lease(build_dependencies(settings, metrics), elector.writing)
+    return Controller(deps, metrics, overrides, write_gate=elector, stopping=lambda: SIGNALS.asked), elector
 
 
 def _check_approval(given: str, survey: Survey | None) -> None:
@@ -202,8 +202,8 @@ def _check_approval(given: str, survey: Survey | None) -> None:
 
 def _dry_run(options: argparse.Namespace, settings: Settings) -> int:
     metrics, dry_run_log = Metrics(CollectorRegistry()), DryRunLog()
-    world = build_dependencies(settings, metrics, dry_run_log)
-    outcome = Controller(world, metrics, _make_overrides(options), dry_run=True, reads_once=True).cycle()
+    deps = build_dependencies(settings, metrics, dry_run_log)
+    outcome = Controller(deps, metrics, _make_overrides(options), dry_run=True, reads_once=True).cycle()
     _check_approval(options.approve, outcome.survey)
     if options.output == "json":
         echo(printable_json(json.dumps({"would": dry_run_log.writes}, indent=2, ensure_ascii=False)))

@@ -56,7 +56,7 @@ def observe(settings: Settings) -> tuple[Plan, Survey]:
     notes = [source] if survey.missing or controller.memory.guards.silent else []
     notes += describe_unknown()
     if not plan.in_sync:  # in sync, nothing is created, and this command reads no more than a cycle of the loop
-        notes += find_missing(survey, controller.world.ksqldb, controller.world.platform, settings)
+        notes += find_missing(survey, controller.deps.ksqldb, controller.deps.platform, settings)
     return replace(plan, notes=(*plan.notes, *notes)), survey
 
 

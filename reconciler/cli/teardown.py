@@ -62,14 +62,14 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
     metrics = Metrics(CollectorRegistry())
     candidate = Candidate(own_name(), settings.lease_seconds, preempts=True)
     elector = Elector(build_platform(settings, metrics), candidate, heeds_pause=False)
-    world = guard_by_lease(build_dependencies(settings, metrics), elector.writing)
-    refused = _check_preconditions(world, options)
+    deps = guard_by_lease(build_dependencies(settings, metrics), elector.writing)
+    refused = _check_preconditions(deps, options)
     if refused is not None:
         return refused
-    before = read_pause(None, world.platform.records())
-    run = _TeardownRun(world, elector, before, build_platform(settings, metrics))
+    before = read_pause(None, deps.platform.records())
+    run = _TeardownRun(deps, elector, before, build_platform(settings, metrics))
     with tolerant_echo() as report:
-        with SIGNALS.orderly(run.release, on_ask=world.ksqldb.stop_waiting):
+        with SIGNALS.orderly(run.release, on_ask=deps.ksqldb.stop_waiting):
             run.pause()
             elector.start()
             if not _wait_for_lease(elector, settings):
@@ -77,7 +77,7 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
                 return Exit.REFUSED
             elector.begin()
             for result in teardown(
-                world, keep_streams=options.keep_streams, accept_identity=options.accept_identity, adopt=options.adopt
+                deps, keep_streams=options.keep_streams, accept_identity=options.accept_identity, adopt=options.adopt
             ):
                 run.results.append(result)
                 done = "removed" if result.outcome is WriteResult.OK else "kept"
@@ -104,17 +104,17 @@ def _confirm(settings: Settings) -> bool:
     return answer.strip().lower() in ("y", "yes")
 
 
-def _check_preconditions(world: Dependencies, options: argparse.Namespace) -> Exit | None:
+def _check_preconditions(deps: Dependencies, options: argparse.Namespace) -> Exit | None:
     """Report why nothing may be removed, and return the exit code; None if it may."""
     try:
-        claim_objects(world, options.adopt, keep_streams=options.keep_streams)
+        claim_objects(deps, options.adopt, keep_streams=options.keep_streams)
         if not options.keep_streams:
-            prove(world, accept_identity=options.accept_identity)
+            prove(deps, accept_identity=options.accept_identity)
     except GuardRefusal as error:
         echo_error(f"nothing was removed: {error}")
         return Exit.REFUSED
     except KsqlError as error:
-        url = strip_user(world.settings.ksqldb_url)
+        url = strip_user(deps.settings.ksqldb_url)
         echo_error(
             f"nothing was removed: {error} (KSQLDB_URL is {url}); --keep-streams removes only services and configs"
         )
@@ -144,7 +144,7 @@ class _TeardownRun:
     """What a teardown holds while it runs: the lease, and a pause for running operators.
 
     Attributes:
-        world: what is removed from.
+        deps: what is removed from.
         elector: holds the lease.
         before: the pause before the teardown.
         records: a connection of its own, for `release` in another thread.
@@ -152,7 +152,7 @@ class _TeardownRun:
         paused: whether the teardown's pause is recorded.
     """
 
-    world: Dependencies
+    deps: Dependencies
     elector: Elector
     before: Pause | None
     records: Records
@@ -162,7 +162,7 @@ class _TeardownRun:
     def pause(self) -> None:
         """Pause running operators."""
         self.paused = True
-        write_pause(self.world.platform, _extend(self.before))
+        write_pause(self.deps.platform, _extend(self.before))
 
     def release(self) -> None:
         """Release the lease; end the pause if nothing was removed, or if a signal interrupted the teardown.
@@ -189,15 +189,15 @@ class _TeardownRun:
         An operator that has seen a pause respects it even if its record is gone; one that has not would recreate
         everything. Each reads the records at least once between two renewals of the lease.
         """
-        pause = _extend(read_pause(None, self.world.platform.records()))
-        write_pause(self.world.platform, pause)
+        pause = _extend(read_pause(None, self.deps.platform.records()))
+        write_pause(self.deps.platform, pause)
         SIGNALS.sleep(2 * max(settings.lease_seconds, self.elector.lease.seconds) / RENEWALS)
         if not self.elector.leads:
             echo_error("the lease was lost during the teardown: run it again")
             return None
         self.elector.stop(release=False)
         self.paused = False  # the teardown is complete: the records go, and nothing is released
-        remove_records(self.world.platform, streams_left=streams_left)
+        remove_records(self.deps.platform, streams_left=streams_left)
         return pause.until
 
 

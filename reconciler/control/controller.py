@@ -25,7 +25,7 @@ class Controller:
     """One operator.
 
     Attributes:
-        world: what it works with; the topology is that of this installation once a cycle has read it.
+        deps: what it works with; the topology is that of this installation once a cycle has read it.
         overrides: what the command line allows for this run.
         clocks: where time comes from.
         write_gate: asked before each write whether this operator may write now.
@@ -37,7 +37,7 @@ class Controller:
 
     def __init__(  # noqa: PLR0913 - what a cycle depends on
         self,
-        world: Dependencies,
+        deps: Dependencies,
         metrics: Metrics,
         overrides: guards.Overrides | None = None,
         clocks: Clocks | None = None,
@@ -51,7 +51,7 @@ class Controller:
         """Prepare an operator that has not read anything yet.
 
         Args:
-            world: what it works with.
+            deps: what it works with.
             metrics: what it counts.
             overrides: what the command line allows for this run.
             clocks: where time comes from.
@@ -61,7 +61,7 @@ class Controller:
             dry_run: all writes are withheld, so nothing is reported as done.
             reads_once: there will be no other cycle, so no read is left for it.
         """
-        self.world = world
+        self.deps = deps
         self.overrides = overrides or guards.Overrides()
         self.clocks = clocks or Clocks()
         self.write_gate: WriteGate = write_gate or AlwaysLeader()
@@ -70,12 +70,12 @@ class Controller:
         self.memory = Memory()
         self.reporter = reporter = Reporter(metrics, self.memory, self.clocks, on_registry, dry_run=dry_run)
         self._observer = Observer(
-            world, self.clocks, reporter.report_unknown_owner, reporter.report_bug, reads_once=reads_once
+            deps, self.clocks, reporter.report_unknown_owner, reporter.report_bug, reads_once=reads_once
         )
 
     def cycle(self) -> CycleOutcome:
         """Run one cycle; an exception is one way in which it can end."""
-        return self.reporter.supervise(self._reconcile, self.world.settings)
+        return self.reporter.supervise(self._reconcile, self.deps.settings)
 
     def _reconcile(self) -> CycleOutcome:
         """Observe both sides, let the guards judge, plan, and apply unless a pause or another leader forbids it."""
@@ -83,32 +83,32 @@ class Controller:
         survey = self._survey()
         verdict = self._judge(survey)
         plan = self.plan(survey, verdict)
-        self.reporter.report_plan(plan, survey, self.world.topology)
+        self.reporter.report_plan(plan, survey, self.deps.topology)
         if (block := self.write_block()) is not None:
             return describe_block(block, plan, survey)
         return self._apply(plan, survey).cut_short(self.write_block())
 
     def _survey(self) -> Survey:
         """Read both sides in full, and understand what was read."""
-        platform, memory = self.world.platform.observe(), self.memory
+        platform, memory = self.deps.platform.observe(), self.memory
         memory.update_pause(platform.records)
         self.reporter.report_platform(platform)
-        failures = self.world.ksqldb.failures
-        self.world, observed = self._observer.observe(self.world, platform, self.overrides.adopt)
-        if self.world.ksqldb.failures != failures:
+        failures = self.deps.ksqldb.failures
+        self.deps, observed = self._observer.observe(self.deps, platform, self.overrides.adopt)
+        if self.deps.ksqldb.failures != failures:
             memory.guards = memory.guards.distrust()  # a read succeeded only when repeated: it proves no absence
-        return make_survey(observed, self.world.topology, self.world.settings)
+        return make_survey(observed, self.deps.topology, self.deps.settings)
 
     def _judge(self, survey: Survey) -> guards.Verdict:
         """Count what is missing, and let the guards decide; before removals the map is read from Kafka itself."""
-        memory, settings, now = self.memory, self.world.settings, self.clocks.monotonic()
+        memory, settings, now = self.memory, self.deps.settings, self.clocks.monotonic()
         self.reporter.report_collapse(survey, settings)
-        memory.guards = guards.remember(memory.guards, survey, self.world.topology, settings, now)
+        memory.guards = guards.remember(memory.guards, survey, self.deps.topology, settings, now)
         memory.guards = guards.approve(memory.guards, survey, self.overrides)
         verdict = guards.judge(memory.guards, survey, settings, self.overrides, now)
         due = guards.find_due(survey, verdict)
         if due and not self.stopping() and self.write_block() is None:
-            direct, doubt = self._observer.read_directly(self.world, memory.guards.largest or 0)
+            direct, doubt = self._observer.read_directly(self.deps, memory.guards.largest or 0)
             missing = memory.guards.missing.keys()
             memory.guards = guards.confirm(memory.guards, survey, due, direct, doubt)
             self.reporter.report_kept(missing - memory.guards.missing.keys())
@@ -120,19 +120,19 @@ class Controller:
         Raises:
             ReconcilerError: that could not be read.
         """
-        inputs = self.memory.make_plan_inputs(self.world, survey.observed.platform, self._observer.claim, self.clocks)
+        inputs = self.memory.make_plan_inputs(self.deps, survey.observed.platform, self._observer.claim, self.clocks)
         plan = make_plan(survey, verdict, inputs)
-        complete = self._observer.ask_before_creating(self.world, plan.actions, inputs)
+        complete = self._observer.ask_before_creating(self.deps, plan.actions, inputs)
         if complete is not inputs:
             plan = make_plan(survey, verdict, complete)
             self.reporter.report_offset(plan, complete)
-        return self.memory.finish_plan(plan, self.world.settings, self.clocks)
+        return self.memory.finish_plan(plan, self.deps.settings, self.clocks)
 
     def _apply(self, plan: Plan, survey: Survey) -> CycleOutcome:
         """Do what was planned, as long as it may be done; what fails waits, and is tried again in a later cycle."""
         memory, now, results = self.memory, self.clocks.monotonic(), []
         memory.backoff = memory.backoff.keep_only({action.key for action in plan.actions} | plan.left_out)
-        executor = Executor(self.world.ksqldb, self.world.platform, self.world.topology)
+        executor = Executor(self.deps.ksqldb, self.deps.platform, self.deps.topology)
         for result in executor.apply(
             plan.actions,
             lambda action: self.stopping() or self.write_block() is not None or memory.must_wait(action, now),

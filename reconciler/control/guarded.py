@@ -40,16 +40,16 @@ class DryRunLog:
     writes: list[str] = field(default_factory=list)
 
 
-def withhold_writes(world: Dependencies, log: DryRunLog) -> Dependencies:
+def withhold_writes(deps: Dependencies, log: DryRunLog) -> Dependencies:
     """Return dependencies that read the same; a write to them is recorded in ``log`` and not done."""
 
     def write(name: str, _method: Callable[..., object], *args: object) -> None:
         log.writes.append(WRITES[name](*args))
 
-    return replace(world, ksqldb=_Guarded(world.ksqldb, write), platform=_Guarded(world.platform, write))
+    return replace(deps, ksqldb=_Guarded(deps.ksqldb, write), platform=_Guarded(deps.platform, write))
 
 
-def guard_by_lease(world: Dependencies, writing: Writing) -> Dependencies:
+def guard_by_lease(deps: Dependencies, writing: Writing) -> Dependencies:
     """Return the same dependencies; a write to them is done within ``writing``.
 
     The lease and the pause are records, so records are written without it, except the one that says which installation
@@ -61,7 +61,7 @@ def guard_by_lease(world: Dependencies, writing: Writing) -> Dependencies:
         with nullcontext() if free else writing():
             return method(*args)
 
-    return replace(world, ksqldb=_Guarded(world.ksqldb, write), platform=_Guarded(world.platform, write))
+    return replace(deps, ksqldb=_Guarded(deps.ksqldb, write), platform=_Guarded(deps.platform, write))
 
 
 class _Guarded:

@@ -180,7 +180,7 @@ class Loop:
         self.controller.memory.pause = pause
         with self._cycling:
             self.controller.memory.pause = pause
-            write_pause(self.controller.world.platform, pause)
+            write_pause(self.controller.deps.platform, pause)
         self.nudge()
 
     def stop(self) -> None:
@@ -227,7 +227,7 @@ class Loop:
             delay = self._polling.gap
         if plan is not None:
             now, wall = controller.clocks.monotonic(), controller.clocks.wall()
-            due = next_due(controller.memory, plan, outcome.results, controller.world.settings, now, wall)
+            due = next_due(controller.memory, plan, outcome.results, controller.deps.settings, now, wall)
         return max(self.pace.gap, min(delay, self.interval, due))
 
     def _sleep(self, started: float, until: float) -> None:

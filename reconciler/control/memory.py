@@ -87,11 +87,9 @@ class Memory:
         failure = self.backoff.failures.get(action.key)
         return (failure is not None and now < failure.until) or self.contest.suspends(action, now)
 
-    def make_plan_inputs(
-        self, world: Dependencies, platform: PlatformState, claim: Claim, clocks: Clocks
-    ) -> PlanInputs:
+    def make_plan_inputs(self, deps: Dependencies, platform: PlatformState, claim: Claim, clocks: Clocks) -> PlanInputs:
         """Return what a plan depends on besides the survey and the guards' verdict."""
-        settings, now, wall = world.settings, clocks.monotonic(), clocks.wall()
+        settings, now, wall = deps.settings, clocks.monotonic(), clocks.wall()
 
         def age(moment: datetime) -> float:
             return (wall - (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))).total_seconds()
@@ -99,8 +97,8 @@ class Memory:
         deadline = settings.progress_deadline
         return PlanInputs(
             settings=settings,
-            topology=world.topology,
-            lookup=world.strategy.lookup(),
+            topology=deps.topology,
+            lookup=deps.strategy.lookup(),
             aged=frozenset(
                 live.name for live in platform.registries if age(live.updated_at) >= settings.registry_roll_after
             ),

@@ -100,7 +100,7 @@ class Observer:
 
     def __init__(
         self,
-        world: Dependencies,
+        deps: Dependencies,
         clocks: Clocks,
         on_unknown_owner: Callable[[str, Exception], None],
         on_bug: Callable[[Part, Exception], None],
@@ -108,9 +108,9 @@ class Observer:
         reads_once: bool,
     ) -> None:
         """Prepare to read; with ``reads_once``, nothing is left for a next read."""
-        self.claim = Claim(world.topology.installation)
-        self.map_scan = MapScan(world.strategy.read, clocks.monotonic)
-        self._orphans = OrphanStreams(world.ksqldb, world.topology, on_unknown_owner, None if reads_once else 1)
+        self.claim = Claim(deps.topology.installation)
+        self.map_scan = MapScan(deps.strategy.read, clocks.monotonic)
+        self._orphans = OrphanStreams(deps.ksqldb, deps.topology, on_unknown_owner, None if reads_once else 1)
         self._clocks = clocks
         self._on_bug = on_bug
         self._fresh_id = new_id()
@@ -118,28 +118,28 @@ class Observer:
         self._resynced = clocks.monotonic()
         self._partitions: Mapping[str, int] = {}
 
-    def observe(self, world: Dependencies, platform: PlatformState, adopt: str) -> tuple[Dependencies, Observed]:
+    def observe(self, deps: Dependencies, platform: PlatformState, adopt: str) -> tuple[Dependencies, Observed]:
         """Read ksqlDB, and find what belongs to this installation.
 
         Args:
-            world: what to read.
+            deps: what to read.
             platform: what was read of the platform.
             adopt: id of the installation that ``--adopt`` declares to be this one; ``""`` for none.
 
         Returns:
-            ``world`` with the topology of this installation, and everything that was read.
+            ``deps`` with the topology of this installation, and everything that was read.
 
         Raises:
             openfactory_common.errors.KsqlError: a read failed or was not complete; nothing may be concluded.
         """
-        resync = self._clocks.monotonic() - self._resynced >= world.settings.resync_interval
+        resync = self._clocks.monotonic() - self._resynced >= deps.settings.resync_interval
         source, membership = observe_source(
-            world.ksqldb, self.map_scan.read, topics=resync, find_degraded=lambda listed: _find_degraded(world, listed)
+            deps.ksqldb, self.map_scan.read, topics=resync, find_degraded=lambda listed: _find_degraded(deps, listed)
         )
-        owner = world.settings.reconciler_owner
+        owner = deps.settings.reconciler_owner
         self.claim = claim(platform, source.streams, owner, fresh=self._fresh_id, known=self._recorded, adopt=adopt)
         self._recorded = parse(self.claim.before) or self._recorded
-        topology = replace(world.topology, installation=self.claim.installation)
+        topology = replace(deps.topology, installation=self.claim.installation)
         made = {name: query.text if (query := source.queries.get(name)) else None for name in source.streams}
         self._orphans.topology = topology = topology.current(made)
         source = self._orphans.observe(source, membership)
@@ -148,19 +148,19 @@ class Observer:
         self._partitions = source.topics or self._partitions
         source = replace(source, partitions=self._partitions)
         platform = sift(platform, owner, self.claim.installation)
-        return replace(world, topology=topology), Observed(source, platform, membership)
+        return replace(deps, topology=topology), Observed(source, platform, membership)
 
-    def read_directly(self, world: Dependencies, at_least: int) -> tuple[MapSnapshot | None, str]:
+    def read_directly(self, deps: Dependencies, at_least: int) -> tuple[MapSnapshot | None, str]:
         """Read the UNS map from Kafka itself, the last check before removals; or return None and why it failed."""
         try:
-            return world.strategy.read_directly(at_least), ""
+            return deps.strategy.read_directly(at_least), ""
         except KsqlError as error:
             return None, str(error)
         except Exception as error:  # noqa: BLE001 - nothing is removed without an answer; the cycle continues
             self._on_bug(Part.QUESTION, error)
             return None, describe(error)
 
-    def ask_before_creating(self, world: Dependencies, actions: Iterable[Action], inputs: PlanInputs) -> PlanInputs:
+    def ask_before_creating(self, deps: Dependencies, actions: Iterable[Action], inputs: PlanInputs) -> PlanInputs:
         """Return ``inputs`` with what the server allows, read only where ``actions`` create streams.
 
         A group's stream names its offset, so the server's own concerns the shared stream alone.
@@ -171,8 +171,8 @@ class Observer:
         kinds = {type(action) for action in actions}
         if kinds.isdisjoint((CreateSharedStream, CreateStream)):
             return inputs
-        limit = self._ask(world.ksqldb.query_limit)
-        offset = self._ask(world.ksqldb.offset_reset) if CreateSharedStream in kinds else None
+        limit = self._ask(deps.ksqldb.query_limit)
+        offset = self._ask(deps.ksqldb.offset_reset) if CreateSharedStream in kinds else None
         return replace(inputs, query_limit=limit, offset_reset=offset or "")
 
     def _ask(self, question: Callable[[], T]) -> T | None:
@@ -243,11 +243,11 @@ def find_unhealthy_reason(info: ServerInfo, health: Health) -> str:
     return "" if info.status == RUNNING else f"its status is {info.status}"
 
 
-def _find_degraded(world: Dependencies, listed: tuple[QueryInfo, ...]) -> str:
+def _find_degraded(deps: Dependencies, listed: tuple[QueryInfo, ...]) -> str:
     """Return which query that groups depend on does not run on every ksqlDB server; ``""`` where all do."""
-    topology = world.topology
+    topology = deps.topology
     return find_not_running(
         listed,
-        {fold_name(world.strategy.lookup().table), fold_name(topology.join_table)},
+        {fold_name(deps.strategy.lookup().table), fold_name(topology.join_table)},
         lambda query: any(topology.ownership(sink, query.text).whose in _MADE_BY_OPERATORS for sink in query.sinks),
     )

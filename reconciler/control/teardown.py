@@ -27,7 +27,7 @@ from reconciler.platforms.protocol import Records
 _ORDER = {Kind.ROUTING_LAYER: 0, Kind.STATE_API: 1, Kind.GROUP: 2}
 
 
-def prove(world: Dependencies, *, accept_identity: bool = False) -> SourceState:
+def prove(deps: Dependencies, *, accept_identity: bool = False) -> SourceState:
     """Read ksqlDB, and return its state if it is the one of our registry and can be believed.
 
     Behind a wrong `KSQLDB_URL` there may be streams that look like ours and are another installation's, and an
@@ -39,8 +39,8 @@ def prove(world: Dependencies, *, accept_identity: bool = False) -> SourceState:
         KsqlError: a read failed, or the server is unhealthy.
         PlatformError: the registry cannot be read.
     """
-    source, _ = observe_source(world.ksqldb, lambda: MapSnapshot(0, {}, fresh=False))
-    published, _ = current_registry(world.platform.observe().registries)
+    source, _ = observe_source(deps.ksqldb, lambda: MapSnapshot(0, {}, fresh=False))
+    published, _ = current_registry(deps.platform.observe().registries)
     other = another_cluster(published, source.identity)
     if other and not accept_identity:
         raise GuardRefusal(f"{other}; correct KSQLDB_URL, or if this is intended, give --accept-identity")
@@ -49,7 +49,7 @@ def prove(world: Dependencies, *, accept_identity: bool = False) -> SourceState:
     return source
 
 
-def claim_objects(world: Dependencies, adopt: str = "", *, keep_streams: bool = False) -> Dependencies:
+def claim_objects(deps: Dependencies, adopt: str = "", *, keep_streams: bool = False) -> Dependencies:
     """Return the dependencies with the topology of this installation, which says what is ours.
 
     Raises:
@@ -57,15 +57,15 @@ def claim_objects(world: Dependencies, adopt: str = "", *, keep_streams: bool = 
         KsqlError: the streams, of which one may have the adopted id, cannot be listed.
         PlatformError: the platform cannot be read.
     """
-    streams = [stream.name for stream in world.ksqldb.streams()] if adopt and not keep_streams else []
-    now = claim(world.platform.observe(), streams, world.settings.reconciler_owner, fresh=new_id(), adopt=adopt)
+    streams = [stream.name for stream in deps.ksqldb.streams()] if adopt and not keep_streams else []
+    now = claim(deps.platform.observe(), streams, deps.settings.reconciler_owner, fresh=new_id(), adopt=adopt)
     if now.refusal:
         raise GuardRefusal(now.refusal)
-    return replace(world, topology=replace(world.topology, installation=now.installation))
+    return replace(deps, topology=replace(deps.topology, installation=now.installation))
 
 
 def teardown(
-    world: Dependencies, *, keep_streams: bool = False, accept_identity: bool = False, adopt: str = ""
+    deps: Dependencies, *, keep_streams: bool = False, accept_identity: bool = False, adopt: str = ""
 ) -> Iterator[Result]:
     """Remove our services, streams and registry documents; yield what became of each.
 
@@ -75,20 +75,20 @@ def teardown(
         GuardRefusal: what is ours is unknown.
         PlatformError: the platform cannot be read.
     """
-    world = claim_objects(world, adopt, keep_streams=keep_streams)
-    settings, executor = world.settings, Executor(world.ksqldb, world.platform, world.topology)
+    deps = claim_objects(deps, adopt, keep_streams=keep_streams)
+    settings, executor = deps.settings, Executor(deps.ksqldb, deps.platform, deps.topology)
 
     def apply(actions: Iterable[Action]) -> Iterator[Result]:
         return executor.apply(actions, lambda _action: False)
 
-    there = sift(world.platform.observe(), settings.reconciler_owner, world.topology.installation)
+    there = sift(deps.platform.observe(), settings.reconciler_owner, deps.topology.installation)
     services = [live for live in there.services.values() if is_ours(live, settings)]
     services.sort(key=lambda live: (_ORDER[live.spec.kind] if live.spec else len(_ORDER), live.name))
     yield from apply(RemoveService(live, live.spec.group if live.spec else None) for live in services)
     left = False
     if not keep_streams:
         try:
-            drops = _plan_drops(world, prove(world, accept_identity=accept_identity))
+            drops = _plan_drops(deps, prove(deps, accept_identity=accept_identity))
         except (GuardRefusal, KsqlError) as error:
             left = True
             yield Result(DropStream("(all)", None), error)
@@ -96,7 +96,7 @@ def teardown(
             for result in apply(drops):
                 left = left or result.outcome is not WriteResult.OK
                 yield result
-    documents = world.platform.observe().registries
+    documents = deps.platform.observe().registries
     registries = [RemoveRegistry(live) for live in documents if is_named(live, settings.resource_prefix)]
     if left:
         why = GuardRefusal("it says which cluster the streams that are left are in")
@@ -119,15 +119,15 @@ def remove_records(records: Records, *, streams_left: bool) -> None:
         records.remove_record(record)
 
 
-def _plan_drops(world: Dependencies, source: SourceState) -> list[Action]:
+def _plan_drops(deps: Dependencies, source: SourceState) -> list[Action]:
     """Plan group streams before the shared streams that they read; only its statement says whose a stream is.
 
     That is its query's statement or, where one that may be ours has no query, its own.
     """
-    topology, made = world.topology, {name: query.text for name, query in source.queries.items()}
+    topology, made = deps.topology, {name: query.text for name, query in source.queries.items()}
     for name in sorted(source.streams.keys() - made.keys()):
         if name.startswith(STREAM_PREFIX) or topology.is_shared(name):
-            made[name] = read_statement(world.ksqldb, name) or ""
+            made[name] = read_statement(deps.ksqldb, name) or ""
     groups: list[Action] = []
     shared: list[Action] = []
     for name in sorted(source.streams.keys() & made.keys()):
@@ -135,5 +135,5 @@ def _plan_drops(world: Dependencies, source: SourceState) -> list[Action]:
         if whose is Whose.SHARED:  # what is in its topic, the groups' topics have as well
             shared.append(DropStream(name, None, delete_topic=True))
         elif whose is Whose.GROUP:
-            groups.append(DropStream(name, name, world.settings.delete_topics))
+            groups.append(DropStream(name, name, deps.settings.delete_topics))
     return [*groups, *shared]

@@ -182,27 +182,27 @@ def observe(controller: Controller, old: OldServices) -> MigrationState:
         StepRefused: a guard stops everything, for example because another cluster answers.
     """
     survey, verdict = controller.observe()
-    settings = controller.world.settings
+    settings = controller.deps.settings
     plan = controller.plan(survey, verdict)
     stops = [refusal.text for refusal in plan.refusals if refusal.stops]
     if stops:
         raise StepRefused("; ".join(stops))
     streams = find_old_streams(survey.observed.source.queries, settings)
     services, others = _split_services(old, settings, survey.observed.membership.groups)
-    namesakes = _find_namesakes(survey, controller.world.topology)
+    namesakes = _find_namesakes(survey, controller.deps.topology)
     return MigrationState(settings, survey.observed.platform, services, others, plan, survey, streams, namesakes)
 
 
-def observe_port(world: Dependencies, old: OldServices) -> PortState:
+def observe_port(deps: Dependencies, old: OldServices) -> PortState:
     """Read the platform only, which is enough for the port.
 
     Raises:
         PlatformError: the read failed or was not complete.
     """
-    services, others = _split_services(old, world.settings, None)
-    platform = world.platform.observe()
-    installation = parse(platform.records.get(RECORD)) or world.topology.installation
-    return PortState(world.settings, sift(platform, world.settings.reconciler_owner, installation), services, others)
+    services, others = _split_services(old, deps.settings, None)
+    platform = deps.platform.observe()
+    installation = parse(platform.records.get(RECORD)) or deps.topology.installation
+    return PortState(deps.settings, sift(platform, deps.settings.reconciler_owner, installation), services, others)
 
 
 def _split_services(
@@ -213,7 +213,7 @@ def _split_services(
     return tuple(one for one, why in judged if not why), tuple((one, why) for one, why in judged if why)
 
 
-def start(state: MigrationState, world: Dependencies, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
+def start(state: MigrationState, deps: Dependencies, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
     """Free the names that the new streams need; yield each change.
 
     Raises:
@@ -227,19 +227,19 @@ def start(state: MigrationState, world: Dependencies, sleep: Callable[[float], N
             "ROUTING_LAYER_PORT, or ROUTING_LAYER_PUBLISH=none, at the operator and here"
         )
     for stream in state.conflicting:
-        _require_untouched(world, stream)
+        _require_untouched(deps, stream)
     if state.conflicting:
-        _require_offset(world)
+        _require_offset(deps)
     there = {stream.name for stream in state.stand_ins}
     for stream in state.conflicting:
         name = stand_in_name(stream.group, state.settings)
         if name not in there:
-            _create(world, stream.group, name)
+            _create(deps, stream.group, name)
             yield f"created stream {name}, which writes {stream.topic} as {stream.name} does"
     if state.conflicting:
         sleep(OVERLAP)
     for stream in state.conflicting:
-        _replace(world, stream, stand_in_name(stream.group, state.settings))
+        _replace(deps, stream, stand_in_name(stream.group, state.settings))
         yield f"dropped stream {stream.name}; its topic {stream.topic} stays and keeps receiving data"
 
 
@@ -269,7 +269,7 @@ def switch(state: MigrationState, old: OldServices) -> Iterator[str]:
     yield f"service {router.name} publishes no port any more; it keeps serving inside the network"
 
 
-def release_port(port: PortState, world: Dependencies) -> Iterator[str]:
+def release_port(port: PortState, deps: Dependencies) -> Iterator[str]:
     """Take the port from the new router, where the settings name another; yield each change.
 
     The operator does it too, and publishes the other port, but only when all its reads succeed.
@@ -280,7 +280,7 @@ def release_port(port: PortState, world: Dependencies) -> Iterator[str]:
     live = port.routing_layer
     if port.new_should_have_port or not port.new_has_port or live is None or live.spec is None:
         return
-    world.platform.update_service(live, replace(live.spec, ports=()))
+    deps.platform.update_service(live, replace(live.spec, ports=()))
     yield f"service {live.name} publishes no port until the operator publishes its own"
 
 
@@ -309,7 +309,7 @@ def restore_port(port: PortState, old: OldServices) -> Iterator[str]:
 
 
 def restore_names(
-    state: MigrationState, world: Dependencies, sleep: Callable[[float], None] = time.sleep
+    state: MigrationState, deps: Dependencies, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[str]:
     """Create the originals again under their own names, if nothing of the new side is left; yield each change.
 
@@ -324,21 +324,21 @@ def restore_names(
     _require_health(state)
     _require_own_stand_ins(state)
     if back:
-        _require_offset(world)
+        _require_offset(deps)
     for stream in back:
-        _require_untouched(world, stream)
-        _create(world, stream.group, original_name(stream.group))
+        _require_untouched(deps, stream)
+        _create(deps, stream.group, original_name(stream.group))
         yield f"created stream {original_name(stream.group)} as it was"
     originals = {one.group for one in state.streams if not one.stand_in} | {one.group for one in back}
     replaced = [one for one in state.stand_ins if one.group in originals]
     if replaced:
         sleep(OVERLAP)
     for stream in replaced:
-        _replace(world, stream, original_name(stream.group))
+        _replace(deps, stream, original_name(stream.group))
         yield f"dropped stream {stream.name}"
 
 
-def remove_old(state: MigrationState, world: Dependencies, old: OldServices) -> Iterator[str]:
+def remove_old(state: MigrationState, deps: Dependencies, old: OldServices) -> Iterator[str]:
     """Remove the old system's services, then its streams and their stand-ins; yield each change.
 
     Raises:
@@ -361,13 +361,13 @@ def remove_old(state: MigrationState, world: Dependencies, old: OldServices) -> 
     _require_own_stand_ins(state)
     gone = [one for one in state.streams if one not in state.possibly_read]
     for stream in gone:
-        _require_untouched(world, stream)
+        _require_untouched(deps, stream)
     for service in state.unmodified:
         old.remove(service)
         yield f"removed service {service.name}"
     for stream in gone:
-        _require_untouched(world, stream)
-        world.ksqldb.execute(world.topology.drop(stream.name, delete_topic=state.settings.delete_topics))
+        _require_untouched(deps, stream)
+        deps.ksqldb.execute(deps.topology.drop(stream.name, delete_topic=state.settings.delete_topics))
         yield f"dropped stream {stream.name}" + (f" and topic {stream.topic}" if state.settings.delete_topics else "")
     for stream in state.possibly_read:
         yield f"kept stream {stream.name}: a remaining old group service may read {stream.topic}"
@@ -396,12 +396,12 @@ def _require_health(state: MigrationState) -> None:
         raise StepRefused(f"ksqlDB is unhealthy: {reason}")
 
 
-def _require_offset(world: Dependencies) -> None:
+def _require_offset(deps: Dependencies) -> None:
     """Refuse to create a join over an existing topic if the server has an offset setting, which applies to it."""
-    offset = world.ksqldb.offset_reset()
+    offset = deps.ksqldb.offset_reset()
     effects = {
         "latest": "the stream would drop every event until each asset is mapped again",
-        "earliest": f"the stream would write all that {world.settings.ksqldb_assets_stream} still has again",
+        "earliest": f"the stream would write all that {deps.settings.ksqldb_assets_stream} still has again",
     }
     if offset in effects:
         raise StepRefused(
@@ -416,33 +416,33 @@ def _require_ready(state: MigrationState) -> None:
         raise StepRefused(f"the new side is not ready: {'; '.join(reasons[:3])}{more}")
 
 
-def _require_untouched(world: Dependencies, stream: OldStream) -> None:
+def _require_untouched(deps: Dependencies, stream: OldStream) -> None:
     """Refuse to drop a stream that has readers or has changed: its own description shows that, a list does not."""
-    found = world.ksqldb.describe_or_none(stream.name)
+    found = deps.ksqldb.describe_or_none(stream.name)
     if found is None:
         raise StepRefused(f"stream {stream.name} is gone since it was read: run it again")
-    if not is_old_stream(found.statement, stream, world.settings):
+    if not is_old_stream(found.statement, stream, deps.settings):
         raise StepRefused(f"stream {stream.name} no longer has the old system's definition: not touched")
     readers = (*found.constraints, *(query.id for query in found.read_queries))
     if readers:
         raise StepRefused(f"stream {stream.name} is read by {', '.join(readers)}: let them read {stream.topic} first")
 
 
-def _create(world: Dependencies, group: str, name: str) -> None:
+def _create(deps: Dependencies, group: str, name: str) -> None:
     """Create the old definition under a name, with the retention of an existing topic."""
     try:
-        world.ksqldb.execute(create_old_stream(group, name, world.settings))
+        deps.ksqldb.execute(create_old_stream(group, name, deps.settings))
     except KsqlError as error:
         existing = _EXISTING_RETENTION.search(" ".join(str(error).split()))
         if existing is None:
             raise
-        world.ksqldb.execute(create_old_stream(group, name, world.settings, int(existing[1])))
+        deps.ksqldb.execute(create_old_stream(group, name, deps.settings, int(existing[1])))
 
 
-def _replace(world: Dependencies, stream: OldStream, by: str) -> None:
+def _replace(deps: Dependencies, stream: OldStream, by: str) -> None:
     """Drop a stream that another stream with its definition replaces, if that one has a running query."""
-    _require_untouched(world, stream)
-    replacement = world.ksqldb.describe_or_none(by)
+    _require_untouched(deps, stream)
+    replacement = deps.ksqldb.describe_or_none(by)
     if replacement is None or not replacement.write_queries:
         raise StepRefused(f"stream {by} does not write {stream.topic}: {stream.name} stays")
-    world.ksqldb.execute(world.topology.drop(stream.name))
+    deps.ksqldb.execute(deps.topology.drop(stream.name))

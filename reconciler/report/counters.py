@@ -77,7 +77,7 @@ def make_counters(controller: Controller) -> Counters:
         }
 
     return Counters(
-        owner=controller.world.settings.reconciler_owner,
+        owner=controller.deps.settings.reconciler_owner,
         missing=to_ages(memory.missing),
         silent=to_ages(memory.silent),
         out_of_registry={group: max(0.0, now - since) for group, since in memory.unregistered.items()},

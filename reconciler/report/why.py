@@ -55,7 +55,7 @@ class WhyContext:
 def make_context(controller: Controller, survey: Survey, plan: Plan, read_at: datetime, last: str = "") -> WhyContext:
     """Return the context of a controller's last full read."""
     return WhyContext(
-        settings=controller.world.settings,
+        settings=controller.deps.settings,
         survey=survey,
         plan=plan,
         read_at=read_at,

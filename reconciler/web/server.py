@@ -146,7 +146,7 @@ class Server:
         await runner.cleanup()
 
     def _make_app(self) -> web.Application:
-        allowed = allowed_hosts(self._loop.controller.world.settings)
+        allowed = allowed_hosts(self._loop.controller.deps.settings)
         app = web.Application(middlewares=[self._limit_clients, refuse_browser_writes, check_hosts(allowed)])
         app.on_response_prepare.append(add_headers)
         app.add_routes(
@@ -258,7 +258,7 @@ class Server:
 
     def _answer_not_yet(self) -> web.Response:
         """Answer 503 before the first full read; the owner tells whose operator this is."""
-        owner = self._loop.controller.world.settings.reconciler_owner
+        owner = self._loop.controller.deps.settings.reconciler_owner
         document = {"title": "not yet", "owner": owner, "detail": "no cycle has read everything yet"}
         return web.json_response(document, status=503, headers=_RETRY)
 

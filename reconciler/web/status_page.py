@@ -92,7 +92,7 @@ class StatusPage:
 
     def render(self, filter_: Filter) -> str:
         """Return the page."""
-        read, settings = self._loop.history.read, self._loop.controller.world.settings
+        read, settings = self._loop.history.read, self._loop.controller.deps.settings
         operator, document = self._make_operator_document(), self.make_document()
         return _TEMPLATE.render(
             view=make_view(settings, operator, document, read.plan if read else None, filter_),

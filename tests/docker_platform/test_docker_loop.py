@@ -59,7 +59,7 @@ def test_killed_after_every_write_of_the_first_convergence(sandbox: ContainerSan
             code, _ = converge(controller, 60)
         except Crash:
             deaths += 1
-            controller.world.platform.close()
+            controller.deps.platform.close()
             continue
         break
     assert code is Exit.OK
@@ -73,17 +73,17 @@ def test_killed_after_every_write_of_the_first_convergence(sandbox: ContainerSan
     assert [request for request in sent if not request.startswith("GET ")] == []
 
     del ksqldb.assets["d"]
-    code, _ = converge(Controller(controller.world, Metrics(CollectorRegistry())), 60)
+    code, _ = converge(Controller(controller.deps, Metrics(CollectorRegistry())), 60)
     assert code is Exit.OK
     assert set(before) - set(sandbox.containers()) == {name for name in before if "O_Brien" in name}
 
     own, ksqldb.identity = ksqldb.identity, ("another-cluster", "default_")
     with pytest.raises(GuardRefusal, match="ksqlDB default_ instead of kafka-1, default_"):
-        prove(controller.world)
+        prove(controller.deps)
     ksqldb.identity = own
-    assert all(result.outcome == "ok" for result in teardown(controller.world))
-    remove_records(controller.world.platform, streams_left=False)
-    controller.world.platform.close()
+    assert all(result.outcome == "ok" for result in teardown(controller.deps))
+    remove_records(controller.deps.platform, streams_left=False)
+    controller.deps.platform.close()
     assert sandbox.containers() == {}
     assert sandbox.networks() == []
     assert list(sandbox.files.iterdir()) == []

@@ -155,20 +155,20 @@ def _cycle(_both: Both, operator_: Controller) -> bool:
 def _plan_pause_resume(both: Both, operator_: Controller) -> bool:
     if both.second.now < START + 3 * STEP:
         operator_.plan(*operator_.observe())
-        write_pause(operator_.world.platform, start_pause(both.second.wall, 600.0, "someone"))
+        write_pause(operator_.deps.platform, start_pause(both.second.wall, 600.0, "someone"))
         operator_.cycle()
         return False
-    write_pause(operator_.world.platform, end_pause("someone"))
+    write_pause(operator_.deps.platform, end_pause("someone"))
     return is_done(operator_.cycle())
 
 
 def _migrate(_both: Both, operator_: Controller) -> bool:
     old = NoOldServices()
     for step in (
-        lambda scene: migrate.start(scene, operator_.world, lambda _seconds: None),
+        lambda scene: migrate.start(scene, operator_.deps, lambda _seconds: None),
         lambda scene: migrate.switch(scene, old),
-        lambda scene: migrate.remove_old(scene, operator_.world, old),
-        lambda scene: migrate.restore_names(scene, operator_.world, lambda _seconds: None),
+        lambda scene: migrate.remove_old(scene, operator_.deps, old),
+        lambda scene: migrate.restore_names(scene, operator_.deps, lambda _seconds: None),
     ):
         try:
             list(step(migrate.observe(operator_, old)))
@@ -178,10 +178,10 @@ def _migrate(_both: Both, operator_: Controller) -> bool:
 
 
 def _teardown_and_back(both: Both, operator_: Controller) -> bool:
-    if any(result.outcome != "ok" for result in list(teardown(operator_.world))):
+    if any(result.outcome != "ok" for result in list(teardown(operator_.deps))):
         return False
     if both.second.platform.kept_records:
-        remove_records(operator_.world.platform, streams_left=False)
+        remove_records(operator_.deps.platform, streams_left=False)
     return _migrate(both, operator_)
 
 

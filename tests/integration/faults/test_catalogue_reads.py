@@ -101,8 +101,8 @@ def read_only(stage: Stage) -> tuple[Controller, DryRunLog]:
     """Start an operator that may not write, before sides that would notice."""
     seam = seam_of(stage.platform, stage.ksqldb, Sealed(stage))
     controller, withheld = operator(stage, seam), DryRunLog()
-    world = replace(controller.world, ksqldb=seam.ksqldb, platform=seam.platform)
-    controller.world = withhold_writes(world, withheld)
+    world = replace(controller.deps, ksqldb=seam.ksqldb, platform=seam.platform)
+    controller.deps = withhold_writes(world, withheld)
     return controller, withheld
 
 

@@ -37,7 +37,7 @@ def settled() -> Iterator[Plant]:
 def watching(made: Plant, url: str = "") -> Controller:
     """Start an operator that checks the flow in each of its cycles, with short looks at the events."""
     operator = made.operator(url)
-    world = operator.world
+    world = operator.deps
     operator.memory.flow = FlowWatch(
         world.ksqldb,
         world.strategy,

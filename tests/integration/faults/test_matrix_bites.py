@@ -88,7 +88,7 @@ def test_6_two_threads_of_an_operator_send_one_statement_at_a_time(settled: Plan
     log: list[str] = []
     operator = settled.operator()
     operator.observe()
-    topology = operator.world.topology
+    topology = operator.deps.topology
     settled.ksqldb.switch(executing=0.2)
     client = settled.client(on_request=lambda label, _code, _seconds: log.append(label))
 

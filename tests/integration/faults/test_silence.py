@@ -61,7 +61,7 @@ def follow(running: Plant, operator: Controller, *, settle: bool = True) -> None
 
 def tear_down(running: Plant) -> list[Result]:
     """Remove everything, topics of groups excepted, as the command does."""
-    world = running.operator().world
+    world = running.operator().deps
     results = list(teardown(world))
     remove_records(world.platform, streams_left=any(result.outcome != "ok" for result in results))
     return results
@@ -87,7 +87,7 @@ def test_a_topic_that_an_earlier_version_left_is_never_taken_over(made: Plant) -
     (before,) = shared(made)
     operator = made.operator()
     operator.observe()
-    following = operator.world.topology.after([before.text])
+    following = operator.deps.topology.after([before.text])
     made.ksqldb.sql(
         f"CREATE STREAM X (v VARCHAR) WITH (KAFKA_TOPIC='{following.shared_name.lower()}', VALUE_FORMAT='JSON', "
         "PARTITIONS=1);",

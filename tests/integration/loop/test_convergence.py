@@ -353,7 +353,7 @@ def test_a_changed_retention_does_not_touch_what_runs(stage: Stage) -> None:
 def test_a_dry_run_does_not_say_that_anything_was_done(stage: Stage) -> None:
     """Its writes reach no one, and its sentence says so."""
     controller, withheld = stage.controller(), DryRunLog()
-    controller.world = withhold_writes(controller.world, withheld)
+    controller.deps = withhold_writes(controller.deps, withheld)
     controller.reporter.dry_run = True
     outcome = controller.cycle()
     assert f"{len(withheld.writes)} writes withheld" in outcome.sentence

@@ -198,7 +198,7 @@ def test_two_installations_with_the_same_owner_leave_each_other_alone(empty: Sta
     for _ in range(5):
         empty.settle(empty.controller())
     assert len(empty.ksqldb.statements) == statements
-    assert all(result.outcome == "ok" for result in teardown(second.controller().world))
+    assert all(result.outcome == "ok" for result in teardown(second.controller().deps))
     assert empty.ksqldb.made == made
 
 
@@ -207,7 +207,7 @@ def test_a_second_installation_that_made_nothing_tears_nothing_down(empty: Stage
     empty.settle(empty.controller())
     made = dict(empty.ksqldb.made)
     second = Stage(FakePlatform(kept_records={}), empty.ksqldb)
-    assert list(teardown(second.controller().world)) == []
+    assert list(teardown(second.controller().deps)) == []
     assert empty.ksqldb.made == made
 
 
@@ -223,7 +223,7 @@ def test_another_prefix_with_the_same_owner_in_the_same_swarm_writes_nothing(emp
         assert outcome.plan is not None
         assert [refusal.guard for refusal in outcome.plan.refusals if refusal.stops] == ["installation"]
     with pytest.raises(GuardRefusal, match="no record says which installation"):
-        list(teardown(second.controller().world))
+        list(teardown(second.controller().deps))
     assert (there.services, there.registries, there.kept_records, empty.ksqldb.made) == before
     assert beside.kept_records == {}
 
@@ -248,7 +248,7 @@ def test_a_service_of_another_installation_is_left_alone(empty: Stage) -> None:
     assert outcome.plan is not None
     (item,) = (one for one in outcome.plan.items if one.group == "Weld")
     assert "owner ofa, installation 99999999" in item.detail
-    results = list(teardown(controller.world))
+    results = list(teardown(controller.deps))
     assert f"service {live.name}" not in {result.action.key for result in results}
 
 

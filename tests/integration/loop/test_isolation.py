@@ -415,7 +415,7 @@ def test_a_flow_check_for_which_there_is_no_thread_is_made_later(stage: Stage) -
         raise RuntimeError("can't start new thread")
 
     stage.settle(controller)
-    controller.memory.flow = FlowWatch(stage.ksqldb, controller.world.strategy, 60.0, start)
+    controller.memory.flow = FlowWatch(stage.ksqldb, controller.deps.strategy, 60.0, start)
     run(stage, controller, 30)
     assert len(started) == 5
     assert counted(controller, Part.REPORT) == 5

@@ -125,7 +125,7 @@ def test_a_command_that_looks_once_asks_about_all(stage: Stage) -> None:
     """A user's stream that is asked about first does not hide what is left of a group, nor from `--once`."""
     stream = bereft(stage)
     others(stage, 3)
-    once = Controller(stage.controller().world, Metrics(CollectorRegistry()), reads_once=True)
+    once = Controller(stage.controller().deps, Metrics(CollectorRegistry()), reads_once=True)
     survey, _ = once.observe()
     assert survey.missing == {"Paint Shop"}
 

@@ -29,7 +29,7 @@ def stage() -> Stage:
 def test_a_new_prefix_after_a_teardown_touches_no_stream(stage: Stage) -> None:
     """`teardown --keep-streams`, then another RESOURCE_PREFIX: other services, no statement to ksqlDB."""
     before = len(stage.ksqldb.statements)
-    assert all(result.error is None for result in teardown(stage.controller().world, keep_streams=True))
+    assert all(result.error is None for result in teardown(stage.controller().deps, keep_streams=True))
     assert (stage.platform.services, stage.platform.registries) == ({}, {})
     stage.options["resource_prefix"] = stage.platform.prefix = "new"
     stage.settle(stage.controller())
@@ -149,7 +149,7 @@ def test_a_copy_of_a_service_is_named_and_never_touched(stage: Stage, name: str,
     assert (plan.actions, plan.in_sync) == ((), True)
     assert [note for note in plan.notes if name in note] == list(plan.notes) != []
     assert removals(stage) == ["service ofa_group_Paint", "stream ASSET_STREAM_PAINT"]
-    failed = [result.action.key for result in teardown(stage.controller().world) if result.error]
+    failed = [result.action.key for result in teardown(stage.controller().deps) if result.error]
     assert all(key.startswith("config ") for key in failed)  # which the copy of a routing layer mounts
     assert stage.platform.services == {name: kept}
 
@@ -161,7 +161,7 @@ def test_a_service_that_cannot_be_read_is_not_torn_down(stage: Stage) -> None:
     )
     plan, _ = renamed(stage, "ofa")
     assert "ofa_group_x" in plan.notes[0]
-    list(teardown(stage.controller().world))
+    list(teardown(stage.controller().deps))
     assert set(stage.platform.services) == {"ofa_group_x"}
 
 
@@ -174,7 +174,7 @@ def test_a_copy_of_a_registry_document_is_not_removed(stage: Stage) -> None:
     for number in range(8):
         stage.ksqldb.assets[f"n{number}"] = f"n{number}"
         stage.settle(controller)
-    list(teardown(controller.world))
+    list(teardown(controller.deps))
     assert set(stage.platform.registries) == {copy.name}
 
 

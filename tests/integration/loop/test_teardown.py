@@ -160,7 +160,7 @@ def stage() -> Stage:
 
 def torn(stage: Stage) -> list[Result]:
     """Tear it down."""
-    return list(teardown(stage.controller().world))
+    return list(teardown(stage.controller().deps))
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ class Operator:
         stage = self.stage
         self.leadership = Elector(stage.platform, me, clock=lambda: stage.now, wall=lambda: stage.wall)
         self.controller = stage.controller(self.overrides)
-        self.controller.world = guard_by_lease(self.controller.world, self.leadership.writing)
+        self.controller.deps = guard_by_lease(self.controller.deps, self.leadership.writing)
         self.controller.write_gate = self.leadership
 
     def cycle(self) -> CycleOutcome:
@@ -202,11 +202,11 @@ def test_each_request_that_changes_something_stands_behind_the_fence() -> None:
     Operator(stage, "first").leadership.renew()
     second = Operator(stage, "second")
     second.leadership.renew()
-    platform, ksqldb = second.controller.world.platform, second.controller.world.ksqldb
+    platform, ksqldb = second.controller.deps.platform, second.controller.deps.ksqldb
     state = platform.observe()
     live = state.services["ofa_group_g0"]
     assert live.spec is not None
-    statement = second.controller.world.topology.drop("ASSET_STREAM_G0", delete_topic=False)
+    statement = second.controller.deps.topology.drop("ASSET_STREAM_G0", delete_topic=False)
     spec, document = live.spec, state.registries[0]
     writes: list[Callable[[], object]] = [
         lambda: ksqldb.execute(statement),
@@ -308,7 +308,7 @@ def test_a_command_asks_for_the_lease_only_to_write() -> None:
         me = Candidate("once", 15.0, preempts=True)
         lease = Elector(stage.platform, me, lazy=True, clock=lambda: stage.now, wall=lambda: stage.wall)
         controller = stage.controller()
-        controller.world = guard_by_lease(controller.world, lease.writing)
+        controller.deps = guard_by_lease(controller.deps, lease.writing)
         controller.write_gate = lease
 
         def pass_time(seconds: float) -> None:

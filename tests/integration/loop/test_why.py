@@ -365,7 +365,7 @@ def test_an_operator_that_has_read_nothing_yet_is_not_passed_over_in_silence(
 ) -> None:
     """The command looks itself then, and says why."""
     operator.history = History()
-    monkeypatch.setattr(show, "build_dependencies", lambda *_: Stage(ksqldb=FakeKsqldb({"a": "g0"})).controller().world)
+    monkeypatch.setattr(show, "build_dependencies", lambda *_: Stage(ksqldb=FakeKsqldb({"a": "g0"})).controller().deps)
     assert cli.main(["why", "g0"]) == 0
     seen = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("read by"))
     assert "direct read, no history" in seen
@@ -392,7 +392,7 @@ def test_what_all_groups_share_and_fails_is_a_reason() -> None:
 @pytest.fixture
 def here(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
     """Commands that read directly read what the operator works on, too."""
-    monkeypatch.setattr(show, "build_dependencies", lambda *_: stage.controller().world)
+    monkeypatch.setattr(show, "build_dependencies", lambda *_: stage.controller().deps)
     monkeypatch.setattr(pause_command, "build_platform", lambda *_: stage.platform)
     return stage
 

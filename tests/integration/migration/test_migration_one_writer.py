@@ -34,7 +34,7 @@ def leadership(stage: Stage, name: str = "me", *, lazy: bool = False) -> Elector
 def behind(stage: Stage, lease: Elector) -> Controller:
     """Return a controller that writes only while the lease is held."""
     controller = stage.controller()
-    controller.world = guard_by_lease(controller.world, lease.writing)
+    controller.deps = guard_by_lease(controller.deps, lease.writing)
     controller.write_gate = lease
     return controller
 

@@ -25,7 +25,7 @@ def side_by_side() -> tuple[Stage, FakeOldServices]:
     stage.ksqldb.made["ASSET_STREAM_WELD"] = ("asset_stream_Weld_topic", old_statement("Weld"))
     old = FakeOldServices.of("Weld")
     controller = stage.controller()
-    list(start(observe(controller, old), controller.world, lambda _: None))
+    list(start(observe(controller, old), controller.deps, lambda _: None))
     stage.settle(controller)
     stage.options = {"routing_layer_port": PORT}
     return stage, old
@@ -47,7 +47,7 @@ def ports(old: FakeOldServices) -> tuple[int, ...]:
 
 def has_port(stage: Stage, old: FakeOldServices) -> bool:
     """Whether the new router publishes the port."""
-    return observe_port(stage.controller().world, old).new_has_port
+    return observe_port(stage.controller().deps, old).new_has_port
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, KsqlUnreachable("gone"), SystemExit(1)])

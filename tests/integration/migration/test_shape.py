@@ -88,9 +88,9 @@ def test_odd_services_are_shown_and_left() -> None:
     assert "stream-api-group-weld  left alone: it has labels" in render_text(observe(stage.controller(), old))
     old.publish(router, None)
     controller = stage.controller()
-    list(start(observe(controller, old), controller.world, lambda _: None))
+    list(start(observe(controller, old), controller.deps, lambda _: None))
     stage.settle(controller)
-    done = list(remove_old(observe(controller, old), controller.world, old))
+    done = list(remove_old(observe(controller, old), controller.deps, old))
     assert set(old.services) == {"stream-api-group-weld"}
     stand_in = stand_in_name("Weld", stage.settings)
     assert stand_in in stage.ksqldb.made
@@ -117,9 +117,9 @@ def test_the_old_system_of_another_plant_is_not_ours(change: dict[str, Any], why
     assert theirs.name in json.loads(render_json(observe(stage.controller(), old)))["not_ours"]
     old.publish(old.services["serving_layer_router"], None)
     controller = stage.controller()
-    list(start(observe(controller, old), controller.world, lambda _: None))
+    list(start(observe(controller, old), controller.deps, lambda _: None))
     stage.settle(controller)
-    list(remove_old(observe(controller, old), controller.world, old))
+    list(remove_old(observe(controller, old), controller.deps, old))
     assert old.services == {theirs.name: theirs}
     assert observe(controller, old).next_step == ""
 
@@ -138,7 +138,7 @@ def test_stand_ins_of_another_installation_with_our_owner_stay(step: str) -> Non
     """Their names have no id, so neither way is taken beside one: the old services of the other live on them."""
     first, old = old_plant()
     controller = first.controller()
-    list(start(observe(controller, old), controller.world, lambda _: None))
+    list(start(observe(controller, old), controller.deps, lambda _: None))
     first.settle(controller)
     if step == "--back":
         first.ksqldb.made.pop("ASSET_STREAM_WELD")  # the group has left, so the original's name is free
@@ -152,9 +152,9 @@ def test_stand_ins_of_another_installation_with_our_owner_stay(step: str) -> Non
     assert scene.stand_ins
     with pytest.raises(StepRefused, match=f"installation {INSTALLATION.id} has the same RECONCILER_OWNER"):
         list(
-            restore_names(scene, other.world, lambda _: None)
+            restore_names(scene, other.deps, lambda _: None)
             if step == "--back"
-            else remove_old(scene, other.world, FakeOldServices())
+            else remove_old(scene, other.deps, FakeOldServices())
         )
     assert first.ksqldb.made == before
 
@@ -175,10 +175,10 @@ def test_no_stand_in_is_made_where_the_servers_offset_counts_for_it(offset: str)
     stage.ksqldb.offset = offset
     controller = stage.controller()
     with pytest.raises(StepRefused, match=f"auto.offset.reset={offset}"):
-        list(start(observe(controller, old), controller.world, lambda _: None))
+        list(start(observe(controller, old), controller.deps, lambda _: None))
     assert stage.ksqldb.writes == 0
     stage.ksqldb.offset = ""
-    list(start(observe(controller, old), controller.world, lambda _: None))
+    list(start(observe(controller, old), controller.deps, lambda _: None))
     (made,) = (one for one in stage.ksqldb.statements if one.verb == "create")
     assert not [name for name in made.properties if name.endswith("offset.reset")]
 
@@ -191,9 +191,9 @@ def test_streams_stay_for_an_odd_group_service_of_no_known_group() -> None:
     )
     old.publish(old.services["serving_layer_router"], None)
     controller = stage.controller()
-    list(start(observe(controller, old), controller.world, lambda _: None))
+    list(start(observe(controller, old), controller.deps, lambda _: None))
     stage.settle(controller)
-    list(remove_old(observe(controller, old), controller.world, old))
+    list(remove_old(observe(controller, old), controller.deps, old))
     assert stand_in_name("Weld", stage.settings) in stage.ksqldb.made
 
 
@@ -203,14 +203,14 @@ def test_an_odd_router_that_publishes_a_port_stops_the_removal() -> None:
     router = old.services["serving_layer_router"]
     old.services[router.name] = replace(router, deviation="it has labels")
     controller = stage.controller()
-    list(start(observe(controller, old), controller.world, lambda _: None))
+    list(start(observe(controller, old), controller.deps, lambda _: None))
     stage.settle(controller)
     scene = observe(controller, old)
     assert scene.next_step == "reconciler migrate --switch"
     with pytest.raises(StepRefused, match=r"it has labels.*by hand"):
         list(switch(scene, old))
     with pytest.raises(StepRefused, match="still publishes"):
-        list(remove_old(scene, controller.world, old))
+        list(remove_old(scene, controller.deps, old))
     assert len(old.services) == 3
 
 
@@ -269,7 +269,7 @@ def test_a_topic_of_another_retention_keeps_it() -> None:
 
     stage.ksqldb.execute = strict  # type: ignore[method-assign]
     controller = stage.controller()
-    list(start(observe(controller, old), controller.world, lambda _: None))
+    list(start(observe(controller, old), controller.deps, lambda _: None))
     assert len(refused) == 1
     assert "RETENTION_MS=86400000" in stage.ksqldb.made[stand_in_name("Weld", stage.settings)][1]
 
@@ -338,7 +338,7 @@ def test_an_original_stays_while_its_stand_in_does_not_write() -> None:
     stage, old = old_plant()
     controller = stage.controller()
     stand_in = stand_in_name("Weld", stage.settings)
-    steps = start(observe(controller, old), controller.world, lambda _: stage.ksqldb.terminated.add(stand_in))
+    steps = start(observe(controller, old), controller.deps, lambda _: stage.ksqldb.terminated.add(stand_in))
     assert "created" in next(steps)
     with pytest.raises(StepRefused, match="ASSET_STREAM_WELD stays"):
         next(steps)
@@ -354,7 +354,7 @@ def test_what_was_changed_meanwhile_is_not_dropped() -> None:
     def change(_: float) -> None:
         stage.ksqldb.made["ASSET_STREAM_WELD"] = ("asset_stream_Weld_topic", changed)
 
-    steps = start(observe(controller, old), controller.world, change)
+    steps = start(observe(controller, old), controller.deps, change)
     next(steps)
     with pytest.raises(StepRefused, match="no longer has the old system's definition"):
         next(steps)

@@ -66,7 +66,7 @@ class Plant:
         sender = threading.Thread(target=self._send_until, args=(over,))
         sender.start()
         try:
-            return list(start(self.observe(), self.stage.controller().world, lambda _: self.until_fed()))
+            return list(start(self.observe(), self.stage.controller().deps, lambda _: self.until_fed()))
         finally:
             over.set()
             sender.join()
@@ -124,7 +124,7 @@ def test_the_whole_way(plant: Plant) -> None:
     plant.converge()
     assert plant.observe().new_has_port
     assert plant.observe().next_step == "reconciler migrate --remove-old"
-    removed = list(remove_old(plant.observe(), plant.stage.controller().world, plant.old))
+    removed = list(remove_old(plant.observe(), plant.stage.controller().deps, plant.old))
     assert len(removed) == 6
     assert not plant.old.services
     assert not any("STANDIN" in name for name in plant.streams)
@@ -142,7 +142,7 @@ def test_every_step_can_be_run_again(plant: Plant) -> None:
     list(switch(plant.observe(), plant.old))
     assert list(switch(plant.observe(), plant.old)) == []
     plant.converge()
-    world = plant.stage.controller().world
+    world = plant.stage.controller().deps
     list(remove_old(plant.observe(), world, plant.old))
     assert list(remove_old(plant.observe(), world, plant.old)) == []
 
@@ -150,7 +150,7 @@ def test_every_step_can_be_run_again(plant: Plant) -> None:
 def test_a_start_that_was_cut_off_goes_on(plant: Plant) -> None:
     """After each of its writes in turn: the next run ends in the same state, and the topic misses nothing."""
     for _ in range(4):
-        steps = start(plant.observe(), plant.stage.controller().world, lambda _: plant.until_fed())
+        steps = start(plant.observe(), plant.stage.controller().deps, lambda _: plant.until_fed())
         next(steps, None)
         del steps  # what runs it is gone
         plant.until_fed()
@@ -176,13 +176,13 @@ def test_the_way_back(plant: Plant) -> None:
     assert list(restore_port(plant.observe(), plant.old))
     assert plant.observe().old_has_port
     controller = plant.stage.controller()
-    assert list(restore_names(plant.observe(), controller.world)) == []
-    assert all(result.error is None for result in teardown(controller.world))
-    assert len(list(restore_names(plant.observe(), controller.world, lambda _: plant.until_fed()))) == 4
+    assert list(restore_names(plant.observe(), controller.deps)) == []
+    assert all(result.error is None for result in teardown(controller.deps))
+    assert len(list(restore_names(plant.observe(), controller.deps, lambda _: plant.until_fed()))) == 4
     assert plant.streams == before
     plant.until_fed()
     assert set(plant.sent) <= set(plant.read())
-    assert list(restore_names(plant.observe(), controller.world)) == []
+    assert list(restore_names(plant.observe(), controller.deps)) == []
 
 
 def test_the_switch_waits_for_a_new_side_that_serves(plant: Plant) -> None:
@@ -217,7 +217,7 @@ def test_the_port_is_not_fought_over(plant: Plant) -> None:
 
 def test_the_old_side_stays_until_the_switch(plant: Plant) -> None:
     """Nothing is removed while clients still come in through the old router, or while old streams have our names."""
-    world = plant.stage.controller().world
+    world = plant.stage.controller().deps
     with pytest.raises(StepRefused, match="--switch"):
         list(remove_old(plant.observe(), world, plant.old))
     router = plant.observe().router
@@ -232,5 +232,5 @@ def test_a_stream_that_a_user_reads_is_not_dropped(plant: Plant) -> None:
     """Who reads the stream and not the topic has to be asked first; nothing is written before that is known."""
     send(plant.url, "CREATE STREAM mine AS SELECT * FROM asset_stream_Weld EMIT CHANGES;")
     with pytest.raises(StepRefused, match="is read by MINE"):
-        list(start(plant.observe(), plant.stage.controller().world))
+        list(start(plant.observe(), plant.stage.controller().deps))
     assert not any("STANDIN" in name for name in plant.streams)

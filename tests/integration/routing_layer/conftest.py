@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from tests.coroutines import pytest_pyfunc_call
+from tests.harness.coroutines import pytest_pyfunc_call
 from tests.integration.routing_layer.proxy_system import ROOT
 
 __all__ = ["pytest_pyfunc_call"]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.coroutines import PATIENCE
+from tests.harness.coroutines import PATIENCE
 from tests.harness.ports import free_port
 from tests.integration.routing_layer.fake_sources import FakeKsqldb, FakeOperator, registry
 from tests.integration.routing_layer.quick_proxy import QUICK

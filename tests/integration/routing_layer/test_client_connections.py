@@ -10,7 +10,7 @@ import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from tests.coroutines import PATIENCE, until
+from tests.harness.coroutines import PATIENCE, until
 from tests.integration.routing_layer.proxy_system import Asked, Connection, Proxy, ProxySystem, Response, start_system
 
 _LIMIT = 300

@@ -25,7 +25,7 @@ from routing_layer.membership.store import MembershipStore
 from routing_layer.membership.watch import MembershipWatcher
 from routing_layer.metrics import Metrics
 from routing_layer.registry_client import RegistryClient
-from tests.coroutines import until
+from tests.harness.coroutines import until
 from tests.harness.ports import free_port
 from tests.integration.routing_layer import fake_sources
 from tests.integration.routing_layer.fake_sources import registry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.coroutines import until
+from tests.harness.coroutines import until
 from tests.integration.routing_layer.crowd_process import Crowd, crowd, raise_limit
 from tests.integration.routing_layer.proxy_system import ProxySystem, start_system
 

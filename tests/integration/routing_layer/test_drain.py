@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.coroutines import until
+from tests.harness.coroutines import until
 from tests.integration.routing_layer.proxy_system import Connection, ProxySystem, Response, start_system
 
 _EVENT_SOURCE = "Accept: text/event-stream"

@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 
 from openfactory_common.ksqldb.wire import literal
-from tests.coroutines import PATIENCE
+from tests.harness.coroutines import PATIENCE
 from tests.harness.ports import free_port
 from tests.integration.routing_layer.fake_sources import registry
 from tests.integration.routing_layer.proxy_system import ROOT, Proxy, Service

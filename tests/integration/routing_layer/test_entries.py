@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from openfactory_common import __version__
-from tests.coroutines import until
+from tests.harness.coroutines import until
 from tests.harness.ports import free_port
 from tests.integration.routing_layer.proxy_system import ROOT, start_system
 from tests.integration.routing_layer.test_worker_processes import accepts

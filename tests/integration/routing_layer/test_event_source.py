@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.coroutines import until
+from tests.harness.coroutines import until
 from tests.integration.routing_layer.event_source_page import Page, browsing
 from tests.integration.routing_layer.proxy_system import Connection, ProxySystem, chunk, start_system
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.coroutines import PATIENCE, until
+from tests.harness.coroutines import PATIENCE, until
 from tests.integration.routing_layer.proxy_system import HEAD, Connection, Proxy, Response, Service, start_system
 
 _STATE = b'{"state": 1}'

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 
-from tests.coroutines import until
+from tests.harness.coroutines import until
 from tests.integration.routing_layer.proxy_system import Connection, ProxySystem, start_system
 
 _BODY = b'{"mine":1}'

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.coroutines import until
+from tests.harness.coroutines import until
 from tests.integration.routing_layer.fake_sources import FakeKsqldb
 from tests.integration.routing_layer.proxy_system import start_system
 

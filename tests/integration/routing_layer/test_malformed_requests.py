@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from tests.coroutines import PATIENCE
+from tests.harness.coroutines import PATIENCE
 from tests.integration.routing_layer.proxy_system import Connection, Proxy, Response, start_system
 
 _MALFORMED = {

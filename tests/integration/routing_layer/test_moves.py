@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from tests.coroutines import until
+from tests.harness.coroutines import until
 from tests.integration.routing_layer.proxy_system import Service, start_system
 
 

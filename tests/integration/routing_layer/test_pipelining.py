@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from tests.coroutines import until
+from tests.harness.coroutines import until
 from tests.integration.routing_layer.proxy_system import Connection, ProxySystem, chunk, start_system
 
 _LARGE = 1_000_000

@@ -9,7 +9,7 @@ import pytest
 from routing_layer.app.proxy import Proxy
 from routing_layer.settings import load
 from routing_layer.workers import WorkerPeers
-from tests.coroutines import until
+from tests.harness.coroutines import until
 from tests.integration.routing_layer.fake_sources import FakeKsqldb, FakeOperator, registry
 from tests.integration.routing_layer.proxy_system import start_system
 

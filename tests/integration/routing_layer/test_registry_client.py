@@ -12,7 +12,7 @@ import pytest
 from routing_layer import registry_client
 from routing_layer.metrics import Metrics
 from routing_layer.registry_client import RegistryClient
-from tests.coroutines import until
+from tests.harness.coroutines import until
 from tests.integration.routing_layer.fake_sources import FakeOperator, registry
 from tests.integration.routing_layer.proxy_system import Proxy, ProxySystem, start_system
 

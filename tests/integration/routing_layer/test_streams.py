@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.coroutines import until
+from tests.harness.coroutines import until
 from tests.integration.routing_layer.proxy_system import HEAD, Connection, chunk, start_system
 from tests.integration.routing_layer.sse_parser import Event
 

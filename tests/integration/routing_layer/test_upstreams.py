@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from tests.coroutines import until
+from tests.harness.coroutines import until
 from tests.harness.ports import free_port
 from tests.integration.routing_layer.fake_sources import FakeKsqldb
 from tests.integration.routing_layer.proxy_system import HEAD, Connection, chunk, start_system

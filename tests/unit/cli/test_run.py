@@ -34,8 +34,8 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> Stage:
     made.settle(made.controller())
     for name, value in (("KAFKA_BROKER", "k:9092"), ("KSQLDB_URL", "http://127.0.0.1:1"), ("RECONCILER_PORT", "1")):
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(show, "build_dependencies", lambda *_: made.controller().world)
-    monkeypatch.setattr(run, "build_dependencies", lambda *_: made.controller().world)
+    monkeypatch.setattr(show, "build_dependencies", lambda *_: made.controller().deps)
+    monkeypatch.setattr(run, "build_dependencies", lambda *_: made.controller().deps)
     monkeypatch.setattr(run, "build_platform", lambda *_: made.platform)
 
     def sleep(seconds: float) -> None:

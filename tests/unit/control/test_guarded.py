@@ -40,7 +40,7 @@ def test_each_method_of_the_protocols_is_known_as_a_read_or_a_write() -> None:
 def test_without_the_lease_nothing_is_written_but_what_operators_agree_by() -> None:
     """The pause and the lease are records, so they are written without it; which installation this is needs it."""
     stage = Stage(platform=FakePlatform(kept_records={}))
-    guarded = guard_by_lease(stage.controller().world, lost)
+    guarded = guard_by_lease(stage.controller().deps, lost)
     guarded.platform.write_record("pause", {"until": ""}, None)
     guarded.platform.write_record("lease", {"holder": "a"}, None)
     live, spec = service(spec_of("Weld"), "same"), spec_of("Weld")
@@ -65,7 +65,7 @@ def test_without_the_lease_nothing_is_written_but_what_operators_agree_by() -> N
 def test_a_dry_run_records_every_write_in_words() -> None:
     """Each as a person would say it, statements as they would be sent; nothing reaches either side."""
     stage, log = Stage(platform=FakePlatform(kept_records={})), DryRunLog()
-    world = withhold_writes(stage.controller().world, log)
+    world = withhold_writes(stage.controller().deps, log)
     live, spec = service(spec_of("Weld"), "same"), spec_of("Weld")
     assert live is not None
     statement = stage.topology.create_group(names_of("Weld"), "earliest")

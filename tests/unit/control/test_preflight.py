@@ -49,7 +49,7 @@ def notes(ksqldb: FakeKsqldb, platform: Platform | None = None, **options: objec
 
 def wrapped(platform: FakePlatform) -> Platform:
     """Return the platform as `plan` sees it, with its writes withheld."""
-    return withhold_writes(Stage(platform=platform).controller().world, DryRunLog()).platform
+    return withhold_writes(Stage(platform=platform).controller().deps, DryRunLog()).platform
 
 
 def test_nothing_is_said_where_everything_is_there(ksqldb: FakeKsqldb) -> None:

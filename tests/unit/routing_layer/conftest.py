@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.coroutines import pytest_pyfunc_call
+from tests.harness.coroutines import pytest_pyfunc_call
 
 __all__ = ["pytest_pyfunc_call"]

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from routing_layer.supervisor import Supervisor
-from tests.coroutines import until
+from tests.harness.coroutines import until
 
 
 async def _fail() -> None:

@@ -14,7 +14,7 @@ from routing_layer.problems import Problem
 from routing_layer.upstream import resolver
 from routing_layer.upstream.dialer import Dialer, Target
 from routing_layer.upstream.resolver import AddressCache, SystemResolver
-from tests.coroutines import until
+from tests.harness.coroutines import until
 from tests.integration.routing_layer.test_dialer import Names, tasks
 
 _HOST = "127.0.0.2"

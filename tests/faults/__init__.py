@@ -1,1 +1,0 @@
-"""What goes wrong: crashes, failed reads, reads that lie."""

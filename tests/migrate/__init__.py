@@ -1,1 +1,0 @@
-"""Coming from the system before this one."""

@@ -1,1 +1,0 @@
-"""Properties that hold for everything that Hypothesis thinks of."""

@@ -1,1 +1,0 @@
-"""Real processes that get real signals, at many moments."""

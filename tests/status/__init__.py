@@ -1,1 +1,0 @@
-"""The status page, from what it decides to what a browser shows."""

@@ -1,1 +1,0 @@
-"""Tests of the demonstration services, and the server they run against."""
