@@ -38,10 +38,10 @@ test: lint test-fast test-engine ## lint, then all tests, the fast ones first
 test-fast: coverage ## the tests that need no engine, with coverage
 	$(BIN)/pytest -q -n 4 --dist worksteal -m "not engine" $(UNMEASURED) $(filter-out tests/unit/ tests/__pycache__/,$(wildcard tests/*/))
 
-# The managers first: they are one file, the longest.
+# The longest files first: a file is one worker's.
 test-engine: venv engine ## the tests on a real Swarm
 	@$(IMAGES)
-	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m engine tests/managers tests/docker_platform tests/swarm tests/e2e tests/integration
+	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m engine tests/managers tests/e2e tests/docker_platform tests/swarm tests/integration
 
 coverage: venv ## branch coverage of the operator by its unit tests, and its floors
 	$(BIN)/pytest -q -n 4 --dist worksteal --cov --cov-report= tests/unit $(addprefix --ignore=,$(UNMEASURED))

@@ -132,8 +132,8 @@ def test_a_paused_update_goes_on_with_a_good_spec(sandbox: Sandbox) -> None:
     sandbox.wait(spec, lambda live: live.update_state == "paused")
     good = dataclasses.replace(spec, env={"FIXED": "1"})
     sandbox.repair(good)
-    live = sandbox.wait(good, lambda live: live.update_state == "completed")
-    assert (live.running, live.error) == (1, "")
+    live = sandbox.wait(good, lambda live: (live.update_state, live.running) == ("completed", 1))
+    assert live.error == ""
 
 
 def test_an_update_that_is_under_way_shows_no_error_of_the_spec_before(sandbox: Sandbox, unhealthy_image: str) -> None:
