@@ -22,6 +22,7 @@ from openfactory_common.ksqldb.levels import Level
 from openfactory_common.ksqldb.wire import Column
 from reconciler.app import topology_of
 from reconciler.control.controller import Clocks, Controller, Dependencies
+from reconciler.control.outcome import CycleOutcome
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.ksqldb.entities import Description, Health, QueryInfo, ServerInfo, Statement, StreamInfo
 from reconciler.ksqldb.statements import Topology
@@ -275,6 +276,13 @@ class Stage:
                 return
             self.now += step
         raise AssertionError(f"not settled after {cycles} cycles: {outcome.sentence}")
+
+    def run(self, controller: Controller, cycles: int, step: float = 10.0) -> CycleOutcome:
+        """Run some cycles, ``step`` seconds apart, and return how the last one ended."""
+        for _ in range(cycles):
+            outcome = controller.cycle()
+            self.now += step
+        return outcome
 
     @property
     def writes(self) -> int:

@@ -18,7 +18,7 @@ from openfactory_common.errors import ConfigurationError, KsqlError
 from openfactory_common.registry import Registry, parse
 from reconciler.app import build_dependencies, registry_file
 from reconciler.cli.run import make_loop
-from reconciler.control.controller import Controller, Dependencies
+from reconciler.control.controller import Dependencies
 from reconciler.control.loop import Loop
 from reconciler.domain.names import names_of
 from reconciler.domain.services import Publish, ServiceSpec
@@ -135,19 +135,12 @@ def published(settings: Settings) -> Registry:
     return parse(max(documents, key=lambda live: live.sequence).data)
 
 
-def run(made: Stage, controller: Controller, cycles: int) -> None:
-    """Run cycles 10 s apart."""
-    for _ in range(cycles):
-        controller.cycle()
-        made.now += 10
-
-
 def gone_after(settings: Settings, places: Places) -> float | None:
     """Seconds from a group's last asset to the removal of its service, in steps of 10."""
     del places
     made = stage(settings)
     controller = made.controller()
-    run(made, controller, 2)
+    made.run(controller, 2)
     del made.ksqldb.assets["a1"]
     start = made.now
     for _ in range(60):
@@ -163,9 +156,9 @@ def removed(settings: Settings, places: Places) -> int:
     del places
     made = stage(settings)
     controller = made.controller()
-    run(made, controller, 2)
+    made.run(controller, 2)
     del made.ksqldb.assets["a1"], made.ksqldb.assets["a2"]
-    run(made, controller, 40)
+    made.run(controller, 40)
     return sum(name not in made.platform.services for name in ("ofa_group_weld", "ofa_group_paint"))
 
 
@@ -174,9 +167,9 @@ def dropped(settings: Settings, places: Places) -> bool:
     del places
     made = stage(settings)
     controller = made.controller()
-    run(made, controller, 2)
+    made.run(controller, 2)
     del made.ksqldb.assets["a1"]
-    run(made, controller, 40)
+    made.run(controller, 40)
     [drop] = [each for each in made.ksqldb.statements if each.verb == "drop"]
     return "DELETE TOPIC" in drop.sql
 
@@ -186,7 +179,7 @@ def repaired(settings: Settings, places: Places) -> bool:
     del places
     made = stage(settings)
     made.platform.touch("ofa_group_weld", image="other:1")
-    run(made, made.controller(), 3)
+    made.run(made.controller(), 3)
     spec = made.platform.services["ofa_group_weld"].spec
     return spec is not None and spec.image == settings.fastapi_group_image
 
@@ -196,9 +189,9 @@ def topic_lists(settings: Settings, places: Places) -> int:
     del places
     made = stage(settings)
     controller = made.controller()
-    run(made, controller, 1)
+    made.run(controller, 1)
     made.ksqldb.calls.clear()
-    run(made, controller, 10)
+    made.run(controller, 10)
     return made.ksqldb.calls["topics"]
 
 

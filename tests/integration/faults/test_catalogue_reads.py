@@ -64,9 +64,7 @@ def test_a_paused_update_is_degraded_and_not_repeated() -> None:
     controller = stage.controller()
     controller.cycle()
     before = stage.writes
-    for _ in range(20):
-        outcome = controller.cycle()
-        stage.now += STEP
+    outcome = stage.run(controller, 20, STEP)
     assert stage.writes == before
     assert outcome.plan is not None
     (item,) = [item for item in outcome.plan.items if item.group == "g1"]

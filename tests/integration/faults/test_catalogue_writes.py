@@ -43,9 +43,7 @@ def crash(stage: Stage, seam: Seam) -> None:
     """Run an operator until it crashes."""
     controller = operator(stage, seam)
     try:
-        for _ in range(20):
-            controller.cycle()
-            stage.now += 10
+        stage.run(controller, 20)
     except Crash:
         return
     raise AssertionError("it did not crash")
@@ -153,7 +151,7 @@ def _run_until(stage: Stage, seam: Seam, step: int) -> int:
 def _without_sleep(loop: Loop, controller: Controller, stage: Stage) -> None:
     """Run the loop's cycles one after the other until it was told to stop."""
     while not controller.stopping():
-        loop.outcome = controller.cycle()
+        controller.cycle()
         stage.now += 10
     loop.run()  # returns at once
 

@@ -239,9 +239,7 @@ def test_a_stream_that_is_not_as_we_make_them_is_foreign(stage: Stage, old: str,
     stage.ksqldb.made["ASSET_STREAM_WELD"] = theirs
     stage.ksqldb.statements.clear()
     del stage.ksqldb.assets[next(asset for asset, group in stage.ksqldb.assets.items() if group == "Paint")]
-    for _ in range(30):
-        outcome = controller.cycle()
-        stage.now += 10
+    outcome = stage.run(controller, 30)
     assert outcome.plan is not None
     item = next(one for one in outcome.plan.items if one.group == "Weld")
     assert (item.condition, item.change) == (Condition.CONFLICT, "x")

@@ -184,9 +184,7 @@ def test_two_installations_with_the_same_owner_leave_each_other_alone(empty: Sta
     made = dict(empty.ksqldb.made)
     second = Stage(FakePlatform(kept_records={}), empty.ksqldb, {"shared_retention": 7200.0})
     controller = second.controller()
-    for _ in range(30):
-        outcome = controller.cycle()
-        second.now += 10
+    outcome = second.run(controller, 30)
     assert conditions(outcome) == {Condition.CONFLICT}
     assert outcome.plan is not None
     details = [item.detail for item in outcome.plan.items if item.group is not None]
@@ -238,9 +236,7 @@ def test_a_service_of_another_installation_is_left_alone(empty: Stage) -> None:
     empty.platform.services[name] = theirs
     controller = empty.controller()
     empty.ksqldb.assets.pop("a")
-    for _ in range(30):
-        outcome = controller.cycle()
-        empty.now += 10
+    outcome = empty.run(controller, 30)
     assert outcome.plan is not None
     assert empty.platform.services[name] == theirs
     empty.ksqldb.assets["a"] = "Weld"

@@ -48,13 +48,6 @@ def counted(controller: Controller, part: Part) -> float:
     return controller.reporter.metrics.bugs.labels(part)._value.get()
 
 
-def run(stage: Stage, controller: Controller, cycles: int, step: float = 10.0) -> None:
-    """Let time pass."""
-    for _ in range(cycles):
-        controller.cycle()
-        stage.now += step
-
-
 def services(stage: Stage) -> set[str]:
     """Group services that exist."""
     return {live.spec.group for live in stage.platform.services.values() if live.spec and live.spec.group}
@@ -81,7 +74,7 @@ def test_a_service_that_cannot_be_created(stage: Stage, error: Exception) -> Non
     assert sum(one.outcome is WriteResult.OK for one in outcome.results) > 5
     (line,) = (line for line in logged if line["event"] == "bug")
     assert (line["object"], line["exc_info"]) == ("service ofa_group_Aaa", error)
-    run(stage, controller, 60)
+    stage.run(controller, 60)
     assert 4 <= len(tried) <= 8
     (item,) = (item for item in controller.cycle().plan.items if item.group == "Aaa")  # type: ignore[union-attr]
     assert (item.condition, item.reason) == (Condition.DEGRADED, Reason.WRITE_FAILED)
@@ -89,7 +82,7 @@ def test_a_service_that_cannot_be_created(stage: Stage, error: Exception) -> Non
     assert counted(controller, Part.WRITE) == len(tried)
     stage.platform.create_service = create  # type: ignore[method-assign]
     stage.now += 300
-    run(stage, controller, 3)
+    stage.run(controller, 3)
     assert controller.cycle().result == "in_sync"
 
 
@@ -105,7 +98,7 @@ def test_a_statement_that_ends_in_an_unexpected_exception_is_of_unknown_outcome(
 
     stage.ksqldb.execute = broken  # type: ignore[method-assign]
     controller = stage.controller()
-    run(stage, controller, 13)
+    stage.run(controller, 13)
     assert {"ASSET_STREAM_PAINT", "ASSET_STREAM_WELD"} <= stage.ksqldb.made.keys()
     assert sent[1] - sent[0] >= 60
     assert services(stage) == {"Paint", "Weld"}
@@ -139,7 +132,7 @@ def test_what_only_reports_holds_nothing_up(stage: Stage, what: str, breaks: Cal
     """No decision depends on it: everything is made, nothing is written twice, and the exception is counted."""
     controller = stage.controller()
     breaks(controller)
-    run(stage, controller, 8)
+    stage.run(controller, 8)
     assert services(stage) == {"Aaa", "Paint", "Weld"}, what
     assert len(stage.ksqldb.statements) == 4
     assert counted(controller, Part.REPORT) > 0
@@ -163,18 +156,18 @@ def test_neither_the_log_nor_any_metric_is_needed(stage: Stage, monkeypatch: pyt
         if hasattr(value, "collect"):
             setattr(controller.reporter.metrics, name, _Broken())
     stage.platform.fault = unreachable("create_service")
-    run(stage, controller, 2)
+    stage.run(controller, 2)
     stage.platform.fault = lambda _call: None
     stage.ksqldb.fault = unreachable("members")
-    run(stage, controller, 2)
+    stage.run(controller, 2)
     stage.ksqldb.fault = lambda _call: None
-    run(stage, controller, 12)
+    stage.run(controller, 12)
     assert {"Aaa", "Paint", "Weld"} <= services(stage)
     stage.ksqldb.assets |= {f"y{number}": "Paint" for number in range(20)}
-    run(stage, controller, 2)
+    stage.run(controller, 2)
     stage.ksqldb.assets = {asset: group for asset, group in stage.ksqldb.assets.items() if asset[0] not in "yW"}
     stage.ksqldb.assets["N"] = "New"
-    run(stage, controller, 80)
+    stage.run(controller, 80)
     assert services(stage) == {"Aaa", "New", "Paint", *(f"x{number}" for number in range(6))}
 
 
@@ -194,7 +187,7 @@ def test_the_last_question_about_groups(stage: Stage, error: Exception) -> None:
     stage.ksqldb.fault = fault
     del stage.ksqldb.assets["W1"]
     stage.ksqldb.assets["N"] = "New"
-    run(stage, controller, 30)
+    stage.run(controller, 30)
     assert asked
     assert {"New", "Weld"} <= services(stage)
     assert "ASSET_STREAM_WELD" in stage.ksqldb.made
@@ -203,7 +196,7 @@ def test_the_last_question_about_groups(stage: Stage, error: Exception) -> None:
     assert (item.condition, str(error) in item.detail) == (Condition.LEAVING, True)
     stage.ksqldb.fault = lambda _call: None
     del stage.ksqldb.assets["x0"]
-    run(stage, controller, 60)
+    stage.run(controller, 60)
     assert services(stage) == {"Aaa", "New", "Paint", *(f"x{number}" for number in range(1, 6))}
     assert controller.cycle().result == "in_sync"
 
@@ -223,7 +216,7 @@ def test_the_statement_of_an_orphan_that_cannot_be_read(stage: Stage) -> None:
     del stage.ksqldb.assets["W1"]
     controller = stage.controller()
     with capture_logs() as logged:
-        run(stage, controller, 30)
+        stage.run(controller, 30)
     assert services(stage) == {"Aaa", "New", "Paint", "Weld"}
     said = [line for line in logged if line["event"].startswith("ownership of a stream is unknown")]
     assert [line["stream"] for line in said] == ["ASSET_STREAM_MINE"]
@@ -233,7 +226,7 @@ def test_the_statement_of_an_orphan_that_cannot_be_read(stage: Stage) -> None:
     assert "deletions are suspended" in plan.notes[0]
     assert "AttributeError" in plan.notes[0]
     stage.ksqldb.fault = lambda _call: None
-    run(stage, controller, 30)
+    stage.run(controller, 30)
     assert services(stage) == {"Aaa", "New", "Paint"}
 
 
@@ -243,7 +236,7 @@ def test_a_full_read_that_ends_in_an_unexpected_exception(stage: Stage, call: st
     stage.settle(stage.controller())
     del stage.ksqldb.assets["W1"]
     controller = stage.controller()
-    run(stage, controller, 2)
+    stage.run(controller, 2)
     assert controller.memory.guards.missing != {}
     writes = stage.writes
 
@@ -276,7 +269,7 @@ def test_a_success_is_a_cycle_without_a_failed_write_or_one_that_waits(stage: St
     assert {"write_error", "progressing"} <= set(results)
     stage.platform.fault = lambda _call: None
     stage.now += 300
-    run(stage, controller, 3)
+    stage.run(controller, 3)
     assert stamp() == stage.wall.timestamp()
 
 
@@ -284,7 +277,7 @@ def test_a_success_is_a_cycle_without_a_failed_write_or_one_that_waits(stage: St
 def test_a_failed_read_is_no_success(stage: Stage, call: str) -> None:
     """The time stamp is that of the cycle before."""
     controller = stage.controller()
-    run(stage, controller, 4)
+    stage.run(controller, 4)
     before = controller.reporter.metrics.last_success._value.get()
     stage.ksqldb.fault = unreachable(call)
     stage.wall = stage.wall.replace(year=stage.wall.year + 1)
@@ -312,10 +305,10 @@ def test_a_contested_service_is_left_alone_and_named(stage: Stage) -> None:
     assert "another writer changes replicas (last at 00:00:00 UTC)" in item.detail
     assert controller.reporter.metrics.contested._value.get() == 1
     stage.ksqldb.assets["N"] = "New"
-    run(stage, controller, 2)
+    stage.run(controller, 2)
     assert "New" in services(stage)
     stage.now += 600
-    run(stage, controller, 3)
+    stage.run(controller, 3)
     assert controller.cycle().result == "in_sync"
     assert controller.reporter.metrics.contested._value.get() == 0
 
@@ -416,6 +409,6 @@ def test_a_flow_check_for_which_there_is_no_thread_is_made_later(stage: Stage) -
 
     stage.settle(controller)
     controller.memory.flow = FlowWatch(stage.ksqldb, controller.deps.strategy, 60.0, start)
-    run(stage, controller, 30)
+    stage.run(controller, 30)
     assert len(started) == 5
     assert counted(controller, Part.REPORT) == 5

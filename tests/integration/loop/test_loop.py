@@ -106,7 +106,7 @@ def test_a_dead_ksqldb_is_no_reason_to_die(running: Running) -> None:
 def test_a_nudge_makes_a_cycle_and_a_thousand_make_few() -> None:
     """T10: events only shorten the sleep; however many come, cycles keep their least gap."""
     with operator(gap=0.5) as running:
-        running.until(lambda: running.loop.outcome is not None and running.loop.outcome.result == "in_sync")
+        running.until(lambda: (last := running.loop.history.last) is not None and last.result == "in_sync")
         before = running.stage.ksqldb.calls["info"]
         for _ in range(1000):
             running.loop.nudge()
@@ -116,11 +116,11 @@ def test_a_nudge_makes_a_cycle_and_a_thousand_make_few() -> None:
 
 def test_paused_it_looks_and_does_not_write(running: Running) -> None:
     """T33: a pause holds writes back, is shown, and ends."""
-    running.until(lambda: running.loop.outcome is not None and running.loop.outcome.result == "in_sync")
+    running.until(lambda: (last := running.loop.history.last) is not None and last.result == "in_sync")
     assert running.ask("POST", "/pause?seconds=600")[0] == 200
     running.stage.ksqldb.assets["c"] = "Laser"
     running.ask("POST", "/reconcile")
-    running.until(lambda: running.loop.outcome is not None and running.loop.outcome.result == "paused")
+    running.until(lambda: (last := running.loop.history.last) is not None and last.result == "paused")
     assert "ofa_group_laser" not in running.stage.platform.services
     assert "by a request from 127.0.0.1" in json.loads(running.ask("GET", "/readyz")[2])["paused"]
     assert running.stage.platform.kept_records["pause"].fields["until"] != ""
@@ -139,7 +139,7 @@ def test_a_pause_needs_an_end(running: Running, query: str) -> None:
 
 def test_a_pause_that_cannot_be_written_down_is_no_success(running: Running) -> None:
     """The answer says that others do not know of it; here it holds."""
-    running.until(lambda: running.loop.outcome is not None and running.loop.outcome.result == "in_sync")
+    running.until(lambda: (last := running.loop.history.last) is not None and last.result == "in_sync")
 
     def refuse(call: str) -> None:
         if call == "write_record":
@@ -176,7 +176,7 @@ def test_a_standby_sends_followers_on(running: Running) -> None:
 
 def test_why_is_answered_from_memory(running: Running) -> None:
     """GET /groups/<Group> has the counters of this operator; an unknown group gets names that are close."""
-    running.until(lambda: running.loop.outcome is not None and running.loop.outcome.result == "in_sync")
+    running.until(lambda: (last := running.loop.history.last) is not None and last.result == "in_sync")
     status, _, body = running.ask("GET", "/groups/Weld")
     answer = json.loads(body)
     assert (status, answer["condition"], answer["members"]) == (200, "Ready", 1)

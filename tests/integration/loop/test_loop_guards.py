@@ -11,7 +11,6 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from reconciler.control.controller import Controller
 from reconciler.control.converge import Exit, converge
 from reconciler.domain.status import Condition, Guard
 from reconciler.planning.guards import Overrides, allowed_removals
@@ -37,13 +36,6 @@ def stage() -> Stage:
     return stage
 
 
-def run(stage: Stage, controller: Controller, cycles: int, step: float = 10.0) -> None:
-    """Run some cycles, ``step`` seconds apart."""
-    for _ in range(cycles):
-        controller.cycle()
-        stage.now += step
-
-
 @pytest.mark.parametrize("call", ["info", "health", "members", "streams", "queries"])
 def test_a_read_that_fails_ends_the_cycle_without_a_write(stage: Stage, call: str) -> None:
     """T12: whichever read fails, nothing is concluded from the others."""
@@ -61,7 +53,7 @@ def test_an_empty_map_changes_nothing(stage: Stage) -> None:
     controller = stage.controller()
     stage.ksqldb.assets = {}
     before = stage.writes
-    run(stage, controller, 50)
+    stage.run(controller, 50)
     assert stage.writes == before
     code, _ = converge(controller, 100, sleep=lambda _: None)
     assert code is Exit.REFUSED
@@ -88,12 +80,12 @@ def test_an_empty_map_that_is_meant_needs_both_yeses(stage: Stage) -> None:
 def test_half_of_the_rows_missing_once_deletes_nothing(stage: Stage) -> None:
     """T15: one bad read in between does not count against any group."""
     controller = stage.controller()
-    run(stage, controller, 3)
+    stage.run(controller, 3)
     before = stage.writes
     stage.ksqldb.assets = dict(list(TEN.items())[:5])
     controller.cycle()
     stage.ksqldb.assets = dict(TEN)
-    run(stage, controller, 20)
+    stage.run(controller, 20)
     assert stage.writes == before
 
 
@@ -101,10 +93,10 @@ def test_a_group_is_removed_only_after_reads_and_grace(stage: Stage) -> None:
     """T16: two reads are too few, three within a second too quick."""
     controller = stage.controller()
     del stage.ksqldb.assets["a9"]
-    run(stage, controller, 50, step=0.1)
+    stage.run(controller, 50, step=0.1)
     assert "ASSET_STREAM_G9" in stage.ksqldb.made
     stage.now += 60
-    run(stage, controller, 10)
+    stage.run(controller, 10)
     assert "ASSET_STREAM_G9" not in stage.ksqldb.made
 
 
@@ -114,7 +106,7 @@ def test_anything_suspicious_starts_the_count_again(stage: Stage, bad: str) -> N
     controller = stage.controller()
     stage.ksqldb.assets |= {f"b{n}": "g0" for n in range(90)}
     del stage.ksqldb.assets["a9"]
-    run(stage, controller, 6)
+    stage.run(controller, 6)
     assert controller.memory.guards.missing["g9"].reads == 6
     everything = dict(stage.ksqldb.assets)
     match bad:
@@ -139,9 +131,9 @@ def test_a_group_that_comes_back_is_untouched(stage: Stage) -> None:
     version = stage.platform.services["ofa_group_g9"].version
     for _ in range(20):
         del stage.ksqldb.assets["a9"]
-        run(stage, controller, 3, step=15)
+        stage.run(controller, 3, step=15)
         stage.ksqldb.assets["a9"] = "g9"
-        run(stage, controller, 1, step=15)
+        stage.run(controller, 1, step=15)
     assert stage.platform.services["ofa_group_g9"].version == version
     assert "ASSET_STREAM_G9" in stage.ksqldb.made
 
@@ -155,7 +147,7 @@ def test_a_direct_question_has_the_last_word(stage: Stage) -> None:
         return tuple(row for row in scan(table, key, level) if row[1] != "g9")
 
     stage.ksqldb.members = lies  # type: ignore[method-assign]
-    run(stage, controller, 30)
+    stage.run(controller, 30)
     assert stage.ksqldb.calls["members_directly"] > 0
     assert controller.reporter.metrics.blocked.labels("question")._value.get() > 0
     assert "ofa_group_g9" in stage.platform.services
@@ -165,7 +157,7 @@ def test_too_many_missing_groups_remove_none(stage: Stage) -> None:
     """T31: five of ten are missing: nothing is removed, creates go on, exit code 4 names the way."""
     controller = stage.controller()
     stage.ksqldb.assets = {**dict(list(TEN.items())[:5]), "new": "New"}
-    run(stage, controller, 30)
+    stage.run(controller, 30)
     assert len([name for name in stage.ksqldb.made if name.startswith("ASSET_STREAM_")]) == 11
     code, outcome = converge(controller, 500, sleep=lambda _: None)
     assert code is Exit.REFUSED
@@ -180,11 +172,11 @@ def test_an_approval_is_for_exactly_one_plan(stage: Stage) -> None:
     assert plan is not None
     stale = stage.controller(Overrides(approve=plan.approval))
     del stage.ksqldb.assets["a4"]
-    run(stage, stale, 30)
+    stage.run(stale, 30)
     assert "ASSET_STREAM_G9" in stage.ksqldb.made
     stage.ksqldb.assets["a4"] = "g4"
     approved = stage.controller(Overrides(approve=plan.approval))
-    run(stage, approved, 40)
+    stage.run(approved, 40)
     assert {name for name in stage.ksqldb.made if name.startswith("ASSET")} == {f"ASSET_STREAM_G{n}" for n in range(5)}
 
 
@@ -199,13 +191,13 @@ def test_another_cluster_is_refused(stage: Stage) -> None:
     stage.ksqldb.identity = ("kafka-2", "default_")
     stage.ksqldb.assets["new"] = "New"
     before = stage.writes
-    run(stage, stage.controller(), 5)
+    stage.run(stage.controller(), 5)
     assert stage.writes == before
     code, outcome = converge(stage.controller(), 30, sleep=lambda _: pytest.fail("it waits"))
     assert code is Exit.REFUSED
     assert "kafka-2" in outcome.sentence
     assert "correct KSQLDB_URL, or if this is intended, run once with --accept-identity" in outcome.sentence
-    run(stage, stage.controller(Overrides(accept_identity=True)), 5)
+    stage.run(stage.controller(Overrides(accept_identity=True)), 5)
     assert "ASSET_STREAM_NEW" in stage.ksqldb.made
     assert stage.controller().cycle().result == "in_sync", "it was accepted for good: the registry names the cluster"
 
@@ -230,7 +222,7 @@ def test_a_sick_server_gets_no_statement_but_services_are_repaired(stage: Stage)
     stage.ksqldb.assets["new"] = "New"
     del stage.platform.services["ofa_group_g3"]
     sent = stage.ksqldb.writes
-    run(stage, stage.controller(), 5)
+    stage.run(stage.controller(), 5)
     assert stage.ksqldb.writes == sent
     assert "ofa_group_g3" in stage.platform.services
     assert "ofa_group_new" not in stage.platform.services
@@ -239,8 +231,8 @@ def test_a_sick_server_gets_no_statement_but_services_are_repaired(stage: Stage)
 def test_a_restart_in_the_middle_of_a_grace_time_waits_again(stage: Stage) -> None:
     """Losing the counters is safe: the new operator starts them from nothing."""
     del stage.ksqldb.assets["a9"]
-    run(stage, stage.controller(), 5)
-    run(stage, stage.controller(), 5)
+    stage.run(stage.controller(), 5)
+    stage.run(stage.controller(), 5)
     assert "ASSET_STREAM_G9" in stage.ksqldb.made
 
 
@@ -249,7 +241,7 @@ def test_a_label_stripped_by_hand_is_reported_and_nothing_is_removed(stage: Stag
     live = stage.platform.services["ofa_group_g3"]
     stage.platform.services["ofa_group_g3"] = replace(live, owner=None)
     controller = stage.controller()
-    run(stage, controller, 20)
+    stage.run(controller, 20)
     outcome = controller.cycle()
     assert outcome.plan is not None
     (item,) = [item for item in outcome.plan.items if item.group == "g3"]
@@ -263,7 +255,7 @@ def test_a_policy_without_removal_removes_nothing(stage: Stage, policy: str) -> 
     stage.options["reconcile_policy"] = policy
     del stage.ksqldb.assets["a9"]
     stage.platform.touch("ofa_group_g3", replicas=7)
-    run(stage, stage.controller(), 30)
+    stage.run(stage.controller(), 30)
     assert "ofa_group_g9" in stage.platform.services
     spec = stage.platform.services["ofa_group_g3"].spec
     assert spec is not None
@@ -322,7 +314,7 @@ def test_every_guard_has_a_gauge_a_log_line_and_an_exit_code(
 def test_a_collapse_shows(stage: Stage, said: list[MutableMapping[str, Any]]) -> None:
     """What restarts all counts is counted, and logged with both numbers."""
     controller = stage.controller()
-    run(stage, controller, 2)
+    stage.run(controller, 2)
     stage.ksqldb.assets = dict(list(TEN.items())[:5])
     controller.cycle()
     assert controller.reporter.metrics.blocked.labels("collapse")._value.get() == 1

@@ -30,10 +30,7 @@ def stage() -> Stage:
 
 def run(stage: Stage, cycles: int = 20, step: float = 10.0) -> None:
     """Run some cycles of a fresh operator."""
-    controller = stage.controller()
-    for _ in range(cycles):
-        controller.cycle()
-        stage.now += step
+    stage.run(stage.controller(), cycles, step)
 
 
 def groups_of(stage: Stage) -> set[str]:

@@ -74,15 +74,11 @@ def test_a_jump_of_the_wall_clock_ends_a_pause_and_no_grace_time(stage: Stage) -
         assert controller.cycle().result == "paused"
         stage.now += 1.0
     stage.wall += timedelta(days=365)
-    for _ in range(20):
-        controller.cycle()
-        stage.now += 1.0
+    stage.run(controller, 20, 1.0)
     assert "ofa_group_paint" in stage.platform.services
     assert "ASSET_STREAM_PAINT" in stage.ksqldb.made
     stage.wall -= timedelta(days=730)
-    for _ in range(20):
-        controller.cycle()
-        stage.now += 1.0
+    stage.run(controller, 20, 1.0)
     assert "ofa_group_paint" in stage.platform.services
 
 
@@ -92,9 +88,7 @@ def test_grace_goes_on_while_paused(stage: Stage) -> None:
     stage.settle(controller)
     write_pause(stage.platform, start_pause(stage.wall, 3600, "ana@shell"))
     del stage.ksqldb.assets["b"]
-    for _ in range(30):
-        controller.cycle()
-        stage.now += 10.0
+    stage.run(controller, 30)
     assert "ofa_group_paint" in stage.platform.services
     write_pause(stage.platform, end_pause("ana@shell"))
     stage.settle(controller)

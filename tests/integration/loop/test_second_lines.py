@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.control.controller import Controller
 from reconciler.control.executor import Executor
 from reconciler.domain.actions import Action, DropStream, RecreateStream, Result
 from reconciler.domain.names import assign, names_of
@@ -20,13 +19,6 @@ def stage() -> Stage:
     return stage
 
 
-def run(stage: Stage, controller: Controller, cycles: int, step: float) -> None:
-    """Run some cycles, ``step`` seconds apart."""
-    for _ in range(cycles):
-        controller.cycle()
-        stage.now += step
-
-
 def applied(stage: Stage, action: Action) -> Result:
     """Apply one action as if a plan had wanted it."""
     (result,) = Executor(stage.ksqldb, stage.platform, stage.topology).apply([action], lambda _: False)
@@ -40,7 +32,7 @@ def test_an_empty_map_does_not_remove_the_only_group() -> None:
     stage.settle(stage.controller())
     stage.ksqldb.assets = {}
     before = stage.writes
-    run(stage, stage.controller(), 30, 10)
+    stage.run(stage.controller(), 30, 10)
     assert stage.writes == before
 
 
@@ -48,7 +40,7 @@ def test_time_alone_is_no_patience(stage: Stage) -> None:
     """Two reads ten minutes apart are longer than the grace time, and too few."""
     del stage.ksqldb.assets["a5"]
     before = stage.writes
-    run(stage, stage.controller(), 2, 600)
+    stage.run(stage.controller(), 2, 600)
     assert stage.writes == before
 
 
@@ -57,7 +49,7 @@ def test_a_shrinking_list_of_queries_counts_for_nothing(stage: Stage) -> None:
     queries, controller = stage.ksqldb.queries, stage.controller()
     for left in range(6, 2, -1):
         stage.ksqldb.queries = lambda left=left: queries()[:left]  # type: ignore[method-assign, misc]
-        run(stage, controller, 1, 30)
+        stage.run(controller, 1, 30)
         assert {seen.reads for seen in controller.memory.guards.silent.values()} <= {1}
 
 

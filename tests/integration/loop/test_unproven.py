@@ -30,9 +30,7 @@ def test_no_service_is_made_for_a_stream_that_may_be_foreign(stage: Stage, share
     stage.ksqldb.terminated.add("ASSET_STREAM_WELD")
     stage.ksqldb.assets["W1"] = "Weld"
     controller = stage.controller()
-    for _ in range(30):
-        controller.cycle()
-        stage.now += 10
+    stage.run(controller, 30)
     assert "ofa_group_weld" not in stage.platform.services
     assert stage.ksqldb.made["ASSET_STREAM_WELD"] == ("x", FOREIGN)
 

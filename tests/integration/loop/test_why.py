@@ -138,9 +138,7 @@ def test_a_group_without_assets_shows_how_far_the_count_is(stage: Stage) -> None
     """Reads and seconds of this operator, not of a fresh look."""
     del stage.ksqldb.assets["a4"]
     controller = stage.controller()
-    for _ in range(4):
-        controller.cycle()
-        stage.now += 10
+    stage.run(controller, 4)
     answer = asked(stage, "g4", controller)
     assert answer.missing is not None
     assert (answer.missing.reads, answer.missing.seconds) == (5, 40.0)
@@ -276,8 +274,7 @@ def operator(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
     loop = Loop(controller, 3600.0)
     server = Server(loop, board, 0, host="127.0.0.1", registry=metrics)
     server.start()
-    loop.outcome = controller.cycle()
-    loop.history = loop.history.after(loop.outcome, NOW)
+    loop.history = loop.history.after(controller.cycle(), NOW)
     for name, value in (("KAFKA_BROKER", "k:9092"), ("KSQLDB_URL", "http://127.0.0.1:1")):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("RECONCILER_PORT", str(server.port))

@@ -15,6 +15,7 @@ from reconciler.domain.names import LEGACY, SharedName, names_of
 from reconciler.domain.observed import LiveQuery, LiveStream, MapSnapshot, Observed, SourceState
 from reconciler.domain.services import LiveRegistry, LiveService, PlatformState, ServiceSpec
 from reconciler.ksqldb.statements import Topology
+from reconciler.planning.inputs import PlanInputs
 from reconciler.planning.specs import group_spec, routing_layer_spec, state_api_spec
 from reconciler.planning.survey import Survey, make_survey
 from reconciler.settings import Settings
@@ -52,6 +53,11 @@ def settings(**options: object) -> Settings:
 def topology() -> Topology:
     """What our streams are, with the first shared stream."""
     return replace(topology_of(settings()), installation=INSTALLATION)
+
+
+def plan_inputs(options: Settings | None = None, ours: Topology | None = None, **more: object) -> PlanInputs:
+    """What a plan depends on besides survey and verdict."""
+    return PlanInputs(options or settings(), ours or topology(), LOOKUP, **more)  # type: ignore[arg-type]
 
 
 def topology_of_now(read: SourceState) -> Topology:

@@ -68,9 +68,7 @@ def test_any_world_is_converged_within_the_rules(
     plant_foreign(stage)
     stage.ksqldb.assets = before
     first = stage.controller()
-    for _ in range(6):
-        first.cycle()
-        stage.now += STEP
+    stage.run(first, 6, STEP)
     meddle(stage, hands)
     stage.ksqldb.assets = after
     watch = Watch(stage)

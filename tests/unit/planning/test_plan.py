@@ -20,17 +20,14 @@ from reconciler.domain.names import names_of
 from reconciler.domain.observed import LiveQuery
 from reconciler.domain.services import LiveRegistry
 from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan, Reason, Refusal
-from reconciler.ksqldb.statements import Topology
 from reconciler.planning.guards import Verdict
-from reconciler.planning.inputs import PlanInputs
 from reconciler.planning.plan import make_plan
 from reconciler.planning.survey import Survey
-from reconciler.settings import Settings
 from tests.unit.planning.tables import (
-    LOOKUP,
     document,
     live_registry,
     observed,
+    plan_inputs,
     routing_layer,
     rows,
     seen,
@@ -47,11 +44,6 @@ WELD = "stream ASSET_STREAM_WELD"
 SHARED = topology().shared_name
 #: Guards that believe in what is missing.
 SURE = Verdict(silent=frozenset({names_of("Weld").stream, SHARED}))
-
-
-def facts(options: Settings | None = None, ours: Topology | None = None, **more: object) -> PlanInputs:
-    """What a plan depends on besides."""
-    return PlanInputs(options or settings(), ours or topology(), LOOKUP, **more)  # type: ignore[arg-type]
 
 
 def said(actions: Iterable[Action]) -> str:
@@ -247,7 +239,7 @@ GROUP = """
 @pytest.mark.parametrize(("stream", "live", "registered", "actions", "condition", "served"), rows(GROUP))
 def test_what_a_group_needs(stream: str, live: str, registered: str, actions: str, condition: str, served: str) -> None:
     """Nothing is created before its stream, nothing of others is touched, a served group stays in the registry."""
-    plan = make_plan(world("ok", stream, live, registered), SURE, facts())
+    plan = make_plan(world("ok", stream, live, registered), SURE, plan_inputs())
     assert (said(plan.actions), weld(plan).condition) == (actions, condition)
     assert plan.registry is not None
     assert ("Weld" in plan.registry.groups) == (served == "served")
@@ -417,7 +409,9 @@ def test_what_a_group_needs_while_the_shared_stream_is_not_in_order(
 ) -> None:
     """The shared stream comes first; what reads it is dropped only once it is seen to be there."""
     found = world("absent" if shared == "refused" else shared, stream, live, "yes")
-    known = facts(ours=topology_of_now(found.observed.source), offset_reset="latest" if shared == "refused" else "")
+    known = plan_inputs(
+        ours=topology_of_now(found.observed.source), offset_reset="latest" if shared == "refused" else ""
+    )
     plan = make_plan(found, SURE, known)
     assert (said(plan.actions), weld(plan).condition) == (actions, condition)
     numbers = [action.name for action in plan.actions if isinstance(action, CreateSharedStream)]
@@ -438,7 +432,7 @@ STARVED = """
 def test_where_a_stream_begins_that_is_made_or_moved(shared: str, stream: str, starved: str) -> None:
     """One that nothing fed any more begins at the start of its new source, any other one where it was."""
     found = world(shared, stream, "ok", "yes")
-    plan = make_plan(found, SURE, facts(ours=topology_of_now(found.observed.source)))
+    plan = make_plan(found, SURE, plan_inputs(ours=topology_of_now(found.observed.source)))
     (made,) = plan.actions
     assert isinstance(made, CreateStream | RecreateStream)
     assert made.starved == (starved == "yes")
@@ -459,7 +453,7 @@ def test_a_query_that_is_not_listed_is_not_believed_at_once(
     shared: str, stream: str, actions: str, condition: str
 ) -> None:
     """Before the guards are sure, a silent stream is left alone."""
-    plan = make_plan(world(shared, stream, "ok", "yes"), Verdict(), facts())
+    plan = make_plan(world(shared, stream, "ok", "yes"), Verdict(), plan_inputs())
     assert (said(plan.actions), weld(plan).condition) == (actions, condition)
 
 
@@ -501,7 +495,7 @@ def test_what_is_left_of_a_plan(
         ddl=ddl == "yes",
     )
     plan = make_plan(
-        world("ok", stream, live, "yes"), verdict, facts(options, query_limit=int(limit) if limit else None)
+        world("ok", stream, live, "yes"), verdict, plan_inputs(options, query_limit=int(limit) if limit else None)
     )
     assert said(plan.actions) == actions
 
@@ -538,7 +532,7 @@ def test_a_group_leaves_in_steps(  # noqa: PLR0913, PLR0917 - the columns of the
         waiting={"Gone": "waits"},
         held=retire == "held",
     )
-    plan = make_plan(seen(observed({"Weld": 1}, read, services, [made])), verdict, facts())
+    plan = make_plan(seen(observed({"Weld": 1}, read, services, [made])), verdict, plan_inputs())
     (item,) = (item for item in plan.items if item.group == "Gone")
     assert (said(plan.actions), item.condition, item.detail) == (actions, condition, detail)
 
@@ -595,7 +589,7 @@ def test_which_registry_is_current(documents: str, number: str, removed: str, mo
     """The next number is the highest; nothing is rolled for what cannot be read, and the current one is kept."""
     found, mounted = _documents(documents)
     services = [service(spec_of("Weld"), "ok"), state_api(), routing_layer(mounted=mounted)]
-    plan = make_plan(seen(observed({"Weld": 1}, source({"Weld": "ok"}), services, found)), Verdict(), facts())
+    plan = make_plan(seen(observed({"Weld": 1}, source({"Weld": "ok"}), services, found)), Verdict(), plan_inputs())
     assert plan.bugs == ()
     published = [action.sequence for action in plan.actions if isinstance(action, PublishRegistry)]
     gone = [action.registry.name for action in plan.actions if isinstance(action, RemoveRegistry)]
@@ -625,7 +619,7 @@ def test_why_an_object_waits(
     stream: str, live: str, failed: str, contested: str, condition: str, reason: str, detail: str
 ) -> None:
     """A failure of what is still wanted degrades the group; one that is history does not."""
-    known = facts(failures={failed: "failed"}, waiting=frozenset({failed}), contested={contested: "contested"})
+    known = plan_inputs(failures={failed: "failed"}, waiting=frozenset({failed}), contested={contested: "contested"})
     plan = make_plan(world("ok", stream, live, "yes"), SURE, known)
     item = weld(plan)
     assert (item.condition, item.reason or "", item.detail) == (condition, reason, detail)
@@ -634,7 +628,7 @@ def test_why_an_object_waits(
 
 def test_a_failure_of_the_shared_stream_is_said_at_every_group_and_in_a_line_of_its_own() -> None:
     """Its action belongs to no group: the groups that wait for it name the reason, and so does its own item."""
-    known = facts(failures={f"stream {SHARED.removesuffix('_1')}": "differs"})
+    known = plan_inputs(failures={f"stream {SHARED.removesuffix('_1')}": "differs"})
     plan = make_plan(world("absent", "absent", "absent", "no"), SURE, known)
     assert (weld(plan).condition, weld(plan).reason) == (Condition.DEGRADED, Reason.WRITE_FAILED)
     assert weld(plan).detail == "waits for the shared stream: differs"
@@ -664,7 +658,7 @@ def test_a_table_of_counts_of_an_earlier_version_is_noted(owner: str, table: str
     read = source({"Weld": "ok"})
     left = {table: LiveQuery(f"CTAS_{table}_1", text.format(table))}
     found = seen(observed({"Weld": 1}, replace(read, queries={**read.queries, **left})))
-    plan = make_plan(found, SURE, facts(ours=replace(topology(), owner=owner)))
+    plan = make_plan(found, SURE, plan_inputs(ours=replace(topology(), owner=owner)))
     assert [note for note in plan.notes if f"DROP TABLE `{table}` DELETE TOPIC;" in note] == list(plan.notes)
     assert bool(plan.notes) is noted
     assert not [action for action in plan.actions if table in action.key]
@@ -683,7 +677,7 @@ def test_an_unexpected_exception_in_one_groups_plan_leaves_the_others_alone(monk
         return spec_of("Paint")
 
     monkeypatch.setattr("reconciler.planning.plan.group_spec", broken)
-    plan = make_plan(found, SURE, facts())
+    plan = make_plan(found, SURE, plan_inputs())
     assert [action.group for action in plan.actions] == ["Paint"]
     assert [action.effect for action in plan.actions] == [Effect.UPDATE]
     assert (weld(plan).condition, weld(plan).reason) == (Condition.DEGRADED, Reason.BUG)
@@ -704,9 +698,9 @@ def test_what_serves_no_group_fails_alone(part: str, monkeypatch: pytest.MonkeyP
         raise KeyError("x")
 
     found = world("ok", "absent", "absent", "no")
-    expected = [action for action in make_plan(found, SURE, facts()).actions if action.group == "Weld"]
+    expected = [action for action in make_plan(found, SURE, plan_inputs()).actions if action.group == "Weld"]
     monkeypatch.setattr(f"reconciler.planning.plan.{part}", broken)
-    plan = make_plan(found, SURE, facts())
+    plan = make_plan(found, SURE, plan_inputs())
     assert [action for action in plan.actions if action.group == "Weld"] == expected != []
     assert len(plan.bugs) == 1
     assert any("KeyError: 'x'" in note for note in plan.notes)

@@ -11,14 +11,13 @@ from openfactory_common.registry import Registry
 from reconciler.domain.actions import RemoveService
 from reconciler.domain.services import Kind, LiveService, Port, Publish, ServiceSpec
 from reconciler.domain.status import Condition
-from reconciler.planning.inputs import PlanInputs
 from reconciler.planning.services import note_unmanaged, plan_routing_layer, plan_service
 from tests.harness.fake_platform import INSTALLATION
 from tests.unit.planning.tables import (
-    LOOKUP,
     document,
     live_registry,
     observed,
+    plan_inputs,
     routing_layer,
     rows,
     seen,
@@ -26,15 +25,9 @@ from tests.unit.planning.tables import (
     settings,
     source,
     spec_of,
-    topology,
 )
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-
-
-def inputs(**options: object) -> PlanInputs:
-    """What a plan depends on, with these settings."""
-    return PlanInputs(settings(**options), topology(), LOOKUP)
 
 
 def live(
@@ -79,7 +72,7 @@ def test_a_service_is_ready_only_as_it_should_be(
     """Too few tasks, too many, an update: progressing, and degraded once there was no progress for too long."""
     assert found.spec is not None
     survey = seen(observed({}, source({}), [found]))
-    stuck = replace(inputs(), stalled=frozenset({found.name} if stalled else ()))
+    stuck = plan_inputs(stalled=frozenset({found.name} if stalled else ()))
     item = plan_service(survey, stuck, found.spec).item
     assert item.condition is condition
     assert detail in item.detail
@@ -102,7 +95,7 @@ def test_an_engines_error_has_its_advice_where_nothing_else_gives_it(kind: Kind,
     """The engine does not name the port, so that is always said."""
     found = live(0, error=error, kind=kind)
     assert found.spec is not None
-    text = plan_service(seen(observed({}, source({}), [found])), inputs(), found.spec).item.detail
+    text = plan_service(seen(observed({}, source({}), [found])), plan_inputs(), found.spec).item.detail
     assert text.startswith(detail)
     assert (text == detail) == (";" not in detail or detail.endswith("(a:1)"))
 
@@ -121,7 +114,7 @@ published
 def test_the_routing_layer_waits_for_the_first_registry(groups: str, word: str, condition: str, detail: str) -> None:
     """It is announced where it will be created, and hidden (detail ``-``) everywhere else."""
     survey = seen(observed({"Weld": 1} if groups == "yes" else {}, source({}), [routing_layer(word)]))
-    planned = plan_routing_layer(survey, inputs(), None)
+    planned = plan_routing_layer(survey, plan_inputs(), None)
     assert (planned.item.condition, planned.item.detail) == (condition, detail or "-")
     assert planned.actions == ()
 
@@ -144,7 +137,7 @@ def test_a_routing_layer_is_removed_beside_runserver(word: str, published: str, 
     current = document(["Weld"])
     made = live_registry(current if published == "yes" else document([]), 1)
     survey = seen(observed({"Weld": 1}, source({"Weld": "ok"}), [routing_layer(word)], [made]))
-    planned = plan_routing_layer(survey, inputs(environment="local"), current)
+    planned = plan_routing_layer(survey, plan_inputs(settings(environment="local")), current)
     assert planned.item.condition == condition
     assert [type(action) for action in planned.actions] == ([RemoveService] if removed == "yes" else [])
 
@@ -177,7 +170,7 @@ def test_when_the_mounted_registry_is_renewed(numbers: str, mounted: str, aged: 
     aged_names = frozenset(one.name for one in documents if aged and one.sequence == int(aged))
     survey = seen(observed({}, source({}), [routing_layer(mounted=at)], documents))
     newest: Registry = document(["A", "B", "C", "D"])
-    planned = plan_routing_layer(survey, replace(inputs(), aged=aged_names), newest)
+    planned = plan_routing_layer(survey, plan_inputs(aged=aged_names), newest)
     assert bool(planned.actions) == (renewed == "yes")
 
 
@@ -185,7 +178,7 @@ def test_a_registry_is_mounted_anew_with_any_other_change() -> None:
     """The task is replaced anyway, so it starts from the newest document."""
     first, second = live_registry(document([]), 1, name="r1"), live_registry(document(["A"]), 2, name="r2")
     survey = seen(observed({}, source({}), [routing_layer(mounted="r1")], [first, second]))
-    (update,) = plan_routing_layer(survey, inputs(routing_layer_replicas=3), document(["A"])).actions
+    (update,) = plan_routing_layer(survey, plan_inputs(settings(routing_layer_replicas=3)), document(["A"])).actions
     assert {"configs", "replicas"} <= {one.field for one in update.drift}  # type: ignore[attr-defined]
 
 

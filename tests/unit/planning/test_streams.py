@@ -11,16 +11,14 @@ from reconciler.domain.names import names_of
 from reconciler.domain.observed import LiveQuery
 from reconciler.domain.status import Guard
 from reconciler.planning.guards import Verdict
-from reconciler.planning.inputs import PlanInputs
 from reconciler.planning.plan import make_plan
 from reconciler.planning.streams import plan_shared_cleanup
 from tests.unit.planning.tables import (
-    LOOKUP,
     observed,
     older_shared,
+    plan_inputs,
     rows,
     seen,
-    settings,
     source,
     topology,
 )
@@ -46,7 +44,7 @@ def test_a_servers_own_offset_is_refused_or_noted(
     offset: str, shared: str, created: str, refused: str, noted: str
 ) -> None:
     """Only before the shared stream is created: ``latest`` empties its join, ``earliest`` replays all events."""
-    inputs = PlanInputs(settings(), topology(), LOOKUP, offset_reset=offset)
+    inputs = plan_inputs(offset_reset=offset)
     plan = make_plan(seen(observed({"Weld": 1}, source({"Weld": "ok"}, shared))), SURE, inputs)
     assert any(isinstance(action, CreateSharedStream) for action in plan.actions) == (created == "yes")
     assert (Guard.OFFSET in [refusal.guard for refusal in plan.refusals]) == (refused == "yes")
@@ -79,6 +77,6 @@ def test_when_an_earlier_shared_stream_is_dropped(shared: str, reader: str, plan
     survey = seen(observed({"Weld": 1}, read))
     check = survey.shared if shared == "ok" else seen(observed({}, source({}, shared))).shared
     actions = [CreateStream(names_of("Weld"))] if planned else []
-    inputs = PlanInputs(settings(), topology(), LOOKUP)
+    inputs = plan_inputs()
     found = plan_shared_cleanup(survey, inputs, check, actions)
     assert found == ([DropStream(name, None, delete_topic=True)] if dropped == "yes" else [])
