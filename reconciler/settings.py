@@ -341,15 +341,23 @@ def load(**overrides: Any) -> Settings:
     Raises:
         ConfigurationError: one line a problem, each naming the variable and what it must be.
     """
+    found = read(**overrides)
+    if isinstance(found, Settings):
+        return found
+    raise ConfigurationError("\n".join(problem for _, problem in found))
+
+
+def read(**overrides: Any) -> Settings | list[tuple[str, str]]:
+    """Return the settings, or what is wrong with them: the field, ``""`` for none, and one line."""
     file = overrides.get("_env_file", Settings.model_config.get("env_file"))
-    if file and (problems := find_unreadable_lines(Path(file))):
-        raise ConfigurationError("\n".join(problems))
+    if file and (lines := find_unreadable_lines(Path(file))):
+        return [("", line) for line in lines]
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        raise ConfigurationError("\n".join(explain(dict(item)) for item in error.errors())) from None
+        return [(str(item["loc"][0]) if item["loc"] else "", explain(dict(item))) for item in error.errors()]
     except SettingsError as error:  # a .env file that cannot be read
-        raise ConfigurationError(str(error)) from None
+        return [("", str(error))]
 
 
 def find_unreadable_lines(file: Path) -> list[str]:

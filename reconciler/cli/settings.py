@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values
-from pydantic import SecretStr, ValidationError
-from pydantic_settings import SettingsError
+from pydantic import SecretStr
 
 from openfactory_common.settings_types import ROUTING_LAYER_VARIABLES, mask
 from openfactory_common.text import printable, printable_json
 from reconciler.cli.output import add_command, add_output_option, echo
 from reconciler.control.converge import Exit
 from reconciler.report.text import escape_markdown, make_code_span, make_markdown_table
-from reconciler.settings import IN_FILES, Settings, explain, find_unreadable_lines, is_secret
+from reconciler.settings import IN_FILES, Settings, is_secret, read
 
 #: Variables of Docker's own client; from the environment only.
 DOCKER = {
@@ -88,34 +87,23 @@ def _settings(options: argparse.Namespace) -> int:
 
 def make_report() -> SettingsReport:
     """Read the settings as the operator does, from the environment and the ``.env`` file of this process."""
-    settings, problems = _load()
+    found = read()
+    settings, problems = (found, []) if isinstance(found, Settings) else (None, found)
+    of_field = dict(problems)
     given = {ENVIRONMENT: _drop_empty(os.environ), DOTENV: _drop_empty(_read_dotenv())}
     rows = [
-        SettingRow(name.upper(), *_find_value(name, given, settings), problems.get(name, ""))
+        SettingRow(name.upper(), *_find_value(name, given, settings), of_field.get(name, ""))
         for name in Settings.model_fields
     ]
     for name in DOCKER:
         value = os.environ.get(name, "")
         rows.append(SettingRow(name, show_value(value), ENVIRONMENT if value else DEFAULT))
-    return SettingsReport(tuple(rows), tuple(_find_unknown(given)), tuple(problems.values()))
+    return SettingsReport(tuple(rows), tuple(_find_unknown(given)), tuple(problem for _, problem in problems))
 
 
 def describe_unknown() -> tuple[str, ...]:
     """Return a line for each variable that looks like ours and is not read."""
     return tuple(f"unknown variable {printable(one.name)} ({one.origin}): {one.hint}" for one in make_report().unknown)
-
-
-def _load() -> tuple[Settings | None, dict[str, str]]:
-    """Return the settings, or what is wrong by field (with an empty name: between fields)."""
-    nothing: dict[str, Any] = {}
-    if lines := find_unreadable_lines(Path(DOTENV)):
-        return None, {f"line {at}": line for at, line in enumerate(lines)}
-    try:
-        return Settings(**nothing), {}
-    except ValidationError as error:
-        return None, {str(item["loc"][0]) if item["loc"] else "": explain(dict(item)) for item in error.errors()}
-    except SettingsError as error:
-        return None, {"": str(error)}
 
 
 def _read_dotenv() -> Mapping[str, str | None]:
