@@ -146,7 +146,6 @@ class Loop:
         self.interval = interval
         self.pace = pace or Pace()
         self.ticked = monotonic()
-        self.outcome: CycleOutcome | None = None
         self.history = History()
         self._polling = Polling()
         self._monotonic = monotonic
@@ -204,10 +203,10 @@ class Loop:
         started = self._monotonic()
         self._tick()
         with self._cycling:
-            self.outcome = self.controller.cycle()
-        self.history = self.history.after(self.outcome, self.controller.clocks.wall())
+            outcome = self.controller.cycle()
+        self.history = self.history.after(outcome, self.controller.clocks.wall())
         self._tick()
-        self._sleep(started, started + self._choose_delay(self.outcome))
+        self._sleep(started, started + self._choose_delay(outcome))
 
     def _tick(self) -> None:
         self.ticked = self._monotonic()

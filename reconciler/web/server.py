@@ -182,7 +182,7 @@ class Server:
         return web.json_response({"alive": alive, "tick_age_seconds": round(age, 1)}, status=200 if alive else 503)
 
     async def _get_readiness(self, _: web.Request) -> web.Response:
-        outcome, controller = self._loop.outcome, self._loop.controller
+        outcome, controller = self._loop.history.last, self._loop.controller
         ready = outcome is not None and outcome.survey is not None and self._cache.current is not None
         document = {
             "ready": ready,
