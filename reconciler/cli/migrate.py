@@ -29,13 +29,13 @@ from reconciler.cli.output import (
 from reconciler.cli.run import make_preempting_controller
 from reconciler.control.controller import Controller, Dependencies
 from reconciler.control.converge import Exit, converge
-from reconciler.control.guarded import DryRunLog, Writing
+from reconciler.control.guarded import DryRunLog, Writing, guard_writes
 from reconciler.control.teardown import remove_records
 from reconciler.leadership.elector import WriteGate
 from reconciler.leadership.pause import read_pause
 from reconciler.metrics import Metrics
 from reconciler.migration import migrate
-from reconciler.migration.legacy import PORT, OldService, OldServices, OldStream
+from reconciler.migration.legacy import PORT, OldServices, OldStream
 from reconciler.migration.migrate import MigrationState, PortState, StepRefused, observe, observe_port
 from reconciler.planning.guards import Overrides
 from reconciler.settings import Settings
@@ -138,26 +138,6 @@ def repeat_until_leader(run: Callable[[], int], gate: WriteGate, timeout: float)
         SIGNALS.sleep(_LEASE_RETRY_SECONDS)
 
 
-class LeaseGuardedOldServices:
-    """The old system's services, written to only while the lease is held."""
-
-    def __init__(self, inner: OldServices, writing: Writing) -> None:
-        """Enter ``writing`` for each write."""
-        self.observe = inner.observe
-        self._inner = inner
-        self._writing = writing
-
-    def publish(self, service: OldService, port: int | None) -> None:
-        """Publish its port, or none."""
-        with self._writing():
-            self._inner.publish(service, port)
-
-    def remove(self, service: OldService) -> None:
-        """Remove it."""
-        with self._writing():
-            self._inner.remove(service)
-
-
 def run_step(
     chosen: str,
     controller: Controller,
@@ -179,7 +159,7 @@ def run_step(
         StepRefused: writes are paused, or another step comes first.
         ReconcilerError: a read or a write failed; the step can be run again.
     """
-    guarded_old = LeaseGuardedOldServices(old, writing)
+    guarded_old: OldServices = guard_writes(old, ("publish", "remove"), writing)
     if chosen == "back":
         return _run_back(controller, guarded_old, converge)
     scene = observe(controller, old)

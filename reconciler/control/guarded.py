@@ -64,18 +64,29 @@ def guard_by_lease(deps: Dependencies, writing: Writing) -> Dependencies:
     return replace(deps, ksqldb=_Guarded(deps.ksqldb, write), platform=_Guarded(deps.platform, write))
 
 
-class _Guarded:
-    """A ksqlDB or a platform whose writes become calls of ``write``: name, method, arguments."""
+def guard_writes(inner: Any, names: Collection[str], writing: Writing) -> Any:
+    """Return an adapter that does the same; its methods of these names are called within ``writing``."""
 
-    def __init__(self, inner: Any, write: Callable[..., object]) -> None:
+    def write(_name: str, method: Callable[..., object], *args: object) -> object:
+        with writing():
+            return method(*args)
+
+    return _Guarded(inner, write, names)
+
+
+class _Guarded:
+    """An adapter whose writes, the methods ``names``, become calls of ``write``: name, method, arguments."""
+
+    def __init__(self, inner: Any, write: Callable[..., object], names: Collection[str] = WRITES) -> None:
         """Read from ``inner``."""
         self._inner = inner
         self._write = write
+        self._names = names
 
     def __getattr__(self, name: str) -> Any:
         """Pass reads through."""
         found = getattr(self._inner, name)
-        return partial(self._write, name, found) if name in WRITES else found
+        return partial(self._write, name, found) if name in self._names else found
 
     def missing_references(self, kind: Reference, names: Collection[str]) -> Mapping[str, str]:
         """Pass the question on, where the platform can answer it (`Checkable` looks for methods of the class)."""
