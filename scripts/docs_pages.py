@@ -27,6 +27,7 @@ from pydantic_core import PydanticUndefined
 from reconciler.__main__ import main as reconciler
 from reconciler.cli.settings import show_value
 from reconciler.metrics import Metrics
+from reconciler.report.text import make_markdown_table
 from reconciler.settings import Settings
 from routing_layer.__main__ import main as routing_layer_program
 from routing_layer.app.proxy import Proxy
@@ -46,12 +47,12 @@ _SETTINGS = re.compile(r"(?<=<!-- settings: written by make docs -->\n).*(?=<!--
 
 def settings_page() -> str:
     """Return docs/settings.md with the table between its two marks renewed."""
-    rows = ["| Variable | Default | What it does |", "|---|---|---|"]
+    rows = []
     for name, info in Settings.model_fields.items():
         text = " ".join((info.description or "").split()).replace("|", "\\|")
-        rows.append(f"| `{name.upper()}` | {_default(info.default)} | {text} |")
-    table = "\n".join([*rows, ""])
-    return _SETTINGS.sub(lambda _: table, (DOCS / "settings.md").read_text(encoding="utf-8"), count=1)
+        rows.append((f"`{name.upper()}`", _default(info.default), text))
+    table = make_markdown_table(("Variable", "Default", "What it does"), rows)
+    return _SETTINGS.sub(lambda _: f"{table}\n", (DOCS / "settings.md").read_text(encoding="utf-8"), count=1)
 
 
 def _default(value: Any) -> str:
@@ -143,9 +144,8 @@ def metrics_page() -> str:
 
 
 def _table(families: list[Family]) -> str:
-    rows = ["| Metric | Type | Labels | What it is |", "|---|---|---|---|"]
-    rows += [f"| `{each.name}` | {each.kind} | {_labels(each)} | {each.text} |" for each in families]
-    return "\n".join(rows)
+    rows = [(f"`{each.name}`", each.kind, _labels(each), each.text) for each in families]
+    return make_markdown_table(("Metric", "Type", "Labels", "What it is"), rows)
 
 
 def _labels(family: Family) -> str:
@@ -159,12 +159,12 @@ def _labels(family: Family) -> str:
 
 
 def _alerts() -> str:
-    rows = ["| Alert | Severity | After | What it means, and what to do |", "|---|---|---|---|"]
+    rows = []
     for group in yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]:
         for rule in group["rules"]:
             text = " ".join(rule["annotations"]["description"].split())
-            rows.append(f"| {rule['alert']} | {rule['labels']['severity']} | {rule.get('for', '0m')} | {text} |")
-    return "\n".join(rows)
+            rows.append((rule["alert"], rule["labels"]["severity"], rule.get("for", "0m"), text))
+    return make_markdown_table(("Alert", "Severity", "After", "What it means, and what to do"), rows)
 
 
 # ---- command lines
@@ -235,11 +235,11 @@ def _definition(name: str, schema: dict[str, Any]) -> str:
     lines = [f"## {name}", "", " ".join(schema["description"].split()), ""]
     if "enum" in schema:
         return "\n".join([*lines, ", ".join(f"`{value}`" for value in schema["enum"]), ""])
-    lines += ["| Field | Type | What it is |", "|---|---|---|"]
+    rows = []
     for field, about in schema["properties"].items():
         text = " ".join(about.get("description", "").split()).replace("|", "\\|")
-        lines.append(f"| `{field}` | {_type(about)} | {text} |")
-    return "\n".join([*lines, ""])
+        rows.append((f"`{field}`", _type(about), text))
+    return "\n".join([*lines, make_markdown_table(("Field", "Type", "What it is"), rows), ""])
 
 
 def _type(about: dict[str, Any]) -> str:
