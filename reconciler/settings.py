@@ -281,7 +281,14 @@ class Settings(BaseSettings):
         return value
 
     @field_validator(
-        *("log_level", "environment", "reconcile_policy", "rollout_on_failure", "routing_layer_publish", "routing_mode"),
+        *(
+            "log_level",
+            "environment",
+            "reconcile_policy",
+            "rollout_on_failure",
+            "routing_layer_publish",
+            "routing_mode",
+        ),
         mode="before",
     )
     @classmethod
