@@ -17,7 +17,7 @@ _READY: dict[str, dict[str, Any]] = {"OtherGroup": {"status": "ready", "group": 
 
 
 class _Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:  # noqa: N802 - the library's name
+    def do_GET(self) -> None:
         """Say that the process lives; to all else answer as this group does."""
         group = os.environ["GROUP_NAME"]
         if self.path == "/healthz":

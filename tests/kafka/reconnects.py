@@ -23,9 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from confluent_kafka import Producer
-from tests.harness.kafka import KafkaBroker
 
 from tests.harness.coroutines import PATIENCE
+from tests.harness.kafka import KafkaBroker
 from tests.harness.ports import free_port
 from tests.integration.routing_layer.fake_sources import FakeKsqldb, FakeOperator, registry
 from tests.integration.routing_layer.proxy_system import ROOT, Proxy, Response

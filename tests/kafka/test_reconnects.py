@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.harness.kafka import KafkaBroker
 
+from tests.harness.kafka import KafkaBroker
 from tests.kafka.reconnects import run
 
 pytestmark = pytest.mark.kafka
