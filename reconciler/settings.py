@@ -142,8 +142,8 @@ class Settings(BaseSettings):
     routing_layer_lazy_deploy_wait: Wait | None = None
     """Seconds that a request waits for a new group's service (the routing layer's default: 10)."""
     routing_layer_replace_wait: Wait | None = None
-    """Seconds that a browser's request waits for the next task of a service that is gone (the routing layer's
-    default: 30)."""
+    """Seconds that a browser's request waits for the service of a new group, or for the next task of one that is gone
+    (the routing layer's default: 30)."""
     routing_layer_drain_seconds: Wait | None = None
     """Seconds over which a routing layer that is stopped spreads the ends of its streams (its own default: 10); it is
     killed 10 s later, after 30 s at the earliest. `DRAIN_SECONDS` is another thing: it is about a group's service."""
