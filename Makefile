@@ -18,7 +18,7 @@ SITE := $(BIN)/sphinx-build -q -W --keep-going -c docs -d build/site-cache . bui
 IMAGES := scripts/images.sh >build/images.env.new && mv build/images.env.new build/images.env
 
 .NOTPARALLEL:
-.PHONY: help demo demo-down test test-fast test-engine coverage mutants lint docs docs-serve audit soak bench cli release release-dry-run images engine venv wheels lock clean
+.PHONY: help demo demo-down test test-fast test-kafka test-engine coverage mutants lint docs docs-serve audit soak bench cli release release-dry-run images engine kafka venv wheels lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,10 +33,14 @@ demo-down: ## remove everything that make demo made
 cli: ## run the operator's command line in the demo, e.g. make cli ARGS="plan"
 	@$(PYTHON) scripts/demo.py cli -- $(ARGS)
 
-test: lint test-fast test-engine ## lint, then all tests, the fast ones first
+test: lint test-fast test-kafka test-engine ## lint, then all tests, the fast ones first
 
-test-fast: coverage ## the tests that need no engine, with coverage
-	$(BIN)/pytest -q -n 4 --dist worksteal -m "not engine" $(UNMEASURED) $(filter-out tests/unit/ tests/__pycache__/,$(wildcard tests/*/))
+test-fast: coverage ## the tests that need neither an engine nor a Kafka, with coverage
+	$(BIN)/pytest -q -n 4 --dist worksteal -m "not engine and not kafka" $(UNMEASURED) $(filter-out tests/unit/ tests/__pycache__/,$(wildcard tests/*/))
+
+# A worker has a broker of its own, and its tests may stop it.
+test-kafka: venv kafka ## the tests with a real Kafka, without an engine
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "kafka and not engine" tests/kafka tests/integration
 
 # The longest files first: a file is one worker's.
 test-engine: venv engine ## the tests on a real Swarm
@@ -91,6 +95,9 @@ images: engine ## build the images that are not there yet
 engine: ## a Docker engine in Swarm mode, installed and started if none answers
 	@mkdir -p build
 	@scripts/engine.sh
+
+kafka: ## the broker of the tests in build/kafka, and a Java to run it
+	@scripts/kafka.sh
 
 venv: $(VENV)/.project ## the development environment in .venv, with the project in it (editable)
 $(STAMP):
