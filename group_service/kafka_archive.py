@@ -49,7 +49,8 @@ class KafkaArchive:
 
     async def probe(self, slug: str, partition: int, offset: int) -> tuple[int | None, int]:
         """Return the timestamp of a record (None if it does not exist), and the end of its partition."""
-        return await self._run(lambda consumer: _probe(consumer, TopicPartition(TOPIC_PREFIX + slug, partition, offset)))
+        place = TopicPartition(TOPIC_PREFIX + slug, partition, offset)
+        return await self._run(lambda consumer: _probe(consumer, place))
 
     def close(self) -> None:
         """End the jobs, and close the consumers."""
@@ -106,8 +107,7 @@ def event_of(slug: str, message: Message) -> Event | None:
     value, partition, offset = message.value(), message.partition(), message.offset()
     if value is None or partition is None or offset is None:
         return None
-    key: bytes = message.key() or b""  # type: ignore[assignment]  # a consumer without a deserializer has bytes
-    return Event(slug, key, value, partition, offset, message.timestamp()[1])  # type: ignore[arg-type]  # as above
+    return Event(slug, message.key() or b"", value, partition, offset, message.timestamp()[1])
 
 
 def _read(consumer: Consumer, request: Request) -> Portion:
@@ -133,7 +133,7 @@ def _read(consumer: Consumer, request: Request) -> Portion:
         # One by one up to the portion's size: records that are taken and not used would be read again.
         for message in consumer.consume(1, 0.1) + consumer.consume(99, 0):
             partition, offset = message.partition(), message.offset()
-            if partition not in pending or offset is None:
+            if partition is None or partition not in pending or offset is None:
                 continue
             if (error := message.error()) is not None:
                 if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - as above

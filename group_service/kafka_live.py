@@ -16,7 +16,8 @@ from typing import Any
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, TopicDescription
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._topic import TopicDescription  # the library's own type; it is in no other module
 
 from group_service.events import OVERHEAD, Event, Reason
 from group_service.hub import Hub
@@ -82,7 +83,7 @@ class LiveReader:
                 _log.warning("reading is started again", reason=str(why))
             except KafkaException as error:
                 self._say("kafka", f"Kafka does not answer: {error.args[0].str()}")
-            except Exception as error:  # a bug must not leave a live service deaf for ever: say it, go on
+            except Exception as error:  # noqa: BLE001 - a bug must not leave a live service deaf for ever
                 self._say("kafka", f"bug: {error!r}")
                 _log.exception("reading failed")
             finally:
@@ -173,9 +174,9 @@ class LiveReader:
         deadline = time.monotonic() + _ANSWER_SECONDS
         while pending and time.monotonic() < deadline and not self._stopped.is_set():
             for message in consumer.consume(_SAMPLE, 0.1):
-                if message.error() is None:
+                if (error := message.error()) is None:
                     sizes.append(len(message.value() or b"") + len(message.key() or b"") + OVERHEAD)
-                elif message.error().code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the library's own name
+                elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the library's own name
                     pending.discard(message.partition())
         count = self._history_bytes * max(1, len(sizes)) // max(1, sum(sizes)) // max(1, len(bounds))
         return {partition: max(low, high - count) for partition, (low, high) in bounds.items()}
