@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 
 import structlog
@@ -31,16 +31,17 @@ _LONGEST_ID = 4096
 
 async def start(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
-    await serve(make_app(settings), None, settings.port)
+    read = _read_kafka if settings.source is SourceKind.KAFKA else _read_ksqldb
+    await serve(make_app(settings, read), None, settings.port)
 
 
-def make_app(settings: Settings) -> web.Application:
-    """Return the application; its source is opened with it and closed with it."""
+def make_app(settings: Settings, read: Callable[[web.Application], AsyncIterator[None]]) -> web.Application:
+    """Return the application; ``read`` opens its source, sets its `ARCHIVE`, and closes the source."""
     app, metrics = web.Application(), Metrics()
     app[SETTINGS] = settings
     app[HUB] = Hub(settings.slug, settings.history_bytes, settings.ping_seconds, metrics)
     app.cleanup_ctx.append(_tick)
-    app.cleanup_ctx.append(_read_kafka if settings.source is SourceKind.KAFKA else _read_ksqldb)
+    app.cleanup_ctx.append(read)
     app.on_shutdown.append(_end_streams)
     app.router.add_get("/asset_stream", asset_stream, allow_head=False)
     app.router.add_get("/ready", _ready)

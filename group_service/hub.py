@@ -209,7 +209,5 @@ def frames(slug: str, events: Iterable[Event], position: dict[int, int]) -> list
     framed = []
     for event in events:
         position[event.partition] = event.offset + 1
-        framed.append(
-            event.frame if len(position) == 1 else event.frame_as(format_position(slug, position, event.ms))
-        )
+        framed.append(event.frame if len(position) == 1 else event.frame_as(format_position(slug, position, event.ms)))
     return framed

@@ -20,6 +20,8 @@ from group_service.kafka_config import consumer_properties
 TOPIC_PREFIX = "asset_stream_"
 _JOBS = 4
 _ANSWER_SECONDS = 5.0
+#: Records that are taken from the library at once: those beyond a portion are read again for the next one.
+_AT_ONCE = 100
 #: After so long a portion ends, so that jobs take turns.
 _PORTION_SECONDS = 2.0
 _MISSING = (
@@ -111,48 +113,63 @@ def event_of(slug: str, message: Message) -> Event | None:
 
 
 def _read(consumer: Consumer, request: Request) -> Portion:
-    topic, start, until, reason = TOPIC_PREFIX + request.slug, dict(request.position), dict[int, int](), None
-    for partition, offset in start.items():
-        low, high = watermarks(consumer, topic, partition)
-        until[partition] = high if request.until is None else min(high, request.until.get(partition, high))
-        if offset < low:
-            start[partition], reason = low, Reason.EXPIRED
-        if request.limit is not None and start[partition] < until[partition] - request.limit:
-            start[partition], reason = until[partition] - request.limit, Reason.LIMIT
-    position = dict(start)
-    pending = {partition for partition in start if start[partition] < until[partition]}
-    consumer.assign([TopicPartition(topic, partition, start[partition]) for partition in pending])
-    events: list[Event] = []
-    records = size = 0
-    deadline = time.monotonic() + _PORTION_SECONDS
+    scan = _Scan(consumer, request)
     patience = time.monotonic() + 2 * _ANSWER_SECONDS
-    wanted = None if request.asset is None else request.asset.encode(errors="surrogateescape")
-    while pending and size < PORTION and (not records or time.monotonic() < deadline):
-        if not records and time.monotonic() > patience:
-            raise SourceError(f"Kafka: no record of {topic} in {2 * _ANSWER_SECONDS:g} s")
-        # One by one up to the portion's size: records that are taken and not used would be read again.
-        for message in consumer.consume(1, 0.1) + consumer.consume(99, 0):
-            partition, offset = message.partition(), message.offset()
-            if partition is None or partition not in pending or offset is None:
-                continue
-            if (error := message.error()) is not None:
-                if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - as above
-                    raise KafkaException(error)
-                position[partition] = max(position[partition], offset)
-                pending.discard(partition)
-                continue
-            if offset >= until[partition]:
-                position[partition] = until[partition]
-                pending.discard(partition)
-                continue
-            records += 1
-            position[partition] = offset + 1
-            if wanted in (None, message.key()) and (event := event_of(request.slug, message)) is not None:
-                events.append(event)
-                size += len(event.frame)
-            if offset + 1 >= until[partition]:
-                pending.discard(partition)
-    return Portion(start, reason, events, position, records, done=not pending)
+    deadline = time.monotonic() + _PORTION_SECONDS
+    while scan.pending and scan.size < PORTION and (not scan.records or time.monotonic() < deadline):
+        if not scan.records and time.monotonic() > patience:
+            raise SourceError(f"Kafka: no record of {scan.topic} in {2 * _ANSWER_SECONDS:g} s")
+        for message in consumer.consume(1, 0.1) + consumer.consume(_AT_ONCE, 0):
+            scan.take(message)
+    return Portion(scan.start, scan.reason, scan.events, scan.position, scan.records, done=not scan.pending)
+
+
+class _Scan:
+    """One portion while it is read."""
+
+    def __init__(self, consumer: Consumer, request: Request) -> None:
+        """Assign what is asked for and exists."""
+        self.topic, self._slug = TOPIC_PREFIX + request.slug, request.slug
+        self._key = None if request.asset is None else request.asset.encode(errors="surrogateescape")
+        self.start = dict(request.position)
+        self.reason: Reason | None = None
+        self._until: dict[int, int] = {}
+        for partition, offset in request.position.items():
+            low, high = watermarks(consumer, self.topic, partition)
+            until = high if request.until is None else min(high, request.until.get(partition, high))
+            if offset < low:
+                self.start[partition], self.reason = low, Reason.EXPIRED
+            if request.limit is not None and self.start[partition] < until - request.limit:
+                self.start[partition], self.reason = until - request.limit, Reason.LIMIT
+            self._until[partition] = until
+        self.position = dict(self.start)
+        self.pending = {partition for partition, offset in self.start.items() if offset < self._until[partition]}
+        self.events: list[Event] = []
+        self.records = self.size = 0
+        consumer.assign([TopicPartition(self.topic, partition, self.start[partition]) for partition in self.pending])
+
+    def take(self, message: Message) -> None:
+        """Take a record, or the end of a partition.
+
+        Raises:
+            KafkaException: an error came instead.
+        """
+        partition, offset, error = message.partition(), message.offset(), message.error()
+        if partition is None or offset is None or partition not in self.pending:
+            return
+        if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - as above
+            raise KafkaException(error)
+        if error is not None or offset >= self._until[partition]:
+            self.position[partition] = min(offset, self._until[partition])
+            self.pending.discard(partition)
+            return
+        self.records += 1
+        self.position[partition] = offset + 1
+        if offset + 1 >= self._until[partition]:
+            self.pending.discard(partition)
+        if self._key in (None, message.key()) and (event := event_of(self._slug, message)) is not None:
+            self.events.append(event)
+            self.size += len(event.frame)
 
 
 def _locate(consumer: Consumer, topic: str, ms: int) -> Position:

@@ -46,7 +46,9 @@ class LiveReader:
         """Read ``topic`` into ``hub``, and fill ``history_bytes`` at the start."""
         self._hub, self._topic, self._history_bytes = hub, topic, history_bytes
         self._properties = consumer_properties(brokers, extra, offset_reset="error")
-        self._admin = AdminClient({**extra, "bootstrap.servers": brokers}, logger=kafka_log)
+        options: dict[str, Any] = {**extra, "bootstrap.servers": brokers, "error_cb": self._keep_error}
+        self._admin = AdminClient(options, logger=kafka_log)
+        self._last_error = ""
         self._loop = asyncio.get_running_loop()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="live", daemon=True)
@@ -108,6 +110,7 @@ class LiveReader:
             asked = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=_ANSWER_SECONDS)
             self._watch = asked[self._topic]
         while not self._watch.done():
+            self._admin.poll(0)  # calls `_keep_error`
             if not wait or self._stopped.wait(0.02):
                 return None
         watch, self._watch = self._watch, None
@@ -117,8 +120,9 @@ class LiveReader:
         except KafkaException as error:
             missing = error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
             self._say("topic", f"topic {self._topic} does not exist" if missing else "")
-            self._say("kafka", "" if missing else f"Kafka does not answer: {error.args[0].str()}")
+            self._say("kafka", "" if missing else f"Kafka does not answer: {self._last_error or error.args[0].str()}")
             return None
+        self._last_error = ""
         self._say("topic", "")
         self._say("kafka", "")
         return description
@@ -215,6 +219,11 @@ class LiveReader:
         if partition is None or offset is None:
             raise _Rebuild("a record without a place")
         return partition, offset
+
+    def _keep_error(self, error: KafkaError) -> None:
+        """Keep why a connection failed: a request only tells that it took too long."""
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - the library's own name
+            self._last_error = error.str()
 
     def _say(self, subject: str, text: str) -> None:
         self._loop.call_soon_threadsafe(self._hub.set_issue, subject, text)

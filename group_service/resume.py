@@ -61,11 +61,10 @@ class Resumption:
         """
         while not self._hub.filled:
             await self._pause(_LAG_SECONDS)
-        self._last_id = given
+        self._last_id, generation = given, self._hub.generation
         await self._start(point)
         if unknown:
             await self._tell_gap(Reason.UNKNOWN, given)
-        generation = self._hub.generation
         while True:
             if generation != self._hub.generation:
                 generation = self._hub.generation
@@ -104,7 +103,7 @@ class Resumption:
         others: Position = dict.fromkeys(self._hub.history.next, 0)
         if not point.whole and len(others) > 1:
             others = self._hub.history.next if point.ms is None else await self._locate(point.ms)
-        self._position = {**others, **{partition: offset + 1 for partition, offset in point.last.items()}}
+        self._position = {p: point.last[p] + 1 if p in point.last else offset for p, offset in others.items()}
 
     async def _is_same(self, partition: int, offset: int, ms: int | None) -> bool:
         """Whether the topic still has, or had, this record; wait until this replica has read it as well."""

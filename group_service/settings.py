@@ -72,7 +72,7 @@ class Settings(KsqldbSettings):
     """Bytes of the last events that are held in memory for clients that resume (`32MiB`)."""
     replay_limit: int = Field(1_000_000, ge=1)
     """Records that are read from Kafka for one client that resumes; older ones are told as a gap."""
-    client_buffer: Size = Field(1024**2, ge=4096, le=1024**3)
+    client_buffer: Size = Field(1024**2, ge=64 * 1024, le=1024**3)
     """Bytes that may wait for one slow client before it is cut; it comes back and resumes (`1MiB`)."""
     ping_seconds: Limit = 15.0
     """Seconds of silence after which a comment is sent; the routing layer cuts a stream after its `IDLE_TIMEOUT`."""

@@ -141,7 +141,7 @@ def test_since_and_a_time_as_id_begin_at_a_time(plant: Plant, tmp_path: Path) ->
             assert service.stream("A", f"@{at}").wait_live().values == expected
             assert service.stream("A", f"@{at}", since="1s").wait_live().values == expected
             assert service.stream("A", lastEventId=f"@{at}").wait_live().values == expected
-            assert service.stream("A", since="29m30s".replace("29m30s", "1799s")).wait_live().values == expected[1:]
+            assert service.stream("A", since="1799s").wait_live().values == expected[1:]
             assert service.stream("A", f"@{int(time.time() * 1000)}").wait_live().values == []
 
 
@@ -194,7 +194,7 @@ def test_sasl_by_a_configuration_file(kafka: KafkaBroker, plant: Plant, tmp_path
         assert service.stream("A", f"{plant.slug}/0/0").wait_live().values == plant.sent["A"][1:]
     secure.write_text(lines.format(SASL_USER, "wrong-word"))
     with group_service(tmp_path / "log2", **settings) as service:
-        service.wait_issue("Kafka does not answer")
+        service.wait_issue("Authentication failed")
         assert "wrong-word" not in service.get("/ready")[1] + (tmp_path / "log2").read_text()
 
 

@@ -79,11 +79,13 @@ def test_a_topic_that_is_made_later_is_served(kafka: KafkaBroker, tmp_path: Path
         assert not client.gaps
 
 
-def test_a_topic_that_is_deleted_and_made_again(plant: Plant, tmp_path: Path) -> None:
+@pytest.mark.parametrize("history", ["32MiB", "0"])
+def test_a_topic_that_is_deleted_and_made_again(plant: Plant, tmp_path: Path, history: str) -> None:
     """Live streams stay open and are told; the new topic is served from its beginning, without what they have."""
     plant.produce("A", 10)
-    with group_service(tmp_path / "log", **plant.settings()) as service:
-        client = service.wait_ready().stream("A").wait_live()
+    with group_service(tmp_path / "log", **plant.settings(history_bytes=history)) as service:
+        service.wait_ready().stream("A", f"{plant.slug}/0/3").wait_values(plant.sent["A"][4:])
+        client = service.stream("A").wait_live()
         plant.produce("A", 1)
         client.wait_values(plant.sent["A"][10:])
         old = client.last_id
