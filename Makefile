@@ -12,7 +12,7 @@ REGISTRY ?= openfactory
 # What decides without I/O; in these patterns * also stands for a /.
 PURE := reconciler/domain/*,reconciler/planning/*,reconciler/leadership/lease.py,reconciler/control/backoff.py
 # Unit tests of what is no part of the operator.
-UNMEASURED := tests/unit/demo tests/unit/scripts tests/unit/routing_layer
+UNMEASURED := tests/unit/demo tests/unit/scripts tests/unit/routing_layer tests/unit/state_api
 # Strict: a link or an anchor that leads nowhere and a page outside the menu are errors.
 SITE := $(BIN)/sphinx-build -q -W --keep-going -c docs -d build/site-cache . build/site
 IMAGES := scripts/images.sh >build/images.env.new && mv build/images.env.new build/images.env
