@@ -21,7 +21,8 @@ from reconciler.control.outcome import CycleOutcome, explain_error
 from reconciler.control.transitions import TransitionLog
 from reconciler.domain.actions import Action, PublishRegistry, Result, UpdateService, WriteResult
 from reconciler.domain.installation import Claim
-from reconciler.domain.services import PlatformState, Record
+from reconciler.domain.readiness import Readiness, ReadyState
+from reconciler.domain.services import LiveService, PlatformState, Record
 from reconciler.domain.status import BlockReason, Condition, CycleResult, ObjectStatus, Part, Plan
 from reconciler.ksqldb.statements import Topology
 from reconciler.leadership.pause import Pause, read_pause
@@ -36,6 +37,7 @@ log = structlog.get_logger()
 
 #: A standby writes nothing: its reads prove nothing about the one that should.
 _NO_SUCCESS = (CycleResult.READ_ERROR, CycleResult.WRITE_ERROR, CycleResult.BUG, CycleResult.STANDBY)
+_UNKNOWN = Readiness(ReadyState.NOT_READY)
 _WARNINGS = (CycleResult.READ_ERROR, CycleResult.REFUSED, CycleResult.WRITE_ERROR, CycleResult.BUG)
 
 
@@ -60,6 +62,7 @@ class Memory:
         stalled: objects in progress, by title, each with since when the same has been said of it.
         flow: watches whether events flow; None where that is not watched.
         silent_streams: what the running operator's `flow` says, in a process that does not watch by itself.
+        readiness: what the probes found last, by the service's name in lower case; None where nothing is probed.
     """
 
     guards: GuardMemory = field(default_factory=GuardMemory)
@@ -69,6 +72,7 @@ class Memory:
     stalled: Mapping[str, StalledObject] = field(default_factory=dict)
     flow: FlowWatch | None = None
     silent_streams: Mapping[str, str] = field(default_factory=dict)
+    readiness: Mapping[str, Readiness] | None = None
 
     def update_pause(self, records: Mapping[str, Record]) -> None:
         """Take over the pause that is on record; a record that is not there changes nothing."""
@@ -94,6 +98,13 @@ class Memory:
         def age(moment: datetime) -> float:
             return (wall - (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))).total_seconds()
 
+        def is_baked(key: str, live: LiveService) -> bool:
+            found = None if self.readiness is None else self.readiness.get(key, _UNKNOWN)
+            if found is None or found.state is ReadyState.UNREACHABLE:
+                changed = live.updated_at
+                return live.converged and changed is not None and age(changed) >= settings.rollout_bake
+            return found.state is ReadyState.READY and now - found.since >= settings.rollout_bake
+
         deadline = settings.progress_deadline
         return PlanInputs(
             settings=settings,
@@ -112,6 +123,13 @@ class Memory:
             contested=self.contest.find_contested(now),
             claim=claim,
             silent=self.silent(),
+            readiness=self.readiness,
+            baked=frozenset(key for key, live in platform.services.items() if is_baked(key, live)),
+            overdue=frozenset(
+                key
+                for key, live in platform.services.items()
+                if live.updated_at is not None and age(live.updated_at) >= settings.rollout_timeout
+            ),
         )
 
     def finish_plan(self, plan: Plan, settings: Settings, clocks: Clocks) -> Plan:

@@ -81,9 +81,17 @@ class FakePlatform:
         if spec.name.casefold() in self.services:
             raise PlatformConflict(f"service {spec.name} exists")
         self._need_configs(spec)
-        number = next(self._ids)
+        number, now = next(self._ids), self.clock()
         self.services[spec.name.casefold()] = LiveService(
-            f"id{number}", number, spec.name, self.owner, spec, 0, installation=spec.installation, since=self.clock()
+            f"id{number}",
+            number,
+            spec.name,
+            self.owner,
+            spec,
+            0,
+            installation=spec.installation,
+            since=now,
+            updated_at=now,
         )
 
     def update_service(self, live: LiveService, spec: ServiceSpec) -> None:
@@ -93,8 +101,14 @@ class FakePlatform:
         if current is None or current.version != live.version:
             raise PlatformConflict(f"service {live.name}: update out of sequence")
         self._need_configs(spec)
+        now = self.clock()
         self.services[live.name.casefold()] = replace(
-            current, version=next(self._ids), spec=spec, installation=spec.installation, since=self.clock()
+            current,
+            version=next(self._ids),
+            spec=spec,
+            installation=spec.installation,
+            since=now,
+            updated_at=now,
         )
 
     def remove_service(self, live: LiveService) -> None:

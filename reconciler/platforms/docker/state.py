@@ -142,6 +142,7 @@ def read_service(containers: Containers, images: Mapping[str, Raw | None], regis
         update_state="updating" if containers.older else "",
         error="" if running else find_error(newest),
         installation=newest["Config"]["Labels"].get(INSTALLATION, ""),
+        updated_at=parse_time(newest["Created"]),
         waits="" if running else f"1 task in state {state}",
         since=None if running else last_start,
     )
