@@ -18,6 +18,7 @@ from reconciler.control.backoff import Backoff, Contest
 from reconciler.control.flow import FlowWatch
 from reconciler.control.observe import Clocks, Dependencies
 from reconciler.control.outcome import CycleOutcome, explain_error
+from reconciler.control.readiness import Prober
 from reconciler.control.transitions import TransitionLog
 from reconciler.domain.actions import Action, PublishRegistry, Result, UpdateService, WriteResult
 from reconciler.domain.installation import Claim
@@ -35,6 +36,8 @@ from reconciler.settings import Settings
 
 log = structlog.get_logger()
 
+#: Seconds for which a service whose tasks have just started may be not ready without being degraded.
+STARTUP_SECONDS = 20.0
 #: A standby writes nothing: its reads prove nothing about the one that should.
 _NO_SUCCESS = (CycleResult.READ_ERROR, CycleResult.WRITE_ERROR, CycleResult.BUG, CycleResult.STANDBY)
 _UNKNOWN = Readiness(ReadyState.NOT_READY)
@@ -63,6 +66,7 @@ class Memory:
         flow: watches whether events flow; None where that is not watched.
         silent_streams: what the running operator's `flow` says, in a process that does not watch by itself.
         readiness: what the probes found last, by the service's name in lower case; None where nothing is probed.
+        suspects: services that may be crashing in a loop, by name in lower case; see `find_suspects`.
     """
 
     guards: GuardMemory = field(default_factory=GuardMemory)
@@ -73,6 +77,7 @@ class Memory:
     flow: FlowWatch | None = None
     silent_streams: Mapping[str, str] = field(default_factory=dict)
     readiness: Mapping[str, Readiness] | None = None
+    suspects: frozenset[str] = frozenset()
 
     def update_pause(self, records: Mapping[str, Record]) -> None:
         """Take over the pause that is on record; a record that is not there changes nothing."""
@@ -124,6 +129,11 @@ class Memory:
             claim=claim,
             silent=self.silent(),
             readiness=self.readiness,
+            starting=frozenset(
+                key
+                for key, found in (self.readiness or {}).items()
+                if found.state is ReadyState.NOT_READY and now - found.since < STARTUP_SECONDS
+            ),
             baked=frozenset(key for key, live in platform.services.items() if is_baked(key, live)),
             overdue=frozenset(
                 key
@@ -141,6 +151,25 @@ class Memory:
         now, at, deadline = clocks.monotonic(), clocks.wall(), settings.progress_deadline
         plan, self.stalled = degrade_stalled(plan, self.stalled, now, at, deadline)
         return plan
+
+
+def find_suspects(platform: PlatformState, readiness: Mapping[str, Readiness] | None) -> frozenset[str]:
+    """Return the services whose tasks the next observation must read. Pure.
+
+    One that ends right after each start looks as it should whenever it is observed between two ends; only its tasks
+    tell. So these are the services that did not run, had an error, or were not ready.
+    """
+
+    def is_suspect(key: str, live: LiveService) -> bool:
+        found = None if readiness is None else readiness.get(key, _UNKNOWN)
+        not_ready = found is not None and found.state is ReadyState.NOT_READY
+        return not live.converged or live.error != "" or not_ready
+
+    return frozenset(
+        key
+        for key, live in platform.services.items()
+        if live.spec is not None and live.spec.replicas and is_suspect(key, live)
+    )
 
 
 def degrade_stalled(
@@ -279,6 +308,16 @@ class Reporter:
                 self._show_registry(published.live.data, revision_of(published.live.data))
         with self.isolate():
             self.metrics.paused.set(self._memory.find_active_pause(self._clocks.wall()) is not None)
+
+    def probe(self, prober: Prober | None, platform: PlatformState) -> None:
+        """Remember which services are ready, and whose tasks to read next time; a bug in that leaves what was known."""
+        memory = self._memory
+        if prober is not None:
+            try:
+                memory.readiness = prober.probe(platform.services, self._clocks.monotonic())
+            except Exception as error:  # noqa: BLE001 - the other parts of the cycle go on
+                self.report_bug(Part.PROBE, error)
+        memory.suspects = find_suspects(platform, memory.readiness)
 
     def report_collapse(self, survey: Survey, settings: Settings) -> None:
         """Warn when the map has lost many assets at once; one warning, however long that lasts."""

@@ -15,13 +15,27 @@ class ReadyState(StrEnum):
     UNREACHABLE = "unreachable"
 
 
+class ProbeResult(StrEnum):
+    """What one task answered; the values of the label ``result`` of ``reconciler_probes_total``."""
+
+    READY = "ready"
+    NOT_READY = "not_ready"
+    #: It serves another group: the address is a stale one.
+    OTHER_GROUP = "other_group"
+    REFUSED = "refused"
+    NO_ANSWER = "no_answer"
+    NO_HTTP = "no_http"
+    #: The service's name does not resolve.
+    NO_NAME = "no_name"
+
+
 @dataclass(frozen=True)
 class Readiness:
     """The readiness of one service, of the version that its tasks run.
 
     Attributes:
         state: of all tasks together: ready if each of them is.
-        text: why it is not ready, for a person; a note about how it was found out otherwise, or ``""``.
+        text: why it is not ready, for a person; otherwise a note about how that was found out, or ``""``.
         since: monotonic seconds at which it entered this state; no part of its value, as it is never the same twice.
     """
 

@@ -1,8 +1,8 @@
 """What a running operator knows from more than one cycle, so that a command that reads directly can continue from it.
 
 Pure. A new process has read a missing group once, whatever the running operator has counted, and knows nothing of
-silent streams, contested objects and stalled objects. Times are sent as ages, because the monotonic clocks of two
-processes are unrelated.
+silent streams, readiness, contested objects and stalled objects. Times are sent as ages, because the monotonic clocks
+of two processes are unrelated.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, Field
 from reconciler.control.backoff import Backoff, Contest, Failure, Suspended
 from reconciler.control.controller import Controller
 from reconciler.control.memory import StalledObject
+from reconciler.domain.readiness import Readiness, ReadyState
 from reconciler.leadership.pause import parse
 from reconciler.planning.guards import Absence, GuardMemory
 from reconciler.report.documents import ExtensibleDocument
@@ -49,6 +50,14 @@ class StalledCount(ExtensibleDocument):
     at: AwareDatetime
 
 
+class ReadinessCount(ExtensibleDocument):
+    """What the probes of a service found, and for how many seconds that has been so."""
+
+    state: ReadyState
+    text: str
+    seconds: float = Field(ge=0)
+
+
 class Counters(ExtensibleDocument):
     """The operator's `GET /counters`, for its own command line; fields may change with any version."""
 
@@ -63,6 +72,7 @@ class Counters(ExtensibleDocument):
     backoff: Mapping[str, FailureCount]
     contested: Mapping[str, SuspendedCount] = Field(default_factory=dict)
     silent_streams: Mapping[str, str] = Field(default_factory=dict)
+    readiness: Mapping[str, ReadinessCount] | None = None
     standing: Mapping[str, StalledCount] = Field(default_factory=dict)
     pause: Mapping[str, str] | None
 
@@ -95,6 +105,12 @@ def make_counters(controller: Controller) -> Counters:
             if held.until > now
         },
         silent_streams=controller.memory.silent(),
+        readiness=None
+        if controller.memory.readiness is None
+        else {
+            name: ReadinessCount(state=one.state, text=one.text, seconds=max(0.0, now - one.since))
+            for name, one in controller.memory.readiness.items()
+        },
         standing={
             title: StalledCount(detail=one.detail, seconds=max(0.0, now - one.since), at=one.at)
             for title, one in controller.memory.stalled.items()
@@ -126,6 +142,11 @@ def restore(controller: Controller, counted: Counters) -> None:
         held={key: Suspended(None, now + one.seconds, one.text) for key, one in counted.contested.items()}
     )
     controller.memory.silent_streams = counted.silent_streams
+    controller.memory.readiness = (
+        None
+        if counted.readiness is None
+        else {name: Readiness(one.state, one.text, now - one.seconds) for name, one in counted.readiness.items()}
+    )
     controller.memory.stalled = {
         title: StalledObject(one.detail, now - one.seconds, one.at) for title, one in counted.standing.items()
     }
