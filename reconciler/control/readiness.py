@@ -211,7 +211,7 @@ class ReadinessProber:
             return (endpoint.host,)
         try:
             return self._resolve(endpoint.host, endpoint.port)
-        except (OSError, UnicodeError):  # the latter: no name that DNS could have
+        except OSError:
             return ()
 
     def _run(self, jobs: Mapping[Any, Callable[[], T]]) -> Mapping[Any, T | None]:
