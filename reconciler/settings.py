@@ -17,13 +17,7 @@ from typing import Annotated, Any
 
 from dotenv.parser import parse_stream
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from openfactory_common import patterns
 from openfactory_common.errors import ConfigurationError
@@ -281,20 +275,12 @@ class Settings(BaseSettings):
     `openfactory` in `XDG_STATE_HOME` or `~/.local/state`."""
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - as pydantic calls it
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Leave out empty variables, except those of `SET_BY_EMPTY`."""
-        for source in (env_settings, dotenv_settings):
-            if isinstance(source, EnvSettingsSource):
-                given = source.env_vars.items()
-                source.env_vars = {name: value for name, value in given if value or name in SET_BY_EMPTY}
-        return init_settings, env_settings, dotenv_settings, file_secret_settings
+    def settings_customise_sources(cls, _: type[BaseSettings], **sources: Any) -> tuple[Any, ...]:  # type: ignore[override]
+        """Leave out empty variables, except those of `SET_BY_EMPTY`; the order of the sources stays."""
+        for source in (sources["env_settings"], sources["dotenv_settings"]):
+            given = source.env_vars.items()
+            source.env_vars = {name: value for name, value in given if value or name in SET_BY_EMPTY}
+        return tuple(sources.values())
 
     @field_validator("*", mode="before")
     @classmethod

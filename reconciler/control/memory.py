@@ -22,7 +22,7 @@ from reconciler.control.readiness import Prober
 from reconciler.control.transitions import TransitionLog
 from reconciler.domain.actions import Action, PublishRegistry, Result, UpdateService, WriteResult
 from reconciler.domain.installation import Claim
-from reconciler.domain.readiness import Readiness, ReadyState
+from reconciler.domain.readiness import Readiness, ReadyState, find_readiness
 from reconciler.domain.services import LiveService, PlatformState, Record
 from reconciler.domain.status import BlockReason, Condition, CycleResult, ObjectStatus, Part, Plan
 from reconciler.ksqldb.statements import Topology
@@ -40,7 +40,6 @@ log = structlog.get_logger()
 STARTUP_SECONDS = 20.0
 #: A standby writes nothing: its reads prove nothing about the one that should.
 _NO_SUCCESS = (CycleResult.READ_ERROR, CycleResult.WRITE_ERROR, CycleResult.BUG, CycleResult.STANDBY)
-_UNKNOWN = Readiness(ReadyState.NOT_READY)
 _WARNINGS = (CycleResult.READ_ERROR, CycleResult.REFUSED, CycleResult.WRITE_ERROR, CycleResult.BUG)
 
 
@@ -104,7 +103,7 @@ class Memory:
             return (wall - (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))).total_seconds()
 
         def is_baked(key: str, live: LiveService) -> bool:
-            found = None if self.readiness is None else self.readiness.get(key, _UNKNOWN)
+            found = find_readiness(self.readiness, key)
             if found is None or found.state is ReadyState.UNREACHABLE:
                 changed = live.updated_at
                 return live.converged and changed is not None and age(changed) >= settings.rollout_bake
@@ -161,15 +160,12 @@ def find_suspects(platform: PlatformState, readiness: Mapping[str, Readiness] | 
     """
 
     def is_suspect(key: str, live: LiveService) -> bool:
-        found = None if readiness is None else readiness.get(key, _UNKNOWN)
+        found = find_readiness(readiness, key)
         not_ready = found is not None and found.state is ReadyState.NOT_READY
-        return not live.converged or live.error != "" or not_ready
+        wanted = live.spec is not None and live.spec.replicas > 0
+        return wanted and (not live.converged or live.error != "" or not_ready)
 
-    return frozenset(
-        key
-        for key, live in platform.services.items()
-        if live.spec is not None and live.spec.replicas and is_suspect(key, live)
-    )
+    return frozenset(key for key, live in platform.services.items() if is_suspect(key, live))
 
 
 def degrade_stalled(

@@ -11,11 +11,10 @@ import json
 import math
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -23,7 +22,7 @@ import structlog
 
 from openfactory_common.text import printable
 from reconciler.domain.readiness import ProbeResult, Readiness, ReadyState
-from reconciler.domain.services import Kind, LiveService, Publish
+from reconciler.domain.services import Kind, LiveService, Publish, ServiceSpec
 from reconciler.planning.specs import is_ours
 from reconciler.settings import Environment, Settings
 
@@ -97,16 +96,22 @@ class _Track:
     """One version of a service over its probes.
 
     Attributes:
-        version: id and version of the service.
         readiness: None before the first probe.
         probed: monotonic seconds of the last probe.
         failed: the last probe failed, and it is still ready: one lost answer is no failure.
     """
 
-    version: tuple[str, int]
     readiness: Readiness | None = None
     probed: float = -math.inf
     failed: bool = False
+
+    def update(self, state: ReadyState, text: str, now: float) -> None:
+        """Add a probe's result; a service that was ready loses that by two failures in a row."""
+        before = self.readiness.state if self.readiness is not None else None
+        self.failed = before is ReadyState.READY and state is ReadyState.NOT_READY and not self.failed
+        if not self.failed:
+            since = self.readiness.since if self.readiness is not None and before is state else now
+            self.readiness = Readiness(state, text, since)
 
 
 class ReadinessProber:
@@ -128,52 +133,46 @@ class ReadinessProber:
         self._settings = settings
         self._on_probe = on_probe
         self._resolve = resolve or resolve_host
-        self._tracks: dict[str, _Track] = {}
+        self._tracks: dict[tuple[str, str, int], _Track] = {}
         self._pool = ThreadPoolExecutor(AT_ONCE, "probe")
         self._inside = False
-        self._began: float | None = None
+        self._began = math.inf
         self._told = False
 
     def probe(self, services: Mapping[str, LiveService], now: float) -> Mapping[str, Readiness]:
         """Probe the services that are not ready, and those that were ready `READY_INTERVAL` ago; see `Prober`."""
-        running = {key: live for key, live in services.items() if live.converged and is_ours(live, self._settings)}
-        before, self._tracks = self._tracks, {}
-        for key, live in running.items():
-            track, version = before.get(key), (live.id, live.version)
-            self._tracks[key] = track if track is not None and track.version == version else _Track(version)
-        due = sorted((key for key in running if self._is_due(self._tracks[key], now)), key=self._last_probe)
-        answers = self._ask({key: running[key] for key in due})
-        unresolved = self._is_outside(answers, now)
-        for key, answer in answers.items():
-            state = ReadyState.READY if answer.result is ProbeResult.READY else ReadyState.NOT_READY
-            track = self._tracks[key]
-            track.probed = now
-            if unresolved is None:
-                continue
-            update_track(track, ReadyState.UNREACHABLE if unresolved else state, answer.text, now)
-        return {key: track.readiness for key, track in self._tracks.items() if track.readiness is not None}
-
-    def _last_probe(self, key: str) -> float:
-        return self._tracks[key].probed
+        running = {
+            (key, live.id, live.version): live.spec
+            for key, live in services.items()
+            if live.converged and is_ours(live, self._settings) and live.spec is not None
+        }
+        tracks = self._tracks = {version: self._tracks.get(version, _Track()) for version in running}
+        due = [version for version, track in tracks.items() if self._is_due(track, now)]
+        answers = self._run({version: running[version] for version in sorted(due, key=lambda one: tracks[one].probed)})
+        outside = self._is_outside(answers.values(), now)
+        for version, answer in answers.items():
+            tracks[version].probed = now
+            if outside:
+                tracks[version].update(ReadyState.UNREACHABLE, "", now)
+            elif outside is not None:
+                is_ready = answer.result is ProbeResult.READY
+                tracks[version].update(ReadyState.READY if is_ready else ReadyState.NOT_READY, answer.text, now)
+        return {version[0]: track.readiness for version, track in tracks.items() if track.readiness is not None}
 
     def _is_due(self, track: _Track, now: float) -> bool:
-        found = track.readiness
-        if found is None or track.failed or found.state is ReadyState.NOT_READY:
-            return True
-        if found.state is ReadyState.UNREACHABLE and self._inside:
-            return True
-        return now - track.probed >= self._settings.ready_interval
+        known = track.readiness.state if track.readiness is not None else None
+        waits = known is ReadyState.READY or (known is ReadyState.UNREACHABLE and not self._inside)
+        return not waits or track.failed or now - track.probed >= self._settings.ready_interval
 
-    def _is_outside(self, answers: Mapping[str, Answer], now: float) -> bool | None:
+    def _is_outside(self, answers: Collection[Answer], now: float) -> bool | None:
         """Whether the operator is outside of the services' network; None while that is not known.
 
         It is inside for good once one name has resolved: after that, a name that does not is a failure.
         """
-        if any(answer.result is not ProbeResult.NO_NAME for answer in answers.values()):
-            self._inside = True
+        self._inside |= any(answer.result is not ProbeResult.NO_NAME for answer in answers)
         if self._inside or not answers:
             return False
-        self._began = now if self._began is None else self._began
+        self._began = min(self._began, now)
         if now - self._began < OUTSIDE_AFTER:
             return None
         if not self._told:
@@ -185,66 +184,53 @@ class ReadinessProber:
             )
         return True
 
-    def _ask(self, services: Mapping[str, LiveService]) -> Mapping[str, Answer]:
-        """Ask every task of these services; one for which there was no time is left out."""
-        endpoints = {key: find_endpoint(live, self._settings) for key, live in services.items()}
-        found = self._run({key: partial(self._find_addresses, one) for key, one in endpoints.items()})
-        addresses = {key: some for key, some in found.items() if some is not None}
-        probes = {
-            (key, address): partial(ask_task, address, endpoints[key])
-            for key, some in addresses.items()
-            for address in some
-        }
-        answers = self._run(probes)
-        judged = {}
-        for key, some in addresses.items():
-            given = [(address, answers.get((key, address))) for address in some]
-            each = [(address, answer) for address, answer in given if answer is not None]
-            if len(each) == len(given):  # all of them, or none where the name does not resolve
-                judged[key] = judge_answers(endpoints[key], each)
-                for result in [answer.result for _, answer in each] or [ProbeResult.NO_NAME]:
-                    self._on_probe(result)
-        return judged
-
-    def _find_addresses(self, endpoint: Endpoint) -> Sequence[str]:
-        if self._settings.environment is Environment.LOCAL:
-            return (endpoint.host,)
-        try:
-            return self._resolve(endpoint.host, endpoint.port)
-        except OSError:
-            return ()
-
-    def _run(self, jobs: Mapping[Any, Callable[[], T]]) -> Mapping[Any, T | None]:
-        """Run jobs side by side; None for one that did not begin in time, or that does not end."""
-        futures = {key: self._pool.submit(job) for key, job in jobs.items()}
+    def _run(self, specs: Mapping[T, ServiceSpec]) -> Mapping[T, Answer]:
+        """Ask services side by side; one for which there was no time is left out."""
+        endpoints = {key: find_endpoint(spec, self._settings) for key, spec in specs.items()}
+        futures = {key: self._pool.submit(self._ask_tasks, endpoint) for key, endpoint in endpoints.items()}
         _, late = wait(futures.values(), timeout=CYCLE_SECONDS)
         wait([future for future in late if not future.cancel()], timeout=ANSWER_SECONDS)
-        return {
-            key: future.result() if future.done() and not future.cancelled() else None
-            for key, future in futures.items()
-        }
+        # One that is still not done waits for DNS.
+        found = {key: one.result() if one.done() else () for key, one in futures.items() if not one.cancelled()}
+        for each in found.values():
+            for result in [answer.result for _, answer in each] or [ProbeResult.NO_NAME]:
+                self._on_probe(result)
+        return {key: judge_answers(endpoints[key], each) for key, each in found.items()}
+
+    def _ask_tasks(self, endpoint: Endpoint) -> Sequence[tuple[str, Answer]]:
+        """Ask every task of a service; after one that takes its time for nothing, no other."""
+        answers: list[tuple[str, Answer]] = []
+        addresses: Sequence[str] = (endpoint.host,)
+        if self._settings.environment is not Environment.LOCAL:
+            try:
+                addresses = self._resolve(endpoint.host, endpoint.port)
+            except OSError:
+                return ()
+        for address in addresses:
+            answers.append((address, ask_task(address, endpoint)))
+            if answers[-1][1].result is ProbeResult.NO_ANSWER:
+                break
+        return answers
 
 
-def find_endpoint(live: LiveService, settings: Settings) -> Endpoint:
+def find_endpoint(spec: ServiceSpec, settings: Settings) -> Endpoint:
     """Return how the tasks of a service are asked. Pure.
 
     A virtual IP, which a port published through the Swarm's ingress network needs, hides the tasks: their addresses
     have a name of their own.
     """
-    spec = live.spec
-    kind = spec.kind if spec is not None else Kind.GROUP
     port, variable, path = {
         Kind.GROUP: (settings.fastapi_group_port, "FASTAPI_GROUP_PORT", settings.fastapi_group_ready_path),
         Kind.STATE_API: (settings.state_api_port, "STATE_API_PORT", "/ready"),
         Kind.ROUTING_LAYER: (settings.routing_layer_port, "ROUTING_LAYER_PORT", "/ready"),
-    }[kind]
-    host, tasks, ports = live.name, live.running, spec.ports if spec is not None else ()
+    }[spec.kind]
+    host, tasks = spec.name, spec.replicas
     if settings.environment is Environment.LOCAL:
-        published = [each.published for each in ports if each.target == port]
+        published = [each.published for each in spec.ports if each.target == port]
         host, tasks, port = settings.swarm_node_host, 1, published[0] if published else port
-    elif any(each.mode is Publish.INGRESS for each in ports) and settings.deployment_platform == "swarm":
-        host = f"tasks.{live.name}"
-    return Endpoint(live.name, host, tasks, port, variable, path, spec.group if spec is not None else None)
+    elif any(each.mode is Publish.INGRESS for each in spec.ports) and settings.deployment_platform == "swarm":
+        host = f"tasks.{spec.name}"
+    return Endpoint(spec.name, host, tasks, port, variable, path, spec.group)
 
 
 def resolve_host(host: str, port: int) -> Sequence[str]:
@@ -262,19 +248,15 @@ def ask_task(address: str, endpoint: Endpoint) -> Answer:
     """Ask one task whether it is ready; this takes 2 s at most."""
     deadline = time.monotonic() + ANSWER_SECONDS
     connection = http.client.HTTPConnection(address, endpoint.port, timeout=ANSWER_SECONDS)
-    late = Answer(ProbeResult.NO_ANSWER, f"no answer within {ANSWER_SECONDS:g} s on port {endpoint.port}")
+    headers = {"Host": endpoint.name, "Accept": "application/json", "Connection": "close"}
     try:
         connection.connect()
         connection.sock = _DeadlineSocket(connection.sock, deadline)
-        connection.request(
-            "GET",
-            endpoint.path or "/",
-            headers={"Host": endpoint.name, "Accept": "application/json", "Connection": "close"},
-        )
+        connection.request("GET", endpoint.path or "/", headers=headers)
         response = connection.getresponse()
         return judge_response(response.status, _read_body(response) if endpoint.path else b"", endpoint)
     except TimeoutError:
-        return late
+        return Answer(ProbeResult.NO_ANSWER, f"no answer within {ANSWER_SECONDS:g} s on port {endpoint.port}")
     except ConnectionRefusedError:
         return Answer(ProbeResult.REFUSED, f"nothing listens on port {endpoint.port} ({endpoint.variable})")
     except (http.client.HTTPException, ConnectionError):  # also: closed without an answer
@@ -350,14 +332,3 @@ def judge_answers(endpoint: Endpoint, answers: Sequence[tuple[str, Answer]]) -> 
         verb = "has" if len(answers) == 1 else "have"
         return Answer(ProbeResult.NOT_READY, f"{len(answers)} of {endpoint.tasks} tasks {verb} an address")
     return answers[0][1]
-
-
-def update_track(track: _Track, state: ReadyState, text: str, now: float) -> None:
-    """Add a probe's result; a service that was ready loses that by two failures in a row."""
-    before = track.readiness
-    if before is not None and before.state is ReadyState.READY and state is ReadyState.NOT_READY and not track.failed:
-        track.failed = True
-        return
-    track.failed = False
-    since = before.since if before is not None and before.state is state else now
-    track.readiness = Readiness(state, "" if state is ReadyState.UNREACHABLE else text, since)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -42,3 +43,11 @@ class Readiness:
     state: ReadyState
     text: str = ""
     since: float = field(default=0.0, compare=False)
+
+
+def find_readiness(known: Mapping[str, Readiness] | None, key: str) -> Readiness | None:
+    """Return the readiness of a service by its name in lower case: not ready before the first probe.
+
+    None where nothing is probed.
+    """
+    return None if known is None else known.get(key, Readiness(ReadyState.NOT_READY))

@@ -9,7 +9,7 @@ from openfactory_common.registry import Registry
 from openfactory_common.text import list_some
 from reconciler.domain.actions import CreateService, RemoveService, UpdateService
 from reconciler.domain.advice import service_advice
-from reconciler.domain.readiness import Readiness, ReadyState
+from reconciler.domain.readiness import ReadyState, find_readiness
 from reconciler.domain.services import Kind, LiveService, ServiceSpec, drift
 from reconciler.domain.status import Condition, ObjectStatus, Reason
 from reconciler.planning.inputs import PlanInputs, PlannedObject, add_failure, make_degraded
@@ -17,8 +17,6 @@ from reconciler.planning.registry import registry_name
 from reconciler.planning.specs import is_ours, routing_layer_name, routing_layer_spec, state_api_name
 from reconciler.planning.survey import Survey
 from reconciler.settings import Environment, Settings
-
-_NOT_PROBED = Readiness(ReadyState.NOT_READY)
 
 
 def plan_service(survey: Survey, inputs: PlanInputs, spec: ServiceSpec) -> PlannedObject:
@@ -58,7 +56,9 @@ def _find_conflict(live: LiveService, spec: ServiceSpec, settings: Settings) -> 
 
 def _check_health(item: ObjectStatus, live: LiveService, inputs: PlanInputs) -> ObjectStatus:
     """Return the status of a service without drift, in the engine's own words where it does not run."""
-    item = replace(item, serves=live.running >= item.wanted > 0 and _is_served(live, inputs))
+    found = find_readiness(inputs.readiness, live.name.casefold())
+    is_ready = not live.error and (found is None or found.state is not ReadyState.NOT_READY)
+    item = replace(item, serves=live.running >= item.wanted > 0 and is_ready)
     if live.update_state in ("paused", "rollback_paused", "rollback_completed"):
         return make_degraded(item, f"update {live.update_state}: {_explain_error(live) or 'see docker service ps'}")
     if live.running < item.wanted:
@@ -80,20 +80,14 @@ def _check_health(item: ObjectStatus, live: LiveService, inputs: PlanInputs) -> 
     return make_degraded(item, "; ".join((f"no progress since {live.since:%Y-%m-%d %H:%M:%S} UTC: {detail}", *causes)))
 
 
-def _is_served(live: LiveService, inputs: PlanInputs) -> bool:
-    """Whether its tasks are ready; where nothing is probed, the engine's view counts."""
-    found = None if inputs.readiness is None else inputs.readiness.get(live.name.casefold(), _NOT_PROBED)
-    return not live.error and (found is None or found.state is not ReadyState.NOT_READY)
-
-
 def _check_readiness(item: ObjectStatus, live: LiveService, inputs: PlanInputs) -> ObjectStatus:
     """Return the status of a service whose tasks run: whether they serve, they say themselves."""
     if live.error:  # one that runs now has just ended before
         return make_degraded(item, _explain_error(live))
-    if item.serves or not item.wanted or inputs.readiness is None:
+    if item.serves or not item.wanted:
         return item
     key = live.name.casefold()
-    found = inputs.readiness.get(key)
+    found = (inputs.readiness or {}).get(key)
     if found is None:
         return replace(item, condition=Condition.PROGRESSING, detail="its readiness is being checked")
     if key in inputs.starting:

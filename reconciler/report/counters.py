@@ -8,13 +8,14 @@ of two processes are unrelated.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from pydantic import AwareDatetime, Field
 
 from reconciler.control.backoff import Backoff, Contest, Failure, Suspended
 from reconciler.control.controller import Controller
 from reconciler.control.memory import StalledObject
-from reconciler.domain.readiness import Readiness, ReadyState
+from reconciler.domain.readiness import Readiness
 from reconciler.leadership.pause import parse
 from reconciler.planning.guards import Absence, GuardMemory
 from reconciler.report.documents import ExtensibleDocument
@@ -50,14 +51,6 @@ class StalledCount(ExtensibleDocument):
     at: AwareDatetime
 
 
-class ReadinessCount(ExtensibleDocument):
-    """What the probes of a service found, and for how many seconds that has been so."""
-
-    state: ReadyState
-    text: str
-    seconds: float = Field(ge=0)
-
-
 class Counters(ExtensibleDocument):
     """The operator's `GET /counters`, for its own command line; fields may change with any version."""
 
@@ -72,7 +65,7 @@ class Counters(ExtensibleDocument):
     backoff: Mapping[str, FailureCount]
     contested: Mapping[str, SuspendedCount] = Field(default_factory=dict)
     silent_streams: Mapping[str, str] = Field(default_factory=dict)
-    readiness: Mapping[str, ReadinessCount] | None = None
+    readiness: Mapping[str, Readiness] | None = None
     standing: Mapping[str, StalledCount] = Field(default_factory=dict)
     pause: Mapping[str, str] | None
 
@@ -105,12 +98,7 @@ def make_counters(controller: Controller) -> Counters:
             if held.until > now
         },
         silent_streams=controller.memory.silent(),
-        readiness=None
-        if controller.memory.readiness is None
-        else {
-            name: ReadinessCount(state=one.state, text=one.text, seconds=max(0.0, now - one.since))
-            for name, one in controller.memory.readiness.items()
-        },
+        readiness=_convert_ages(controller.memory.readiness, now),
         standing={
             title: StalledCount(detail=one.detail, seconds=max(0.0, now - one.since), at=one.at)
             for title, one in controller.memory.stalled.items()
@@ -142,12 +130,13 @@ def restore(controller: Controller, counted: Counters) -> None:
         held={key: Suspended(None, now + one.seconds, one.text) for key, one in counted.contested.items()}
     )
     controller.memory.silent_streams = counted.silent_streams
-    controller.memory.readiness = (
-        None
-        if counted.readiness is None
-        else {name: Readiness(one.state, one.text, now - one.seconds) for name, one in counted.readiness.items()}
-    )
+    controller.memory.readiness = _convert_ages(counted.readiness, now)
     controller.memory.stalled = {
         title: StalledObject(one.detail, now - one.seconds, one.at) for title, one in counted.standing.items()
     }
     controller.memory.pause = parse(counted.pause) if counted.pause else None
+
+
+def _convert_ages(found: Mapping[str, Readiness] | None, now: float) -> Mapping[str, Readiness] | None:
+    """Return the same with `Readiness.since` as an age, or with that age as a moment of this clock."""
+    return None if found is None else {name: replace(one, since=now - one.since) for name, one in found.items()}

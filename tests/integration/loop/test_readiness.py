@@ -7,15 +7,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from openfactory_common.registry import parse
+from reconciler.cli.run import make_loop, make_preempting_controller
+from reconciler.cli.show import make_reader
 from reconciler.control import readiness
 from reconciler.control.controller import Controller
 from reconciler.control.converge import Exit, converge
 from reconciler.control.readiness import ReadinessProber
+from reconciler.domain.names import names_of
 from reconciler.domain.readiness import Readiness, ReadyState
 from reconciler.domain.services import LiveService
 from reconciler.domain.status import Condition, ObjectStatus, Part
+from reconciler.metrics import Metrics
+from reconciler.planning.guards import Overrides
+from reconciler.planning.specs import group_spec
 from reconciler.report.counters import Counters, make_counters, restore
 from reconciler.report.why import explain_group, make_context, why_text
 from tests.harness.fakes import Stage
@@ -223,3 +230,20 @@ def test_why_says_what_the_tasks_answered_and_what_to_set() -> None:
     text = why(stage.controller(), stage)
     assert "readiness" not in text
     assert "compare FASTAPI_GROUP_PORT (8000)" in text
+
+
+def test_the_loop_and_once_probe_and_count_and_commands_that_read_do_not() -> None:
+    """A command may run where no service's name resolves."""
+    with task(READY) as one:
+        options = {"environment": "local", "swarm_node_host": "127.0.0.1", "fastapi_group_port": one.port}
+        settings = make_stage(**options).settings
+        registry = CollectorRegistry()
+        deps, loop, _, _ = make_loop(settings, Overrides(), Metrics(registry))
+        live = LiveService("1", 1, "ofa_group_Weld", "ofa", group_spec(names_of("Weld"), settings, one.port), 1)
+        assert loop.controller.deps.prober is deps.prober
+        assert deps.prober is not None
+        assert deps.prober.probe({WELD: live}, 0)[WELD].state is ReadyState.READY
+    assert registry.get_sample_value("reconciler_probes_total", {"result": "ready"}) == 1
+    assert registry.get_sample_value("reconciler_probes_total", {"result": "no_name"}) == 0
+    assert make_preempting_controller(settings, Overrides())[0].deps.prober is not None
+    assert make_reader(settings).deps.prober is None

@@ -198,7 +198,8 @@ def test_tasks_are_asked_where_they_listen(
     service: LiveService, options: dict[str, object], expected: tuple[object, ...]
 ) -> None:
     """By the service's name; behind a virtual IP by that of its tasks, and from outside at the published port."""
-    assert find_endpoint(service, settings(**options))[: len(expected)] == expected
+    assert service.spec is not None
+    assert find_endpoint(service.spec, settings(**options))[: len(expected)] == expected
 
 
 def make_prober(port: int, addresses: Mapping[str, Sequence[str]], **options: object) -> ReadinessProber:
