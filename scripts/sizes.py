@@ -35,7 +35,7 @@ class Package:
 
 
 PACKAGES = (
-    Package("operator", ("reconciler",), without=("reconciler/testing",), limit=10_400, goal=7_500),
+    Package("operator", ("reconciler",), without=("reconciler/testing",), limit=10_850, goal=7_500),
     Package("conformance kit", ("reconciler/testing",), limit=400),
     Package("common", ("openfactory_common",), limit=1_720),
     Package("routing layer", ("routing_layer",), limit=2_570, goal=2_200),
