@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 #: Seconds that a task has for its whole answer.
 ANSWER_SECONDS = 2.0
+#: What a group service serves.
+STREAM_PATH = "/asset_stream"
 #: Tasks that are asked at once.
 AT_ONCE = 32
 #: Seconds after which a cycle begins no other probe: 64 tasks that do not answer take 4 s. The rest is asked first in
@@ -220,7 +222,7 @@ def find_endpoint(spec: ServiceSpec, settings: Settings) -> Endpoint:
     have a name of their own.
     """
     port, variable, path = {
-        Kind.GROUP: (settings.fastapi_group_port, "FASTAPI_GROUP_PORT", settings.fastapi_group_ready_path),
+        Kind.GROUP: (settings.fastapi_group_port, "FASTAPI_GROUP_PORT", settings.group_ready_path),
         Kind.STATE_API: (settings.state_api_port, "STATE_API_PORT", "/ready"),
         Kind.ROUTING_LAYER: (settings.routing_layer_port, "ROUTING_LAYER_PORT", "/ready"),
     }[spec.kind]
@@ -245,16 +247,20 @@ def resolve_host(host: str, port: int) -> Sequence[str]:
 
 
 def ask_task(address: str, endpoint: Endpoint) -> Answer:
-    """Ask one task whether it is ready; this takes 2 s at most."""
+    """Ask one task whether it is ready; this takes 2 s at most.
+
+    One of a group that has no readiness endpoint is asked for a stream without an asset: 404 to that too is no group
+    service.
+    """
     deadline = time.monotonic() + ANSWER_SECONDS
-    connection = http.client.HTTPConnection(address, endpoint.port, timeout=ANSWER_SECONDS)
-    headers = {"Host": endpoint.name, "Accept": "application/json", "Connection": "close"}
     try:
-        connection.connect()
-        connection.sock = _DeadlineSocket(connection.sock, deadline)
-        connection.request("GET", endpoint.path or "/", headers=headers)
-        response = connection.getresponse()
-        return judge_response(response.status, _read_body(response) if endpoint.path else b"", endpoint)
+        status, body = _get(address, endpoint, endpoint.path or "/", deadline, read=bool(endpoint.path))
+        if status == HTTPStatus.NOT_FOUND and endpoint.path and endpoint.group is not None:
+            streams, _ = _get(address, endpoint, STREAM_PATH, deadline, read=False)
+            if streams == HTTPStatus.NOT_FOUND:
+                text = f"answers 404 to GET {endpoint.path} and to GET {STREAM_PATH}: it is no group service"
+                return Answer(ProbeResult.NOT_READY, text)
+        return judge_response(status, body, endpoint)
     except TimeoutError:
         return Answer(ProbeResult.NO_ANSWER, f"no answer within {ANSWER_SECONDS:g} s on port {endpoint.port}")
     except ConnectionRefusedError:
@@ -264,6 +270,18 @@ def ask_task(address: str, endpoint: Endpoint) -> Answer:
         return Answer(ProbeResult.NO_HTTP, text)
     except OSError as error:
         return Answer(ProbeResult.NO_ANSWER, f"port {endpoint.port} cannot be reached: {error.strerror or error}")
+
+
+def _get(address: str, endpoint: Endpoint, path: str, deadline: float, *, read: bool) -> tuple[int, bytes]:
+    """Return status and, with ``read``, body of one request."""
+    connection = http.client.HTTPConnection(address, endpoint.port, timeout=ANSWER_SECONDS)
+    headers = {"Host": endpoint.name, "Accept": "application/json", "Connection": "close"}
+    try:
+        connection.connect()
+        connection.sock = _DeadlineSocket(connection.sock, deadline)
+        connection.request("GET", path, headers=headers)
+        response = connection.getresponse()
+        return response.status, _read_body(response) if read else b""
     finally:
         connection.close()
 

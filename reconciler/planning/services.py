@@ -109,7 +109,7 @@ def note_no_endpoint(survey: Survey, inputs: PlanInputs) -> Iterator[str]:
     )
     if groups:
         yield (
-            f"readiness of {list_some(groups)}: the image answers 404 to GET {inputs.settings.fastapi_group_ready_path}"
+            f"readiness of {list_some(groups)}: the image answers 404 to GET {inputs.settings.group_ready_path}"
             " (FASTAPI_GROUP_READY_PATH), so any answer to HTTP counts as ready; set the path of the image's readiness "
             "endpoint, or an empty one if it has none"
         )

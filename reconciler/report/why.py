@@ -321,7 +321,7 @@ class _Explanation:
             settings = self.context.settings
             yield (
                 f"its tasks are asked at FASTAPI_GROUP_PORT ({settings.fastapi_group_port}), path "
-                f"FASTAPI_GROUP_READY_PATH ({settings.fastapi_group_ready_path or 'empty'}): set what the image has; "
+                f"FASTAPI_GROUP_READY_PATH ({settings.group_ready_path or 'empty'}): set what the image has; "
                 f"`docker service logs {live.name}` shows what it logs"
             )
 

@@ -24,7 +24,7 @@ def answer(status: str, body: object = "", *headers: str) -> Behaviour:
 
 
 READY = answer("200 OK", {"status": "ready", "group": "Weld"})
-NO_ENDPOINT = answer("404 Not Found", "nothing here")
+NOT_FOUND = answer("404 Not Found", "nothing here")
 NO_HTTP: Behaviour = lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")  # noqa: E731 - as the others
 CLOSES: Behaviour = lambda connection: connection.shutdown(socket.SHUT_RDWR)  # noqa: E731 - as the others
 
@@ -41,6 +41,7 @@ class Task:
     Attributes:
         port: that it listens on.
         behaviour: what it does with a request; None: it accepts the connection and never answers.
+        streams: what it does with a request for a stream, if that is something else.
         requests: the heads that it has read.
         broken: its client has closed the connection before everything was sent.
     """
@@ -49,6 +50,7 @@ class Task:
     behaviour: Behaviour | None
     requests: list[str] = field(default_factory=list)
     broken: threading.Event = field(default_factory=threading.Event)
+    streams: Behaviour | None = None
 
     def serve(self, listener: socket.socket) -> None:
         """Answer one connection after the other, until the listener is shut down."""
@@ -61,7 +63,9 @@ class Task:
         with connection:
             try:
                 self.requests.append(connection.recv(65536).decode())
-                if self.behaviour is None:
+                if self.streams is not None and self.requests[-1].startswith("GET /asset_stream "):
+                    self.streams(connection)
+                elif self.behaviour is None:
                     connection.recv(1)  # until the client gives up
                 else:
                     self.behaviour(connection)

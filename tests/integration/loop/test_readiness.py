@@ -27,7 +27,7 @@ from reconciler.report.counters import Counters, make_counters, restore
 from reconciler.report.why import explain_group, make_context, why_text
 from tests.harness.fakes import Stage
 from tests.harness.ports import free_port
-from tests.harness.tasks import NO_ENDPOINT, READY, Behaviour, answer, issues, task
+from tests.harness.tasks import NOT_FOUND, READY, Behaviour, answer, issues, task
 
 WELD = "ofa_group_weld"
 
@@ -54,7 +54,8 @@ class FakeProber:
 
 def make_stage(**options: object) -> Stage:
     """Return one group, and nothing besides."""
-    stage = Stage(options={"state_api_replicas": 0, "routing_layer_replicas": 0, **options})
+    image = {"fastapi_group_image": "group-service:1"}
+    stage = Stage(options={"state_api_replicas": 0, "routing_layer_replicas": 0, **image, **options})
     stage.ksqldb.assets = {"W1": "Weld"}
     return stage
 
@@ -79,7 +80,7 @@ FALSE_READY: Sequence[tuple[str, Behaviour | None, str]] = [
     ("no Kafka", issues(["Kafka: broker:9092 does not answer"]), "not ready: Kafka: broker:9092 does not answer"),
     ("other group", answer("200 OK", {"group": "Paint"}), 'not ready: answers for group "Paint": a stale address'),
     ("crash loop", None, "task: non-zero exit (1)"),
-    ("not found", NO_ENDPOINT, ""),
+    ("not found", NOT_FOUND, "not ready: answers 404 to GET /ready and to GET /asset_stream: it is no group service"),
 ]
 
 
@@ -87,7 +88,7 @@ FALSE_READY: Sequence[tuple[str, Behaviour | None, str]] = [
 def test_what_the_engine_calls_running_is_ready_only_if_it_serves(
     monkeypatch: pytest.MonkeyPatch, name: str, behaviour: Behaviour | None, detail: str
 ) -> None:
-    """Seven images that run: the reason of each is shown, and none gets clients; 404 is named in a note."""
+    """Seven images that run: the reason of each is shown, and none gets clients."""
     monkeypatch.setattr(readiness, "ANSWER_SECONDS", 1.0)
     with ExitStack() as stack:
         nobody = name in ("wrong port", "crash loop")
@@ -101,13 +102,34 @@ def test_what_the_engine_calls_running_is_ready_only_if_it_serves(
             item = weld(controller)
             stage.now += 10
         assert item.detail == detail.format(port=port)
-        if name == "not found":
-            assert (item.condition, registered(stage)) == (Condition.READY, ["Weld"])
-            plan = controller.cycle().plan
-            assert plan is not None
-            assert [note for note in plan.notes if "answers 404 to GET /ready" in note]
-        else:
-            assert (item.condition, item.running, registered(stage)) == (Condition.DEGRADED, 1, [])
+        assert (item.condition, item.running, registered(stage)) == (Condition.DEGRADED, 1, [])
+
+
+def test_an_image_without_a_readiness_endpoint_is_ready_with_a_note() -> None:
+    """It serves streams, and whether they are fed cannot be asked."""
+    with task(NOT_FOUND) as one:
+        one.streams = answer("422 Unprocessable Entity")
+        stage = make_stage(fastapi_group_port=one.port)
+        stage.prober = ReadinessProber(stage.settings, resolve=lambda _host, _port: ("127.0.0.1",))
+        stage.settle(controller := stage.controller())
+        plan = controller.cycle().plan
+        assert plan is not None
+        assert (weld(controller).condition, registered(stage)) == (Condition.READY, ["Weld"])
+        assert [note for note in plan.notes if "answers 404 to GET /ready" in note]
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({}, ""),  # the default image is the existing system's
+        ({"fastapi_group_image": "plant.example:5000/openfactoryio/stream-api-non-replicated:2"}, ""),
+        ({"fastapi_group_ready_path": "/ready"}, "/ready"),
+        ({"fastapi_group_image": "plant.example/group-service:1"}, "/ready"),
+    ],
+)
+def test_the_existing_systems_image_is_not_asked_whether_it_is_ready(options: dict[str, str], path: str) -> None:
+    """That question alone makes it hang for good."""
+    assert Stage(options=dict(options)).settings.group_ready_path == path
 
 
 def test_a_group_enters_the_registry_when_it_serves() -> None:

@@ -18,10 +18,12 @@ from reconciler.control.readiness import Endpoint, ReadinessProber, ask_task, fi
 from reconciler.domain.readiness import ProbeResult, Readiness, ReadyState
 from reconciler.domain.services import Kind, LiveService, PlatformState, Port, Publish, ServiceSpec
 from tests.harness.ports import free_port
-from tests.harness.tasks import CLOSES, NO_ENDPOINT, NO_HTTP, READY, Behaviour, answer, issues, task
+from tests.harness.tasks import CLOSES, NO_HTTP, NOT_FOUND, READY, Behaviour, answer, issues, task
 from tests.unit.planning.tables import settings
 
 NAME = "ofa_group_Weld"
+#: Not the default, which is asked at no path.
+IMAGE = {"fastapi_group_image": "group-service:1"}
 STATE_READY, NOT_READY, UNREACHABLE = ReadyState.READY, ReadyState.NOT_READY, ReadyState.UNREACHABLE
 
 
@@ -76,7 +78,6 @@ ANSWERS: Sequence[tuple[str, Behaviour | None, ProbeResult, str]] = [
     ("long", issues([LONG]), ProbeResult.NOT_READY, f"{LONG[:300]}..."),
     ("503 in words", answer("503 No", "warming\n up"), ProbeResult.NOT_READY, "warming up"),
     ("503, empty", answer("503 No"), ProbeResult.NOT_READY, "answers 503 to GET /ready"),
-    ("404", NO_ENDPOINT, ProbeResult.READY, NOTE),
     ("500", answer("500 Oops", "Traceback"), ProbeResult.NOT_READY, "answers 500 to GET /ready"),
     ("401", answer("401 Who"), ProbeResult.NOT_READY, "answers 401 to GET /ready"),
     ("redirect", answer("302 Found", "", "Location: /"), ProbeResult.NOT_READY, "answers 302 to GET /ready"),
@@ -113,13 +114,41 @@ def endpoint(port: int, path: str = "/ready") -> Endpoint:
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("name", "behaviour", "result", "text"), ANSWERS, ids=[row[0] for row in ANSWERS])
 def test_every_answer_has_its_meaning(name: str, behaviour: Behaviour | None, result: ProbeResult, text: str) -> None:
-    """Only 200, and 404 where there is no endpoint, are ready; everything else says why not."""
+    """Only 200 is ready; everything else says why not."""
     del name
     with task(behaviour) as one:
         assert ask_task("127.0.0.1", endpoint(one.port)) == (result, text.format(port=one.port))
         assert len(one.requests) == 1, "a redirect was followed, or the probe repeated"
     assert one.requests[0].startswith("GET /ready HTTP/1.1\r\n")
     assert f"\r\nHost: {NAME}\r\n" in one.requests[0]
+
+
+NO_SERVICE = "answers 404 to GET /ready and to GET /asset_stream: it is no group service"
+
+
+@pytest.mark.parametrize(
+    ("streams", "expected"),
+    [
+        (answer("422 Unprocessable Entity", {"detail": []}), (ProbeResult.READY, NOTE)),
+        (endless, (ProbeResult.READY, NOTE)),
+        (NOT_FOUND, (ProbeResult.NOT_READY, NO_SERVICE)),
+    ],
+)
+def test_without_a_readiness_endpoint_the_streams_are_looked_for(
+    streams: Behaviour, expected: tuple[ProbeResult, str]
+) -> None:
+    """An older image has none; a web server that knows neither path is no group service."""
+    with task(NOT_FOUND) as one:
+        one.streams = streams
+        assert ask_task("127.0.0.1", endpoint(one.port)) == expected
+        assert [request.split()[1] for request in one.requests] == ["/ready", "/asset_stream"]
+
+
+def test_a_service_of_no_group_needs_no_streams() -> None:
+    """The state API of the 0.4 system has no readiness endpoint."""
+    with task(NOT_FOUND) as one:
+        assert ask_task("127.0.0.1", endpoint(one.port)._replace(group=None)) == (ProbeResult.READY, NOTE)
+        assert len(one.requests) == 1
 
 
 def test_where_nothing_listens_the_variable_of_the_port_is_named() -> None:
@@ -136,7 +165,7 @@ def test_of_a_body_only_the_beginning_is_read() -> None:
         assert one.broken.wait(20), "the connection is still read from"
 
 
-@pytest.mark.parametrize("behaviour", [READY, NO_ENDPOINT, answer("500 Oops"), issues(["x"]), endless])
+@pytest.mark.parametrize("behaviour", [READY, NOT_FOUND, answer("500 Oops"), issues(["x"]), endless])
 def test_with_an_empty_path_any_answer_to_http_counts(behaviour: Behaviour) -> None:
     """The existing system's image has no readiness endpoint."""
     with task(behaviour) as one:
@@ -199,7 +228,7 @@ def test_tasks_are_asked_where_they_listen(
 ) -> None:
     """By the service's name; behind a virtual IP by that of its tasks, and from outside at the published port."""
     assert service.spec is not None
-    assert find_endpoint(service.spec, settings(**options))[: len(expected)] == expected
+    assert find_endpoint(service.spec, settings(**IMAGE, **options))[: len(expected)] == expected
 
 
 def make_prober(port: int, addresses: Mapping[str, Sequence[str]], **options: object) -> ReadinessProber:
@@ -210,7 +239,7 @@ def make_prober(port: int, addresses: Mapping[str, Sequence[str]], **options: ob
             raise socket.gaierror(-2, "Name or service not known")
         return addresses[host]
 
-    return ReadinessProber(settings(fastapi_group_port=port, **options), resolve=resolve)
+    return ReadinessProber(settings(**IMAGE, fastapi_group_port=port, **options), resolve=resolve)
 
 
 def states(found: Mapping[str, Readiness]) -> dict[str, ReadyState]:
@@ -326,7 +355,7 @@ def test_every_answer_is_counted() -> None:
         def resolve(host: str, _port: int) -> Sequence[str]:
             return addresses.get(host, ())
 
-        options = settings(fastapi_group_port=one.port)
+        options = settings(**IMAGE, fastapi_group_port=one.port)
         ReadinessProber(options, counted.append, resolve).probe(as_mapping(live(), live(OTHER)), 0)
     assert sorted(counted) == [ProbeResult.NO_NAME, ProbeResult.READY, ProbeResult.REFUSED]
 
