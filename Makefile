@@ -6,19 +6,19 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat requirements.lock 2>/dev/null | sha256sum | cut -c1-12)
-WHEELS := build/wheels/.complete-$(shell cat requirements-demo.lock requirements-runtime.lock 2>/dev/null | sha256sum | cut -c1-12)
+WHEELS := build/wheels/.complete-$(shell cat requirements-demo.lock requirements-group-service.lock 2>/dev/null | sha256sum | cut -c1-12)
 ARGS ?= status
 REGISTRY ?= openfactory
 # What decides without I/O; in these patterns * also stands for a /.
 PURE := reconciler/domain/*,reconciler/planning/*,reconciler/leadership/lease.py,reconciler/control/backoff.py
 # Unit tests of what is no part of the operator.
-UNMEASURED := tests/unit/demo tests/unit/scripts tests/unit/routing_layer
+UNMEASURED := tests/unit/demo tests/unit/scripts tests/unit/routing_layer tests/unit/state_api
 # Strict: a link or an anchor that leads nowhere and a page outside the menu are errors.
 SITE := $(BIN)/sphinx-build -q -W --keep-going -c docs -d build/site-cache . build/site
 IMAGES := scripts/images.sh >build/images.env.new && mv build/images.env.new build/images.env
 
 .NOTPARALLEL:
-.PHONY: help demo demo-down test test-fast test-engine coverage mutants lint docs docs-serve audit soak bench cli release release-dry-run images engine venv wheels lock clean
+.PHONY: help demo demo-down test test-fast test-kafka test-engine coverage mutants lint docs docs-serve audit soak bench cli release release-dry-run images engine kafka venv wheels lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,10 +33,14 @@ demo-down: ## remove everything that make demo made
 cli: ## run the operator's command line in the demo, e.g. make cli ARGS="plan"
 	@$(PYTHON) scripts/demo.py cli -- $(ARGS)
 
-test: lint test-fast test-engine ## lint, then all tests, the fast ones first
+test: lint test-fast test-kafka test-engine ## lint, then all tests, the fast ones first
 
-test-fast: coverage ## the tests that need no engine, with coverage
-	$(BIN)/pytest -q -n 4 --dist worksteal -m "not engine" $(UNMEASURED) $(filter-out tests/unit/ tests/__pycache__/,$(wildcard tests/*/))
+test-fast: coverage ## the tests that need neither an engine nor a Kafka, with coverage
+	$(BIN)/pytest -q -n 4 --dist worksteal -m "not engine and not kafka" $(UNMEASURED) $(filter-out tests/unit/ tests/__pycache__/,$(wildcard tests/*/))
+
+# A worker has a broker of its own, and its tests may stop it.
+test-kafka: venv kafka ## the tests with a real Kafka, without an engine
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "kafka and not engine" tests/kafka tests/integration
 
 # The longest files first: a file is one worker's.
 test-engine: venv engine ## the tests on a real Swarm
@@ -92,6 +96,9 @@ engine: ## a Docker engine in Swarm mode, installed and started if none answers
 	@mkdir -p build
 	@scripts/engine.sh
 
+kafka: ## the broker of the tests in build/kafka, and a Java to run it
+	@scripts/kafka.sh
+
 venv: $(VENV)/.project ## the development environment in .venv, with the project in it (editable)
 $(STAMP):
 	@scripts/venv.sh $(PYTHON) $(VENV)
@@ -107,12 +114,14 @@ $(WHEELS):
 	@rm -rf build/wheels && mkdir -p build/wheels
 	@test -x build/pip/bin/pip || scripts/venv.sh $(PYTHON) build/pip
 	@echo "  fetching the libraries of the images" >&2
-	@build/pip/bin/pip wheel -q --disable-pip-version-check --require-hashes -r requirements-demo.lock -w build/wheels
+	@for part in demo group-service; do \
+	  build/pip/bin/pip wheel -q --disable-pip-version-check --require-hashes -r requirements-$$part.lock -w build/wheels; done
 	@touch $@
 
 lock: ## renew the lock files from pyproject.toml
 	scripts/venv.sh $(PYTHON) build/lock && build/lock/bin/pip install -q uv
-	for part in "requirements.lock --extra dev --extra docs --extra demo" "requirements-runtime.lock" "requirements-demo.lock --extra demo"; do \
+	for part in "requirements.lock --extra dev --extra docs --extra demo --extra group-service" "requirements-runtime.lock" \
+	  "requirements-demo.lock --extra demo" "requirements-group-service.lock --extra group-service"; do \
 	  set -- $$part; out=$$1; shift; build/lock/bin/uv pip compile pyproject.toml "$$@" --upgrade -q --universal \
 	    --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -o $$out; done
 

@@ -503,6 +503,8 @@ class GuardedServer(web.Server):
 class GuardedAppRunner(web.AppRunner):
     """aiohttp's runner of an application, with a guard for its connections; ``guard.run()`` has to run beside it."""
 
+    server_class: type[GuardedServer] = GuardedServer
+
     def __init__(self, app: web.Application, *, guard: ConnectionGuard, **options: Any) -> None:
         """Run ``app``; ``options`` are those of ``web.AppRunner``."""
         super().__init__(app, **options)
@@ -511,7 +513,9 @@ class GuardedAppRunner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         options = {**made._kwargs, "handler_cancellation": made.handler_cancellation}  # noqa: SLF001 - no other way in
-        return GuardedServer(made.request_handler, request_factory=made.request_factory, guard=self._guard, **options)
+        return self.server_class(
+            made.request_handler, request_factory=made.request_factory, guard=self._guard, **options
+        )
 
 
 def whole_response(status: HTTPStatus, content_type: str, body: bytes) -> bytes:

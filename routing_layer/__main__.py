@@ -19,8 +19,9 @@ import uvloop
 
 from openfactory_common import __version__, logs
 from openfactory_common.errors import ConfigurationError
+from openfactory_common.service_settings import describe, load
 from routing_layer.server import listen, serve
-from routing_layer.settings import Settings, describe, load
+from routing_layer.settings import Settings
 from routing_layer.workers import WorkerPeers, run_workers
 
 _ABOUT = """Route clients to the service of their asset's group.
@@ -40,14 +41,14 @@ def main() -> int:
     """Run until stopped; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m routing_layer",
-        description=f"{_ABOUT}\n{describe()}",
+        description=f"{_ABOUT}\n{describe(Settings)}",
         epilog=_EXIT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"routing layer {__version__}")
     parser.parse_args()
     try:
-        settings = load()
+        settings = load(Settings)
     except ConfigurationError as error:
         print(error, file=sys.stderr)  # noqa: T201 - before there is a log
         return 2

@@ -15,9 +15,9 @@ import aiohttp
 import structlog
 
 from openfactory_common.errors import RegistryError
+from openfactory_common.ksqldb_http import auth_from_url
 from openfactory_common.registry import LIMIT_BYTES, ROLE_HEADER, OtherClusterError, Registry, parse, revision_of
 from openfactory_common.settings_types import strip_user
-from routing_layer.membership.ksqldb import auth_from_url
 from routing_layer.metrics import Metrics, Rejection
 
 _log = structlog.get_logger(__name__)

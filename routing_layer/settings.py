@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator, model_validator
 
-from openfactory_common.errors import ConfigurationError
-from openfactory_common.patterns import URL, message, optional
-from openfactory_common.settings_types import CaFile, Limit, LogLevel, RoutingMode, Seconds, SecretFile, mask, read_text
-
-_INDENT = " " * 6
+from openfactory_common.patterns import URL, optional
+from openfactory_common.service_settings import KsqldbSettings, lower, without_slash
+from openfactory_common.settings_types import Limit, LogLevel, RoutingMode, Seconds
 
 
-class Settings(BaseSettings):
+class Settings(KsqldbSettings):
     """The proxy's settings. The name of a variable is the field's name in upper case."""
-
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, use_attribute_docstrings=True)
 
     routing_layer_port: int = Field(5555, ge=0, le=65535)
     """Port to listen on, on every address (0: any free one, see the log)."""
@@ -34,18 +27,6 @@ class Settings(BaseSettings):
     """Boot copy of the registry: used until the operator answers; it may be missing."""
     reconciler_url: str = Field("", pattern=optional(URL))
     """URL of the operator, which is polled for the registry; empty: only the file is used."""
-    ksqldb_url: str = Field(pattern=URL)
-    """The ksqlDB server (`http://host:8088`)."""
-    ksqldb_username: str = ""
-    """User name for HTTP basic authentication; empty: none is sent."""
-    ksqldb_password: SecretStr = SecretStr("")
-    """Password for HTTP basic authentication."""
-    ksqldb_username_file: SecretFile | None = None
-    """A file that holds `KSQLDB_USERNAME` (a Swarm secret)."""
-    ksqldb_password_file: SecretFile | None = None
-    """A file that holds `KSQLDB_PASSWORD` (a Swarm secret)."""
-    ksqldb_ca_file: CaFile | None = None
-    """CA certificates (PEM) to verify an `https` ksqlDB with; empty: the system's."""
     log_level: LogLevel = LogLevel.INFO
     """Lowest level that is logged; `debug` has a line for each start and end of a stream."""
 
@@ -78,66 +59,18 @@ class Settings(BaseSettings):
     membership_resync: Limit = 300.0
     """Seconds between two comparisons of the watched membership with a full read."""
 
-    @model_validator(mode="before")
+    @field_validator("routing_mode", mode="before")
     @classmethod
-    def _drop_empty(cls, data: Any) -> Any:
-        """Treat ``VAR=`` as unset. Unlike ``env_ignore_empty``, an empty variable also hides the line of ``.env``."""
-        return {key: value for key, value in data.items() if value != ""} if isinstance(data, dict) else data
+    def _lower_mode(cls, value: Any) -> Any:
+        return lower(value)
 
-    @field_validator("log_level", "routing_mode", mode="before")
+    @field_validator("reconciler_url")
     @classmethod
-    def _any_case(cls, value: Any) -> Any:
-        return value.strip().lower() if isinstance(value, str) else value
-
-    @field_validator("reconciler_url", "ksqldb_url")
-    @classmethod
-    def _no_slash(cls, value: str) -> str:
-        try:
-            urlsplit(value).port  # noqa: B018 - asked for its errors
-        except ValueError:  # its text may repeat the password
-            raise ValueError("this is not a URL with a host and a port") from None
-        return value.rstrip("/")
+    def _operator_without_slash(cls, value: str) -> str:
+        return without_slash(value)
 
     @model_validator(mode="after")
-    def _complete(self) -> Settings:
+    def _separate_ports(self) -> Settings:
         if self.metrics_port is not None and self.metrics_port == self.routing_layer_port:
             raise ValueError("METRICS_PORT must be another port than ROUTING_LAYER_PORT")
-        if self.ksqldb_username_file is not None:
-            object.__setattr__(self, "ksqldb_username", read_text(self.ksqldb_username_file))
-        if self.ksqldb_password_file is not None:
-            object.__setattr__(self, "ksqldb_password", SecretStr(read_text(self.ksqldb_password_file)))
         return self
-
-
-def load(**overrides: Any) -> Settings:
-    """Read the settings from the environment and ``.env``.
-
-    Raises:
-        ConfigurationError: one line a problem, each naming the variable and what it must be.
-    """
-    try:
-        return Settings(**overrides)
-    except ValidationError as error:
-        raise ConfigurationError("\n".join(_explain(dict(item)) for item in error.errors())) from None
-
-
-def describe() -> str:
-    """Return every variable with its default and meaning, one paragraph each, for ``--help``."""
-    entries = []
-    for name, info in Settings.model_fields.items():
-        default = "required" if info.is_required() else str(getattr(info.default, "value", info.default))
-        shown = "" if default in ("", "None", "**********") else f" [{default}]"
-        meaning = textwrap.fill(
-            " ".join((info.description or "").split()), 80, initial_indent=_INDENT, subsequent_indent=_INDENT
-        )
-        entries.append(f"  {name.upper()}{shown}\n{meaning}")
-    return "\n".join(entries)
-
-
-def _explain(item: dict[str, Any]) -> str:
-    name = "_".join(str(part) for part in item["loc"])
-    info = Settings.model_fields.get(name)
-    meaning = (info.description or "").split("\n")[0] if info else "unknown"
-    if item["type"] == "missing":
-        return f"{name.upper()} is required and not set: {meaning}"
-    return f"{name.upper()}={mask(str(item['input']))!a}: {message(item)} ({meaning})" if name else message(item)

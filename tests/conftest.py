@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 import structlog
 
 from reconciler.settings import Settings
+
+if TYPE_CHECKING:
+    from tests.harness.kafka import KafkaBroker
 
 # No test depends on how long an example takes: a busy machine is no finding.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -33,6 +39,32 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no variable of the caller's environment reach the settings under test."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    """A real broker of this process's own; in CI it has to be possible. Use `kafka`."""
+    from tests.harness.kafka import KafkaBroker, lacking  # noqa: PLC0415 - librdkafka, for the tests that need it alone
+
+    reason = lacking()
+    if reason and os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
+    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.kill()
+
+
+@pytest.fixture
+def kafka(kafka_broker: KafkaBroker) -> KafkaBroker:
+    """The same broker, running, also where the test before stopped it. Topics of other tests are in it."""
+    if not kafka_broker.running:
+        kafka_broker.start()
+    return kafka_broker
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -50,6 +50,8 @@ class Reason(StrEnum):
     """Why an object has its condition, as one word that programs can compare."""
 
     SILENT = "Silent"
+    NOT_READY = "NotReady"
+    ROLLOUT = "RolloutHalted"
     CONTESTED = "Contested"
     WRITE_FAILED = "WriteFailed"
     BUG = "InternalError"
@@ -63,6 +65,7 @@ class Part(StrEnum):
     WRITE = "write"
     QUESTION = "question"
     OWNERSHIP = "ownership"
+    PROBE = "probe"
     REPORT = "report"
     LOOP = "loop"
 

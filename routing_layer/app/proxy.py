@@ -14,10 +14,11 @@ import structlog
 from aiohttp import web
 
 from openfactory_common.connections import ConnectionGuard, ConnectionLimits, Entry, descriptors
+from openfactory_common.ksqldb_http import open_session
 from openfactory_common.registry import Registry
 from openfactory_common.settings_types import RoutingMode
 from routing_layer import metrics
-from routing_layer.membership.ksqldb import MembershipQueries, open_session
+from routing_layer.membership.ksqldb import MembershipQueries
 from routing_layer.membership.lookup import Lookup
 from routing_layer.membership.store import MembershipStore
 from routing_layer.membership.watch import MembershipWatcher

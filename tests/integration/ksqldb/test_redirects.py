@@ -17,6 +17,7 @@ import pytest
 from demo.ksql_rest import KsqlError as DemoError
 from demo.ksql_rest import KsqlRest, client_session
 from openfactory_common.errors import KsqlError, PlatformError
+from openfactory_common.ksqldb_http import open_session
 from openfactory_common.registry import GroupLookup
 from reconciler.cli.running_operator import NoResponse, ask
 from reconciler.ksqldb.client import KsqlClient
@@ -106,7 +107,7 @@ def proxy(url: str, ca: str | None) -> str:
         settings = Settings(
             ksqldb_url=url, ksqldb_username="user", ksqldb_password="secret", ksqldb_ca_file=ca, _env_file=None
         )
-        async with ksqldb.open_session(settings) as session:
+        async with open_session(settings) as session:
             asked = ksqldb.MembershipQueries(session, url)
             for question in (asked.look_up(SOURCE, "a"), asked.list_all(SOURCE), _watched(asked)):
                 with pytest.raises(KsqlError) as refused:

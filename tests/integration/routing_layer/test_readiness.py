@@ -7,8 +7,9 @@ import json
 
 import pytest
 
+from openfactory_common.service_settings import load
 from routing_layer.app.proxy import Proxy
-from routing_layer.settings import load
+from routing_layer.settings import Settings
 from routing_layer.workers import WorkerPeers
 from tests.harness.coroutines import until
 from tests.integration.routing_layer.fake_sources import FakeKsqldb, FakeOperator, registry
@@ -27,7 +28,7 @@ async def test_a_follower_that_does_not_run_is_not_ready(monkeypatch: pytest.Mon
     operator.document = registry({"Weld": "http://127.0.0.1:1/asset_stream"})
     for variable, value in {"KSQLDB_URL": ksql.url, "RECONCILER_URL": operator.url, "REGISTRY_POLL": "0.05"}.items():
         monkeypatch.setenv(variable, value)
-    proxy = Proxy(load(_env_file=None, registry_file="/nonexistent"), WorkerPeers())
+    proxy = Proxy(load(Settings, _env_file=None, registry_file="/nonexistent"), WorkerPeers())
     proxy.supervisor._steady = 0.2
     follows = proxy.registry if name == "registry" else proxy.watcher
     real = follows.run

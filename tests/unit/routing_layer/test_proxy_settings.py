@@ -13,8 +13,9 @@ import structlog
 
 from openfactory_common import logs
 from openfactory_common.errors import ConfigurationError
+from openfactory_common.service_settings import load
 from routing_layer.app.proxy import Proxy
-from routing_layer.settings import Settings, load
+from routing_layer.settings import Settings
 from routing_layer.workers import create_peers
 
 #: Where a real process is run with another value and its effect is seen by a client, a service or ksqlDB.
@@ -64,7 +65,7 @@ def level_of(settings: Settings) -> str:
 async def built(read: Callable[[Proxy], Any]) -> Any:
     """Put a proxy together from the environment and look at it."""
     [alone] = create_peers(1)
-    proxy = Proxy(load(), alone)
+    proxy = Proxy(load(Settings), alone)
     try:
         return read(proxy)
     finally:
@@ -109,7 +110,7 @@ def test_a_refused_url_is_repeated_without_its_password(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KSQLDB_URL", url)
     with pytest.raises(ConfigurationError, match="KSQLDB_URL=") as raised:
-        load()
+        load(Settings)
     assert "sesame" not in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -122,5 +123,5 @@ def test_an_empty_variable_hides_the_line_of_the_file(monkeypatch: pytest.Monkey
     )
     monkeypatch.setenv("DRAIN_SECONDS", "")
     monkeypatch.setenv("RECONCILER_URL", "")
-    settings = load()
+    settings = load(Settings)
     assert (settings.drain_seconds, settings.reconciler_url) == (10.0, "")

@@ -1,0 +1,1 @@
+"""Answers the current state of an asset, read from ksqlDB's table of data items."""

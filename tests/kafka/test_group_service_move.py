@@ -1,0 +1,91 @@
+"""A client whose asset has moved from one group to another, with a real Kafka."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.harness.group_service import group_service
+from tests.harness.kafka import KafkaBroker
+from tests.kafka.test_group_service import Plant
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def weld(kafka: KafkaBroker) -> Plant:
+    """The group that the asset leaves."""
+    return Plant(kafka)
+
+
+@pytest.fixture
+def paint(kafka: KafkaBroker) -> Plant:
+    """The group that it comes to."""
+    return Plant(kafka)
+
+
+@pytest.mark.parametrize("history", ["32MiB", "0"])
+def test_nothing_is_lost_or_sent_twice_across_a_move(weld: Plant, paint: Plant, tmp_path: Path, history: str) -> None:
+    """The rest of the old topic comes first, also what is still being written, then the new topic from that time."""
+    weld.produce("A", 20)
+    paint.produce("B", 20)
+    paint.produce("A", 3)  # an earlier stay of the asset
+    time.sleep(0.005)  # timestamps are milliseconds
+    weld.produce("A", 5)
+    with group_service(tmp_path / "log", **paint.settings(history_bytes=history)) as service:
+        service.wait_ready()
+        paint.produce("A", 4)
+        late = threading.Timer(0.3, weld.produce, ("A", 2))
+        with group_service(tmp_path / "weld", **weld.settings()) as old:
+            whole = old.wait_ready().stream("A", f"{weld.slug}/0/-1").wait_live()
+        given = whole.blocks[21].id
+        late.start()
+        client = service.stream("A", given).wait_live()
+        late.join()
+        assert client.values == weld.sent["A"][22:] + paint.sent["A"][3:]
+        assert not client.gaps
+        paint.produce("A", 1)
+        client.wait_values(weld.sent["A"][22:] + paint.sent["A"][3:])
+        ids = [block.id.partition("/")[0] for block in client.blocks]
+        assert ids == [weld.slug] * 5 + [paint.slug] * 5
+
+
+def test_what_is_left_of_a_move_when_the_old_topic_is_gone(paint: Plant, tmp_path: Path) -> None:
+    """The client is told that events of the old topic may be missing, and goes on from that time."""
+    before = int(time.time() * 1000) - 1000
+    paint.produce("A", 3)
+    with group_service(tmp_path / "log", **paint.settings()) as service:
+        client = service.wait_ready().stream("A", f"Gone/0/7@{before}").wait_live()
+        assert client.values == paint.sent["A"]
+        assert client.gaps == [{"from": f"Gone/0/7@{before}", "to": f"{paint.slug}/0/-1", "reason": "deleted"}]
+
+
+def test_a_whole_group_cannot_be_resumed_in_another(weld: Plant, paint: Plant, tmp_path: Path) -> None:
+    """An id of another group on a stream of all assets is told as a gap."""
+    weld.produce("A", 3)
+    paint.produce("B", 3)
+    with group_service(tmp_path / "log", **paint.settings()) as service:
+        client = service.wait_ready().stream(None, f"{weld.slug}/0/1").wait_live()
+        assert [gap["reason"] for gap in client.gaps] == ["moved"]
+        assert client.values == []
+
+
+def test_the_old_topic_was_made_again(weld: Plant, paint: Plant, tmp_path: Path) -> None:
+    """An id that the old topic cannot have given is told as a gap."""
+    weld.produce("A", 3)
+    now = int(time.time() * 1000)
+    paint.kafka.produce(paint.topic, [("A", b"later", now + 10)])
+    with group_service(tmp_path / "log", **paint.settings()) as service:
+        client = service.wait_ready().stream("A", f"{weld.slug}/0/1@{now - 99_000}").wait_live()
+        assert [gap["reason"] for gap in client.gaps] == ["recreated"]
+        assert client.values == ["later"]
+
+
+def test_a_name_of_a_topic_is_never_made_of_an_illegal_slug(paint: Plant, tmp_path: Path) -> None:
+    """An id with other characters in its slug is unknown, and nothing is read."""
+    with group_service(tmp_path / "log", **paint.settings()) as service:
+        client = service.wait_ready().stream("A", "../etc/0/1").wait_live()
+        assert [gap["reason"] for gap in client.gaps] == ["unknown"]
