@@ -10,8 +10,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from openfactory_common.service_settings import load
 from routing_layer.app.proxy import Proxy
-from routing_layer.settings import load
+from routing_layer.settings import Settings
 from routing_layer.upstream.dialer import Dialer
 from routing_layer.workers import WorkerPeers
 from tests.harness.coroutines import until
@@ -42,7 +43,7 @@ async def test_a_stream_of_another_groups_service_is_not_passed_on() -> None:
         first, second = system.weld.connections
         await until(first.left.is_set, "the wrong stream is closed")
         assert first.header("Last-Event-ID") == []
-        assert re.fullmatch(r"@\d+", *second.header("Last-Event-ID"))
+        assert re.fullmatch(r"@\d+", second.header("Last-Event-ID")[0])
         await second.event("mine")
         assert (await client.event()).data == "mine"
         assert await system.proxy.metric(_MISMATCHES) == 1
@@ -113,7 +114,7 @@ async def test_the_name_is_looked_up_again(monkeypatch: pytest.MonkeyPatch, gone
         own = writer.get_extra_info("sockname")[0]
         writer.write(_named("Weld" if own == "127.0.0.3" else "Paint") + b"0\r\n\r\n")
 
-    proxy = Proxy(load(_env_file=None, registry_file="/nonexistent"), WorkerPeers())
+    proxy = Proxy(load(Settings, _env_file=None, registry_file="/nonexistent"), WorkerPeers())
     proxy.forwarder._dialer = Dialer(2.0, 30.0, resolve)
     runner, own_port = web.ServerRunner(web.Server(proxy.handle)), free_port()
     addresses = ("127.0.0.3",) if gone else ("127.0.0.3", "127.0.0.2")
