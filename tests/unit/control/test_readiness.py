@@ -331,10 +331,23 @@ def test_every_answer_is_counted() -> None:
     assert sorted(counted) == [ProbeResult.NO_NAME, ProbeResult.READY, ProbeResult.REFUSED]
 
 
-def test_addresses_are_those_of_ipv4_where_there_are_any() -> None:
+def test_after_a_task_that_does_not_answer_no_other_of_its_service_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service with many tasks that hang would take the time of all others."""
+    monkeypatch.setattr(readiness, "ANSWER_SECONDS", 0.5)
+    with task(None) as deaf, task(READY, "127.0.0.2", deaf.port) as other:
+        prober = make_prober(deaf.port, {NAME: ("127.0.0.1", "127.0.0.2")})
+        found = prober.probe(as_mapping(live(replicas=2)), 0)
+        assert found[NAME.lower()].text == f"127.0.0.1: no answer within 0.5 s on port {deaf.port}"
+    assert other.requests == []
+
+
+def test_addresses_are_those_of_ipv4_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
     """An image that listens on 0.0.0.0 refuses connections by IPv6."""
-    assert resolve_host("localhost", 80) == ["127.0.0.1"]
     assert resolve_host("::1", 80) == ["::1"]
+    four, six = socket.getaddrinfo("127.0.0.1", 80), socket.getaddrinfo("::1", 80)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **_options: [*six, *four, *four])
+    assert resolve_host("ofa_group_Weld", 80) == ["127.0.0.1"]
+    monkeypatch.undo()
     with pytest.raises(OSError, match=r"not known|failure"):
         resolve_host("no-such-name.invalid", 80)
 
