@@ -38,6 +38,8 @@ CYCLE_SECONDS = 3.0
 #: Seconds without the address of any service after which the operator counts as outside of their network. A name
 #: resolves a moment after the first task runs.
 OUTSIDE_AFTER = 5.0
+#: Seconds after which a name that is still being looked up counts as one that does not resolve.
+_DNS_SECONDS = 1.0
 #: Bytes of a body that are read, and characters of what it says that are shown.
 _MAX_BODY, _SHOWN = 64 * 1024, 300
 #: Failing tasks that are named.
@@ -189,7 +191,7 @@ class ReadinessProber:
         endpoints = {key: find_endpoint(spec, self._settings) for key, spec in specs.items()}
         futures = {key: self._pool.submit(self._ask_tasks, endpoint) for key, endpoint in endpoints.items()}
         _, late = wait(futures.values(), timeout=CYCLE_SECONDS)
-        wait([future for future in late if not future.cancel()], timeout=ANSWER_SECONDS)
+        wait([future for future in late if not future.cancel()], timeout=ANSWER_SECONDS + _DNS_SECONDS)
         # One that is still not done waits for DNS.
         found = {key: one.result() if one.done() else () for key, one in futures.items() if not one.cancelled()}
         for each in found.values():

@@ -298,7 +298,7 @@ def test_a_cycle_does_not_wait_for_all_that_are_deaf(monkeypatch: pytest.MonkeyP
     """The ones for which there was no time come first in the next cycle."""
     monkeypatch.setattr(readiness, "ANSWER_SECONDS", 0.3)
     monkeypatch.setattr(readiness, "CYCLE_SECONDS", 0.4)
-    names = [f"ofa_group_G{number:03}" for number in range(3 * readiness.AT_ONCE)]
+    names = [f"ofa_group_G{number:03}" for number in range(8 * readiness.AT_ONCE)]
     with task(None) as deaf:
         prober = make_prober(deaf.port, dict.fromkeys(names, ("127.0.0.1",)))
         services = as_mapping(*(live(name) for name in names))
@@ -329,6 +329,22 @@ def test_every_answer_is_counted() -> None:
         options = settings(fastapi_group_port=one.port)
         ReadinessProber(options, counted.append, resolve).probe(as_mapping(live(), live(OTHER)), 0)
     assert sorted(counted) == [ProbeResult.NO_NAME, ProbeResult.READY, ProbeResult.REFUSED]
+
+
+def test_a_lookup_that_does_not_end_is_a_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator on a machine without DNS must get to know that it is outside."""
+    monkeypatch.setattr(readiness, "CYCLE_SECONDS", 0.1)
+    monkeypatch.setattr(readiness, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(readiness, "_DNS_SECONDS", 0.1)
+    over = threading.Event()
+
+    def resolve(_host: str, _port: int) -> Sequence[str]:
+        over.wait(60)
+        return ("127.0.0.1",)
+
+    prober = ReadinessProber(settings(), resolve=resolve)
+    assert [prober.probe(as_mapping(live()), now) for now in (0, 6)][1] == {NAME.lower(): Readiness(UNREACHABLE)}
+    over.set()
 
 
 def test_after_a_task_that_does_not_answer_no_other_of_its_service_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
