@@ -142,11 +142,14 @@ class ReadinessProber:
         self._told = False
 
     def probe(self, services: Mapping[str, LiveService], now: float) -> Mapping[str, Readiness]:
-        """Probe the services that are not ready, and those that were ready `READY_INTERVAL` ago; see `Prober`."""
+        """Probe the services that are not ready, and those that were ready `READY_INTERVAL` ago; see `Prober`.
+
+        Also those whose update is in progress: as long as enough tasks run, those of before serve.
+        """
         running = {
             (key, live.id, live.version): live.spec
             for key, live in services.items()
-            if live.converged and is_ours(live, self._settings) and live.spec is not None
+            if live.spec is not None and live.running >= live.spec.replicas > 0 and is_ours(live, self._settings)
         }
         tracks = self._tracks = {version: self._tracks.get(version, _Track()) for version in running}
         due = [version for version, track in tracks.items() if self._is_due(track, now)]

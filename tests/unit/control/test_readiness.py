@@ -256,10 +256,18 @@ def test_a_result_is_of_one_version_of_a_service_that_runs() -> None:
         assert states(prober.probe(as_mapping(live(version=2)), 1)) == {NAME.lower(): NOT_READY}
         one.behaviour = READY
         assert states(prober.probe(as_mapping(live(version=2)), 2)) == {NAME.lower(): STATE_READY}
-        for gone in (live(version=2, running=0), live(version=2, update_state="updating"), live("other")):
+        for gone in (live(version=2, running=0), live(version=2, replicas=0), live("other")):
             assert prober.probe(as_mapping(gone), 3) == {}
         one.behaviour = issues(["x"])
         assert states(prober.probe(as_mapping(live(version=2)), 4)) == {NAME.lower(): NOT_READY}
+
+
+def test_tasks_are_asked_also_while_an_update_is_in_progress() -> None:
+    """Those of before serve until it is over, or for ever where it is stuck."""
+    with task(READY) as one:
+        for found in (live(update_state="updating"), live(update_state="paused", error="x"), live(running=2)):
+            prober = make_prober(one.port, {NAME: ("127.0.0.1",)})
+            assert states(prober.probe(as_mapping(found), 0)) == {NAME.lower(): STATE_READY}
 
 
 OTHER = "ofa_group_Paint"
