@@ -104,9 +104,10 @@ class Memory:
 
         def is_baked(key: str, live: LiveService) -> bool:
             found = find_readiness(self.readiness, key)
+            if not live.converged:
+                return False
             if found is None or found.state is ReadyState.UNREACHABLE:
-                changed = live.updated_at
-                return live.converged and changed is not None and age(changed) >= settings.rollout_bake
+                return live.updated_at is not None and age(live.updated_at) >= settings.rollout_bake
             return found.state is ReadyState.READY and now - found.since >= settings.rollout_bake
 
         deadline = settings.progress_deadline

@@ -40,6 +40,8 @@ CYCLE_SECONDS = 3.0
 #: Seconds without the address of any service after which the operator counts as outside of their network. A name
 #: resolves a moment after the first task runs.
 OUTSIDE_AFTER = 5.0
+#: Seconds after which a name that is still being looked up counts as one that does not resolve.
+_DNS_SECONDS = 1.0
 #: Bytes of a body that are read, and characters of what it says that are shown.
 _MAX_BODY, _SHOWN = 64 * 1024, 300
 #: Failing tasks that are named.
@@ -142,11 +144,14 @@ class ReadinessProber:
         self._told = False
 
     def probe(self, services: Mapping[str, LiveService], now: float) -> Mapping[str, Readiness]:
-        """Probe the services that are not ready, and those that were ready `READY_INTERVAL` ago; see `Prober`."""
+        """Probe the services that are not ready, and those that were ready `READY_INTERVAL` ago; see `Prober`.
+
+        Also those whose update is in progress: as long as enough tasks run, those of before serve.
+        """
         running = {
             (key, live.id, live.version): live.spec
             for key, live in services.items()
-            if live.converged and is_ours(live, self._settings) and live.spec is not None
+            if live.spec is not None and live.running >= live.spec.replicas > 0 and is_ours(live, self._settings)
         }
         tracks = self._tracks = {version: self._tracks.get(version, _Track()) for version in running}
         due = [version for version, track in tracks.items() if self._is_due(track, now)]
@@ -191,7 +196,7 @@ class ReadinessProber:
         endpoints = {key: find_endpoint(spec, self._settings) for key, spec in specs.items()}
         futures = {key: self._pool.submit(self._ask_tasks, endpoint) for key, endpoint in endpoints.items()}
         _, late = wait(futures.values(), timeout=CYCLE_SECONDS)
-        wait([future for future in late if not future.cancel()], timeout=ANSWER_SECONDS)
+        wait([future for future in late if not future.cancel()], timeout=ANSWER_SECONDS + _DNS_SECONDS)
         # One that is still not done waits for DNS.
         found = {key: one.result() if one.done() else () for key, one in futures.items() if not one.cancelled()}
         for each in found.values():

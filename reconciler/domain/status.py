@@ -96,7 +96,7 @@ class ObjectStatus:
         running: healthy tasks.
         wanted: tasks asked for.
         url: where it is served, as registered; None where it is not.
-        serves: all tasks run, perhaps those of before an update, and its stream has no problem.
+        serves: all tasks run and are ready, perhaps those of before an update, and its stream has no problem.
         reason: why it has its condition; None where ``detail`` alone says it.
     """
 

@@ -57,7 +57,8 @@ def _find_conflict(live: LiveService, spec: ServiceSpec, settings: Settings) -> 
 def _check_health(item: ObjectStatus, live: LiveService, inputs: PlanInputs) -> ObjectStatus:
     """Return the status of a service without drift, in the engine's own words where it does not run."""
     found = find_readiness(inputs.readiness, live.name.casefold())
-    is_ready = not live.error and (found is None or found.state is not ReadyState.NOT_READY)
+    crashes = live.converged and live.error  # one that runs now has just ended before
+    is_ready = not crashes and (found is None or found.state is not ReadyState.NOT_READY)
     item = replace(item, serves=live.running >= item.wanted > 0 and is_ready)
     if live.update_state in ("paused", "rollback_paused", "rollback_completed"):
         return make_degraded(item, f"update {live.update_state}: {_explain_error(live) or 'see docker service ps'}")
@@ -82,7 +83,7 @@ def _check_health(item: ObjectStatus, live: LiveService, inputs: PlanInputs) -> 
 
 def _check_readiness(item: ObjectStatus, live: LiveService, inputs: PlanInputs) -> ObjectStatus:
     """Return the status of a service whose tasks run: whether they serve, they say themselves."""
-    if live.error:  # one that runs now has just ended before
+    if live.error:
         return make_degraded(item, _explain_error(live))
     if item.serves or not item.wanted:
         return item

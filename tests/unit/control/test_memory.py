@@ -92,6 +92,7 @@ READY, NOT_READY, UNREACHABLE = ReadyState.READY, ReadyState.NOT_READY, ReadySta
 BAKED = [
     ((READY, 10), 11, True, True, False),
     ((READY, 9), 1000, True, False, True),
+    ((READY, 10), 11, False, False, False),
     ((NOT_READY, 500), 500, True, False, True),
     ((NOT_READY, 100), 119, True, False, False),
     ((NOT_READY, 100), 120, True, False, True),

@@ -285,10 +285,18 @@ def test_a_result_is_of_one_version_of_a_service_that_runs() -> None:
         assert states(prober.probe(as_mapping(live(version=2)), 1)) == {NAME.lower(): NOT_READY}
         one.behaviour = READY
         assert states(prober.probe(as_mapping(live(version=2)), 2)) == {NAME.lower(): STATE_READY}
-        for gone in (live(version=2, running=0), live(version=2, update_state="updating"), live("other")):
+        for gone in (live(version=2, running=0), live(version=2, replicas=0), live("other")):
             assert prober.probe(as_mapping(gone), 3) == {}
         one.behaviour = issues(["x"])
         assert states(prober.probe(as_mapping(live(version=2)), 4)) == {NAME.lower(): NOT_READY}
+
+
+def test_tasks_are_asked_also_while_an_update_is_in_progress() -> None:
+    """Those of before serve until it is over, or for ever where it is stuck."""
+    with task(READY) as one:
+        for found in (live(update_state="updating"), live(update_state="paused", error="x"), live(running=2)):
+            prober = make_prober(one.port, {NAME: ("127.0.0.1",)})
+            assert states(prober.probe(as_mapping(found), 0)) == {NAME.lower(): STATE_READY}
 
 
 OTHER = "ofa_group_Paint"
@@ -327,7 +335,7 @@ def test_a_cycle_does_not_wait_for_all_that_are_deaf(monkeypatch: pytest.MonkeyP
     """The ones for which there was no time come first in the next cycle."""
     monkeypatch.setattr(readiness, "ANSWER_SECONDS", 0.3)
     monkeypatch.setattr(readiness, "CYCLE_SECONDS", 0.4)
-    names = [f"ofa_group_G{number:03}" for number in range(3 * readiness.AT_ONCE)]
+    names = [f"ofa_group_G{number:03}" for number in range(8 * readiness.AT_ONCE)]
     with task(None) as deaf:
         prober = make_prober(deaf.port, dict.fromkeys(names, ("127.0.0.1",)))
         services = as_mapping(*(live(name) for name in names))
@@ -360,10 +368,39 @@ def test_every_answer_is_counted() -> None:
     assert sorted(counted) == [ProbeResult.NO_NAME, ProbeResult.READY, ProbeResult.REFUSED]
 
 
-def test_addresses_are_those_of_ipv4_where_there_are_any() -> None:
+def test_a_lookup_that_does_not_end_is_a_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator on a machine without DNS must get to know that it is outside."""
+    monkeypatch.setattr(readiness, "CYCLE_SECONDS", 0.1)
+    monkeypatch.setattr(readiness, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(readiness, "_DNS_SECONDS", 0.1)
+    over = threading.Event()
+
+    def resolve(_host: str, _port: int) -> Sequence[str]:
+        over.wait(60)
+        return ("127.0.0.1",)
+
+    prober = ReadinessProber(settings(), resolve=resolve)
+    assert [prober.probe(as_mapping(live()), now) for now in (0, 6)][1] == {NAME.lower(): Readiness(UNREACHABLE)}
+    over.set()
+
+
+def test_after_a_task_that_does_not_answer_no_other_of_its_service_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service with many tasks that hang would take the time of all others."""
+    monkeypatch.setattr(readiness, "ANSWER_SECONDS", 0.5)
+    with task(None) as deaf, task(READY, "127.0.0.2", deaf.port) as other:
+        prober = make_prober(deaf.port, {NAME: ("127.0.0.1", "127.0.0.2")})
+        found = prober.probe(as_mapping(live(replicas=2)), 0)
+        assert found[NAME.lower()].text == f"127.0.0.1: no answer within 0.5 s on port {deaf.port}"
+    assert other.requests == []
+
+
+def test_addresses_are_those_of_ipv4_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
     """An image that listens on 0.0.0.0 refuses connections by IPv6."""
-    assert resolve_host("localhost", 80) == ["127.0.0.1"]
     assert resolve_host("::1", 80) == ["::1"]
+    four, six = socket.getaddrinfo("127.0.0.1", 80), socket.getaddrinfo("::1", 80)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **_options: [*six, *four, *four])
+    assert resolve_host("ofa_group_Weld", 80) == ["127.0.0.1"]
+    monkeypatch.undo()
     with pytest.raises(OSError, match=r"not known|failure"):
         resolve_host("no-such-name.invalid", 80)
 

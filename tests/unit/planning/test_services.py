@@ -101,6 +101,10 @@ PROBED = [
     (live(2), "-", False, Condition.PROGRESSING, "2 tasks run, 1 wanted: an orphan task", True),
     (live(1, update="updating"), None, False, Condition.PROGRESSING, "its update is in progress", False),
     (live(1, update="paused", error="x"), None, False, Condition.DEGRADED, "update paused: x", False),
+    (live(1, update="paused", error="x"), GOOD, False, Condition.DEGRADED, "update paused: x", True),
+    (live(1, update="updating", error="x"), "-", False, Condition.DEGRADED, "update is stuck: x", True),
+    (live(1, update="updating"), GOOD, False, Condition.PROGRESSING, "its update is in progress", True),
+    (live(1, update="updating"), BAD, False, Condition.PROGRESSING, "its update is in progress", False),
     (live(0, 0), None, False, Condition.READY, "", False),
 ]
 
