@@ -25,6 +25,13 @@ RUN if ls /wheels/*.whl >/dev/null 2>&1; then from="--no-index --find-links /whe
       --target /opt/openfactory/lib -r /wheels/requirements-demo.lock \
  && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/openfactory/lib
 
+FROM ${BASE} AS group-libraries
+COPY requirements-group-service.lock build/wheel[s] /wheels/
+RUN if ls /wheels/*.whl >/dev/null 2>&1; then from="--no-index --find-links /wheels"; fi \
+ && python3 -m pip install --no-cache-dir ${from:-} --only-binary :all: --require-hashes --no-compile \
+      --target /opt/openfactory/lib -r /wheels/requirements-group-service.lock \
+ && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/openfactory/lib
+
 FROM ${BASE} AS runtime
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/opt/openfactory/lib:/opt/openfactory/app
 RUN useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin openfactory
@@ -45,7 +52,32 @@ EXPOSE 8080
 HEALTHCHECK --interval=1s --timeout=120s --retries=3 CMD ["healthcheck", "RECONCILER_PORT", "8080"]
 ENTRYPOINT ["python3", "-m", "reconciler"]
 
-# ---- development servers: an embedded ksqlDB, the services behind the router, a simulated factory
+# ---- the services behind the routing layer
+FROM runtime AS group-service
+COPY --from=group-libraries /opt/openfactory/lib /opt/openfactory/lib
+COPY openfactory_common ./openfactory_common
+COPY group_service ./group_service
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash .
+USER openfactory
+EXPOSE 8000
+HEALTHCHECK --interval=1s --timeout=120s --retries=3 CMD ["healthcheck", "PORT", "8000"]
+ENTRYPOINT ["python3", "-m", "group_service"]
+
+# The same for a plant without Kafka: the demo's.
+FROM group-service AS demo-group-service
+ENV SOURCE=ksqldb
+
+FROM runtime AS state-api
+COPY --from=libraries /opt/openfactory/lib /opt/openfactory/lib
+COPY openfactory_common ./openfactory_common
+COPY state_api ./state_api
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash .
+USER openfactory
+EXPOSE 5555
+HEALTHCHECK --interval=1s --timeout=120s --retries=3 CMD ["healthcheck", "PORT", "5555"]
+ENTRYPOINT ["python3", "-m", "state_api"]
+
+# ---- development servers: an embedded ksqlDB, a simulated factory
 FROM runtime AS demo
 COPY --from=demo-libraries /opt/openfactory/lib /opt/openfactory/lib
 COPY openfactory_common ./openfactory_common
@@ -57,16 +89,6 @@ FROM demo AS demo-ksqldb
 EXPOSE 8088
 HEALTHCHECK --interval=1s --timeout=120s --retries=3 CMD ["healthcheck", "PORT", "8088", "/info"]
 ENTRYPOINT ["python3", "-m", "demo.ksqldb"]
-
-FROM demo AS demo-group-service
-EXPOSE 8000
-HEALTHCHECK --interval=1s --timeout=120s --retries=3 CMD ["healthcheck", "PORT", "8000"]
-ENTRYPOINT ["python3", "-m", "demo.group_service"]
-
-FROM demo AS demo-state-api
-EXPOSE 5555
-HEALTHCHECK --interval=1s --timeout=120s --retries=3 CMD ["healthcheck", "PORT", "5555"]
-ENTRYPOINT ["python3", "-m", "demo.state_api"]
 
 FROM demo AS demo-factory
 ENTRYPOINT ["python3", "-m", "demo.factory"]

@@ -6,7 +6,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat requirements.lock 2>/dev/null | sha256sum | cut -c1-12)
-WHEELS := build/wheels/.complete-$(shell cat requirements-demo.lock requirements-runtime.lock 2>/dev/null | sha256sum | cut -c1-12)
+WHEELS := build/wheels/.complete-$(shell cat requirements-demo.lock requirements-group-service.lock 2>/dev/null | sha256sum | cut -c1-12)
 ARGS ?= status
 REGISTRY ?= openfactory
 # What decides without I/O; in these patterns * also stands for a /.
@@ -114,12 +114,14 @@ $(WHEELS):
 	@rm -rf build/wheels && mkdir -p build/wheels
 	@test -x build/pip/bin/pip || scripts/venv.sh $(PYTHON) build/pip
 	@echo "  fetching the libraries of the images" >&2
-	@build/pip/bin/pip wheel -q --disable-pip-version-check --require-hashes -r requirements-demo.lock -w build/wheels
+	@for part in demo group-service; do \
+	  build/pip/bin/pip wheel -q --disable-pip-version-check --require-hashes -r requirements-$$part.lock -w build/wheels; done
 	@touch $@
 
 lock: ## renew the lock files from pyproject.toml
 	scripts/venv.sh $(PYTHON) build/lock && build/lock/bin/pip install -q uv
-	for part in "requirements.lock --extra dev --extra docs --extra demo" "requirements-runtime.lock" "requirements-demo.lock --extra demo"; do \
+	for part in "requirements.lock --extra dev --extra docs --extra demo --extra group-service" "requirements-runtime.lock" \
+	  "requirements-demo.lock --extra demo" "requirements-group-service.lock --extra group-service"; do \
 	  set -- $$part; out=$$1; shift; build/lock/bin/uv pip compile pyproject.toml "$$@" --upgrade -q --universal \
 	    --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -o $$out; done
 

@@ -32,14 +32,14 @@ from openfactory_common.signals import STOP_SIGNALS
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a needless series for each counter
 
-STREAM_END_SECONDS = 2.0
-"""How long open responses may take to end after SIGTERM before their connections are closed."""
-ENDLESS = "endless"
+ENDLESS = web.RequestKey("endless", bool)
 """A handler sets ``request[ENDLESS] = True`` where its response ends only with its client.
 
 A client that closes its half of the connection then counts as gone, instead of as one that waits for its answer.
 """
 
+#: For open responses to end by themselves, and once more for their handlers to end when they are cancelled.
+_END_SECONDS = 1.0
 _BACKLOG = 8192
 _EXIT = """Exit codes: 0 stopped by SIGTERM or SIGINT, 2 a setting is wrong or the port is taken (the message names the
 variable), 143 or 130 stopped by SIGTERM or SIGINT before it served."""
@@ -114,7 +114,7 @@ def run(program: Coroutine[Any, Any, None]) -> int:
 
 
 async def serve(app: web.Application, host: str | None, port: int) -> None:
-    """Serve ``app`` until SIGTERM or SIGINT, then end all responses within `STREAM_END_SECONDS`.
+    """Serve ``app`` until SIGTERM or SIGINT, then end all responses within 2 s.
 
     A handler is cancelled as soon as its client leaves: a stream's handler waits for events, not for its client.
 
@@ -130,7 +130,7 @@ async def serve(app: web.Application, host: str | None, port: int) -> None:
     for number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     guard = ConnectionGuard(ConnectionLimits(*descriptors()), _log_ending)
-    runner = _Runner(app, guard=guard, access_log=None, handler_cancellation=True, shutdown_timeout=STREAM_END_SECONDS)
+    runner = _Runner(app, guard=guard, access_log=None, handler_cancellation=True, shutdown_timeout=_END_SECONDS)
     await runner.setup()
     tasks = {asyncio.create_task(guard.run()), asyncio.create_task(stopped.wait())}
     try:

@@ -63,6 +63,13 @@ class Policy(StrEnum):
     CREATE_ONLY = "create-only"
 
 
+class OnFailure(StrEnum):
+    """What happens to a group that does not become ready after an update."""
+
+    ROLLBACK = "rollback"
+    HALT = "halt"
+
+
 class Settings(BaseSettings):
     """The operator's settings. The name of a variable is the field's name in upper case."""
 
@@ -135,8 +142,8 @@ class Settings(BaseSettings):
     routing_layer_lazy_deploy_wait: Wait | None = None
     """Seconds that a request waits for a new group's service (the routing layer's default: 10)."""
     routing_layer_replace_wait: Wait | None = None
-    """Seconds that a browser's request waits for the next task of a service that is gone (the routing layer's
-    default: 30)."""
+    """Seconds that a browser's request waits for the service of a new group, or for the next task of one that is gone
+    (the routing layer's default: 30)."""
     routing_layer_drain_seconds: Wait | None = None
     """Seconds over which a routing layer that is stopped spreads the ends of its streams (its own default: 10); it is
     killed 10 s later, after 30 s at the earliest. `DRAIN_SECONDS` is another thing: it is about a group's service."""
@@ -175,6 +182,9 @@ class Settings(BaseSettings):
     every image runs like that."""
     fastapi_group_port: TcpPort = 8000
     """Port that the group image listens on (the existing system's image: 5555)."""
+    fastapi_group_ready_path: str = Field("/ready", pattern=patterns.optional(r"/[!-~]*"))
+    """Path that says whether a group service's task is ready: 200, or 503 with the reasons. Empty: any answer to HTTP
+    at the port counts, as the existing system's image needs."""
     fastapi_group_port_base: TcpPort = 6000
     """First host port for services when `ENVIRONMENT=local`."""
     uns_fastapi_group_grouping_level: Annotated[str, AfterValidator(patterns.level)] = "workcenter"
@@ -213,6 +223,17 @@ class Settings(BaseSettings):
     """Seconds between two checks whether events come through the streams; `0s` switches them off."""
     progress_deadline: Seconds = 600.0
     """Seconds after which an object that makes no progress, and reports no error, is `Degraded`; 0: never."""
+    ready_interval: Limit = 30.0
+    """Seconds between two checks whether a service that was ready still is; one that is not is checked each cycle."""
+    rollout_bake: Seconds = 10.0
+    """Seconds for which a group must be ready after an update before the next groups are updated."""
+    rollout_max_parallel: float = Field(0.25, gt=0, le=1)
+    """Fraction of the groups (0 to 1) that are updated at once after the first one; at least one."""
+    rollout_timeout: Annotated[Seconds, Field(ge=1)] = 120.0
+    """Seconds within which an updated group must become ready; after them the rollout halts."""
+    rollout_on_failure: OnFailure = OnFailure.ROLLBACK
+    """What happens to a group that does not become ready after an update: `rollback` to its previous spec, or `halt`,
+    which leaves it as it is."""
     reconcile_policy: Policy = Policy.SYNC
     """`sync`, `upsert-only` (never removes) or `create-only` (never changes either)."""
     lease_seconds: Annotated[Seconds, Field(ge=1, le=600)] = 15.0
@@ -260,7 +281,14 @@ class Settings(BaseSettings):
         return value
 
     @field_validator(
-        *("log_level", "environment", "reconcile_policy", "routing_layer_publish", "routing_mode"),
+        *(
+            "log_level",
+            "environment",
+            "reconcile_policy",
+            "rollout_on_failure",
+            "routing_layer_publish",
+            "routing_mode",
+        ),
         mode="before",
     )
     @classmethod

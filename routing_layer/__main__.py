@@ -29,7 +29,7 @@ _ABOUT = """Route clients to the service of their asset's group.
   GET /asset_stream?asset_uuid=...           the asset's events (SSE), from its group's service
   GET /group/<Group>/asset_stream?...        the same of a named group
   GET /asset_state?asset_uuid=...            from the state API
-  GET /healthz  /readyz  /metrics
+  GET /healthz  /ready  /metrics
 
 Settings are environment variables, also read from .env (default in brackets):
 """

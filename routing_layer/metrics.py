@@ -41,7 +41,7 @@ class Rejection(StrEnum):
     BUG = "bug"
 
 
-ROUTES = ("asset_stream", "group_stream", "asset_state", "healthz", "readyz", "metrics", "other")
+ROUTES = ("asset_stream", "group_stream", "asset_state", "healthz", "ready", "readyz", "metrics", "other")
 _CODES = (200, 307, 400, 404, 405, 500, 502, 503, 504, 505)
 #: The label of every status that HTTP does not define: services can invent 500 of them, each would stay as a series.
 _UNKNOWN_CODE = "other"
@@ -75,6 +75,9 @@ class Metrics:
             "connections_ended", "Connections that were closed to keep room for others.", "reason", Ending
         )
         self.nudges = self._counter("nudges", "Requests to the operator to reconcile, for a group without a service.")
+        self.group_mismatches = self._counter(
+            "group_mismatches", "Streams that another group's service answered; they were not passed on."
+        )
         self._info = Gauge("routing_layer_registry_info", "Registry in use.", ["revision"], registry=self._registry)
         self._revision: str | None = None
         self._merges: dict[str, Merge] = {"routing_layer_registry_info": max}

@@ -23,7 +23,7 @@ from routing_layer.metrics import Metrics, Rejection
 _log = structlog.get_logger(__name__)
 
 _TIMEOUT = aiohttp.ClientTimeout(total=5, sock_connect=2)
-#: At most one nudge in this many seconds, however many clients wait.
+#: At most one nudge in this many seconds, however many groups are new and however many clients wait.
 _NUDGE_GAP = 1.0
 #: How often a nudge that reached a standby operator is sent again.
 _NUDGE_TRIES = 3
@@ -56,6 +56,7 @@ class RegistryClient:
         self._last_rejection = ""
         self._confirmed = time.monotonic()
         self._nudged = float("-inf")
+        self._nudge_due = False
         self._changed = asyncio.Event()
         self._nudges: set[asyncio.Task[None]] = set()
 
@@ -66,6 +67,8 @@ class RegistryClient:
 
     async def close(self) -> None:
         """Close the connections to the operator."""
+        for nudge in self._nudges:
+            nudge.cancel()
         await self._session.close()
 
     async def run(self, interval: float) -> None:
@@ -116,26 +119,44 @@ class RegistryClient:
             if used and not self._url:
                 self._confirm()
 
+    def find_url(self, group: str) -> str | None:
+        """Return where the group is served, None if it is not."""
+        return self.current.groups.get(group) if self.current else None
+
     async def wait_for_url(self, group: str, patience: float) -> str | None:
         """Return where the group is served, waiting up to ``patience`` seconds for it to appear; None if it did not."""
-        if (url := self._url_of(group)) is not None or patience <= 0:
-            return url
-        nudge = asyncio.create_task(self.nudge())
-        self._nudges.add(nudge)
-        nudge.add_done_callback(self._nudges.discard)
         try:
             async with asyncio.timeout(patience):
-                while (url := self._url_of(group)) is None:
+                while (url := self.find_url(group)) is None:
                     await self._changed.wait()
         except TimeoutError:
             return None
         return url
 
-    async def nudge(self) -> None:
-        """Ask the operator to reconcile now, because a service is missing; a failure is only logged."""
-        if not self._url or time.monotonic() - self._nudged < _NUDGE_GAP:
-            return
-        self._nudged = time.monotonic()
+    def notice(self, group: str) -> None:
+        """Nudge the operator if the group, which has got its first asset, has no service: now or after the gap.
+
+        A group that comes right after a nudge may not be in what the operator has read for that one.
+        """
+        if self.current is not None and group not in self.current.groups:
+            self._start_nudge()
+
+    def nudge(self) -> None:
+        """Nudge the operator because a client waits for a service, unless that was done a moment ago."""
+        if time.monotonic() - self._nudged >= _NUDGE_GAP:
+            self._start_nudge()
+
+    def _start_nudge(self) -> None:
+        if self._url and not self._nudge_due:
+            self._nudge_due = True
+            nudge = asyncio.create_task(self._send_nudge())
+            self._nudges.add(nudge)
+            nudge.add_done_callback(self._nudges.discard)
+
+    async def _send_nudge(self) -> None:
+        """Ask the operator to reconcile; a failure is only logged."""
+        await asyncio.sleep(self._nudged + _NUDGE_GAP - time.monotonic())
+        self._nudged, self._nudge_due = time.monotonic(), False
         self._metrics.nudges.inc()
         try:
             for _ in range(_NUDGE_TRIES):
@@ -147,9 +168,6 @@ class RegistryClient:
                         return
         except _NO_ANSWER as error:
             _log.info("registry: the operator cannot be nudged: %s", error)
-
-    def _url_of(self, group: str) -> str | None:
-        return self.current.groups.get(group) if self.current else None
 
     def _use(self, data: bytes, where: str = "") -> bool:
         """Take a document into use; if it is invalid, reject it. On any failure nothing of it is kept."""

@@ -44,9 +44,10 @@ class Settings(KsqldbSettings):
     """Connections of one client address (IPv6: one /64 network) for each process; 0: at most nine tenths of the
     capacity. Only for direct clients: a reverse proxy, NAT and Swarm's ingress network show many as one address."""
     lazy_deploy_wait: Seconds = 10.0
-    """Seconds that a request waits for the service of a group that ksqlDB knows and the registry does not."""
+    """Seconds that a request waits for the service of a group that ksqlDB knows and the registry does not; one with
+    `Accept: text/event-stream` waits for `REPLACE_WAIT`."""
     replace_wait: Seconds = 30.0
-    """Seconds that a request with `Accept: text/event-stream` waits while its service is replaced."""
+    """Seconds that a request with `Accept: text/event-stream` waits for its service: a new group's, or one replaced."""
     drain_seconds: Seconds = 10.0
     """Seconds over which SIGTERM spreads the ends of the streams; its end may take 2 s more."""
     registry_poll: Limit = 1.0

@@ -33,6 +33,8 @@ from routing_layer.__main__ import main as routing_layer_program
 from routing_layer.app.proxy import Proxy
 from routing_layer.settings import Settings as ProxySettings
 from routing_layer.workers import create_peers
+from state_api.__main__ import main as state_api_program
+from state_api.metrics import Metrics as StateApiMetrics
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -67,10 +69,10 @@ def _default(value: Any) -> str:
 METRICS = """\
 # Metrics
 
-Both programs answer `GET /metrics` in Prometheus' text format: the operator on `RECONCILER_PORT` (8080), the routing
-layer on `ROUTING_LAYER_PORT` (5555; with several workers, for all of them). Every series whose labels are known
-beforehand exists from the start at 0, so that a first failure is seen as an increase. There is no label per group or
-asset: groups come and go, and each would stay as a series for ever; `reconciler status` names them.
+All programs answer `GET /metrics` in Prometheus' text format: the operator on `RECONCILER_PORT` (8080), the routing
+layer on `ROUTING_LAYER_PORT` (5555; with several workers, for all of them), the services on `PORT`. Every series whose
+labels are known beforehand exists from the start at 0, so that a first failure is seen as an increase. There is no
+label per group or asset: groups come and go, and each would stay as a series for ever; `reconciler status` names them.
 
 [manifests/prometheus](../manifests/prometheus/alerts.yml) has alert rules and a
 [scrape configuration](../manifests/prometheus/prometheus.yml),
@@ -140,6 +142,7 @@ def _family(collector: Any) -> Family:
 def metrics_page() -> str:
     """Return docs/metrics.md."""
     parts = [METRICS, "## The operator\n", _table(operator()), "\n## The routing layer\n", _table(routing_layer())]
+    parts += ["\n## The state API\n", _table(_families(StateApiMetrics().registry))]
     return "\n".join([*parts, "\n## Alerts\n", _alerts(), ""])
 
 
@@ -183,6 +186,7 @@ def cli_page() -> str:
     parts = [CLI, _help("reconciler", main)]
     parts += [_help(f"reconciler {name}", _printed(reconciler, "reconciler", name, "--help")) for name in commands]
     parts.append(_help("routing-layer", _printed(routing_layer_program, "routing-layer", "--help")))
+    parts.append(_help("state-api", _printed(state_api_program, "state-api", "--help")))
     return "\n".join(parts)
 
 

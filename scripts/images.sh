@@ -36,6 +36,7 @@ mkdir -p build
 build RECONCILER_IMAGE reconciler requirements-runtime.lock "$common" reconciler routing_layer
 build ROUTING_LAYER_IMAGE routing-layer requirements-runtime.lock "$common" routing_layer
 build KSQLDB_IMAGE demo-ksqldb "${demo[@]}"
-build FASTAPI_GROUP_IMAGE demo-group-service "${demo[@]}"
-build STATE_API_IMAGE demo-state-api "${demo[@]}"
+build GROUP_SERVICE_IMAGE group-service requirements-group-service.lock "$common" group_service
+build FASTAPI_GROUP_IMAGE demo-group-service requirements-group-service.lock "$common" group_service
+build STATE_API_IMAGE state-api requirements-runtime.lock "$common" state_api
 build FACTORY_IMAGE demo-factory "${demo[@]}"

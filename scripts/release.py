@@ -29,9 +29,14 @@ FILES = OUT / "files"
 SOURCE = OUT / "source"
 BIN = Path(sys.executable).parent
 #: The folders that the wheel has, with every file in them.
-PACKAGES = ("openfactory_common", "reconciler", "routing_layer")
+PACKAGES = ("openfactory_common", "group_service", "reconciler", "routing_layer", "state_api")
 #: Images that are released, by their variable in the output of scripts/images.sh.
-IMAGES = {"RECONCILER_IMAGE": "reconciler", "ROUTING_LAYER_IMAGE": "routing-layer"}
+IMAGES = {
+    "RECONCILER_IMAGE": "reconciler",
+    "ROUTING_LAYER_IMAGE": "routing-layer",
+    "GROUP_SERVICE_IMAGE": "group-service",
+    "STATE_API_IMAGE": "state-api",
+}
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 

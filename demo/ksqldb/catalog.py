@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from demo.ksqldb.ast import SqlType
 from demo.ksqldb.errors import ServerFault, StatementFault
 from demo.ksqldb.topics import Record, Topic
-from demo.ksqldb.values import BadValue, Key, Row, Schema, decoder
+from demo.ksqldb.values import PSEUDO_COLUMNS, BadValue, Key, Row, Schema, decoder
 
 Properties = dict[str, Any]
 
@@ -53,6 +54,16 @@ class Source:
         """Whether this is a table."""
         return self.kind == "TABLE"
 
+    @property
+    def width(self) -> int:
+        """The number of values in a row: pseudo columns and columns."""
+        return len(PSEUDO_COLUMNS) + len(self.schema.columns)
+
+    def find(self, name: str) -> tuple[int, SqlType] | None:
+        """Where a column or pseudo column stands in a row, and its type; None without such a column."""
+        columns = (*PSEUDO_COLUMNS, *self.schema.columns)
+        return next(((index, each.type) for index, each in enumerate(columns) if each.name == name), None)
+
     def open(self) -> None:
         """Start to follow the topic; a table first reads what the topic still holds."""
         if self.is_table:
@@ -85,11 +96,11 @@ class Source:
         if record.value is None:
             return key, None
         value = record.value
-        row = tuple(
+        cells = (
             key if cell is None else cell[1](value[cell[0]] if cell[0] in value else _folded(value, cell[0]))
             for cell in self._cells
         )
-        return key, row
+        return key, (record.timestamp, 0, record.offset, *cells)  # a topic is one log: partition 0
 
     def _keep(self, record: Record) -> tuple[Key, Row | None] | None:
         """Decode and, for a table, apply; None when ksqlDB would skip the record."""

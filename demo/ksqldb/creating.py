@@ -10,9 +10,9 @@ from demo.ksqldb import ast, rendering
 from demo.ksqldb.catalog import Catalog, Properties, Source
 from demo.ksqldb.engine import PersistentQuery, SourceTableQuery
 from demo.ksqldb.errors import BAD_REQUEST, KsqlRefusal, PlanFault, ServerFault, StatementFault
-from demo.ksqldb.planning import Plan, check_key, plan, prepare
+from demo.ksqldb.planning import Plan, check_key, check_names, plan, prepare
 from demo.ksqldb.topics import WEEK_MS, Topic
-from demo.ksqldb.values import SUPPORTED, Schema, SchemaColumn
+from demo.ksqldb.values import PSEUDO_NAMES, SUPPORTED, Schema, SchemaColumn
 
 _TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _SCHEMA_REGISTRY = frozenset({"AVRO", "PROTOBUF", "JSON_SR"})
@@ -142,6 +142,7 @@ class Creator:
                     f"Invalid result type. Your SELECT query produces a {planned.result}. "
                     f"Please use CREATE {planned.result} AS SELECT statement instead.\nStatement: {rendered}"
                 )
+            check_names(prepared)
             check_key(planned, statement.name, self._catalog)
             if not statement.if_not_exists:
                 self._check_free(statement)
@@ -240,6 +241,10 @@ def _check_formats(statement: ast.Create, given: dict[str, Any]) -> None:
             code=42801,
         )
     for column in statement.columns:
+        if column.name in PSEUDO_NAMES:
+            raise StatementFault(
+                f"'{column.name}' is a reserved column name. You cannot use it as a name for a column."
+            )
         if column.type.name not in SUPPORTED:
             raise StatementFault(f"The development server does not support the type {column.type.name}.")
 

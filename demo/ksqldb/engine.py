@@ -30,9 +30,9 @@ class Projection:
         self._emit = emit
         self._join_key = plan.join_key
         self._lookup = plan.lookup.state if plan.lookup is not None else {}
-        self._outer = (None,) * len(plan.lookup.schema.columns) if plan.lookup is not None and plan.outer else None
+        self._outer = (None,) * plan.lookup.width if plan.lookup is not None and plan.outer else None
         self._key = plan.schema.key_position
-        self._width = len(plan.driving.schema.columns)  # CREATE OR REPLACE may widen the source later
+        self._width = plan.driving.width  # CREATE OR REPLACE may widen the source later
 
     def empty_table(self) -> TableSide:
         """Join with what the table becomes from now on, and with nothing that it was."""

@@ -6,7 +6,7 @@ Two steps, as in ksqlDB, because their errors differ: `prepare` resolves names (
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from demo.ksqldb import ast, rendering
 from demo.ksqldb.catalog import Catalog, Source
 from demo.ksqldb.errors import PlanFault, StatementFault
 from demo.ksqldb.expressions import AGGREGATES, Compiled, compile_expression, condition
-from demo.ksqldb.values import Row, Schema, SchemaColumn
+from demo.ksqldb.values import PSEUDO_NAMES, Row, Schema, SchemaColumn
 
 NOT_HERE = "The development server does not support"
 
@@ -38,16 +38,16 @@ class Relations:
         """The index and type of a column in the joined row."""
         for member in self.members:
             if column.source in (None, member.alias):
-                index = member.source.schema.position(column.name)
-                if index is not None:
-                    return member.offset + index, member.source.schema.columns[index].type
+                found = member.source.find(column.name)
+                if found is not None:
+                    return member.offset + found[0], found[1]
         where = f"Line: {column.position.line}, Col: {column.position.column}"
         shown = f"{column.source}.{column.name}" if column.source else column.name
         raise PlanFault(f"{where}: {clause} column '{shown}' cannot be resolved.")
 
     def owners(self, name: str) -> list[str]:
         """The aliases of all relations with such a column."""
-        return [each.alias for each in self.members if each.source.schema.position(name) is not None]
+        return [each.alias for each in self.members if each.source.find(name) is not None]
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def relations(query: ast.Query, catalog: Catalog) -> Relations:
     for relation in (query.relation, *(each.relation for each in query.joins)):
         source = catalog.source(relation.name)
         members.append(Member(relation.alias, source, offset))
-        offset += len(source.schema.columns)
+        offset += source.width
     return Relations(tuple(members))
 
 
@@ -202,6 +202,14 @@ _BRANCHES: dict[type, tuple[str, ...]] = {
 }
 
 
+def column_names(node: Any) -> Iterator[str]:
+    """The names of the columns that an expression reads."""
+    if isinstance(node, ast.Column):
+        yield node.name
+    for each in node if isinstance(node, tuple) else (getattr(node, name) for name in _BRANCHES.get(type(node), ())):
+        yield from column_names(each)
+
+
 def plan(query: ast.Query, catalog: Catalog) -> Plan:
     """Compile a prepared query.
 
@@ -272,6 +280,8 @@ def _star(item: ast.AllColumns, scope: Relations, *, prefixed: bool) -> list[Out
 
 def _output(item: ast.SingleColumn, scope: Relations) -> Output:
     node, alias = item.expression, item.alias or ""
+    if alias.upper() in PSEUDO_NAMES and not (isinstance(node, ast.Column) and node.name == alias.upper()):
+        raise PlanFault(f"`{alias.upper()}` is a reserved column name. You cannot use it as an alias for a column.")
     if isinstance(node, ast.Call) and node.name in AGGREGATES:
         inner = compile_expression(node.arguments[0], scope) if node.arguments else None
         counted = node.name == "COUNT" or inner is None
@@ -335,6 +345,17 @@ def _with_key(query: ast.Query, scope: Relations, outputs: tuple[Output, ...]) -
     keys = key_expressions(query, scope)
     chosen = next((each for key in keys for each in outputs if each.expression == key), None)
     return tuple(replace(each.column, key=True) if each is chosen else each.column for each in outputs)
+
+
+def check_names(query: ast.Query) -> None:
+    """Refuse a CREATE … AS SELECT that would write a pseudo column under its own name.
+
+    Raises:
+        PlanFault: in ksqlDB's words.
+    """
+    for item in query.items:
+        if isinstance(item, ast.SingleColumn) and item.alias in PSEUDO_NAMES:
+            raise PlanFault(f"Reserved column name in select: `{item.alias}`. Please remove or alias the column.")
 
 
 def check_key(plan_: Plan, target: str, catalog: Catalog) -> None:

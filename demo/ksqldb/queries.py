@@ -16,7 +16,7 @@ from demo.ksqldb.errors import KsqlRefusal, PlanFault, ServerFault, StatementFau
 from demo.ksqldb.expressions import AGGREGATES
 from demo.ksqldb.formats import encoded
 from demo.ksqldb.parser import BadSourceName, SyntaxFault, parse
-from demo.ksqldb.planning import Plan, plan, prepare
+from demo.ksqldb.planning import Plan, column_names, plan, prepare
 from demo.ksqldb.topics import Record
 from demo.ksqldb.values import BadValue, Key, Row, Schema, shown
 
@@ -31,6 +31,7 @@ WHERE_RULES = (
     "ksql.query.pull.table.scan.enabled=true."
 )
 Cells = list[Any]
+_NOT_IN_PULL = ("ROWPARTITION", "ROWOFFSET")
 
 
 def parsed_query(text: str) -> ast.Prepared:
@@ -119,6 +120,11 @@ def _check_pull(query: ast.Query) -> None:
     for clause, present in clauses.items():
         if present:
             raise PlanFault(f"Pull queries don't support {clause} clauses. {MORE}")
+    selected = tuple(each.expression for each in query.items if isinstance(each, ast.SingleColumn))
+    for clause, node in (("SELECT", selected), ("WHERE", query.where)):
+        found = ", ".join(f"`{each}`" for each in column_names(node) if each in _NOT_IN_PULL)
+        if found:
+            raise PlanFault(f"Pull queries don't support the following columns in {clause} clauses: {found}\n {MORE}")
 
 
 def _check_where(query: ast.Query, properties: Properties) -> None:

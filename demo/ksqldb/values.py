@@ -1,7 +1,7 @@
 """Values between JSON, SQL and answers.
 
-A row is a tuple in schema order. Inside, TIMESTAMP is milliseconds since 1970 (as in Kafka's records); answers show
-it as `2023-11-14T22:13:20.000`.
+A row is a tuple in schema order; that of a source begins with its pseudo columns. Inside, TIMESTAMP is milliseconds
+since 1970 (as in Kafka's records); answers show it as `2023-11-14T22:13:20.000`.
 """
 
 from __future__ import annotations
@@ -43,6 +43,15 @@ class SchemaColumn:
     def __str__(self) -> str:
         """The column as ksqlDB prints it in schemas, with the KEY marker."""
         return f"{quoted(self.name)} {self.type}" + (" KEY" if self.key else "")
+
+
+#: What every source has besides its columns; they stand at the front of its rows and not in ``SELECT *``.
+PSEUDO_COLUMNS = (
+    SchemaColumn("ROWTIME", BIGINT),
+    SchemaColumn("ROWPARTITION", INTEGER),
+    SchemaColumn("ROWOFFSET", BIGINT),
+)
+PSEUDO_NAMES = frozenset(each.name for each in PSEUDO_COLUMNS)
 
 
 @dataclass(frozen=True)

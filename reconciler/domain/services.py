@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 
@@ -125,6 +127,9 @@ class LiveService:
         since: when anything of it last moved, where it is not as it should be (the engine's clock, with time zone);
             None where all is as it should be, or where that is not known.
         installation: value of ``org.openfactory.installation``, ``""`` where the label is missing.
+        previous: its spec before the last update; None where that is not known.
+        failed: `spec_hash` of the spec that its last rollback took back; ``""`` for none.
+        failure: why that spec failed.
     """
 
     id: str
@@ -139,6 +144,9 @@ class LiveService:
     since: datetime | None = None
     installation: str = ""
     updated_at: datetime | None = field(default=None, compare=False)
+    previous: ServiceSpec | None = None
+    failed: str = ""
+    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -201,6 +209,13 @@ class PlatformState:
 def is_named(registry: LiveRegistry, prefix: str) -> bool:
     """Whether a registry document has a name that we give: a copy of one, or one of another prefix, is not removed."""
     return registry.name.startswith(f"{prefix}_registry-")
+
+
+def spec_hash(spec: ServiceSpec) -> str:
+    """Return 12 hex digits that tell specs apart, the same in every process and version of Python."""
+    values = {item.name: getattr(spec, item.name) for item in fields(ServiceSpec)}
+    text = json.dumps(values, sort_keys=True, default=lambda value: [str(part) for part in astuple(value)])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def drift(live: ServiceSpec, wanted: ServiceSpec) -> tuple[Drift, ...]:

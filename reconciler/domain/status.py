@@ -50,6 +50,8 @@ class Reason(StrEnum):
     """Why an object has its condition, as one word that programs can compare."""
 
     SILENT = "Silent"
+    NOT_READY = "NotReady"
+    ROLLOUT = "RolloutHalted"
     CONTESTED = "Contested"
     WRITE_FAILED = "WriteFailed"
     BUG = "InternalError"

@@ -10,6 +10,7 @@ from openfactory_common.errors import describe
 from openfactory_common.registry import GroupLookup
 from reconciler.domain.actions import Action
 from reconciler.domain.installation import Claim
+from reconciler.domain.readiness import Readiness
 from reconciler.domain.status import Bug, Condition, ObjectStatus, Reason
 from reconciler.ksqldb.statements import UNBOUND, Topology
 from reconciler.settings import Settings
@@ -30,6 +31,10 @@ class PlanInputs:
             is never the same twice, and equal inputs give equal plans.)
         stalled: services that are not ready and have made no progress for `PROGRESS_DEADLINE`.
         failures: the last error of every object whose write failed and is retried.
+        readiness: what the probes found, by the service's name in lower case; a service that is not in it has not been
+            probed yet. None: nothing is probed, and the engine's view counts.
+        baked: services that have been ready for `ROLLOUT_BAKE`.
+        overdue: services that were changed `ROLLOUT_TIMEOUT` ago or earlier.
         silent: why streams are silent (see `reconciler.control.flow`), by group; that of the shared stream by "".
         query_limit: how many persistent queries ksqlDB allows; None where it is not known.
         waiting: objects that are in back-off now.
@@ -51,6 +56,9 @@ class PlanInputs:
     offset_reset: str = ""
     claim: Claim = field(default_factory=lambda: Claim(UNBOUND))
     silent: Mapping[str, str] = field(default_factory=dict)
+    readiness: Mapping[str, Readiness] | None = None
+    baked: frozenset[str] = frozenset()
+    overdue: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

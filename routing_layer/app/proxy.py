@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
 from http import HTTPStatus
@@ -29,7 +30,7 @@ from routing_layer.settings import Settings
 from routing_layer.supervisor import Supervisor
 from routing_layer.ttl_cache import TtlCache
 from routing_layer.upstream.dialer import Dialer, Target
-from routing_layer.upstream.forwarder import ForwardedResponse, Forwarder, StreamAborted
+from routing_layer.upstream.forwarder import ARRIVED, HELD, ForwardedResponse, Forwarder, StreamAborted
 from routing_layer.upstream.streams import ClientStream, StreamTable
 from routing_layer.workers import WorkerPeers
 
@@ -48,7 +49,7 @@ _FORWARDED = ENDLESS | {"asset_state"}
 _STALL_SECONDS = 5.0
 #: Connections of the port for metrics.
 _METRICS_CLIENTS = 32
-#: Seconds between two attempts of a request that is held.
+#: Seconds from one attempt of a request that is held to the next.
 _RETRY_SECONDS = 0.5
 #: The detail of a 503 for a client that does not fit.
 NO_ROOM = "there is no room for more clients, or for more from this address"
@@ -69,14 +70,14 @@ class Proxy:
         self.peers = peers
         self.metrics = Metrics()
         self.streams = StreamTable(self.metrics)
-        self.store = MembershipStore(self.streams.end_moved)
+        self.registry = RegistryClient(
+            settings.reconciler_url, settings.registry_file, self.metrics, self._apply_registry
+        )
+        self.store = MembershipStore(self.streams.end_moved, self.registry.notice)
         self._ksqldb_session = open_session(settings)
         queries = MembershipQueries(self._ksqldb_session, settings.ksqldb_url)
         self.watcher = MembershipWatcher(queries, self.store, self.metrics, settings.membership_resync)
         unknown = TtlCache[str, bool](settings.negative_cache_seconds, settings.negative_cache_size)
-        self.registry = RegistryClient(
-            settings.reconciler_url, settings.registry_file, self.metrics, self._apply_registry
-        )
         self.lookup = Lookup(
             self.store,
             self.watcher,
@@ -86,7 +87,13 @@ class Proxy:
             lambda: self.registry.current.membership if self.registry.current else None,
         )
         dialer = Dialer(settings.connect_timeout, settings.replace_wait)
-        self.forwarder = Forwarder(dialer, settings.head_timeout, settings.idle_timeout, self._begin_response)
+        self.forwarder = Forwarder(
+            dialer,
+            settings.head_timeout,
+            settings.idle_timeout,
+            self._begin_response,
+            self.metrics.group_mismatches.inc,
+        )
         self.supervisor = Supervisor(lambda name: self.metrics.task_ends[name].inc())
         capacity, excess = descriptors()
         limits = ConnectionLimits(
@@ -108,6 +115,7 @@ class Proxy:
             _STREAM: ("asset_stream", self._hold(self._get_asset_stream)),
             "/asset_state": ("asset_state", self._get_asset_state),
             "/healthz": ("healthz", self._get_health),
+            "/ready": ("ready", self._get_readiness),
             "/readyz": ("readyz", self._get_readiness),
         }
         self._metrics_routes: dict[str, tuple[str, _Handler]] = {"/metrics": ("metrics", self._get_metrics)}
@@ -122,7 +130,7 @@ class Proxy:
         add_gauge(
             "registry_age_seconds", "Seconds since the operator confirmed the registry.", lambda: self.registry.age
         )
-        add_gauge("ready", "1 when clients can be served.", lambda: float(not self.missing()), min)
+        add_gauge("ready", "1 when clients can be served.", lambda: float(not self.issues()), min)
         add_gauge("workers", "Workers whose values are in this response.", lambda: 1, sum)
 
     async def start(self) -> None:
@@ -210,15 +218,18 @@ class Proxy:
 
         async def hold(request: web.BaseRequest) -> web.StreamResponse:
             loop = asyncio.get_running_loop()
+            request[ARRIVED] = int(time.time() * 1000)
             until = loop.time() + self.settings.replace_wait
             while True:
+                next_attempt = loop.time() + _RETRY_SECONDS
                 try:
                     return await handler(request)
                 except Problem as problem:
-                    event_source = "text/event-stream" in request.headers.get("Accept", "")
-                    if not (problem.transient and event_source) or loop.time() + _RETRY_SECONDS > until:
+                    held = problem.transient and _is_event_source(request)
+                    if not held or loop.time() + _RETRY_SECONDS > until:
                         raise
-                await asyncio.sleep(_RETRY_SECONDS)
+                request[HELD] = True
+                await asyncio.sleep(next_attempt - loop.time())
 
         return hold
 
@@ -233,12 +244,13 @@ class Proxy:
             return web.Response(status=HTTPStatus.TEMPORARY_REDIRECT, headers={"Location": location})
         for _ in range(_MAX_MOVES):
             group = await self.lookup.find_group(asset)
-            target = await self._find_target(group)
+            target = await self._find_target(request, group)
             if self.store.group_of(asset) == group:
                 try:
                     return await self._forward_stream(request, asset, group, target)
                 except StreamAborted:
-                    continue
+                    pass
+            request[HELD] = True
         raise Problem(ProblemType.NOT_READY, f"asset {asset!r} is moving")
 
     async def _get_group_stream(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -255,23 +267,29 @@ class Proxy:
             if not self.store.complete:
                 raise Problem(ProblemType.NOT_READY, "the membership has not been listed; retry")
             raise Problem(ProblemType.UNKNOWN_GROUP, f"there is no group {group!r}")
-        target = await self._find_target(group)
+        target = await self._find_target(request, group)
         try:
             return await self._forward_stream(request, asset or "", group, target)
         except StreamAborted as error:
             raise Problem(ProblemType.NOT_READY, f"group {group!r} or its asset is changing") from error
 
-    async def _find_target(self, group: str) -> Target:
+    async def _find_target(self, request: web.BaseRequest, group: str) -> Target:
         """Return where the group is served; a group that is new is waited for.
 
         Raises:
             Problem: 503, it is still not served.
         """
-        patience = self.settings.lazy_deploy_wait
-        url = await self.registry.wait_for_url(group, patience)
+        url = self.registry.find_url(group)
         if url is None:
-            detail = f"group {group!r} has no service yet (waited {patience:g} s); the operator has been notified"
-            raise Problem(ProblemType.GROUP_NOT_DEPLOYED, detail)
+            if HELD not in request:
+                self.registry.nudge()
+            request[HELD] = True
+            # An event source is held: it looks for its group at every attempt, because its asset may move meanwhile.
+            patience = _RETRY_SECONDS if _is_event_source(request) else self.settings.lazy_deploy_wait
+            url = await self.registry.wait_for_url(group, patience)
+        if url is None:
+            detail = f"group {group!r} has no service yet; the operator has been notified"
+            raise Problem(ProblemType.GROUP_NOT_DEPLOYED, detail, transient=True)
         return _parse_target(url)
 
     async def _forward_stream(
@@ -303,9 +321,10 @@ class Proxy:
         return _json({"status": "alive", "draining": self.forwarder.draining, "streams": len(self.streams.all)})
 
     async def _get_readiness(self, _request: web.BaseRequest) -> web.StreamResponse:
-        missing = self.missing()
-        document = {"status": "not ready" if missing else "ready", "lacks": missing, "assets": len(self.store.groups)}
-        return _json(document, HTTPStatus.SERVICE_UNAVAILABLE if missing else HTTPStatus.OK)
+        issues = self.issues()
+        if issues:
+            return _json({"status": "not ready", "issues": issues}, HTTPStatus.SERVICE_UNAVAILABLE)
+        return _json({"status": "ready"})
 
     async def _get_metrics(self, _request: web.BaseRequest) -> web.StreamResponse:
         headers = {"Content-Type": metrics.CONTENT_TYPE, "Cache-Control": "no-store"}
@@ -314,17 +333,17 @@ class Proxy:
     async def _render_metrics(self) -> bytes:
         return self.metrics.exposition(await self.peers.collect())
 
-    def missing(self) -> list[str]:
-        """Return what is missing before clients can be served."""
-        missing = ["draining"] if self.forwarder.draining else []
+    def issues(self) -> list[str]:
+        """Return why clients cannot be served, one sentence each; empty if they can."""
+        issues = ["the proxy is stopping"] if self.forwarder.draining else []
         tasks = ["registry"]
         if self.registry.current is None:
-            missing.append("registry")
+            issues.append("no registry has been read")
         else:
             tasks.append("membership")
         if not self.store.complete:
-            missing.append("membership")
-        return missing + [f"{name} follower" for name in tasks if not self.supervisor.is_running(name)]
+            issues.append("the membership has not been listed")
+        return issues + [f"the {name} is not followed" for name in tasks if not self.supervisor.is_running(name)]
 
     def _apply_registry(self, before: Registry | None, now: Registry) -> None:
         if before is not None:
@@ -335,6 +354,11 @@ class Proxy:
 
 async def _refuse_path(request: web.BaseRequest) -> web.StreamResponse:
     raise Problem(ProblemType.UNKNOWN_PATH, f"nothing is served at {request.path}")
+
+
+def _is_event_source(request: web.BaseRequest) -> bool:
+    """Whether the client gives up at a response that is not 200, as a browser's event source does."""
+    return "text/event-stream" in request.headers.get("Accept", "")
 
 
 def _asset_of(request: web.BaseRequest) -> str | None:

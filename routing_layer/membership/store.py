@@ -15,6 +15,8 @@ from typing import Final, Literal
 
 #: Called after an asset's group changed: asset, new group (None: the asset is gone or has no level any more).
 OnMove = Callable[[str, str | None], None]
+#: Called with a group that has got its first asset.
+OnNewGroup = Callable[[str], None]
 
 
 class Absence(Enum):
@@ -37,13 +39,14 @@ class MembershipStore:
         complete: whether a complete list has been read once; before, an asset that is not here is not unknown.
     """
 
-    def __init__(self, on_move: OnMove) -> None:
+    def __init__(self, on_move: OnMove, on_new_group: OnNewGroup = lambda _: None) -> None:
         """Start empty and incomplete; ``on_move`` is called for each asset whose group changes."""
         self.groups: dict[str, str | None] = {}
         self.complete = False
         self._sizes: dict[str, int] = {}
         self._trackers: dict[str, set[asyncio.Event]] = {}
         self._on_move = on_move
+        self._on_new_group = on_new_group
 
     def group_of(self, asset: str) -> Group:
         """Return the asset's group, None if it has no level, ``UNKNOWN`` if it is not known."""
@@ -80,7 +83,9 @@ class MembershipStore:
         else:
             self.groups[asset] = group
         if isinstance(group, str):
-            self._sizes[group] = self._sizes.get(group, 0) + 1
+            size = self._sizes[group] = self._sizes.get(group, 0) + 1
+            if size == 1:
+                self._on_new_group(group)
         if isinstance(before, str):
             self._sizes[before] -= 1
             if not self._sizes[before]:

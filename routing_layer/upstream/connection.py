@@ -39,7 +39,10 @@ _FIRST_FINAL = 200
 _NO_CONTENT = 204
 _NOT_MODIFIED = 304
 #: Fields whose values are read here.
-_READ = frozenset((b"connection", b"content-encoding", b"content-length", b"content-type", b"transfer-encoding"))
+_GROUP = b"x-openfactory-group"
+_READ = frozenset(
+    (b"connection", b"content-encoding", b"content-length", b"content-type", b"transfer-encoding", _GROUP)
+)
 _DROPPED = frozenset(
     (
         *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
@@ -78,6 +81,7 @@ class ResponseHead:
         chunked: the body is chunked.
         reusable: the connection may carry another request.
         event_stream: the body is an uncompressed event stream.
+        group: the group that the service says it serves, percent-encoded; None: it does not say.
     """
 
     status: int
@@ -87,6 +91,7 @@ class ResponseHead:
     chunked: bool
     reusable: bool
     event_stream: bool
+    group: bytes | None
 
     @property
     def bodiless(self) -> bool:
@@ -136,6 +141,7 @@ def parse_head(data: bytes) -> ResponseHead:
         # A response without a body that is announced as chunked: some send the last chunk, some do not.
         reusable=match["minor"] == b"1" and b"close" not in connection and not (chunked and status == _NOT_MODIFIED),
         event_stream=plain and read.get(b"content-type", [b""])[0].lower().startswith(b"text/event-stream"),
+        group=b", ".join(read[_GROUP]) if _GROUP in read else None,
     )
 
 
@@ -178,12 +184,14 @@ class UpstreamConnection(asyncio.Protocol):
 
     Attributes:
         fault: what was wrong with the bytes after the head; empty if nothing.
+        retried: the first attempt to connect had failed.
     """
 
     _loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport = field(init=False)
     body: Body | None = None
     fault: str = ""
+    retried: bool = False
     _response: asyncio.Future[tuple[ResponseHead, bytes | None]] | None = None
     _buffer: bytearray = field(default_factory=bytearray)
     _scanned: int = 0  # bytes of the buffer that were searched for the end of the head

@@ -89,6 +89,10 @@ class Dialer:
         """Remember that the service is reachable, or was until now."""
         self._reachable.put(target, True)
 
+    def forget_addresses(self, target: Target) -> None:
+        """Look the service's name up anew at the next connection: another service has answered at its address."""
+        self._addresses.forget(target.name)
+
     def log_failure(self, target: Target, cause: str) -> None:
         """Log why a service failed, if it did (the log drops equal lines for a minute); clients do not see it."""
         if cause:
@@ -106,7 +110,9 @@ class Dialer:
             self._addresses.expire(target.name)
             fresh = await self._addresses.get(target.name)
             others = [other for other in fresh if other != address] or fresh
-            return await self._open(target, others[next(self._turn) % len(others)])
+            connection = await self._open(target, others[next(self._turn) % len(others)])
+            connection.retried = True
+            return connection
 
     async def _open(self, target: Target, address: str) -> UpstreamConnection:
         loop = asyncio.get_running_loop()

@@ -8,6 +8,7 @@ import re
 from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from aiohttp import web
 from aiohttp.http import HttpVersion11
@@ -32,6 +33,13 @@ _FORWARDED = re.compile(rb'(?:[^"\\]|"(?:[^"\\]|\\.)*")*')
 #: Idle connections to one service that are kept, and for how long (servers close theirs after 5 s and more).
 _MAX_KEPT = 128
 _KEEP_SECONDS = 2.0
+
+#: Key of a stream's request: when it came, in milliseconds since 1970.
+ARRIVED = "arrived"
+#: Key of a request: it had to wait, for a service or for its asset that moves.
+HELD = "held"
+#: Parameters by which a client says itself from where on it wants events.
+_STARTS = frozenset(("lastEventId", "since"))
 
 #: Called with the request and the status of a response that begins.
 OnHead = Callable[[web.BaseRequest, int], None]
@@ -72,9 +80,20 @@ class Forwarder:
         draining: each response from now on ends its client's connection.
     """
 
-    def __init__(self, dialer: Dialer, head_timeout: float, idle_timeout: float, on_head: OnHead) -> None:
-        """Connect through ``dialer``; limits in seconds; ``on_head`` is called for each response as it begins."""
+    def __init__(
+        self,
+        dialer: Dialer,
+        head_timeout: float,
+        idle_timeout: float,
+        on_head: OnHead,
+        on_mismatch: Callable[[], None],
+    ) -> None:
+        """Connect through ``dialer``; limits in seconds.
+
+        ``on_head`` is called for each response as it begins, ``on_mismatch`` for each of another group's service.
+        """
         self._on_head = on_head
+        self._on_mismatch = on_mismatch
         self._dialer = dialer
         self._head_timeout = head_timeout
         self._idle_timeout = idle_timeout
@@ -84,18 +103,34 @@ class Forwarder:
     async def forward_stream(self, request: web.BaseRequest, target: Target, stream: ClientStream) -> ForwardedResponse:
         """Pass a response of any length, until ``stream`` ends.
 
+        A service that says it serves another group has got the address of the one that is asked for: names are looked
+        up anew, once.
+
         Raises:
-            Problem: the service cannot be reached, or does not answer.
+            Problem: the service cannot be reached, does not answer, or is still another group's.
             StreamAborted: the stream was ended before the response began.
         """
-        connection = await self._dialer.connect(target)
-        stream.attach(connection)
-        try:
-            head, _ = await self._request(connection, request, target, collect=False)
-        except Problem as problem:
-            if stream.end_reason is not None:
-                raise StreamAborted from problem
-            raise
+        for _ in range(2):
+            connection = await self._dialer.connect(target)
+            stream.attach(connection)
+            resume = _resume_field(request) if connection.retried or HELD in request else None
+            try:
+                head, _ = await self._request(connection, request, target, collect=False, more=resume)
+            except Problem as problem:
+                if stream.end_reason is not None:
+                    raise StreamAborted from problem
+                raise
+            # As bytes: what no group's name can be, such as broken UTF-8, is another group's, too.
+            if head.group is None or unquote_to_bytes(head.group) == stream.group.encode(errors="replace"):
+                break
+            connection.abort()
+            request[HELD] = True
+            self._dialer.forget_addresses(target)
+            self._dialer.log_failure(target, "it says that it serves another group")
+            self._on_mismatch()
+        else:
+            detail = f"another group's service answers at the address of {stream.group!r}; retry"
+            raise Problem(ProblemType.NOT_READY, detail)
         try:
             return await self._pass_stream(request, head, stream)
         finally:
@@ -160,9 +195,10 @@ class Forwarder:
         *,
         collect: bool,
         kept: bool = False,
+        more: bytes | None = None,
     ) -> tuple[ResponseHead, bytes | None]:
         try:
-            data = _upstream_request(request, target)
+            data = _upstream_request(request, target, more)
             head, body = await connection.request(data, limit=self._head_timeout, collect=collect)
         except UpstreamFailed as error:
             connection.abort()
@@ -261,8 +297,17 @@ def _transport(request: web.BaseRequest) -> asyncio.Transport:
     return transport
 
 
-def _upstream_request(request: web.BaseRequest, target: Target) -> bytes:
-    """Build the request for the service: the query as it came, the client's headers, another Host.
+def _resume_field(request: web.BaseRequest) -> bytes | None:
+    """Return the field that asks for the events since the request came; None where the client says itself."""
+    query = request.raw_path.partition("?")[2].partition("#")[0]
+    names = {name for name, _ in parse_qsl(query, keep_blank_values=True)}
+    if request.method != "GET" or "Last-Event-ID" in request.headers or names & _STARTS:
+        return None
+    return b"Last-Event-ID: @%d" % request[ARRIVED]
+
+
+def _upstream_request(request: web.BaseRequest, target: Target, more: bytes | None) -> bytes:
+    """Build the request for the service: the query as it came, the client's headers, another Host, and ``more``.
 
     HEAD is sent as GET: services that only know GET would refuse it, and the answer to HEAD is the head of GET's.
     """
@@ -294,6 +339,8 @@ def _upstream_request(request: web.BaseRequest, target: Target) -> bytes:
         lines.append(b"Forwarded: " + b", ".join([*filter(_FORWARDED.fullmatch, forwarded), own]))
     lines.append(b"X-Forwarded-Host: " + request.headers.get("Host", "").encode("latin-1", "replace"))
     lines.append(b"X-Forwarded-Proto: " + request.scheme.encode())
+    if more is not None:
+        lines.append(more)
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 

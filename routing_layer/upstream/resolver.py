@@ -87,6 +87,10 @@ class AddressCache:
         if answer is not None:
             answer.fresh_until = 0.0
 
+    def forget(self, name: Name) -> None:
+        """Drop the addresses: they are another service's."""
+        self._answers.discard(name)
+
     def _start(self, name: Name) -> _Lookup:
         def finish(task: asyncio.Task[tuple[str, ...]]) -> None:
             self.pending.pop(name, None)

@@ -56,6 +56,15 @@ class System:
             "DEMO_TIMEOUT": "150",
         }
 
+    def configure(self, **variables: str) -> None:
+        """Set variables of the deployment, before it is brought up."""
+        self._env |= variables
+
+    def set(self, **variables: str) -> None:
+        """Change variables of the operator that runs, which restarts it."""
+        changed = [part for name, value in variables.items() for part in ("--env-add", f"{name}={value}")]
+        docker("service", "update", "--detach", *changed, f"{self.name}_reconciler")
+
     def demo(self, *command: str) -> str:
         """Do what `make demo` (``up``) and `make demo-down` (``down``) do; return what it printed."""
         program = [sys.executable, str(ROOT / "scripts" / "demo.py"), *command]
@@ -90,6 +99,13 @@ class System:
         """Map an asset to a workcenter, or move it there."""
         values = f"('{asset}', 'acme/{workcenter}/{asset}', MAP('workcenter' := '{workcenter}'))"
         self.ksql(f"INSERT INTO asset_to_uns_map_raw (asset_uuid, uns_id, uns_levels) VALUES {values};")
+
+    def asset_of(self, workcenter: str) -> str:
+        """Return an asset of a workcenter."""
+        sql = "SELECT ASSET_UUID, UNS_LEVELS FROM ASSET_TO_UNS_MAP;"
+        url, accept = f"http://127.0.0.1:{self.ksqldb}/query-stream", {"Accept": "application/json"}
+        rows = httpx.post(url, json={"sql": sql}, headers=accept, timeout=30).json()[1:]
+        return str(min(asset for asset, levels in rows if levels.get("workcenter") == workcenter))
 
     def streams(self) -> set[str]:
         """Return the names of the group streams that exist."""

@@ -18,7 +18,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupState,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from tests.harness.ports import free_port
@@ -220,6 +228,18 @@ class KafkaBroker:
             producer.produce(topic, on_delivery=partial(note, number), **fields)
         assert producer.flush(_PATIENCE) == 0, f"the broker did not take all records of {topic}"
         return [offsets[number] for number in sorted(offsets)]
+
+    def shares(self, group_id: str) -> list[int]:
+        """Return how many partitions each member of a consumer group has, in order; empty while it has not settled."""
+        group = self._admin.describe_consumer_groups([group_id])[group_id].result(_PATIENCE)
+        members = group.members if group.state is ConsumerGroupState.STABLE else []
+        return sorted(len(member.assignment.topic_partitions) for member in members)
+
+    def committed(self, group_id: str, topic: str) -> dict[int, int]:
+        """Return the next offset of each partition of a topic that a consumer group has committed."""
+        asked = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group_id)])
+        found = asked[group_id].result(_PATIENCE).topic_partitions or []
+        return {each.partition: each.offset for each in found if each.topic == topic}
 
     def _leaders(self, name: str) -> int:
         # Asked for by its name, a topic that was just deleted would be remembered as missing.

@@ -131,7 +131,8 @@ def follower(url: str, _ca: str | None) -> str:
         client = registry_client.RegistryClient(url_with_user, Path("/none"), metrics, lambda *_: None)
         try:
             await client.refresh()
-            await client.nudge()
+            client.nudge()
+            await asyncio.gather(*client._nudges)
             assert client.current is None
             return client._last_rejection
         finally:

@@ -24,6 +24,7 @@ class EventParser:
 
     Attributes:
         retry: the reconnection time in milliseconds, None until one was sent.
+        last_id: what a reconnection sends as ``Last-Event-ID``: a block sets it, even one without data.
     """
 
     def __init__(self) -> None:
@@ -34,6 +35,7 @@ class EventParser:
         self._data: list[str] = []
         self._type = ""
         self._last_id = ""
+        self.last_id = ""
         self.retry: int | None = None
 
     def feed(self, data: bytes) -> list[Event]:
@@ -76,5 +78,6 @@ class EventParser:
 
     def _dispatch(self) -> Event | None:
         data, kind = self._data, self._type
+        self.last_id = self._last_id
         self._data, self._type = [], ""
         return Event("\n".join(data), kind or "message", self._last_id) if data else None

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ from tests.harness.ports import free_port
 from tests.integration.routing_layer import fake_sources
 from tests.integration.routing_layer.fake_sources import registry
 from tests.integration.routing_layer.proxy_system import ProxySystem, start_system
+from tests.integration.routing_layer.quick_proxy import QUICK
 
 _ERRORS = "routing_layer_membership_errors_total"
 _SOURCE = Source(table="asset_to_uns_map", key="ASSET_UUID", levels=("workcenter",))
@@ -224,6 +226,32 @@ async def test_fields_of_a_newer_operator_do_not_stop_the_proxy() -> None:
         await used(system, json.dumps(document).encode())
         await system.stream("A1")
         assert len(system.paint.open) == 1
+
+
+async def test_a_mapping_of_a_new_group_nudges_the_operator() -> None:
+    """No client has asked: the watch sees it. A group that is served already is no reason, nor is one more asset."""
+    async with start_system() as system:
+        await system.proxy.wait_current()
+        await system.ksql.put("A3", "Paint")
+        await system.proxy.wait_metric("routing_layer_membership_assets", 3)
+        assert system.operator.nudged == 0
+        await system.ksql.put("A4", "Fit")
+        await until(lambda: system.operator.nudged == 1, "the first asset of a group nudges")
+        await system.ksql.put("A5", "Fit")
+        await system.proxy.wait_metric("routing_layer_membership_assets", 5)
+        assert await system.proxy.metric("routing_layer_nudges_total") == 1
+
+
+async def test_many_new_groups_are_few_nudges_and_the_last_is_one_of_them() -> None:
+    """The operator may have read the map before the last mapping came: it is nudged once more."""
+    async with start_system(constants={**QUICK, "routing_layer.registry_client:_NUDGE_GAP": 2.0}) as system:
+        await system.proxy.wait_current()
+        known, started = list[int](), time.monotonic()
+        system.operator.on_nudge = lambda: known.append(len(system.ksql.table))
+        for number in range(1000):
+            await system.ksql.put(f"B{number}", f"G{number}")
+        await until(lambda: known[-1:] == [1002], "the operator is nudged after the last mapping")
+        assert len(known) <= 2 + (time.monotonic() - started) / 2.0
 
 
 async def test_a_group_that_has_been_emptied_is_unknown() -> None:

@@ -114,8 +114,22 @@ async def test_a_replaced_task_is_found_by_a_fresh_lookup() -> None:
         await service.stop(_FIRST)
         await service.start(_THIRD)
         names.tasks = (_THIRD,)
-        assert await _connect(dialer, service, 2) == [_THIRD] * 2
+        connection = await dialer.connect(service.target)
+        assert connection.retried
+        connection.abort()
+        assert await _connect(dialer, service, 1) == [_THIRD]
         assert names.asked == 2
+
+
+async def test_forgotten_addresses_are_not_used_again() -> None:
+    """Another service answers at the remembered address: the next connection waits for a new lookup."""
+    async with tasks(_FIRST, _SECOND) as service:
+        names = Names(_FIRST)
+        dialer = Dialer(2.0, 1.0, names)
+        assert await _connect(dialer, service, 1) == [_FIRST]
+        names.tasks = (_SECOND,)
+        dialer.forget_addresses(service.target)
+        assert await _connect(dialer, service, 1) == [_SECOND]
 
 
 async def test_a_refused_connection_is_tried_once_more_and_not_for_ever() -> None:

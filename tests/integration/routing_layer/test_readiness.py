@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -38,13 +39,13 @@ async def test_a_follower_that_does_not_run_is_not_ready(monkeypatch: pytest.Mon
     fixed = asyncio.Event()
     try:
         await proxy.start()
-        await until(lambda: not proxy.missing(), "ready")
+        await until(lambda: not proxy.issues(), "ready")
         monkeypatch.setattr(follows, "run", broken)
         proxy.supervisor.start(name, lambda: follows.run(*_arguments(name, proxy)))
-        await until(lambda: f"{name} follower" in proxy.missing(), "not ready")
+        await until(lambda: f"the {name} is not followed" in proxy.issues(), "not ready")
         await until(lambda: proxy.metrics.task_ends[name]._value.get() >= 1, "counted")
         fixed.set()
-        await until(lambda: not proxy.missing(), "ready again")
+        await until(lambda: not proxy.issues(), "ready again")
     finally:
         await proxy.close()
         await ksql.stop()
@@ -55,6 +56,23 @@ def _arguments(name: str, proxy: Proxy) -> tuple[object, ...]:
     registry_document = proxy.registry.current
     assert registry_document is not None
     return (0.05,) if name == "registry" else (registry_document.membership,)
+
+
+async def test_ready_is_the_document_of_all_services() -> None:
+    """The status, and while it is not ready a sentence for each reason; the old path answers the same."""
+    async with start_system(ready=False, RECONCILER_URL="") as system:
+        for path in ("/ready", "/readyz"):
+            refused = await system.proxy.get(path)
+            assert refused.status == 503
+            assert json.loads(await refused.rest()) == {
+                "status": "not ready",
+                "issues": ["no registry has been read", "the membership has not been listed"],
+            }
+    async with start_system() as system:
+        for path in ("/ready", "/readyz"):
+            answer = await system.proxy.get(path)
+            assert answer.status == 200
+            assert json.loads(await answer.rest()) == {"status": "ready"}
 
 
 async def test_a_poisoned_row_does_not_end_the_watch() -> None:

@@ -97,6 +97,15 @@ def test_all_data_items_of_an_asset(ksqldb: Served) -> None:
     assert play(ksqldb.url, lambda ask: ask(asset_uuid="A1")) == (200, expected, None)
 
 
+def test_the_order_of_the_items_is_theirs_and_not_that_of_the_answer(ksqldb: Served) -> None:
+    """Partitions answer in any order: a client sees the items by their ids."""
+    rows = [{"row": {"columns": ["A1", *item]}} for item in (TEMPERATURE, AVAILABLE)]
+    body = json.dumps([{"header": {"queryId": "q", "schema": "`A` STRING"}}, *rows]).encode()
+    with front(ksqldb, {"pull": Reply(body, content_type="application/vnd.ksql.v1+json")}) as site:
+        _, state, _ = play(site.url, lambda ask: ask(asset_uuid="A1"))
+    assert [item["id"] for item in state["dataItems"]] == ["avail", "temp"]
+
+
 @pytest.mark.parametrize(("asset", "item"), [("A1", TEMPERATURE), ("A'2", QUOTED)])
 def test_one_data_item(ksqldb: Served, asset: str, item: tuple[str, ...]) -> None:
     """With id the item comes alone; quotes in names are data."""

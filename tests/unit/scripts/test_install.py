@@ -23,7 +23,7 @@ def run(*command: object, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("program", ["reconciler", "routing-layer"])
+@pytest.mark.parametrize("program", ["reconciler", "routing-layer", "state-api"])
 def test_console_scripts_print_the_version(program: str) -> None:
     """`make venv` installs both programs; the version comes from one place."""
     done = run(SCRIPTS / program, "--version")

@@ -20,6 +20,17 @@ def test_membership_tells_of_moves_alone() -> None:
     assert store.group_of("A") is UNKNOWN
 
 
+def test_a_group_is_new_with_its_first_asset() -> None:
+    """Told once, and again after it had none."""
+    new: list[str] = []
+    store = MembershipStore(lambda *_: None, new.append)
+    for asset, group in (("A", "Weld"), ("B", "Weld"), ("A", "Paint"), ("A", "Weld"), ("B", None), ("A", UNKNOWN)):
+        store.put(asset, group)
+    assert new == ["Weld", "Paint"]
+    store.put("A", "Weld")
+    assert new == ["Weld", "Paint", "Weld"]
+
+
 def test_the_names_of_groups_and_assets_are_forgotten_with_them() -> None:
     """Nothing is kept of what is gone, however many there were."""
     store = MembershipStore(lambda *_: None)
