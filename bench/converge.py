@@ -88,7 +88,7 @@ def statements(groups: int) -> list[Statement]:
     """Return what the operator sends for so many new groups, in its order."""
     topology = topology_of(settings_for("http://ksqldb:8088"))
     names = (names_of(group(number)) for number in range(groups))
-    return [topology.create_shared(), *(topology.create_group(one, "earliest") for one in names)]
+    return [topology.create_shared(), *(topology.create_group(one) for one in names)]
 
 
 def bare(url: str, wanted: Sequence[Statement]) -> float:

@@ -1,19 +1,15 @@
-"""A small asynchronous client of ksqlDB's REST API, for the demonstration services.
+"""A small asynchronous client of ksqlDB's REST API, for the simulated factory.
 
 It speaks to ``/ksql`` for statements and to ``/query`` for rows, always with an explicit ``Accept``: which format
-``*/*`` means differs between the two query endpoints and between versions. Rows come in the StreamedRow format
-(``application/vnd.ksql.v1+json``), the only one that carries tombstones.
+``*/*`` means differs between the two query endpoints and between versions.
 """
 
 from __future__ import annotations
 
 import asyncio
-import codecs
 import json
 import re
-import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -21,12 +17,10 @@ import aiohttp
 STREAMED_ROWS = "application/vnd.ksql.v1+json"
 STATEMENT_SECONDS = 15.0
 PULL_SECONDS = 10.0
-OPEN_SECONDS = 10.0
 
 Row = dict[str, Any]
 
 _COLUMN = re.compile(r"`((?:[^`]|``)+)`\s+[A-Z]")
-_LARGEST_ITEM = 1 << 20
 
 
 class KsqlError(Exception):
@@ -61,54 +55,9 @@ def literal(value: str) -> str:
 
 
 def client_session() -> aiohttp.ClientSession:
-    """Return a session that notices a peer which vanished without a word, within about 30 s.
-
-    A push query is silent for as long as nothing happens, so no read limit can tell a quiet factory from a dead
-    host. TCP keep-alive can.
-    """
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, socket_factory=_keep_alive_socket),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=3.0),
-    )
-
-
-def _keep_alive_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    family, kind, protocol = address[:3]
-    made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, seconds in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, option):
-            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)
-    return made
-
-
-class StreamedItems:
-    """Cuts the endless JSON array of a push query into its items, wherever the network cut the bytes."""
-
-    def __init__(self) -> None:
-        """Start in front of the array's opening bracket."""
-        self._utf8 = codecs.getincrementaldecoder("utf-8")()
-        self._json = json.JSONDecoder()
-        self._text = ""
-
-    def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
-        """Yield the items completed by ``data``.
-
-        Raises:
-            KsqlAway: an item is larger than 1 MiB or no JSON: nothing after it can be trusted.
-        """
-        self._text += self._utf8.decode(data)
-        while True:
-            self._text = self._text.lstrip(" \r\n\t,[]")
-            try:
-                item, end = self._json.raw_decode(self._text)
-            except json.JSONDecodeError as error:
-                if len(self._text) > _LARGEST_ITEM or (self._text and self._text[0] != "{"):
-                    raise KsqlAway("the push query's answer is not a list of JSON objects") from error
-                return
-            self._text = self._text[end:]
-            yield item
+    """Return a session for requests that are limited in time."""
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=3.0)
+    return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout)
 
 
 def column_names(schema: str) -> list[str]:
@@ -173,31 +122,6 @@ class KsqlRest:
         items = await self._read("/query", {"ksql": sql, "streamsProperties": {}}, STREAMED_ROWS, PULL_SECONDS)
         return list(_rows(iter(items)))
 
-    @asynccontextmanager
-    async def push(self, sql: str) -> AsyncIterator[AsyncIterator[Row]]:
-        """Open a push query that starts with what happens from now on; closing it ends the query on the server.
-
-        Entering returns once the server has planned the query and sent its header. The iterator then yields rows
-        and ends when the server completes the query.
-
-        Raises:
-            KsqlAway: the server went away, on entering or while iterating.
-            KsqlRefused: the statement was refused.
-        """
-        body = {"ksql": sql, "streamsProperties": {"auto.offset.reset": "latest"}}
-        headers = {"Accept": STREAMED_ROWS}
-        request = self._session.post(f"{self._url}/query", json=body, headers=headers, allow_redirects=False)
-        async with AsyncExitStack() as stack:
-            try:
-                async with asyncio.timeout(OPEN_SECONDS):
-                    reply = await stack.enter_async_context(request)
-                    await _check(reply)
-                    items = await stack.enter_async_context(aclosing(_items(reply)))
-                    columns = _columns(await anext(items, {}))
-            except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-                raise _away(error) from error
-            yield await stack.enter_async_context(aclosing(_pushed(columns, items)))
-
     async def _read(self, path: str, body: object, accept: str, seconds: float) -> list[Any]:
         try:
             async with (
@@ -237,16 +161,6 @@ async def _check(reply: aiohttp.ClientResponse) -> None:
     raise KsqlRefused(code, message)
 
 
-async def _items(reply: aiohttp.ClientResponse) -> AsyncGenerator[dict[str, Any], None]:
-    cutter = StreamedItems()
-    try:
-        async for data in reply.content.iter_any():
-            for item in cutter.feed(data):
-                yield item
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise _away(error) from error
-
-
 def _columns(header: Mapping[str, Any]) -> list[str]:
     _raise_in_band(header)
     if "header" not in header:
@@ -276,11 +190,5 @@ def _row(columns: Sequence[str], item: Mapping[str, Any]) -> Row | None:
 def _rows(items: Iterator[Any]) -> Iterator[Row]:
     columns = _columns(next(items, {}))
     for item in items:
-        if (row := _row(columns, item)) is not None:
-            yield row
-
-
-async def _pushed(columns: list[str], items: AsyncIterator[dict[str, Any]]) -> AsyncGenerator[Row, None]:
-    async for item in items:
         if (row := _row(columns, item)) is not None:
             yield row

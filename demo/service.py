@@ -1,4 +1,4 @@
-"""What the demonstration programs have in common: settings from the environment, logs, and serving until SIGTERM."""
+"""Settings from the environment, logs and signals of the simulated factory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,10 @@ from typing import Annotated, Any, TypeVar
 
 import structlog
 import uvloop
-from aiohttp import web
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 CONFIGURATION_ERROR = 2
-STREAMS_END_SECONDS = 2.0
-"""How long open responses may take to end after SIGTERM before their connections are closed."""
-
 LogLevel = Annotated[
     str, BeforeValidator(lambda value: str(value).lower()), Field(pattern="^(debug|info|warning|error|critical)$")
 ]
@@ -31,14 +27,12 @@ class ServiceSettings(BaseSettings):
     Attributes:
         ksqldb_url: where ksqlDB's REST API is.
         log_level: debug, info, warning, error or critical.
-        host: the address to listen on; the default is what a container needs.
     """
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True)
 
     ksqldb_url: HttpUrl = "http://localhost:8088"
     log_level: LogLevel = "info"
-    host: str = "0.0.0.0"  # noqa: S104 - a container is reached through its network address
 
 
 SettingsType = TypeVar("SettingsType", bound=BaseSettings)
@@ -82,36 +76,9 @@ def run(program: Coroutine[Any, Any, int | None]) -> int:
         return 0
 
 
-async def serve(app: web.Application, host: str, port: int) -> None:
-    """Serve ``app`` until SIGTERM or SIGINT, then end all responses within a few seconds.
-
-    A handler is cancelled as soon as its client leaves: a stream's handler waits for events, not for its client,
-    and would otherwise hold its queue until the next event of that asset.
-    """
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=STREAMS_END_SECONDS)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port, backlog=1024).start()
-        structlog.get_logger().info("serving", host=host, port=port)
-        await until_stopped()
-    finally:
-        await runner.cleanup()
-
-
 def until_stopped() -> Awaitable[object]:
     """Return what completes at SIGTERM or SIGINT."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     return stopped.wait()
-
-
-def missing_parameter(name: str) -> web.Response:
-    """Return 422 for a required query parameter that is absent or empty, in the shape of the existing services."""
-    fault = {"type": "missing", "loc": ["query", name], "msg": "Field required", "input": None}
-    return web.json_response({"detail": [fault]}, status=422)
-
-
-async def alive(_request: web.Request) -> web.Response:
-    """Answer ``/healthz``: the event loop turns. A ksqlDB that is away is not a fault of this process."""
-    return web.json_response({"status": "alive"})

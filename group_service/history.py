@@ -40,28 +40,38 @@ class History:
         self.newest: Event | None = None
         self._all: deque[Event] = deque()
         self._by_asset: dict[str, deque[Event]] = {}
+        self._fingerprints: set[int] = set()
 
     def add_partition(self, partition: int, start: int) -> None:
         """Add a new partition, which is complete in memory."""
         self.start[partition] = self.next[partition] = start
         self._whole.add(partition)
 
-    def add(self, event: Event) -> None:
-        """Add the newest event of its partition, and drop the oldest ones that exceed the limit."""
+    def add(self, event: Event) -> bool:
+        """Add the newest event of its partition, and drop the oldest ones that exceed the limit; False if it repeats.
+
+        A group's stream that is created again, and a query that continues after a crash (at least once), write events
+        a second time that the topic has. Two events of one asset with the same bytes in the same millisecond are one.
+        """
         self.next[event.partition] = event.offset + 1
+        if event.fingerprint in self._fingerprints:
+            return False
         self.newest = event
         self._all.append(event)
         self._by_asset.setdefault(event.asset, deque()).append(event)
+        self._fingerprints.add(event.fingerprint)
         self.bytes += event.size
         while self.bytes > self._limit:
             oldest = self._all.popleft()
             self.bytes -= oldest.size
+            self._fingerprints.discard(oldest.fingerprint)
             self.start[oldest.partition] = oldest.offset + 1
             self._whole.discard(oldest.partition)
             of_asset = self._by_asset[oldest.asset]
             of_asset.popleft()
             if not of_asset:
                 del self._by_asset[oldest.asset]
+        return True
 
     def covers(self, position: Position) -> bool:
         """Whether everything from ``position`` on is in memory."""

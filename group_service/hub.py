@@ -114,12 +114,14 @@ class Hub:
         """Take the next events, and the positions after them."""
         position = dict(self.history.next)
         batches: dict[str, list[Event]] = {}
-        live = [event for event in events if event.ms > self._floor_ms]
-        for event in live:
-            if event.asset in self._live:
-                batches.setdefault(event.asset, []).append(event)
+        live: list[Event] = []
         for event in events:
-            self.history.add(event)
+            if not self.history.add(event):
+                self.metrics.repeated.inc()
+            elif event.ms > self._floor_ms:
+                live.append(event)
+                if event.asset in self._live:
+                    batches.setdefault(event.asset, []).append(event)
         self.history.next.update(ends)
         self.metrics.events.inc(len(events))
         for asset, batch in batches.items():

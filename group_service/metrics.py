@@ -22,6 +22,7 @@ class Metrics:
         """Create every series at 0."""
         self.registry = CollectorRegistry()
         self.events = self._counter("events", "Events read from the topic.")
+        self.repeated = self._counter("repeated", "Events that the topic has a second time, not delivered again.")
         self.deliveries = self._counter("deliveries", "Events written to clients.")
         self.replays = self._counter("replays", "Portions that were read from Kafka for clients that resume.")
         self.cut = self._counter("clients_cut", "Clients that were cut because they read too slowly.")

@@ -46,6 +46,7 @@ class Resumption:
         self._position: dict[int, int] = {}
         self._ms: int | None = None
         self._last_id = ""
+        self._sent: set[int] = set()
 
     async def run(self, point: ResumePoint | None, given: str, *, unknown: bool) -> None:
         """Send everything from ``point`` on, then go live.
@@ -219,16 +220,18 @@ class Resumption:
         return self._client.item in (None, event.item)
 
     def _frame(self, events: list[Event]) -> list[bytes]:
-        """Return the frames of the events that the client wants, and advance the position over all."""
+        """Return the frames of the events that the client wants, each event once, and advance the position over all."""
         if not events:
             return []
         self._ms, self._last_id = events[-1].ms, ""
+        fresh = [event for event in events if event.fingerprint not in self._sent]
+        self._sent.update(event.fingerprint for event in fresh)
         if self._client.asset is None:
-            framed = frames(self._hub.slug, events, self._position)
+            framed = frames(self._hub.slug, fresh, self._position)
         else:
-            framed = [event.frame for event in events]
-            self._position.update((event.partition, event.offset + 1) for event in events)
-        return [frame for event, frame in zip(events, framed, strict=True) if self._wants(event)]
+            framed = [event.frame for event in fresh]
+        self._position.update((event.partition, event.offset + 1) for event in events)
+        return [frame for event, frame in zip(fresh, framed, strict=True) if self._wants(event)]
 
     async def _send(self, events: list[Event]) -> None:
         await self._write_events(self._frame(events))

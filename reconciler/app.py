@@ -12,6 +12,7 @@ from openfactory_common.errors import ConfigurationError
 from openfactory_common.ksqldb.levels import Level
 from reconciler.control.guarded import DryRunLog, withhold_writes
 from reconciler.control.observe import Dependencies
+from reconciler.control.readiness import ReadinessProber
 from reconciler.grouping.base import GroupingStrategy
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.ksqldb.api import Ksqldb
@@ -100,6 +101,11 @@ def build_dependencies(settings: Settings, metrics: Metrics, withheld: DryRunLog
         topology=topology_of(settings, strategy.level),
     )
     return deps if withheld is None else withhold_writes(deps, withheld)
+
+
+def build_prober(settings: Settings, metrics: Metrics) -> ReadinessProber:
+    """Make what asks the services' tasks whether they are ready."""
+    return ReadinessProber(settings, lambda result: metrics.probes.labels(result).inc())
 
 
 def build_platform(settings: Settings, metrics: Metrics) -> Platform:

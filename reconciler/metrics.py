@@ -6,6 +6,7 @@ No label names a group: groups come and go, and each would stay as a series for 
 from __future__ import annotations
 
 from collections import Counter as Tally
+from enum import StrEnum
 from itertools import product
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -13,6 +14,7 @@ from prometheus_client.core import REGISTRY
 
 from openfactory_common.errors import KsqlError, ReconcilerError
 from reconciler.domain.actions import Action, Result, UpdateService, WriteResult
+from reconciler.domain.readiness import ProbeResult
 from reconciler.domain.status import BlockReason, Condition, CycleResult, Guard, Part, Plan
 from reconciler.planning.survey import Survey
 
@@ -95,11 +97,23 @@ class Metrics:
             "Objects that are not written because another writer keeps changing them",
             registry=r,
         )
+        self.probes = Counter(
+            "reconciler_probes",
+            "Answers of services' tasks to the question whether they are ready",
+            ["result"],
+            registry=r,
+        )
         self._create_labels()
 
     def _create_labels(self) -> None:
-        for result in CycleResult:
-            self.reconciles.labels(result)
+        simple: tuple[tuple[Counter, type[StrEnum]], ...] = (
+            (self.reconciles, CycleResult),
+            (self.bugs, Part),
+            (self.probes, ProbeResult),
+        )
+        for counter, values in simple:
+            for value in values:
+                counter.labels(value)
         for source, kind in product(("ksqldb", "platform"), KINDS):
             self.read_errors.labels(source, kind)
         for kind in ("stream", "service", "registry"):
@@ -113,8 +127,6 @@ class Metrics:
             self.blocked.labels(guard)
         for reason in BlockReason:
             self.blocked.labels(reason)
-        for part in Part:
-            self.bugs.labels(part)
         for target in ("ksqldb", "platform"):
             self.request_seconds.labels(target)
 

@@ -1,7 +1,7 @@
 """Every setting, its variable, its default and what it does.
 
-Values come from the environment, then from a ``.env`` file in the working directory; an empty variable is unset. A
-variable whose name ends in ``_FILE`` names a file that holds the value (a Swarm secret).
+Values come from the environment, then from a ``.env`` file in the working directory; an empty variable is unset, unless
+`SET_BY_EMPTY` names it. A variable whose name ends in ``_FILE`` names a file that holds the value (a Swarm secret).
 
 These values reach SQL, service specs, URLs and a terminal, so each variable accepts only what can be valid there: a bad
 value is refused in one line before any request is sent.
@@ -41,6 +41,8 @@ from reconciler.domain.services import Publish
 
 #: Variables whose value can be in a file, named by a variable with ``_FILE`` after the name.
 IN_FILES = ("ksqldb_username", "ksqldb_password")
+#: Fields that an empty variable sets. All others are unset by it: ``VAR=`` is what a stack file's ${VAR:-} makes.
+SET_BY_EMPTY = frozenset({"fastapi_group_ready_path"})
 _SHOWN = 80
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
@@ -75,7 +77,6 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_file=".env",
-        env_ignore_empty=True,  # ``VAR=`` is what a stack file's ${VAR:-} makes
         extra="ignore",
         frozen=True,
         use_attribute_docstrings=True,
@@ -184,7 +185,8 @@ class Settings(BaseSettings):
     """Port that the group image listens on (the existing system's image: 5555)."""
     fastapi_group_ready_path: str = Field("/ready", pattern=patterns.optional(r"/[!-~]*"))
     """Path that says whether a group service's task is ready: 200, or 503 with the reasons. Empty: any answer to HTTP
-    at the port counts, as the existing system's image needs."""
+    at the port counts. The existing system's image hangs for good when it is asked at `/ready`; unless this is set, an
+    image of its name (`stream-api-…`) is not asked there."""
     fastapi_group_port_base: TcpPort = 6000
     """First host port for services when `ENVIRONMENT=local`."""
     uns_fastapi_group_grouping_level: Annotated[str, AfterValidator(patterns.level)] = "workcenter"
@@ -273,6 +275,14 @@ class Settings(BaseSettings):
     """Directory of the registry's files when `DEPLOYMENT_PLATFORM=docker`, under the same path for the engine; empty:
     `openfactory` in `XDG_STATE_HOME` or `~/.local/state`."""
 
+    @classmethod
+    def settings_customise_sources(cls, _: type[BaseSettings], **sources: Any) -> tuple[Any, ...]:  # type: ignore[override]
+        """Leave out empty variables, except those of `SET_BY_EMPTY`; the order of the sources stays."""
+        for source in (sources["env_settings"], sources["dotenv_settings"]):
+            given = source.env_vars.items()
+            source.env_vars = {name: value for name, value in given if value or name in SET_BY_EMPTY}
+        return tuple(sources.values())
+
     @field_validator("*", mode="before")
     @classmethod
     def _is_printable(cls, value: Any) -> Any:
@@ -340,6 +350,17 @@ class Settings(BaseSettings):
             "KSQLDB_CA": self.ksqldb_ca_secret,
         }
         return {variable: secret for variable, secret in named.items() if secret}
+
+    @property
+    def group_ready_path(self) -> str:
+        """Where a group service's task is asked; ``""``: any answer at its port counts.
+
+        The image of the 0.4 system touches its Kafka consumer from two threads when it is asked whether it is ready,
+        and then never answers anything again (measured with confluent-kafka 2.16).
+        """
+        is_set = "fastapi_group_ready_path" in self.model_fields_set
+        is_old = self.fastapi_group_image.rpartition("/")[2].startswith("stream-api-")
+        return "" if is_old and not is_set else self.fastapi_group_ready_path
 
     @property
     def allowed_hosts(self) -> tuple[str, ...]:

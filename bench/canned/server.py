@@ -54,7 +54,7 @@ def answers(groups: int, assets: int) -> dict[str, Answer]:
     """Prepare what is answered to the five reads."""
     names = [names_of(group(number)) for number in range(groups)]
     statements = [(TOPOLOGY.shared_name, TOPOLOGY.shared_name.lower(), TOPOLOGY.create_shared().sql)]
-    statements += [(one.stream, one.topic, TOPOLOGY.create_group(one, "earliest").sql) for one in names]
+    statements += [(one.stream, one.topic, TOPOLOGY.create_group(one).sql) for one in names]
     healthy = {"isHealthy": True}
     documents: dict[str, Any] = {
         "info": {"KsqlServerInfo": _info()},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -15,7 +16,7 @@ from openfactory_common.errors import ConfigurationError
 from openfactory_common.settings_types import strip_user
 from openfactory_common.signals import SIGNALS
 from openfactory_common.text import printable, printable_json
-from reconciler.app import build_dependencies, build_platform
+from reconciler.app import build_dependencies, build_platform, build_prober
 from reconciler.cli.output import (
     add_adopt_option,
     add_command,
@@ -120,6 +121,7 @@ def make_loop(settings: Settings, overrides: Overrides, metrics: Metrics) -> tup
         on_change=on_change,
     )
     deps = guard_by_lease(build_dependencies(settings, metrics), elector.writing)
+    deps = replace(deps, prober=build_prober(settings, metrics))
     controller = Controller(deps, metrics, overrides, on_registry=cache.put, write_gate=elector)
     if settings.flow_interval > 0:
         controller.memory.flow = FlowWatch(deps.ksqldb, deps.strategy, settings.flow_interval)
@@ -187,6 +189,7 @@ def make_preempting_controller(settings: Settings, overrides: Overrides) -> tupl
     candidate = Candidate(own_name(), settings.lease_seconds, preempts=True)
     elector = Elector(build_platform(settings, metrics), candidate, lazy=True)
     deps = guard_by_lease(build_dependencies(settings, metrics), elector.writing)
+    deps = replace(deps, prober=build_prober(settings, metrics))
     return Controller(deps, metrics, overrides, write_gate=elector, stopping=lambda: SIGNALS.asked), elector
 
 

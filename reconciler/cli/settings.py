@@ -20,7 +20,7 @@ from openfactory_common.text import printable, printable_json
 from reconciler.cli.output import add_command, add_output_option, echo
 from reconciler.control.converge import Exit
 from reconciler.report.text import escape_markdown, make_code_span, make_markdown_table
-from reconciler.settings import IN_FILES, Settings, is_secret, read
+from reconciler.settings import IN_FILES, SET_BY_EMPTY, Settings, is_secret, read
 
 #: Variables of Docker's own client; from the environment only.
 DOCKER = {
@@ -114,8 +114,9 @@ def _read_dotenv() -> Mapping[str, str | None]:
 
 
 def _drop_empty(variables: Mapping[str, str | None]) -> dict[str, str]:
-    """Return the variables by the name in lower case; an empty one is unset."""
-    return {name.lower(): value for name, value in variables.items() if value}
+    """Return the variables by the name in lower case; an empty one is unset, with few exceptions."""
+    lower = ((name.lower(), value or "") for name, value in variables.items())
+    return {name: value for name, value in lower if value or name in SET_BY_EMPTY}
 
 
 def _find_value(name: str, given: Mapping[str, Mapping[str, str]], settings: Settings | None) -> tuple[str, str]:

@@ -90,8 +90,10 @@ class Controller:
 
     def _survey(self) -> Survey:
         """Read both sides in full, and understand what was read."""
-        platform, memory = self.deps.platform.observe(), self.memory
+        memory = self.memory
+        platform = self.deps.platform.observe(memory.suspects)
         memory.update_pause(platform.records)
+        self.reporter.probe(self.deps.prober, platform)
         self.reporter.report_platform(platform)
         failures = self.deps.ksqldb.failures
         self.deps, observed = self._observer.observe(self.deps, platform, self.overrides.adopt)

@@ -36,7 +36,7 @@ from reconciler.ksqldb.api import Ksqldb
 from reconciler.ksqldb.definition import Definition, definition_of
 from reconciler.ksqldb.entities import Description, QueryInfo
 from reconciler.ksqldb.ownership import Whose
-from reconciler.ksqldb.statements import Offset, Topology
+from reconciler.ksqldb.statements import Topology
 from reconciler.platforms.protocol import Platform
 
 #: How ksqlDB says which retention an existing topic has.
@@ -51,7 +51,6 @@ class Executor:
         self._ksqldb = ksqldb
         self._platform = platform
         self._topology = topology
-        self._shared_created = False
 
     def apply(self, actions: Iterable[Action], must_wait: Callable[[Action], bool]) -> Iterator[Result]:
         """Do ``actions`` one after the other and yield what became of each.
@@ -94,7 +93,7 @@ class Executor:
             case CreateSharedStream():
                 self._create_shared()
             case CreateStream():
-                self._create_stream(action)
+                self._create(action.names, None)
             case ReplaceStream():
                 self._replace_stream(action)
             case RecreateStream():
@@ -136,27 +135,16 @@ class Executor:
                 raise KsqlConflict(f"stream {last.shared_name} is there after all, and has its query")
         self._topology = following
         self._ksqldb.execute(following.create_shared())
-        self._shared_created = True
 
-    def _create_stream(self, action: CreateStream) -> None:
-        """Start at the beginning, unless the topic may have had what is there.
-
-        With ``earliest`` nothing is lost between an asset's mapping and the creation of its stream; over an existing
-        topic it would write everything that the shared topic still holds a second time, into live clients. A shared
-        stream that was created just now holds nothing of before.
-        """
-        kept = action.names.topic in self._topics and not (self._shared_created or action.starved)
-        self._create(action.names, "latest" if kept else "earliest", None)
-
-    def _create(self, names: GroupNames, offset: Offset, retention_ms: int | None) -> None:
+    def _create(self, names: GroupNames, retention_ms: int | None) -> None:
         """Create the stream, over a topic of another retention with that one: only Kafka can change it."""
         try:
-            self._ksqldb.execute(self._topology.create_group(names, offset, retention_ms))
+            self._ksqldb.execute(self._topology.create_group(names, retention_ms))
         except KsqlError as error:
             kept = _KEPT_RETENTION.search(" ".join(str(error).split()))
             if kept is None or int(kept[1]) == retention_ms:
                 raise
-            self._ksqldb.execute(self._topology.create_group(names, offset, int(kept[1])))
+            self._ksqldb.execute(self._topology.create_group(names, int(kept[1])))
 
     def _replace_stream(self, action: ReplaceStream) -> None:
         """Give a stream that has lost its query another one, after checking that it has, and whose it is."""
@@ -168,9 +156,7 @@ class Executor:
             raise KsqlConflict(f"stream {name} has its query after all")
         definition = self._need_group(description)
         if self._topology.group_differences(definition, action.names):
-            source = self._ksqldb.describe_or_none(definition.source)
-            starved = source is None or not _find_own_query(source)
-            self._recreate_stream(RecreateStream(action.names, action.why, definition.retention_ms, starved=starved))
+            self._recreate_stream(RecreateStream(action.names, action.why, definition.retention_ms))
             return
         self._ksqldb.execute(self._topology.replace_group(action.names, definition.retention_ms))
 
@@ -196,7 +182,7 @@ class Executor:
             ):
                 raise KsqlConflict(f"stream {names.stream} is as it should be after all")
         self._drop(names.stream, delete_topic=False)
-        self._create(names, "earliest" if action.starved else "latest", action.retention_ms)
+        self._create(names, action.retention_ms)
 
     def _drop(self, name: str, *, delete_topic: bool) -> None:
         """Drop a stream of ours that has no readers.

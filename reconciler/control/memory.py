@@ -18,10 +18,12 @@ from reconciler.control.backoff import Backoff, Contest
 from reconciler.control.flow import FlowWatch
 from reconciler.control.observe import Clocks, Dependencies
 from reconciler.control.outcome import CycleOutcome, explain_error
+from reconciler.control.readiness import Prober
 from reconciler.control.transitions import TransitionLog
 from reconciler.domain.actions import Action, PublishRegistry, Result, UpdateService, WriteResult
 from reconciler.domain.installation import Claim
-from reconciler.domain.services import PlatformState, Record
+from reconciler.domain.readiness import Readiness, ReadyState, find_readiness
+from reconciler.domain.services import LiveService, PlatformState, Record
 from reconciler.domain.status import BlockReason, Condition, CycleResult, ObjectStatus, Part, Plan
 from reconciler.ksqldb.statements import Topology
 from reconciler.leadership.pause import Pause, read_pause
@@ -34,6 +36,8 @@ from reconciler.settings import Settings
 
 log = structlog.get_logger()
 
+#: Seconds for which a service whose tasks have just started may be not ready without being degraded.
+STARTUP_SECONDS = 20.0
 #: A standby writes nothing: its reads prove nothing about the one that should.
 _NO_SUCCESS = (CycleResult.READ_ERROR, CycleResult.WRITE_ERROR, CycleResult.BUG, CycleResult.STANDBY)
 _WARNINGS = (CycleResult.READ_ERROR, CycleResult.REFUSED, CycleResult.WRITE_ERROR, CycleResult.BUG)
@@ -60,6 +64,8 @@ class Memory:
         stalled: objects in progress, by title, each with since when the same has been said of it.
         flow: watches whether events flow; None where that is not watched.
         silent_streams: what the running operator's `flow` says, in a process that does not watch by itself.
+        readiness: what the probes found last, by the service's name in lower case; None where nothing is probed.
+        suspects: services that may be crashing in a loop, by name in lower case; see `find_suspects`.
     """
 
     guards: GuardMemory = field(default_factory=GuardMemory)
@@ -69,6 +75,8 @@ class Memory:
     stalled: Mapping[str, StalledObject] = field(default_factory=dict)
     flow: FlowWatch | None = None
     silent_streams: Mapping[str, str] = field(default_factory=dict)
+    readiness: Mapping[str, Readiness] | None = None
+    suspects: frozenset[str] = frozenset()
 
     def update_pause(self, records: Mapping[str, Record]) -> None:
         """Take over the pause that is on record; a record that is not there changes nothing."""
@@ -94,6 +102,13 @@ class Memory:
         def age(moment: datetime) -> float:
             return (wall - (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))).total_seconds()
 
+        def is_baked(key: str, live: LiveService) -> bool:
+            found = find_readiness(self.readiness, key)
+            if found is None or found.state is ReadyState.UNREACHABLE:
+                changed = live.updated_at
+                return live.converged and changed is not None and age(changed) >= settings.rollout_bake
+            return found.state is ReadyState.READY and now - found.since >= settings.rollout_bake
+
         deadline = settings.progress_deadline
         return PlanInputs(
             settings=settings,
@@ -112,6 +127,18 @@ class Memory:
             contested=self.contest.find_contested(now),
             claim=claim,
             silent=self.silent(),
+            readiness=self.readiness,
+            starting=frozenset(
+                key
+                for key, found in (self.readiness or {}).items()
+                if found.state is ReadyState.NOT_READY and now - found.since < STARTUP_SECONDS
+            ),
+            baked=frozenset(key for key, live in platform.services.items() if is_baked(key, live)),
+            overdue=frozenset(
+                key
+                for key, live in platform.services.items()
+                if live.updated_at is not None and age(live.updated_at) >= settings.rollout_timeout
+            ),
         )
 
     def finish_plan(self, plan: Plan, settings: Settings, clocks: Clocks) -> Plan:
@@ -123,6 +150,22 @@ class Memory:
         now, at, deadline = clocks.monotonic(), clocks.wall(), settings.progress_deadline
         plan, self.stalled = degrade_stalled(plan, self.stalled, now, at, deadline)
         return plan
+
+
+def find_suspects(platform: PlatformState, readiness: Mapping[str, Readiness] | None) -> frozenset[str]:
+    """Return the services whose tasks the next observation must read. Pure.
+
+    One that ends right after each start looks as it should whenever it is observed between two ends; only its tasks
+    tell. So these are the services that did not run, had an error, or were not ready.
+    """
+
+    def is_suspect(key: str, live: LiveService) -> bool:
+        found = find_readiness(readiness, key)
+        not_ready = found is not None and found.state is ReadyState.NOT_READY
+        wanted = live.spec is not None and live.spec.replicas > 0
+        return wanted and (not live.converged or live.error != "" or not_ready)
+
+    return frozenset(key for key, live in platform.services.items() if is_suspect(key, live))
 
 
 def degrade_stalled(
@@ -261,6 +304,16 @@ class Reporter:
                 self._show_registry(published.live.data, revision_of(published.live.data))
         with self.isolate():
             self.metrics.paused.set(self._memory.find_active_pause(self._clocks.wall()) is not None)
+
+    def probe(self, prober: Prober | None, platform: PlatformState) -> None:
+        """Remember which services are ready, and whose tasks to read next time; a bug in that leaves what was known."""
+        memory = self._memory
+        if prober is not None:
+            try:
+                memory.readiness = prober.probe(platform.services, self._clocks.monotonic())
+            except Exception as error:  # noqa: BLE001 - the other parts of the cycle go on
+                self.report_bug(Part.PROBE, error)
+        memory.suspects = find_suspects(platform, memory.readiness)
 
     def report_collapse(self, survey: Survey, settings: Settings) -> None:
         """Warn when the map has lost many assets at once; one warning, however long that lasts."""

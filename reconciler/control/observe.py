@@ -17,6 +17,7 @@ from openfactory_common.errors import KsqlError, ReconcilerError, describe
 from openfactory_common.ksqldb.wire import fold_name
 from openfactory_common.registry import Identity
 from reconciler.control.orphans import OrphanStreams
+from reconciler.control.readiness import Prober
 from reconciler.domain.actions import Action, CreateSharedStream, CreateStream
 from reconciler.domain.installation import Claim, Installation, claim, new_id, parse, sift
 from reconciler.domain.observed import LiveQuery, LiveStream, MapSnapshot, Observed, SourceState
@@ -42,13 +43,17 @@ _MADE_BY_OPERATORS = (Whose.SHARED, Whose.GROUP, Whose.OTHER)
 
 @dataclass(frozen=True)
 class Dependencies:
-    """What the operator works with: ksqlDB, the platform, how assets are grouped, and what streams should be."""
+    """What the operator works with: ksqlDB, the platform, how assets are grouped, and what streams should be.
+
+    Without a ``prober`` the engine's view of what is ready counts.
+    """
 
     settings: Settings
     ksqldb: Ksqldb
     platform: Platform
     strategy: GroupingStrategy
     topology: Topology
+    prober: Prober | None = None
 
 
 @dataclass

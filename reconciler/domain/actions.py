@@ -101,9 +101,8 @@ class StreamAction(Action):
 
 @dataclass(frozen=True)
 class CreateStream(StreamAction):
-    """Create a group's filter stream; ``starved`` as in `RecreateStream`, of which this is the second half."""
+    """Create a group's filter stream."""
 
-    starved: bool = False
     verb: ClassVar[str] = "create_stream"
     effect: ClassVar[Effect] = Effect.CREATE
 
@@ -121,14 +120,12 @@ class ReplaceStream(StreamAction):
 class RecreateStream(StreamAction):
     """Drop a group's stream and create it again over its topic, where replacing in place is impossible.
 
-    With ``topic_gone`` the reason is that its topic was not listed, which is checked again first. With ``starved``
-    nothing fed it any more, so it starts at the beginning of its new source: it has had none of those events.
+    With ``topic_gone`` the reason is that its topic was not listed, which is checked again first.
     """
 
     why: str
     retention_ms: int | None = None
     topic_gone: bool = False
-    starved: bool = False
     verb: ClassVar[str] = "recreate_stream"
     effect: ClassVar[Effect] = Effect.UPDATE
 

@@ -12,6 +12,8 @@ from enum import StrEnum
 
 _SECRET = re.compile(r"PASS|SECRET|TOKEN|CREDENTIAL|PRIVATE|API_?KEY", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"://[^/\s]*@")
+#: The states of a rolling update in which all tasks are of one version, and the asked one.
+_AT_REST = ("", "completed")
 
 
 class Kind(StrEnum):
@@ -147,6 +149,11 @@ class LiveService:
     previous: ServiceSpec | None = None
     failed: str = ""
     failure: str = ""
+
+    @property
+    def converged(self) -> bool:
+        """Whether its tasks run, all of one version, as far as the platform can tell."""
+        return self.spec is not None and self.running == self.spec.replicas > 0 and self.update_state in _AT_REST
 
 
 @dataclass(frozen=True)

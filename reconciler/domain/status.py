@@ -65,6 +65,7 @@ class Part(StrEnum):
     WRITE = "write"
     QUESTION = "question"
     OWNERSHIP = "ownership"
+    PROBE = "probe"
     REPORT = "report"
     LOOP = "loop"
 

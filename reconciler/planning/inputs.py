@@ -33,6 +33,7 @@ class PlanInputs:
         failures: the last error of every object whose write failed and is retried.
         readiness: what the probes found, by the service's name in lower case; a service that is not in it has not been
             probed yet. None: nothing is probed, and the engine's view counts.
+        starting: services that are not ready, and have been so for only as long as any image needs to start.
         baked: services that have been ready for `ROLLOUT_BAKE`.
         overdue: services that were changed `ROLLOUT_TIMEOUT` ago or earlier.
         silent: why streams are silent (see `reconciler.control.flow`), by group; that of the shared stream by "".
@@ -57,6 +58,7 @@ class PlanInputs:
     claim: Claim = field(default_factory=lambda: Claim(UNBOUND))
     silent: Mapping[str, str] = field(default_factory=dict)
     readiness: Mapping[str, Readiness] | None = None
+    starting: frozenset[str] = frozenset()
     baked: frozenset[str] = frozenset()
     overdue: frozenset[str] = frozenset()
 

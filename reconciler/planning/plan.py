@@ -33,7 +33,13 @@ from reconciler.planning.inputs import (
     make_degraded,
 )
 from reconciler.planning.registry import keep_within_limits, make_registry, plan_publication, plan_registry_cleanup
-from reconciler.planning.services import note_other_installations, note_unmanaged, plan_routing_layer, plan_service
+from reconciler.planning.services import (
+    note_no_endpoint,
+    note_other_installations,
+    note_unmanaged,
+    plan_routing_layer,
+    plan_service,
+)
 from reconciler.planning.specs import (
     HostPorts,
     assign_ports,
@@ -170,6 +176,7 @@ def _make_notes(
         why = f" (asking failed: {failed[0]})" if failed else ""
         yield f"Ownership of {streams} is unknown; deletions are suspended until it is determined{why}"
     yield from note_other_installations(survey, inputs.settings)
+    yield from note_no_endpoint(survey, inputs)
     yield from note_readers(survey)
     yield from note_left_tables(survey, inputs)
     yield from note_offset(kept, inputs)
@@ -239,7 +246,7 @@ def _plan_group(
     elif stream.item.condition is not Condition.READY:
         detail = ", ".join(filter(None, (stream.item.detail, service.item.detail)))
         item = replace(service.item, condition=Condition.PROGRESSING, change=stream.item.change, serves=False)
-        item = replace(item, detail=detail)
+        item = replace(item, detail=detail, reason=None)
     else:
         item = service.item
     item = add_failure(item, actions, inputs)

@@ -9,8 +9,9 @@ from openfactory_common.registry import Registry
 from openfactory_common.text import list_some
 from reconciler.domain.actions import CreateService, RemoveService, UpdateService
 from reconciler.domain.advice import service_advice
+from reconciler.domain.readiness import ReadyState, find_readiness
 from reconciler.domain.services import Kind, LiveService, ServiceSpec, drift
-from reconciler.domain.status import Condition, ObjectStatus
+from reconciler.domain.status import Condition, ObjectStatus, Reason
 from reconciler.planning.inputs import PlanInputs, PlannedObject, add_failure, make_degraded
 from reconciler.planning.registry import registry_name
 from reconciler.planning.specs import is_ours, routing_layer_name, routing_layer_spec, state_api_name
@@ -55,7 +56,9 @@ def _find_conflict(live: LiveService, spec: ServiceSpec, settings: Settings) -> 
 
 def _check_health(item: ObjectStatus, live: LiveService, inputs: PlanInputs) -> ObjectStatus:
     """Return the status of a service without drift, in the engine's own words where it does not run."""
-    item = replace(item, serves=live.running >= item.wanted > 0)
+    found = find_readiness(inputs.readiness, live.name.casefold())
+    is_ready = not live.error and (found is None or found.state is not ReadyState.NOT_READY)
+    item = replace(item, serves=live.running >= item.wanted > 0 and is_ready)
     if live.update_state in ("paused", "rollback_paused", "rollback_completed"):
         return make_degraded(item, f"update {live.update_state}: {_explain_error(live) or 'see docker service ps'}")
     if live.running < item.wanted:
@@ -69,12 +72,47 @@ def _check_health(item: ObjectStatus, live: LiveService, inputs: PlanInputs) -> 
     elif live.running > item.wanted:  # measured: quick updates one after the other can leave one that nothing stops
         detail = f"{live.running} tasks run, {item.wanted} wanted: an orphan task"
     else:
-        return item
+        return _check_readiness(item, live, inputs)
     detail = f"{detail} ({live.waits})" if live.waits else detail
     if live.name not in inputs.stalled or live.since is None:
         return replace(item, condition=Condition.PROGRESSING, detail=detail)
     causes = service_advice(live) or (f"check `docker service ps {live.name}`",)
     return make_degraded(item, "; ".join((f"no progress since {live.since:%Y-%m-%d %H:%M:%S} UTC: {detail}", *causes)))
+
+
+def _check_readiness(item: ObjectStatus, live: LiveService, inputs: PlanInputs) -> ObjectStatus:
+    """Return the status of a service whose tasks run: whether they serve, they say themselves."""
+    if live.error:  # one that runs now has just ended before
+        return make_degraded(item, _explain_error(live))
+    if item.serves or not item.wanted:
+        return item
+    key = live.name.casefold()
+    found = (inputs.readiness or {}).get(key)
+    if found is None:
+        return replace(item, condition=Condition.PROGRESSING, detail="its readiness is being checked")
+    if key in inputs.starting:
+        return replace(item, condition=Condition.PROGRESSING, detail=f"not ready yet: {found.text}")
+    return make_degraded(item, f"not ready: {found.text}", Reason.NOT_READY)
+
+
+def note_no_endpoint(survey: Survey, inputs: PlanInputs) -> Iterator[str]:
+    """Name the groups whose image has no readiness endpoint: that their port answers HTTP is all that is known."""
+    readiness, services = inputs.readiness or {}, survey.observed.platform.services
+    groups = sorted(
+        live.spec.group
+        for key, found in readiness.items()
+        if found.state is ReadyState.READY
+        and found.text
+        and (live := services.get(key)) is not None
+        and live.spec is not None
+        and live.spec.group is not None
+    )
+    if groups:
+        yield (
+            f"readiness of {list_some(groups)}: the image answers 404 to GET {inputs.settings.group_ready_path}"
+            " (FASTAPI_GROUP_READY_PATH), so any answer to HTTP counts as ready; set the path of the image's readiness "
+            "endpoint, or an empty one if it has none"
+        )
 
 
 def _explain_error(live: LiveService) -> str:

@@ -52,9 +52,9 @@ def plan_stream(survey: Survey, verdict: Verdict, shared: StreamCheck, names: Gr
     action: Action
     match check.verdict:
         case StreamVerdict.ABSENT:
-            change, text, action = "+", f"create stream {names.topic}", CreateStream(names, check.starved)
+            change, text, action = "+", f"create stream {names.topic}", CreateStream(names)
         case StreamVerdict.MOVED:
-            action = RecreateStream(names, check.detail, check.retention_ms, starved=check.starved)
+            action = RecreateStream(names, check.detail, check.retention_ms)
             change, text = "~", f"move stream: {check.detail}"
         case StreamVerdict.TOPICLESS:
             action = RecreateStream(names, check.detail, check.retention_ms, topic_gone=True)
@@ -140,7 +140,7 @@ def plan_shared_cleanup(
     if shared.verdict is not StreamVerdict.IN_SYNC or any(
         isinstance(a, (CreateStream, RecreateStream)) for a in planned
     ):
-        return []  # while it exists, a group that is still to move knows where to begin
+        return []  # a group that is still to move may read it
     read = {one for text in source.statements.values() for one in sources_of(text)}
     kept = {one for ours in survey.readers.values() for one in ours}
     return [

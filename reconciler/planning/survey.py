@@ -50,14 +50,12 @@ class StreamCheck:
         detail: the evidence.
         query_id: of the query that writes it.
         retention_ms: that its topic was made with.
-        starved: no query writes its source, or its source before it was dropped, so no event has passed since.
     """
 
     verdict: StreamVerdict
     detail: str = ""
     query_id: str = ""
     retention_ms: int | None = None
-    starved: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,9 +149,7 @@ def check_stream(names: GroupNames, source: SourceState, topology: Topology, wri
     """
     taken = f"topic {names.topic} is written by {writers[names.topic]}" if names.topic in writers else ""
     if names.stream not in source.streams:
-        return StreamCheck(
-            StreamVerdict.FOREIGN if taken else StreamVerdict.ABSENT, taken, starved=_is_followed(source, topology)
-        )
+        return StreamCheck(StreamVerdict.FOREIGN if taken else StreamVerdict.ABSENT, taken)
     query = source.queries.get(names.stream)
     if query is None:
         return StreamCheck(StreamVerdict.SILENT, "no query writes it")
@@ -165,9 +161,8 @@ def check_stream(names: GroupNames, source: SourceState, topology: Topology, wri
         return StreamCheck(StreamVerdict.FOREIGN, taken)
     if differences:  # neither source nor topic can be replaced in place
         retention = None if "topic" in differences else definition.retention_ms
-        starved = definition.source not in source.queries
         detail = f"its {' and '.join(differences)} differ{'s' if len(differences) == 1 else ''}"
-        return StreamCheck(StreamVerdict.MOVED, detail, query.id, retention, starved)
+        return StreamCheck(StreamVerdict.MOVED, detail, query.id, retention)
     retention = definition.retention_ms
     if source.topics is not None and source.streams[names.stream].topic not in source.topics:
         return StreamCheck(StreamVerdict.TOPICLESS, "its topic is gone", query.id, retention)
@@ -215,11 +210,6 @@ def check_shared(source: SourceState, topology: Topology) -> StreamCheck:
     if query.paused:
         return StreamCheck(StreamVerdict.PAUSED, "its query is paused", query.id)
     return StreamCheck(StreamVerdict.IN_SYNC, "its query failed" if query.failed else "")
-
-
-def _is_followed(source: SourceState, topology: Topology) -> bool:
-    """Whether the groups are moving away from a shared stream that lost its query, until it is dropped."""
-    return any(topology.is_shared(one) for one in source.streams.keys() - {*source.queries, topology.shared_name})
 
 
 def _find_readers(source: SourceState, topology: Topology) -> Mapping[str, frozenset[str]]:

@@ -26,6 +26,9 @@ GROUP = f"{LABEL}group"
 INSTALLATION = f"{LABEL}installation"
 #: Bytes of the ``/tmp`` of a hardened service; its content counts as the service's memory.
 TMP_BYTES = 64 * 1024 * 1024
+#: Seconds for which a task must have run before the end of the one before it is history; a platform starts one that
+#: ended again within a few seconds.
+STEADY_AFTER = 15.0
 
 
 class Records(Protocol):
@@ -51,8 +54,12 @@ class Platform(Records, Protocol):
     that is not complete raises. No method retries a write: the next cycle observes again.
     """
 
-    def observe(self) -> PlatformState:
-        """Read everything with a fixed number of calls (Swarm: at most 3), whatever the number of groups."""
+    def observe(self, suspects: Collection[str] = ()) -> PlatformState:
+        """Read everything with a fixed number of calls (Swarm: at most 3), whatever the number of groups.
+
+        ``suspects`` are names of services, in lower case, that may end right after each start: `LiveService.error` says
+        so of them also where their tasks happen to run now.
+        """
 
     def create_service(self, spec: ServiceSpec) -> None:
         """Create it; `PlatformConflict` if the name is taken."""

@@ -1,19 +1,21 @@
 """What a running operator knows from more than one cycle, so that a command that reads directly can continue from it.
 
 Pure. A new process has read a missing group once, whatever the running operator has counted, and knows nothing of
-silent streams, contested objects and stalled objects. Times are sent as ages, because the monotonic clocks of two
-processes are unrelated.
+silent streams, readiness, contested objects and stalled objects. Times are sent as ages, because the monotonic clocks
+of two processes are unrelated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from pydantic import AwareDatetime, Field
 
 from reconciler.control.backoff import Backoff, Contest, Failure, Suspended
 from reconciler.control.controller import Controller
 from reconciler.control.memory import StalledObject
+from reconciler.domain.readiness import Readiness
 from reconciler.leadership.pause import parse
 from reconciler.planning.guards import Absence, GuardMemory
 from reconciler.report.documents import ExtensibleDocument
@@ -63,6 +65,7 @@ class Counters(ExtensibleDocument):
     backoff: Mapping[str, FailureCount]
     contested: Mapping[str, SuspendedCount] = Field(default_factory=dict)
     silent_streams: Mapping[str, str] = Field(default_factory=dict)
+    readiness: Mapping[str, Readiness] | None = None
     standing: Mapping[str, StalledCount] = Field(default_factory=dict)
     pause: Mapping[str, str] | None
 
@@ -95,6 +98,7 @@ def make_counters(controller: Controller) -> Counters:
             if held.until > now
         },
         silent_streams=controller.memory.silent(),
+        readiness=_convert_ages(controller.memory.readiness, now),
         standing={
             title: StalledCount(detail=one.detail, seconds=max(0.0, now - one.since), at=one.at)
             for title, one in controller.memory.stalled.items()
@@ -126,7 +130,13 @@ def restore(controller: Controller, counted: Counters) -> None:
         held={key: Suspended(None, now + one.seconds, one.text) for key, one in counted.contested.items()}
     )
     controller.memory.silent_streams = counted.silent_streams
+    controller.memory.readiness = _convert_ages(counted.readiness, now)
     controller.memory.stalled = {
         title: StalledObject(one.detail, now - one.seconds, one.at) for title, one in counted.standing.items()
     }
     controller.memory.pause = parse(counted.pause) if counted.pause else None
+
+
+def _convert_ages(found: Mapping[str, Readiness] | None, now: float) -> Mapping[str, Readiness] | None:
+    """Return the same with `Readiness.since` as an age, or with that age as a moment of this clock."""
+    return None if found is None else {name: replace(one, since=now - one.since) for name, one in found.items()}

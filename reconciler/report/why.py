@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -14,8 +14,9 @@ from reconciler.control.backoff import Backoff
 from reconciler.control.controller import Controller
 from reconciler.domain.actions import Action, UpdateService
 from reconciler.domain.advice import service_advice, statement_advice
+from reconciler.domain.readiness import Readiness, ReadyState
 from reconciler.domain.services import LiveService
-from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan
+from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan, Reason
 from reconciler.planning.guards import Absence, GuardMemory
 from reconciler.planning.survey import StreamVerdict, Survey
 from reconciler.report.documents import BackoffDocument, ExtensibleDocument, backoff_documents
@@ -35,6 +36,7 @@ class WhyContext:
         memory: the guards' counters.
         backoff: objects in backoff after a failed write.
         now: monotonic seconds of the same clock as the counters.
+        readiness: what the probes of services found; None where nothing is probed.
         last: the sentence of the last cycle, ``""`` without one.
         role: ``leader`` or ``standby``; None without leader election.
         paused: the pause that suspends writes, ``""`` without one.
@@ -47,6 +49,7 @@ class WhyContext:
     memory: GuardMemory
     backoff: Backoff
     now: float
+    readiness: Mapping[str, Readiness] | None = None
     last: str = ""
     role: str | None = None
     paused: str = ""
@@ -62,6 +65,7 @@ def make_context(controller: Controller, survey: Survey, plan: Plan, read_at: da
         memory=controller.memory.guards,
         backoff=controller.memory.backoff,
         now=controller.clocks.monotonic(),
+        readiness=controller.memory.readiness,
         last=last,
         role=controller.write_gate.role,
         paused=describe_pause(controller),
@@ -106,6 +110,7 @@ class ServicePart(ExtensibleDocument):
     wanted: int
     update: str | None = Field(description="State of a rolling update, in the engine's words.")
     error: str | None = Field(description="Why its tasks do not run, in the engine's words.")
+    readiness: str | None = Field(default=None, description="What its tasks answer to the question whether they serve.")
     drift: tuple[str, ...] = Field(description='Fields that differ: `env LOG_LEVEL: "debug" -> "info"`.')
 
 
@@ -253,8 +258,22 @@ class _Explanation:
             wanted=item.wanted or (live.spec.replicas if live and live.spec else 0),
             update=(live.update_state or None) if live else None,
             error=(live.error or None) if live else None,
+            readiness=self._describe_readiness(),
             drift=tuple(f"{one.field}: {one.live} -> {one.wanted}" for action in updates for one in action.drift),
         )
+
+    def _find_readiness(self) -> Readiness | None:
+        """Return what the probes found; None where nothing was probed."""
+        return (self.context.readiness or {}).get(self.live.name.casefold()) if self.live is not None else None
+
+    def _describe_readiness(self) -> str | None:
+        found = self._find_readiness()
+        if found is None:
+            return None
+        if found.state is ReadyState.UNREACHABLE:
+            return "not probed: the operator is outside of the services' network, and the engine's view counts"
+        since = f" for {max(0.0, self.context.now - found.since):.0f} s"
+        return f"{found.state.value}{since}" + (f": {found.text}" if found.text else "")
 
     def _find_backoff(self) -> tuple[BackoffDocument, ...]:
         """Return what is in backoff of the group, then of the objects that all groups share."""
@@ -274,9 +293,8 @@ class _Explanation:
             yield from self._advise_conflict()
         if self.missing is not None:
             yield from self._advise_missing()
-        if live is not None and (live.error or live.since is not None):
-            yield from service_advice(live)
-            yield f"`docker service ps --no-trunc {live.name}` and `docker service logs {live.name}` show more"
+        if live is not None:
+            yield from self._advise_service(live)
         if self.check is not None and self.check.verdict is StreamVerdict.SILENT:
             yield "its query is not listed: if that continues for several reads, the stream is recreated over its topic"
         yield from self._advise_shared()
@@ -288,9 +306,23 @@ class _Explanation:
             retry = "do not help before that" if statement else "follow the backoff"
             yield f"{who} does the listed writes; retries of failed ones {retry}"
         elif self.item.condition is Condition.READY:
+            port = f"FASTAPI_GROUP_PORT ({context.settings.fastapi_group_port})"
+            hint = f"; if clients still get 502, compare {port} with the port that its image listens on"
+            found = self._find_readiness()
+            is_known = found is not None and found.state is ReadyState.READY
+            yield f"nothing: it is in its desired state{'' if is_known else hint}"
+
+    def _advise_service(self, live: LiveService) -> Iterator[str]:
+        """Say what helps where its tasks do not run, or do not serve."""
+        if live.error or live.since is not None:
+            yield from service_advice(live)
+            yield f"`docker service ps --no-trunc {live.name}` and `docker service logs {live.name}` show more"
+        elif self.item.reason is Reason.NOT_READY:
+            settings = self.context.settings
             yield (
-                "nothing: it is in its desired state; if clients still get 502, compare FASTAPI_GROUP_PORT "
-                f"({context.settings.fastapi_group_port}) with the port that its image listens on"
+                f"its tasks are asked at FASTAPI_GROUP_PORT ({settings.fastapi_group_port}), path "
+                f"FASTAPI_GROUP_READY_PATH ({settings.group_ready_path or 'empty'}): set what the image has; "
+                f"`docker service logs {live.name}` shows what it logs"
             )
 
     def _advise_shared(self) -> Iterator[str]:
@@ -369,6 +401,8 @@ def _list_facts(document: WhyDocument) -> Iterator[tuple[str, str]]:
     yield "service", _join(service.name, tasks, foreign, update)
     if service.error:
         yield "error", service.error
+    if service.readiness:
+        yield "readiness", service.readiness
     yield from (("drift", one) for one in service.drift)
     yield "URL", document.url or "not in the registry"
     for write in document.writes:

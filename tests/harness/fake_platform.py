@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -29,6 +29,8 @@ class FakePlatform:
         calls: how often each method was called.
         healthy: whether tasks of a service come up; by service name, default yes.
         fault: called with the name of each method before it acts; may raise.
+        crashing: the error of each service, in lower case, whose tasks end right after each start: between two ends
+            they look as they should, so only the tasks that are read of suspects show it.
         strangers: names of configs that another party made.
     """
 
@@ -40,6 +42,7 @@ class FakePlatform:
     strangers: frozenset[str] = frozenset()
     calls: Counter[str] = field(default_factory=Counter)
     healthy: Callable[[str], bool] = lambda _name: True
+    crashing: Mapping[str, str] = field(default_factory=dict)
     fault: Callable[[str], None] = lambda _call: None
     clock: Callable[[], datetime] = lambda: NOW
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -60,7 +63,7 @@ class FakePlatform:
             _ids=copy.copy(self._ids),
         )
 
-    def observe(self) -> PlatformState:
+    def observe(self, suspects: Collection[str] = ()) -> PlatformState:
         """Read everything; a task that can run does."""
         self._call("observe")
         mounted = self._mounted()
@@ -70,6 +73,11 @@ class FakePlatform:
             else service
             for name, service in self.services.items()
             if service.owner == self.owner or name.startswith(f"{self.prefix}_")
+        }
+        live |= {
+            name: replace(live[name], error=error)
+            for name, error in self.crashing.items()
+            if name in suspects and name in live
         }
         documents = [replace(one, mounted=one.name in mounted) for one in self.registries.values()]
         documents.sort(key=lambda one: -one.sequence)
@@ -81,9 +89,17 @@ class FakePlatform:
         if spec.name.casefold() in self.services:
             raise PlatformConflict(f"service {spec.name} exists")
         self._need_configs(spec)
-        number = next(self._ids)
+        number, now = next(self._ids), self.clock()
         self.services[spec.name.casefold()] = LiveService(
-            f"id{number}", number, spec.name, self.owner, spec, 0, installation=spec.installation, since=self.clock()
+            f"id{number}",
+            number,
+            spec.name,
+            self.owner,
+            spec,
+            0,
+            installation=spec.installation,
+            since=now,
+            updated_at=now,
         )
 
     def update_service(self, live: LiveService, spec: ServiceSpec) -> None:
@@ -93,8 +109,14 @@ class FakePlatform:
         if current is None or current.version != live.version:
             raise PlatformConflict(f"service {live.name}: update out of sequence")
         self._need_configs(spec)
+        now = self.clock()
         self.services[live.name.casefold()] = replace(
-            current, version=next(self._ids), spec=spec, installation=spec.installation, since=self.clock()
+            current,
+            version=next(self._ids),
+            spec=spec,
+            installation=spec.installation,
+            since=now,
+            updated_at=now,
         )
 
     def remove_service(self, live: LiveService) -> None:

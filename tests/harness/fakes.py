@@ -23,6 +23,7 @@ from openfactory_common.ksqldb.wire import Column
 from reconciler.app import topology_of
 from reconciler.control.controller import Clocks, Controller, Dependencies
 from reconciler.control.outcome import CycleOutcome
+from reconciler.control.readiness import Prober
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.ksqldb.entities import Description, Health, QueryInfo, ServerInfo, Statement, StreamInfo
 from reconciler.ksqldb.statements import Topology
@@ -247,6 +248,7 @@ class Stage:
     platform: FakePlatform = field(default_factory=FakePlatform)
     ksqldb: FakeKsqldb = field(default_factory=FakeKsqldb)
     options: dict[str, object] = field(default_factory=dict)
+    prober: Prober | None = None
     now: float = 1000.0
     wall: datetime = NOW
 
@@ -264,7 +266,7 @@ class Stage:
         """Start an operator: what one remembered is lost."""
         settings = self.settings
         strategy = UNSLevelGroupingStrategy(settings, self.ksqldb)
-        world = Dependencies(settings, self.ksqldb, self.platform, strategy, topology_of(settings))
+        world = Dependencies(settings, self.ksqldb, self.platform, strategy, topology_of(settings), self.prober)
         clocks = Clocks(monotonic=lambda: self.now, wall=lambda: self.wall)
         return Controller(world, Metrics(CollectorRegistry()), overrides or Overrides(), clocks)
 

@@ -73,7 +73,7 @@ _OF_THE_PLANT = "|".join(
     f"reconciler_{name}"
     for name in (
         *("groups", "desired_groups", "live_groups", "assets", "guard_active", "registry_bytes", "paused"),
-        "deletes_blocked_total",
+        *("deletes_blocked_total", "probes_total"),
     )
 )
 

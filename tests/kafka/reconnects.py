@@ -117,7 +117,7 @@ class Client:
     Attributes:
         numbers: of the events, in the order in which they came.
         gaps: the data of gap events.
-        reconnects: how often it came back.
+        connects: how often it was served.
     """
 
     def __init__(self, asset: str, port: Callable[[], int]) -> None:
@@ -125,7 +125,7 @@ class Client:
         self.asset = asset
         self.numbers: list[int] = []
         self.gaps: list[str] = []
-        self.reconnects = 0
+        self.connects = 0
         self._port = port
         self._last_id = ""
 
@@ -141,7 +141,6 @@ class Client:
             finally:
                 if writer is not None:
                     writer.transport.abort()
-            self.reconnects += 1
             await asyncio.sleep(0.05)
 
     async def _follow(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -151,6 +150,7 @@ class Client:
         response = Response(reader, writer, await reader.readuntil(b"\r\n\r\n"))
         if response.status != 200:
             return
+        self.connects += 1
         parser = EventParser()
         while data := await response.piece():
             events = parser.feed(data)
@@ -275,7 +275,7 @@ class Torture:
     @property
     def reconnects(self) -> int:
         """How often clients have come back."""
-        return sum(client.reconnects for client in self.followers)
+        return sum(client.connects - 1 for client in self.followers)
 
     async def happen(self) -> None:
         """Let one thing happen that cuts clients off."""

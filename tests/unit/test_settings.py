@@ -8,6 +8,7 @@ import pytest
 
 from openfactory_common.errors import ConfigurationError
 from openfactory_common.settings_types import ROUTING_LAYER_VARIABLES
+from reconciler.cli.settings import make_report
 from reconciler.settings import Settings, load
 from routing_layer.settings import Settings as RoutingLayerSettings
 
@@ -158,6 +159,34 @@ def test_an_empty_variable_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stack file's ${VAR:-} leaves the default in force."""
     monkeypatch.setenv("FASTAPI_GROUP_IMAGE", "")
     assert load().fastapi_group_image.startswith("ghcr.io/")
+
+
+@pytest.mark.usefixtures("required")
+@pytest.mark.parametrize(
+    ("environment", "file", "path"),
+    [
+        (None, None, "/ready"),
+        ("", None, ""),
+        (None, "", ""),
+        ("", "/x", ""),
+        ("/x", "", "/x"),
+    ],
+)
+def test_an_empty_readiness_path_is_a_value(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, environment: str | None, file: str | None, path: str
+) -> None:
+    """It means that the image has no readiness endpoint; no other empty variable means anything."""
+    monkeypatch.chdir(tmp_path)
+    if environment is not None:
+        monkeypatch.setenv("FASTAPI_GROUP_READY_PATH", environment)
+    if file is not None:
+        (tmp_path / ".env").write_text(f"FASTAPI_GROUP_IMAGE=\nFASTAPI_GROUP_READY_PATH={file}\n")
+    settings = load()
+    assert settings.fastapi_group_ready_path == path
+    assert settings.fastapi_group_image.startswith("ghcr.io/")
+    origin = "environment" if environment is not None else ".env" if file is not None else "default"
+    (row,) = [row for row in make_report().rows if row.name == "FASTAPI_GROUP_READY_PATH"]
+    assert (row.value, row.origin) == (path, origin)
 
 
 def test_the_operator_knows_all_variables_of_the_routing_layer() -> None:

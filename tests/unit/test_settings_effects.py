@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -20,8 +20,9 @@ from reconciler.app import build_dependencies, registry_file
 from reconciler.cli.run import make_loop
 from reconciler.control.controller import Dependencies
 from reconciler.control.loop import Loop
+from reconciler.control.readiness import ReadinessProber
 from reconciler.domain.names import names_of
-from reconciler.domain.services import Publish, ServiceSpec
+from reconciler.domain.services import LiveService, Publish, ServiceSpec
 from reconciler.domain.status import Condition
 from reconciler.leadership.elector import Elector
 from reconciler.metrics import Metrics
@@ -32,6 +33,8 @@ from reconciler.settings import Settings, load
 from reconciler.web.csrf import allowed_hosts, is_allowed
 from reconciler.web.server import Server
 from tests.harness.fakes import FakeKsqldb, Stage
+from tests.harness.ports import free_port
+from tests.harness.tasks import READY, task
 from tests.integration.ksqldb.tls import Authority, Guarded, ksqldb
 
 FOUR = {"a1": "Weld", "a2": "Paint", "a3": "Fit", "a4": "Pack"}
@@ -199,6 +202,27 @@ def flow_checks(settings: Settings, _places: Places) -> float | None:
     """Seconds between two checks whether events come through; None where nothing is checked."""
     _, loop, _, _ = make_loop(settings, Overrides(), Metrics(CollectorRegistry()))
     return loop.controller.memory.flow.interval if loop.controller.memory.flow else None
+
+
+def probe(settings: Settings, moments: Iterable[float]) -> list[str]:
+    """Ask a task of group Weld at these seconds; return the heads of its requests."""
+    live = LiveService("id", 1, "ofa_group_Weld", "ofa", group(settings), 1)
+    with task(READY, port=settings.fastapi_group_port) as one:
+        prober = ReadinessProber(settings, resolve=lambda _host, _port: ("127.0.0.1",))
+        for now in moments:
+            prober.probe({"ofa_group_weld": live}, now)
+        return one.requests
+
+
+def asked_path(settings: Settings, _: Places) -> str:
+    """What a group service's task is asked."""
+    (request,) = probe(settings.model_copy(update={"fastapi_group_port": free_port()}), [0])
+    return request.split(" ")[1]
+
+
+def probes_in_a_minute(settings: Settings, _: Places) -> int:
+    """How often a task that is ready is asked, with a cycle every 5 seconds."""
+    return len(probe(settings.model_copy(update={"fastapi_group_port": free_port()}), range(0, 61, 5)))
 
 
 def kept_documents(settings: Settings, places: Places) -> int:
@@ -458,6 +482,8 @@ EFFECTS = (
     Effect("FASTAPI_GROUP_HARDENED", "true", groups(lambda s: s.hardened), False, True),
     Effect("STATE_API_HARDENED", "true", state(lambda s: s.hardened), False, True),
     Effect("PROGRESS_DEADLINE", "5m", stuck, False, True),
+    Effect("FASTAPI_GROUP_READY_PATH", "/health?deep=1", asked_path, "/ready", "/health?deep=1"),
+    Effect("FASTAPI_GROUP_READY_PATH", "", asked_path, "/ready", "/"),
     Effect("FASTAPI_GROUP_REPLICAS", "2", groups(lambda s: s.replicas), 1, 2),
     Effect("FASTAPI_GROUP_CPU_LIMIT", "0.3", groups(lambda s: s.cpu_limit), 1.0, 0.3),
     Effect("FASTAPI_GROUP_CPU_RESERVATION", "0", groups(lambda s: s.cpu_reservation), 0.5, 0.0),
@@ -515,6 +541,7 @@ EFFECTS = (
     Effect("RECONCILE_INTERVAL", "500ms", lambda s, _: loop_of(s)[0], 10.0, 0.5),
     Effect("RESYNC_INTERVAL", "20s", topic_lists, 0, 5),
     Effect("FLOW_INTERVAL", "0s", flow_checks, 60.0, None),
+    Effect("READY_INTERVAL", "10s", probes_in_a_minute, 3, 7),
     Effect("RECONCILE_POLICY", "upsert-only", gone_after, 80.0, None),
     Effect("RECONCILE_POLICY", "create-only", repaired, True, False),
     Effect("LEASE_SECONDS", "1m", lease_seconds, 15.0, 60.0),

@@ -81,7 +81,7 @@ def harmless(accepted: Settings) -> None:
     if (accepted.grouping_strategy, accepted.deployment_platform) != ("workcenter", "swarm"):
         return  # a plug-in's name, which is only looked up
     topology = build_dependencies(accepted, Metrics(CollectorRegistry())).topology
-    made = (topology.create_shared(), topology.create_group(names, "earliest"))
+    made = (topology.create_shared(), topology.create_group(names))
     for statement in made:
         assert len(parse(statement.sql).statements) == 1, statement.sql
     ids = {"registry": "id", **dict.fromkeys(accepted.routing_layer_secrets.values(), "id")}

@@ -11,7 +11,7 @@ variables and limits, so each of ours is inspected.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -95,7 +95,7 @@ class DockerPlatform:
         self._monitor = monitor
         self._images: dict[str, Raw] = {}
 
-    def observe(self) -> PlatformState:
+    def observe(self, suspects: Collection[str] = ()) -> PlatformState:  # noqa: ARG002 - each container is read
         """Read everything: the list of containers, each of ours, images that were not read before, the files.
 
         Raises:
@@ -112,7 +112,8 @@ class DockerPlatform:
             if any(name.lower().startswith(reserved) for name in row.get("Names") or ())
         ]
         read += read_copies(ours, images, registry)
-        read += [read_service(one, images, registry) for one in self._group_by_service(ours).values()]
+        now = datetime.now(UTC)
+        read += [read_service(one, images, registry, now) for one in self._group_by_service(ours).values()]
         mounted = any(mounts_registry(raw, registry) for raw in ours)
         return PlatformState(
             services={service.name.lower(): service for service in read},

@@ -18,7 +18,7 @@ from typing import Any
 from reconciler.domain.services import LiveService, ServiceSpec
 from reconciler.platforms.answers import parse_time
 from reconciler.platforms.docker.spec import SERVICE, RegistryLocation, can_run_beside, from_engine
-from reconciler.platforms.protocol import INSTALLATION, OWNER
+from reconciler.platforms.protocol import INSTALLATION, OWNER, STEADY_AFTER
 
 #: Suffix of the temporary name of a container that replaces another one; no service's name has a dot.
 NEXT = ".next"
@@ -118,13 +118,16 @@ def _has_expected_name(raw: Raw) -> bool:
     return name_of(raw) in (service, f"{service}{NEXT}")
 
 
-def read_service(containers: Containers, images: Mapping[str, Raw | None], registry: RegistryLocation) -> LiveService:
+def read_service(
+    containers: Containers, images: Mapping[str, Raw | None], registry: RegistryLocation, now: datetime
+) -> LiveService:
     """Read one service of ours; a container that is not proved yet beside an older one does not count as running.
 
     Args:
         containers: all that the service has.
         images: every image that they were made from, by id; None for one that is gone.
         registry: where it is, and which document is current.
+        now: the present time.
     """
     newest = containers.newest
     spec = read_spec(containers, images, registry)
@@ -140,8 +143,9 @@ def read_service(containers: Containers, images: Mapping[str, Raw | None], regis
         spec=spec,
         running=int(running),
         update_state="updating" if containers.older else "",
-        error="" if running else find_error(newest),
+        error=_find_crash(newest, now) if running else find_error(newest),
         installation=newest["Config"]["Labels"].get(INSTALLATION, ""),
+        updated_at=parse_time(newest["Created"]),
         waits="" if running else f"1 task in state {state}",
         since=None if running else last_start,
     )
@@ -193,6 +197,12 @@ def find_error(raw: Raw) -> str:
         log: Sequence[Raw] = health.get("Log") or ({},)
         return f"unhealthy: {str(log[-1].get('Output', '')).strip() or 'the healthcheck fails'}"
     return ""
+
+
+def _find_crash(raw: Raw, now: datetime) -> str:
+    """Return that a container which runs may end as it did before: it was restarted, and only just."""
+    restarts, age = raw.get("RestartCount", 0), (now - parse_time(raw["State"]["StartedAt"])).total_seconds()
+    return f"its program ended, restarted {restarts} times" if restarts and 0 <= age < STEADY_AFTER else ""
 
 
 def name_of(raw: Raw) -> str:

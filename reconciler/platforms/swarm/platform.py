@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from openfactory_common.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
@@ -91,8 +92,8 @@ class SwarmPlatform:
         self._nodes = _Nodes(self._engine)
         self._has_stale_tasks = False
 
-    def observe(self) -> PlatformState:
-        """Read everything: services, our configs, and tasks where the engine's counts are not enough.
+    def observe(self, suspects: Collection[str] = ()) -> PlatformState:
+        """Read everything: services, our configs, and tasks where the engine's counts are not enough, or of suspects.
 
         These are at most 3 requests, whatever the number of services. There is one more for the API version after a
         (re)connect, and one for the networks when a service of ours is in one that no task of ours is in.
@@ -103,8 +104,10 @@ class SwarmPlatform:
         services = self._engine.get("/services", params={"status": "true"})
         configs = self._engine.get("/configs", params={"filters": {"label": [f"{OWNER}={self.owner}"]}})
         relevant = [raw for raw in services if is_relevant(raw, self.owner, self.prefix)]
-        tasks = self._read_tasks_if_needed([raw for raw in relevant if self._owns(raw)])
-        read = [self._report_lost_digest(read_service(raw, self.owner, self._networks, tasks), raw) for raw in relevant]
+        tasks = self._read_tasks_if_needed([raw for raw in relevant if self._owns(raw)], suspects)
+        now = datetime.now(UTC)
+        live = (read_service(raw, self.owner, self._networks, tasks, now) for raw in relevant)
+        read = [self._report_lost_digest(one, raw) for one, raw in zip(live, relevant, strict=True)]
         return PlatformState(
             services={service.name.lower(): service for service in read},
             registries=read_registries(configs, services),
@@ -281,13 +284,14 @@ class SwarmPlatform:
         found = self._engine.get(path, params={"filters": {"name": list(names)}})
         return {raw["Spec"]["Name"]: raw for raw in found if raw["Spec"]["Name"] in names}
 
-    def _read_tasks_if_needed(self, own: Sequence[Raw]) -> Tasks | None:
+    def _read_tasks_if_needed(self, own: Sequence[Raw], suspects: Collection[str]) -> Tasks | None:
         """Read all tasks of ours where one may be missing, or be counted although it does not run; None otherwise.
 
         The first observation needs them, too, for the names of the networks that they are in. In between, the nodes
         are read periodically: one that is down makes the next observation read the tasks.
         """
-        if not (self._has_stale_tasks or self._has_unknown_networks(own) or any(needs_tasks(raw) for raw in own)):
+        suspected = any(needs_tasks(raw) or raw["Spec"]["Name"].lower() in suspects for raw in own)
+        if not (self._has_stale_tasks or self._has_unknown_networks(own) or suspected):
             self._has_stale_tasks = self._nodes.are_down()
             return None
         labels = [f"{OWNER}={self.owner}"]  # of their services

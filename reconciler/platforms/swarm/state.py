@@ -11,7 +11,7 @@ from typing import Any
 
 from reconciler.domain.services import LiveRegistry, LiveService, Record
 from reconciler.platforms.answers import parse_time
-from reconciler.platforms.protocol import INSTALLATION, KIND, OWNER
+from reconciler.platforms.protocol import INSTALLATION, KIND, OWNER, STEADY_AFTER
 from reconciler.platforms.swarm.spec import from_engine
 
 #: The publication number of a registry document.
@@ -48,13 +48,15 @@ def is_relevant(raw: Raw, owner: str, prefix: str) -> bool:
     return labels_of(raw).get(OWNER) == owner or str(raw["Spec"]["Name"]).lower().startswith(f"{prefix.lower()}_")
 
 
-def read_service(raw: Raw, owner: str, networks: Mapping[str, str], tasks: Tasks | None) -> LiveService:
-    """Read one service of a list with status; only our own have a spec."""
+def read_service(raw: Raw, owner: str, networks: Mapping[str, str], tasks: Tasks | None, now: datetime) -> LiveService:
+    """Read one service of a list with status at the present time; only our own have a spec."""
     labels = labels_of(raw)
     is_ours = labels.get(OWNER) == owner
     own = tasks.get(raw["ID"], ()) if tasks and is_ours else ()
     running = _count_running(raw) - count_stale_tasks(own)
     settled = tasks is None or (running == _replicas(raw) and not _is_updating(raw))
+    suspected = _find_last_ends(own, now) if settled else own
+    error = find_error(raw, suspected) if running <= _replicas(raw) and (suspected or not settled) else ""
     return LiveService(
         id=raw["ID"],
         version=raw["Version"]["Index"],
@@ -63,12 +65,25 @@ def read_service(raw: Raw, owner: str, networks: Mapping[str, str], tasks: Tasks
         spec=from_engine(raw["Spec"], networks) if is_ours else None,
         running=running,
         update_state=_update_status(raw).get("State", ""),
-        error="" if settled or running > _replicas(raw) else find_error(raw, own),
+        error=error,
         updated_at=parse_time(raw["UpdatedAt"]) if raw.get("UpdatedAt") else None,
         waits="" if settled else describe_waiting(own),
         since=None if settled else find_last_change(raw, own),
         installation=labels.get(INSTALLATION, ""),
     )
+
+
+def _find_last_ends(tasks: Sequence[Raw], now: datetime) -> Sequence[Raw]:
+    """Return the tasks that ended lately where one has just begun to run: it may be between two crashes."""
+
+    def is_newer(task: Raw, seconds: float) -> bool:
+        at = task["Status"].get("Timestamp")
+        return bool(at) and (now - parse_time(at)).total_seconds() < seconds
+
+    begins = any(
+        task["Status"]["State"] == "running" == task["DesiredState"] and is_newer(task, STEADY_AFTER) for task in tasks
+    )
+    return [task for task in tasks if is_newer(task, 2 * STEADY_AFTER)] if begins else ()
 
 
 def group_by_service(tasks: Iterable[Raw]) -> Tasks:

@@ -93,7 +93,7 @@ def test_6_two_threads_of_an_operator_send_one_statement_at_a_time(settled: Plan
     client = settled.client(on_request=lambda label, _code, _seconds: log.append(label))
 
     def send(group: str) -> None:
-        client.execute(topology.create_group(names_of(group), "latest"))
+        client.execute(topology.create_group(names_of(group)))
         log.append("final")
 
     threads = [threading.Thread(target=send, args=(group,)) for group in ("x", "y", "z")]
@@ -144,7 +144,7 @@ def test_7_every_query_is_tuned(tmp_path: Path) -> None:
         for sql, properties in ours:
             assert TUNED.items() <= properties.items(), sql
             offset = properties.get("ksql.streams.auto.offset.reset")
-            assert offset is None if "JOIN" in sql else offset in ("earliest", "latest"), sql
+            assert offset is None if "JOIN" in sql else offset == "earliest", sql
 
 
 # ---- 8. Cost of a filter stream

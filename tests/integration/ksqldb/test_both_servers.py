@@ -90,7 +90,7 @@ def test_the_map(bench: Bench) -> None:
 
 def test_a_created_stream_shows_everywhere(bench: Bench) -> None:
     """In the lists, with its topic, its definition and its reader-to-be."""
-    bench.ksqldb.execute(topology().create_group(WELD, "earliest"))
+    bench.ksqldb.execute(topology().create_group(WELD))
     assert {stream.name: stream.topic for stream in bench.ksqldb.streams()}[WELD.stream] == WELD.topic
     assert WELD.topic in bench.ksqldb.topics()
     (text,) = (query.text for query in bench.ksqldb.queries() if WELD.stream in query.sinks)
@@ -111,21 +111,21 @@ def test_what_does_not_exist_is_none(bench: Bench) -> None:
 
 def test_a_taken_name_is_a_conflict(bench: Bench) -> None:
     """Nothing is overwritten."""
-    bench.ksqldb.execute(topology().create_group(WELD, "earliest"))
-    assert refused(bench, topology().create_group(WELD, "latest")) is KsqlConflict
+    bench.ksqldb.execute(topology().create_group(WELD))
+    assert refused(bench, topology().create_group(WELD)) is KsqlConflict
     assert refused(bench, topology().create_shared()) is KsqlConflict
 
 
 def test_a_stream_of_nothing_is_refused(bench: Bench) -> None:
     """Its source has to be there."""
     bench.ksqldb.execute(topology().drop(topology().shared_name))
-    assert refused(bench, topology().create_group(WELD, "earliest")) is KsqlBadStatement
+    assert refused(bench, topology().create_group(WELD)) is KsqlBadStatement
 
 
 def test_what_is_read_cannot_be_dropped(bench: Bench) -> None:
     """Refused, and with DELETE TOPIC the topic is gone all the same."""
     shared = topology().shared_name
-    bench.ksqldb.execute(topology().create_group(WELD, "earliest"))
+    bench.ksqldb.execute(topology().create_group(WELD))
     assert refused(bench, topology().drop(shared)) is KsqlRefused
     assert shared.lower() in bench.ksqldb.topics()
     assert refused(bench, topology().drop(shared, delete_topic=True)) is KsqlRefused
@@ -135,7 +135,7 @@ def test_what_is_read_cannot_be_dropped(bench: Bench) -> None:
 @pytest.mark.parametrize("delete_topic", [True, False])
 def test_a_dropped_stream_is_gone_and_its_topic_as_asked(bench: Bench, delete_topic: bool) -> None:
     """And dropping it again is an error."""
-    bench.ksqldb.execute(topology().create_group(WELD, "earliest"))
+    bench.ksqldb.execute(topology().create_group(WELD))
     bench.ksqldb.execute(topology().drop(WELD.stream, delete_topic=delete_topic))
     assert bench.ksqldb.describe_or_none(WELD.stream) is None
     assert (WELD.topic in bench.ksqldb.topics()) is not delete_topic
@@ -151,7 +151,7 @@ def test_a_replacement_creates_or_replaces(bench: Bench) -> None:
 
 def test_a_paused_query_says_so_until_it_is_resumed(bench: Bench) -> None:
     """Resuming it once more does no harm; an unknown one is an error."""
-    bench.ksqldb.execute(topology().create_group(WELD, "earliest"))
+    bench.ksqldb.execute(topology().create_group(WELD))
     query = _query(bench.ksqldb, WELD.stream)
     bench.pause(WELD.stream)
     assert [one.paused for one in bench.ksqldb.queries() if one.id == query] == [True]
@@ -163,7 +163,7 @@ def test_a_paused_query_says_so_until_it_is_resumed(bench: Bench) -> None:
 
 def test_a_terminated_query_leaves_a_silent_stream(bench: Bench) -> None:
     """Listed as a stream, not among the queries, described without a writer; a replacement gives it one."""
-    bench.ksqldb.execute(topology().create_group(WELD, "earliest"))
+    bench.ksqldb.execute(topology().create_group(WELD))
     bench.terminate(WELD.stream)
     assert WELD.stream in {stream.name for stream in bench.ksqldb.streams()}
     assert not [query for query in bench.ksqldb.queries() if WELD.stream in query.sinks]

@@ -113,12 +113,12 @@ def test_the_life_of_a_group_stream(client: KsqlClient) -> None:
     shared = client.describe(TOPOLOGY.shared_name).statement
     assert TOPOLOGY.ownership(TOPOLOGY.shared_name, shared).whose is Whose.SHARED
     assert TOPOLOGY.current({TOPOLOGY.shared_name: shared}) == TOPOLOGY
-    client.execute(TOPOLOGY.create_group(names, "earliest"))
+    client.execute(TOPOLOGY.create_group(names))
     created = client.describe(names.stream).write_queries
     assert TOPOLOGY.group_differences(definition(client, names.stream), names) == ()
     assert names.topic in client.topics()
     with pytest.raises(KsqlConflict):
-        client.execute(TOPOLOGY.create_group(names, "earliest"))
+        client.execute(TOPOLOGY.create_group(names))
     client.execute(TOPOLOGY.replace_group(names))
     assert [one.id for one in client.describe(names.stream).write_queries] == [one.id for one in created]
     assert client.describe(TOPOLOGY.shared_name).constraints == (names.stream,)
@@ -132,7 +132,7 @@ def test_the_life_of_a_group_stream(client: KsqlClient) -> None:
 def test_another_retention_is_refused_and_says_why(client: KsqlClient) -> None:
     """A topic keeps the retention with which it was made."""
     names = names_of("Keep")
-    client.execute(TOPOLOGY.create_group(names, "earliest"))
+    client.execute(TOPOLOGY.create_group(names))
     with pytest.raises(KsqlRefused, match="1000 retention"):
         client.execute(TOPOLOGY.replace_group(names, retention_ms=1000))
     client.execute(TOPOLOGY.drop(names.stream, delete_topic=True))
@@ -144,7 +144,7 @@ def test_no_group_value_becomes_sql(client: KsqlClient, group: str) -> None:
     """One statement each, the value intact on the way there and back, nothing else touched."""
     names = names_of(group)
     before = {stream.name for stream in client.streams()}
-    client.execute(TOPOLOGY.create_group(names, "earliest"))
+    client.execute(TOPOLOGY.create_group(names))
     try:
         assert {stream.name for stream in client.streams()} == before | {names.stream}
         found = definition(client, names.stream)

@@ -55,7 +55,7 @@ def test_the_stream_of_a_blank_value_that_an_earlier_version_made_goes(value: st
         operator = running.operator()
         running.settle(operator)
         (shared,) = (one for one in running.ksqldb.streams if SharedName.parse(one))
-        running.client().execute(operator.deps.topology.create_group(names_of(value), "earliest"))
+        running.client().execute(operator.deps.topology.create_group(names_of(value)))
         stale = names_of(value).stream
         outcomes = running.run(operator, 30)
         assert [result.action.key for outcome in outcomes for result in outcome.results] == [f"stream {stale}"]

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.harness.coroutines import until
-from tests.integration.routing_layer.proxy_system import HEAD, Connection, ProxySystem, Response, start_system
+from tests.integration.routing_layer.proxy_system import Connection, ProxySystem, Response, start_system
 
 _EVENT_SOURCE = "Accept: text/event-stream"
 _NEW = "/asset_stream?asset_uuid=A5"
@@ -154,76 +154,3 @@ async def test_a_request_whose_asset_moves_takes_its_place_along(own: str | None
             assert system.paint.open[0].header("Last-Event-ID") == [own]
         else:
             _asked_from(system.paint.open[0])
-
-
-_MISMATCHES = "routing_layer_group_mismatches_total"
-
-
-def _named(*values: str) -> bytes:
-    """The head of a stream that names its group."""
-    lines = b"".join(f"X-OpenFactory-Group: {value}\r\n".encode() for value in values)
-    return HEAD.replace(b"\r\n\r\n", b"\r\n" + lines + b"\r\n")
-
-
-async def test_a_stream_of_another_groups_service_is_not_passed_on() -> None:
-    """Its address was given to another service: the name is looked up again, and the client notices nothing."""
-    heads = [_named("Paint"), _named("Weld")]
-
-    async def answer(connection: Connection) -> None:
-        await connection.send(heads.pop(0))
-
-    async with start_system() as system:
-        system.weld.answer = answer
-        client = await system.stream("A1")
-        assert client.header("X-OpenFactory-Group") == "Weld"
-        first, second = system.weld.connections
-        await until(first.left.is_set, "the wrong stream is closed")
-        assert first.header("Last-Event-ID") == []
-        _asked_from(second)
-        await second.event("mine")
-        assert (await client.event()).data == "mine"
-        assert await system.proxy.metric(_MISMATCHES) == 1
-
-
-@pytest.mark.parametrize("values", [("weld",), ("Weld", "Weld"), ("W%65ld2",), ("Weld%zz",), ("%ff",), ("",)])
-async def test_an_address_that_stays_another_groups_is_a_503(values: tuple[str, ...]) -> None:
-    """Two attempts for a program; whatever does not say the group's name exactly is another group."""
-
-    async def answer(connection: Connection) -> None:
-        await connection.send(_named(*values))
-
-    async with start_system() as system:
-        system.weld.answer = answer
-        refused = await system.proxy.get("/asset_stream?asset_uuid=A1")
-        assert (refused.status, refused.header("Retry-After")) == (503, "2")
-        assert "'Weld'" in (await refused.problem())["detail"]
-        assert len(system.weld.connections) == await system.proxy.metric(_MISMATCHES) == 2
-
-
-async def test_an_event_source_waits_for_the_service_of_its_own_group() -> None:
-    """It is held while another group's service answers."""
-    wrong = True
-
-    async def answer(connection: Connection) -> None:
-        await connection.send(_named("Paint" if wrong else "Weld"))
-
-    async with start_system() as system:
-        system.weld.answer = answer
-        coming = asyncio.create_task(system.proxy.get("/asset_stream?asset_uuid=A1", _EVENT_SOURCE))
-        await until(lambda: len(system.weld.connections) > 2, "it has been tried more than once")
-        assert not coming.done()
-        wrong = False
-        assert (await coming).status == 200
-
-
-async def test_a_groups_name_is_compared_percent_decoded() -> None:
-    """As the service encodes it."""
-
-    async def answer(connection: Connection) -> None:
-        await connection.send(_named("O%27Brien%2F2%20%C3%A9"))
-
-    async with start_system() as system:
-        system.weld.answer = answer
-        system.publish({"O'Brien/2 \u00e9": system.weld.url})
-        await system.ksql.put("A6", "O'Brien/2 \u00e9")
-        assert (await system.proxy.get("/asset_stream?asset_uuid=A6")).status == 200

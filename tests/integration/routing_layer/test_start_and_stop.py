@@ -23,8 +23,8 @@ _PROGRAMS = {
     "routing_layer with workers": {"ROUTING_LAYER_WORKERS": "3"},
     "demo.ksqldb": {},
     "demo.factory": {},
-    "demo.group_service": {"GROUP_NAME": "Weld", "KSQLDB_STREAM": "ASSET_STREAM_WELD"},
-    "demo.state_api": {},
+    "group_service": {"GROUP_NAME": "Weld", "KAFKA_BROKER": "127.0.0.1:1", "KAFKA_TOPIC": "asset_stream_Weld"},
+    "state_api": {},
 }
 
 

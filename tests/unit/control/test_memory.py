@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
 import pytest
 
 from reconciler.control.backoff import Backoff, Failure
 from reconciler.control.memory import Memory, degrade_stalled
+from reconciler.control.observe import Clocks
 from reconciler.domain.actions import CreateSharedStream
+from reconciler.domain.installation import Claim
+from reconciler.domain.readiness import Readiness, ReadyState
+from reconciler.domain.services import PlatformState
 from reconciler.domain.status import Condition, ObjectStatus, Plan
+from tests.harness.fakes import Stage
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 WAITS = ObjectStatus("group Weld", Condition.PROGRESSING, detail="waits for a query")
@@ -79,3 +84,46 @@ def test_a_write_looks_up_its_own_failure_only(key: str, now: float, waits: bool
     """Twenty thousand writes that wait must not take as many times twenty thousand steps."""
     memory = Memory(backoff=Backoff(LookedUp({key: Failure(1, 10.0, "failed")})))
     assert memory.must_wait(CreateSharedStream("A"), now) is waits
+
+
+READY, NOT_READY, UNREACHABLE = ReadyState.READY, ReadyState.NOT_READY, ReadyState.UNREACHABLE
+#: What the probes found and seconds ago since when ("-": nothing is probed, None: not probed yet), seconds since the
+#: service's update, whether the engine says that its tasks run; whether it is baked (10 s), overdue (120 s).
+BAKED = [
+    ((READY, 10), 11, True, True, False),
+    ((READY, 9), 1000, True, False, True),
+    ((NOT_READY, 500), 500, True, False, True),
+    ((NOT_READY, 100), 119, True, False, False),
+    ((NOT_READY, 100), 120, True, False, True),
+    (None, 50, True, False, False),
+    ("-", 10, True, True, False),
+    ("-", 9, True, False, False),
+    ("-", 10, False, False, False),
+    ((UNREACHABLE, 0), 10, True, True, False),
+    ((UNREACHABLE, 0), 300, False, False, True),
+    ("-", None, True, False, False),
+    ((READY, 10), None, True, True, False),
+]
+
+
+@pytest.mark.parametrize(("found", "changed", "runs", "baked", "overdue"), BAKED)
+def test_a_service_is_baked_once_it_was_ready_for_long_enough(
+    found: tuple[ReadyState, float] | str | None, changed: float | None, runs: bool, baked: bool, overdue: bool
+) -> None:
+    """By its probes, or where nothing is probed by the age of its update; the age alone says what is overdue."""
+    stage = Stage()
+    stage.ksqldb.assets = {"A": "Weld"}
+    stage.settle(controller := stage.controller())
+    live = stage.platform.observe().services["ofa_group_weld"]
+    updated_at = None if changed is None else stage.wall - timedelta(seconds=changed)
+    live = replace(live, updated_at=updated_at, running=int(runs))
+    readiness = None if found == "-" else {}
+    if isinstance(found, tuple):
+        readiness = {"ofa_group_weld": Readiness(found[0], since=stage.now - found[1])}
+    clocks = Clocks(lambda: stage.now, lambda: stage.wall)
+    inputs = Memory(readiness=readiness).make_plan_inputs(
+        controller.deps, PlatformState({"ofa_group_weld": live}), Claim(stage.topology.installation), clocks
+    )
+    assert inputs.readiness == readiness
+    assert inputs.baked == ({"ofa_group_weld"} if baked else set())
+    assert inputs.overdue == ({"ofa_group_weld"} if overdue else set())

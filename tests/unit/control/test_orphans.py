@@ -42,7 +42,7 @@ class Asked:
         if word == "gone":
             return None
         group = name.removeprefix("ASSET_STREAM_").title()
-        text = topology().create_group(names_of(group), "earliest").sql if word == "ours" else FOREIGN.format(name)
+        text = topology().create_group(names_of(group)).sql if word == "ours" else FOREIGN.format(name)
         return Description(name, "STREAM", name.lower(), text, (), (), ())
 
 

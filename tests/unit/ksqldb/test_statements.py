@@ -83,15 +83,15 @@ def test_the_shared_stream_joins_once_and_names_every_column() -> None:
 
 
 def test_a_group_stream_filters_the_shared_one() -> None:
-    """The stream upper-case in backticks, the topic as named, the start as asked."""
-    statement = TOPOLOGY.create_group(WELD, "latest")
+    """The stream upper-case in backticks, the topic as named, from the beginning: also the query that replaces one."""
+    statement = TOPOLOGY.create_group(WELD)
     assert statement.sql.replace(TOPOLOGY.shared_name, "SHARED") == (
         "CREATE STREAM `ASSET_STREAM_WELD` WITH (KAFKA_TOPIC='asset_stream_Weld', VALUE_FORMAT='JSON', "
         "RETENTION_MS=604800000) AS SELECT ASSET_KEY, `asset_uuid`, `id`, `value`, `type`, `tag`, `timestamp` "
         "FROM `SHARED` WHERE UNS_GROUP = 'Weld' EMIT CHANGES;"
     )
-    assert statement.properties["ksql.streams.auto.offset.reset"] == "latest"
     replaced = TOPOLOGY.replace_group(WELD, retention_ms=1)
+    assert {one.properties["ksql.streams.auto.offset.reset"] for one in (statement, replaced)} == {"earliest"}
     assert replaced.sql.startswith("CREATE OR REPLACE STREAM `ASSET_STREAM_WELD` WITH (")
     assert "RETENTION_MS=1)" in replaced.sql
 
@@ -199,10 +199,10 @@ def test_any_group_and_level_come_back_from_the_text_as_they_were(group: str, le
     """Quotes, semicolons, comments, newlines, variables: a value stays one literal, the statement one statement."""
     topology = replace(TOPOLOGY, level=level)
     names = names_of(group)
-    definition = read(topology.create_group(names, "earliest").sql)
+    definition = read(topology.create_group(names).sql)
     assert definition.filter_literal == group
     assert definition.rest == ""
-    assert topology.ownership(names.stream, topology.create_group(names, "earliest").sql).group == group
+    assert topology.ownership(names.stream, topology.create_group(names).sql).group == group
     shared = topology.create_shared()
     assert topology.ownership(shared.target, shared.sql).whose is Whose.SHARED
     assert read(shared.sql).columns[-1].expression.endswith(f"THEN t.UNS_LEVELS [ {level!r} ] END")

@@ -76,7 +76,7 @@ def source(streams: Mapping[str, str], shared: str = "ok", **more: object) -> So
     """What ksqlDB says: the state of each group's stream and of the shared one, each in a word."""
     ours = replace(topology(), generation=2) if shared == "followed" else topology()
     words = {
-        names_of(group).stream: (word, names_of(group).topic, ours.create_group(names_of(group), "earliest").sql)
+        names_of(group).stream: (word, names_of(group).topic, ours.create_group(names_of(group)).sql)
         for group, word in streams.items()
     }
     words[ours.shared_name] = (shared, ours.shared_name.lower(), ours.create_shared().sql)

@@ -10,10 +10,8 @@ import pytest
 from reconciler.domain.actions import (
     Action,
     CreateSharedStream,
-    CreateStream,
     Effect,
     PublishRegistry,
-    RecreateStream,
     RemoveRegistry,
 )
 from reconciler.domain.names import names_of
@@ -416,26 +414,6 @@ def test_what_a_group_needs_while_the_shared_stream_is_not_in_order(
     assert (said(plan.actions), weld(plan).condition) == (actions, condition)
     numbers = [action.name for action in plan.actions if isinstance(action, CreateSharedStream)]
     assert numbers == ([NEXT] if shared in {"absent", "silent", "foreign"} else [])
-
-
-STARVED = """
-    # shared    stream  starved
-    ok          moved   yes    # what it reads is gone
-    followed    behind  yes    # what it reads has lost its query
-    followed    absent  yes    # it was dropped and not made again: whether it had all is not known
-    ok          absent  no
-    ok          twin    no     # what it reads has its query
-"""
-
-
-@pytest.mark.parametrize(("shared", "stream", "starved"), rows(STARVED))
-def test_where_a_stream_begins_that_is_made_or_moved(shared: str, stream: str, starved: str) -> None:
-    """One that nothing fed any more begins at the start of its new source, any other one where it was."""
-    found = world(shared, stream, "ok", "yes")
-    plan = make_plan(found, SURE, plan_inputs(ours=topology_of_now(found.observed.source)))
-    (made,) = plan.actions
-    assert isinstance(made, CreateStream | RecreateStream)
-    assert made.starved == (starved == "yes")
 
 
 NOT_SURE = """

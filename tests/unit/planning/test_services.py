@@ -9,9 +9,10 @@ import pytest
 
 from openfactory_common.registry import Registry
 from reconciler.domain.actions import RemoveService
+from reconciler.domain.readiness import Readiness, ReadyState
 from reconciler.domain.services import Kind, LiveService, Port, Publish, ServiceSpec
-from reconciler.domain.status import Condition
-from reconciler.planning.services import note_unmanaged, plan_routing_layer, plan_service
+from reconciler.domain.status import Condition, Reason
+from reconciler.planning.services import note_no_endpoint, note_unmanaged, plan_routing_layer, plan_service
 from tests.harness.fake_platform import INSTALLATION
 from tests.unit.planning.tables import (
     document,
@@ -77,6 +78,70 @@ def test_a_service_is_ready_only_as_it_should_be(
     assert item.condition is condition
     assert detail in item.detail
     assert bool(detail) == bool(item.detail)
+
+
+GOOD, BAD, FAR = Readiness(ReadyState.READY), Readiness(ReadyState.NOT_READY, "no Kafka"), ReadyState.UNREACHABLE
+CRASHED = "task: non-zero exit (1)"
+PROBED = [
+    # the service, what its probes found ("-": nothing is probed), whether it just started; what is said, if it serves
+    (live(1), "-", False, Condition.READY, "", True),
+    (live(1), GOOD, False, Condition.READY, "", True),
+    (live(1), Readiness(ReadyState.READY, "a note"), False, Condition.READY, "", True),
+    (live(1), Readiness(FAR), False, Condition.READY, "", True),
+    (live(1), None, False, Condition.PROGRESSING, "its readiness is being checked", False),
+    (live(1), BAD, True, Condition.PROGRESSING, "not ready yet: no Kafka", False),
+    (live(1), BAD, False, Condition.DEGRADED, "not ready: no Kafka", False),
+    (live(1, error=CRASHED), BAD, False, Condition.DEGRADED, CRASHED, False),
+    (live(1, error=CRASHED), BAD, True, Condition.DEGRADED, CRASHED, False),
+    (live(1, error=CRASHED), GOOD, False, Condition.DEGRADED, CRASHED, False),
+    (live(1, error=CRASHED), "-", False, Condition.DEGRADED, CRASHED, False),
+    (live(0), None, False, Condition.PROGRESSING, "0 of 1 tasks are running and healthy", False),
+    (live(0, error=CRASHED), None, False, Condition.DEGRADED, CRASHED, False),
+    (live(2), None, False, Condition.PROGRESSING, "2 tasks run, 1 wanted: an orphan task", False),
+    (live(2), "-", False, Condition.PROGRESSING, "2 tasks run, 1 wanted: an orphan task", True),
+    (live(1, update="updating"), None, False, Condition.PROGRESSING, "its update is in progress", False),
+    (live(1, update="paused", error="x"), None, False, Condition.DEGRADED, "update paused: x", False),
+    (live(0, 0), None, False, Condition.READY, "", False),
+]
+
+
+@pytest.mark.parametrize(("found", "readiness", "starting", "condition", "detail", "serves"), PROBED)
+def test_a_service_serves_when_its_tasks_say_so(
+    found: LiveService,
+    readiness: Readiness | str | None,
+    starting: bool,
+    condition: Condition,
+    detail: str,
+    serves: bool,
+) -> None:
+    """The engine's view comes first, because it says why tasks do not run; then what the tasks answer."""
+    assert found.spec is not None
+    known = {"ofa_x": readiness} if isinstance(readiness, Readiness) else {}
+    inputs = plan_inputs(
+        readiness=None if readiness == "-" else known, starting=frozenset({"ofa_x"} if starting else ())
+    )
+    item = plan_service(seen(observed({}, source({}), [found])), inputs, found.spec).item
+    assert (item.condition, item.detail, item.serves) == (condition, detail, serves)
+    assert item.reason is (Reason.NOT_READY if detail.startswith("not ready: ") else None)
+
+
+def test_groups_without_a_readiness_endpoint_are_named_in_one_note() -> None:
+    """With how to say that this is intended; the other services have no such setting."""
+    note = "no readiness endpoint at /ready (404): any answer to HTTP counts"
+    services = [service(spec_of(group), "ok") for group in ("Weld", "Paint", "Fit")]
+    services.append(replace(live(1, kind=Kind.STATE_API), name="ofa_state_api"))
+    readiness = {
+        "ofa_group_weld": Readiness(ReadyState.READY, note),
+        "ofa_group_paint": Readiness(ReadyState.READY, note),
+        "ofa_group_fit": GOOD,
+        "ofa_state_api": Readiness(ReadyState.READY, note),
+        "ofa_group_gone": Readiness(ReadyState.READY, note),
+    }
+    survey = seen(observed({}, source({}), services))
+    (text,) = note_no_endpoint(survey, plan_inputs(readiness=readiness))
+    assert text.startswith("readiness of Paint, Weld: the image answers 404 to GET /ready (FASTAPI_GROUP_READY_PATH)")
+    assert list(note_no_endpoint(survey, plan_inputs(readiness={"ofa_group_fit": GOOD}))) == []
+    assert list(note_no_endpoint(survey, plan_inputs())) == []
 
 
 IMAGE, PORT = "No such image: a:1", "host-mode port already in use on 1 node"

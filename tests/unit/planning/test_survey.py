@@ -13,7 +13,7 @@ from tests.unit.planning.tables import document, live_registry, observed, seen, 
 
 WELD = names_of("Weld")
 SHARED = topology().shared_name
-MADE = topology().create_group(WELD, "earliest").sql
+MADE = topology().create_group(WELD).sql
 
 
 def with_query(text: str, **more: object) -> SourceState:

@@ -121,7 +121,7 @@ def _statements() -> tuple[str, ...]:
         text = text.replace(ours.shared_name, name)
         return text.replace(ours.shared_name.lower(), name.lower()) if topic else text
 
-    groups = [ours.create_group(names_of(group), "earliest").sql for group in GROUPS if group != "\ud800"]
+    groups = [ours.create_group(names_of(group)).sql for group in GROUPS if group != "\ud800"]
     return (
         shared,
         *(made(shared, other, topic=True) for other in others),
@@ -224,7 +224,7 @@ def _own_or_other(dice: Random, name: str) -> str:
             ours = topology().create_shared().sql
             return ours.replace(topology().shared_name, name).replace(topology().shared_name.lower(), name.lower())
         if name in own:
-            return topology().create_group(names_of(own[name]), "earliest").sql
+            return topology().create_group(names_of(own[name])).sql
     return _statement(dice)
 
 

@@ -1,6 +1,6 @@
-"""A stand-in for ksqlDB on a real socket: it plays the part of the server that the demonstration services talk to.
+"""A stand-in for ksqlDB on a real socket: it plays the part of the server that the simulated factory talks to.
 
-It understands no SQL beyond the first words; tests decide what pull queries answer and what push queries bring.
+It understands no SQL beyond the first words; tests decide what pull queries answer.
 Shapes and error texts are those of a recorded ksqlDB 7.7.0.
 """
 
@@ -18,7 +18,6 @@ from aiohttp import web
 
 Body = dict[str, Any]
 
-EVENT_COLUMNS = ("ASSET_KEY", "asset_uuid", "id", "value", "type", "tag", "timestamp")
 RESTORING = "Error starting pull query: Cannot determine which host contains the required partitions."
 
 
@@ -42,27 +41,19 @@ class KsqlStandIn:
         statements: everything sent to /ksql but LIST, in order.
         queries: the body of everything sent to /query.
         pull: answers a pull query's SQL with a status and a body.
-        push_columns: the columns of every push query.
     """
 
     sources: dict[str, str] = field(default_factory=dict)
     statements: list[str] = field(default_factory=list)
     queries: list[Body] = field(default_factory=list)
     pull: Callable[[str], tuple[int, str]] = lambda _sql: (200, streamed(("A",), []))
-    push_columns: tuple[str, ...] = EVENT_COLUMNS
     port: int = 0
-    _pushes: set[asyncio.Queue[Body | None]] = field(default_factory=set)
     _runner: web.AppRunner | None = None
 
     @property
     def url(self) -> str:
         """Return the base URL; the port stays the same over a restart."""
         return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def open_pushes(self) -> int:
-        """Return how many push queries are open."""
-        return len(self._pushes)
 
     async def start(self) -> None:
         """Begin to answer."""
@@ -81,16 +72,6 @@ class KsqlStandIn:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
-
-    def send(self, asset: str, data_item: str, value: str) -> None:
-        """Bring one event to all open push queries."""
-        row = [asset, asset, data_item, value, "Samples", "Temperature", "2025-01-01T00:00:00Z"]
-        self.send_item({"row": {"columns": row}})
-
-    def send_item(self, item: Body | None) -> None:
-        """Bring any item, or (None) complete the queries."""
-        for queue in self._pushes:
-            queue.put_nowait(item)
 
     async def _info(self, _request: web.Request) -> web.Response:
         return web.json_response({"KsqlServerInfo": {"version": "7.7.0", "serverStatus": "RUNNING"}})
@@ -117,24 +98,8 @@ class KsqlStandIn:
     async def _query(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.queries.append(body)
-        if "EMIT CHANGES" in body["ksql"]:
-            return await self._push(request)
         status, text = self.pull(body["ksql"])
         return web.Response(status=status, text=text, content_type="application/vnd.ksql.v1+json")
-
-    async def _push(self, request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "application/vnd.ksql.v1+json"})
-        queue: asyncio.Queue[Body | None] = asyncio.Queue()
-        self._pushes.add(queue)
-        try:
-            await response.prepare(request)
-            await response.write(f"[{json.dumps(header(self.push_columns))},\n".encode())
-            while (item := await queue.get()) is not None:
-                await response.write(f"{json.dumps(item)},\n".encode())
-            await response.write(b'{"finalMessage":"Query Completed"}]')
-        finally:
-            self._pushes.discard(queue)
-        return response
 
 
 def refusal(message: str, code: int = 40001) -> tuple[int, str]:

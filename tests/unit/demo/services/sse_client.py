@@ -18,11 +18,16 @@ ROOT = Path(__file__).resolve().parents[4]
 
 
 class SseStream:
-    """One open stream, read block by block."""
+    """One open stream, read block by block.
+
+    Attributes:
+        gaps: how many gaps it was told.
+    """
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         """Read from ``response``."""
         self.response = response
+        self.gaps = 0
 
     async def block(self) -> str:
         """Return the next block without its blank line, or an empty text at the clean end."""
@@ -33,10 +38,11 @@ class SseStream:
                 return error.partial.decode()
 
     async def event(self) -> dict[str, Any]:
-        """Return the data of the next asset update, over any comments."""
-        while (block := await self.block()).startswith(":"):
-            pass
-        name, data = block.split("\n")
+        """Return the data of the next asset update, over any comments and gaps."""
+        while "\nevent: asset_update\n" not in (block := await self.block()):
+            assert block, "the stream ended"
+            self.gaps += "event: gap\n" in block
+        *_, name, data = block.split("\n")
         assert name == "event: asset_update"
         parsed = json.loads(data.removeprefix("data: "))
         assert isinstance(parsed, dict)

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from demo.ksql_rest import KsqlAway, KsqlRefused, KsqlRest, Row, StreamedItems, client_session, column_names, literal
+from demo.ksql_rest import KsqlAway, KsqlRefused, KsqlRest, Row, client_session, column_names, literal
 
-from .ksql_standin import KsqlStandIn, refusal, running_ksql, streamed, until
-
-ITEMS = st.lists(st.dictionaries(st.text(), st.one_of(st.none(), st.text(), st.lists(st.text()))), max_size=5)
+from .ksql_standin import KsqlStandIn, refusal, running_ksql, streamed
 
 
 def pulled(answer: Callable[[str], tuple[int, str]]) -> list[Row]:
@@ -26,31 +21,6 @@ def pulled(answer: Callable[[str], tuple[int, str]]) -> list[Row]:
             return await KsqlRest(session, ksql.url).pull("SELECT * FROM t;")
 
     return asyncio.run(ask())
-
-
-@given(items=ITEMS, step=st.integers(min_value=1, max_value=40))
-def test_items_do_not_depend_on_where_the_network_cuts(items: list[dict[str, object]], step: int) -> None:
-    """The same items come out however the bytes are cut, in the middle of a character as well."""
-    body = ("[" + ",\n".join(json.dumps(item, ensure_ascii=False) for item in items) + "]").encode("utf-8", "replace")
-    expected = json.loads(body)
-    cutter = StreamedItems()
-    parts = [body[start : start + step] for start in range(0, len(body), step)]
-    assert [item for part in parts for item in cutter.feed(part)] == expected
-
-
-def test_an_item_is_given_before_its_separator() -> None:
-    """An event is not held back until the next one comes."""
-    cutter = StreamedItems()
-    assert list(cutter.feed(b'[{"header":{}},\n{"row":{"columns":["a]"]}}')) == [
-        {"header": {}},
-        {"row": {"columns": ["a]"]}},
-    ]
-
-
-def test_bytes_that_are_no_items_are_an_error() -> None:
-    """What a proxy in between says in HTML is not taken for a quiet stream."""
-    with pytest.raises(KsqlAway):
-        list(StreamedItems().feed(b"<html>"))
 
 
 def test_columns_are_folded_and_fields_of_structs_are_not_columns() -> None:
@@ -114,23 +84,6 @@ def test_a_refused_connection_is_away() -> None:
             with pytest.raises(KsqlAway):
                 await rest.execute("LIST STREAMS;")
             with pytest.raises(KsqlAway):
-                async with rest.push("SELECT * FROM t EMIT CHANGES;"):
-                    pass
+                await rest.pull("SELECT * FROM t;")
 
     asyncio.run(ask())
-
-
-def test_a_push_query_is_ended_on_the_server_when_it_is_left() -> None:
-    """Leaving the context closes the connection, which is how ksqlDB notices; tombstones are not rows."""
-
-    async def follow() -> list[Row]:
-        async with running_ksql() as ksql, client_session() as session:
-            ksql.push_columns = ("A",)
-            async with KsqlRest(session, ksql.url).push("SELECT * FROM t EMIT CHANGES;") as rows:
-                ksql.send_item({"row": {"columns": ["x"], "tombstone": True}})
-                ksql.send_item({"row": {"columns": ["y"]}})
-                seen = [await anext(rows)]
-            await until(lambda: ksql.open_pushes == 0)
-            return seen
-
-    assert asyncio.run(follow()) == [{"a": "y"}]

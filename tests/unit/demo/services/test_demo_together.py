@@ -1,4 +1,4 @@
-"""All demonstration programs together: the embedded ksqlDB, the factory, a group service and the state API.
+"""All programs of the demo together: the embedded ksqlDB, the factory, a group service and the state API.
 
 The statements between them are those of the topology that ran on a real ksqlDB: one pre-join, one filter.
 """
@@ -54,8 +54,9 @@ async def demo() -> AsyncIterator[Demo]:
         await stack.enter_async_context(program("demo.factory", KSQLDB_URL=here.ksqldb, output=DEVNULL))
         await create_streams(here.ksqldb)
         told = {"KSQLDB_URL": here.ksqldb, "GROUP_NAME": "Weld", "KSQLDB_STREAM": "ASSET_STREAM_WELD"}
-        await stack.enter_async_context(program("demo.group_service", PORT=str(ports[1]), output=DEVNULL, **told))
-        await stack.enter_async_context(program("demo.state_api", PORT=str(ports[2]), output=DEVNULL, **told))
+        told |= {"SOURCE": "ksqldb", "KAFKA_TOPIC": "asset_stream_Weld"}
+        await stack.enter_async_context(program("group_service", PORT=str(ports[1]), output=DEVNULL, **told))
+        await stack.enter_async_context(program("state_api", PORT=str(ports[2]), output=DEVNULL, **told))
         await until_status(lambda: answered(f"{here.group}/ready"), 200, 60)
         await until_status(lambda: answered(f"{here.state}/asset_state?asset_uuid=WELD-ROBOT-01"), 200, 60)
         yield here
@@ -101,7 +102,7 @@ def test_events_and_state_of_mapped_assets_arrive() -> None:
                 return event, state, unknown, await new.event()
 
     event, state, unknown, new = asyncio.run(play())
-    assert list(event) == ["id", "value", "type", "tag", "timestamp", "asset_uuid"]
+    assert list(event) == ["asset_uuid", "id", "value", "type", "tag", "timestamp"]
     assert event["asset_uuid"] == "WELD-ROBOT-01"
     assert (state["asset_uuid"], state["id"], state["value"]) == ("WELD-ROBOT-01", "avail", "AVAILABLE")
     assert unknown == 404
@@ -109,9 +110,9 @@ def test_events_and_state_of_mapped_assets_arrive() -> None:
 
 
 def test_a_ksqldb_that_restarts_empty_is_filled_and_streams_go_on() -> None:
-    """The factory sets everything up again, and a client connected all along receives events again."""
+    """The factory sets everything up again; a client connected all along is told the gap, and receives events again."""
 
-    async def play() -> str:
+    async def play() -> tuple[str, int]:
         async with demo() as here, sse(here.group, asset_uuid="WELD-ROBOT-01") as stream:
             await stream.event()
             here.server.terminate()
@@ -121,6 +122,6 @@ def test_a_ksqldb_that_restarts_empty_is_filled_and_streams_go_on() -> None:
                 "demo.ksqldb", "--host", "127.0.0.1", "--port", here.ksqldb.rpartition(":")[2], output=DEVNULL
             ):
                 await create_streams(here.ksqldb)
-                return str((await stream.event())["asset_uuid"])
+                return str((await stream.event())["asset_uuid"]), stream.gaps
 
-    assert asyncio.run(play()) == "WELD-ROBOT-01"
+    assert asyncio.run(play()) == ("WELD-ROBOT-01", 1)

@@ -38,7 +38,7 @@ def container(status: str, age: float, **state: Any) -> dict[str, Any]:
 def observed(*raws: dict[str, Any]) -> LiveService:
     """Return the service that these containers are."""
     [containers] = group_by_service(raws, NOW, 5.0).values()
-    return read_service(containers, {"sha256:1": {"Config": {"Env": ["A=1", "PATH=/bin"]}}}, SHELF)
+    return read_service(containers, {"sha256:1": {"Config": {"Env": ["A=1", "PATH=/bin"]}}}, SHELF, NOW)
 
 
 def left(live: LiveService) -> tuple[str, ...]:
@@ -52,6 +52,22 @@ def test_one_that_runs_is_as_it_was_asked_for() -> None:
     live = observed(container("running", 100))
     assert live.spec == SPEC
     assert (live.running, live.error, live.update_state) == (1, "", "")
+
+
+@pytest.mark.parametrize(
+    ("age", "restarts", "error"),
+    [
+        (1, 3, "its program ended, restarted 3 times"),
+        (14, 1, "its program ended, restarted 1 times"),
+        (15, 3, ""),
+        (1, 0, ""),
+    ],
+)
+def test_one_that_was_just_restarted_may_end_again(age: float, restarts: int, error: str) -> None:
+    """Between two ends it runs; one that has run for a while has recovered."""
+    found = observed({**container("running", age), "RestartCount": restarts, "Name": "/ofa_group_Weld"})
+    assert (found.running, found.error) == (1, error)
+    assert found.updated_at == NOW - timedelta(seconds=age)
 
 
 @pytest.mark.parametrize("health", ["starting", "unhealthy"])

@@ -10,6 +10,8 @@ import pytest
 from reconciler.platforms.protocol import OWNER
 from reconciler.platforms.swarm.state import SEQUENCE, group_by_service, read_service, sequence_of
 
+#: When everything here has long been over.
+LATER = datetime(2026, 2, 1, tzinfo=UTC)
 PENDING = "no suitable node (1 node not available for new tasks)"
 
 
@@ -51,14 +53,14 @@ def test_a_task_on_a_lost_node_does_not_run(
     counted: int, tasks: list[dict[str, Any]], running: int, error: str
 ) -> None:
     """It is counted until the node comes back or is removed, whether or not another one runs in its place."""
-    live = read_service(service(counted), "ofa", {}, group_by_service(tasks))
+    live = read_service(service(counted), "ofa", {}, group_by_service(tasks), LATER)
     assert (live.running, live.error) == (running, error)
 
 
 def test_a_task_that_is_not_listed_as_ours_counts() -> None:
     """It was made while the service had lost its label: the engine's count knows it."""
     failed = task("failed", "shutdown", "task: non-zero exit (1)")
-    live = read_service(service(1), "ofa", {}, group_by_service([failed]))
+    live = read_service(service(1), "ofa", {}, group_by_service([failed]), LATER)
     assert (live.running, live.error) == (1, "")
 
 
@@ -66,14 +68,14 @@ def test_an_update_back_to_an_earlier_spec_has_no_error_of_that_time() -> None:
     """Tasks of the same template that failed before the update began are no news of it."""
     back = {**service(1), "UpdateStatus": {"State": "updating", "StartedAt": "2026-01-02T03:04:30Z"}}
     old = task("failed", "shutdown", "No such image: a:1", 10)
-    assert read_service(back, "ofa", {}, group_by_service([old, MOVED])).error == ""
+    assert read_service(back, "ofa", {}, group_by_service([old, MOVED]), LATER).error == ""
     new = task("failed", "shutdown", "No such image: a:1", 40)
-    assert read_service(back, "ofa", {}, group_by_service([old, MOVED, new])).error == "No such image: a:1"
+    assert read_service(back, "ofa", {}, group_by_service([old, MOVED, new]), LATER).error == "No such image: a:1"
 
 
 def test_without_tasks_the_engines_count_has_to_do() -> None:
     """Where nothing is in doubt they are not read."""
-    live = read_service(service(1), "ofa", {}, None)
+    live = read_service(service(1), "ofa", {}, None, LATER)
     assert (live.running, live.error) == (1, "")
 
 
@@ -92,6 +94,48 @@ def stands(state: str, desired: str = "running", created: int = 1, moved: int = 
 def rolling(counted: int) -> dict[str, Any]:
     """Return the service with an update that began at second 30."""
     return {**service(counted), "UpdateStatus": {"State": "updating", "StartedAt": "2026-01-02T03:04:30Z"}}
+
+
+CRASH = "task: non-zero exit (1)"
+
+
+def ended(second: int, error: str = CRASH, state: str = "failed") -> dict[str, Any]:
+    """Return a task that ended at a second."""
+    return {
+        **stands(state, "shutdown", moved=second),
+        "Status": {**stands(state, moved=second)["Status"], "Err": error},
+    }
+
+
+def runs(second: int) -> dict[str, Any]:
+    """Return a task that began to run at a second."""
+    return stands("running", created=second, moved=second)
+
+
+CRASHES: list[tuple[str, list[dict[str, Any]], int, str]] = [
+    ("between two ends", [ended(20), runs(23)], 25, CRASH),
+    ("it runs steadily", [ended(20), runs(23)], 38, ""),
+    ("a moment before", [ended(20), runs(23)], 37, CRASH),
+    ("the first task", [runs(23)], 25, ""),
+    ("an end long ago", [ended(1), runs(40)], 41, ""),
+    ("two ends with exit code 0", [ended(18, "", "complete"), ended(21, "", "complete"), runs(23)], 25, "exit code 0"),
+    ("one of them", [ended(21, "", "complete"), runs(23)], 25, ""),
+    ("no task runs that should", [ended(20), stands("running", "shutdown", moved=23)], 25, ""),
+]
+
+
+@pytest.mark.parametrize(("name", "tasks", "now", "error"), CRASHES, ids=[row[0] for row in CRASHES])
+def test_one_that_just_began_to_run_has_the_error_of_the_one_before(
+    name: str, tasks: list[dict[str, Any]], now: int, error: str
+) -> None:
+    """An image that ends right after its start is counted as running whenever it is read between two ends."""
+    counted = sum(one["Status"]["State"] == "running" for one in tasks)
+    raw = service(counted if name != "no task runs that should" else 2)
+    live = read_service(raw, "ofa", {}, group_by_service(tasks), at(now))
+    assert live.running == 1
+    assert error in live.error
+    assert bool(error) == bool(live.error)
+    assert (live.since, live.waits) == (None, "")
 
 
 STANDING: list[tuple[str, dict[str, Any], list[dict[str, Any]], int, str, datetime | None]] = [
@@ -141,14 +185,14 @@ def test_what_is_not_as_it_should_be_says_what_it_waits_for(
 ) -> None:
     """And since when nothing has moved, both from the engine alone: a process that has just started knows as much."""
     del name
-    live = read_service(raw, "ofa", {}, group_by_service(tasks))
+    live = read_service(raw, "ofa", {}, group_by_service(tasks), LATER)
     assert (live.running, live.error, live.waits, live.since) == (running, "", waits, since)
 
 
 def test_a_change_of_the_service_itself_is_a_move() -> None:
     """Its time counts where that is later than what its tasks say."""
     changed = {**service(0), "UpdatedAt": "2026-01-02T03:04:50.5Z"}
-    live = read_service(changed, "ofa", {}, group_by_service([stands("new")]))
+    live = read_service(changed, "ofa", {}, group_by_service([stands("new")]), LATER)
     assert live.since == at(50).replace(microsecond=500_000)
 
 
@@ -156,7 +200,7 @@ def test_a_change_of_the_service_itself_is_a_move() -> None:
 def test_tasks_that_end_without_an_error_are_one(ends: int, told: bool) -> None:
     """The engine starts them again for ever and reports nothing; one alone may have been told to stop."""
     tasks = [stands("complete", "shutdown", created=number + 1) for number in range(ends)]
-    live = read_service(service(0), "ofa", {}, group_by_service([*tasks, stands("ready")]))
+    live = read_service(service(0), "ofa", {}, group_by_service([*tasks, stands("ready")]), LATER)
     assert ("end by themselves" in live.error) is told
 
 
@@ -172,7 +216,7 @@ def test_a_service_of_any_mode_can_be_shown(mode: dict[str, Any], labels: dict[s
     """Whatever a user made under our name or label: it is read, and it is none of ours."""
     raw = service(3)
     raw["Spec"] |= {"Mode": mode, "Labels": labels}
-    live = read_service(raw, "ofa", {}, group_by_service([stands("complete", "complete"), stands("pending")]))
+    live = read_service(raw, "ofa", {}, group_by_service([stands("complete", "complete"), stands("pending")]), LATER)
     assert live.spec is None
     assert live.owner in (None, "ofa")
 

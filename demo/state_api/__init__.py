@@ -1,1 +1,0 @@
-"""Serves the present state of assets, read from ksqlDB's table of data items by pull queries."""

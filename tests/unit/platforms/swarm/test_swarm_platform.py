@@ -1,0 +1,43 @@
+"""Which requests an observation of a Swarm takes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from reconciler.platforms.swarm import platform as swarm
+from tests.unit.platforms.swarm.test_swarm_state import service, task
+
+
+class CannedEngine:
+    """An engine with one service that runs as it should; the task before its present one failed a moment ago."""
+
+    def __init__(self) -> None:
+        """Nothing was requested yet."""
+        self.requested: list[str] = []
+
+    def get(self, path: str, *_names: str, **_options: Any) -> Any:
+        """Return a list."""
+        self.requested.append(path)
+        now = datetime.now(UTC)
+        failed, running = task("failed", "shutdown", "task: non-zero exit (1)"), task("running", "running", created=2)
+        failed["Status"]["Timestamp"] = (now - timedelta(seconds=4)).isoformat()
+        running["Status"]["Timestamp"] = (now - timedelta(seconds=1)).isoformat()
+        lists = {"/services": [service(1)], "/tasks": [failed, running]}
+        return lists.get(path, [])
+
+
+def test_the_tasks_of_a_suspect_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a service that runs as it should costs no request, and nobody knows that it has just failed."""
+    engine = CannedEngine()
+    monkeypatch.setattr(swarm, "Engine", lambda *_: engine)
+    platform = swarm.SwarmPlatform("ofa", "ofa", pin_digests=False)
+    assert platform.observe().services["ofa_group_weld"].error == ""
+    assert engine.requested == ["/services", "/configs", "/nodes"]
+    engine.requested.clear()
+    found = platform.observe({"ofa_group_weld", "ofa_group_other"}).services["ofa_group_weld"]
+    assert (found.running, found.error) == (1, "task: non-zero exit (1)")
+    assert engine.requested == ["/services", "/configs", "/tasks"]
+    assert platform.observe({"ofa_group_other"}).services["ofa_group_weld"].error == ""
