@@ -7,21 +7,23 @@ import json
 import random
 import time
 
+import aiohttp
 import structlog
 
 from group_service.archive import Portion, Request, TopicMissing
 from group_service.events import Event, Reason
 from group_service.hub import Hub
 from group_service.ids import Position
-from openfactory_common.errors import KsqlError, KsqlWrongShape
+from openfactory_common.errors import KsqlError, KsqlTruncated, KsqlWrongShape
 from openfactory_common.ksqldb.wire import Header, Row, RowFeed, identifier
-from openfactory_common.ksqldb_http import KsqldbSession, pieces
+from openfactory_common.ksqldb_http import KsqldbSession
 
 _log = structlog.get_logger()
 _PAUSE_SECONDS = (0.5, 2.0)
 #: The query tells no end of what is there: it has been read when no row comes for so long.
 _QUIET_SECONDS = 0.5
 _FILL_SECONDS = 30.0
+_SILENT_SECONDS = 15.0
 _PLACE = ("ROWPARTITION", "ROWOFFSET", "ROWTIME")
 _PROPERTIES = {"auto.offset.reset": "earliest", "ksql.streams.cache.max.bytes.buffering": 0}
 
@@ -40,10 +42,10 @@ class KsqldbReader:
         while True:
             try:
                 await self._follow()
-                reason = "ksqlDB completed the push query"
+                continue
             except KsqlError as error:
                 reason = f"ksqlDB does not answer: {error}"
-            except Exception as error:  # noqa: BLE001 - a bug must not leave a live service deaf for ever: say it, go on
+            except Exception as error:  # noqa: BLE001 - a bug must not leave a live service deaf for ever
                 reason = f"bug: {error!r}"
                 _log.exception("following failed")
             self._hub.set_issue("ksqldb", reason)
@@ -69,30 +71,31 @@ class KsqldbReader:
         return history.timestamp(partition, offset), history.next.get(partition, 0)
 
     async def _follow(self) -> None:
-        opened = time.monotonic()
-        loop = asyncio.get_running_loop()
+        """Take the rows of one query until none has come for `_SILENT_SECONDS`.
+
+        A query does not end when its stream is dropped, and one on a stream that was made again reads the old topic.
+        """
         async with self._session.query(self._sql, _PROPERTIES) as response:
             self._hub.set_issue("ksqldb", "")
-            feed, names = RowFeed(), list[str]()
-            seen = set[int]()
-            quiet = loop.call_later(_QUIET_SECONDS, self._hub.set_filled)
-            try:
-                async for piece in pieces(response):
-                    events = []
-                    for item in feed.feed(piece):
-                        if isinstance(item, Header):
-                            names = [column.name for column in item.columns]
-                            if tuple(names[-3:]) != _PLACE:
-                                raise KsqlWrongShape(f"columns {', '.join(names)}", status=200)
-                        elif isinstance(item, Row) and not item.tombstone:
-                            events.append(_event_of(self._hub.slug, names, item.values))
-                    self._publish([event for event in events if event is not None], seen)
-                    if not self._hub.filled and time.monotonic() - opened < _FILL_SECONDS:
-                        quiet.cancel()
-                        quiet = loop.call_later(_QUIET_SECONDS, self._hub.set_filled)
-                feed.close()
-            finally:
-                quiet.cancel()
+            feed, names, seen = RowFeed(), list[str](), set[int]()
+            fill_until = time.monotonic() + _FILL_SECONDS
+            silent_at = time.monotonic() + _SILENT_SECONDS
+            while (now := time.monotonic()) < silent_at:
+                wait = silent_at - now if self._hub.filled else _QUIET_SECONDS
+                piece = await _next_piece(response.content, wait)
+                if piece is None or now > fill_until:
+                    self._hub.set_filled()
+                events = []
+                for item in feed.feed(piece or b""):
+                    if isinstance(item, Header):
+                        names = [column.name for column in item.columns]
+                        if tuple(names[-3:]) != _PLACE:
+                            raise KsqlWrongShape(f"columns {', '.join(names)}", status=200)
+                    elif isinstance(item, Row) and not item.tombstone:
+                        events.append(_event_of(self._hub.slug, names, item.values))
+                if events:
+                    silent_at = time.monotonic() + _SILENT_SECONDS
+                    self._publish(events, seen)
 
     def _publish(self, events: list[Event], seen: set[int]) -> None:
         """Publish what is new: each query begins at the first row, so it repeats all that a stream still has.
@@ -117,7 +120,23 @@ class KsqldbReader:
         self._hub.publish(new, {event.partition: event.offset + 1 for event in new})
 
 
-def _event_of(slug: str, names: list[str], values: list[object]) -> Event | None:
+async def _next_piece(body: aiohttp.StreamReader, seconds: float) -> bytes | None:
+    """Return the next piece of the answer; None if none has come within ``seconds``.
+
+    Raises:
+        KsqlTruncated: the answer has ended.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            piece = await body.readany()
+    except TimeoutError:
+        return None
+    if not piece:
+        raise KsqlTruncated("the push query has ended", status=200)
+    return piece
+
+
+def _event_of(slug: str, names: list[str], values: list[object]) -> Event:
     """Return the event of a row: the first column is the key, the last three are the record's place and time."""
     key, partition, offset, ms = values[0], *values[-3:]
     if not isinstance(partition, int) or not isinstance(offset, int) or not isinstance(ms, int):

@@ -117,7 +117,7 @@ class GroupService:
     def __init__(self, log: Path, **settings: Any) -> None:
         """Start it with settings by their variables' names in lower case; its log goes to a file."""
         self.port = free_port()
-        self._log = log
+        self.log = log
         variables = {name.upper(): str(value) for name, value in {"port": self.port, **settings}.items()}
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "PYTHONPATH", "HOME", "LANG")}
         root = Path(__file__).resolve().parents[2]
@@ -146,7 +146,7 @@ class GroupService:
     def wait_ready(self) -> GroupService:
         """Wait until it is ready."""
         wait_for(lambda: self.process.poll() is not None or self.get("/ready")[0] == 200, "the service is ready")
-        assert self.process.poll() is None, self._log.read_text()[-2000:]
+        assert self.process.poll() is None, self.log.read_text()[-2000:]
         return self
 
     def wait_issue(self, text: str) -> None:
