@@ -162,7 +162,9 @@ def find_port_error(env: dict[str, str]) -> str:
 def make_network(env: dict[str, str]) -> None:
     """Create the overlay network of the demo; an existing one is used as it is."""
     name = env["DOCKER_NETWORK"]
-    scope = docker("network", "ls", "--filter", f"name=^{name}$", "--format", "{{.Scope}}")
+    # Not by the engine's filter: of the Swarm's networks that no task is in, it compares the start of the name alone.
+    listed = docker("network", "ls", "--format", "{{.Name}} {{.Scope}}").splitlines()
+    scope = dict(line.split() for line in listed).get(name, "")
     if scope not in ("", "swarm"):
         sys.exit(f"demo: network {name} exists and is not an overlay network; set DOCKER_NETWORK to another name")
     if not scope:
@@ -273,8 +275,8 @@ def receive_events(env: dict[str, str], asset: str, count: int) -> list[str]:
                 line = raw.decode().rstrip("\r\n")
                 if line:
                     event += [line] if not line.startswith(":") else []
-                elif event:
-                    found.append("\n".join(event) + "\n")
+                else:  # a block without data is no event
+                    found += ["\n".join(event) + "\n"] if any(field.startswith("data:") for field in event) else []
                     event = []
                 if len(found) == count:
                     break
