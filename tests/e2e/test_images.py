@@ -81,6 +81,7 @@ def test_no_lie_is_ready_and_each_is_called_by_its_name(plant: System) -> None:
     assert seen == []
     assert set(plant.registry()) == set(HONEST)
     assert {items(plant)[group]["condition"] for group in HONEST} == {"Ready"}
+    plant.set(PRUNE_MAX_FRACTION="1")
     for lie in LIES:
         plant.place(f"ASSET-{lie}", "Weld")
     eventually(lambda: set(items(plant)), lambda groups: groups == set(HONEST))
