@@ -16,7 +16,14 @@ from openfactory_common import __version__
 menu = {
     "README": {
         "Use it": ["docs/demo", "docs/operations", "docs/laptop", "docs/ci", "docs/migrate", "manifests/README"],
-        "How it behaves": ["docs/safety", "docs/high-availability", "docs/routing", "docs/ksqldb", "docs/critique"],
+        "How it behaves": [
+            "docs/safety",
+            "docs/high-availability",
+            "docs/routing",
+            "docs/group-service",
+            "docs/ksqldb",
+            "docs/critique",
+        ],
         "Reference": ["docs/settings", "docs/cli", "docs/metrics", "docs/schema/README"],
         "Extend it": ["docs/plugins", "examples/two_levels/README"],
         "Develop it": ["docs/architecture", "CONTRIBUTING", "docs/adr/README", "demo/ksqldb/README", "tests/README"],

@@ -23,7 +23,12 @@ from unittest import mock
 import yaml
 from prometheus_client import CollectorRegistry
 from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings
 
+from group_service.__main__ import main as group_service_program
+from group_service.hub import Hub
+from group_service.metrics import Metrics as GroupServiceMetrics
+from group_service.settings import Settings as GroupServiceSettings
 from reconciler.__main__ import main as reconciler
 from reconciler.cli.settings import show_value
 from reconciler.metrics import Metrics
@@ -47,14 +52,14 @@ _SETTINGS = re.compile(r"(?<=<!-- settings: written by make docs -->\n).*(?=<!--
 # ---- settings
 
 
-def settings_page() -> str:
-    """Return docs/settings.md with the table between its two marks renewed."""
+def settings_page(name: str, settings: type[BaseSettings]) -> str:
+    """Return a page with the table of settings between its two marks renewed."""
     rows = []
-    for name, info in Settings.model_fields.items():
+    for variable, info in settings.model_fields.items():
         text = " ".join((info.description or "").split()).replace("|", "\\|")
-        rows.append((f"`{name.upper()}`", _default(info.default), text))
+        rows.append((f"`{variable.upper()}`", _default(info.default), text))
     table = make_markdown_table(("Variable", "Default", "What it does"), rows)
-    return _SETTINGS.sub(lambda _: f"{table}\n", (DOCS / "settings.md").read_text(encoding="utf-8"), count=1)
+    return _SETTINGS.sub(lambda _: f"{table}\n", (DOCS / name).read_text(encoding="utf-8"), count=1)
 
 
 def _default(value: Any) -> str:
@@ -125,6 +130,12 @@ async def _proxy() -> list[Family]:
         await proxy.close()
 
 
+def _group_service() -> list[Family]:
+    metrics = GroupServiceMetrics()
+    Hub("Weld", 0, 1.0, metrics)
+    return _families(metrics.registry)
+
+
 def _families(registry: CollectorRegistry) -> list[Family]:
     collectors: Iterable[Any] = registry._collector_to_names  # noqa: SLF001 - as above
     return sorted((_family(collector) for collector in collectors), key=lambda family: family.name)
@@ -142,6 +153,7 @@ def _family(collector: Any) -> Family:
 def metrics_page() -> str:
     """Return docs/metrics.md."""
     parts = [METRICS, "## The operator\n", _table(operator()), "\n## The routing layer\n", _table(routing_layer())]
+    parts += ["\n## The group service\n", _table(_group_service())]
     parts += ["\n## The state API\n", _table(_families(StateApiMetrics().registry))]
     return "\n".join([*parts, "\n## Alerts\n", _alerts(), ""])
 
@@ -186,6 +198,7 @@ def cli_page() -> str:
     parts = [CLI, _help("reconciler", main)]
     parts += [_help(f"reconciler {name}", _printed(reconciler, "reconciler", name, "--help")) for name in commands]
     parts.append(_help("routing-layer", _printed(routing_layer_program, "routing-layer", "--help")))
+    parts.append(_help("group-service", _printed(group_service_program, "group-service", "--help")))
     parts.append(_help("state-api", _printed(state_api_program, "state-api", "--help")))
     return "\n".join(parts)
 
@@ -264,7 +277,8 @@ def _type(about: dict[str, Any]) -> str:
 # ---- all of them
 
 PAGES: dict[Path, Callable[[], str]] = {
-    DOCS / "settings.md": settings_page,
+    DOCS / "settings.md": partial(settings_page, "settings.md", Settings),
+    DOCS / "group-service.md": partial(settings_page, "group-service.md", GroupServiceSettings),
     DOCS / "metrics.md": metrics_page,
     DOCS / "cli.md": cli_page,
     **{DOCS / "schema" / f"{name}.schema.json": partial(schema_file, name) for name in DOCUMENTS},
