@@ -11,6 +11,8 @@ from datetime import datetime
 from enum import StrEnum
 
 _SECRET = re.compile(r"PASS|SECRET|TOKEN|CREDENTIAL|PRIVATE|API_?KEY", re.IGNORECASE)
+#: Within a variable: the number of the task that reads it. No value that is data has a NUL.
+TASK_SLOT = "\0slot\0"
 _CREDENTIALS = re.compile(r"://[^/\s]*@")
 #: The states of a rolling update in which all tasks are of one version, and the asked one.
 _AT_REST = ("", "completed")
@@ -66,7 +68,7 @@ class ServiceSpec:
         kind: what it is for.
         group: the group's original value, None for the services that belong to no group.
         image: reference with tag; a digest that a platform pinned is not part of it.
-        env: all environment variables.
+        env: all environment variables; each task has its own number in place of `TASK_SLOT`.
         replicas: how many tasks.
         cpu_limit: cores a task may use, 0 for no limit.
         cpu_reservation: cores a node must have free for it, 0 for none.
@@ -264,4 +266,6 @@ def _show(value: object) -> str:
         return f"{value.published}->{value.target}/{value.mode}"
     if isinstance(value, ConfigMount | SecretMount):
         return value.name
-    return f'"{value}"' if isinstance(value, str) and not isinstance(value, StrEnum) else str(value)
+    if isinstance(value, str) and not isinstance(value, StrEnum):
+        return f'"{value.replace(TASK_SLOT, "<slot>")}"'
+    return str(value)

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 
 from openfactory_common.settings_types import RoutingMode
 from reconciler.domain.names import GroupNames, names_of
-from reconciler.domain.services import ConfigMount, Kind, LiveService, Port, Publish, SecretMount, ServiceSpec
+from reconciler.domain.services import (
+    TASK_SLOT,
+    ConfigMount,
+    Kind,
+    LiveService,
+    Port,
+    Publish,
+    SecretMount,
+    ServiceSpec,
+)
 from reconciler.settings import Environment, Settings
 
 #: Where the routing layer finds the mounted copy of the registry.
@@ -55,7 +64,12 @@ def is_ours(live: LiveService, settings: Settings) -> bool:
 
 
 def group_spec(names: GroupNames, settings: Settings, host_port: int | None) -> ServiceSpec:
-    """The service of one group; ``host_port`` publishes it on the node (`ENVIRONMENT=local`)."""
+    """The service of one group; ``host_port`` publishes it on the node (`ENVIRONMENT=local`).
+
+    Of several tasks each has a consumer group of its own: of one group, all but one task would get no event, as a topic
+    has one partition.
+    """
+    slot = f"_{TASK_SLOT}" if settings.fastapi_group_replicas > 1 else ""
     return ServiceSpec(
         name=names.service,
         kind=Kind.GROUP,
@@ -65,7 +79,7 @@ def group_spec(names: GroupNames, settings: Settings, host_port: int | None) -> 
             "GROUP_NAME": names.group,
             "KAFKA_BROKER": settings.kafka_broker,
             "KAFKA_TOPIC": names.topic,
-            "KAFKA_CONSUMER_GROUP_ID": names.consumer_group,
+            "KAFKA_CONSUMER_GROUP_ID": f"{names.consumer_group}{slot}",
             "KSQLDB_URL": settings.url_for_services,
             "KSQLDB_STREAM": names.stream,
             "LOG_LEVEL": settings.log_level.value,

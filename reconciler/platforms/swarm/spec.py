@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from reconciler.domain.services import ConfigMount, Kind, Port, Publish, SecretMount, ServiceSpec
+from reconciler.domain.services import TASK_SLOT, ConfigMount, Kind, Port, Publish, SecretMount, ServiceSpec
 from reconciler.platforms.protocol import GROUP, INSTALLATION, KIND, LABEL, OWNER, TMP_BYTES
 
 #: The configured image, where the spec has a digest: tells a digest that we pinned from a configured one.
@@ -43,6 +43,7 @@ NO_NEW_PRIVILEGES: Mapping[str, Any] = {"Privileges": {"NoNewPrivileges": True}}
 
 #: SwarmKit expands Go templates in variables: ``{{.Node.Hostname}}``. An action that prints two braces escapes them.
 _BRACES, _ESCAPED = "{{", '{{"{{"}}'
+_SLOT = "{{.Task.Slot}}"
 
 # The allowed settings: ours and harmless ones. A setting that a later engine invents is therefore reported as soon as
 # a service has it.
@@ -202,12 +203,13 @@ def choose_endpoint_mode(ports: tuple[Port, ...]) -> str:
 
 
 def escape(text: str) -> str:
-    """Escape a variable so that SwarmKit's templates give it back unchanged: its value is data."""
-    return text.replace(_BRACES, _ESCAPED)
+    """Escape a variable so that SwarmKit's templates give it back unchanged, with the task's number at `TASK_SLOT`."""
+    return text.replace(_BRACES, _ESCAPED).replace(TASK_SLOT, _SLOT)
 
 
 def _unescape(text: str) -> str:
-    return text.replace(_ESCAPED, _BRACES)
+    # The first step protects data that reads like the template of a slot.
+    return _BRACES.join(part.replace(_SLOT, TASK_SLOT) for part in text.split(_ESCAPED))
 
 
 def _is_hardened(container: Raw) -> bool:

@@ -1,4 +1,4 @@
-"""What the operator's settings make of the routing layer's service."""
+"""What the operator's settings make of its services."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from openfactory_common.errors import ConfigurationError
-from reconciler.domain.services import SecretMount, ServiceSpec
-from reconciler.planning.specs import routing_layer_spec
+from reconciler.domain.names import names_of
+from reconciler.domain.services import TASK_SLOT, SecretMount, ServiceSpec
+from reconciler.planning.specs import group_spec, routing_layer_spec
 from reconciler.settings import load
 from routing_layer.settings import Settings as ProxySettings
 
@@ -29,6 +30,14 @@ def test_only_what_was_asked_for_is_in_the_environment() -> None:
     """The program's own defaults are not repeated: an upgrade of the operator replaces no task for them."""
     assert set(spec().env) == {"ROUTING_LAYER_PORT", "REGISTRY_FILE", "RECONCILER_URL", "KSQLDB_URL", "LOG_LEVEL"}
     assert spec().secrets == ()
+
+
+@pytest.mark.parametrize(("replicas", "end"), [(1, ""), (2, f"_{TASK_SLOT}")])
+def test_several_tasks_of_a_group_do_not_share_a_consumer_group(replicas: int, end: str) -> None:
+    """Of one consumer group only one task would get the events of a topic with one partition."""
+    options = load(_env_file=None, **_NEEDED, fastapi_group_replicas=replicas)
+    made = group_spec(names_of("Weld"), options, None)
+    assert made.env["KAFKA_CONSUMER_GROUP_ID"] == f"asset_stream_Weld_consumer_group{end}"
 
 
 def test_mode_workers_and_limits_reach_the_program() -> None:
