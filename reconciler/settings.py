@@ -158,11 +158,15 @@ class Settings(BaseSettings):
     """Connections of one client address for each process (the routing layer's default, 0: as many as leave a tenth of
     the room to others)."""
     ksqldb_username_secret: str = Field("", pattern=patterns.LABEL)
-    """Name of a Swarm secret with the user name for ksqlDB, mounted into the routing layer."""
+    """Name of a Swarm secret with the user name for ksqlDB, mounted into the routing layer and the state API."""
     ksqldb_password_secret: str = Field("", pattern=patterns.LABEL)
-    """Name of a Swarm secret with the password for ksqlDB, mounted into the routing layer."""
+    """Name of a Swarm secret with the password for ksqlDB, mounted into the routing layer and the state API."""
     ksqldb_ca_secret: str = Field("", pattern=patterns.LABEL)
-    """Name of a Swarm secret with the CA certificates (PEM) for an `https` ksqlDB, mounted into the routing layer."""
+    """Name of a Swarm secret with the CA certificates (PEM) for an `https` ksqlDB, mounted into the routing layer and
+    the state API."""
+    kafka_config_secret: str = Field("", pattern=patterns.LABEL)
+    """Name of a Swarm secret with properties of Kafka's client library, mounted into the group services, which find its
+    path in `KAFKA_CONFIG_FILE` (SASL, TLS)."""
     grouping_strategy: str = Field("workcenter", pattern=patterns.PLUGIN)
     """How assets are grouped: `workcenter` (by one UNS level), or the name of an entry point in
     `openfactory_routing_layer.grouping_strategies`."""
@@ -335,15 +339,21 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _has_secrets(self) -> Settings:
-        if self.deployment_platform == "docker" and self.routing_layer_secrets:
-            raise ValueError("KSQLDB_*_SECRET name Swarm secrets: plain containers have none")
+        if self.deployment_platform == "docker" and self.secrets:
+            raise ValueError(f"{', '.join(self.secrets.values())}: plain containers have no Swarm secrets")
         if self.ksqldb_password_secret and not self.ksqldb_username_secret:
             raise ValueError("KSQLDB_PASSWORD_SECRET is set and KSQLDB_USERNAME_SECRET is not")
         return self
 
     @property
-    def routing_layer_secrets(self) -> dict[str, str]:
-        """The secrets of the routing layer, by its variable for each."""
+    def secrets(self) -> dict[str, str]:
+        """The variable that names each Swarm secret, by the secret's name."""
+        named = {name: f"{variable}_SECRET" for variable, name in self.ksqldb_secrets.items()}
+        return named | ({self.kafka_config_secret: "KAFKA_CONFIG_SECRET"} if self.kafka_config_secret else {})
+
+    @property
+    def ksqldb_secrets(self) -> dict[str, str]:
+        """The secrets for ksqlDB, by the variable of a service for each."""
         named = {
             "KSQLDB_USERNAME": self.ksqldb_username_secret,
             "KSQLDB_PASSWORD": self.ksqldb_password_secret,

@@ -13,7 +13,7 @@ from openfactory_common.ksqldb.wire import fold_name
 from reconciler.ksqldb.api import Ksqldb
 from reconciler.planning.survey import Survey
 from reconciler.platforms.protocol import Checkable, Platform, Reference
-from reconciler.settings import Environment, Settings
+from reconciler.settings import Settings
 
 
 def find_missing(survey: Survey, ksqldb: Ksqldb, platform: Platform, settings: Settings) -> tuple[str, ...]:
@@ -44,9 +44,8 @@ def _check_platform(platform: Platform, settings: Settings) -> Iterator[str]:
     if not isinstance(platform, Checkable):
         return
     references = {Reference.NETWORK: {settings.docker_network: "DOCKER_NETWORK"}}
-    secrets = {name: f"{variable}_SECRET" for variable, name in settings.routing_layer_secrets.items()}
-    if secrets and settings.environment is not Environment.LOCAL:  # there, no service is a routing layer
-        references[Reference.SECRET] = secrets
+    if settings.secrets:
+        references[Reference.SECRET] = settings.secrets
     for kind, variables in references.items():
         try:
             missing = platform.missing_references(kind, tuple(variables))

@@ -69,6 +69,7 @@ def group_spec(names: GroupNames, settings: Settings, host_port: int | None) -> 
     Of several tasks each has a consumer group of its own: of one group, all but one task would get no event, as a topic
     has one partition.
     """
+    secrets = {"KAFKA_CONFIG": settings.kafka_config_secret} if settings.kafka_config_secret else {}
     slot = f"_{TASK_SLOT}" if settings.fastapi_group_replicas > 1 else ""
     return ServiceSpec(
         name=names.service,
@@ -83,12 +84,14 @@ def group_spec(names: GroupNames, settings: Settings, host_port: int | None) -> 
             "KSQLDB_URL": settings.url_for_services,
             "KSQLDB_STREAM": names.stream,
             "LOG_LEVEL": settings.log_level.value,
+            **_name_files(secrets),
         },
         replicas=settings.fastapi_group_replicas,
         cpu_limit=settings.fastapi_group_cpu_limit,
         cpu_reservation=settings.fastapi_group_cpu_reservation,
         network=settings.docker_network,
         ports=_host_port(settings.fastapi_group_port, host_port),
+        secrets=_mount(secrets),
         start_first=host_port is None,
         hardened=settings.fastapi_group_hardened,
     )
@@ -106,12 +109,14 @@ def state_api_spec(settings: Settings, host_port: int | None) -> ServiceSpec:
             "KSQLDB_ASSETS_TABLE": settings.ksqldb_assets_table,
             "LOG_LEVEL": settings.log_level.value,
             "DEPLOYMENT_PLATFORM": settings.deployment_platform,
+            **_name_files(settings.ksqldb_secrets),
         },
         replicas=settings.state_api_replicas,
         cpu_limit=settings.state_api_cpu_limit,
         cpu_reservation=settings.state_api_cpu_reservation,
         network=settings.docker_network,
         ports=_host_port(settings.state_api_port, host_port),
+        secrets=_mount(settings.ksqldb_secrets),
         start_first=host_port is None,
         hardened=settings.state_api_hardened,
     )
@@ -137,7 +142,7 @@ def routing_layer_spec(settings: Settings, registry_name: str) -> ServiceSpec:
             "KSQLDB_URL": settings.url_for_services,
             "LOG_LEVEL": settings.log_level.value,
             **routing_layer_options(settings),
-            **{f"{variable}_FILE": _secret_path(variable) for variable in settings.routing_layer_secrets},
+            **_name_files(settings.ksqldb_secrets),
         },
         replicas=settings.routing_layer_replicas,
         cpu_limit=settings.routing_layer_cpu_limit,
@@ -145,7 +150,7 @@ def routing_layer_spec(settings: Settings, registry_name: str) -> ServiceSpec:
         network=settings.docker_network,
         ports=() if published is Publish.NONE else (Port(port, port, published),),
         configs=(ConfigMount(registry_name, REGISTRY_PATH),),
-        secrets=_routing_layer_secrets(settings),
+        secrets=_mount(settings.ksqldb_secrets),
         start_first=published is not Publish.HOST,
         stop_grace=_stop_grace(settings.routing_layer_drain_seconds),
         hardened=settings.routing_layer_hardened,
@@ -182,9 +187,14 @@ def _stop_grace(drain: float | None) -> float:
     return max(ServiceSpec.stop_grace, math.ceil((drain or 0) + _AFTER_DRAIN))
 
 
-def _routing_layer_secrets(settings: Settings) -> tuple[SecretMount, ...]:
-    mounted = settings.routing_layer_secrets.items()
-    return tuple(sorted(SecretMount(name, _secret_path(variable)) for variable, name in mounted))
+def _mount(secrets: Mapping[str, str]) -> tuple[SecretMount, ...]:
+    """Mount secrets, given by the variable that each is the value of."""
+    return tuple(sorted(SecretMount(name, _secret_path(variable)) for variable, name in secrets.items()))
+
+
+def _name_files(variables: Iterable[str]) -> dict[str, str]:
+    """Return the variables that name the files of mounted secrets."""
+    return {f"{variable}_FILE": _secret_path(variable) for variable in variables}
 
 
 def _secret_path(variable: str) -> str:

@@ -61,7 +61,8 @@ def test_a_missing_secret_is_told_by_its_whole_name(sandbox: Sandbox, secret: st
     """The engine's own filter would find it by a part of its name."""
     part = secret.removesuffix("w")
     assert sandbox.platform.missing_references(Reference.SECRET, (secret, part)) == {
-        part: f"does not exist in this Swarm: the routing layer cannot be created; docker secret create {part} FILE"
+        part: "does not exist in this Swarm: services that mount it cannot be created; "
+        f"docker secret create {part} FILE"
     }
 
 

@@ -316,12 +316,13 @@ def routing_env(variable: str) -> Observe:
 
 def routing_secret(variable: str) -> Observe:
     """Look at the secret that is mounted where a variable of the routing layer says."""
+    return routing(lambda spec: find_secret(spec, variable))
 
-    def read(spec: ServiceSpec) -> str | None:
-        path = spec.env.get(f"{variable}_FILE")
-        return next((mount.name for mount in spec.secrets if mount.path == path), None)
 
-    return routing(read)
+def find_secret(spec: ServiceSpec, variable: str) -> str | None:
+    """Return the secret that is mounted where a variable of a service says."""
+    path = spec.env.get(f"{variable}_FILE")
+    return next((mount.name for mount in spec.secrets if mount.path == path), None)
 
 
 def lease_seconds(settings: Settings, places: Places) -> float:
@@ -469,6 +470,8 @@ EFFECTS = (
         {"KSQLDB_USERNAME_SECRET": "user-1"},
     ),
     Effect("KSQLDB_CA_SECRET", "ca-1", routing_secret("KSQLDB_CA"), None, "ca-1"),
+    Effect("KSQLDB_CA_SECRET", "ca-1", state(lambda spec: find_secret(spec, "KSQLDB_CA")), None, "ca-1"),
+    Effect("KAFKA_CONFIG_SECRET", "k-1", groups(lambda spec: find_secret(spec, "KAFKA_CONFIG")), None, "k-1"),
     Effect("GROUPING_STRATEGY", "mine", of_strategy, "UNSLevelGroupingStrategy", "GROUPING_STRATEGY='mine'"),
     Effect("DEPLOYMENT_PLATFORM", "docker", of_platform, "SwarmPlatform", "DockerPlatform"),
     Effect(

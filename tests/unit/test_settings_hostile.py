@@ -84,7 +84,7 @@ def harmless(accepted: Settings) -> None:
     made = (topology.create_shared(), topology.create_group(names))
     for statement in made:
         assert len(parse(statement.sql).statements) == 1, statement.sql
-    ids = {"registry": "id", **dict.fromkeys(accepted.routing_layer_secrets.values(), "id")}
+    ids = {"registry": "id", **dict.fromkeys(accepted.secrets, "id")}
     for spec in (
         group_spec(names, accepted, None),
         state_api_spec(accepted, None),

@@ -216,7 +216,7 @@ class SwarmPlatform:
         """
         if kind is Reference.SECRET:
             found = self._find_named("/secrets", names)
-            why = "does not exist in this Swarm: the routing layer cannot be created; docker secret create {} FILE"
+            why = "does not exist in this Swarm: services that mount it cannot be created; docker secret create {} FILE"
             return {name: why.format(name) for name in names if name not in found}
         listed = self._engine.get("/networks")
         usable = {raw["Name"] for raw in listed if raw["Scope"] == "swarm"}

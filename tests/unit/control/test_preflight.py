@@ -99,11 +99,10 @@ def test_what_is_refused_is_not_checked_and_the_rest_is(ksqldb: FakeKsqldb) -> N
     ]
 
 
-@pytest.mark.parametrize("options", [{}, {**SECRETS, "environment": "local"}], ids=["none", "no routing layer"])
-def test_secrets_that_nothing_mounts_are_not_asked_about(ksqldb: FakeKsqldb, options: dict[str, object]) -> None:
+def test_secrets_that_nothing_mounts_are_not_asked_about(ksqldb: FakeKsqldb) -> None:
     """One request less, and none that a filter has to refuse."""
     platform = Telling()
-    notes(ksqldb, platform, **options)
+    notes(ksqldb, platform)
     assert platform.asked == [(Reference.NETWORK, ("factory-net",))]
 
 

@@ -89,7 +89,10 @@ def test_credentials_are_mounted_and_only_their_files_are_named() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"deployment_platform": "docker", **_SECRETS}, "plain containers have none"),
+        (
+            {"deployment_platform": "docker", **_SECRETS},
+            "KSQLDB_USERNAME_SECRET, .*plain containers have no Swarm secrets",
+        ),
         ({"ksqldb_password_secret": "pw"}, "KSQLDB_USERNAME_SECRET is not"),
         ({"ksqldb_ca_secret": "a/b"}, "KSQLDB_CA_SECRET='a/b'"),
         ({"routing_layer_workers": 0}, "ROUTING_LAYER_WORKERS='?0"),
