@@ -47,6 +47,8 @@ class Resumption:
         self._ms: int | None = None
         self._last_id = ""
         self._sent: set[int] = set()
+        self._had: Position = {}
+        self._learned_ms = 0
 
     async def run(self, point: ResumePoint | None, given: str, *, unknown: bool) -> None:
         """Send everything from ``point`` on, then go live.
@@ -72,6 +74,8 @@ class Resumption:
                 await self._start_in_new_topic()
             elif self._hub.history.covers(self._position):
                 events, are_all = self._hub.history.take(self._position, self._client.asset)
+                if await self._learn(self._hub.slug, events):
+                    continue  # the history may have moved on
                 if are_all:
                     # Nothing else runs between the look into the history and the first live event.
                     framed = self._frame(events)
@@ -105,6 +109,8 @@ class Resumption:
         if not point.whole and len(others) > 1:
             others = self._hub.history.next if point.ms is None else await self._locate(point.ms)
         self._position = {p: point.last[p] + 1 if p in point.last else offset for p, offset in others.items()}
+        if not self._hub.history.covers(self._position):
+            self._set_had(point)
 
     async def _is_same(self, partition: int, offset: int, ms: int | None) -> bool:
         """Whether the topic still has, or had, this record; wait until this replica has read it as well."""
@@ -134,6 +140,7 @@ class Resumption:
                 ms, reason_or_none = await self._read_other(point)
             except TopicMissing:
                 reason_or_none = Reason.DELETED
+            self._had = {}
             if reason_or_none is None and ms is not None:
                 self._position = dict(await self._locate(ms))
                 return
@@ -152,6 +159,7 @@ class Resumption:
         request = Request(
             point.slug, {p: o + 1 for p, o in point.last.items()}, until=None, asset=self._client.asset, limit=None
         )
+        self._set_had(point)
         records = 0
         for settle in (0.0, SETTLE_SECONDS):
             await self._pause(settle)
@@ -161,9 +169,11 @@ class Resumption:
                 records += portion.records
                 if portion.reason is not None:
                     await self._tell_gap(portion.reason, self._last_id, format_position(point.slug, portion.start))
-                await self._write_events([event.frame for event in portion.events if self._wants(event)])
-                if portion.events:
-                    self._last_id = _id_of(portion.events[-1])
+                await self._learn(point.slug, portion.events)
+                fresh = self._drop_repeated(portion.events)
+                await self._write_events([event.frame for event in fresh if self._wants(event)])
+                if fresh:
+                    self._last_id = _id_of(fresh[-1])
                 request, done = replace(request, position=portion.position), portion.done
                 if records > self._limit and not done:
                     return ms, Reason.LIMIT
@@ -182,10 +192,43 @@ class Resumption:
             last = self._last_id or format_position(self._hub.slug, self._position)
             self._position = dict(portion.start)
             await self._tell_gap(portion.reason, last)
+        await self._learn(self._hub.slug, portion.events)
         await self._send(portion.events)
         self._position = dict(portion.position)
         if not portion.records:  # the topic has lost records that were there: the live reader will notice
             await self._pause(_LAG_SECONDS)
+
+    def _set_had(self, point: ResumePoint) -> None:
+        """Keep what the client has of a topic, of which events may come a second time."""
+        self._had = {partition: offset + 1 for partition, offset in point.last.items()}
+        self._learned_ms = 0 if point.ms is None else point.ms + 1
+
+    async def _learn(self, slug: str, events: list[Event]) -> bool:
+        """Read what the client has from the time of the oldest of these events on; False if none can repeat it.
+
+        A stream that is created again writes events once more, after the client's position.
+        """
+        oldest = min((event.ms for event in events if event.fingerprint not in self._sent), default=self._learned_ms)
+        if not self._had or oldest >= self._learned_ms:
+            return False
+        found = await self._retry(lambda: self._archive.locate(slug, oldest))
+        begin = {partition: found.get(partition, end) for partition, end in self._had.items()}
+        request, done = Request(slug, begin, self._had, self._client.asset, self._limit), False
+        while not done:
+            portion = await self._retry(lambda one=request: self._archive.read(one))  # type: ignore[misc]
+            self._sent.update(event.fingerprint for event in portion.events)
+            request, done = replace(request, position=portion.position), portion.done
+        self._learned_ms = oldest
+        return True
+
+    def _drop_repeated(self, events: list[Event]) -> list[Event]:
+        """Return the events that the client has not, each once."""
+        fresh = []
+        for event in events:
+            if (fingerprint := event.fingerprint) not in self._sent:
+                self._sent.add(fingerprint)
+                fresh.append(event)
+        return fresh
 
     async def _locate(self, ms: int) -> Position:
         found = self._hub.history.locate(ms)
@@ -224,8 +267,7 @@ class Resumption:
         if not events:
             return []
         self._ms, self._last_id = events[-1].ms, ""
-        fresh = [event for event in events if event.fingerprint not in self._sent]
-        self._sent.update(event.fingerprint for event in fresh)
+        fresh = self._drop_repeated(events)
         if self._client.asset is None:
             framed = frames(self._hub.slug, fresh, self._position)
         else:

@@ -89,3 +89,25 @@ def test_a_name_of_a_topic_is_never_made_of_an_illegal_slug(paint: Plant, tmp_pa
     with group_service(tmp_path / "log", **paint.settings()) as service:
         client = service.wait_ready().stream("A", "../etc/0/1").wait_live()
         assert [gap["reason"] for gap in client.gaps] == ["unknown"]
+
+
+@pytest.mark.parametrize("history", ["32MiB", "0"])
+def test_events_that_a_topic_has_twice_are_sent_once(weld: Plant, paint: Plant, tmp_path: Path, history: str) -> None:
+    """A stream that is created again repeats events; also those from before the client's position are recognized."""
+    now = int(time.time() * 1000)
+    records = [("A", f'{{"n":{n}}}'.encode(), now + n * 10) for n in range(20)]
+    values = [value.decode() for _, value, _ in records]
+    for plant in (weld, paint):
+        plant.kafka.produce(plant.topic, [*records[:15], *records[5:15], *records[5:20]])
+    with group_service(tmp_path / "log", **weld.settings(history_bytes=history)) as service:
+        service.wait_ready()
+        for last in (3, 9, 14):
+            given = f"{weld.slug}/0/{last}@{now + last * 10}"
+            client = service.stream("A", given).wait_live()
+            assert (client.values, client.gaps) == (values[last + 1 :], [])
+    later = ("A", b"later", now + 1000)
+    paint.kafka.delete_records(paint.topic, {0: -1})
+    paint.kafka.produce(paint.topic, [later])
+    with group_service(tmp_path / "log2", **paint.settings(history_bytes=history)) as service:
+        client = service.wait_ready().stream("A", f"{weld.slug}/0/9@{now + 90}").wait_live()
+        assert (client.values, client.gaps) == ([*values[10:], "later"], [])
