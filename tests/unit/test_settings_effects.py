@@ -358,7 +358,7 @@ def has(text: str) -> Observe:
 
 def group_sql_has(text: str) -> Observe:
     """Whether a group stream's statement contains a text."""
-    return lambda settings, _: text in world(settings).topology.create_group(names_of("Weld"), "earliest").sql
+    return lambda settings, _: text in world(settings).topology.create_group(names_of("Weld")).sql
 
 
 LOCAL = {"ENVIRONMENT": "local"}
@@ -485,8 +485,8 @@ EFFECTS = (
     Effect("FASTAPI_GROUP_HARDENED", "true", groups(lambda s: s.hardened), False, True),
     Effect("STATE_API_HARDENED", "true", state(lambda s: s.hardened), False, True),
     Effect("PROGRESS_DEADLINE", "5m", stuck, False, True),
-    Effect("FASTAPI_GROUP_READY_PATH", "/health?deep=1", asked_path, "/ready", "/health?deep=1"),
-    Effect("FASTAPI_GROUP_READY_PATH", "", asked_path, "/ready", "/"),
+    Effect("FASTAPI_GROUP_READY_PATH", "/health?deep=1", asked_path, "/", "/health?deep=1"),  # the default image is not asked
+    Effect("FASTAPI_GROUP_READY_PATH", "", asked_path, "/ready", "/", {"FASTAPI_GROUP_IMAGE": "group-service:1"}),
     Effect("FASTAPI_GROUP_REPLICAS", "2", groups(lambda s: s.replicas), 1, 2),
     Effect("FASTAPI_GROUP_CPU_LIMIT", "0.3", groups(lambda s: s.cpu_limit), 1.0, 0.3),
     Effect("FASTAPI_GROUP_CPU_RESERVATION", "0", groups(lambda s: s.cpu_reservation), 0.5, 0.0),

@@ -91,7 +91,7 @@ def test_credentials_are_mounted_and_only_their_files_are_named() -> None:
     [
         (
             {"deployment_platform": "docker", **_SECRETS},
-            "KSQLDB_USERNAME_SECRET, .*plain containers have no Swarm secrets",
+            "KSQLDB_USERNAME_SECRET, .*have no Swarm secrets",
         ),
         ({"ksqldb_password_secret": "pw"}, "KSQLDB_USERNAME_SECRET is not"),
         ({"ksqldb_ca_secret": "a/b"}, "KSQLDB_CA_SECRET='a/b'"),
