@@ -77,10 +77,11 @@ audit: ## look for known vulnerabilities in the locked libraries (needs the inde
 	@test -x build/audit/bin/pip-audit || { scripts/venv.sh $(PYTHON) build/audit && build/audit/bin/pip install -q --disable-pip-version-check pip-audit==2.10.1; }
 	@$(PYTHON) scripts/audit.py build/audit/bin/pip-audit
 
-soak: venv ## random faults from a seed for long, e.g. make soak SOAK="--cycles 5000 --seed 7"
+soak: venv kafka ## random faults from a seed for long, e.g. make soak SOAK="--cycles 5000 --seed 7"; 1,000 reconnects
 	$(BIN)/python -m tests.soak $(SOAK)
+	$(BIN)/python -m tests.kafka.reconnects
 
-bench: venv ## measurements, as ratios within one run (results in bench/results)
+bench: venv kafka ## measurements, as ratios within one run (results in bench/results)
 	@for script in $(wildcard bench/*.py bench/*/run.py); do $(BIN)/python $$script; done
 
 release: venv engine ## check, tag and build a release: make release VERSION=1.2.3 [REGISTRY=...] [PUSH=1]

@@ -177,7 +177,7 @@ class Client:
 class Task:
     """A group service as a process."""
 
-    def __init__(self, group: str, bootstrap: str) -> None:
+    def __init__(self, group: str, bootstrap: str, **variables: str) -> None:
         """Prepare one with a port of its own."""
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/asset_stream"
@@ -189,6 +189,7 @@ class Task:
             "KAFKA_TOPIC": f"asset_stream_{group}",
             "PORT": str(self.port),
             "LOG_LEVEL": "critical",
+            **variables,
         }
         self.process: asyncio.subprocess.Process | None = None
 

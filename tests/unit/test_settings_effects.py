@@ -485,7 +485,9 @@ EFFECTS = (
     Effect("FASTAPI_GROUP_HARDENED", "true", groups(lambda s: s.hardened), False, True),
     Effect("STATE_API_HARDENED", "true", state(lambda s: s.hardened), False, True),
     Effect("PROGRESS_DEADLINE", "5m", stuck, False, True),
-    Effect("FASTAPI_GROUP_READY_PATH", "/health?deep=1", asked_path, "/", "/health?deep=1"),  # the default image is not asked
+    Effect(
+        "FASTAPI_GROUP_READY_PATH", "/health?deep=1", asked_path, "/", "/health?deep=1"
+    ),  # the default image is not asked
     Effect("FASTAPI_GROUP_READY_PATH", "", asked_path, "/ready", "/", {"FASTAPI_GROUP_IMAGE": "group-service:1"}),
     Effect("FASTAPI_GROUP_REPLICAS", "2", groups(lambda s: s.replicas), 1, 2),
     Effect("FASTAPI_GROUP_CPU_LIMIT", "0.3", groups(lambda s: s.cpu_limit), 1.0, 0.3),
