@@ -12,7 +12,7 @@ from aiohttp import HttpVersion11, web
 
 from group_service.archive import Archive
 from group_service.hub import Client, Hub
-from group_service.ids import ResumePoint, parse_id, parse_since
+from group_service.ids import ResumePoint, parse_id, parse_since, point_in_time
 from group_service.kafka_archive import KafkaArchive
 from group_service.kafka_live import LiveReader
 from group_service.ksqldb import KsqldbReader
@@ -146,7 +146,7 @@ def _find_point(request: web.Request, *, arrived: bool) -> tuple[ResumePoint | N
     now_ms = int(time.time() * 1000)
     given = request.headers.get("Last-Event-ID") or request.query.get("lastEventId") or ""
     since = "" if given else request.query.get("since", "")
-    point, unknown = ResumePoint("", {}, whole=False, ms=now_ms) if arrived else None, False
+    point, unknown = point_in_time(now_ms) if arrived else None, False
     try:
         if given:
             return parse_id(given[:_LONGEST_ID]), given, False

@@ -108,6 +108,11 @@ class History:
                     return event.ms if event.offset == offset else None
         return None
 
+    def last_ms(self, asset: str) -> int:
+        """Return the timestamp of an asset's last event; -1 if none is in memory."""
+        events = self._by_asset.get(asset)
+        return events[-1].ms if events else -1
+
     def locate(self, ms: int) -> Position | None:
         """Return the position of the first record of each partition at or after a time; None if it may be older.
 

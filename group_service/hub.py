@@ -20,6 +20,7 @@ class Client:
         item: the data item whose events it receives; None for all.
         ended: completes when the stream is to end cleanly.
         quiet: seconds since the last byte was written.
+        since: time of the last event that it had before it went live, in milliseconds.
     """
 
     def __init__(self, transport: asyncio.Transport, asset: str | None, item: str | None, limit: int) -> None:
@@ -27,6 +28,7 @@ class Client:
         self.asset, self.item = asset, item
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.quiet = 0
+        self.since = int(time.time() * 1000)
         self._transport, self._limit = transport, limit
 
     def write(self, data: bytes) -> bool:
@@ -165,16 +167,23 @@ class Hub:
         if client in self._clients:
             self._live.setdefault(client.asset, set()).add(client)
 
-    def head(self) -> str:
-        """Return the id that stands for everything until now.
+    def head(self, client: Client | None = None) -> str:
+        """Return the id that stands for everything until now, for one client or for all.
 
-        The timestamp in it must be that of its record: it tells whether the topic is still the same.
+        The timestamp in it must be that of its record: it tells whether the topic is still the same. It is not the
+        time from which a client goes on in another group: until a client is told that its asset has moved, records of
+        other assets come here, and those of its own already there.
         """
         newest, position = self.history.newest, self.history.next
+        since = None
+        if client is not None and client.asset is not None:
+            since = max(client.since, self.history.last_ms(client.asset))
         if newest is not None:
             position = {newest.partition: newest.offset + 1} if len(position) == 1 else position
-            return format_position(self.slug, position, newest.ms)
-        return format_position(self.slug, position) if any(position.values()) else f"@{int(time.time() * 1000)}"
+            return format_position(self.slug, position, newest.ms, since)
+        if any(position.values()):
+            return format_position(self.slug, position, None, since)
+        return f"@{int(time.time() * 1000) if since is None else since}"
 
     def tick(self) -> None:
         """Send a comment to each client that has received nothing for long; call it once a second.
@@ -182,11 +191,13 @@ class Hub:
         It carries the position for those who have everything until now. Without it, a client of a silent asset would
         resume at its last event, and all that the group had since then would be read again for it.
         """
-        live, plain = chunk(f": ping\nid: {self.head()}\n\n".encode()), chunk(b": ping\n\n")
         for client in tuple(self._clients):
             client.quiet += 1
             if client.quiet >= self._ping_seconds:
-                self._write(client, live if client in self._live.get(client.asset, ()) else plain)
+                is_live = client in self._live.get(client.asset, ())
+                self._write(
+                    client, chunk(f": ping\nid: {self.head(client)}\n\n".encode() if is_live else b": ping\n\n")
+                )
 
     def close(self) -> None:
         """End all streams cleanly, and those that come from now on at once."""

@@ -2,7 +2,8 @@
 
 ``Weld/0/4711@1764370800000`` is a record: the group's slug, the partition, the offset, the record's timestamp in
 milliseconds. ``Weld/0:12,1:7@1764370800000`` has the last record of each partition: what a stream of a whole group
-needs if its topic has several partitions. ``@1764370800000`` is a point in time.
+needs if its topic has several partitions. ``@1764370800000`` is a point in time. A second time after a comma is that of
+the client's own last event: the record before the present position is often one of another asset.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ SLUG = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _PLACE = r"\d{1,9}%s(?:-1|\d{1,18})"
 _ID = re.compile(
     rf"(?:(?P<slug>{SLUG.pattern})/(?:(?P<one>{_PLACE % '/'})|(?P<all>{_PLACE % ':'}(?:,{_PLACE % ':'})*)))?"
-    r"(?:@(?P<ms>\d{1,15}))?",
+    r"(?:@(?P<ms>\d{1,15})(?:,(?P<since>\d{1,15}))?)?",
     re.ASCII,
 )
 
@@ -36,12 +37,14 @@ class ResumePoint:
         last: by partition, the offset of the last record that it received; -1 for none.
         whole: ``last`` has every partition of which a record was received.
         ms: timestamp of the last record, or the point in time, in milliseconds since the epoch; None if unknown.
+        since: time after which the client wants its events, wherever they are; None if unknown.
     """
 
     slug: str
     last: Mapping[int, int]
     whole: bool
     ms: int | None
+    since: int | None
 
 
 def parse_id(text: str) -> ResumePoint:
@@ -55,7 +58,9 @@ def parse_id(text: str) -> ResumePoint:
         raise ValueError("this is no event id of a group service")
     places = (found["one"] or "").replace("/", ":") or found["all"]
     last = {int(p): int(o) for p, o in (place.split(":") for place in places.split(","))} if places else {}
-    return ResumePoint(found["slug"] or "", last, found["all"] is not None, int(found["ms"]) if found["ms"] else None)
+    ms = int(found["ms"]) if found["ms"] else None
+    since = int(found["since"]) if found["since"] else ms
+    return ResumePoint(found["slug"] or "", last, found["all"] is not None, ms, since)
 
 
 def parse_since(text: str, now_ms: int) -> ResumePoint:
@@ -72,14 +77,27 @@ def parse_since(text: str, now_ms: int) -> ResumePoint:
         if moment.tzinfo is None:
             raise ValueError("a time needs its zone: Z or an offset") from None
         ms = int(moment.timestamp() * 1000)
-    return ResumePoint("", {}, whole=False, ms=max(0, ms))
+    return point_in_time(max(0, ms))
 
 
-def format_position(slug: str, position: Position, ms: int | None = None) -> str:
-    """Return the id of the last records before ``position``."""
-    moment = "" if ms is None else f"@{ms}"
-    if len(position) == 1:
+def point_in_time(ms: int) -> ResumePoint:
+    """Return the point of a client that wants everything from a time on."""
+    return ResumePoint("", {}, whole=False, ms=ms, since=ms)
+
+
+def format_position(slug: str, position: Position, ms: int | None = None, since: int | None = None) -> str:
+    """Return the id of the last records before ``position``.
+
+    Args:
+        slug: of the group.
+        position: in each partition.
+        ms: timestamp of the last record; with one partition it must be exactly that, or None.
+        since: time of the client's own last event, if it is another one.
+    """
+    later = "" if since is None or since == ms else f",{since}"
+    moment = "" if ms is None else f"@{ms}{later}"
+    if len(position) == 1 and (ms is not None or not later):
         [(partition, offset)] = position.items()
         return f"{slug}/{partition}/{offset - 1}{moment}"
     places = ",".join(f"{partition}:{offset - 1}" for partition, offset in sorted(position.items()))
-    return f"{slug}/{places}{moment}" if places else f"@{ms or 0}"
+    return f"{slug}/{places}{moment or later.replace(',', '@')}" if places else f"@{ms or since or 0}"

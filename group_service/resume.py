@@ -65,6 +65,7 @@ class Resumption:
         while not self._hub.filled:
             await self._pause(_LAG_SECONDS)
         self._last_id, generation = given, self._hub.generation
+        self._ms = None if point is None else point.since
         await self._start(point)
         if unknown:
             await self._tell_gap(Reason.UNKNOWN, given)
@@ -79,8 +80,11 @@ class Resumption:
                 if are_all:
                     # Nothing else runs between the look into the history and the first live event.
                     framed = self._frame(events)
+                    self._client.since = self._client.since if self._ms is None else self._ms
                     # From here on it can come back to the present position, even if no event of its asset follows.
-                    self._client.write(chunk(b"%b: live\nid: %b\n\n" % (b"".join(framed), self._hub.head().encode())))
+                    self._client.write(
+                        chunk(b"%b: live\nid: %b\n\n" % (b"".join(framed), self._hub.head(self._client).encode()))
+                    )
                     self._hub.metrics.deliveries.inc(len(framed))
                     self._hub.go_live(self._client)
                     return
@@ -100,14 +104,13 @@ class Resumption:
             await self._start_in_other(point)
 
     async def _start_in_own(self, point: ResumePoint) -> None:
-        self._ms = point.ms
         for partition, offset in point.last.items():
             if offset >= 0 and not await self._is_same(partition, offset, None if point.whole else point.ms):
                 await self._start_in_new_topic()
                 return
         others: Position = dict.fromkeys(self._hub.history.next, 0)
         if not point.whole and len(others) > 1:
-            others = self._hub.history.next if point.ms is None else await self._locate(point.ms)
+            others = self._hub.history.next if point.since is None else await self._locate(point.since)
         self._position = {p: point.last[p] + 1 if p in point.last else offset for p, offset in others.items()}
         if not self._hub.history.covers(self._position):
             self._set_had(point)
@@ -134,7 +137,7 @@ class Resumption:
 
     async def _start_in_other(self, point: ResumePoint) -> None:
         """The asset was in another group: send the rest of its events there, then go on here from that time."""
-        ms, reason, given = point.ms, Reason.MOVED, self._last_id
+        ms, reason, given = point.since, Reason.MOVED, self._last_id
         if self._client.asset is not None:
             try:
                 ms, reason_or_none = await self._read_other(point)
@@ -150,7 +153,7 @@ class Resumption:
 
     async def _read_other(self, point: ResumePoint) -> tuple[int | None, Reason | None]:
         """Send the rest of another group's topic; return the time of the client's record, and what went wrong."""
-        ms = point.ms
+        ms = point.since
         for partition, offset in point.last.items():
             found, end = await self._retry(lambda p=partition, o=offset: self._archive.probe(point.slug, p, max(o, 0)))  # type: ignore[misc]
             if offset >= end or (not point.whole and found is not None and point.ms not in (None, found)):
@@ -201,7 +204,7 @@ class Resumption:
     def _set_had(self, point: ResumePoint) -> None:
         """Keep what the client has of a topic, of which events may come a second time."""
         self._had = {partition: offset + 1 for partition, offset in point.last.items()}
-        self._learned_ms = 0 if point.ms is None else point.ms + 1
+        self._learned_ms = 0 if point.since is None else point.since + 1
 
     async def _learn(self, slug: str, events: list[Event]) -> bool:
         """Read what the client has from the time of the oldest of these events on; False if none can repeat it.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.group_service import group_service
+from tests.harness.group_service import group_service, wait_for
 from tests.harness.kafka import KafkaBroker
 from tests.kafka.test_group_service import Plant
 
@@ -111,3 +111,23 @@ def test_events_that_a_topic_has_twice_are_sent_once(weld: Plant, paint: Plant, 
     with group_service(tmp_path / "log2", **paint.settings(history_bytes=history)) as service:
         client = service.wait_ready().stream("A", f"{weld.slug}/0/9@{now + 90}").wait_live()
         assert (client.values, client.gaps) == ([*values[10:], "later"], [])
+
+
+def test_a_position_of_another_asset_does_not_hide_events_of_before_the_move(
+    weld: Plant, paint: Plant, tmp_path: Path
+) -> None:
+    """A client hears of a move late: meanwhile its own events come elsewhere, and those of other assets here."""
+    now = int(time.time() * 1000) - 60_000
+    weld.kafka.produce(weld.topic, [("A", b"a1", now)])
+    paint.kafka.produce(paint.topic, [("A", b"earlier", now - 10), ("A", b"a2", now + 10), ("A", b"a3", now + 5000)])
+    with (
+        group_service(tmp_path / "weld", **weld.settings(ping_seconds="1")) as old,
+        group_service(tmp_path / "paint", **paint.settings()) as new,
+    ):
+        client = old.wait_ready().stream("A", f"@{now}").wait_live()
+        weld.kafka.produce(weld.topic, [("B", b"b", now + 4000)])
+        wait_for(lambda: client.last_id.startswith(f"{weld.slug}/0/1@"), "a ping with the position of the other asset")
+        live = old.stream("A", client.last_id).wait_live()
+        for given in (client.last_id, live.last_id):
+            moved = new.wait_ready().stream("A", given).wait_live()
+            assert (moved.values, moved.gaps) == (["a2", "a3"], [])

@@ -55,7 +55,14 @@ def connect(hub: Hub, asset: str | None, item: str | None = None) -> tuple[Clien
 def events(*offsets: int, asset: str = "A", partition: int = 0, first_ms: int = 1000) -> list[Event]:
     """Return events; the data item's id is ``x`` or ``y``."""
     return [
-        Event("Weld", asset.encode(), b'{"id":"%b"}' % (b"xy"[n % 2 : n % 2 + 1]), partition, n, first_ms + n)
+        Event(
+            "Weld",
+            asset.encode(),
+            b'{"id":"%b","p":%d}' % (b"xy"[n % 2 : n % 2 + 1], partition),
+            partition,
+            n,
+            first_ms + n,
+        )
         for n in offsets
     ]
 
@@ -114,18 +121,21 @@ async def test_a_slow_client_is_cut_and_an_event_larger_than_the_buffer_passes()
 async def test_a_silent_client_gets_a_ping_with_the_present_position() -> None:
     """After the seconds of silence, and then again; one that is not live yet gets no position."""
     hub = make_hub()
-    _, live = connect(hub, "A")
+    client, live = connect(hub, "A")
+    client.since = 500
     waiting = Wire()
     hub.attach(Client(waiting, "A", None, 1000))
     publish(hub, events(0, asset="B"))
     for _ in range(7):
         hub.tick()
-    assert live.written == [chunk(b": ping\nid: Weld/0/0@1000\n\n")] * 2
+    assert live.written == [chunk(b": ping\nid: Weld/0/0@1000,500\n\n")] * 2
     assert waiting.written == [chunk(b": ping\n\n")] * 2
     publish(hub, events(1))
     hub.tick()
     hub.tick()
     assert len(live.written) == 3
+    hub.tick()
+    assert live.written[3] == chunk(b": ping\nid: Weld/0/1@1001\n\n")
 
 
 async def test_a_client_that_left_gets_nothing_more() -> None:

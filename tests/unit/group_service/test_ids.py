@@ -14,13 +14,15 @@ NOW = 1_764_370_800_000
 @pytest.mark.parametrize(
     ("text", "point"),
     [
-        ("Weld/0/4711@1764370800000", ResumePoint("Weld", {0: 4711}, whole=False, ms=NOW)),
-        ("Weld/0/4711", ResumePoint("Weld", {0: 4711}, whole=False, ms=None)),
-        ("CNC-01_x/12/0", ResumePoint("CNC-01_x", {12: 0}, whole=False, ms=None)),
-        ("Weld/0/-1", ResumePoint("Weld", {0: -1}, whole=False, ms=None)),
-        ("Weld/0:12,1:7@5", ResumePoint("Weld", {0: 12, 1: 7}, whole=True, ms=5)),
-        ("Weld/0:12", ResumePoint("Weld", {0: 12}, whole=True, ms=None)),
-        ("@1764370800000", ResumePoint("", {}, whole=False, ms=NOW)),
+        ("Weld/0/4711@1764370800000", ResumePoint("Weld", {0: 4711}, whole=False, ms=NOW, since=NOW)),
+        ("Weld/0/4711", ResumePoint("Weld", {0: 4711}, whole=False, ms=None, since=None)),
+        ("CNC-01_x/12/0", ResumePoint("CNC-01_x", {12: 0}, whole=False, ms=None, since=None)),
+        ("Weld/0/-1", ResumePoint("Weld", {0: -1}, whole=False, ms=None, since=None)),
+        ("Weld/0:12,1:7@5", ResumePoint("Weld", {0: 12, 1: 7}, whole=True, ms=5, since=5)),
+        ("Weld/0:12", ResumePoint("Weld", {0: 12}, whole=True, ms=None, since=None)),
+        ("Weld/0/12@9,5", ResumePoint("Weld", {0: 12}, whole=False, ms=9, since=5)),
+        ("Weld/0:12@5", ResumePoint("Weld", {0: 12}, whole=True, ms=5, since=5)),
+        ("@1764370800000", ResumePoint("", {}, whole=False, ms=NOW, since=NOW)),
     ],
 )
 def test_an_id_is_parsed(text: str, point: ResumePoint) -> None:
@@ -40,12 +42,16 @@ def test_what_is_no_id_is_refused(text: str) -> None:
         parse_id(text)
 
 
-@given(st.dictionaries(st.integers(0, 500), st.integers(0, 10**17), min_size=1), st.none() | st.integers(0, 10**14))
-def test_what_is_formatted_is_parsed_again(position: dict[int, int], ms: int | None) -> None:
-    """A position survives the way to a client and back."""
-    point = parse_id(format_position("Weld", position, ms))
-    assert (point.slug, {p: o + 1 for p, o in point.last.items()}, point.ms) == ("Weld", position, ms)
-    assert point.whole == (len(position) > 1)
+_TIMES = st.none() | st.integers(0, 10**14)
+
+
+@given(st.dictionaries(st.integers(0, 500), st.integers(0, 10**17), min_size=1), _TIMES, _TIMES)
+def test_what_is_formatted_is_parsed_again(position: dict[int, int], ms: int | None, since: int | None) -> None:
+    """A position survives the way to a client and back; a time that is not the record's is never taken for it."""
+    point = parse_id(format_position("Weld", position, ms, since))
+    assert (point.slug, {p: o + 1 for p, o in point.last.items()}) == ("Weld", position)
+    assert point.since == (ms if since is None else since)
+    assert point.whole or point.ms == ms
 
 
 @pytest.mark.parametrize(
@@ -64,7 +70,7 @@ def test_what_is_formatted_is_parsed_again(position: dict[int, int], ms: int | N
 )
 def test_since_is_a_duration_or_a_time(text: str, ms: int) -> None:
     """Durations count back from now; a + that became a blank in the query is understood."""
-    assert parse_since(text, NOW) == ResumePoint("", {}, whole=False, ms=ms)
+    assert parse_since(text, NOW) == ResumePoint("", {}, whole=False, ms=ms, since=ms)
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "-5m", "2025-11-28T23:00:00", "2025-13-01T00:00:00Z", "5 weeks"])
