@@ -17,7 +17,7 @@ EXITS: Mapping[int, str] = {
     2: "usage or configuration error; the message names the option or variable",
     3: "changes are pending (plan --detailed-exitcode)",
     4: "refused by a safety rule; the message says what to do",
-    5: "not converged in time, or a conflict that needs manual intervention",
+    5: "not converged in time, or a conflict or halted rollout that needs manual intervention",
 }
 """What each exit code means; they are part of the interface."""
 

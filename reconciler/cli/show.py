@@ -82,7 +82,7 @@ def choose_exit(plan: Plan) -> Exit:
     if not plan.settled:
         return Exit.CHANGES
     wrong = (Condition.CONFLICT, Condition.DEGRADED)
-    return Exit.NOT_CONVERGED if any(item.condition in wrong for item in plan.items) else Exit.OK
+    return Exit.NOT_CONVERGED if plan.halted or any(item.condition in wrong for item in plan.items) else Exit.OK
 
 
 def _status(options: argparse.Namespace, settings: Settings) -> int:

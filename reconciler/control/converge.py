@@ -9,7 +9,7 @@ from openfactory_common.errors import Retry
 from openfactory_common.signals import SIGNALS
 from reconciler.control.controller import Controller
 from reconciler.control.outcome import CycleOutcome
-from reconciler.domain.status import Condition, CycleResult, Guard
+from reconciler.domain.status import Condition, CycleResult, Guard, Reason
 
 
 class Exit(IntEnum):
@@ -75,7 +75,7 @@ def _find_exit(outcome: CycleOutcome, *, prune: bool) -> Exit | None:
     guards = {refusal.guard for refusal in plan.refusals}
     if any(refusal.stops for refusal in plan.refusals) or (not plan.actions and guards & {Guard.LIMIT, Guard.SIZE}):
         return Exit.REFUSED
-    conditions = {item.condition for item in plan.items}
+    conditions = {item.condition for item in plan.items if item.reason is not Reason.ROLLOUT}  # only a person ends it
     if not prune or Guard.BUDGET in guards:
         conditions -= {Condition.LEAVING}
     changing = conditions & {Condition.PROGRESSING, Condition.LEAVING, Condition.DEGRADED}
@@ -83,7 +83,7 @@ def _find_exit(outcome: CycleOutcome, *, prune: bool) -> Exit | None:
         return None
     if Guard.BUDGET in guards:
         return Exit.REFUSED
-    return Exit.NOT_CONVERGED if Condition.CONFLICT in conditions else Exit.OK
+    return Exit.NOT_CONVERGED if Condition.CONFLICT in conditions or plan.halted else Exit.OK
 
 
 def _give_up(outcome: CycleOutcome) -> Exit:

@@ -105,7 +105,7 @@ class Executor:
             case CreateService():
                 self._platform.create_service(action.spec)
             case UpdateService():
-                self._platform.update_service(action.live, action.spec)
+                self._platform.update_service(action.live, action.spec, action.failed, action.failure)
             case RemoveService():
                 self._platform.remove_service(action.live)
             case PublishRegistry():

@@ -22,7 +22,7 @@ Writing = Callable[[], AbstractContextManager[None]]
 WRITES: Mapping[str, Callable[..., str]] = {
     "execute": lambda statement: str(statement.sql),
     "create_service": lambda spec: f"create service {spec.name}",
-    "update_service": lambda live, spec: f"update service {live.name} to {spec.image}",
+    "update_service": lambda live, spec, *_marks: f"update service {live.name} to {spec.image}",
     "remove_service": lambda live: f"remove service {live.name}",
     "publish_registry": lambda data, revision, sequence: (
         f"publish registry {revision} ({len(data)} bytes) as number {sequence}"

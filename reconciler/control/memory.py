@@ -23,7 +23,7 @@ from reconciler.control.transitions import TransitionLog
 from reconciler.domain.actions import Action, PublishRegistry, Result, UpdateService, WriteResult
 from reconciler.domain.installation import Claim
 from reconciler.domain.readiness import Readiness, ReadyState, find_readiness
-from reconciler.domain.services import LiveService, PlatformState, Record
+from reconciler.domain.services import LiveService, PlatformState, Record, ServiceSpec
 from reconciler.domain.status import BlockReason, Condition, CycleResult, ObjectStatus, Part, Plan
 from reconciler.ksqldb.statements import Topology
 from reconciler.leadership.pause import Pause, read_pause
@@ -40,6 +40,9 @@ log = structlog.get_logger()
 STARTUP_SECONDS = 20.0
 #: A standby writes nothing: its reads prove nothing about the one that should.
 _NO_SUCCESS = (CycleResult.READ_ERROR, CycleResult.WRITE_ERROR, CycleResult.BUG, CycleResult.STANDBY)
+#: For how many times `ROLLOUT_TIMEOUT` a service is on trial. After a restart an operator does not know whether one was
+#: ready after its last update; one that stops to be ready long after it must not be rolled back.
+_TRIAL = 5
 _WARNINGS = (CycleResult.READ_ERROR, CycleResult.REFUSED, CycleResult.WRITE_ERROR, CycleResult.BUG)
 
 
@@ -65,6 +68,7 @@ class Memory:
         flow: watches whether events flow; None where that is not watched.
         silent_streams: what the running operator's `flow` says, in a process that does not watch by itself.
         readiness: what the probes found last, by the service's name in lower case; None where nothing is probed.
+        proved: the spec with which each service was ready for `ROLLOUT_BAKE`, by its name in lower case.
         suspects: services that may be crashing in a loop, by name in lower case; see `find_suspects`.
     """
 
@@ -76,6 +80,7 @@ class Memory:
     flow: FlowWatch | None = None
     silent_streams: Mapping[str, str] = field(default_factory=dict)
     readiness: Mapping[str, Readiness] | None = None
+    proved: Mapping[str, ServiceSpec | None] = field(default_factory=dict)
     suspects: frozenset[str] = frozenset()
 
     def update_pause(self, records: Mapping[str, Record]) -> None:
@@ -107,10 +112,16 @@ class Memory:
             if not live.converged:
                 return False
             if found is None or found.state is ReadyState.UNREACHABLE:
-                return live.updated_at is not None and age(live.updated_at) >= settings.rollout_bake
+                changed = live.updated_at  # one that runs now may have ended just before: then it has an error
+                return not live.error and changed is not None and age(changed) >= settings.rollout_bake
             return found.state is ReadyState.READY and now - found.since >= settings.rollout_bake
 
-        deadline = settings.progress_deadline
+        services, deadline = platform.services, settings.progress_deadline
+        ages = {key: age(live.updated_at) for key, live in services.items() if live.updated_at is not None}
+        baked = frozenset(key for key, live in services.items() if is_baked(key, live))
+        known = self.proved
+        self.proved = {key: live.spec for key, live in services.items() if key in baked or known.get(key) == live.spec}
+        trial = _TRIAL * settings.rollout_timeout
         return PlanInputs(
             settings=settings,
             topology=deps.topology,
@@ -120,7 +131,7 @@ class Memory:
             ),
             stalled=frozenset(
                 live.name
-                for live in platform.services.values()
+                for live in services.values()
                 if deadline and live.since is not None and age(live.since) >= deadline
             ),
             failures=self.backoff.errors,
@@ -134,12 +145,9 @@ class Memory:
                 for key, found in (self.readiness or {}).items()
                 if found.state is ReadyState.NOT_READY and now - found.since < STARTUP_SECONDS
             ),
-            baked=frozenset(key for key, live in platform.services.items() if is_baked(key, live)),
-            overdue=frozenset(
-                key
-                for key, live in platform.services.items()
-                if live.updated_at is not None and age(live.updated_at) >= settings.rollout_timeout
-            ),
+            baked=baked,
+            overdue=frozenset(key for key, seconds in ages.items() if seconds >= settings.rollout_timeout),
+            on_trial=frozenset(key for key, seconds in ages.items() if seconds < trial and key not in self.proved),
         )
 
     def finish_plan(self, plan: Plan, settings: Settings, clocks: Clocks) -> Plan:

@@ -88,6 +88,7 @@ def _summarize(plan: Plan, survey: Survey, results: tuple[Result, ...] = (), sai
         text += f", {done} {'write' if done == 1 else 'writes'} {said}"
     if failed:
         text += f", {len(failed)} failed (first: {failed[0].action.key}: {failed[0].error})"
+    text += f"; {plan.halted}" if plan.halted else ""
     return text + ("" if results or not plan.in_sync else ", in sync")
 
 

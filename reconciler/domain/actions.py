@@ -197,13 +197,22 @@ class CreateService(_SpecifiedServiceAction):
 
 @dataclass(frozen=True)
 class UpdateService(_SpecifiedServiceAction):
-    """Make a live service equal to its spec again."""
+    """Make a live service equal to its spec again; ``failed`` and ``failure`` as in `LiveService`."""
 
     live: LiveService
     spec: ServiceSpec
     drift: tuple[Drift, ...]
+    failed: str = ""
+    failure: str = ""
     verb: ClassVar[str] = "update_service"
     effect: ClassVar[Effect] = Effect.UPDATE
+
+
+@dataclass(frozen=True)
+class RollBackService(UpdateService):
+    """Give a service its previous spec again, as it does not become ready with the present one."""
+
+    verb: ClassVar[str] = "roll_back_service"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -16,6 +16,8 @@ TASK_SLOT = "\0slot\0"
 _CREDENTIALS = re.compile(r"://[^/\s]*@")
 #: The states of a rolling update in which all tasks are of one version, and the asked one.
 _AT_REST = ("", "completed")
+#: Names in `ServiceSpec.unexpected` that a platform repairs without new tasks.
+_REPAIRED_IN_PLACE = frozenset({"update_config", "stopped", "paused", "renamed", "replaced"})
 
 
 class Kind(StrEnum):
@@ -132,8 +134,8 @@ class LiveService:
             None where all is as it should be, or where that is not known.
         installation: value of ``org.openfactory.installation``, ``""`` where the label is missing.
         previous: its spec before the last update; None where that is not known.
-        failed: `spec_hash` of the spec that its last rollback took back; ``""`` for none.
-        failure: why that spec failed.
+        failed: hash of what its last rollback took back (`reconciler.planning.rollout.template_hash`), ``""`` for none.
+        failure: why that spec failed; without ``failed``, why the service was not ready before its last update.
     """
 
     id: str
@@ -225,6 +227,14 @@ def spec_hash(spec: ServiceSpec) -> str:
     values = {item.name: getattr(spec, item.name) for item in fields(ServiceSpec)}
     text = json.dumps(values, sort_keys=True, default=lambda value: [str(part) for part in astuple(value)])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def apply_in_place(live: ServiceSpec, wanted: ServiceSpec) -> ServiceSpec:
+    """Return ``live`` with all of ``wanted`` that changes no task: the difference that is left replaces them."""
+    left = tuple(name for name in live.unexpected if name not in _REPAIRED_IN_PLACE)
+    return replace(
+        live, replicas=wanted.replicas, group=wanted.group, installation=wanted.installation, unexpected=left
+    )
 
 
 def drift(live: ServiceSpec, wanted: ServiceSpec) -> tuple[Drift, ...]:

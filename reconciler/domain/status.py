@@ -171,7 +171,13 @@ class Plan:
         return not open_ends and not any(item.condition in progressing for item in self.items)
 
     @property
+    def halted(self) -> str:
+        """The object that a halted rollout holds, and why; ``""`` where none is halted."""
+        return next((f"{one.title}: {one.detail}" for one in self.items if one.reason is Reason.ROLLOUT), "")
+
+    @property
     def in_sync(self) -> bool:
         """Everything is as it should be, as far as the policy allows it."""
         good = (Condition.READY, Condition.HELD)
-        return self.settled and not self.refusals and all(item.condition in good for item in self.items)
+        fine = not self.refusals and not self.halted
+        return self.settled and fine and all(item.condition in good for item in self.items)

@@ -36,6 +36,7 @@ class PlanInputs:
         starting: services that are not ready, and have been so for only as long as any image needs to start.
         baked: services that have been ready for `ROLLOUT_BAKE`.
         overdue: services that were changed `ROLLOUT_TIMEOUT` ago or earlier.
+        on_trial: services that were changed lately, and have not been seen ready for `ROLLOUT_BAKE` since.
         silent: why streams are silent (see `reconciler.control.flow`), by group; that of the shared stream by "".
         query_limit: how many persistent queries ksqlDB allows; None where it is not known.
         waiting: objects that are in back-off now.
@@ -61,6 +62,7 @@ class PlanInputs:
     starting: frozenset[str] = frozenset()
     baked: frozenset[str] = frozenset()
     overdue: frozenset[str] = frozenset()
+    on_trial: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

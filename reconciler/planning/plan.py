@@ -33,6 +33,7 @@ from reconciler.planning.inputs import (
     make_degraded,
 )
 from reconciler.planning.registry import keep_within_limits, make_registry, plan_publication, plan_registry_cleanup
+from reconciler.planning.rollout import leave_out_updates, plan_rollout
 from reconciler.planning.services import (
     note_no_endpoint,
     note_other_installations,
@@ -90,6 +91,7 @@ def make_plan(survey: Survey, verdict: Verdict, inputs: PlanInputs) -> Plan:
         )
         for names in survey.wanted.values()
     ]
+    groups = parts.plan_part("rollouts", partial(plan_rollout, groups, survey, inputs), leave_out_updates(groups))
     groups += [make_conflict(group, reason) for group, reason in survey.losers.items()]
     leaving = [
         parts.plan_object(item, partial(_plan_leaving, survey, verdict, inputs, item))

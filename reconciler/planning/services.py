@@ -33,7 +33,7 @@ def plan_service(survey: Survey, inputs: PlanInputs, spec: ServiceSpec) -> Plann
         item = replace(item, running=live.running)
         differences = drift(live.spec, spec) if live.spec else ()
         if not differences:
-            return PlannedObject(_check_health(item, live, inputs))
+            return PlannedObject(check_health(item, live, inputs))
         text = "; ".join(f"{d.field} {d.live} -> {d.wanted}" for d in differences)
         action, change, detail = UpdateService(live, spec, differences), "~", f"update service: {text}"
     item = replace(item, condition=Condition.PROGRESSING, change=change, detail=detail)
@@ -54,7 +54,7 @@ def _find_conflict(live: LiveService, spec: ServiceSpec, settings: Settings) -> 
     return ""
 
 
-def _check_health(item: ObjectStatus, live: LiveService, inputs: PlanInputs) -> ObjectStatus:
+def check_health(item: ObjectStatus, live: LiveService, inputs: PlanInputs) -> ObjectStatus:
     """Return the status of a service without drift, in the engine's own words where it does not run."""
     found = find_readiness(inputs.readiness, live.name.casefold())
     crashes = live.converged and live.error  # one that runs now has just ended before

@@ -24,11 +24,19 @@ KIND = f"{LABEL}kind"
 GROUP = f"{LABEL}group"
 #: Id of the installation that an object belongs to: distinguishes two with the same owner id.
 INSTALLATION = f"{LABEL}installation"
+#: `LiveService.failed` and `LiveService.failure` of a service.
+FAILED = f"{LABEL}failed"
+FAILURE = f"{LABEL}failure"
 #: Bytes of the ``/tmp`` of a hardened service; its content counts as the service's memory.
 TMP_BYTES = 64 * 1024 * 1024
 #: Seconds for which a task must have run before the end of the one before it is history; a platform starts one that
 #: ended again within a few seconds.
 STEADY_AFTER = 15.0
+
+
+def label_failure(failed: str, failure: str) -> dict[str, str]:
+    """Return the labels of a service that say which spec failed, and why; none where none did."""
+    return {label: value for label, value in ((FAILED, failed), (FAILURE, failure)) if value}
 
 
 class Records(Protocol):
@@ -64,8 +72,13 @@ class Platform(Records, Protocol):
     def create_service(self, spec: ServiceSpec) -> None:
         """Create it; `PlatformConflict` if the name is taken."""
 
-    def update_service(self, live: LiveService, spec: ServiceSpec) -> None:
-        """Make ``live`` equal to ``spec``, at the version that was read; otherwise `PlatformConflict`."""
+    def update_service(self, live: LiveService, spec: ServiceSpec, failed: str = "", failure: str = "") -> None:
+        """Make ``live`` equal to ``spec``, at the version that was read; otherwise `PlatformConflict`.
+
+        ``failed`` and ``failure`` are stored with the service and read back as those of `LiveService`; empty ones clear
+        what was stored. Storing them replaces no task. Rollouts need them, and `LiveService.previous`, to roll back;
+        a platform that keeps none of the three ignores them.
+        """
 
     def remove_service(self, live: LiveService) -> None:
         """Remove it; one that is already gone is no error."""

@@ -327,6 +327,12 @@ class _Explanation:
 
     def _advise_shared(self) -> Iterator[str]:
         """Say what blocks this group and others."""
+        if self.item.reason is Reason.ROLLOUT:
+            yield (
+                "change the settings of the group services (FASTAPI_GROUP_IMAGE, ...) to start another rollout; to try "
+                "the same again: `docker service update --label-rm org.openfactory.failed SERVICE` at the group that "
+                "was rolled back"
+            )
         source = self.context.survey.observed.source
         if source.unhealthy_reason:
             yield f"ksqlDB is not healthy ({source.unhealthy_reason}): its streams wait until it is"

@@ -172,6 +172,22 @@ class PlatformConformance:
         with pytest.raises(PlatformConflict):
             bench.platform.update_service(live, replace(bench.spec, env={"SECOND": "1"}))
 
+    def test_what_failed_is_kept_until_the_next_update_or_not_at_all(self, bench: PlatformBench) -> None:
+        """So is the spec before the last update; without them a rollout halts and nothing is rolled back."""
+        bench.platform.create_service(bench.spec)
+        bench.wait_until(lambda: bench.observe(bench.spec), lambda live: live.running == 1)
+        changed = replace(bench.spec, env={"CHANGED": "1"})
+        live = bench.converge(changed)
+        assert live.previous in (None, bench.spec)
+        assert (live.failed, live.failure) == ("", "")
+        failed = ("0123456789ab", "Söhne: a=b, {{.Node}}")
+        bench.platform.update_service(live, bench.spec, *failed)
+        live = bench.converge(bench.spec)
+        assert live.previous in (None, changed)
+        assert (live.failed, live.failure) in (("", ""), failed)
+        live = bench.converge(changed)
+        assert (live.failed, live.failure) == ("", ""), "an update must clear what failed before it"
+
     def test_an_update_of_what_is_gone_is_a_conflict(self, bench: PlatformBench) -> None:
         """It is not recreated."""
         bench.platform.create_service(bench.spec)

@@ -102,7 +102,7 @@ class FakePlatform:
             updated_at=now,
         )
 
-    def update_service(self, live: LiveService, spec: ServiceSpec) -> None:
+    def update_service(self, live: LiveService, spec: ServiceSpec, failed: str = "", failure: str = "") -> None:
         """Replace the spec, at the version that was read."""
         self._call("update_service")
         current = self.services.get(live.name.casefold())
@@ -117,6 +117,9 @@ class FakePlatform:
             installation=spec.installation,
             since=now,
             updated_at=now,
+            previous=current.spec,
+            failed=failed,
+            failure=failure,
         )
 
     def remove_service(self, live: LiveService) -> None:

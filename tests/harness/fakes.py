@@ -295,6 +295,7 @@ class Stage:
 @cache  # settings are read from many places and take milliseconds to make
 def _settings(options: tuple[tuple[str, object], ...]) -> Settings:
     given: dict[str, object] = {"kafka_broker": "k:9092", "ksqldb_url": "http://k:8088", "environment": "devswarm"}
+    given |= {"rollout_max_parallel": 1, "rollout_bake": 0}  # rollouts have their own tests
     return Settings(_env_file=None, **{**given, **dict(options)})  # type: ignore[call-arg, arg-type]
 
 

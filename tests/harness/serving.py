@@ -159,6 +159,7 @@ class Plant:
     def settings(self) -> Settings:
         """Settings of the operator."""
         given: dict[str, object] = {"kafka_broker": "k:9092", "ksqldb_url": "http://k:8088", "environment": "devswarm"}
+        given |= {"rollout_max_parallel": 1, "rollout_bake": 0}  # rollouts have their own tests
         return Settings(_env_file=None, **{**given, **self.options})  # type: ignore[call-arg, arg-type]
 
     def client(self, url: str = "", on_request: OnRequest | None = None) -> KsqlClient:

@@ -34,6 +34,7 @@ from reconciler.web.csrf import allowed_hosts, is_allowed
 from reconciler.web.server import Server
 from tests.harness.fakes import FakeKsqldb, Stage
 from tests.harness.ports import free_port
+from tests.harness.rollouts import STEP, Rollout
 from tests.harness.tasks import READY, task
 from tests.integration.ksqldb.tls import Authority, Guarded, ksqldb
 
@@ -265,6 +266,44 @@ def stuck(settings: Settings, places: Places) -> bool:
     return item.condition is Condition.DEGRADED and item.detail.startswith("no progress since 2026-01-01")
 
 
+def rollout_of(settings: Settings) -> Rollout:
+    """Four groups that are served, with these settings of rollouts."""
+    names = ("rollout_bake", "rollout_max_parallel", "rollout_timeout", "rollout_on_failure")
+    made = Rollout(4)
+    made.stage.options |= {name: getattr(settings, name) for name in names}
+    return made
+
+
+def second_update(settings: Settings, _: Places) -> float | None:
+    """Seconds from the first group's update to the next one, in steps of `STEP`."""
+    made = rollout_of(settings)
+    controller, start = made.roll("good:2"), made.stage.now
+    for _ in range(10):
+        made.run(controller, 1)
+        if sum(made.image(name) == "good:2" for name in made.names) > 1:
+            return made.stage.now - start - STEP
+    return None
+
+
+def at_once(settings: Settings, _: Places) -> int:
+    """The most groups that are updated in one cycle."""
+    made = rollout_of(settings)
+    made.run(made.roll("good:2"), 12)
+    return made.at_once
+
+
+def taken_back(settings: Settings, _: Places) -> float | None:
+    """Seconds until a group gets its image back after a bad one; None where it does not."""
+    made = rollout_of(settings)
+    controller, start = made.roll("bad:2"), made.stage.now
+    made.run(controller, 1)
+    for _ in range(8):
+        made.run(controller, 1)
+        if not [name for name in made.names if made.image(name) == "bad:2"]:
+            return made.stage.now - start - STEP
+    return None
+
+
 def log_levels(settings: Settings, places: Places) -> tuple[object, ...]:
     """The level of this process, and of each service."""
     del places
@@ -485,9 +524,12 @@ EFFECTS = (
     Effect("FASTAPI_GROUP_HARDENED", "true", groups(lambda s: s.hardened), False, True),
     Effect("STATE_API_HARDENED", "true", state(lambda s: s.hardened), False, True),
     Effect("PROGRESS_DEADLINE", "5m", stuck, False, True),
-    Effect(
-        "FASTAPI_GROUP_READY_PATH", "/health?deep=1", asked_path, "/", "/health?deep=1"
-    ),  # the default image is not asked
+    Effect("ROLLOUT_BAKE", "3m", second_update, 60.0, 180.0),
+    Effect("ROLLOUT_MAX_PARALLEL", "1", at_once, 1, 3),
+    Effect("ROLLOUT_TIMEOUT", "5m", taken_back, 120.0, 300.0),
+    Effect("ROLLOUT_ON_FAILURE", "halt", taken_back, 120.0, None),
+    # The default image is not asked.
+    Effect("FASTAPI_GROUP_READY_PATH", "/health?deep=1", asked_path, "/", "/health?deep=1"),
     Effect("FASTAPI_GROUP_READY_PATH", "", asked_path, "/ready", "/", {"FASTAPI_GROUP_IMAGE": "group-service:1"}),
     Effect("FASTAPI_GROUP_REPLICAS", "2", groups(lambda s: s.replicas), 1, 2),
     Effect("FASTAPI_GROUP_CPU_LIMIT", "0.3", groups(lambda s: s.cpu_limit), 1.0, 0.3),

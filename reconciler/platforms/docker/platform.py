@@ -27,6 +27,7 @@ from reconciler.platforms.docker.spec import (
     Raw,
     can_run_beside,
     from_engine,
+    label_previous,
     limits,
     mounts_registry,
     networks,
@@ -45,7 +46,7 @@ from reconciler.platforms.docker.state import (
     read_spec,
 )
 from reconciler.platforms.engine import Engine, NotFound, OnRequest
-from reconciler.platforms.protocol import KIND, OWNER
+from reconciler.platforms.protocol import KIND, OWNER, label_failure
 
 #: Value of the kind label on a network that we made.
 NETWORK_KIND = "network"
@@ -129,10 +130,13 @@ class DockerPlatform:
             PlatformRefused: the engine does not accept the spec, cannot pull the image, or cannot start it.
             PlatformUnreachable: it may or may not have been created.
         """
-        self._start(self._create(spec, spec.name))
+        self._start(self._create(spec, spec.name, {}))
 
-    def update_service(self, live: LiveService, spec: ServiceSpec) -> None:
+    def update_service(self, live: LiveService, spec: ServiceSpec, failed: str = "", failure: str = "") -> None:
         """Do the next step towards ``spec``; the steps after it are differences again.
+
+        ``failed`` and ``failure`` are labels of a new container, so a rollback always makes one, also where the
+        container that serves has the spec.
 
         Raises:
             PlatformConflict: the service changed or was removed since it was read.
@@ -147,10 +151,10 @@ class DockerPlatform:
             if found.cpu_limit != spec.cpu_limit or Fault.RESTART_POLICY in found.unexpected:
                 self._engine.post("/containers/{}/update", newest["Id"], body=limits(spec))
             self._repair(containers, frozenset(map(Fault, found.unexpected)))
-        elif serving is not None and from_engine(serving, self._read_image(serving["Image"]), registry) == spec:
+        elif not failed and serving and from_engine(serving, self._read_image(serving["Image"]), registry) == spec:
             self._remove(newest)  # the container that serves has the spec again
         else:
-            self._replace(containers, spec)
+            self._replace(containers, spec, {**label_previous(found), **label_failure(failed, failure)})
 
     def remove_service(self, live: LiveService) -> None:
         """Remove it by id, the last one with the network that we made. One that is already gone is no error."""
@@ -249,7 +253,7 @@ class DockerPlatform:
         if Fault.STOPPED in faults:
             self._start(newest["Id"])
 
-    def _replace(self, containers: Containers, spec: ServiceSpec) -> None:
+    def _replace(self, containers: Containers, spec: ServiceSpec, labels: Mapping[str, str]) -> None:
         """Start the new container beside the one that serves; where they would share a port, in its place."""
         serving = containers.newest
         if serving["State"]["Status"] == "paused":  # it serves until the new one does, and permanently if that fails
@@ -260,14 +264,14 @@ class DockerPlatform:
         name = f"{spec.name}{NEXT}"
         if name_of(serving) == name:  # it has not been renamed yet
             name = spec.name
-        made = self._create(spec, name)
+        made = self._create(spec, name, labels)
         if not can_run_beside(spec):
             self._remove(serving)
             if name != spec.name:
                 self._engine.post("/containers/{}/rename", made, params={"name": spec.name})
         self._start(made)
 
-    def _create(self, spec: ServiceSpec, name: str) -> str:
+    def _create(self, spec: ServiceSpec, name: str, labels: Mapping[str, str]) -> str:
         registry = self._files.locate()
         missing = [mount.name for mount in spec.configs if mount.name != registry.current]
         if missing:
@@ -276,6 +280,7 @@ class DockerPlatform:
                 f"service {spec.name} mounts registry {missing[0]}, but the current one is {current}"
             )
         body = to_engine(spec, self.owner, registry)
+        body["Labels"] |= labels
         self._ensure_network(spec.network)
         try:
             self._engine.get("/images/{}/json", spec.image)

@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from openfactory_common.errors import PlatformRefused
 from reconciler.domain.services import ConfigMount, Kind, Port, Publish, ServiceSpec
@@ -21,6 +23,10 @@ from reconciler.platforms.protocol import GROUP, INSTALLATION, KIND, LABEL, OWNE
 SERVICE = f"{LABEL}service"
 #: Settings that a container has no place for, as JSON.
 ASKED = f"{LABEL}asked"
+#: The spec before the last update, as JSON: the container that had it is gone.
+PREVIOUS = f"{LABEL}previous"
+#: Characters of that label; a longer spec is not kept.
+_LONGEST_PREVIOUS = 16_384
 #: The only file name that a registry can be mounted as.
 REGISTRY_FILE = "registry.json"
 #: The engine restarts a crashed container; the next cycle starts one that a person stopped.
@@ -53,6 +59,7 @@ HARDENED: Mapping[str, Any] = {
 _FROM_IMAGE = ("Cmd", "Entrypoint", "User", "WorkingDir")
 
 Raw = Mapping[str, Any]
+_SPEC = TypeAdapter(ServiceSpec)
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,23 @@ def from_engine(raw: Raw, image: Raw | None, registry: RegistryLocation) -> Serv
         unexpected=tuple(sorted(_find_unexpected(raw, image))),
         installation=labels.get(INSTALLATION, ""),
     )
+
+
+def label_previous(spec: ServiceSpec | None) -> dict[str, str]:
+    """Return the label that keeps the spec of the container that a new one replaces; none where that is impossible.
+
+    It shows no more than the container's own variables, which everyone with access to the engine can read.
+    """
+    text = _SPEC.dump_json(replace(spec, unexpected=())).decode() if spec is not None else ""
+    return {PREVIOUS: text} if 0 < len(text) <= _LONGEST_PREVIOUS else {}
+
+
+def read_previous(raw: Raw) -> ServiceSpec | None:
+    """Return the spec that `label_previous` kept; None where there is none, or a person changed the label."""
+    try:
+        return _SPEC.validate_json((raw["Config"].get("Labels") or {}).get(PREVIOUS, ""))
+    except ValueError:
+        return None
 
 
 def limits(spec: ServiceSpec) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from typing import Any
 
 from reconciler.domain.services import LiveService, ServiceSpec
 from reconciler.platforms.answers import parse_time
-from reconciler.platforms.docker.spec import SERVICE, RegistryLocation, can_run_beside, from_engine
-from reconciler.platforms.protocol import INSTALLATION, OWNER, STEADY_AFTER
+from reconciler.platforms.docker.spec import SERVICE, RegistryLocation, can_run_beside, from_engine, read_previous
+from reconciler.platforms.protocol import FAILED, FAILURE, INSTALLATION, OWNER, STEADY_AFTER
 
 #: Suffix of the temporary name of a container that replaces another one; no service's name has a dot.
 NEXT = ".next"
@@ -130,6 +130,7 @@ def read_service(
         now: the present time.
     """
     newest = containers.newest
+    labels = newest["Config"]["Labels"]
     spec = read_spec(containers, images, registry)
     running = containers.proved if containers.older else is_healthy(newest)
     state = "starting" if _health(newest) == "starting" else newest["State"]["Status"]
@@ -139,12 +140,15 @@ def read_service(
         id=ID_SEPARATOR.join(raw["Id"] for raw in containers.all),
         version=containers.version,
         name=containers.service,
-        owner=newest["Config"]["Labels"].get(OWNER),
+        owner=labels.get(OWNER),
         spec=spec,
         running=int(running),
         update_state="updating" if containers.older else "",
         error=_find_crash(newest, now) if running else find_error(newest),
-        installation=newest["Config"]["Labels"].get(INSTALLATION, ""),
+        installation=labels.get(INSTALLATION, ""),
+        previous=read_previous(newest),
+        failed=labels.get(FAILED, ""),
+        failure=labels.get(FAILURE, ""),
         updated_at=parse_time(newest["Created"]),
         waits="" if running else f"1 task in state {state}",
         since=None if running else last_start,

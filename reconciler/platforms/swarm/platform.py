@@ -20,7 +20,7 @@ from typing import Any
 from openfactory_common.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
 from reconciler.domain.services import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
 from reconciler.platforms.engine import PRIVILEGES_API, Engine, NotFound, OnRequest
-from reconciler.platforms.protocol import INSTALLATION, KIND, OWNER, Reference
+from reconciler.platforms.protocol import INSTALLATION, KIND, OWNER, Reference, label_failure
 from reconciler.platforms.swarm.spec import live_image, merge_update, network_ids, to_engine
 from reconciler.platforms.swarm.state import (
     RECORD_FIELD,
@@ -126,10 +126,11 @@ class SwarmPlatform:
         body = self._build_body(spec, image)
         self._engine.post("/services/create", body=body, headers=self._engine.credentials(image))
 
-    def update_service(self, live: LiveService, spec: ServiceSpec) -> None:
+    def update_service(self, live: LiveService, spec: ServiceSpec, failed: str = "", failure: str = "") -> None:
         """Make ``live`` equal to ``spec``, at the version that was read.
 
-        Labels of others, the ``ForceUpdate`` counter, and the digest of an image that stays are kept.
+        Labels of others, the ``ForceUpdate`` counter, and the digest of an image that stays are kept. With ``failed``,
+        the image has the digest that it had before: its tag may be that of another image by now.
 
         Raises:
             PlatformConflict: the service changed or was removed since it was read.
@@ -140,8 +141,12 @@ class SwarmPlatform:
         if raw["Version"]["Index"] != live.version:
             raise PlatformConflict(f"service {live.name} changed since it was read: update out of sequence")
         self._learn_networks([raw])
-        image = live_image(raw["Spec"], spec) or spec.image
+        image = live_image(raw["Spec"], spec)
+        if image is None and failed and raw.get("PreviousSpec"):
+            image = live_image(raw["PreviousSpec"], spec)
+        image = image or spec.image
         fresh = self._build_body(spec, image if "@" in image else self._pin(spec.image))
+        fresh["Labels"] |= label_failure(failed, failure)
         body = merge_update(raw["Spec"], spec, fresh, self._networks)
         headers = self._engine.credentials(image)
         self._engine.post("/services/{}/update", live.id, body=body, version=live.version, headers=headers)

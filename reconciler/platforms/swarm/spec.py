@@ -12,11 +12,11 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from reconciler.domain.services import TASK_SLOT, ConfigMount, Kind, Port, Publish, SecretMount, ServiceSpec
-from reconciler.platforms.protocol import GROUP, INSTALLATION, KIND, LABEL, OWNER, TMP_BYTES
+from reconciler.platforms.protocol import FAILED, FAILURE, GROUP, INSTALLATION, KIND, LABEL, OWNER, TMP_BYTES
 
 #: The configured image, where the spec has a digest: tells a digest that we pinned from a configured one.
 IMAGE = f"{LABEL}image"
-_OUR_LABELS = frozenset({OWNER, KIND, GROUP, IMAGE, INSTALLATION})
+_OUR_LABELS = frozenset({OWNER, KIND, GROUP, IMAGE, INSTALLATION, FAILED, FAILURE})
 
 _SECOND = 1_000_000_000
 _CORE = 1_000_000_000

@@ -11,7 +11,7 @@ from typing import Any
 
 from reconciler.domain.services import LiveRegistry, LiveService, Record
 from reconciler.platforms.answers import parse_time
-from reconciler.platforms.protocol import INSTALLATION, KIND, OWNER, STEADY_AFTER
+from reconciler.platforms.protocol import FAILED, FAILURE, INSTALLATION, KIND, OWNER, STEADY_AFTER
 from reconciler.platforms.swarm.spec import from_engine
 
 #: The publication number of a registry document.
@@ -70,6 +70,9 @@ def read_service(raw: Raw, owner: str, networks: Mapping[str, str], tasks: Tasks
         waits="" if settled else describe_waiting(own),
         since=None if settled else find_last_change(raw, own),
         installation=labels.get(INSTALLATION, ""),
+        previous=from_engine(raw["PreviousSpec"], networks) if is_ours and raw.get("PreviousSpec") else None,
+        failed=labels.get(FAILED, ""),
+        failure=labels.get(FAILURE, ""),
     )
 
 

@@ -25,9 +25,17 @@ class Overwriting(FakePlatform):
         self.services.pop(spec.name.casefold(), None)
         super().create_service(spec)
 
-    def update_service(self, live: LiveService, spec: ServiceSpec) -> None:
+    def update_service(self, live: LiveService, spec: ServiceSpec, *marks: str) -> None:
         """Forget what was read."""
-        super().update_service(self.services.get(live.name.casefold(), live), spec)
+        super().update_service(self.services.get(live.name.casefold(), live), spec, *marks)
+
+
+class Resentful(FakePlatform):
+    """Keeps what failed for ever."""
+
+    def update_service(self, live: LiveService, spec: ServiceSpec, failed: str = "", failure: str = "") -> None:
+        """Replace it, and never clear it."""
+        super().update_service(live, spec, failed or live.failed, failure or live.failure)
 
 
 class Forgetful(FakePlatform):
@@ -99,6 +107,7 @@ class Strict(FakePlatform):
     [
         (Overwriting, RULES.test_a_taken_name_is_a_conflict),
         (Overwriting, RULES.test_a_write_on_what_has_changed_since_is_a_conflict),
+        (Resentful, RULES.test_what_failed_is_kept_until_the_next_update_or_not_at_all),
         (Forgetful, RULES.test_what_was_created_is_read_back_as_it_was_asked_for),
         (Forgetful, RULES.test_every_field_comes_back),
         (Forgetful, RULES.test_a_mounted_document_is_kept),

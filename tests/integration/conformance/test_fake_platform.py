@@ -20,10 +20,10 @@ class Picky(FakePlatform):
         self._need(spec)
         super().create_service(spec)
 
-    def update_service(self, live: LiveService, spec: ServiceSpec) -> None:
+    def update_service(self, live: LiveService, spec: ServiceSpec, *marks: str) -> None:
         """Refuse that image."""
         self._need(spec)
-        super().update_service(live, spec)
+        super().update_service(live, spec, *marks)
 
     @staticmethod
     def _need(spec: ServiceSpec) -> None:

@@ -133,7 +133,7 @@ class Watch:
         if names_of(spec.group).stream not in self.stage.ksqldb.made:
             self._say(f"service {spec.name} comes before its stream")
 
-    def _update_service(self, live: LiveService, _spec: ServiceSpec) -> None:
+    def _update_service(self, live: LiveService, _spec: ServiceSpec, *_marks: str) -> None:
         there = self.stage.platform.services.get(live.name.casefold())
         if there is not None and _is_foreign(there):
             self._say(f"service {live.name} of {there.owner} is changed")

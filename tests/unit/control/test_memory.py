@@ -112,7 +112,7 @@ def test_a_service_is_baked_once_it_was_ready_for_long_enough(
     found: tuple[ReadyState, float] | str | None, changed: float | None, runs: bool, baked: bool, overdue: bool
 ) -> None:
     """By its probes, or where nothing is probed by the age of its update; the age alone says what is overdue."""
-    stage = Stage()
+    stage = Stage(options={"rollout_bake": 10})
     stage.ksqldb.assets = {"A": "Weld"}
     stage.settle(controller := stage.controller())
     live = stage.platform.observe().services["ofa_group_weld"]

@@ -127,6 +127,28 @@ def test_a_service_that_lost_its_digest_is_put_right(
     platform.close()
 
 
+@pytest.mark.parametrize("failed", ["", "0123456789ab"])
+def test_a_rollback_runs_the_digest_of_before(engine: ScriptedEngine, failed: str) -> None:
+    """The tag may be that of another image by now; what failed and why stand in labels until the next update."""
+    spec = dataclasses.replace(SPEC, replicas=0)
+    before = to_engine(spec, "t", {}, f"{spec.image}@{DIGEST}")
+    now = to_engine(dataclasses.replace(spec, image="bad:2"), "t", {}, "bad:2")
+    now["Labels"]["org.openfactory.failure"] = "of an earlier update"
+    engine.lists["services"] = [{"ID": "id1", "Version": {"Index": 7}, "Spec": now, "PreviousSpec": before}]
+    engine.lists["id1"] = engine.lists["services"][0]
+    engine.lists["networks"] = [{"Id": SPEC.network, "Name": SPEC.network, "Scope": "swarm"}]
+    platform = SwarmPlatform("t", "t", pin_digests=False, base_url=f"http://127.0.0.1:{engine.server_port}")
+    live = platform.observe().services["t_group_weld"]
+    assert live.previous == spec
+    platform.update_service(live, spec, failed, "it ended" if failed else "")
+    sent = json.loads(engine.bodies[-1])
+    image = sent["TaskTemplate"]["ContainerSpec"]["Image"]
+    marks = {name: text for name, text in sent["Labels"].items() if "fail" in name}
+    assert image == (f"{spec.image}@{DIGEST}" if failed else spec.image)
+    assert marks == ({"org.openfactory.failed": failed, "org.openfactory.failure": "it ended"} if failed else {})
+    platform.close()
+
+
 def test_configs_of_other_names_are_neither_records_nor_documents(engine: ScriptedEngine) -> None:
     """A copy of the lease, or of a registry document, with all its labels; and labels with any text."""
     labels = {"org.openfactory.owner": "t", "org.openfactory.kind": "record", "org.openfactory.record.holder": "x"}

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from openfactory_common.errors import PlatformRefused
-from reconciler.domain.services import ConfigMount, Kind, LiveService, ServiceSpec
-from reconciler.platforms.docker.spec import ASKED, RegistryLocation, to_engine
+from reconciler.domain.services import ConfigMount, Kind, LiveService, Port, Publish, ServiceSpec
+from reconciler.platforms.docker.platform import DockerPlatform
+from reconciler.platforms.docker.spec import ASKED, PREVIOUS, RegistryLocation, label_previous, to_engine
 from reconciler.platforms.docker.state import group_by_service, read_copies, read_service
+from reconciler.platforms.protocol import FAILED, FAILURE, label_failure
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SHELF = RegistryLocation("/state/ofa", "ofa_registry-abc")
@@ -232,3 +235,57 @@ def test_the_installation_is_read_from_the_containers_label() -> None:
     assert live.spec == dataclasses.replace(SPEC, installation="1a2b3c4d")
     assert live.installation == "1a2b3c4d"
     assert to_engine(live.spec, "ofa", SHELF)["Labels"]["org.openfactory.installation"] == "1a2b3c4d"
+
+
+def test_a_container_keeps_the_spec_of_the_one_before() -> None:
+    """Whole, but for what was found wrong with it; the container that had it is gone."""
+    port = (Port(8000, 6001, Publish.HOST),)
+    before = dataclasses.replace(SPEC, image="image:0", env={"A": "Söhne"}, ports=port, unexpected=("stopped",))
+    raw = container("running", 100)
+    raw["Config"]["Labels"] |= {**label_previous(before), **label_failure("0123456789ab", "it ended")}
+    live = observed(raw)
+    assert live.previous == dataclasses.replace(before, unexpected=())
+    assert (live.failed, live.failure) == ("0123456789ab", "it ended")
+    assert live.spec == SPEC
+    plain = observed(container("running", 100))
+    assert (plain.previous, plain.failed, plain.failure) == (None, "", "")
+
+
+@pytest.mark.parametrize("label", ["", "x", "[]", "{}", '{"name": 1}', "9" * 5000, "[" * 100_000])
+def test_a_previous_spec_that_a_person_changed_is_none(label: str) -> None:
+    """Nothing is rolled back to it."""
+    raw = container("running", 100)
+    raw["Config"]["Labels"][PREVIOUS] = label
+    assert observed(raw).previous is None
+
+
+def test_a_spec_that_is_too_large_for_a_label_is_not_kept() -> None:
+    """The engine shows all labels of all containers in one list."""
+    assert label_previous(dataclasses.replace(SPEC, env={"A": "x" * 20_000})) == {}
+    assert label_previous(None) == {}
+
+
+@pytest.mark.parametrize("failed", ["", "0123456789ab"])
+def test_a_rollback_makes_a_container_also_where_the_old_one_serves(
+    failed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a new container can have the label: without it the failed spec would be tried again."""
+    platform = DockerPlatform("ofa", "ofa", tmp_path, base_url="http://127.0.0.1:1")
+    old, new = container("running", 100), container("restarting", 10)
+    new["Config"]["Image"] = "image:2"
+    [containers] = group_by_service((old, new), NOW, 5.0).values()
+    done: list[object] = []
+    monkeypatch.setattr(platform, "_find_containers", lambda _: containers)
+    monkeypatch.setattr(platform, "_images_of", lambda _: {"sha256:1": None})
+    monkeypatch.setattr(platform, "_read_image", lambda _: None)
+    monkeypatch.setattr(platform, "_remove", lambda raw: done.append(raw["Id"]))
+    monkeypatch.setattr(platform, "_replace", lambda _one, _spec, labels: done.append(labels))
+    live = read_service(containers, {"sha256:1": None}, SHELF, NOW)
+    platform.update_service(live, dataclasses.replace(SPEC, env={"A": "1"}), failed, "it ended")
+    if not failed:
+        assert done == ["id10"]
+        return
+    [labels] = done
+    assert isinstance(labels, dict)
+    assert (labels[FAILED], labels[FAILURE]) == (failed, "it ended")
+    assert '"image:2"' in labels[PREVIOUS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -77,6 +78,20 @@ def test_without_tasks_the_engines_count_has_to_do() -> None:
     """Where nothing is in doubt they are not read."""
     live = read_service(service(1), "ofa", {}, None, LATER)
     assert (live.running, live.error) == (1, "")
+
+
+def test_the_spec_before_the_last_update_and_what_failed_are_read_back() -> None:
+    """Of our services alone; the engine keeps the previous spec itself."""
+    raw = service(1)
+    earlier = {**raw["Spec"], "TaskTemplate": {"ContainerSpec": {"Image": "a:0"}}}
+    labels = {**raw["Spec"]["Labels"], "org.openfactory.failed": "0123456789ab", "org.openfactory.failure": "it ended"}
+    updated = {**raw, "Spec": {**raw["Spec"], "Labels": labels}, "PreviousSpec": earlier}
+    live = read_service(updated, "ofa", {}, None, LATER)
+    assert live.spec is not None
+    assert live.previous == replace(live.spec, image="a:0")
+    assert (live.failed, live.failure) == ("0123456789ab", "it ended")
+    assert read_service(raw, "ofa", {}, None, LATER).previous is None
+    assert read_service(updated, "other", {}, None, LATER).previous is None
 
 
 def at(second: int) -> datetime:

@@ -1,0 +1,262 @@
+"""Rollouts: which groups are updated now, and which are rolled back. Pure, and decided from the observation alone.
+
+A change that replaces tasks goes in waves: one group first; when it has been ready for `ROLLOUT_BAKE`, a fraction of
+the groups at a time. All groups have the same settings, so a group without drift is updated, and one with drift is to
+be updated. An updated group that is not ready `ROLLOUT_TIMEOUT` after its change, or whose update the engine gave up,
+has failed: the others keep what they have, and it gets its previous spec back.
+
+A group that was not ready before its update (`LiveService.failure` without `failed`) can show that the new spec works,
+and not that it does not: its node may be what is broken. It never halts a rollout. A failed spec is remembered by its
+`template_hash` in a label of the service, so the same is not tried again, and no update and rollback alternate.
+
+Creations, and changes that replace no task, belong to no rollout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from reconciler.domain.actions import Action, RollBackService, UpdateService
+from reconciler.domain.names import names_of
+from reconciler.domain.services import LiveService, ServiceSpec, apply_in_place, drift, spec_hash
+from reconciler.domain.status import Condition, ObjectStatus, Reason
+from reconciler.planning.inputs import PlanInputs, PlannedObject, add_failure
+from reconciler.planning.services import check_health
+from reconciler.planning.specs import group_spec
+from reconciler.planning.survey import Survey
+from reconciler.settings import OnFailure, Policy, Settings
+
+#: The states of a rolling update that the engine gave up.
+_GIVEN_UP = ("paused", "rollback_started", "rollback_paused", "rollback_completed")
+#: Characters of a failure that a label keeps.
+_LONGEST_FAILURE = 300
+
+
+def template_hash(settings: Settings) -> str:
+    """Return the hash of what the services of all groups have in common: the spec of a group that does not exist."""
+    return spec_hash(replace(group_spec(names_of("x"), settings, None), replicas=1))
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A group with a service, in a rollout.
+
+    Attributes:
+        planned: what is planned of it, as if there were no rollouts.
+        live: its service.
+        health: the status that the service had without drift.
+        update: the update that replaces its tasks; None where it is updated.
+        baked: it has been ready for `ROLLOUT_BAKE`.
+        overdue: it was changed `ROLLOUT_TIMEOUT` ago or earlier.
+    """
+
+    planned: PlannedObject
+    live: LiveService
+    health: ObjectStatus
+    update: UpdateService | None
+    baked: bool
+    overdue: bool
+
+    @property
+    def group(self) -> str:
+        return self.planned.item.group or ""
+
+    @property
+    def ready(self) -> bool:
+        return self.health.condition is Condition.READY
+
+    @property
+    def settled(self) -> bool:
+        """It shows that the desired spec works."""
+        return self.update is None and self.ready and self.baked
+
+    @property
+    def failed(self) -> bool:
+        """It shows that the desired spec does not work: neither broken before its update, nor rolled back to it."""
+        given_up = self.overdue or self.live.update_state in _GIVEN_UP
+        return self.update is None and not self.ready and given_up and not self.live.failure
+
+    @property
+    def busy(self) -> bool:
+        """It may still show either."""
+        return self.update is None and not self.settled and not self.failed and (self.ready or not self.overdue)
+
+    @property
+    def broken(self) -> bool:
+        """It is not ready, and no recent change is the reason."""
+        return not self.ready and (self.overdue or self.health.condition is Condition.DEGRADED)
+
+    @property
+    def why(self) -> str:
+        """Why it is not ready, for a label."""
+        return " ".join((self.live.error or self.health.detail).split())[:_LONGEST_FAILURE]
+
+
+def plan_rollout(groups: Sequence[PlannedObject], survey: Survey, inputs: PlanInputs) -> list[PlannedObject]:
+    """Return the planned groups with those updates that may be done now, and with rollbacks."""
+    if inputs.settings.reconcile_policy is Policy.CREATE_ONLY:
+        return list(groups)
+    services = survey.observed.platform.services
+    found = {
+        one.item.title: _make_member(one, live, inputs)
+        for one in groups
+        if one.item.names is not None
+        and one.item.condition is not Condition.CONFLICT
+        and (live := services.get(one.item.names.service.casefold())) is not None
+        and live.spec is not None
+    }
+    waves = _Waves(tuple(found.values()), inputs)
+    return [waves.decide(found[one.item.title]) if one.item.title in found else one for one in groups]
+
+
+def leave_out_updates(groups: Iterable[PlannedObject]) -> list[PlannedObject]:
+    """Return the planned groups without updates of services, for where their rollout cannot be planned."""
+    return [replace(one, actions=_list_others(one)) for one in groups]
+
+
+def _list_others(planned: PlannedObject) -> tuple[Action, ...]:
+    """Return what is planned of a group besides the update of its service."""
+    return tuple(one for one in planned.actions if not isinstance(one, UpdateService))
+
+
+def _make_member(planned: PlannedObject, live: LiveService, inputs: PlanInputs) -> _Member:
+    key, spec = live.name.casefold(), live.spec
+    update = next((one for one in planned.actions if isinstance(one, UpdateService)), None)
+    in_place = update is None or spec is None or not drift(apply_in_place(spec, update.spec), update.spec)
+    item = replace(planned.item, condition=Condition.READY, detail="", reason=None, running=live.running)
+    health = check_health(replace(item, wanted=spec.replicas if spec else 0), live, inputs)
+    update = None if in_place else update
+    return _Member(planned, live, health, update, baked=key in inputs.baked, overdue=key in inputs.overdue)
+
+
+class _Waves:
+    """What the groups of one plan show together."""
+
+    def __init__(self, members: Sequence[_Member], inputs: PlanInputs) -> None:
+        settings = inputs.settings
+        self._inputs = inputs
+        self._template = template_hash(settings)
+        self._limit = max(1, int(settings.rollout_max_parallel * len(members)))
+        self._failed = [one for one in members if one.failed]
+        waiting = self._sort(one for one in members if one.update is not None)
+        self._halt = self._find_halt(members) if waiting else ""
+        settled = any(one.settled for one in members)
+        room = (self._limit if settled else 1) - sum(one.busy for one in members)
+        tried = any(one.update is None and one.broken for one in members)  # one that was broken before, and still is
+        if not settled and tried:
+            waiting = [*(one for one in waiting if not one.broken), *(one for one in waiting if one.broken)]
+        known = [one for one in waiting if not self._is_unprobed(one)]
+        self._now = [] if self._halt else known[: max(0, room)]
+        self._order = [*self._now, *(one for one in waiting if one not in self._now)]
+        self._total, self._updated = len(members), sum(one.update is None for one in members)
+
+    def _sort(self, waiting: Iterable[_Member]) -> list[_Member]:
+        """Return the groups in their order: those that serve nobody first, as nothing of them can break.
+
+        Last are those whose stream is written first: if that fails, their update never comes.
+        """
+        mine = (one for one in waiting if one.update is not None and one.update.key not in self._inputs.contested)
+        return sorted(mine, key=lambda one: (len(one.planned.actions), not one.broken, one.ready, one.group))
+
+    def _is_unprobed(self, member: _Member) -> bool:
+        readiness, live = self._inputs.readiness, member.live
+        return readiness is not None and live.converged and live.name.casefold() not in readiness
+
+    def _find_halt(self, members: Sequence[_Member]) -> str:
+        """Return which group halts the rollout, and why; ``""`` where none does."""
+        for one in members:
+            if self._was_rolled_back(one):
+                return f"{one.group}: {one.live.failure}"
+        return f"{self._failed[0].group}: {self._failed[0].why}" if self._failed else ""
+
+    def _was_rolled_back(self, member: _Member) -> bool:
+        return member.update is not None and member.live.failed == self._template
+
+    def decide(self, member: _Member) -> PlannedObject:
+        """Return what is planned of a group now."""
+        update = member.update
+        if update is None:
+            return self._decide_updated(member)
+        if update.key in self._inputs.contested:  # a dispute with another writer is no rollout
+            return member.planned
+        text = member.planned.item.detail
+        if member in self._now:
+            number, last = self._wave(member), self._wave(self._order[-1])
+            text = f"{text} (wave {number} of {last})" if number < last else text
+            failure = member.why if member.broken else ""
+            return self._replace(member, replace(update, failure=failure), text)
+        if self._was_rolled_back(member):
+            text = f"the rollout failed and was rolled back: {member.live.failure}; change the settings to try again"
+            return self._hold(member, Condition.DEGRADED, text, Reason.ROLLOUT)
+        if self._halt:
+            return self._hold(member, Condition.HELD, f"rollout halted by {self._halt}", Reason.ROLLOUT)
+        wave = f"wave {self._wave(member)} of {self._wave(self._order[-1])}"
+        text = f"{text} (waits for its wave: {self._updated} of {self._total} groups updated, {wave})"
+        return self._hold(member, Condition.PROGRESSING, text)
+
+    def _wave(self, member: _Member) -> int:
+        """Return the number of a group's wave; the first has one group."""
+        return 1 - (-(self._updated + self._order.index(member)) // self._limit)
+
+    def _decide_updated(self, member: _Member) -> PlannedObject:
+        """Return what is planned of a group with the desired spec: a rollback, or what was planned."""
+        live, item = member.live, member.planned.item
+        kept = [one for one in member.planned.actions if isinstance(one, UpdateService)]
+        if kept:  # it replaces no task, so it does not change what is known of the last one that did
+            return self._replace(member, replace(kept[0], failed=live.failed, failure=live.failure))
+        if member not in self._failed or member.planned.actions:
+            return member.planned
+        spec = self._find_way_back(live)
+        if spec is not None:
+            back = RollBackService(live, spec, (), self._template, member.why)
+            text = f"roll back service: {member.why}"
+            item = replace(item, condition=Condition.DEGRADED, change="~", detail=text, reason=Reason.ROLLOUT)
+            return PlannedObject(add_failure(item, (back,), self._inputs), (back,))
+        if self._halt and item.condition is not Condition.READY:
+            return replace(member.planned, item=replace(item, detail=f"{item.detail}; it halts the rollout"))
+        return member.planned
+
+    def _find_way_back(self, live: LiveService) -> ServiceSpec | None:
+        """Return the previous spec of a service that has failed, if its last update is the reason; None otherwise.
+
+        More groups than a wave has fail for another reason: Kafka is away, or a node.
+        """
+        inputs = self._inputs
+        never_ready = live.update_state in ("updating", *_GIVEN_UP) or live.name.casefold() in inputs.on_trial
+        if inputs.settings.rollout_on_failure is OnFailure.HALT or len(self._failed) > self._limit or not never_ready:
+            return None
+        if live.previous is None or live.spec is None:
+            return None
+        spec = replace(apply_in_place(live.previous, live.spec), unexpected=())
+        return spec if drift(spec, replace(live.spec, unexpected=())) else None
+
+    def _hold(self, member: _Member, condition: Condition, text: str, reason: Reason | None = None) -> PlannedObject:
+        """Leave out the update, except for what replaces no task."""
+        live, health, update = member.live, member.health, member.update
+        actions: tuple[Action, ...] = ()
+        if live.spec is not None and update is not None:
+            spec = apply_in_place(live.spec, update.spec)
+            differences = drift(live.spec, spec)
+            marks = {"failed": live.failed, "failure": live.failure}
+            actions = (UpdateService(live, spec, differences, **marks),) if differences else ()
+        if not member.ready:
+            condition, text, reason = health.condition, f"{health.detail}; {text}", health.reason
+        change = "!" if condition is Condition.DEGRADED else "?"
+        item = replace(member.planned.item, change=change, detail=text, serves=health.serves)
+        item = add_failure(replace(item, condition=condition, reason=reason), actions, self._inputs)
+        return _exchange(member, item, actions)
+
+    def _replace(self, member: _Member, update: UpdateService, text: str = "") -> PlannedObject:
+        """Put another update in the place of the planned one."""
+        item = member.planned.item
+        if text and item.condition is not Condition.DEGRADED:  # a write that fails says so itself
+            item = replace(item, detail=text)
+        return _exchange(member, item, (update,))
+
+
+def _exchange(member: _Member, item: ObjectStatus, updates: Sequence[Action]) -> PlannedObject:
+    others = _list_others(member.planned)
+    if others:  # the group's stream is being changed, and its item says so
+        item = member.planned.item
+    return PlannedObject(item, (*others, *updates))

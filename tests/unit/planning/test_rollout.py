@@ -1,0 +1,256 @@
+"""Rollouts: which groups are updated, wait, are held or rolled back; a line a case, and any rollout to its end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reconciler.domain.actions import RollBackService, UpdateService
+from reconciler.domain.names import names_of
+from reconciler.domain.readiness import Readiness, ReadyState
+from reconciler.domain.services import LiveService, drift
+from reconciler.domain.status import Condition, Plan, Reason
+from reconciler.planning.guards import Verdict
+from reconciler.planning.plan import make_plan
+from reconciler.planning.rollout import template_hash
+from reconciler.settings import Settings
+from tests.harness.rollouts import Rollout, away_of
+from tests.unit.planning import tables
+from tests.unit.planning.tables import observed, plan_inputs, rows, seen, service, source, spec_of, state_api
+
+ERROR = "task: non-zero exit (1)"
+#: What each word says of a group's service: its fields, then the inputs that name it.
+STATES: dict[str, tuple[dict[str, object], str]] = {
+    "old": ({}, "baked"),
+    "old-away": ({"running": 0, "error": "no suitable node"}, "overdue"),
+    "old-late": ({"running": 0}, "overdue"),
+    "old-starting": ({"running": 0}, ""),
+    "rolled-back": ({"failed": template_hash(tables.settings()), "failure": ERROR}, "baked"),
+    "failed-once": ({"failed": "0123456789ab", "failure": ERROR}, "baked"),
+    "new": ({}, "baked overdue"),
+    "fresh": ({}, "on_trial"),
+    "starting": ({"running": 0}, "on_trial"),
+    "bad": ({"running": 0, "error": ERROR}, "on_trial overdue"),
+    "bad-early": ({"running": 0, "error": ERROR}, "on_trial"),
+    "bad-long-ago": ({"running": 0, "error": ERROR}, "overdue"),
+    "stuck": ({"running": 0, "update_state": "updating"}, "overdue"),
+    "given-up": ({"update_state": "paused", "error": ERROR}, ""),
+    "no-way-back": ({"running": 0, "error": ERROR, "previous": None}, "on_trial overdue"),
+    "never-was": ({"running": 0, "error": ERROR, "failure": "no suitable node"}, "on_trial overdue"),
+}
+
+
+def plan_of(words: list[str], options: Settings, tasks: int = 1, **more: object) -> Plan:
+    """Plan groups A, B, ... in these states, with this number of tasks each."""
+    live: list[LiveService | None] = [state_api()]
+    named: dict[str, set[str]] = {"baked": set(), "overdue": set(), "on_trial": set()}
+    for group, word in zip("ABCDEFGH", words, strict=False):
+        made = service(spec_of(group), "ok")
+        assert made is not None
+        assert made.spec is not None
+        made = replace(made, spec=replace(made.spec, replicas=tasks), running=tasks)
+        assert made.spec is not None
+        before = replace(made.spec, image="old:1")
+        old = word.startswith(("old", "rolled-back", "failed-once"))
+        made = replace(made, spec=before if old else made.spec, previous=None if old else before)
+        fields, inputs = STATES[word]
+        live.append(replace(made, **fields))  # type: ignore[arg-type]
+        for name in inputs.split():
+            named[name].add(made.name.casefold())
+    members = dict.fromkeys("ABCDEFGH"[: len(words)], 1)
+    survey = seen(observed(members, source(dict.fromkeys(members, "ok")), live), options)
+    given = {name: frozenset(found) for name, found in named.items()}
+    return make_plan(survey, Verdict(), plan_inputs(options, **given, **more))
+
+
+def said(plan: Plan) -> str:
+    """What is done about each group, in a word."""
+    done = {action.group: action for action in plan.actions if isinstance(action, UpdateService)}
+    words = []
+    for item in plan.items:
+        if item.group is not None:
+            action = done.get(item.group)
+            verb = {RollBackService: "back", UpdateService: "update", type(None): ""}[type(action)]
+            held = {Condition.HELD: "held", Condition.PROGRESSING: "waits", Condition.DEGRADED: "wrong"}
+            words.append(verb or held.get(item.condition, "."))
+    return " ".join(words)
+
+
+PLANS = """
+    # groups                              parallel  what is done
+    old                                   1         update
+    old old old                           1         update waits waits
+    old old-away old                      1         waits update waits
+    old old-late old                      1         waits update waits
+    old old-starting old                  1         waits update waits
+    starting old old                      1         waits waits waits
+    fresh old old                         1         . waits waits
+    new old old                           1         . update update
+    new old old old old                   0.25      . update waits waits waits
+    new starting old old old              0.25      . waits waits waits waits
+    new fresh old old old                 0.25      . . waits waits waits
+    new starting old old old              0.4       . waits update waits waits
+    new old old old-away old              0.25      . waits waits update waits
+    bad old old                           1         back held held
+    bad-early old old                     1         wrong waits waits
+    given-up old old                      1         back held held
+    stuck old old                         1         back held held
+    bad-long-ago old old                  1         wrong held held
+    no-way-back old old                   1         wrong held held
+    new new bad old                       1         . . back held
+    new bad bad old                       0.5       . back back held
+    new bad bad old                       0.25      . wrong wrong held
+    rolled-back old old                   1         wrong held held
+    failed-once old old                   1         update waits waits
+    never-was old old                     1         wrong update waits
+    never-was old-away old                1         wrong wrong update
+    never-was old-away                    1         wrong update
+    never-was new old                     1         wrong . update
+    new bad-long-ago                      1         . wrong
+    new new bad                           1         . . back
+    never-was new                         1         wrong .
+"""
+
+
+@pytest.mark.parametrize(("words", "parallel", "done"), rows(PLANS))
+def test_what_is_done_about_each_group(words: str, parallel: str, done: str) -> None:
+    """One group first, then a fraction at a time; nothing while one has failed, which gets its spec back."""
+    options = tables.settings(rollout_max_parallel=float(parallel))
+    assert said(plan_of(words.split(), options)) == done
+
+
+def test_a_bad_group_stays_for_a_person_where_that_is_asked_for() -> None:
+    """With `ROLLOUT_ON_FAILURE=halt` nothing is rolled back, and the others are held."""
+    plan = plan_of(["bad", "old"], tables.settings(rollout_on_failure="halt"))
+    assert said(plan) == "wrong held"
+    assert [item.detail for item in plan.items if item.group] == [
+        f"{ERROR}; it halts the rollout",
+        f"rollout halted by A: {ERROR}",
+    ]
+
+
+def test_a_rollback_gives_back_the_previous_spec_and_says_what_failed() -> None:
+    """With as many tasks as are wanted now; the hash is that of what all groups have in common."""
+    options = tables.settings()
+    (action,) = (one for one in plan_of(["bad", "old"], options).actions if isinstance(one, RollBackService))
+    assert (action.spec.image, action.failed, action.failure) == ("old:1", template_hash(options), ERROR)
+    assert action.live.spec is not None
+    assert [one.field for one in drift(action.live.spec, action.spec)] == ["image"]
+    assert template_hash(options) != template_hash(tables.settings(fastapi_group_image="other:1"))
+    two, five = (tables.settings(fastapi_group_replicas=number) for number in (2, 5))
+    assert template_hash(two) == template_hash(five)
+
+
+def test_a_held_group_says_why_and_the_plan_is_not_in_sync() -> None:
+    """For programs by its reason, for `--once` by the plan."""
+    plan = plan_of(["rolled-back", "old"], tables.settings())
+    first, second = (item for item in plan.items if item.group)
+    assert first.detail == f"the rollout failed and was rolled back: {ERROR}; change the settings to try again"
+    assert second.detail == f"rollout halted by A: {ERROR}"
+    assert {first.reason, second.reason} == {Reason.ROLLOUT}
+    assert (plan.in_sync, plan.halted) == (False, f"group A: {first.detail}")
+    held = Plan(items=(second,))
+    assert (held.settled, held.in_sync) == (True, False), "there is nothing to wait for"
+    assert Plan(items=(replace(second, reason=None),)).in_sync
+    assert first.serves, "its previous spec serves"
+
+
+def test_waves_are_named() -> None:
+    """The plan says what comes when."""
+    plan = plan_of(["old"] * 4, tables.settings(rollout_max_parallel=0.5))
+    ends = [item.detail.partition(" (")[2] for item in plan.items if item.group]
+    waits = "waits for its wave: 0 of 4 groups updated, wave {} of 3)"
+    assert ends == ["wave 1 of 3)", waits.format(2), waits.format(2), waits.format(3)]
+
+
+def test_what_replaces_no_task_waits_for_no_wave() -> None:
+    """Another number of tasks goes to all groups at once, also to those that are held; what failed stays known."""
+    options = tables.settings()
+    plan = plan_of(["rolled-back", "old", "new"], options, tasks=3)
+    done = [action for action in plan.actions if isinstance(action, UpdateService)]
+    assert [[one.field for one in action.drift] for action in done] == [["replicas"]] * 3
+    assert [action.spec.image for action in done] == ["old:1", "old:1", options.fastapi_group_image]
+    assert done[0].failed == template_hash(options)
+
+
+def test_a_group_that_was_not_ready_before_its_update_is_marked() -> None:
+    """So that its old trouble is not taken for the new spec's."""
+    plan = plan_of(["new", "old-away", "old", "failed-once"], tables.settings(rollout_max_parallel=1))
+    marks = [(one.failed, one.failure) for one in plan.actions if isinstance(one, UpdateService)]
+    assert marks == [("", "no suitable node"), ("", ""), ("", "")], "what failed of another image is history"
+
+
+def test_no_group_is_updated_before_its_readiness_is_known() -> None:
+    """After a start of the operator nothing is probed yet: a broken group would count as one that serves."""
+    ready = {names_of("B").service.casefold(): Readiness(ReadyState.READY)}
+    assert said(plan_of(["old", "old"], tables.settings(), readiness={})) == "waits waits"
+    assert said(plan_of(["old", "old"], tables.settings(), readiness=ready)) == "waits update"
+
+
+def test_a_contested_group_is_no_rollout() -> None:
+    """Another writer keeps changing it: the others do not wait for the end of that."""
+    contested = {f"service {names_of('A').service}": "contested: another writer changes image"}
+    plan = plan_of(["old", "old", "new"], tables.settings(), contested=contested)
+    assert said(plan) == "update update ."
+    assert [item.reason for item in plan.items if item.group] == [Reason.CONTESTED, None, None]
+
+
+def test_where_a_rollout_cannot_be_planned_nothing_is_updated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug costs time, and no group."""
+
+    def fail(_: Settings) -> str:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("reconciler.planning.rollout.template_hash", fail)
+    plan = plan_of(["old", "old"], tables.settings())
+    assert not [one for one in plan.actions if isinstance(one, UpdateService)]
+    assert [bug.key for bug in plan.bugs] == ["plan of rollouts"]
+
+
+def test_a_policy_that_forbids_updates_is_what_holds_them() -> None:
+    """Nobody waits for a wave that never comes."""
+    plan = plan_of(["old", "old"], tables.settings(reconcile_policy="create-only"))
+    assert {item.condition for item in plan.items if item.group} == {Condition.HELD}
+    assert all(item.detail.startswith("held by RECONCILE_POLICY") for item in plan.items if item.group)
+
+
+# ---- any rollout to its end
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    groups=st.integers(1, 9), away=st.sets(st.integers(0, 8), max_size=3), parallel=st.sampled_from([0.1, 0.25, 1.0])
+)
+def test_a_good_image_reaches_every_group_in_waves(groups: int, away: set[int], parallel: float) -> None:
+    """Whatever groups are broken for other reasons, and never more at a time than a wave has."""
+    rollout = Rollout(groups, away_of(away), parallel)
+    rollout.run(rollout.stage.controller(), 4)  # those whose node is away are so for long
+    rollout.at_once = 0
+    plan = rollout.run(rollout.roll("good:2"), 5 * (groups + 2))
+    assert {rollout.image(name) for name in rollout.names} == {"good:2"}
+    assert rollout.at_once <= max(1, int(parallel * groups))
+    assert not plan.halted
+    assert plan.actions == ()
+
+
+@settings(max_examples=25, deadline=None)
+@given(groups=st.integers(1, 9), away=st.sets(st.integers(0, 8), max_size=3), restart=st.integers(1, 8))
+def test_a_bad_image_reaches_one_group_that_serves(groups: int, away: set[int], restart: int) -> None:
+    """It gets its image back, also after a restart of the operator; a good image then reaches all."""
+    rollout = Rollout(groups, away_of(away), parallel=1.0)
+    serving = [name for name in rollout.names if name not in rollout.away]
+    rollout.run(rollout.stage.controller(), 4)
+    rollout.run(rollout.roll("bad:2"), restart)
+    down = [name for name in serving if rollout.image(name) == "bad:2"]
+    assert len(down) <= 1
+    plan = rollout.run(rollout.stage.controller(), 20)
+    assert not [name for name in serving if rollout.image(name) == "bad:2"]
+    assert bool(plan.halted) == bool(serving)
+    writes = rollout.stage.writes
+    rollout.run(rollout.stage.controller(), 6)
+    assert rollout.stage.writes == writes, "a rollback and an update must not alternate"
+    rollout.run(rollout.roll("good:3"), 5 * (groups + 2))
+    assert {rollout.image(name) for name in rollout.names} == {"good:3"}
