@@ -11,12 +11,11 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from group_service.ids import SLUG
 from group_service.kafka_archive import TOPIC_PREFIX
 from group_service.kafka_config import read_properties
-from openfactory_common.patterns import URL, brokers, optional
+from openfactory_common.patterns import GROUP_TOPIC, STORED_NAME, URL, brokers, optional
 from openfactory_common.service_settings import KsqldbSettings, lower
-from openfactory_common.settings_types import Limit
+from openfactory_common.settings_types import CaFile, Limit
 
 _UNITS = {"": 1, "KIB": 1024, "MIB": 1024**2, "GIB": 1024**3}
 
@@ -58,15 +57,17 @@ class Settings(KsqldbSettings):
     """Where the events come from: `kafka`, or `ksqldb`: one push query, whose history is the memory alone."""
     kafka_broker: Annotated[str, AfterValidator(lambda value: brokers(value) if value else value)] = ""
     """Kafka's bootstrap servers, `host:port` separated by commas; required with `SOURCE=kafka`."""
-    kafka_topic: str = Field(pattern=rf"^{TOPIC_PREFIX}{SLUG.pattern}$")
+    kafka_topic: str = Field(pattern=GROUP_TOPIC)
     """The group's topic: `asset_stream_` and the group's slug, which begins each event's id."""
     kafka_config_file: Annotated[Path, AfterValidator(check_properties)] | None = None
     """A file of properties for Kafka's client library (librdkafka), a line each: `security.protocol=SASL_SSL`."""
+    kafka_ca_file: CaFile | None = None
+    """CA certificates (PEM) of the brokers; empty: the system's, or `ssl.ca.location` of `KAFKA_CONFIG_FILE`."""
     kafka_consumer_group_id: str = ""
     """Accepted and not used: the service reads without a consumer group, so every replica serves every event."""
     ksqldb_url: str = Field("", pattern=optional(URL))
     """The ksqlDB server (`http://host:8088`); required with `SOURCE=ksqldb`."""
-    ksqldb_stream: str = Field("", pattern=r"^[A-Za-z0-9_-]*$")
+    ksqldb_stream: str = Field("", pattern=STORED_NAME)
     """The group's stream as ksqlDB stores its name; required with `SOURCE=ksqldb`."""
     history_bytes: Size = Field(32 * 1024**2, ge=0, le=64 * 1024**3)
     """Bytes of the last events that are held in memory for clients that resume (`32MiB`)."""
@@ -102,5 +103,6 @@ class Settings(KsqldbSettings):
 
     @cached_property
     def kafka_properties(self) -> dict[str, str]:
-        """The properties of the user's file."""
-        return {} if self.kafka_config_file is None else read_properties(self.kafka_config_file)
+        """The properties of the user's file, and the CA certificates."""
+        found = {} if self.kafka_config_file is None else read_properties(self.kafka_config_file)
+        return found if self.kafka_ca_file is None else {"ssl.ca.location": str(self.kafka_ca_file), **found}

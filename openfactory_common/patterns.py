@@ -19,6 +19,9 @@ URL = r"^https?://[^/\s?#]+(/[^\s?#]*)?$"
 OWNER = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,38}$"
 PREFIX = r"^[A-Za-z0-9]([A-Za-z0-9_-]{0,10}[A-Za-z0-9])?$"
 USERNAME = r"^[^:]*$"
+PATH = r"^/[!-~]*$"
+STORED_NAME = r"^[A-Za-z0-9_-]*$"
+GROUP_TOPIC = r"^asset_stream_[A-Za-z0-9_-]{1,200}$"
 
 _IN_WORDS: Mapping[str, str] = {
     NAME: "it must be a name as ksqlDB takes it: at most 200 letters, digits and _, not a digit first",
@@ -29,6 +32,9 @@ _IN_WORDS: Mapping[str, str] = {
     URL: "it must be a URL such as http://host:8088, without ? and #",
     OWNER: "it must have 1 to 39 letters, digits, _, . and -, and begin with a letter or digit",
     PREFIX: "it must have 1 to 12 letters, digits, _ and -, and begin and end with a letter or digit",
+    PATH: "it must be a path such as /ready, of printable ASCII characters without blanks",
+    STORED_NAME: "it must be a name as ksqlDB stores it: letters, digits, _ and -",
+    GROUP_TOPIC: "it must be asset_stream_ and the group's slug: letters, digits, _ and -",
     USERNAME: "HTTP basic authentication knows no : in a user's name",
 }
 

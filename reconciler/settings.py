@@ -165,8 +165,11 @@ class Settings(BaseSettings):
     """Name of a Swarm secret with the CA certificates (PEM) for an `https` ksqlDB, mounted into the routing layer and
     the state API."""
     kafka_config_secret: str = Field("", pattern=patterns.LABEL)
-    """Name of a Swarm secret with properties of Kafka's client library, mounted into the group services, which find its
-    path in `KAFKA_CONFIG_FILE` (SASL, TLS)."""
+    """Name of a Swarm secret with properties of Kafka's client library (SASL, TLS), mounted into the group services,
+    which find its path in `KAFKA_CONFIG_FILE`."""
+    kafka_ca_secret: str = Field("", pattern=patterns.LABEL)
+    """Name of a Swarm secret with the CA certificates (PEM) of Kafka's brokers, mounted into the group services, which
+    find its path in `KAFKA_CA_FILE`."""
     grouping_strategy: str = Field("workcenter", pattern=patterns.PLUGIN)
     """How assets are grouped: `workcenter` (by one UNS level), or the name of an entry point in
     `openfactory_routing_layer.grouping_strategies`."""
@@ -187,7 +190,7 @@ class Settings(BaseSettings):
     every image runs like that."""
     fastapi_group_port: TcpPort = 8000
     """Port that the group image listens on (the existing system's image: 5555)."""
-    fastapi_group_ready_path: str = Field("/ready", pattern=patterns.optional(r"/[!-~]*"))
+    fastapi_group_ready_path: str = Field("/ready", pattern=patterns.optional(patterns.PATH))
     """Path that says whether a group service's task is ready: 200, or 503 with the reasons. Empty: any answer to HTTP
     at the port counts. The existing system's image hangs for good when it is asked at `/ready`; unless this is set, an
     image of its name (`stream-api-…`) is not asked there."""
@@ -346,10 +349,15 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def kafka_secrets(self) -> dict[str, str]:
+        """The secrets of the group services, by their variable for each."""
+        named = {"KAFKA_CONFIG": self.kafka_config_secret, "KAFKA_CA": self.kafka_ca_secret}
+        return {variable: secret for variable, secret in named.items() if secret}
+
+    @property
     def secrets(self) -> dict[str, str]:
         """The variable that names each Swarm secret, by the secret's name."""
-        named = {name: f"{variable}_SECRET" for variable, name in self.ksqldb_secrets.items()}
-        return named | ({self.kafka_config_secret: "KAFKA_CONFIG_SECRET"} if self.kafka_config_secret else {})
+        return {name: f"{variable}_SECRET" for variable, name in (self.ksqldb_secrets | self.kafka_secrets).items()}
 
     @property
     def ksqldb_secrets(self) -> dict[str, str]:

@@ -69,7 +69,6 @@ def group_spec(names: GroupNames, settings: Settings, host_port: int | None) -> 
     Of several tasks each has a consumer group of its own: of one group, all but one task would get no event, as a topic
     has one partition.
     """
-    secrets = {"KAFKA_CONFIG": settings.kafka_config_secret} if settings.kafka_config_secret else {}
     slot = f"_{TASK_SLOT}" if settings.fastapi_group_replicas > 1 else ""
     return ServiceSpec(
         name=names.service,
@@ -84,14 +83,15 @@ def group_spec(names: GroupNames, settings: Settings, host_port: int | None) -> 
             "KSQLDB_URL": settings.url_for_services,
             "KSQLDB_STREAM": names.stream,
             "LOG_LEVEL": settings.log_level.value,
-            **_name_files(secrets),
+            **_name_port(settings.fastapi_group_port, 8000),
+            **_name_files(settings.kafka_secrets),
         },
         replicas=settings.fastapi_group_replicas,
         cpu_limit=settings.fastapi_group_cpu_limit,
         cpu_reservation=settings.fastapi_group_cpu_reservation,
         network=settings.docker_network,
         ports=_host_port(settings.fastapi_group_port, host_port),
-        secrets=_mount(secrets),
+        secrets=_mount(settings.kafka_secrets),
         start_first=host_port is None,
         hardened=settings.fastapi_group_hardened,
     )
@@ -109,6 +109,7 @@ def state_api_spec(settings: Settings, host_port: int | None) -> ServiceSpec:
             "KSQLDB_ASSETS_TABLE": settings.ksqldb_assets_table,
             "LOG_LEVEL": settings.log_level.value,
             "DEPLOYMENT_PLATFORM": settings.deployment_platform,
+            **_name_port(settings.state_api_port, 5555),
             **_name_files(settings.ksqldb_secrets),
         },
         replicas=settings.state_api_replicas,
@@ -190,6 +191,11 @@ def _stop_grace(drain: float | None) -> float:
 def _mount(secrets: Mapping[str, str]) -> tuple[SecretMount, ...]:
     """Mount secrets, given by the variable that each is the value of."""
     return tuple(sorted(SecretMount(name, _secret_path(variable)) for variable, name in secrets.items()))
+
+
+def _name_port(port: int, default: int) -> dict[str, str]:
+    """Tell an image of ours the port to listen on; left out where it is the image's own default."""
+    return {} if port == default else {"PORT": str(port)}
 
 
 def _name_files(variables: Iterable[str]) -> dict[str, str]:

@@ -162,16 +162,20 @@ class Client:
             self._last_id = parser.last_id or self._last_id
 
     def faults(self, last: int) -> list[str]:
-        """Return what is lost, twice or out of order, given the number of the asset's last event."""
-        counted = Counter(self.numbers)
-        expected = range(self.numbers[0], last + 1) if self.numbers else range(0)
-        lost = [number for number in expected if number not in counted]
-        found = [f"lost {lost[:5]} ({len(lost)})"] if lost else []
-        twice = [number for number, times in counted.items() if times > 1]
-        found += [f"twice {twice[:5]} ({len(twice)})"] if twice else []
-        found += ["out of order"] if not found and self.numbers != sorted(self.numbers) else []
-        found += [f"gap {self.gaps[0]}"] if self.gaps else []
-        return found if self.numbers else ["nothing received"]
+        """Return what is wrong with what it received, given the number of the asset's last event."""
+        return [*find_faults(self.numbers, last), *(f"gap {gap}" for gap in self.gaps[:1])]
+
+
+def find_faults(numbers: list[int], last: int) -> list[str]:
+    """Return what is lost, twice or out of order from the first number to the last event's."""
+    if not numbers:
+        return ["nothing received"]
+    counted = Counter(numbers)
+    lost = [number for number in range(numbers[0], last + 1) if number not in counted]
+    twice = [number for number, times in counted.items() if times > 1]
+    found = [f"lost {lost[:5]} ({len(lost)})"] if lost else []
+    found += [f"twice {twice[:5]} ({len(twice)})"] if twice else []
+    return found or (["out of order"] if numbers != sorted(numbers) else [])
 
 
 class Task:
@@ -269,6 +273,8 @@ class Torture:
         for tasks in getattr(self, "tasks", {}).values():
             for task in tasks:
                 await task.end(kill=True)
+        for group in GROUPS:
+            await asyncio.to_thread(self.broker.delete_topic, f"asset_stream_{group}")
         for part in ("proxy", "ksqldb", "operator"):
             if (running := getattr(self, part, None)) is not None:
                 await running.stop()
@@ -286,18 +292,18 @@ class Torture:
         await cause()
         await asyncio.sleep(self.dice.uniform(0.1, 0.6))
 
-    async def replace_task(self) -> None:
+    async def replace_task(self, group: str = "") -> None:
         """Update a group's service, the new task first."""
-        group = self.dice.choice(GROUPS)
+        group = group or self.dice.choice(GROUPS)
         old = self.tasks[group][0]
         self.tasks[group][0] = await Task(group, self.broker.bootstrap).start()
         self._publish()
         await asyncio.sleep(0.3)  # until the proxy has the registry
         await old.end(kill=False)
 
-    async def lose_replica(self) -> None:
+    async def lose_replica(self, group: str = "") -> None:
         """Kill the replica that has the clients: they come back to the other one."""
-        group = self.dice.choice(GROUPS)
+        group = group or self.dice.choice(GROUPS)
         lost, other = self.tasks[group]
         self.tasks[group] = [other]
         self._publish()
@@ -314,19 +320,23 @@ class Torture:
         await self.proxy.start()
 
     async def move_assets(self) -> None:
-        """Map some assets to the other group; their streams' queries write on for a moment."""
+        """Map some assets to the other group."""
         for asset in self.dice.sample(sorted(self.events.group_of), 3):
-            late = self.dice.randint(0, _LATE)
-            moving = asyncio.create_task(asyncio.to_thread(self.events.move, asset, late, self.dice))
-            await asyncio.sleep(self.dice.uniform(0, 0.2))
-            await self.ksqldb.put(asset, self.events.group_of[asset])
-            await moving
+            await self.move(asset)
 
-    async def change_definition(self) -> None:
+    async def move(self, asset: str) -> None:
+        """Map an asset to the other group; the old stream's query writes on for a moment."""
+        late = self.dice.randint(0, _LATE)
+        moving = asyncio.create_task(asyncio.to_thread(self.events.move, asset, late, self.dice))
+        await asyncio.sleep(self.dice.uniform(0, 0.2))
+        await self.ksqldb.put(asset, self.events.group_of[asset])
+        await moving
+
+    async def change_definition(self, group: str = "") -> None:
         """Create a group's stream again from the beginning of its source, and replace the task as well."""
-        group = self.dice.choice(GROUPS)
+        group = group or self.dice.choice(GROUPS)
         await asyncio.to_thread(self.events.repeat, group)
-        await self.replace_task()
+        await self.replace_task(group)
 
     async def judge(self) -> list[str]:
         """Stop the producer, wait for the last events, and return what is wrong."""

@@ -17,7 +17,8 @@ let last = Promise.resolve();  // one report after the other: requests at the sa
 const report = (what) => last = last.then(() => fetch("/report", {method: "POST", body: JSON.stringify(what)}));
 const source = new EventSource(%s);
 source.onopen = () => report({kind: "open"});
-source.onmessage = (event) => report({kind: "message", data: event.data, id: event.lastEventId});
+for (const type of ["message", "asset_update", "gap"]) source.addEventListener(type,
+  (event) => report({kind: type === "gap" ? "gap" : "message", data: event.data, id: event.lastEventId}));
 source.onerror = () => report({kind: "error", closed: source.readyState === EventSource.CLOSED});
 </script>"""
 _OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run")
@@ -46,11 +47,11 @@ class Page:
 
 
 @contextlib.asynccontextmanager
-async def browsing(chromium: str, profile: Path, url: str) -> AsyncIterator[Page]:
-    """Open the page in a browser with an empty profile; its EventSource reads ``url``."""
+async def browsing(chromium: str, profile: Path, url: str, *options: str) -> AsyncIterator[Page]:
+    """Open the page in a browser with an empty profile and more options; its EventSource reads ``url``."""
     page = Page()
     runner, address = await _serve(page, url)
-    command = (chromium, *_OPTIONS, *_OFFLINE, f"--user-data-dir={profile}", address)
+    command = (chromium, *_OPTIONS, *_OFFLINE, *options, f"--user-data-dir={profile}", address)
     quiet = asyncio.subprocess.DEVNULL
     browser = await asyncio.create_subprocess_exec(*command, stdout=quiet, stderr=quiet, start_new_session=True)
     try:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from group_service.settings import Settings as GroupSettings
 from openfactory_common import patterns
 from reconciler.settings import Settings as OperatorSettings
 from routing_layer.settings import Settings as RoutingSettings
+from state_api.settings import Settings as StateSettings
 
 PATTERNS = sorted(
     {
         str(limit.pattern)
-        for settings in (OperatorSettings, RoutingSettings)
+        for settings in (OperatorSettings, RoutingSettings, GroupSettings, StateSettings)
         for field in settings.model_fields.values()
         for limit in field.metadata
         if getattr(limit, "pattern", None)
