@@ -261,7 +261,8 @@ def test_a_group_that_cannot_be_planned_is_no_part_of_a_rollout(monkeypatch: pyt
         return make(names, *rest)
 
     monkeypatch.setattr(plan_module, "group_spec", fail)
-    assert said(plan_of(["new", "old", "old"], tables.settings())) == "wrong update waits"
+    options = tables.settings(rollout_max_parallel=1)
+    assert said(plan_of(["new", "old", "old"], options)) == "wrong update waits"
 
 
 def test_the_second_task_waits_for_a_consumer_group_of_its_own() -> None:
