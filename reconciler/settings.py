@@ -192,8 +192,8 @@ class Settings(BaseSettings):
     """Port that the group image listens on (the existing system's image: 5555)."""
     fastapi_group_ready_path: str = Field("/ready", pattern=patterns.optional(patterns.PATH))
     """Path that says whether a group service's task is ready: 200, or 503 with the reasons. Empty: any answer to HTTP
-    at the port counts. The existing system's image hangs for good when it is asked at `/ready`; unless this is set, an
-    image of its name (`stream-api-…`) is not asked there."""
+    at the port counts. The existing system's image hangs for good when it is asked at `/ready`: an image of its name
+    (`stream-api-…`) is never asked there, and at any other path it is."""
     fastapi_group_port_base: TcpPort = 6000
     """First host port for services when `ENVIRONMENT=local`."""
     uns_fastapi_group_grouping_level: Annotated[str, AfterValidator(patterns.level)] = "workcenter"
@@ -376,9 +376,8 @@ class Settings(BaseSettings):
         The image of the 0.4 system touches its Kafka consumer from two threads when it is asked whether it is ready,
         and then never answers anything again (measured with confluent-kafka 2.16).
         """
-        is_set = "fastapi_group_ready_path" in self.model_fields_set
         is_old = self.fastapi_group_image.rpartition("/")[2].startswith("stream-api-")
-        return "" if is_old and not is_set else self.fastapi_group_ready_path
+        return "" if is_old and self.fastapi_group_ready_path == "/ready" else self.fastapi_group_ready_path
 
     @property
     def allowed_hosts(self) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ class Package:
 
 
 PACKAGES = (
-    Package("operator", ("reconciler",), without=("reconciler/testing",), limit=11_100, goal=7_500),
+    Package("operator", ("reconciler",), without=("reconciler/testing",), limit=11_145, goal=7_500),
     Package("conformance kit", ("reconciler/testing",), limit=405),
     Package("common", ("openfactory_common",), limit=1_730),
     Package("routing layer", ("routing_layer",), limit=2_570, goal=2_200),

@@ -69,6 +69,8 @@ class Memory:
         silent_streams: what the running operator's `flow` says, in a process that does not watch by itself.
         readiness: what the probes found last, by the service's name in lower case; None where nothing is probed.
         proved: the spec with which each service was ready for `ROLLOUT_BAKE`, by its name in lower case.
+        unready: since when (monotonic seconds) each service that is not ready has been seen so, by its name in lower
+            case; what was not probed yet is not in it.
         suspects: services that may be crashing in a loop, by name in lower case; see `find_suspects`.
     """
 
@@ -81,6 +83,7 @@ class Memory:
     silent_streams: Mapping[str, str] = field(default_factory=dict)
     readiness: Mapping[str, Readiness] | None = None
     proved: Mapping[str, ServiceSpec | None] = field(default_factory=dict)
+    unready: Mapping[str, float] = field(default_factory=dict)
     suspects: frozenset[str] = frozenset()
 
     def update_pause(self, records: Mapping[str, Record]) -> None:
@@ -113,14 +116,20 @@ class Memory:
                 return False
             if found is None or found.state is ReadyState.UNREACHABLE:
                 changed = live.updated_at  # one that runs now may have ended just before: then it has an error
-                return not live.error and changed is not None and age(changed) >= settings.rollout_bake
+                return not live.error and (changed is None or age(changed) >= settings.rollout_bake)
             return found.state is ReadyState.READY and now - found.since >= settings.rollout_bake
+
+        def is_unready(key: str, live: LiveService) -> bool:
+            found = (self.readiness or {}).get(key)  # what was not probed yet is no evidence
+            return not live.converged or live.error != "" or (found is not None and found.state is ReadyState.NOT_READY)
 
         services, deadline = platform.services, settings.progress_deadline
         ages = {key: age(live.updated_at) for key, live in services.items() if live.updated_at is not None}
         baked = frozenset(key for key, live in services.items() if is_baked(key, live))
         known = self.proved
         self.proved = {key: live.spec for key, live in services.items() if key in baked or known.get(key) == live.spec}
+        self.unready = {key: self.unready.get(key, now) for key, live in services.items() if is_unready(key, live)}
+        unready = {key: now - since for key, since in self.unready.items()}
         trial = _TRIAL * settings.rollout_timeout
         return PlanInputs(
             settings=settings,
@@ -147,7 +156,13 @@ class Memory:
             ),
             baked=baked,
             overdue=frozenset(key for key, seconds in ages.items() if seconds >= settings.rollout_timeout),
-            on_trial=frozenset(key for key, seconds in ages.items() if seconds < trial and key not in self.proved),
+            on_trial=frozenset(
+                key
+                for key, seconds in ages.items()
+                if seconds < trial and key not in self.proved and unready.get(key, 0) >= settings.rollout_timeout
+            ),
+            past=frozenset(key for key, seconds in ages.items() if seconds >= trial and key in self.proved),
+            fallen=frozenset(key for key, seconds in unready.items() if seconds < trial),
         )
 
     def finish_plan(self, plan: Plan, settings: Settings, clocks: Clocks) -> Plan:

@@ -34,8 +34,8 @@ ANSWER_SECONDS = 2.0
 STREAM_PATH = "/asset_stream"
 #: Tasks that are asked at once.
 AT_ONCE = 32
-#: Seconds after which a cycle begins no other probe: 64 tasks that do not answer take 4 s. The rest is asked first in
-#: the next cycle.
+#: Seconds after which a cycle, and each service in it, begins no other probe: 64 tasks that do not answer take 4 s. The
+#: rest is asked first in the next cycle.
 CYCLE_SECONDS = 3.0
 #: Seconds without the address of any service after which the operator counts as outside of their network. A name
 #: resolves a moment after the first task runs.
@@ -194,18 +194,23 @@ class ReadinessProber:
     def _run(self, specs: Mapping[T, ServiceSpec]) -> Mapping[T, Answer]:
         """Ask services side by side; one for which there was no time is left out."""
         endpoints = {key: find_endpoint(spec, self._settings) for key, spec in specs.items()}
-        futures = {key: self._pool.submit(self._ask_tasks, endpoint) for key, endpoint in endpoints.items()}
+        resolved: set[str] = set()
+        futures = {key: self._pool.submit(self._ask_tasks, endpoint, resolved) for key, endpoint in endpoints.items()}
         _, late = wait(futures.values(), timeout=CYCLE_SECONDS)
         wait([future for future in late if not future.cancel()], timeout=ANSWER_SECONDS + _DNS_SECONDS)
-        # One that is still not done waits for DNS.
-        found = {key: one.result() if one.done() else () for key, one in futures.items() if not one.cancelled()}
+        found = {
+            key: one.result() if one.done() else ()  # what still waits for DNS has no name
+            for key, one in futures.items()
+            if not one.cancelled() and (one.done() or endpoints[key].name not in resolved)
+        }
         for each in found.values():
             for result in [answer.result for _, answer in each] or [ProbeResult.NO_NAME]:
                 self._on_probe(result)
         return {key: judge_answers(endpoints[key], each) for key, each in found.items()}
 
-    def _ask_tasks(self, endpoint: Endpoint) -> Sequence[tuple[str, Answer]]:
-        """Ask every task of a service; after one that takes its time for nothing, no other."""
+    def _ask_tasks(self, endpoint: Endpoint, resolved: set[str]) -> Sequence[tuple[str, Answer]]:
+        """Ask every task of a service that there is time for; after one that takes its time for nothing, no other."""
+        began = time.monotonic()
         answers: list[tuple[str, Answer]] = []
         addresses: Sequence[str] = (endpoint.host,)
         if self._settings.environment is not Environment.LOCAL:
@@ -213,7 +218,11 @@ class ReadinessProber:
                 addresses = self._resolve(endpoint.host, endpoint.port)
             except OSError:
                 return ()
+        resolved.add(endpoint.name)
         for address in addresses:
+            if time.monotonic() - began >= CYCLE_SECONDS:
+                answers.append((address, Answer(ProbeResult.NO_ANSWER, "the tasks before it took too long")))
+                break
             answers.append((address, ask_task(address, endpoint)))
             if answers[-1][1].result is ProbeResult.NO_ANSWER:
                 break
@@ -261,7 +270,9 @@ def ask_task(address: str, endpoint: Endpoint) -> Answer:
     try:
         status, body = _get(address, endpoint, endpoint.path or "/", deadline, read=bool(endpoint.path))
         if status == HTTPStatus.NOT_FOUND and endpoint.path and endpoint.group is not None:
-            streams, _ = _get(address, endpoint, STREAM_PATH, deadline, read=False)
+            streams = 0
+            with suppress(OSError, http.client.HTTPException):  # a stream's head may come with its first event
+                streams, _ = _get(address, endpoint, STREAM_PATH, deadline, read=False)
             if streams == HTTPStatus.NOT_FOUND:
                 text = f"answers 404 to GET {endpoint.path} and to GET {STREAM_PATH}: it is no group service"
                 return Answer(ProbeResult.NOT_READY, text)

@@ -14,6 +14,7 @@ _SECRET = re.compile(r"PASS|SECRET|TOKEN|CREDENTIAL|PRIVATE|API_?KEY", re.IGNORE
 #: Within a variable: the number of the task that reads it. No value that is data has a NUL.
 TASK_SLOT = "\0slot\0"
 _CREDENTIALS = re.compile(r"://[^/\s]*@")
+_CONSUMER_GROUP = "KAFKA_CONSUMER_GROUP_ID"
 #: The states of a rolling update in which all tasks are of one version, and the asked one.
 _AT_REST = ("", "completed")
 #: Names in `ServiceSpec.unexpected` that a platform repairs without new tasks.
@@ -230,11 +231,15 @@ def spec_hash(spec: ServiceSpec) -> str:
 
 
 def apply_in_place(live: ServiceSpec, wanted: ServiceSpec) -> ServiceSpec:
-    """Return ``live`` with all of ``wanted`` that changes no task: the difference that is left replaces them."""
+    """Return ``live`` with all of ``wanted`` that changes no task: the difference that is left replaces them.
+
+    The number of tasks changes only with the consumer group that is meant for it: of two tasks with one id, one gets
+    no event.
+    """
+    same = live.env.get(_CONSUMER_GROUP) == wanted.env.get(_CONSUMER_GROUP)
+    replicas = wanted.replicas if same else live.replicas
     left = tuple(name for name in live.unexpected if name not in _REPAIRED_IN_PLACE)
-    return replace(
-        live, replicas=wanted.replicas, group=wanted.group, installation=wanted.installation, unexpected=left
-    )
+    return replace(live, replicas=replicas, group=wanted.group, installation=wanted.installation, unexpected=left)
 
 
 def drift(live: ServiceSpec, wanted: ServiceSpec) -> tuple[Drift, ...]:

@@ -36,7 +36,10 @@ class PlanInputs:
         starting: services that are not ready, and have been so for only as long as any image needs to start.
         baked: services that have been ready for `ROLLOUT_BAKE`.
         overdue: services that were changed `ROLLOUT_TIMEOUT` ago or earlier.
-        on_trial: services that were changed lately, and have not been seen ready for `ROLLOUT_BAKE` since.
+        on_trial: services that were changed lately, have not been seen ready for `ROLLOUT_BAKE` since, and that this
+            operator has seen not ready for the whole `ROLLOUT_TIMEOUT`.
+        past: services that were changed long ago, and have been seen ready for `ROLLOUT_BAKE` with their present spec.
+        fallen: services that are not ready, and were so long ago or have not been seen before.
         silent: why streams are silent (see `reconciler.control.flow`), by group; that of the shared stream by "".
         query_limit: how many persistent queries ksqlDB allows; None where it is not known.
         waiting: objects that are in back-off now.
@@ -63,6 +66,8 @@ class PlanInputs:
     baked: frozenset[str] = frozenset()
     overdue: frozenset[str] = frozenset()
     on_trial: frozenset[str] = frozenset()
+    past: frozenset[str] = frozenset()
+    fallen: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ be updated. An updated group that is not ready `ROLLOUT_TIMEOUT` after its chang
 has failed: the others keep what they have, and it gets its previous spec back.
 
 A group that was not ready before its update (`LiveService.failure` without `failed`) can show that the new spec works,
-and not that it does not: its node may be what is broken. It never halts a rollout. A failed spec is remembered by its
+and not that it does not: its node may be what is broken. Neither does one that worked with it for long. They never halt
+a rollout. A failed spec is remembered by its
 `template_hash` in a label of the service, so the same is not tried again, and no update and rollback alternate.
 
 Creations, and changes that replace no task, belong to no rollout.
@@ -48,7 +49,9 @@ class _Member:
         health: the status that the service had without drift.
         update: the update that replaces its tasks; None where it is updated.
         baked: it has been ready for `ROLLOUT_BAKE`.
-        overdue: it was changed `ROLLOUT_TIMEOUT` ago or earlier.
+        overdue: it was changed `ROLLOUT_TIMEOUT` ago or earlier, and has had the time to become ready: its tasks were
+            asked, and the image of its update has been pulled.
+        past: it worked with its present spec for long.
     """
 
     planned: PlannedObject
@@ -57,10 +60,20 @@ class _Member:
     update: UpdateService | None
     baked: bool
     overdue: bool
+    past: bool
 
     @property
     def group(self) -> str:
         return self.planned.item.group or ""
+
+    @property
+    def key(self) -> str:
+        return self.live.name.casefold()
+
+    @property
+    def write(self) -> str:
+        """The key of its update."""
+        return self.update.key if self.update is not None else ""
 
     @property
     def ready(self) -> bool:
@@ -73,9 +86,9 @@ class _Member:
 
     @property
     def failed(self) -> bool:
-        """It shows that the desired spec does not work: neither broken before its update, nor rolled back to it."""
+        """It shows that the desired spec does not work: neither broken before its update, nor long after it."""
         given_up = self.overdue or self.live.update_state in _GIVEN_UP
-        return self.update is None and not self.ready and given_up and not self.live.failure
+        return self.update is None and not self.ready and given_up and not self.live.failure and not self.past
 
     @property
     def busy(self) -> bool:
@@ -103,6 +116,7 @@ def plan_rollout(groups: Sequence[PlannedObject], survey: Survey, inputs: PlanIn
         for one in groups
         if one.item.names is not None
         and one.item.condition is not Condition.CONFLICT
+        and one.item.reason is not Reason.BUG  # what is not planned is neither updated nor waits
         and (live := services.get(one.item.names.service.casefold())) is not None
         and live.spec is not None
     }
@@ -127,7 +141,15 @@ def _make_member(planned: PlannedObject, live: LiveService, inputs: PlanInputs) 
     item = replace(planned.item, condition=Condition.READY, detail="", reason=None, running=live.running)
     health = check_health(replace(item, wanted=spec.replicas if spec else 0), live, inputs)
     update = None if in_place else update
-    return _Member(planned, live, health, update, baked=key in inputs.baked, overdue=key in inputs.overdue)
+    pulls = update is None and not live.error and "preparing" in live.waits
+    overdue = key in inputs.overdue and not pulls and not _is_unprobed(live, inputs)
+    return _Member(planned, live, health, update, key in inputs.baked, overdue, key in inputs.past)
+
+
+def _is_unprobed(live: LiveService, inputs: PlanInputs) -> bool:
+    """Whether its tasks run, as far as the engine can tell, and were not asked yet."""
+    readiness = inputs.readiness
+    return readiness is not None and live.converged and not live.error and live.name.casefold() not in readiness
 
 
 class _Waves:
@@ -139,6 +161,9 @@ class _Waves:
         self._template = template_hash(settings)
         self._limit = max(1, int(settings.rollout_max_parallel * len(members)))
         self._failed = [one for one in members if one.failed]
+        fallen = sum(one.update is not None and one.broken and one.key in inputs.fallen for one in members)
+        # More than a wave has, or all: Kafka is away, or a node.
+        self._outage = len(self._failed) + fallen > min(self._limit, max(1, len(members) - 1))
         waiting = self._sort(one for one in members if one.update is not None)
         self._halt = self._find_halt(members) if waiting else ""
         settled = any(one.settled for one in members)
@@ -146,7 +171,7 @@ class _Waves:
         tried = any(one.update is None and one.broken for one in members)  # one that was broken before, and still is
         if not settled and tried:
             waiting = [*(one for one in waiting if not one.broken), *(one for one in waiting if one.broken)]
-        known = [one for one in waiting if not self._is_unprobed(one)]
+        known = [one for one in waiting if not _is_unprobed(one.live, inputs)]
         self._now = [] if self._halt else known[: max(0, room)]
         self._order = [*self._now, *(one for one in waiting if one not in self._now)]
         self._total, self._updated = len(members), sum(one.update is None for one in members)
@@ -154,21 +179,24 @@ class _Waves:
     def _sort(self, waiting: Iterable[_Member]) -> list[_Member]:
         """Return the groups in their order: those that serve nobody first, as nothing of them can break.
 
-        Last are those whose stream is written first: if that fails, their update never comes.
+        Last are those whose stream is written first, and those whose update failed: it may never come.
         """
-        mine = (one for one in waiting if one.update is not None and one.update.key not in self._inputs.contested)
-        return sorted(mine, key=lambda one: (len(one.planned.actions), not one.broken, one.ready, one.group))
-
-    def _is_unprobed(self, member: _Member) -> bool:
-        readiness, live = self._inputs.readiness, member.live
-        return readiness is not None and live.converged and live.name.casefold() not in readiness
+        failures, contested = self._inputs.failures, self._inputs.contested
+        mine = (one for one in waiting if one.write not in contested)
+        return sorted(
+            mine,
+            key=lambda one: (one.write in failures, len(one.planned.actions), not one.broken, one.ready, one.group),
+        )
 
     def _find_halt(self, members: Sequence[_Member]) -> str:
         """Return which group halts the rollout, and why; ``""`` where none does."""
         for one in members:
             if self._was_rolled_back(one):
                 return f"{one.group}: {one.live.failure}"
-        return f"{self._failed[0].group}: {self._failed[0].why}" if self._failed else ""
+        if not self._failed:
+            return ""
+        more = "; nothing is rolled back, as other groups are not ready either" if self._outage else ""
+        return f"{self._failed[0].group}: {self._failed[0].why}{more}"
 
     def _was_rolled_back(self, member: _Member) -> bool:
         return member.update is not None and member.live.failed == self._template
@@ -179,7 +207,7 @@ class _Waves:
         if update is None:
             return self._decide_updated(member)
         if update.key in self._inputs.contested:  # a dispute with another writer is no rollout
-            return member.planned
+            return _exchange(member, member.planned.item, ())
         text = member.planned.item.detail
         if member in self._now:
             number, last = self._wave(member), self._wave(self._order[-1])
@@ -193,7 +221,7 @@ class _Waves:
             return self._hold(member, Condition.HELD, f"rollout halted by {self._halt}", Reason.ROLLOUT)
         wave = f"wave {self._wave(member)} of {self._wave(self._order[-1])}"
         text = f"{text} (waits for its wave: {self._updated} of {self._total} groups updated, {wave})"
-        return self._hold(member, Condition.PROGRESSING, text)
+        return self._hold(member, member.planned.item.condition, text, member.planned.item.reason)
 
     def _wave(self, member: _Member) -> int:
         """Return the number of a group's wave; the first has one group."""
@@ -218,13 +246,10 @@ class _Waves:
         return member.planned
 
     def _find_way_back(self, live: LiveService) -> ServiceSpec | None:
-        """Return the previous spec of a service that has failed, if its last update is the reason; None otherwise.
-
-        More groups than a wave has fail for another reason: Kafka is away, or a node.
-        """
+        """Return the previous spec of a service that has failed, if its last update is the reason; None otherwise."""
         inputs = self._inputs
         never_ready = live.update_state in ("updating", *_GIVEN_UP) or live.name.casefold() in inputs.on_trial
-        if inputs.settings.rollout_on_failure is OnFailure.HALT or len(self._failed) > self._limit or not never_ready:
+        if inputs.settings.rollout_on_failure is OnFailure.HALT or self._outage or not never_ready:
             return None
         if live.previous is None or live.spec is None:
             return None

@@ -529,8 +529,8 @@ EFFECTS = (
     Effect("PROGRESS_DEADLINE", "5m", stuck, False, True),
     Effect("ROLLOUT_BAKE", "3m", second_update, 60.0, 180.0),
     Effect("ROLLOUT_MAX_PARALLEL", "1", at_once, 1, 3),
-    Effect("ROLLOUT_TIMEOUT", "5m", taken_back, 120.0, 300.0),
-    Effect("ROLLOUT_ON_FAILURE", "halt", taken_back, 120.0, None),
+    Effect("ROLLOUT_TIMEOUT", "5m", taken_back, 180.0, 360.0),
+    Effect("ROLLOUT_ON_FAILURE", "halt", taken_back, 180.0, None),
     # The default image is not asked.
     Effect("FASTAPI_GROUP_READY_PATH", "/health?deep=1", asked_path, "/", "/health?deep=1"),
     Effect("FASTAPI_GROUP_READY_PATH", "", asked_path, "/ready", "/", {"FASTAPI_GROUP_IMAGE": "group-service:1"}),

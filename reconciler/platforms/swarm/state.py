@@ -81,7 +81,7 @@ def _find_last_ends(tasks: Sequence[Raw], now: datetime) -> Sequence[Raw]:
 
     def is_newer(task: Raw, seconds: float) -> bool:
         at = task["Status"].get("Timestamp")
-        return bool(at) and (now - parse_time(at)).total_seconds() < seconds
+        return bool(at) and abs((now - parse_time(at)).total_seconds()) < seconds  # clocks of other nodes may be ahead
 
     begins = any(
         task["Status"]["State"] == "running" == task["DesiredState"] and is_newer(task, STEADY_AFTER) for task in tasks

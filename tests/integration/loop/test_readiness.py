@@ -123,7 +123,8 @@ def test_an_image_without_a_readiness_endpoint_is_ready_with_a_note() -> None:
     [
         ({}, ""),  # the default image is the existing system's
         ({"fastapi_group_image": "plant.example:5000/openfactoryio/stream-api-non-replicated:2"}, ""),
-        ({"fastapi_group_ready_path": "/ready"}, "/ready"),
+        ({"fastapi_group_ready_path": "/ready"}, ""),  # as a stack file that names every variable sets it
+        ({"fastapi_group_ready_path": "/health"}, "/health"),
         ({"fastapi_group_image": "plant.example/group-service:1"}, "/ready"),
     ],
 )

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
 import pytest
 
 from reconciler.control.converge import Exit, converge
 from reconciler.control.outcome import CycleOutcome
-from reconciler.domain.status import Condition, CycleResult, Plan
+from reconciler.control.readiness import ReadinessProber
+from reconciler.domain.readiness import Readiness, ReadyState
+from reconciler.domain.services import LiveService
+from reconciler.domain.status import Condition, CycleResult, Plan, Reason
 from reconciler.report.text import plan_text
 from reconciler.report.why import explain_group, make_context, why_text
 from tests.harness.rollouts import STEP, Rollout
@@ -72,14 +78,14 @@ def test_why_names_the_failure_and_what_to_do(rollout: Rollout) -> None:
 
 
 def test_an_operator_that_starts_between_goes_on(rollout: Rollout) -> None:
-    """Whoever runs the next cycle sees the same: nothing is remembered that a restart loses."""
+    """Whoever runs the next cycle holds the others; the one that has seen the failure for long enough takes it back."""
     first = images(rollout)
     rollout.roll(BAD)
     seen = []
-    for _ in range(8):
-        rollout.run(rollout.stage.controller(), 1)
+    for cycles in (1, 1, 1, 1, 2, 3, 1, 1):
+        rollout.run(rollout.stage.controller(), cycles)
         seen.append(images(rollout).count(BAD))
-    assert seen == [1, 1, 0, 0, 0, 0, 0, 0]
+    assert seen == [1, 1, 1, 1, 1, 0, 0, 0]
     assert images(rollout) == first
 
 
@@ -124,6 +130,62 @@ def test_a_group_that_dies_after_the_rollout_is_not_rolled_back(rollout: Rollout
     plan = rollout.run(controller, 6)
     assert images(rollout) == [GOOD] * 5
     assert not plan.halted
+
+
+@dataclass
+class Glitch:
+    """One group does not answer its first probe after a start of the operator."""
+
+    bad: str
+    asked: int = 0
+
+    def probe(self, services: Mapping[str, LiveService], now: float) -> Mapping[str, Readiness]:
+        """Return the readiness of what runs."""
+        self.asked += 1
+        state = ReadyState.NOT_READY if self.asked == 1 else ReadyState.READY
+        return {
+            name: Readiness(state if name == self.bad else ReadyState.READY, "no answer", now)
+            for name, live in services.items()
+            if live.converged
+        }
+
+
+def no_name(_host: str, _port: int) -> Sequence[str]:
+    """Resolve nothing: the operator is outside of the services' network."""
+    raise OSError
+
+
+@pytest.mark.parametrize("probes", ["a glitch", "outside", "once, outside"])
+def test_a_restart_takes_back_no_good_image(rollout: Rollout, probes: str) -> None:
+    """The new operator has seen nothing yet; that the groups were ready with this image, only the one before knew."""
+    rollout.run(rollout.roll(GOOD), 7)
+    assert set(images(rollout)) == {GOOD}
+    stage = rollout.stage
+    stage.prober = ReadinessProber(stage.settings, resolve=no_name)
+    if probes == "a glitch":
+        stage.prober = Glitch(max(rollout.names).casefold())
+    if probes.startswith("once"):
+        converge(stage.controller(), 10, sleep=lambda _: setattr(stage, "now", stage.now + 1))
+    rollout.run(stage.controller(), 4)
+    assert images(rollout) == [GOOD] * 5
+    assert {live.failed for live in stage.platform.services.values()} == {""}
+
+
+def test_a_group_that_another_writer_changes_does_not_get_the_bad_image_again(rollout: Rollout) -> None:
+    """A pipeline that scales it in each cycle: what is contested is not written, and neither is what failed."""
+    rollout.run(controller := rollout.roll(BAD), 6)
+    (key,) = (key for key, live in rollout.stage.platform.services.items() if live.failed)
+    for _ in range(20):
+        live = rollout.stage.platform.services[key]
+        assert live.spec is not None
+        scaled = replace(live.spec, replicas=3)
+        rollout.stage.platform.services[key] = replace(live, spec=scaled, version=live.version + 1)
+        rollout.advance()
+        plan = controller.cycle().plan
+        assert plan is not None
+        assert BAD not in images(rollout)
+        rollout.stage.now += 10
+    assert Reason.CONTESTED in {item.reason for item in plan.items}
 
 
 def test_more_tasks_need_no_wave(rollout: Rollout) -> None:

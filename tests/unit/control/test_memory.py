@@ -102,7 +102,7 @@ BAKED = [
     ("-", 10, False, False, False),
     ((UNREACHABLE, 0), 10, True, True, False),
     ((UNREACHABLE, 0), 300, False, False, True),
-    ("-", None, True, False, False),
+    ("-", None, True, True, False),  # a platform that does not say when
     ((READY, 10), None, True, True, False),
 ]
 
@@ -128,3 +128,44 @@ def test_a_service_is_baked_once_it_was_ready_for_long_enough(
     assert inputs.readiness == readiness
     assert inputs.baked == ({"ofa_group_weld"} if baked else set())
     assert inputs.overdue == ({"ofa_group_weld"} if overdue else set())
+
+
+#: Cycles at which the service is seen, each with seconds, whether its tasks run and what they answer (None: not asked
+#: yet), and when it was changed; whether it is on trial, past and fallen at the last.
+TRIALS = [
+    ("never ready", [(0, False, None), (120, False, None)], 0, (True, False, True)),
+    ("not ready for long enough", [(0, True, NOT_READY), (120, True, NOT_READY)], 0, (True, False, True)),
+    ("not for the whole time", [(0, True, NOT_READY), (119, True, NOT_READY)], 0, (False, False, True)),
+    ("one failure after a restart", [(300, True, NOT_READY)], 0, (False, False, True)),
+    ("not asked after a restart", [(300, True, None)], 0, (False, False, False)),
+    ("not asked between", [(0, True, NOT_READY), (60, True, None), (130, True, NOT_READY)], 0, (False, False, True)),
+    ("outside", [(0, True, None), (130, True, UNREACHABLE), (260, True, UNREACHABLE)], 0, (False, False, False)),
+    ("ready, then not", [(0, True, READY), (20, True, READY), (30, False, None), (160, False, None)], 0, (0, 0, 1)),
+    ("broken long after", [(0, True, READY), (20, True, READY), (700, False, None)], 0, (False, True, True)),
+    ("changed long ago", [(600, False, None), (720, False, None)], 0, (False, False, True)),
+    ("broken for long", [(0, False, None), (600, False, None)], 0, (False, False, False)),
+]
+
+
+@pytest.mark.parametrize(("name", "looks", "changed", "expected"), TRIALS, ids=[row[0] for row in TRIALS])
+def test_a_rollback_needs_this_operators_own_evidence(
+    name: str, looks: list[tuple[float, bool, ReadyState | None]], changed: float, expected: tuple[bool, bool, bool]
+) -> None:
+    """It has seen the service not ready for all of `ROLLOUT_TIMEOUT`; a restart begins to look anew."""
+    del name
+    stage = Stage(options={"rollout_bake": 10})
+    stage.ksqldb.assets = {"A": "Weld"}
+    stage.settle(controller := stage.controller())
+    key, began = "ofa_group_weld", stage.now
+    updated_at = stage.wall + timedelta(seconds=changed)
+    found, memory = stage.platform.observe().services[key], Memory()
+    since: dict[ReadyState | None, float] = {}
+    for seconds, runs, state in looks:
+        now, wall = began + seconds, stage.wall + timedelta(seconds=seconds)
+        since = {state: since.get(state, now)}
+        memory.readiness = {key: Readiness(state, since=since[state])} if state is not None else {}
+        live = replace(found, updated_at=updated_at, running=int(runs))
+        clocks = Clocks(lambda now=now: now, lambda wall=wall: wall)  # type: ignore[misc]
+        platform = PlatformState({key: live})
+        inputs = memory.make_plan_inputs(controller.deps, platform, Claim(stage.topology.installation), clocks)
+    assert tuple(key in names for names in (inputs.on_trial, inputs.past, inputs.fallen)) == expected

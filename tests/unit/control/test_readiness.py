@@ -131,9 +131,12 @@ NO_SERVICE = "answers 404 to GET /ready and to GET /asset_stream: it is no group
     [
         (answer("422 Unprocessable Entity", {"detail": []}), (ProbeResult.READY, NOTE)),
         (endless, (ProbeResult.READY, NOTE)),
+        (lambda connection: connection.recv(1), (ProbeResult.READY, NOTE)),  # its head comes with the first event
+        (CLOSES, (ProbeResult.READY, NOTE)),
         (NOT_FOUND, (ProbeResult.NOT_READY, NO_SERVICE)),
     ],
 )
+@pytest.mark.usefixtures("quick")
 def test_without_a_readiness_endpoint_the_streams_are_looked_for(
     streams: Behaviour, expected: tuple[ProbeResult, str]
 ) -> None:
@@ -392,6 +395,32 @@ def test_after_a_task_that_does_not_answer_no_other_of_its_service_is_asked(monk
         found = prober.probe(as_mapping(live(replicas=2)), 0)
         assert found[NAME.lower()].text == f"127.0.0.1: no answer within 0.5 s on port {deaf.port}"
     assert other.requests == []
+
+
+def ask_slowly(monkeypatch: pytest.MonkeyPatch, seconds: float) -> ReadinessProber:
+    """Return a prober for a service with three tasks, each of which takes its time for a good answer."""
+
+    def ask(_address: str, _endpoint: Endpoint) -> readiness.Answer:
+        threading.Event().wait(seconds)
+        return readiness.Answer(ProbeResult.READY)
+
+    monkeypatch.setattr(readiness, "ask_task", ask)
+    return make_prober(1, {NAME: ("127.0.0.1", "127.0.0.2", "127.0.0.3")})
+
+
+def test_tasks_for_which_there_is_no_time_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is said of the first of them: the service's name does resolve."""
+    monkeypatch.setattr(readiness, "CYCLE_SECONDS", 0.2)
+    found = ask_slowly(monkeypatch, 0.3).probe(as_mapping(live(replicas=3)), 0)
+    assert found == {NAME.lower(): Readiness(NOT_READY, "127.0.0.2: the tasks before it took too long")}
+
+
+def test_a_service_that_is_still_asked_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is left out, however often: nothing is known of it, and the operator is not outside."""
+    for name in ("CYCLE_SECONDS", "ANSWER_SECONDS", "_DNS_SECONDS"):
+        monkeypatch.setattr(readiness, name, 0.1)
+    prober = ask_slowly(monkeypatch, 5)
+    assert [prober.probe(as_mapping(live(replicas=3)), now) for now in (0, 6)] == [{}, {}]
 
 
 def test_addresses_are_those_of_ipv4_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.domain.actions import RollBackService, UpdateService
-from reconciler.domain.names import names_of
+from reconciler.domain.names import GroupNames, names_of
 from reconciler.domain.readiness import Readiness, ReadyState
-from reconciler.domain.services import LiveService, drift
+from reconciler.domain.services import LiveService, ServiceSpec, apply_in_place, drift
 from reconciler.domain.status import Condition, Plan, Reason
+from reconciler.planning import plan as plan_module
 from reconciler.planning.guards import Verdict
 from reconciler.planning.plan import make_plan
 from reconciler.planning.rollout import template_hash
+from reconciler.planning.specs import group_spec
 from reconciler.settings import Settings
 from tests.harness.rollouts import Rollout, away_of
 from tests.unit.planning import tables
@@ -27,6 +30,7 @@ STATES: dict[str, tuple[dict[str, object], str]] = {
     "old": ({}, "baked"),
     "old-away": ({"running": 0, "error": "no suitable node"}, "overdue"),
     "old-late": ({"running": 0}, "overdue"),
+    "old-fell": ({"running": 0, "error": ERROR}, "overdue fallen"),
     "old-starting": ({"running": 0}, ""),
     "rolled-back": ({"failed": template_hash(tables.settings()), "failure": ERROR}, "baked"),
     "failed-once": ({"failed": "0123456789ab", "failure": ERROR}, "baked"),
@@ -36,6 +40,12 @@ STATES: dict[str, tuple[dict[str, object], str]] = {
     "bad": ({"running": 0, "error": ERROR}, "on_trial overdue"),
     "bad-early": ({"running": 0, "error": ERROR}, "on_trial"),
     "bad-long-ago": ({"running": 0, "error": ERROR}, "overdue"),
+    "bad-past": ({"running": 0, "error": ERROR}, "overdue past"),
+    "pulls": ({"running": 0, "waits": "1 task in state preparing", "update_state": "updating"}, "on_trial overdue"),
+    "no-pull": (
+        {"running": 0, "waits": "1 task in state preparing", "update_state": "updating", "error": ERROR},
+        "on_trial overdue",
+    ),
     "stuck": ({"running": 0, "update_state": "updating"}, "overdue"),
     "given-up": ({"update_state": "paused", "error": ERROR}, ""),
     "no-way-back": ({"running": 0, "error": ERROR, "previous": None}, "on_trial overdue"),
@@ -46,7 +56,7 @@ STATES: dict[str, tuple[dict[str, object], str]] = {
 def plan_of(words: list[str], options: Settings, tasks: int = 1, **more: object) -> Plan:
     """Plan groups A, B, ... in these states, with this number of tasks each."""
     live: list[LiveService | None] = [state_api()]
-    named: dict[str, set[str]] = {"baked": set(), "overdue": set(), "on_trial": set()}
+    named: dict[str, set[str]] = {name: set() for name in ("baked", "overdue", "on_trial", "past", "fallen")}
     for group, word in zip("ABCDEFGH", words, strict=False):
         made = service(spec_of(group), "ok")
         assert made is not None
@@ -103,6 +113,15 @@ PLANS = """
     new new bad old                       1         . . back held
     new bad bad old                       0.5       . back back held
     new bad bad old                       0.25      . wrong wrong held
+    bad old-fell                          1         wrong wrong
+    bad old-fell old-fell old-fell        0.25      wrong wrong wrong wrong
+    bad old-fell old-fell old-fell        1         wrong wrong wrong wrong
+    bad old-fell old old                  0.5       back wrong held held
+    bad old-late old-late old-late        0.25      back waits waits waits
+    pulls old old                         1         waits waits waits
+    new pulls old                         0.25      . waits waits
+    no-pull old old                       1         back held held
+    new bad-past old                      1         . wrong update
     rolled-back old old                   1         wrong held held
     failed-once old old                   1         update waits waits
     never-was old old                     1         wrong update waits
@@ -194,8 +213,68 @@ def test_a_contested_group_is_no_rollout() -> None:
     """Another writer keeps changing it: the others do not wait for the end of that."""
     contested = {f"service {names_of('A').service}": "contested: another writer changes image"}
     plan = plan_of(["old", "old", "new"], tables.settings(), contested=contested)
-    assert said(plan) == "update update ."
+    assert said(plan) == "wrong update ."
     assert [item.reason for item in plan.items if item.group] == [Reason.CONTESTED, None, None]
+
+
+@pytest.mark.parametrize("words", ["rolled-back old old", "bad old old"])
+def test_a_contested_group_does_not_get_what_failed(words: str) -> None:
+    """Neither the one that was rolled back, nor one that still has what works."""
+    for group in "ABC":
+        contested = {f"service {names_of(group).service}": "contested: another writer changes replicas"}
+        plan = plan_of(words.split(), tables.settings(), contested=contested)
+        given = [one.spec.image for one in plan.actions if isinstance(one, UpdateService)]
+        assert set(given) <= {"old:1"}
+
+
+def test_a_group_whose_update_fails_blocks_no_other() -> None:
+    """Its write may never succeed."""
+    failures = {f"service {names_of('A').service}": "refused"}
+    assert said(plan_of(["old", "old"], tables.settings(), failures=failures)) == "wrong update"
+
+
+def test_a_group_that_was_not_asked_yet_is_no_evidence() -> None:
+    """After a start of the operator, or of `--once`, no group is; it is waited for, and not rolled back."""
+    words, options, ready = ["new", "old", "old"], tables.settings(rollout_max_parallel=1), Readiness(ReadyState.READY)
+    others = {names_of(group).service.casefold(): ready for group in "BC"}
+    plan = plan_of(words, options, readiness=others)
+    assert said(plan) == "waits waits waits"
+    assert not any("halted" in item.detail for item in plan.items)
+    assert said(plan_of(words, options, readiness={**others, "ofa_group_a": ready})) == ". update update"
+
+
+def test_where_nothing_is_rolled_back_the_halt_says_why() -> None:
+    """Kafka is away: the groups with the settings of before are not ready either."""
+    plan = plan_of(["bad", "old-fell", "old-fell", "old"], tables.settings(rollout_max_parallel=0.25))
+    assert said(plan) == "wrong wrong wrong held"
+    halt = f"rollout halted by A: {ERROR}; nothing is rolled back, as other groups are not ready either"
+    assert [item.detail for item in plan.items if item.group == "D"] == [halt]
+
+
+def test_a_group_that_cannot_be_planned_is_no_part_of_a_rollout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not show that the new spec works."""
+    make = plan_module.group_spec
+
+    def fail(names: GroupNames, *rest: Any) -> ServiceSpec:
+        if names.group == "A":
+            raise ZeroDivisionError
+        return make(names, *rest)
+
+    monkeypatch.setattr(plan_module, "group_spec", fail)
+    options = tables.settings(rollout_max_parallel=1)
+    assert said(plan_of(["new", "old", "old"], options)) == "wrong update waits"
+
+
+def test_the_second_task_waits_for_a_consumer_group_of_its_own() -> None:
+    """In the consumer group of the first it would get no event, or the first none; also after a rollback."""
+    options = tables.settings(fastapi_group_replicas=2)
+    before = {group: spec_of(group) for group in "AB"}
+    live = [state_api(), *(service(replace(spec, image="old:1"), "ok") for spec in before.values())]
+    survey = seen(observed({"A": 1, "B": 1}, source({"A": "ok", "B": "ok"}), live), options)
+    updates = [one for one in make_plan(survey, Verdict(), plan_inputs(options)).actions if one.group]
+    assert [(one.group, one.spec.replicas) for one in updates if isinstance(one, UpdateService)] == [("A", 2)]
+    wanted = group_spec(names_of("A"), options, None)
+    assert (apply_in_place(wanted, before["A"]).replicas, apply_in_place(before["A"], wanted).replicas) == (2, 1)
 
 
 def test_where_a_rollout_cannot_be_planned_nothing_is_updated(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,7 +142,7 @@ def test_groups_without_a_readiness_endpoint_are_named_in_one_note() -> None:
         "ofa_group_gone": Readiness(ReadyState.READY, note),
     }
     survey = seen(observed({}, source({}), services))
-    path = settings(fastapi_group_ready_path="/ready")
+    path = settings(fastapi_group_image="group-service:1")
     (text,) = note_no_endpoint(survey, plan_inputs(path, readiness=readiness))
     assert text.startswith("readiness of Paint, Weld: the image answers 404 to GET /ready (FASTAPI_GROUP_READY_PATH)")
     assert list(note_no_endpoint(survey, plan_inputs(readiness={"ofa_group_fit": GOOD}))) == []

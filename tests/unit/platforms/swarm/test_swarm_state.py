@@ -132,6 +132,8 @@ CRASHES: list[tuple[str, list[dict[str, Any]], int, str]] = [
     ("it runs steadily", [ended(20), runs(23)], 38, ""),
     ("a moment before", [ended(20), runs(23)], 37, CRASH),
     ("the first task", [runs(23)], 25, ""),
+    ("the node's clock is ahead", [ended(20), runs(55)], 25, ""),
+    ("the clock of the end's node is ahead", [ended(58), runs(23)], 25, ""),
     ("an end long ago", [ended(1), runs(40)], 41, ""),
     ("two ends with exit code 0", [ended(18, "", "complete"), ended(21, "", "complete"), runs(23)], 25, "exit code 0"),
     ("one of them", [ended(21, "", "complete"), runs(23)], 25, ""),
