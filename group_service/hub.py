@@ -6,10 +6,14 @@ import asyncio
 import time
 from collections.abc import Iterable, Sequence
 
+import structlog
+
 from group_service.events import Event, Reason, chunk, gap_frame
 from group_service.history import History
 from group_service.ids import Position, format_position
 from group_service.metrics import Metrics
+
+_log = structlog.get_logger()
 
 
 class Client:
@@ -21,6 +25,7 @@ class Client:
         ended: completes when the stream is to end cleanly.
         quiet: seconds since the last byte was written.
         since: time of the last event that it had before it went live, in milliseconds.
+        cut: whether it was cut because it read too slowly.
     """
 
     def __init__(self, transport: asyncio.Transport, asset: str | None, item: str | None, limit: int) -> None:
@@ -28,15 +33,19 @@ class Client:
         self.asset, self.item = asset, item
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.quiet = 0
+        self.cut = False
         self.since = int(time.time() * 1000)
         self._transport, self._limit = transport, limit
 
     def write(self, data: bytes) -> bool:
-        """Write a chunk; False if the client was too slow and is cut: it comes back and resumes.
+        """Write a chunk; False if the client has left, or was too slow and is cut: it comes back and resumes.
 
         The limit is checked before the write, so that an event which is larger than the limit passes.
         """
+        if self._transport.is_closing():  # its handler has not seen yet that the connection is lost
+            return False
         if self._transport.get_write_buffer_size() > self._limit:
+            self.cut = True
             self._transport.abort()
             return False
         self._transport.write(data)
@@ -202,14 +211,24 @@ class Hub:
     def close(self) -> None:
         """End all streams cleanly, and those that come from now on at once."""
         self._closed = True
+        self.end_streams()
+
+    def end_streams(self) -> None:
+        """End all streams cleanly, without another event: each client comes back and resumes after its last one."""
+        self._live.clear()
         for client in self._clients:
             client.end()
 
     def _write(self, client: Client, data: bytes) -> bool:
-        if client.write(data):
-            return True
+        """Write to a client; False if it is gone. What is wrong with one client must not cost the others events."""
+        try:
+            if client.write(data):
+                return True
+            self.metrics.cut.inc(client.cut)
+        except Exception:  # noqa: BLE001 - whatever it is
+            _log.exception("a client cannot be written to")
+            client.end()
         self.detach(client)
-        self.metrics.cut.inc()
         return False
 
 

@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 import structlog
@@ -53,7 +53,7 @@ class LiveReader:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="live", daemon=True)
         self._topic_id = ""
-        self._filled = False
+        self._filled = self._failed = False
         self._next: dict[int, int] = {}
         self._watch: Future[TopicDescription] | None = None
         self._watch_at = 0.0
@@ -84,9 +84,9 @@ class LiveReader:
             except _Rebuild as why:
                 _log.warning("reading is started again", reason=str(why))
             except KafkaException as error:
-                self._say("kafka", f"Kafka does not answer: {error.args[0].str()}")
+                self._say_failed(f"Kafka gives no records: {error.args[0].str()}")
             except Exception as error:  # noqa: BLE001 - a bug must not leave a live service deaf for ever
-                self._say("kafka", f"bug: {error!r}")
+                self._say_failed(f"bug: {error!r}")
                 _log.exception("reading failed")
             finally:
                 if consumer is not None:
@@ -125,6 +125,8 @@ class LiveReader:
         self._last_error = ""
         self._say("topic", "")
         self._say("kafka", "")
+        leaderless = sorted(one.id for one in description.partitions if one.leader is None or one.leader.id < 0)
+        self._say("leader", "; ".join(f"partition {partition} has no leader" for partition in leaderless))
         return description
 
     def _check_topic(self, consumer: Consumer) -> None:
@@ -202,6 +204,9 @@ class LiveReader:
             ends[partition] = offset
         self._call(self._hub.publish, events, ends)
         self._next.update(ends)
+        if self._failed:
+            self._failed = False
+            self._say("records", "")
 
     def _place(self, message: Message) -> tuple[int, int]:
         """Return the partition and the offset of a record or of the end of a partition.
@@ -225,20 +230,32 @@ class LiveReader:
         if error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - the library's own name
             self._last_error = error.str()
 
+    def _say_failed(self, text: str) -> None:
+        """Say why records are not read; only records, or the end of a partition, take it back."""
+        self._failed = True
+        self._say("records", text)
+
     def _say(self, subject: str, text: str) -> None:
         self._loop.call_soon_threadsafe(self._hub.set_issue, subject, text)
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Call ``function`` in the event loop and wait: what comes meanwhile waits in the library, not in the loop."""
-        done = threading.Event()
+        """Call ``function`` in the event loop and wait: what comes meanwhile waits in the library, not in the loop.
+
+        Raises:
+            Exception: it has failed. Some clients may lack an event then: all streams are ended, and resume.
+        """
+        done = Future[None]()
 
         def call() -> None:
             try:
                 function(*arguments)
-            finally:
-                done.set()
+                done.set_result(None)
+            except Exception as error:  # noqa: BLE001 - it is raised again in the thread
+                self._hub.end_streams()
+                done.set_exception(error)
 
         self._loop.call_soon_threadsafe(call)
-        while not done.wait(0.5):
-            if self._stopped.is_set():
-                return
+        while not self._stopped.is_set() and not done.done():
+            wait([done], 0.5)
+        if done.done():
+            done.result()

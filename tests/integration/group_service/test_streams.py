@@ -222,6 +222,24 @@ async def test_a_ping_comes_after_silence() -> None:
             assert re.fullmatch(rb": ping\nid: Weld/0/3@%d,\d{13}\n\n" % (MS + 3000), ping)
 
 
+async def test_pings_outlast_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ping that fails is not the last one."""
+    async with served(ping_seconds="1") as one:
+        failures = iter([ValueError("a bug")])
+        tick = one.hub.tick
+
+        def fail_once() -> None:
+            for failure in failures:
+                raise failure
+            tick()
+
+        monkeypatch.setattr(one.hub, "tick", fail_once)
+        one.hub.set_filled()
+        async with one.get("/asset_stream?asset_uuid=B") as response:
+            await read_until(response, b": live")
+            await read_until(response, b": ping\n")
+
+
 async def test_all_streams_end_cleanly_with_the_service() -> None:
     """Live ones, and those that still wait for the archive; a broken end would look like an error."""
     async with served() as one:

@@ -20,10 +20,16 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.written: list[bytes] = []
         self.waiting = 0
-        self.aborted = False
+        self.aborted = self.closing = self.broken = False
+
+    def is_closing(self) -> bool:
+        """Whether the connection is lost."""
+        return self.closing
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Keep it."""
+        """Keep it; fail as a closed transport of uvloop does."""
+        if self.closing or self.broken:
+            raise RuntimeError("unable to perform operation; the handler is closed")
         self.written.append(bytes(data))
 
     def get_write_buffer_size(self) -> int:
@@ -116,6 +122,21 @@ async def test_a_slow_client_is_cut_and_an_event_larger_than_the_buffer_passes()
     publish(hub, events(2))
     assert (slow.aborted, len(slow.written), len(quick.written)) == (True, 1, 3)
     assert hub.metrics.registry.get_sample_value("group_service_clients_cut_total") == 1
+
+
+async def test_a_connection_that_is_lost_costs_the_others_nothing() -> None:
+    """Neither one that is known to be lost nor one whose write fails ends a batch or the pings; it was not slow."""
+    hub = make_hub()
+    wires = [connect(hub, "A")[1] for _ in range(9)]
+    wires[0].closing, wires[1].broken = True, True
+    publish(hub, events(0))
+    assert [len(wire.written) for wire in wires] == [0, 0] + [1] * 7
+    wires[2].closing, wires[3].broken = True, True
+    for _ in range(3):
+        hub.tick()
+    assert [len(wire.written) for wire in wires[4:]] == [2] * 5
+    assert hub.metrics.registry.get_sample_value("group_service_clients") == 5
+    assert hub.metrics.registry.get_sample_value("group_service_clients_cut_total") == 0
 
 
 async def test_a_silent_client_gets_a_ping_with_the_present_position() -> None:
