@@ -214,11 +214,12 @@ class Resumption:
         oldest = min((event.ms for event in events if event.fingerprint not in self._sent), default=self._learned_ms)
         if not self._had or oldest >= self._learned_ms:
             return False
-        found = await self._retry(lambda: self._archive.locate(slug, oldest))
+        final = slug != self._hub.slug  # our own topic comes again
+        found = await self._retry(lambda: self._archive.locate(slug, oldest), missing_is_final=final)
         begin = {partition: found.get(partition, end) for partition, end in self._had.items()}
         request, done = Request(slug, begin, self._had, self._client.asset, self._limit), False
         while not done:
-            portion = await self._retry(lambda one=request: self._archive.read(one))  # type: ignore[misc]
+            portion = await self._retry(lambda one=request: self._archive.read(one), missing_is_final=final)  # type: ignore[misc]
             self._sent.update(event.fingerprint for event in portion.events)
             request, done = replace(request, position=portion.position), portion.done
         self._learned_ms = oldest

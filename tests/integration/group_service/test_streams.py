@@ -36,7 +36,7 @@ class Shelf:
 
     def __init__(self, hub: Hub) -> None:
         """Start with nothing."""
-        self.hub, self.records, self.low, self.fails = hub, list[Event](), 0, 0
+        self.hub, self.records, self.low, self.fails, self.hidden = hub, list[Event](), 0, 0, 0
 
     async def read(self, request: Request) -> Portion:
         """Return the next ten records."""
@@ -50,6 +50,9 @@ class Shelf:
     async def locate(self, slug: str, ms: int) -> Position:
         """Return the first record at or after a time."""
         await self._answer(slug)
+        if self.hidden:
+            self.hidden -= 1
+            raise TopicMissing("it is made again")
         return {0: next((one.offset for one in self.records if one.ms >= ms), len(self.records))}
 
     async def probe(self, slug: str, partition: int, offset: int) -> tuple[int | None, int]:
@@ -182,6 +185,20 @@ async def test_what_comes_while_the_archive_is_read_is_not_lost() -> None:
             one.add(3)
             data = await read_until(response, b": live")
             assert data.partition(b": live")[0] == b": ping\n\n" + frames(*range(5, 203))
+
+
+async def test_the_own_topic_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is missing, a client that resumes waits; what it has is learned afterwards, and not sent again."""
+    monkeypatch.setattr("group_service.resume._RETRY_SECONDS", 0.01)
+    async with served() as one:
+        one.hub.set_filled()
+        one.add(5, in_memory=False)
+        one.shelf.records.append(Event("Weld", b"A", b"v3", 0, 5, MS + 3000))  # once more
+        one.hub.history.reset({0: 6}, ())
+        one.shelf.hidden = 2
+        async with one.get("/asset_stream?asset_uuid=A", f"Weld/0/4@{MS + 4000}") as response:
+            assert (await read_until(response, b": live")).partition(b": live")[0] == b": ping\n\n"
+        assert one.shelf.hidden == 0
 
 
 @pytest.mark.parametrize(
