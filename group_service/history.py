@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
@@ -15,6 +16,8 @@ PORTION = 256 * 1024
 #: Timestamps of records are not in order: producers have clocks of their own. A point in time is looked up in memory
 #: only where the oldest event in memory is older by so much.
 _DISORDER_MS = 60_000
+#: A topic that was made again has been filled again after so long.
+_REFILL_SECONDS = 600.0
 
 
 class History:
@@ -97,7 +100,8 @@ class History:
         """Return an index before which no event is at or after ``position``."""
         if len(self.next) != 1:
             return 0
-        [offset] = position.values()
+        [partition] = self.next
+        offset = position.get(partition, 0)
         return bisect_left(events, offset, key=lambda event: event.offset)
 
     def timestamp(self, partition: int, offset: int) -> int | None:
@@ -113,6 +117,16 @@ class History:
         events = self._by_asset.get(asset)
         return events[-1].ms if events else -1
 
+    def before_refill(self) -> Refill:
+        """Return what is in memory, with the event that came last, as that which a new topic can repeat."""
+        events = [*self._all, self.newest] if self.newest is not None else []
+        now_ms = int(time.time() * 1000)
+        times: dict[str, tuple[int, int]] = {}
+        for event in events:
+            ms = min(event.ms, now_ms)
+            times[event.asset] = min(ms, times.get(event.asset, (ms,))[0]), ms
+        return Refill({event.fingerprint for event in events}, times)
+
     def locate(self, ms: int) -> Position | None:
         """Return the position of the first record of each partition at or after a time; None if it may be older.
 
@@ -126,3 +140,32 @@ class History:
             elif event.ms < ms - _DISORDER_MS and len(found) == 1:
                 return found
         return found if self._whole.issuperset(self.next) else None
+
+
+class Refill:
+    """What clients had of a topic that was made again: the new one may be filled with it a second time."""
+
+    def __init__(self, fingerprints: set[int], times: dict[str, tuple[int, int]]) -> None:
+        """Know events that were in memory, and by asset the times of its oldest and its last one there, until now."""
+        self._fingerprints, self._times = fingerprints, times
+        self._until = time.monotonic() + _REFILL_SECONDS
+
+    def add(self, earlier: Refill) -> None:
+        """Know as well what was known of an earlier topic."""
+        self._fingerprints |= earlier._fingerprints
+        for asset, (oldest, last) in earlier._times.items():  # noqa: SLF001 - as above
+            mine = self._times.get(asset, (oldest, last))
+            self._times[asset] = max(mine[0], oldest), max(mine[1], last)
+
+    def repeats(self, event: Event) -> bool:
+        """Whether an event of the new topic is one that clients had, or older than those in memory were.
+
+        Assets are compared with themselves: the clock of a producer can be late. An asset of which an event has come
+        that is newer than all in memory were has been filled again.
+        """
+        if self._fingerprints and time.monotonic() > self._until:
+            self._fingerprints, self._times = set(), {}
+        oldest, last = self._times.get(event.asset, (event.ms, event.ms))
+        if event.ms > last:
+            del self._times[event.asset]
+        return event.ms < oldest or event.fingerprint in self._fingerprints

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import structlog
 
 from group_service.events import Event, Reason, chunk, gap_frame
-from group_service.history import History
+from group_service.history import History, Refill
 from group_service.ids import Position, format_position
 from group_service.metrics import Metrics
 
@@ -78,7 +78,7 @@ class Hub:
         self.generation = 0
         self.issues: dict[str, str] = {"history": "the history is being read"}
         self._ping_seconds = ping_seconds
-        self._floor_ms = -1
+        self._refill = Refill(set(), {})
         self._closed = False
         self._clients: set[Client] = set()
         self._live: dict[str | None, set[Client]] = {}
@@ -103,13 +103,13 @@ class Hub:
     def restart(self, start: Position, whole: Iterable[int], reason: Reason | None) -> None:
         """Begin with an empty history at ``start``, and tell the clients of live events why, if they miss any.
 
-        A topic that was made again can be filled again with events that the clients have: of those, only the ones
-        that are newer than the last event are live.
+        A topic that was made again can be filled again with events that the clients have: those are not live.
         """
-        before, newest = self.head(), self.history.newest
+        before = self.head()
         if reason is Reason.RECREATED:
             self.generation += 1
-            self._floor_ms = -1 if newest is None else min(newest.ms, int(time.time() * 1000))
+            earlier, self._refill = self._refill, self.history.before_refill()
+            self._refill.add(earlier)
         self.history.reset(start, whole)
         if reason is not None:
             data = chunk(gap_frame(before, format_position(self.slug, start), reason))
@@ -127,9 +127,9 @@ class Hub:
         batches: dict[str, list[Event]] = {}
         live: list[Event] = []
         for event in events:
-            if not self.history.add(event):
+            if not self.history.add(event) or self._refill.repeats(event):
                 self.metrics.repeated.inc()
-            elif event.ms > self._floor_ms:
+            else:
                 live.append(event)
                 if event.asset in self._live:
                     batches.setdefault(event.asset, []).append(event)

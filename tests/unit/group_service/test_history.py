@@ -47,6 +47,13 @@ def test_several_partitions_are_taken_by_their_own_positions() -> None:
     assert len(made.take({0: 4}, "A")[0]) == 4
 
 
+def test_a_position_in_other_partitions_is_one_at_the_beginning() -> None:
+    """The topic that it comes from had more, or others."""
+    made = history([event(n) for n in range(4)])
+    assert offsets(made, {0: 2, 1: 7}) == [2, 3]
+    assert offsets(made, {1: 7}) == [0, 1, 2, 3]
+
+
 def test_a_portion_is_limited_and_the_next_one_continues() -> None:
     """A client that resumes far back gets its events in parts, each once; a single large event passes."""
     made = history([event(n, size=PORTION // 3) for n in range(5)] + [event(5, size=PORTION * 2)], limit=10**7)
