@@ -211,7 +211,8 @@ def _locate(consumer: Consumer, topic: str, ms: int) -> Position:
     metadata = consumer.list_topics(topic, timeout=_ANSWER_SECONDS).topics[topic]
     if metadata.error is not None:
         raise KafkaException(metadata.error)
-    asked = [TopicPartition(topic, partition, ms) for partition in metadata.partitions]
+    # A record can have no time, which is -1: as a question, that would be the end.
+    asked = [TopicPartition(topic, partition, max(0, ms)) for partition in metadata.partitions]
     found: dict[int, int] = {}
     for place in consumer.offsets_for_times(asked, timeout=_ANSWER_SECONDS):
         if place.error is not None:

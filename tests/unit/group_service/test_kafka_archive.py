@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from group_service import kafka_archive
 from group_service.archive import Request, SourceError, TopicMissing
@@ -37,6 +37,11 @@ class Library:
         if isinstance(answer, KafkaException):
             raise answer
         return SimpleNamespace(topics={topic: answer})
+
+    def offsets_for_times(self, asked: list[TopicPartition], **_: Any) -> list[TopicPartition]:
+        """Keep what is asked for, and find its beginning."""
+        self.answers += [place.offset for place in asked]
+        return [TopicPartition(place.topic, place.partition, 0) for place in asked]
 
     def close(self) -> None:
         """Do nothing."""
@@ -74,4 +79,14 @@ async def test_what_the_library_does_not_know_is_confirmed(
         with pytest.raises(SourceError) as caught:
             await ask()
         assert (type(caught.value) is TopicMissing, left) == (is_missing, [])
+    archive.close()
+
+
+async def test_records_without_a_time_are_before_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their time is -1, which Kafka would take as the question for the end."""
+    answers: list[Any] = [_HERE]
+    monkeypatch.setattr(kafka_archive, "Consumer", lambda *_, **__: Library(answers))
+    archive = KafkaArchive("none:1", {})
+    assert await archive.locate("Weld", -1) == {0: 0}
+    assert answers == [0]
     archive.close()
