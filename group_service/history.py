@@ -153,7 +153,7 @@ class Refill:
     def add(self, earlier: Refill) -> None:
         """Know as well what was known of an earlier topic."""
         self._fingerprints |= earlier._fingerprints
-        for asset, (oldest, last) in earlier._times.items():  # noqa: SLF001 - as above
+        for asset, (oldest, last) in earlier._times.items():
             mine = self._times.get(asset, (oldest, last))
             self._times[asset] = max(mine[0], oldest), max(mine[1], last)
 
