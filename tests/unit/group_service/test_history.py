@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 
 import hypothesis.strategies as st
 import pytest
@@ -114,6 +115,46 @@ def test_a_time_is_located_where_the_memory_goes_back_far_enough() -> None:
     assert locate(50_000) is None
     assert locate(10**9) == 300
     assert locate_in([event(n) for n in range(10)], start=0)(-5) == 0
+
+
+@given(
+    st.integers(2000, 20_000),
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 3000), st.integers(0, 3500)), max_size=40),
+)
+def test_a_time_is_located_as_if_nothing_were_remembered(limit: int, steps: list[tuple[int, int, int]]) -> None:
+    """Whatever has come, and was dropped, since the same second was asked for: no event at or after it is left out."""
+    made, next_ = history([], limit, {0: 0, 1: 0}), {0: 0, 1: 0}
+    every: list[Event] = []
+    for partition, ms, asked in steps:
+        every.append(event(next_[partition], "AB"[partition], partition, ms=ms))
+        next_[partition] += 1
+        made.add(every[-1])
+        found = made.locate(asked)
+        exact = {
+            p: min([e.offset for e in every if e.partition == p and e.ms >= asked], default=next_[p]) for p in (0, 1)
+        }
+        assert found in (None, exact)
+        assert found is not None or made.start != {0: 0, 1: 0}
+
+
+@pytest.mark.parametrize("partitions", [1, 2])
+def test_many_times_of_one_second_cost_one_way_back(partitions: int) -> None:
+    """Clients that were held together do not each look through a minute of events."""
+
+    class Walked(deque[Event]):
+        walks = 0
+
+        def __reversed__(self) -> Iterator[Event]:
+            self.walks += 1
+            return super().__reversed__()
+
+    made = history([event(n) for n in range(100, 300)], start=dict.fromkeys(range(partitions), 100))
+    made._whole.update(range(partitions))
+    made._all = walked = Walked(made._all)
+    for ms in range(250_000, 251_000):
+        assert (made.locate(ms) or {})[0] == (250 if ms == 250_000 else 251)
+        made.add(event(300 + ms - 250_000))
+    assert walked.walks == 1
 
 
 def test_a_time_is_located_among_records_out_of_order() -> None:
