@@ -14,6 +14,8 @@ from group_service.ids import Position, format_position
 from group_service.metrics import Metrics
 
 _log = structlog.get_logger()
+#: Clients for which the source is read at once: each has a portion and the events that it got in memory, 10 MB at most.
+_REPLAYS = 32
 
 
 class Client:
@@ -46,11 +48,15 @@ class Client:
             return False
         if self._transport.get_write_buffer_size() > self._limit:
             self.cut = True
-            self._transport.abort()
+            self.abort()
             return False
         self._transport.write(data)
         self.quiet = 0
         return True
+
+    def abort(self) -> None:
+        """Close the connection, whatever waits in it."""
+        self._transport.abort()
 
     def end(self) -> None:
         """End the stream cleanly."""
@@ -66,6 +72,7 @@ class Hub:
         history: the last events.
         filled: whether the history has been read; before, no position is known.
         generation: counts how often the topic was made again.
+        replays: the turns of clients that resume with what is not in memory.
         issues: why the service is not ready, by subject.
         metrics: of the process.
     """
@@ -76,6 +83,7 @@ class Hub:
         self.history = History(history_bytes)
         self.filled = False
         self.generation = 0
+        self.replays = asyncio.Semaphore(_REPLAYS)
         self.issues: dict[str, str] = {"history": "the history is being read"}
         self._ping_seconds = ping_seconds
         self._refill = Refill(set(), {})

@@ -19,6 +19,7 @@ from group_service.archive import Portion, Request, SourceError, TopicMissing
 from group_service.events import Event, Reason
 from group_service.hub import Hub
 from group_service.ids import Position
+from group_service.resume import Resumption
 from group_service.settings import Settings
 from openfactory_common.service_settings import load
 from tests.harness.coroutines import until
@@ -37,9 +38,12 @@ class Shelf:
     def __init__(self, hub: Hub) -> None:
         """Start with nothing."""
         self.hub, self.records, self.low, self.fails, self.hidden = hub, list[Event](), 0, 0, 0
+        self.opened = asyncio.Event()
+        self.opened.set()
 
     async def read(self, request: Request) -> Portion:
         """Return the next ten records."""
+        await self.opened.wait()
         await self._answer(request.slug)
         start, until = max(request.position[0], self.low), self.hub.history.start[0]
         end = min(start + 10, until)
@@ -185,6 +189,68 @@ async def test_what_comes_while_the_archive_is_read_is_not_lost() -> None:
             one.add(3)
             data = await read_until(response, b": live")
             assert data.partition(b": live")[0] == b": ping\n\n" + frames(*range(5, 203))
+
+
+async def test_clients_that_resume_from_the_archive_take_turns() -> None:
+    """One that waits for its turn gets pings, can be ended cleanly, and delays none that is served from memory."""
+    async with served(ping_seconds="1") as one:
+        one.hub.set_filled()
+        one.hub.replays = asyncio.Semaphore(1)
+        one.add(5, in_memory=False)
+        one.add(1)
+        one.shelf.opened.clear()
+        path = "/asset_stream?asset_uuid=A"
+        first = await one.get(path, "Weld/0/1")
+        await until(one.hub.replays.locked, "the first has its turn")
+        second, left = await one.get(path, "Weld/0/2"), await one.get(path, "Weld/0/3")
+        await read_until(second, b": ping\n\n: ping\n\n")
+        left.close()
+        async with one.get(path, "Weld/0/4") as response:
+            assert (await read_until(response, b": live")).partition(b": live")[0] == b": ping\n\n" + frames(5)
+        one.shelf.opened.set()
+        assert frames(2, 3, 4, 5) in await read_until(first, b": live")
+        assert frames(3, 4, 5) in await read_until(second, b": live")
+        await until(lambda: not one.hub.replays.locked(), "the turns are given back")
+        one.shelf.opened.clear()
+        waiting = [await one.get(path, "Weld/0/1") for _ in range(2)]
+        await until(one.hub.replays.locked, "one has its turn, the other waits")
+        one.hub.close()
+        one.shelf.opened.set()
+        assert [(await response.content.read())[:9] for response in waiting] == [b": ping\n\n"] * 2
+
+
+async def test_a_client_that_does_not_read_loses_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is cut, for others wait."""
+    monkeypatch.setattr("group_service.resume._WRITE_SECONDS", 0.2)
+    async with served() as one:
+        one.hub.set_filled()
+        one.hub.replays = asyncio.Semaphore(1)
+        one.shelf.records = [Event("Weld", b"A", b"x" * 4_000_000, 0, n, MS + n) for n in range(10)]
+        one.hub.history.reset({0: 10}, ())
+        async with one.get("/asset_stream?asset_uuid=A", "Weld/0/-1"):
+            cut = one.hub.metrics.registry.get_sample_value
+            await until(lambda: cut("group_service_clients_cut_total") == 1, "it is cut")
+            await until(lambda: not one.hub.replays.locked(), "its turn is given back")
+
+
+@pytest.mark.parametrize("item", [None, "x"])
+async def test_what_a_client_got_is_remembered_to_a_limit(monkeypatch: pytest.MonkeyPatch, item: str | None) -> None:
+    """A long replay does not fill the memory, and what the client does not want takes none."""
+    monkeypatch.setattr("group_service.resume._REMEMBERED", 20)
+    sizes = []
+    has = Resumption._has
+
+    def measured(self: Resumption, asked: Event) -> bool:
+        sizes.append(len(self._sent) + len(self._sent_before))
+        return has(self, asked)
+
+    monkeypatch.setattr(Resumption, "_has", measured)
+    async with served() as one:
+        one.hub.set_filled()
+        one.add(200, in_memory=False)
+        async with one.get("/asset_stream?asset_uuid=A" + (f"&id={item}" if item else ""), "Weld/0/-1") as response:
+            await read_until(response, b": live")
+    assert (len(sizes) >= 200 and max(sizes) == 40) if item is None else not sizes
 
 
 async def test_the_own_topic_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
