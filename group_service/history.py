@@ -124,15 +124,19 @@ class History:
         events = self._by_asset.get(asset)
         return events[-1].ms if events else -1
 
-    def before_refill(self) -> Refill:
-        """Return what is in memory, with the event that came last, as that which a new topic can repeat."""
+    def before_refill(self, earlier: Refill) -> Refill:
+        """Return what is in memory, with the event that came last, as that which a new topic can repeat.
+
+        Args:
+            earlier: what the present topic could repeat; it counts for the assets that have not been filled again.
+        """
         events = [*self._all, self.newest] if self.newest is not None else []
         now_ms = int(time.time() * 1000)
         times: dict[str, tuple[int, int]] = {}
         for event in events:
             ms = min(event.ms, now_ms)
             times[event.asset] = min(ms, times.get(event.asset, (ms,))[0]), ms
-        return Refill({event.fingerprint for event in events}, times)
+        return Refill(earlier.fingerprints.union(event.fingerprint for event in events), times | earlier.times)
 
     def locate(self, ms: int) -> Position | None:
         """Return the position of the first record of each partition at or after a time; None if it may be older.
@@ -176,15 +180,8 @@ class Refill:
 
     def __init__(self, fingerprints: set[int], times: dict[str, tuple[int, int]]) -> None:
         """Know events that were in memory, and by asset the times of its oldest and its last one there, until now."""
-        self._fingerprints, self._times = fingerprints, times
+        self.fingerprints, self.times = fingerprints, times
         self._until = time.monotonic() + _REFILL_SECONDS
-
-    def add(self, earlier: Refill) -> None:
-        """Know as well what was known of an earlier topic."""
-        self._fingerprints |= earlier._fingerprints
-        for asset, (oldest, last) in earlier._times.items():
-            mine = self._times.get(asset, (oldest, last))
-            self._times[asset] = max(mine[0], oldest), max(mine[1], last)
 
     def repeats(self, event: Event) -> bool:
         """Whether an event of the new topic is one that clients had, or older than those in memory were.
@@ -192,9 +189,9 @@ class Refill:
         Assets are compared with themselves: the clock of a producer can be late. An asset of which an event has come
         that is newer than all in memory were has been filled again.
         """
-        if self._fingerprints and time.monotonic() > self._until:
-            self._fingerprints, self._times = set(), {}
-        oldest, last = self._times.get(event.asset, (event.ms, event.ms))
+        if self.fingerprints and time.monotonic() > self._until:
+            self.fingerprints, self.times = set(), {}
+        oldest, last = self.times.get(event.asset, (event.ms, event.ms))
         if event.ms > last:
-            del self._times[event.asset]
-        return event.ms < oldest or event.fingerprint in self._fingerprints
+            del self.times[event.asset]
+        return event.ms < oldest or event.fingerprint in self.fingerprints

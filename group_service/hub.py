@@ -116,8 +116,7 @@ class Hub:
         before = self.head()
         if reason is Reason.RECREATED:
             self.generation += 1
-            earlier, self._refill = self._refill, self.history.before_refill()
-            self._refill.add(earlier)
+            self._refill = self.history.before_refill(self._refill)
         self.history.reset(start, whole)
         if reason is not None:
             data = chunk(gap_frame(before, format_position(self.slug, start), reason))
@@ -141,6 +140,7 @@ class Hub:
                 live.append(event)
                 if event.asset in self._live:
                     batches.setdefault(event.asset, []).append(event)
+        self.set_issue("records", "")  # only this takes back that none can be read
         self.history.next.update(ends)
         self.metrics.events.inc(len(events))
         for asset, batch in batches.items():

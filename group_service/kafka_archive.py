@@ -49,18 +49,16 @@ class KafkaArchive:
 
     async def read(self, request: Request) -> Portion:
         """Read the next portion."""
-        topic = TOPIC_PREFIX + request.slug
-        return await self._run(topic, request.position, lambda consumer: _read(consumer, request))
+        return await self._run(request.slug, request.position, lambda consumer: _read(consumer, request))
 
     async def locate(self, slug: str, ms: int) -> Position:
         """Return the position of the first records at or after a time, the end where there is none."""
-        topic = TOPIC_PREFIX + slug
-        return await self._run(topic, (), lambda consumer: _locate(consumer, topic, ms))
+        return await self._run(slug, (), lambda consumer: _locate(consumer, TOPIC_PREFIX + slug, ms))
 
     async def probe(self, slug: str, partition: int, offset: int) -> tuple[int | None, int]:
         """Return the timestamp of a record (None if it does not exist), and the end of its partition."""
         place = TopicPartition(TOPIC_PREFIX + slug, partition, offset)
-        return await self._run(place.topic, (partition,), lambda consumer: _probe(consumer, place))
+        return await self._run(slug, (partition,), lambda consumer: _probe(consumer, place))
 
     def close(self) -> None:
         """End the jobs, and close the consumers."""
@@ -68,7 +66,7 @@ class KafkaArchive:
         for consumer in self._idle:
             consumer.close()
 
-    async def _run(self, topic: str, partitions: Collection[int], job: Callable[[Consumer], T]) -> T:
+    async def _run(self, slug: str, partitions: Collection[int], job: Callable[[Consumer], T]) -> T:
         """Run a job that needs these partitions.
 
         Raises:
@@ -80,7 +78,7 @@ class KafkaArchive:
         except _Unknown as error:
             for pause in (0, _CONFIRM_SECONDS):
                 await asyncio.sleep(pause)
-                if not await self._in_thread(lambda consumer: _lacks(consumer, topic, partitions)):
+                if not await self._in_thread(lambda consumer: _lacks(consumer, TOPIC_PREFIX + slug, partitions)):
                     raise
             raise TopicMissing(str(error)) from error
 

@@ -53,7 +53,7 @@ class LiveReader:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="live", daemon=True)
         self._topic_id = ""
-        self._filled = self._failed = False
+        self._filled = False
         self._next: dict[int, int] = {}
         self._watch: Future[TopicDescription] | None = None
         self._watch_at = 0.0
@@ -84,9 +84,9 @@ class LiveReader:
             except _Rebuild as why:
                 _log.warning("reading is started again", reason=str(why))
             except KafkaException as error:
-                self._say_failed(f"Kafka gives no records: {error.args[0].str()}")
+                self._say("records", f"Kafka gives no records: {error.args[0].str()}")
             except Exception as error:  # noqa: BLE001 - a bug must not leave a live service deaf for ever
-                self._say_failed(f"bug: {error!r}")
+                self._say("records", f"bug: {error!r}")
                 _log.exception("reading failed")
             finally:
                 if consumer is not None:
@@ -204,9 +204,6 @@ class LiveReader:
             ends[partition] = offset
         self._call(self._hub.publish, events, ends)
         self._next.update(ends)
-        if self._failed:
-            self._failed = False
-            self._say("records", "")
 
     def _place(self, message: Message) -> tuple[int, int]:
         """Return the partition and the offset of a record or of the end of a partition.
@@ -229,11 +226,6 @@ class LiveReader:
         """Keep why a connection failed: a request only tells that it took too long."""
         if error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - the library's own name
             self._last_error = error.str()
-
-    def _say_failed(self, text: str) -> None:
-        """Say why records are not read; only records, or the end of a partition, take it back."""
-        self._failed = True
-        self._say("records", text)
 
     def _say(self, subject: str, text: str) -> None:
         self._loop.call_soon_threadsafe(self._hub.set_issue, subject, text)

@@ -21,7 +21,8 @@ _log = structlog.get_logger()
 _LAG_SECONDS = 0.02
 _RETRY_SECONDS = 1.0
 #: A client that others wait for is cut when it does not take a portion in this time; it comes back and goes on.
-_WRITE_SECONDS = 30.0
+#: A record of 1 MB passes at 9 KB/s.
+_WRITE_SECONDS = 120.0
 #: After so many events another set of them is begun, and the one before the last is forgotten: 100,000 take 8 MB.
 _REMEMBERED = 50_000
 #: The query of the group that an asset has left can still write its last events (it writes every 0.1 s).
