@@ -54,7 +54,10 @@ async def _tick(app: web.Application) -> AsyncIterator[None]:
     async def tick() -> None:
         while True:
             await asyncio.sleep(1)
-            app[HUB].tick()
+            try:
+                app[HUB].tick()
+            except Exception:  # noqa: BLE001 - pings must go on: without them no silent client is noticed that has left
+                structlog.get_logger().exception("pings failed")
 
     task = asyncio.create_task(tick())
     yield

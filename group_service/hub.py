@@ -6,10 +6,16 @@ import asyncio
 import time
 from collections.abc import Iterable, Sequence
 
+import structlog
+
 from group_service.events import Event, Reason, chunk, gap_frame
-from group_service.history import History
+from group_service.history import History, Refill
 from group_service.ids import Position, format_position
 from group_service.metrics import Metrics
+
+_log = structlog.get_logger()
+#: Clients for which the source is read at once: each has a portion and the events that it got in memory, 10 MB at most.
+_REPLAYS = 32
 
 
 class Client:
@@ -21,6 +27,7 @@ class Client:
         ended: completes when the stream is to end cleanly.
         quiet: seconds since the last byte was written.
         since: time of the last event that it had before it went live, in milliseconds.
+        cut: whether it was cut because it read too slowly.
     """
 
     def __init__(self, transport: asyncio.Transport, asset: str | None, item: str | None, limit: int) -> None:
@@ -28,20 +35,28 @@ class Client:
         self.asset, self.item = asset, item
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.quiet = 0
+        self.cut = False
         self.since = int(time.time() * 1000)
         self._transport, self._limit = transport, limit
 
     def write(self, data: bytes) -> bool:
-        """Write a chunk; False if the client was too slow and is cut: it comes back and resumes.
+        """Write a chunk; False if the client has left, or was too slow and is cut: it comes back and resumes.
 
         The limit is checked before the write, so that an event which is larger than the limit passes.
         """
+        if self._transport.is_closing():  # its handler has not seen yet that the connection is lost
+            return False
         if self._transport.get_write_buffer_size() > self._limit:
-            self._transport.abort()
+            self.cut = True
+            self.abort()
             return False
         self._transport.write(data)
         self.quiet = 0
         return True
+
+    def abort(self) -> None:
+        """Close the connection, whatever waits in it."""
+        self._transport.abort()
 
     def end(self) -> None:
         """End the stream cleanly."""
@@ -57,6 +72,7 @@ class Hub:
         history: the last events.
         filled: whether the history has been read; before, no position is known.
         generation: counts how often the topic was made again.
+        replays: the turns of clients that resume with what is not in memory.
         issues: why the service is not ready, by subject.
         metrics: of the process.
     """
@@ -67,9 +83,10 @@ class Hub:
         self.history = History(history_bytes)
         self.filled = False
         self.generation = 0
+        self.replays = asyncio.Semaphore(_REPLAYS)
         self.issues: dict[str, str] = {"history": "the history is being read"}
         self._ping_seconds = ping_seconds
-        self._floor_ms = -1
+        self._refill = Refill(set(), {})
         self._closed = False
         self._clients: set[Client] = set()
         self._live: dict[str | None, set[Client]] = {}
@@ -94,13 +111,12 @@ class Hub:
     def restart(self, start: Position, whole: Iterable[int], reason: Reason | None) -> None:
         """Begin with an empty history at ``start``, and tell the clients of live events why, if they miss any.
 
-        A topic that was made again can be filled again with events that the clients have: of those, only the ones
-        that are newer than the last event are live.
+        A topic that was made again can be filled again with events that the clients have: those are not live.
         """
-        before, newest = self.head(), self.history.newest
+        before = self.head()
         if reason is Reason.RECREATED:
             self.generation += 1
-            self._floor_ms = -1 if newest is None else min(newest.ms, int(time.time() * 1000))
+            self._refill = self.history.before_refill(self._refill)
         self.history.reset(start, whole)
         if reason is not None:
             data = chunk(gap_frame(before, format_position(self.slug, start), reason))
@@ -118,12 +134,13 @@ class Hub:
         batches: dict[str, list[Event]] = {}
         live: list[Event] = []
         for event in events:
-            if not self.history.add(event):
+            if not self.history.add(event) or self._refill.repeats(event):
                 self.metrics.repeated.inc()
-            elif event.ms > self._floor_ms:
+            else:
                 live.append(event)
                 if event.asset in self._live:
                     batches.setdefault(event.asset, []).append(event)
+        self.set_issue("records", "")  # only this takes back that none can be read
         self.history.next.update(ends)
         self.metrics.events.inc(len(events))
         for asset, batch in batches.items():
@@ -202,14 +219,24 @@ class Hub:
     def close(self) -> None:
         """End all streams cleanly, and those that come from now on at once."""
         self._closed = True
+        self.end_streams()
+
+    def end_streams(self) -> None:
+        """End all streams cleanly, without another event: each client comes back and resumes after its last one."""
+        self._live.clear()
         for client in self._clients:
             client.end()
 
     def _write(self, client: Client, data: bytes) -> bool:
-        if client.write(data):
-            return True
+        """Write to a client; False if it is gone. What is wrong with one client must not cost the others events."""
+        try:
+            if client.write(data):
+                return True
+            self.metrics.cut.inc(client.cut)
+        except Exception:  # noqa: BLE001 - whatever it is
+            _log.exception("a client cannot be written to")
+            client.end()
         self.detach(client)
-        self.metrics.cut.inc()
         return False
 
 

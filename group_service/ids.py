@@ -20,9 +20,11 @@ SLUG = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _PLACE = r"\d{1,9}%s(?:-1|\d{1,18})"
 _ID = re.compile(
     rf"(?:(?P<slug>{SLUG.pattern})/(?:(?P<one>{_PLACE % '/'})|(?P<all>{_PLACE % ':'}(?:,{_PLACE % ':'})*)))?"
-    r"(?:@(?P<ms>\d{1,15})(?:,(?P<since>\d{1,15}))?)?",
+    r"(?:@(?P<ms>-1|\d{1,19})(?:,(?P<since>-1|\d{1,19}))?)?",
     re.ASCII,
 )
+#: The last time after which Kafka can be asked for another millisecond. Producers write times in other units, too.
+_LAST_MS = 2**63 - 2
 
 Position = Mapping[int, int]
 """By partition, the offset of the next record that a client is to receive."""
@@ -58,8 +60,8 @@ def parse_id(text: str) -> ResumePoint:
         raise ValueError("this is no event id of a group service")
     places = (found["one"] or "").replace("/", ":") or found["all"]
     last = {int(p): int(o) for p, o in (place.split(":") for place in places.split(","))} if places else {}
-    ms = int(found["ms"]) if found["ms"] else None
-    since = int(found["since"]) if found["since"] else ms
+    ms = min(int(found["ms"]), _LAST_MS) if found["ms"] else None
+    since = min(int(found["since"]), _LAST_MS) if found["since"] else ms
     return ResumePoint(found["slug"] or "", last, found["all"] is not None, ms, since)
 
 
@@ -71,7 +73,7 @@ def parse_since(text: str, now_ms: int) -> ResumePoint:
     """
     try:
         ms = now_ms - int(seconds(text) * 1000)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter: 400 digits
         # In a query string, an unescaped + is a blank.
         moment = datetime.fromisoformat(re.sub(r" (?=\d\d:\d\d$)", "+", text))
         if moment.tzinfo is None:

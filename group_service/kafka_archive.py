@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -24,12 +24,18 @@ _ANSWER_SECONDS = 5.0
 _AT_ONCE = 100
 #: After so long a portion ends, so that jobs take turns.
 _PORTION_SECONDS = 2.0
+#: A topic is missing if two answers with so much time between them say so.
+_CONFIRM_SECONDS = 1.5
 _MISSING = (
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001 - the library's own names for its errors
     KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - as above
 )
 T = TypeVar("T")
+
+
+class _Unknown(SourceError):
+    """The library knows no such topic or partition: it says so as well while no broker answers it."""
 
 
 class KafkaArchive:
@@ -43,16 +49,16 @@ class KafkaArchive:
 
     async def read(self, request: Request) -> Portion:
         """Read the next portion."""
-        return await self._run(lambda consumer: _read(consumer, request))
+        return await self._run(request.slug, request.position, lambda consumer: _read(consumer, request))
 
     async def locate(self, slug: str, ms: int) -> Position:
         """Return the position of the first records at or after a time, the end where there is none."""
-        return await self._run(lambda consumer: _locate(consumer, TOPIC_PREFIX + slug, ms))
+        return await self._run(slug, (), lambda consumer: _locate(consumer, TOPIC_PREFIX + slug, ms))
 
     async def probe(self, slug: str, partition: int, offset: int) -> tuple[int | None, int]:
         """Return the timestamp of a record (None if it does not exist), and the end of its partition."""
         place = TopicPartition(TOPIC_PREFIX + slug, partition, offset)
-        return await self._run(lambda consumer: _probe(consumer, place))
+        return await self._run(slug, (partition,), lambda consumer: _probe(consumer, place))
 
     def close(self) -> None:
         """End the jobs, and close the consumers."""
@@ -60,18 +66,37 @@ class KafkaArchive:
         for consumer in self._idle:
             consumer.close()
 
-    async def _run(self, job: Callable[[Consumer], T]) -> T:
+    async def _run(self, slug: str, partitions: Collection[int], job: Callable[[Consumer], T]) -> T:
+        """Run a job that needs these partitions.
+
+        Raises:
+            SourceError: Kafka does not answer.
+            TopicMissing: the topic or a partition does not exist, and Kafka has confirmed it.
+        """
+        try:
+            return await self._in_thread(job)
+        except _Unknown as error:
+            for pause in (0, _CONFIRM_SECONDS):
+                await asyncio.sleep(pause)
+                if not await self._in_thread(lambda consumer: _lacks(consumer, TOPIC_PREFIX + slug, partitions)):
+                    raise
+            raise TopicMissing(str(error)) from error
+
+    async def _in_thread(self, job: Callable[[Consumer], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._run_here, job)
 
     def _run_here(self, job: Callable[[Consumer], T]) -> T:
-        consumer = self._idle.pop() if self._idle else Consumer(self._properties, logger=kafka_log)
+        try:
+            consumer = self._idle.pop()
+        except IndexError:
+            consumer = Consumer(self._properties, logger=kafka_log)
         try:
             result = job(consumer)
             consumer.unassign()
         except KafkaException as exception:
             consumer.close()
             error = exception.args[0]
-            kind = TopicMissing if error.code() in _MISSING else SourceError
+            kind = _Unknown if error.code() in _MISSING else SourceError
             raise kind(f"Kafka: {error.str()}") from exception
         except SourceError:
             consumer.close()
@@ -172,11 +197,20 @@ class _Scan:
             self.size += len(event.frame)
 
 
+def _lacks(consumer: Consumer, topic: str, partitions: Collection[int]) -> bool:
+    """Whether Kafka says that it has no such topic, or not all of these partitions."""
+    metadata = consumer.list_topics(topic, timeout=_ANSWER_SECONDS).topics[topic]
+    if metadata.error is not None:
+        return bool(metadata.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART)
+    return not metadata.partitions.keys() >= set(partitions)
+
+
 def _locate(consumer: Consumer, topic: str, ms: int) -> Position:
     metadata = consumer.list_topics(topic, timeout=_ANSWER_SECONDS).topics[topic]
     if metadata.error is not None:
         raise KafkaException(metadata.error)
-    asked = [TopicPartition(topic, partition, ms) for partition in metadata.partitions]
+    # A record can have no time, which is -1: as a question, that would be the end.
+    asked = [TopicPartition(topic, partition, max(0, ms)) for partition in metadata.partitions]
     found: dict[int, int] = {}
     for place in consumer.offsets_for_times(asked, timeout=_ANSWER_SECONDS):
         if place.error is not None:

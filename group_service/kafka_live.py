@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 import structlog
@@ -84,9 +84,9 @@ class LiveReader:
             except _Rebuild as why:
                 _log.warning("reading is started again", reason=str(why))
             except KafkaException as error:
-                self._say("kafka", f"Kafka does not answer: {error.args[0].str()}")
+                self._say("records", f"Kafka gives no records: {error.args[0].str()}")
             except Exception as error:  # noqa: BLE001 - a bug must not leave a live service deaf for ever
-                self._say("kafka", f"bug: {error!r}")
+                self._say("records", f"bug: {error!r}")
                 _log.exception("reading failed")
             finally:
                 if consumer is not None:
@@ -125,6 +125,8 @@ class LiveReader:
         self._last_error = ""
         self._say("topic", "")
         self._say("kafka", "")
+        leaderless = sorted(one.id for one in description.partitions if one.leader is None or one.leader.id < 0)
+        self._say("leader", "; ".join(f"partition {partition} has no leader" for partition in leaderless))
         return description
 
     def _check_topic(self, consumer: Consumer) -> None:
@@ -229,16 +231,23 @@ class LiveReader:
         self._loop.call_soon_threadsafe(self._hub.set_issue, subject, text)
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Call ``function`` in the event loop and wait: what comes meanwhile waits in the library, not in the loop."""
-        done = threading.Event()
+        """Call ``function`` in the event loop and wait: what comes meanwhile waits in the library, not in the loop.
+
+        Raises:
+            Exception: it has failed. Some clients may lack an event then: all streams are ended, and resume.
+        """
+        done = Future[None]()
 
         def call() -> None:
             try:
                 function(*arguments)
-            finally:
-                done.set()
+                done.set_result(None)
+            except Exception as error:  # noqa: BLE001 - it is raised again in the thread
+                self._hub.end_streams()
+                done.set_exception(error)
 
         self._loop.call_soon_threadsafe(call)
-        while not done.wait(0.5):
-            if self._stopped.is_set():
-                return
+        while not self._stopped.is_set() and not done.done():
+            wait([done], 0.5)
+        if done.done():
+            done.result()

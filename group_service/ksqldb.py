@@ -22,6 +22,8 @@ _log = structlog.get_logger()
 _PAUSE_SECONDS = (0.5, 2.0)
 #: The query tells no end of what is there: it has been read when no row comes for so long.
 _QUIET_SECONDS = 0.5
+#: The first row takes longer; a stream without one is empty.
+_FIRST_ROW_SECONDS = 5.0
 _FILL_SECONDS = 30.0
 _SILENT_SECONDS = 15.0
 _PLACE = ("ROWPARTITION", "ROWOFFSET", "ROWTIME")
@@ -78,12 +80,13 @@ class KsqldbReader:
         async with self._session.query(self._sql, _PROPERTIES) as response:
             self._hub.set_issue("ksqldb", "")
             feed, names, seen = RowFeed(), list[str](), set[int]()
+            began_ms = int(time.time() * 1000)
             fill_until = time.monotonic() + _FILL_SECONDS
             silent_at = time.monotonic() + _SILENT_SECONDS
             while (now := time.monotonic()) < silent_at:
-                wait = silent_at - now if self._hub.filled else _QUIET_SECONDS
-                piece = await _next_piece(response.content, wait)
-                if piece is None or now > fill_until:
+                quiet = _QUIET_SECONDS if seen else _FIRST_ROW_SECONDS
+                piece = await _next_piece(response.content, silent_at - now if self._hub.filled else quiet)
+                if piece is None:
                     self._hub.set_filled()
                 events = []
                 for item in feed.feed(piece or b""):
@@ -96,6 +99,9 @@ class KsqldbReader:
                 if events:
                     silent_at = time.monotonic() + _SILENT_SECONDS
                     self._publish(events, seen)
+                    # A stream that is never quiet has been read when its rows are of this time.
+                    if now > fill_until and max(event.ms for event in events) >= began_ms:
+                        self._hub.set_filled()
 
     def _publish(self, events: list[Event], seen: set[int]) -> None:
         """Publish what is new: each query begins at the first row, so it repeats all that a stream still has.

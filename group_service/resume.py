@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -19,6 +20,11 @@ _log = structlog.get_logger()
 #: Another replica has sent a record that this one has not read yet.
 _LAG_SECONDS = 0.02
 _RETRY_SECONDS = 1.0
+#: A client that others wait for is cut when it does not take a portion in this time; it comes back and goes on.
+#: A record of 1 MB passes at 9 KB/s.
+_WRITE_SECONDS = 120.0
+#: After so many events another set of them is begun, and the one before the last is forgotten: 100,000 take 8 MB.
+_REMEMBERED = 50_000
 #: The query of the group that an asset has left can still write its last events (it writes every 0.1 s).
 SETTLE_SECONDS = 1.0
 
@@ -47,6 +53,8 @@ class Resumption:
         self._ms: int | None = None
         self._last_id = ""
         self._sent: set[int] = set()
+        self._sent_before: set[int] = set()
+        self._has_turn = False
         self._had: Position = {}
         self._learned_ms = 0
 
@@ -90,7 +98,9 @@ class Resumption:
                     return
                 await self._send(events)
             else:
-                await self._read_own()
+                async with self._turn():
+                    while generation == self._hub.generation and not self._hub.history.covers(self._position):
+                        await self._read_own()
 
     async def _start(self, point: ResumePoint | None) -> None:
         hub = self._hub
@@ -167,19 +177,20 @@ class Resumption:
         for settle in (0.0, SETTLE_SECONDS):
             await self._pause(settle)
             done = False
-            while not done:
-                portion = await self._retry(lambda one=request: self._archive.read(one))  # type: ignore[misc]
-                records += portion.records
-                if portion.reason is not None:
-                    await self._tell_gap(portion.reason, self._last_id, format_position(point.slug, portion.start))
-                await self._learn(point.slug, portion.events)
-                fresh = self._drop_repeated(portion.events)
-                await self._write_events([event.frame for event in fresh if self._wants(event)])
-                if fresh:
-                    self._last_id = _id_of(fresh[-1])
-                request, done = replace(request, position=portion.position), portion.done
-                if records > self._limit and not done:
-                    return ms, Reason.LIMIT
+            async with self._turn():
+                while not done:
+                    portion = await self._retry(lambda one=request: self._archive.read(one))  # type: ignore[misc]
+                    records += portion.records
+                    if portion.reason is not None:
+                        await self._tell_gap(portion.reason, self._last_id, format_position(point.slug, portion.start))
+                    await self._learn(point.slug, portion.events)
+                    fresh = self._drop_repeated(portion.events)
+                    await self._write_events([event.frame for event in fresh])
+                    if fresh:
+                        self._last_id = _id_of(fresh[-1])
+                    request, done = replace(request, position=portion.position), portion.done
+                    if records > self._limit and not done:
+                        return ms, Reason.LIMIT
         return ms, None
 
     async def _read_own(self) -> None:
@@ -211,27 +222,36 @@ class Resumption:
 
         A stream that is created again writes events once more, after the client's position.
         """
-        oldest = min((event.ms for event in events if event.fingerprint not in self._sent), default=self._learned_ms)
+        oldest = min(
+            (event.ms for event in events if self._wants(event) and not self._has(event)), default=self._learned_ms
+        )
         if not self._had or oldest >= self._learned_ms:
             return False
-        found = await self._retry(lambda: self._archive.locate(slug, oldest))
+        final = slug != self._hub.slug  # our own topic comes again
+        found = await self._retry(lambda: self._archive.locate(slug, oldest), missing_is_final=final)
         begin = {partition: found.get(partition, end) for partition, end in self._had.items()}
         request, done = Request(slug, begin, self._had, self._client.asset, self._limit), False
         while not done:
-            portion = await self._retry(lambda one=request: self._archive.read(one))  # type: ignore[misc]
-            self._sent.update(event.fingerprint for event in portion.events)
+            portion = await self._retry(lambda one=request: self._archive.read(one), missing_is_final=final)  # type: ignore[misc]
+            self._drop_repeated(portion.events)
             request, done = replace(request, position=portion.position), portion.done
         self._learned_ms = oldest
         return True
 
     def _drop_repeated(self, events: list[Event]) -> list[Event]:
-        """Return the events that the client has not, each once."""
+        """Return the events that the client wants and has not, each once; from now on it has them."""
         fresh = []
         for event in events:
-            if (fingerprint := event.fingerprint) not in self._sent:
-                self._sent.add(fingerprint)
+            if self._wants(event) and not self._has(event):
+                if len(self._sent) >= _REMEMBERED:
+                    self._sent_before, self._sent = self._sent, set()
+                self._sent.add(event.fingerprint)
                 fresh.append(event)
         return fresh
+
+    def _has(self, event: Event) -> bool:
+        """Whether the client has an event that was sent to it a while ago at most."""
+        return event.fingerprint in self._sent or event.fingerprint in self._sent_before
 
     async def _locate(self, ms: int) -> Position:
         found = self._hub.history.locate(ms)
@@ -252,6 +272,24 @@ class Resumption:
                 _log.warning("cannot read for a client that resumes", reason=str(error))
             await self._pause(_RETRY_SECONDS)
 
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait until few enough others read what is not in memory.
+
+        Raises:
+            Ended: the stream is to end.
+        """
+        turn: asyncio.Future[Any] = asyncio.ensure_future(self._hub.replays.acquire())
+        try:
+            await asyncio.wait({turn, self._client.ended}, return_when=asyncio.FIRST_COMPLETED)
+            await self._pause(0)
+            self._has_turn = True
+            yield
+        finally:
+            self._has_turn = False
+            if not turn.cancel():
+                self._hub.replays.release()
+
     async def _pause(self, pause: float) -> None:
         if self._client.ended.done():
             raise Ended
@@ -263,7 +301,7 @@ class Resumption:
         await self._write(gap_frame(start, self._last_id, reason))
 
     def _wants(self, event: Event) -> bool:
-        return self._client.item in (None, event.item)
+        return self._client.item is None or self._client.item == event.item
 
     def _frame(self, events: list[Event]) -> list[bytes]:
         """Return the frames of the events that the client wants, each event once, and advance the position over all."""
@@ -271,12 +309,10 @@ class Resumption:
             return []
         self._ms, self._last_id = events[-1].ms, ""
         fresh = self._drop_repeated(events)
-        if self._client.asset is None:
-            framed = frames(self._hub.slug, fresh, self._position)
-        else:
-            framed = [event.frame for event in fresh]
+        whole = self._client.asset is None
+        framed = frames(self._hub.slug, fresh, self._position) if whole else [event.frame for event in fresh]
         self._position.update((event.partition, event.offset + 1) for event in events)
-        return [frame for event, frame in zip(fresh, framed, strict=True) if self._wants(event)]
+        return framed
 
     async def _send(self, events: list[Event]) -> None:
         await self._write_events(self._frame(events))
@@ -286,7 +322,13 @@ class Resumption:
             raise Ended
         if framed:
             self._client.quiet = 0
-            await self._write(b"".join(framed))
+            try:
+                async with asyncio.timeout(_WRITE_SECONDS if self._has_turn else None):
+                    await self._write(b"".join(framed))
+            except TimeoutError:
+                self._client.abort()
+                self._hub.metrics.cut.inc()
+                raise Ended from None
             self._hub.metrics.deliveries.inc(len(framed))
 
 

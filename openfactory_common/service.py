@@ -113,7 +113,7 @@ def run(program: Coroutine[Any, Any, None]) -> int:
     return 0
 
 
-async def serve(app: web.Application, host: str | None, port: int) -> None:
+async def serve(app: web.Application, host: str | None, port: int, *, cost: int = 0) -> None:
     """Serve ``app`` until SIGTERM or SIGINT, then end all responses within 2 s.
 
     A handler is cancelled as soon as its client leaves: a stream's handler waits for events, not for its client.
@@ -122,6 +122,7 @@ async def serve(app: web.Application, host: str | None, port: int) -> None:
         app: the application; its ``on_shutdown`` ends its streams.
         host: the address to listen on; None: every one.
         port: to listen on; 0: any free one, see the log.
+        cost: descriptors that a request in progress needs besides its connection.
 
     Raises:
         ConfigurationError: the port cannot be opened; names `PORT`.
@@ -129,7 +130,7 @@ async def serve(app: web.Application, host: str | None, port: int) -> None:
     stopped = asyncio.Event()
     for number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    guard = ConnectionGuard(ConnectionLimits(*descriptors()), _log_ending)
+    guard = ConnectionGuard(ConnectionLimits(*descriptors(), cost=cost), _log_ending)
     runner = _Runner(app, guard=guard, access_log=None, handler_cancellation=True, shutdown_timeout=_END_SECONDS)
     await runner.setup()
     tasks = {asyncio.create_task(guard.run()), asyncio.create_task(stopped.wait())}

@@ -21,7 +21,7 @@ _ABOUT = """Answer the current state of assets, from ksqlDB's table of data item
 
 
 async def _serve(settings: Settings) -> None:
-    await service.serve(make_app(settings), None, settings.port)
+    await service.serve(make_app(settings), None, settings.port, cost=1)  # a connection to ksqlDB
 
 
 def main() -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from openfactory_common.errors import KsqlError, KsqlNotReady, KsqlWrongShape
+from openfactory_common.errors import KsqlError, KsqlNotReady, KsqlUnreachable, KsqlWrongShape
 from openfactory_common.ksqldb.wire import Header, Item, Row, RowFeed, literal
 from openfactory_common.ksqldb_http import KsqldbSession, pieces
 from state_api.metrics import Metrics
@@ -26,6 +26,8 @@ _PULL_SECONDS = 8.0
 #: After a restart ksqlDB first refuses pull queries, then answers for 0.3 to 0.4 s without rows, then with all of them
 #: (measured with 7.7.0). So soon after a failure "no rows" is not yet a fact.
 _SETTLING_SECONDS = 5.0
+#: Pull queries at once: each takes a descriptor here and a thread there (ksqlDB's pool has 50), and more only wait.
+_MAX_RUNNING = 64
 _log = structlog.get_logger(__name__)
 
 
@@ -37,6 +39,14 @@ class Answer:
     body: bytes
 
 
+@dataclass(eq=False)
+class _Question:
+    """A question that is being asked, and how many clients wait for its answer."""
+
+    task: asyncio.Task[Answer]
+    clients: int = 0
+
+
 class AssetStates:
     """The table of data items of one ksqlDB."""
 
@@ -46,7 +56,8 @@ class AssetStates:
         self._select = f"SELECT asset_uuid, {', '.join(_ITEM)} FROM {table}"  # noqa: S608 - the setting is a plain name
         self._metrics = metrics
         self._failed_at = float("-inf")
-        self._asked: dict[tuple[str, str | None], asyncio.Task[Answer]] = {}
+        self._turns = asyncio.Semaphore(_MAX_RUNNING)
+        self._asked: dict[tuple[str, str | None], _Question] = {}
 
     async def ask(self, asset: str, item: str | None) -> Answer:
         """Answer the state of an asset, or of one of its data items.
@@ -54,13 +65,18 @@ class AssetStates:
         200 with the state; 404 if there is none; 503 while ksqlDB cannot say, whatever the reason: the statement's
         form is fixed, so a refusal means a table that is not there yet or not readable yet.
         """
-        question = asset, item
-        task = self._asked.get(question)
-        if task is None:
-            task = self._asked[question] = asyncio.create_task(self._answer(asset, item))
-            task.add_done_callback(lambda _: self._asked.pop(question))
-        # A client that leaves must not end the query of the others.
-        return await asyncio.shield(task)
+        asked = self._asked.get((asset, item))
+        if asked is None:
+            asked = self._asked[asset, item] = _Question(asyncio.create_task(self._answer(asset, item)))
+        asked.clients += 1
+        try:
+            # A client that leaves must not end the query of the others.
+            return await asyncio.shield(asked.task)
+        finally:
+            asked.clients -= 1
+            if not asked.clients:
+                asked.task.cancel()
+                del self._asked[asset, item]
 
     async def issues(self) -> list[str]:
         """Return what keeps the table from being read, as one sentence, or nothing."""
@@ -97,15 +113,18 @@ class AssetStates:
         feed = RowFeed()
         items: list[Item] = []
         try:
-            with self._metrics.query_seconds.time():
-                async with self._ksqldb.query(f"{self._select} WHERE {condition};", total=_PULL_SECONDS) as response:
-                    async for piece in pieces(response):
-                        items += feed.feed(piece)
+            async with asyncio.timeout(_PULL_SECONDS), self._turns:
+                with self._metrics.query_seconds.time():
+                    async with self._ksqldb.query(f"{self._select} WHERE {condition};") as response:
+                        async for piece in pieces(response):
+                            items += feed.feed(piece)
                 feed.close()
             return _rows(items)
-        except KsqlError:
+        except (KsqlError, TimeoutError) as error:
             self._failed_at = time.monotonic()
             self._metrics.failures.inc()
+            if isinstance(error, TimeoutError):
+                raise KsqlUnreachable(f"no answer within {_PULL_SECONDS:g} s") from error
             raise
 
 

@@ -300,8 +300,8 @@ def _transport(request: web.BaseRequest) -> asyncio.Transport:
 def _resume_field(request: web.BaseRequest) -> bytes | None:
     """Return the field that asks for the events since the request came; None where the client says itself."""
     query = request.raw_path.partition("?")[2].partition("#")[0]
-    names = {name for name, _ in parse_qsl(query, keep_blank_values=True)}
-    if request.method != "GET" or "Last-Event-ID" in request.headers or names & _STARTS:
+    names = {name for name, _ in parse_qsl(query)}  # without a value, a parameter says nothing
+    if request.method != "GET" or request.headers.get("Last-Event-ID") or names & _STARTS:
         return None
     return b"Last-Event-ID: @%d" % request[ARRIVED]
 
@@ -328,6 +328,8 @@ def _upstream_request(request: web.BaseRequest, target: Target, more: bytes | No
             forwarded_for.append(value)
         elif lowered == b"forwarded":
             forwarded.append(value)
+        elif lowered == b"last-event-id" and more is not None:
+            continue  # it is empty: a service would read it instead of ours
         elif lowered not in _NOT_FORWARDED and lowered not in dropped:
             lines.append(b"%b: %b" % (name, value))
     client = (request.remote or "unknown").removeprefix("::ffff:").encode()

@@ -93,7 +93,8 @@ def test_a_topic_that_is_deleted_and_made_again(plant: Plant, tmp_path: Path, hi
         service.wait_issue(f"topic {plant.topic} does not exist")
         plant.kafka.create_topic(plant.topic)
         old_ms = int(old.partition("@")[2])
-        plant.kafka.produce(plant.topic, [("A", b"old", old_ms - 5), ("A", b"new", None)])
+        again = plant.sent["A"][10].encode()
+        plant.kafka.produce(plant.topic, [("A", b"old", old_ms - 60_000), ("A", again, old_ms), ("A", b"new", None)])
         client.wait_values([plant.sent["A"][10], "new"])
         assert [gap["reason"] for gap in client.gaps] == ["recreated"]
         assert client.gaps[0] == {"from": old, "to": f"{plant.slug}/0/-1", "reason": "recreated"}

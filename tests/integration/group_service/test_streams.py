@@ -19,6 +19,7 @@ from group_service.archive import Portion, Request, SourceError, TopicMissing
 from group_service.events import Event, Reason
 from group_service.hub import Hub
 from group_service.ids import Position
+from group_service.resume import Resumption
 from group_service.settings import Settings
 from openfactory_common.service_settings import load
 from tests.harness.coroutines import until
@@ -36,10 +37,13 @@ class Shelf:
 
     def __init__(self, hub: Hub) -> None:
         """Start with nothing."""
-        self.hub, self.records, self.low, self.fails = hub, list[Event](), 0, 0
+        self.hub, self.records, self.low, self.fails, self.hidden = hub, list[Event](), 0, 0, 0
+        self.opened = asyncio.Event()
+        self.opened.set()
 
     async def read(self, request: Request) -> Portion:
         """Return the next ten records."""
+        await self.opened.wait()
         await self._answer(request.slug)
         start, until = max(request.position[0], self.low), self.hub.history.start[0]
         end = min(start + 10, until)
@@ -50,6 +54,9 @@ class Shelf:
     async def locate(self, slug: str, ms: int) -> Position:
         """Return the first record at or after a time."""
         await self._answer(slug)
+        if self.hidden:
+            self.hidden -= 1
+            raise TopicMissing("it is made again")
         return {0: next((one.offset for one in self.records if one.ms >= ms), len(self.records))}
 
     async def probe(self, slug: str, partition: int, offset: int) -> tuple[int | None, int]:
@@ -184,6 +191,82 @@ async def test_what_comes_while_the_archive_is_read_is_not_lost() -> None:
             assert data.partition(b": live")[0] == b": ping\n\n" + frames(*range(5, 203))
 
 
+async def test_clients_that_resume_from_the_archive_take_turns() -> None:
+    """One that waits for its turn gets pings, can be ended cleanly, and delays none that is served from memory."""
+    async with served(ping_seconds="1") as one:
+        one.hub.set_filled()
+        one.hub.replays = asyncio.Semaphore(1)
+        one.add(5, in_memory=False)
+        one.add(1)
+        one.shelf.opened.clear()
+        path = "/asset_stream?asset_uuid=A"
+        first = await one.get(path, "Weld/0/1")
+        await until(one.hub.replays.locked, "the first has its turn")
+        second, left = await one.get(path, "Weld/0/2"), await one.get(path, "Weld/0/3")
+        await read_until(second, b": ping\n\n: ping\n\n")
+        left.close()
+        async with one.get(path, "Weld/0/4") as response:
+            assert (await read_until(response, b": live")).partition(b": live")[0] == b": ping\n\n" + frames(5)
+        one.shelf.opened.set()
+        assert frames(2, 3, 4, 5) in await read_until(first, b": live")
+        assert frames(3, 4, 5) in await read_until(second, b": live")
+        await until(lambda: not one.hub.replays.locked(), "the turns are given back")
+        one.shelf.opened.clear()
+        waiting = [await one.get(path, "Weld/0/1") for _ in range(2)]
+        await until(one.hub.replays.locked, "one has its turn, the other waits")
+        one.hub.close()
+        one.shelf.opened.set()
+        assert [(await response.content.read())[:9] for response in waiting] == [b": ping\n\n"] * 2
+
+
+async def test_a_client_that_does_not_read_loses_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is cut, for others wait."""
+    monkeypatch.setattr("group_service.resume._WRITE_SECONDS", 0.2)
+    async with served() as one:
+        one.hub.set_filled()
+        one.hub.replays = asyncio.Semaphore(1)
+        one.shelf.records = [Event("Weld", b"A", b"x" * 4_000_000, 0, n, MS + n) for n in range(10)]
+        one.hub.history.reset({0: 10}, ())
+        async with one.get("/asset_stream?asset_uuid=A", "Weld/0/-1"):
+            cut = one.hub.metrics.registry.get_sample_value
+            await until(lambda: cut("group_service_clients_cut_total") == 1, "it is cut")
+            await until(lambda: not one.hub.replays.locked(), "its turn is given back")
+
+
+@pytest.mark.parametrize("item", [None, "x"])
+async def test_what_a_client_got_is_remembered_to_a_limit(monkeypatch: pytest.MonkeyPatch, item: str | None) -> None:
+    """A long replay does not fill the memory, and what the client does not want takes none."""
+    monkeypatch.setattr("group_service.resume._REMEMBERED", 20)
+    sizes = []
+    has = Resumption._has
+
+    def measured(self: Resumption, asked: Event) -> bool:
+        sizes.append(len(self._sent) + len(self._sent_before))
+        return has(self, asked)
+
+    monkeypatch.setattr(Resumption, "_has", measured)
+    async with served() as one:
+        one.hub.set_filled()
+        one.add(200, in_memory=False)
+        async with one.get("/asset_stream?asset_uuid=A" + (f"&id={item}" if item else ""), "Weld/0/-1") as response:
+            await read_until(response, b": live")
+    assert (len(sizes) >= 200 and max(sizes) == 40) if item is None else not sizes
+
+
+async def test_the_own_topic_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is missing, a client that resumes waits; what it has is learned afterwards, and not sent again."""
+    monkeypatch.setattr("group_service.resume._RETRY_SECONDS", 0.01)
+    async with served() as one:
+        one.hub.set_filled()
+        one.add(5, in_memory=False)
+        one.shelf.records.append(Event("Weld", b"A", b"v3", 0, 5, MS + 3000))  # once more
+        one.hub.history.reset({0: 6}, ())
+        one.shelf.hidden = 2
+        async with one.get("/asset_stream?asset_uuid=A", f"Weld/0/4@{MS + 4000}") as response:
+            assert (await read_until(response, b": live")).partition(b": live")[0] == b": ping\n\n"
+        assert one.shelf.hidden == 0
+
+
 @pytest.mark.parametrize(
     ("last_id", "query", "gap", "numbers"),
     [
@@ -220,6 +303,24 @@ async def test_a_ping_comes_after_silence() -> None:
             one.add(4)
             ping = await read_until(response, b"\n\n")
             assert re.fullmatch(rb": ping\nid: Weld/0/3@%d,\d{13}\n\n" % (MS + 3000), ping)
+
+
+async def test_pings_outlast_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ping that fails is not the last one."""
+    async with served(ping_seconds="1") as one:
+        failures = iter([ValueError("a bug")])
+        tick = one.hub.tick
+
+        def fail_once() -> None:
+            for failure in failures:
+                raise failure
+            tick()
+
+        monkeypatch.setattr(one.hub, "tick", fail_once)
+        one.hub.set_filled()
+        async with one.get("/asset_stream?asset_uuid=B") as response:
+            await read_until(response, b": live")
+            await read_until(response, b": ping\n")
 
 
 async def test_all_streams_end_cleanly_with_the_service() -> None:

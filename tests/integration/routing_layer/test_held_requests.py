@@ -71,7 +71,6 @@ async def test_a_new_groups_first_client_misses_nothing_since_its_request(header
     ("target", "header", "passed"),
     [
         (_NEW, "Last-Event-ID: Fit/0/4711@9", ["Fit/0/4711@9"]),
-        (_NEW, "last-event-id:", [""]),
         (f"{_NEW}&lastEventId=Fit/0/4711", "X-Any: 1", []),
         (f"{_NEW}&since=15m", "X-Any: 1", []),
     ],
@@ -82,6 +81,16 @@ async def test_a_held_client_that_says_where_it_begins_is_believed(target: str, 
         connection = await _deploy_fit(system, await _ask_new(system, header, target=target))
         assert connection.header("Last-Event-ID") == passed
         assert connection.target == target
+
+
+@pytest.mark.parametrize(
+    ("target", "header"),
+    [(_NEW, "last-event-id:"), (f"{_NEW}&lastEventId=", "X-Any: 1"), (f"{_NEW}&since=", "X-Any: 1")],
+)
+async def test_a_held_client_with_an_empty_position_has_none(target: str, header: str) -> None:
+    """The service takes it for none, so the events since the request came are asked for."""
+    async with start_system() as system:
+        assert _asked_from(await _deploy_fit(system, await _ask_new(system, header, target=target))) > 0
 
 
 async def test_the_head_of_a_held_stream_replays_nothing() -> None:

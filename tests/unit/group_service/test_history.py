@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 
 import hypothesis.strategies as st
 import pytest
@@ -45,6 +46,13 @@ def test_several_partitions_are_taken_by_their_own_positions() -> None:
     made = history([event(n // 2, partition=n % 2, ms=n) for n in range(8)], start={0: 0, 1: 0})
     assert [(one.partition, one.offset) for one in made.take({0: 3, 1: 2}, "A")[0]] == [(1, 2), (0, 3), (1, 3)]
     assert len(made.take({0: 4}, "A")[0]) == 4
+
+
+def test_a_position_in_other_partitions_is_one_at_the_beginning() -> None:
+    """The topic that it comes from had more, or others."""
+    made = history([event(n) for n in range(4)])
+    assert offsets(made, {0: 2, 1: 7}) == [2, 3]
+    assert offsets(made, {1: 7}) == [0, 1, 2, 3]
 
 
 def test_a_portion_is_limited_and_the_next_one_continues() -> None:
@@ -107,6 +115,46 @@ def test_a_time_is_located_where_the_memory_goes_back_far_enough() -> None:
     assert locate(50_000) is None
     assert locate(10**9) == 300
     assert locate_in([event(n) for n in range(10)], start=0)(-5) == 0
+
+
+@given(
+    st.integers(2000, 20_000),
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 3000), st.integers(0, 3500)), max_size=40),
+)
+def test_a_time_is_located_as_if_nothing_were_remembered(limit: int, steps: list[tuple[int, int, int]]) -> None:
+    """Whatever has come, and was dropped, since the same second was asked for: no event at or after it is left out."""
+    made, next_ = history([], limit, {0: 0, 1: 0}), {0: 0, 1: 0}
+    every: list[Event] = []
+    for partition, ms, asked in steps:
+        every.append(event(next_[partition], "AB"[partition], partition, ms=ms))
+        next_[partition] += 1
+        made.add(every[-1])
+        found = made.locate(asked)
+        exact = {
+            p: min([e.offset for e in every if e.partition == p and e.ms >= asked], default=next_[p]) for p in (0, 1)
+        }
+        assert found in (None, exact)
+        assert found is not None or made.start != {0: 0, 1: 0}
+
+
+@pytest.mark.parametrize("partitions", [1, 2])
+def test_many_times_of_one_second_cost_one_way_back(partitions: int) -> None:
+    """Clients that were held together do not each look through a minute of events."""
+
+    class Walked(deque[Event]):
+        walks = 0
+
+        def __reversed__(self) -> Iterator[Event]:
+            self.walks += 1
+            return super().__reversed__()
+
+    made = history([event(n) for n in range(100, 300)], start=dict.fromkeys(range(partitions), 100))
+    made._whole.update(range(partitions))
+    made._all = walked = Walked(made._all)
+    for ms in range(250_000, 251_000):
+        assert (made.locate(ms) or {})[0] == (250 if ms == 250_000 else 251)
+        made.add(event(300 + ms - 250_000))
+    assert walked.walks == 1
 
 
 def test_a_time_is_located_among_records_out_of_order() -> None:

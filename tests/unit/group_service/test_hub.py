@@ -20,10 +20,16 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.written: list[bytes] = []
         self.waiting = 0
-        self.aborted = False
+        self.aborted = self.closing = self.broken = False
+
+    def is_closing(self) -> bool:
+        """Whether the connection is lost."""
+        return self.closing
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Keep it."""
+        """Keep it; fail as a closed transport of uvloop does."""
+        if self.closing or self.broken:
+            raise RuntimeError("unable to perform operation; the handler is closed")
         self.written.append(bytes(data))
 
     def get_write_buffer_size(self) -> int:
@@ -118,6 +124,21 @@ async def test_a_slow_client_is_cut_and_an_event_larger_than_the_buffer_passes()
     assert hub.metrics.registry.get_sample_value("group_service_clients_cut_total") == 1
 
 
+async def test_a_connection_that_is_lost_costs_the_others_nothing() -> None:
+    """Neither one that is known to be lost nor one whose write fails ends a batch or the pings; it was not slow."""
+    hub = make_hub()
+    wires = [connect(hub, "A")[1] for _ in range(9)]
+    wires[0].closing, wires[1].broken = True, True
+    publish(hub, events(0))
+    assert [len(wire.written) for wire in wires] == [0, 0] + [1] * 7
+    wires[2].closing, wires[3].broken = True, True
+    for _ in range(3):
+        hub.tick()
+    assert [len(wire.written) for wire in wires[4:]] == [2] * 5
+    assert hub.metrics.registry.get_sample_value("group_service_clients") == 5
+    assert hub.metrics.registry.get_sample_value("group_service_clients_cut_total") == 0
+
+
 async def test_a_silent_client_gets_a_ping_with_the_present_position() -> None:
     """After the seconds of silence, and then again; one that is not live yet gets no position."""
     hub = make_hub()
@@ -164,9 +185,41 @@ async def test_a_topic_that_was_made_again_is_told_and_old_events_are_not_sent_a
     assert hub.history.take({0: 0}, "A")[0] == again
 
 
+async def test_a_topic_that_is_filled_again_is_compared_by_asset() -> None:
+    """A late clock neither silences its asset nor lets the events of others through a second time."""
+    hub = make_hub()
+    (_, a), (_, late) = connect(hub, "A"), connect(hub, "B")
+    had = events(0, 1, first_ms=5000) + events(2, 3, asset="B")
+    publish(hub, had)
+    for again in (1, 2):  # the topic is made again while it is filled
+        hub.restart({0: 0}, {0}, Reason.RECREATED)
+        a.written.clear()
+        late.written.clear()
+        publish(hub, events(0, 1, first_ms=4000) + events(2, asset="B", first_ms=900))  # expired in memory
+        publish(hub, had[:3])
+        assert (a.written, late.written, again) == ([], [], again)
+    new = events(4, asset="A", first_ms=6000) + events(5, asset="B")
+    publish(hub, new)
+    assert (a.written, late.written) == ([chunk(new[0].frame)], [chunk(new[1].frame)])
+    publish(hub, events(6, first_ms=3000))
+    assert len(a.written) == 2, "an asset that has been filled again has a clock of its own"
+    assert hub.metrics.registry.get_sample_value("group_service_repeated_total") == 12
+
+
+async def test_a_new_topic_is_not_compared_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An asset of which nothing newer comes is live again some time after its topic was made."""
+    monkeypatch.setattr("group_service.history._REFILL_SECONDS", -1)
+    hub = make_hub()
+    _, wire = connect(hub, "A")
+    publish(hub, events(0))
+    hub.restart({0: 0}, {0}, Reason.RECREATED)
+    publish(hub, events(0, first_ms=1))
+    assert len(wire.written) == 3
+
+
 async def test_a_time_in_the_future_does_not_silence_a_new_topic(monkeypatch: pytest.MonkeyPatch) -> None:
     """An event with a wrong clock is not what later events are compared with."""
-    monkeypatch.setattr("group_service.hub.time.time", lambda: 5.0)
+    monkeypatch.setattr("group_service.history.time.time", lambda: 5.0)
     hub = make_hub()
     _, wire = connect(hub, "A")
     publish(hub, events(0, first_ms=10**13))

@@ -22,6 +22,9 @@ NOW = 1_764_370_800_000
         ("Weld/0:12", ResumePoint("Weld", {0: 12}, whole=True, ms=None, since=None)),
         ("Weld/0/12@9,5", ResumePoint("Weld", {0: 12}, whole=False, ms=9, since=5)),
         ("Weld/0:12@5", ResumePoint("Weld", {0: 12}, whole=True, ms=5, since=5)),
+        ("Weld/0/7@-1,-1", ResumePoint("Weld", {0: 7}, whole=False, ms=-1, since=-1)),
+        ("Weld/0/7@1764370800000000000", ResumePoint("Weld", {0: 7}, whole=False, ms=NOW * 10**6, since=NOW * 10**6)),
+        ("@9999999999999999999", ResumePoint("", {}, whole=False, ms=2**63 - 2, since=2**63 - 2)),
         ("@1764370800000", ResumePoint("", {}, whole=False, ms=NOW, since=NOW)),
     ],
 )
@@ -33,7 +36,7 @@ def test_an_id_is_parsed(text: str, point: ResumePoint) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "x", "Weld", "Weld/0", "Weld/0/", "Weld/0/x", "/0/1", "a b/0/1", "../etc/0/1", "Wéld/0/1", "Weld/0/1@", "@",
-     "@-5", "Weld/0/-2", "Weld/0/1,1/2", "Weld/0:1,", "Weld/٣/1", "Weld/0/1@1 ", "Weld/0/1\n",
+     "@-5", "@" + "9" * 20, "Weld/0/-2", "Weld/0/1,1/2", "Weld/0:1,", "Weld/٣/1", "Weld/0/1@1 ", "Weld/0/1\n",
      "Weld/0/" + "9" * 30, "W" * 300 + "/0/1"],
 )  # fmt: skip
 def test_what_is_no_id_is_refused(text: str) -> None:
@@ -42,7 +45,7 @@ def test_what_is_no_id_is_refused(text: str) -> None:
         parse_id(text)
 
 
-_TIMES = st.none() | st.integers(0, 10**14)
+_TIMES = st.none() | st.integers(-1, 2**63 - 2)
 
 
 @given(st.dictionaries(st.integers(0, 500), st.integers(0, 10**17), min_size=1), _TIMES, _TIMES)
@@ -73,7 +76,9 @@ def test_since_is_a_duration_or_a_time(text: str, ms: int) -> None:
     assert parse_since(text, NOW) == ResumePoint("", {}, whole=False, ms=ms, since=ms)
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "-5m", "2025-11-28T23:00:00", "2025-13-01T00:00:00Z", "5 weeks"])
+@pytest.mark.parametrize(
+    "text", ["", "yesterday", "-5m", "2025-11-28T23:00:00", "2025-13-01T00:00:00Z", "5 weeks", "9" * 400]
+)
 def test_since_is_refused(text: str) -> None:
     """Neither a duration nor a time with its zone."""
     with pytest.raises(ValueError, match=r".+"):

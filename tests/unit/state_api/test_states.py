@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
+import pytest
+
 from openfactory_common.errors import KsqlUnreachable
 from state_api.metrics import Metrics
 from state_api.states import AssetStates
@@ -25,6 +27,7 @@ class Ksqldb:
     def __init__(self) -> None:
         """Wait at first."""
         self.statements: list[str] = []
+        self.running = 0
         self.answers = asyncio.Event()
         self.fails = False
         self.content = self
@@ -33,10 +36,14 @@ class Ksqldb:
     async def query(self, statement: str, **_options: Any) -> AsyncIterator[Ksqldb]:
         """Note the query and wait."""
         self.statements.append(statement)
-        await self.answers.wait()
-        if self.fails:
-            raise KsqlUnreachable("it is away")
-        yield self
+        self.running += 1
+        try:
+            await self.answers.wait()
+            if self.fails:
+                raise KsqlUnreachable("it is away")
+            yield self
+        finally:
+            self.running -= 1
 
     async def iter_any(self) -> AsyncIterator[bytes]:
         """Give the answer in two chunks."""
@@ -86,6 +93,42 @@ def test_a_client_that_leaves_takes_no_answer_from_the_others() -> None:
         assert (await second).status is HTTPStatus.OK
         assert first.cancelled()
         assert len(ksqldb.statements) == 1
+
+    asyncio.run(play())
+
+
+def test_a_query_without_clients_ends() -> None:
+    """The last client that leaves ends it, and who asks afterwards has a query of its own."""
+
+    async def play() -> None:
+        ksqldb, states = _start()
+        clients = [asyncio.create_task(states.ask("A1", None)) for _ in range(2)]
+        await _settle()
+        for left in (1, 0):
+            clients[left].cancel()
+            await _settle()
+            assert ksqldb.running == left
+        ksqldb.answers.set()
+        assert (await states.ask("A1", None)).status is HTTPStatus.OK
+        assert len(ksqldb.statements) == 2
+
+    asyncio.run(play())
+
+
+def test_queries_are_bounded_and_the_wait_for_a_turn_is_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many assets are asked for, 64 queries run; those that get no turn in time are 503 like the others."""
+    monkeypatch.setattr("state_api.states._PULL_SECONDS", 0.2)
+
+    async def play() -> None:
+        ksqldb, states = _start()
+        clients = [asyncio.create_task(states.ask(f"A{number}", None)) for number in range(200)]
+        await _settle()
+        assert ksqldb.running == 64
+        answers = await asyncio.gather(*clients)
+        assert {answer.status for answer in answers} == {HTTPStatus.SERVICE_UNAVAILABLE}
+        ksqldb.answers.set()
+        await asyncio.gather(*(states.ask(f"A{number}", None) for number in range(200)))
+        assert ksqldb.running == 0
 
     asyncio.run(play())
 
