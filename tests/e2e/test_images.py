@@ -128,7 +128,8 @@ def test_a_broken_image_touches_one_group_and_is_taken_back(plant: System) -> No
     assert plant.receives(assets[group])
 
     plant.set(FASTAPI_GROUP_IMAGE=f"{plant.name}:better")
-    eventually(lambda: set(images_of(plant).values()), lambda found: found == {f"{plant.name}:better"})
+    # One group after the other, each with its start and its bake time.
+    eventually(lambda: set(images_of(plant).values()), lambda found: found == {f"{plant.name}:better"}, 240)
     eventually(lambda: plant.cli("status"), lambda status: "in sync" in status)
     assert all(plant.receives(asset) for asset in assets.values())
 

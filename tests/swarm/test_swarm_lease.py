@@ -95,6 +95,9 @@ class Pair:
             "ROUTING_LAYER_PUBLISH": "none",
             "LEASE_SECONDS": str(LEASE),
             "RECONCILE_INTERVAL": "1",
+            # A command has another log level than the operators: without waves that is one update, not a minute of them.
+            "ROLLOUT_BAKE": "0s",
+            "ROLLOUT_MAX_PARALLEL": "1",
         }
         for part in ("ROUTING_LAYER", "FASTAPI_GROUP", "STATE_API"):
             given |= {f"{part}_IMAGE": sandbox.image, f"{part}_CPU_RESERVATION": "0.01"}
@@ -162,13 +165,15 @@ def test_stopped_in_the_middle_woken_up_late_and_killed(pair: Pair) -> None:
     assert pair.services() == sorted([f"n{n}" for n in range(6)] + ["g0", "g1"])
     made = Counter(write for write in first.writes() + second.writes() if write.startswith("create_"))
     assert set(made.values()) == {1}
-    assert pair.ksqldb.statements("CREATE STREAM") == 1 + 1 + 8, "the factory's, the shared one, and each group's once"
+    # The factory's, the shared one, and each group's once. The one that was on its way may come late: it is refused then.
+    sent = pair.ksqldb.statements("CREATE STREAM")
+    assert sent - (1 + 1 + 8) in (0, 1)
     assert not [line for line in second.lines() if line["event"] in ("write failed", "bug")]
 
     second.send(signal.SIGKILL)
     pair.ksqldb.assign({"c": "after"})
     first.wait("leader", "9 of 9 groups ready")
-    assert pair.ksqldb.statements("CREATE STREAM") == 1 + 1 + 9
+    assert pair.ksqldb.statements("CREATE STREAM") == sent + 1
     assert not [write for write in first.writes() + second.writes() if write.startswith(("remove_service", "drop"))]
 
 
