@@ -95,7 +95,7 @@ class Pair:
             "ROUTING_LAYER_PUBLISH": "none",
             "LEASE_SECONDS": str(LEASE),
             "RECONCILE_INTERVAL": "1",
-            # A command has another log level than the operators: without waves that is one update, not a minute of them.
+            # A command has another log level than the operators: that is a rollout, which would take a minute.
             "ROLLOUT_BAKE": "0s",
             "ROLLOUT_MAX_PARALLEL": "1",
         }
@@ -165,7 +165,7 @@ def test_stopped_in_the_middle_woken_up_late_and_killed(pair: Pair) -> None:
     assert pair.services() == sorted([f"n{n}" for n in range(6)] + ["g0", "g1"])
     made = Counter(write for write in first.writes() + second.writes() if write.startswith("create_"))
     assert set(made.values()) == {1}
-    # The factory's, the shared one, and each group's once. The one that was on its way may come late: it is refused then.
+    # The factory's, the shared one, and each group's once. The one that was on its way is refused if it comes late.
     sent = pair.ksqldb.statements("CREATE STREAM")
     assert sent - (1 + 1 + 8) in (0, 1)
     assert not [line for line in second.lines() if line["event"] in ("write failed", "bug")]
