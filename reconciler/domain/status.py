@@ -168,7 +168,8 @@ class Plan:
         """Nothing to do, nothing progressing, and nothing left to find out."""
         progressing = (Condition.PROGRESSING, Condition.LEAVING)
         open_ends = self.actions or self.unknown or self.left_out
-        return not open_ends and not any(item.condition in progressing for item in self.items)
+        waits = any(item.condition in progressing or item.reason is Reason.CONTESTED for item in self.items)
+        return not open_ends and not waits
 
     @property
     def halted(self) -> str:
