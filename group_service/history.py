@@ -63,12 +63,12 @@ class History:
         a second time that the topic has. Two events of one asset with the same bytes in the same millisecond are one.
         """
         self.next[event.partition] = event.offset + 1
-        if event.fingerprint in self._fingerprints:
+        if (fingerprint := event.fingerprint) in self._fingerprints:
             return False
         self.newest = event
         self._all.append(event)
         self._by_asset.setdefault(event.asset, deque()).append(event)
-        self._fingerprints.add(event.fingerprint)
+        self._fingerprints.add(fingerprint)
         self.bytes += event.size
         while self.bytes > self._limit:
             oldest = self._all.popleft()
@@ -194,4 +194,5 @@ class Refill:
         oldest, last = self.times.get(event.asset, (event.ms, event.ms))
         if event.ms > last:
             del self.times[event.asset]
-        return event.ms < oldest or event.fingerprint in self.fingerprints
+        # Nearly always there is none, and each fingerprint is a hash of the whole event.
+        return event.ms < oldest or (bool(self.fingerprints) and event.fingerprint in self.fingerprints)
