@@ -94,6 +94,7 @@ def main(
     try:
         loaded = load(settings)
         logs.configure(loaded.log_level, interval=60.0, per_place=logs.PER_PLACE_OF_CLIENTS, cache=True)
+        gc.freeze()
         return run(start(loaded))
     except ConfigurationError as error:
         print(error, file=sys.stderr)  # noqa: T201 - a sentence for a person
@@ -101,11 +102,14 @@ def main(
 
 
 def run(program: Coroutine[Any, Any, None]) -> int:
-    """Run ``program`` on uvloop, with as many descriptors as the process may have; return exit code 0."""
-    # Collections leave alone what has been loaded by now, and do not walk all streams every few hundred requests.
-    gc.freeze()
+    """Run ``program`` on uvloop, with as many descriptors as the process may have; return exit code 0.
+
+    A program that has its process for itself calls ``gc.freeze()`` before: collections then leave alone what has been
+    loaded by now.
+    """
+    # Thousands of long-lived objects a stream: the default threshold walks them all for every few hundred requests.
     gc.set_threshold(20_000, 20, 50)
-    # The usual soft limit of 1024 is there for programs that use select().
+    # A stream is up to two descriptors; the usual soft limit of 1024 is there for programs that use select().
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -8,17 +8,14 @@ if __name__ == "__main__":  # a signal that comes during the imports below must 
     signals.exit_on_signal()
 
 import argparse
-import asyncio
 import gc
-import resource
 import socket
 import sys
 from functools import partial
 
-import uvloop
-
 from openfactory_common import __version__, logs
 from openfactory_common.errors import ConfigurationError
+from openfactory_common.service import run
 from openfactory_common.service_settings import describe, load
 from routing_layer.server import listen, serve
 from routing_layer.settings import Settings
@@ -69,14 +66,7 @@ def main() -> int:
 
 
 def _run(settings: Settings, sockets: list[socket.socket], peers: WorkerPeers) -> int:
-    # Thousands of long-lived objects a stream: the default threshold walks them all for every few hundred requests.
-    gc.set_threshold(20_000, 20, 50)
-    # A stream is two descriptors; the usual soft limit of 1024 is there for programs that use select().
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings, sockets[0], peers, *sockets[1:]))
-    return 0
+    return run(serve(settings, sockets[0], peers, *sockets[1:]))
 
 
 if __name__ == "__main__":
