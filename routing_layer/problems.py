@@ -6,12 +6,13 @@ import json
 from enum import Enum
 from http import HTTPStatus
 
-from aiohttp import web
-
 from openfactory_common.connections import RETRY_AFTER
 from openfactory_common.text import printable
+from routing_layer.client.response import Response
 
 CONTENT_TYPE = "application/problem+json"
+#: The detail of a 503 for a client that does not fit.
+NO_ROOM = "there is no room for more clients, or for more from this address"
 
 
 class ProblemType(Enum):
@@ -62,14 +63,14 @@ class Problem(Exception):
         self.detail = detail
         self.transient = transient or problem is ProblemType.NOT_READY
 
-    def response(self) -> web.Response:
+    def response(self) -> Response:
         """Return the response."""
         headers = {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}
         if self.type.retry_after is not None:
             headers["Retry-After"] = str(self.type.retry_after)
         if self.type is ProblemType.WRONG_METHOD:
             headers["Allow"] = "GET, HEAD"  # of every resource
-        return web.Response(status=int(self.type.status), body=self.document(), headers=headers)
+        return Response(int(self.type.status), self.document(), headers, closes=self.type.ends_connection)
 
     def document(self) -> bytes:
         """Return the body of the response; text from a client is escaped."""

@@ -11,63 +11,61 @@ from http import HTTPStatus
 from urllib.parse import parse_qsl, quote, unquote
 
 import structlog
-from aiohttp import web
 
-from openfactory_common.connections import ConnectionGuard, ConnectionLimits, Entry, descriptors
+from openfactory_common.connections import ConnectionGuard, ConnectionLimits, descriptors
 from openfactory_common.ksqldb_http import open_session
 from openfactory_common.registry import Registry
 from openfactory_common.settings_types import RoutingMode
 from routing_layer import metrics
+from routing_layer.client.request import Request
+from routing_layer.client.response import Response
 from routing_layer.membership.ksqldb import MembershipQueries
 from routing_layer.membership.lookup import Lookup
 from routing_layer.membership.store import MembershipStore
 from routing_layer.membership.watch import MembershipWatcher
 from routing_layer.metrics import CachedExposition, EndReason, Metrics
-from routing_layer.problems import Problem, ProblemType
+from routing_layer.problems import NO_ROOM, Problem, ProblemType
 from routing_layer.registry_client import RegistryClient
-from routing_layer.request_line import REFUSED
 from routing_layer.settings import Settings
 from routing_layer.supervisor import Supervisor
 from routing_layer.ttl_cache import TtlCache
 from routing_layer.upstream.dialer import Dialer, Target
-from routing_layer.upstream.forwarder import ARRIVED, HELD, ForwardedResponse, Forwarder, StreamAborted
+from routing_layer.upstream.forwarder import Forwarder, StreamAborted
 from routing_layer.upstream.streams import ClientStream, StreamTable
 from routing_layer.workers import WorkerPeers
 
 _log = structlog.get_logger(__name__)
 _STREAM = "/asset_stream"
 _GROUP = "/group/"
-#: Key of a request: the route that it is counted under.
-ROUTE = "route"
-#: Key of a request: the head of its response is on its way.
-BEGUN = "begun"
-#: Routes whose response may never end.
-ENDLESS = frozenset(("asset_stream", "group_stream"))
 #: Routes whose response needs a descriptor more.
-_FORWARDED = ENDLESS | {"asset_state"}
+_FORWARDED = frozenset(("asset_stream", "group_stream", "asset_state"))
 #: A client may read nothing for this much longer than its stream allows, which has ended it by then.
 _STALL_SECONDS = 5.0
 #: Connections of the port for metrics.
 _METRICS_CLIENTS = 32
 #: Seconds from one attempt of a request that is held to the next.
 _RETRY_SECONDS = 0.5
-#: The detail of a 503 for a client that does not fit.
-NO_ROOM = "there is no room for more clients, or for more from this address"
 #: How often a request follows an asset that moves while its stream is being opened.
 _MAX_MOVES = 3
 
-_Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+#: Answers a request; None: its answer is on its way already.
+_Handler = Callable[[Request], Awaitable[Response | None]]
 #: URLs of the registry are parsed once.
 _parse_target = lru_cache(4096)(Target.parse)
 
 
 class Proxy:
-    """Everything of one worker, and its request handlers."""
+    """Everything of one worker, and its request handlers.
+
+    Attributes:
+        draining: the process is about to end.
+    """
 
     def __init__(self, settings: Settings, peers: WorkerPeers) -> None:
         """Put the parts together; nothing is opened yet but the client sessions."""
         self.settings = settings
         self.peers = peers
+        self.draining = False
         self.metrics = Metrics()
         self.streams = StreamTable(self.metrics)
         self.registry = RegistryClient(
@@ -91,7 +89,7 @@ class Proxy:
             dialer,
             settings.head_timeout,
             settings.idle_timeout,
-            self._begin_response,
+            lambda request, status: self.metrics.count_request(request.route, status),
             self.metrics.group_mismatches.inc,
         )
         self.supervisor = Supervisor(lambda name: self.metrics.task_ends[name].inc())
@@ -113,7 +111,7 @@ class Proxy:
         self._exposition = CachedExposition(self._render_metrics)
         self._routes: dict[str, tuple[str, _Handler]] = {
             _STREAM: ("asset_stream", self._hold(self._get_asset_stream)),
-            "/asset_state": ("asset_state", self._get_asset_state),
+            "/asset_state": ("asset_state", _refuse_path),
             "/healthz": ("healthz", self._get_health),
             "/ready": ("ready", self._get_readiness),
             "/readyz": ("readyz", self._get_readiness),
@@ -154,61 +152,63 @@ class Proxy:
         await self._ksqldb_session.close()
         await self.registry.close()
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    def handle(self, request: Request) -> None:
         """Answer one request."""
-        path = request.raw_path.partition("?")[0]
-        route = self._routes.get(path)
+        route = self._routes.get(request.path)
         if route is None:
+            path = request.path
             is_group = path.startswith(_GROUP) and path.endswith(_STREAM) and len(path) > len(_GROUP) + len(_STREAM)
             route = self._group_route if is_group else ("other", _refuse_path)
-        return await self._answer(request, *route)
+        self._dispatch(request, *route)
 
-    async def handle_metrics(self, request: web.BaseRequest) -> web.StreamResponse:
+    def handle_metrics(self, request: Request) -> None:
         """Answer one request at the port for metrics."""
-        path = request.raw_path.partition("?")[0]
-        return await self._answer(request, *self._metrics_routes.get(path, ("other", _refuse_path)))
+        self._dispatch(request, *self._metrics_routes.get(request.path, ("other", _refuse_path)))
 
-    async def _answer(self, request: web.BaseRequest, route: str, handler: _Handler) -> web.StreamResponse:
-        request[ROUTE] = route
-        response: web.StreamResponse
+    def _dispatch(self, request: Request, route: str, handler: _Handler) -> None:
+        request.route = route
         try:
             self._admit(request, route)
+            if route == "asset_state":  # without a task, which would be a tenth of its cost
+                self.forwarder.forward_answer(request, self._find_state_api())
+                return
+        except Problem as problem:
+            self._refuse(request, problem)
+        except Exception:  # noqa: BLE001 - see _bug
+            self._refuse(request, _bug(request))
+        else:
+            request.connection.run(self._answer(request, handler))
+
+    async def _answer(self, request: Request, handler: _Handler) -> None:
+        try:
             response = await handler(request)
         except Problem as problem:
-            response = problem.response()
-            if request.method not in ("GET", "HEAD") or problem.type.ends_connection:
-                response.force_close()
-        except (ConnectionError, asyncio.CancelledError):
-            raise
-        except Exception:  # noqa: BLE001 - a bug in one request must not be more than one request's 500
-            _log.exception("a bug: %s %s", request.method, request.raw_path.partition("?")[0])
-            response = Problem(ProblemType.INTERNAL, "an unexpected error; it has been logged").response()
-        if not isinstance(response, ForwardedResponse):
-            self.metrics.count_request(route, response.status)
-            if self.forwarder.draining:
-                response.force_close()
-        return response
+            self._refuse(request, problem)
+        except Exception:  # noqa: BLE001 - see _bug
+            self._refuse(request, _bug(request))
+        else:
+            if response is not None:
+                self.metrics.count_request(request.route, response.status)
+                request.connection.reply(response)
 
-    def _admit(self, request: web.BaseRequest, route: str) -> None:
+    def _refuse(self, request: Request, problem: Problem) -> None:
+        response = problem.response()
+        response.closes = response.closes or request.method not in ("GET", "HEAD")
+        self.metrics.count_request(request.route, response.status)
+        request.connection.reply(response)
+
+    def _admit(self, request: Request, route: str) -> None:
         """Admit the request.
 
         Raises:
-            Problem: it cannot be served (400, 405, 505), or there is no room for what it needs (503).
+            Problem: its method is not served (405), or there is no room for what it needs (503).
         """
-        refused: Problem | None = request.get(REFUSED)
-        if refused is not None:
-            raise refused
-        entry: Entry | None = getattr(request.protocol, "entry", None)
+        entry = request.connection.entry
         needs_room = route in _FORWARDED or (entry is not None and entry.excess and route == "other")
         if needs_room and entry is not None and not self.guard.has_room(entry):
             raise Problem(ProblemType.TOO_MANY_CONNECTIONS, NO_ROOM)
         if request.method not in ("GET", "HEAD"):
             raise Problem(ProblemType.WRONG_METHOD, f"{request.method} is not supported here, GET and HEAD are")
-
-    def _begin_response(self, request: web.BaseRequest, status: int) -> None:
-        """Count a service's response when it begins: a stream may go on for days."""
-        request[BEGUN] = True
-        self.metrics.count_request(request[ROUTE], status)
 
     def _hold(self, handler: _Handler) -> _Handler:
         """Hold an event source's request while the problem is likely to pass.
@@ -216,9 +216,9 @@ class Proxy:
         By the WHATWG standard an EventSource that is answered anything but 200 never comes back (ADR 7).
         """
 
-        async def hold(request: web.BaseRequest) -> web.StreamResponse:
+        async def hold(request: Request) -> Response | None:
             loop = asyncio.get_running_loop()
-            request[ARRIVED] = int(time.time() * 1000)
+            request.arrived = int(time.time() * 1000)
             until = loop.time() + self.settings.replace_wait
             while True:
                 next_attempt = loop.time() + _RETRY_SECONDS
@@ -228,33 +228,34 @@ class Proxy:
                     held = problem.transient and _is_event_source(request)
                     if not held or loop.time() + _RETRY_SECONDS > until:
                         raise
-                request[HELD] = True
+                request.held = True
                 await asyncio.sleep(next_attempt - loop.time())
 
         return hold
 
-    async def _get_asset_stream(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _get_asset_stream(self, request: Request) -> Response | None:
         asset = _asset_of(request)
         if asset is None:
             raise Problem(ProblemType.BAD_REQUEST, "the query needs asset_uuid")
         if self.settings.routing_mode is RoutingMode.REDIRECT:
             group = await self.lookup.find_group(asset)
-            query = request.raw_path.partition("?")[2]
-            location = f"{_GROUP}{quote(group, safe='', errors='replace')}{_STREAM}?{query}"
-            return web.Response(status=HTTPStatus.TEMPORARY_REDIRECT, headers={"Location": location})
+            location = f"{_GROUP}{quote(group, safe='', errors='replace')}{_STREAM}?{request.query}"
+            return Response(HTTPStatus.TEMPORARY_REDIRECT, headers={"Location": location})
         for _ in range(_MAX_MOVES):
             group = await self.lookup.find_group(asset)
             target = await self._find_target(request, group)
             if self.store.group_of(asset) == group:
                 try:
-                    return await self._forward_stream(request, asset, group, target)
+                    await self._forward_stream(request, asset, group, target)
                 except StreamAborted:
                     pass
-            request[HELD] = True
+                else:
+                    return None
+            request.held = True
         raise Problem(ProblemType.NOT_READY, f"asset {asset!r} is moving")
 
-    async def _get_group_stream(self, request: web.BaseRequest) -> web.StreamResponse:
-        path = request.raw_path.partition("?")[0]
+    async def _get_group_stream(self, request: Request) -> Response | None:
+        path = request.path
         group = unquote(path[len(_GROUP) : -len(_STREAM)], errors="replace")
         asset = _asset_of(request)
         registry = self.registry.current
@@ -269,11 +270,12 @@ class Proxy:
             raise Problem(ProblemType.UNKNOWN_GROUP, f"there is no group {group!r}")
         target = await self._find_target(request, group)
         try:
-            return await self._forward_stream(request, asset or "", group, target)
+            await self._forward_stream(request, asset or "", group, target)
         except StreamAborted as error:
             raise Problem(ProblemType.NOT_READY, f"group {group!r} or its asset is changing") from error
+        return None
 
-    async def _find_target(self, request: web.BaseRequest, group: str) -> Target:
+    async def _find_target(self, request: Request, group: str) -> Target:
         """Return where the group is served; a group that is new is waited for.
 
         Raises:
@@ -281,9 +283,9 @@ class Proxy:
         """
         url = self.registry.find_url(group)
         if url is None:
-            if HELD not in request:
+            if not request.held:
                 self.registry.nudge()
-            request[HELD] = True
+            request.held = True
             # An event source is held: it looks for its group at every attempt, because its asset may move meanwhile.
             patience = _RETRY_SECONDS if _is_event_source(request) else self.settings.lazy_deploy_wait
             url = await self.registry.wait_for_url(group, patience)
@@ -292,50 +294,52 @@ class Proxy:
             raise Problem(ProblemType.GROUP_NOT_DEPLOYED, detail, transient=True)
         return _parse_target(url)
 
-    async def _forward_stream(
-        self, request: web.BaseRequest, asset: str, group: str, target: Target
-    ) -> web.StreamResponse:
-        stream = ClientStream(asset, group, self.settings.idle_timeout)
+    async def _forward_stream(self, request: Request, asset: str, group: str, target: Target) -> None:
+        stream = ClientStream(asset, group, self.settings.idle_timeout, self.streams)
         self.streams.add(stream)
         _log.debug("stream starts", asset=asset, group=group, client=request.remote)
         try:
-            return await self.forwarder.forward_stream(request, target, stream)
+            await self.forwarder.forward_stream(request, target, stream)
         except asyncio.CancelledError:
-            stream.close(EndReason.CLIENT_LEFT)
+            stream.abandon(EndReason.CLIENT_LEFT)
             raise
-        finally:
-            stream.close(EndReason.UPSTREAM_BROKE)
-            self.streams.remove(stream)
-            _log.debug("stream ends", asset=asset, group=group, reason=stream.end_reason)
+        except BaseException:
+            stream.abandon(EndReason.UPSTREAM_BROKE)
+            raise
 
-    async def _get_asset_state(self, request: web.BaseRequest) -> web.StreamResponse:
+    def _find_state_api(self) -> Target:
+        """Return where states are served.
+
+        Raises:
+            Problem: 503, that is not known.
+        """
         registry = self.registry.current
         if registry is None:
             raise Problem(ProblemType.NOT_READY, "no registry has been read yet")
         if registry.state_api is None:
             raise Problem(ProblemType.NOT_READY, "no asset state service is deployed")
-        return await self.forwarder.forward_answer(request, _parse_target(registry.state_api))
+        return _parse_target(registry.state_api)
 
-    async def _get_health(self, _request: web.BaseRequest) -> web.StreamResponse:
+    async def _get_health(self, _request: Request) -> Response | None:
         # A process that can answer has a running loop; it is alive even without ksqlDB or the operator.
-        return _json({"status": "alive", "draining": self.forwarder.draining, "streams": len(self.streams.all)})
+        return _json({"status": "alive", "draining": self.draining, "streams": len(self.streams.all)})
 
-    async def _get_readiness(self, _request: web.BaseRequest) -> web.StreamResponse:
+    async def _get_readiness(self, _request: Request) -> Response | None:
         issues = self.issues()
         if issues:
             return _json({"status": "not ready", "issues": issues}, HTTPStatus.SERVICE_UNAVAILABLE)
         return _json({"status": "ready"})
 
-    async def _get_metrics(self, _request: web.BaseRequest) -> web.StreamResponse:
+    async def _get_metrics(self, _request: Request) -> Response | None:
         headers = {"Content-Type": metrics.CONTENT_TYPE, "Cache-Control": "no-store"}
-        return web.Response(body=await self._exposition.get(), headers=headers)
+        return Response(HTTPStatus.OK, await self._exposition.get(), headers)
 
     async def _render_metrics(self) -> bytes:
         return self.metrics.exposition(await self.peers.collect())
 
     def issues(self) -> list[str]:
         """Return why clients cannot be served, one sentence each; empty if they can."""
-        issues = ["the proxy is stopping"] if self.forwarder.draining else []
+        issues = ["the proxy is stopping"] if self.draining else []
         tasks = ["registry"]
         if self.registry.current is None:
             issues.append("no registry has been read")
@@ -352,24 +356,23 @@ class Proxy:
             self.supervisor.start("membership", partial(self.watcher.run, now.membership))
 
 
-async def _refuse_path(request: web.BaseRequest) -> web.StreamResponse:
+async def _refuse_path(request: Request) -> Response | None:
     raise Problem(ProblemType.UNKNOWN_PATH, f"nothing is served at {request.path}")
 
 
-def _is_event_source(request: web.BaseRequest) -> bool:
+def _is_event_source(request: Request) -> bool:
     """Whether the client gives up at a response that is not 200, as a browser's event source does."""
-    return "text/event-stream" in request.headers.get("Accept", "")
+    return b"text/event-stream" in (request.header(b"accept") or b"")
 
 
-def _asset_of(request: web.BaseRequest) -> str | None:
+def _asset_of(request: Request) -> str | None:
     """Return the one asset that the query names, None if it names none.
 
     Raises:
         Problem: 400, it names several (the service might choose another one), or it cannot be decoded.
     """
-    query = request.raw_path.partition("?")[2].partition("#")[0]
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, errors="strict")
+        pairs = parse_qsl(request.query, keep_blank_values=True, errors="strict")
     except ValueError as error:
         raise Problem(ProblemType.BAD_REQUEST, "the query is not UTF-8") from error
     assets = {value for key, value in pairs if key == "asset_uuid"}
@@ -378,8 +381,12 @@ def _asset_of(request: web.BaseRequest) -> str | None:
     return (assets.pop() or None) if assets else None
 
 
-def _json(document: object, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
+def _bug(request: Request) -> Problem:
+    """Log what has been raised, and return what the client is told: a bug is no more than one request's 500."""
+    _log.exception("a bug: %s %s", request.method, request.path)
+    return Problem(ProblemType.INTERNAL, "an unexpected error; it has been logged")
+
+
+def _json(document: object, status: HTTPStatus = HTTPStatus.OK) -> Response:
     body = json.dumps(document).encode()
-    return web.Response(
-        status=status, body=body, headers={"Content-Type": "application/json", "Cache-Control": "no-store"}
-    )
+    return Response(status, body, {"Content-Type": "application/json", "Cache-Control": "no-store"})

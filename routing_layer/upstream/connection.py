@@ -35,13 +35,15 @@ _SHORT_HEAD = 1024
 #: More digits than any length has; Python refuses to read thousands of them.
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _SWITCHING = 101
+_OK = 200
 _FIRST_FINAL = 200
 _NO_CONTENT = 204
 _NOT_MODIFIED = 304
 #: Fields whose values are read here.
 _GROUP = b"x-openfactory-group"
+_SHAREABLE = b"x-openfactory-shareable"
 _READ = frozenset(
-    (b"connection", b"content-encoding", b"content-length", b"content-type", b"transfer-encoding", _GROUP)
+    (b"connection", b"content-encoding", b"content-length", b"content-type", b"transfer-encoding", _GROUP, _SHAREABLE)
 )
 _DROPPED = frozenset(
     (
@@ -82,6 +84,7 @@ class ResponseHead:
         reusable: the connection may carry another request.
         event_stream: the body is an uncompressed event stream.
         group: the group that the service says it serves, percent-encoded; None: it does not say.
+        shareable: every client that asks the same at the same time may get this event stream.
     """
 
     status: int
@@ -92,6 +95,7 @@ class ResponseHead:
     reusable: bool
     event_stream: bool
     group: bytes | None
+    shareable: bool
 
     @property
     def bodiless(self) -> bool:
@@ -132,6 +136,7 @@ def parse_head(data: bytes) -> ResponseHead:
     connection = {token.strip() for value in read.get(b"connection", ()) for token in value.lower().split(b",")}
     dropped = _DROPPED | connection
     plain = read.get(b"content-encoding", [b"identity"])[0].lower() == b"identity"
+    event_stream = plain and read.get(b"content-type", [b""])[0].lower().startswith(b"text/event-stream")
     return ResponseHead(
         status=status,
         reason=match["reason"],
@@ -140,8 +145,9 @@ def parse_head(data: bytes) -> ResponseHead:
         chunked=chunked,
         # A response without a body that is announced as chunked: some send the last chunk, some do not.
         reusable=match["minor"] == b"1" and b"close" not in connection and not (chunked and status == _NOT_MODIFIED),
-        event_stream=plain and read.get(b"content-type", [b""])[0].lower().startswith(b"text/event-stream"),
+        event_stream=event_stream,
         group=b", ".join(read[_GROUP]) if _GROUP in read else None,
+        shareable=event_stream and status == _OK and read.get(_SHAREABLE) == [b"1"],
     )
 
 
@@ -175,6 +181,11 @@ def _malformed(why: str) -> UpstreamFailed:
     return UpstreamFailed(Failure.MALFORMED, why)
 
 
+#: A head, and with it the whole body if that was collected; or why there is none.
+Answer = tuple[ResponseHead, bytes | None] | UpstreamFailed
+Answered = Callable[[Answer], None]
+
+
 @dataclass(eq=False, slots=True)
 class UpstreamConnection(asyncio.Protocol):
     """A connection and the response that comes on it.
@@ -192,7 +203,9 @@ class UpstreamConnection(asyncio.Protocol):
     body: Body | None = None
     fault: str = ""
     retried: bool = False
-    _response: asyncio.Future[tuple[ResponseHead, bytes | None]] | None = None
+    _answered: Answered | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _poll: select.poll | None = None
     _buffer: bytearray = field(default_factory=bytearray)
     _scanned: int = 0  # bytes of the buffer that were searched for the end of the head
     _heads: int = 0  # bytes of the heads so far
@@ -217,30 +230,44 @@ class UpstreamConnection(asyncio.Protocol):
         """Whether another request can be sent: it is open, and neither a byte nor the end waits to be read."""
         if not self.open:
             return False
-        poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return not poll.poll(0)
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not self._poll.poll(0)
 
-    async def request(self, data: bytes, *, limit: float, collect: bool) -> tuple[ResponseHead, bytes | None]:
-        """Send a request and return the head; with ``collect`` the body too, if it is announced and small.
+    def ask(self, data: bytes, answered: Answered, *, limit: float, collect: bool) -> None:
+        """Send a request; ``answered`` gets the head, with ``collect`` the body too if it is announced and small.
 
-        Raises:
-            UpstreamFailed: the connection ended, the bytes are not HTTP, or no head came within ``limit`` seconds.
+        Instead it gets the failure if the connection ended, the bytes are not HTTP, or no head came within ``limit``
+        seconds. It is called once, and not before this returns.
         """
-        if not self.open:
-            raise UpstreamFailed(Failure.UNTOUCHED, "the connection was closed")
-        self._response = self._loop.create_future()
-        self._collect = collect
+        self._answered, self._collect = answered, collect
         self._head = self.body = None
         self._heads = self._scanned = 0
         self._expecting = True
-        self.transport.write(data)
-        timer = self._loop.call_later(limit, self._fail, UpstreamFailed(Failure.LATE, f"no answer within {limit:g} s"))
-        try:
-            return await self._response
-        finally:
-            timer.cancel()
-            self._response = None
+        if self.open:
+            self.transport.write(data)
+            self._timer = self._loop.call_later(limit, self._expire, limit)
+        else:
+            self._loop.call_soon(self._answer, UpstreamFailed(Failure.UNTOUCHED, "the connection was closed"))
+
+    async def request(self, data: bytes, *, limit: float, collect: bool) -> tuple[ResponseHead, bytes | None]:
+        """Like `ask`, but return what was answered.
+
+        Raises:
+            UpstreamFailed: there is no response.
+        """
+        future: asyncio.Future[Answer] = self._loop.create_future()
+
+        def settle(answer: Answer) -> None:
+            if not future.done():
+                future.set_result(answer)
+
+        self.ask(data, settle, limit=limit, collect=collect)
+        answer = await future
+        if isinstance(answer, UpstreamFailed):
+            raise answer
+        return answer
 
     def pass_body(self, body: Body, receive: Callable[[bytes], None], finish: Callable[[bool], None]) -> None:
         """Pass the body on from now: ``receive`` each piece, ``finish`` once, True if the body is complete."""
@@ -269,7 +296,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._receive = self._finish = None
         self._expecting = False
         self._buffer.clear()
-        self._fail(UpstreamFailed(Failure.CUT, "aborted"))
+        self._answer(UpstreamFailed(Failure.CUT, "aborted"))
         self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -297,7 +324,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._closed_cleanly = exc is None
         failure = Failure.CUT if self._heads or self._buffer else Failure.UNTOUCHED
         why = f"the connection was closed before the response ({exc or 'end of file'})"
-        self._fail(UpstreamFailed(failure, why))
+        self._answer(UpstreamFailed(failure, why))
         if self.body is not None:
             self._end(exc is None and (self.body.done or self.body.ends_at_eof))
 
@@ -324,7 +351,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self._check_partial_head()
         except UpstreamFailed as error:
             self._expecting = False
-            self._fail(error)
+            self._answer(error)
         else:
             if self._head is not None:
                 self._respond(self._head)
@@ -340,23 +367,31 @@ class UpstreamConnection(asyncio.Protocol):
         self._scanned = len(self._buffer)
 
     def _respond(self, head: ResponseHead) -> None:
-        if self._response is None or self._response.done():
+        if self._answered is None:
             return
         length = 0 if head.bodiless else head.length
         if not self._collect or length is None or length > MAX_COLLECTED:
             self.pause()
-            self._response.set_result((head, None))
+            self._answer((head, None))
         elif len(self._buffer) >= length:
             self._expecting = False
-            self._response.set_result((head, bytes(self._buffer[:length])))
-            if len(self._buffer) > length:
-                self._refuse_unexpected()
+            body, unexpected = bytes(self._buffer[:length]), len(self._buffer) > length
             self._buffer.clear()
+            if unexpected:
+                self._refuse_unexpected()
+            self._answer((head, body))
 
     def _refuse_unexpected(self) -> None:
         self.fault = "it sent bytes that were not requested"
         self.transport.abort()
 
-    def _fail(self, error: UpstreamFailed) -> None:
-        if self._response is not None and not self._response.done():
-            self._response.set_exception(error)
+    def _expire(self, limit: float) -> None:
+        self._answer(UpstreamFailed(Failure.LATE, f"no answer within {limit:g} s"))
+
+    def _answer(self, answer: Answer) -> None:
+        answered, self._answered = self._answered, None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if answered is not None:
+            answered(answer)

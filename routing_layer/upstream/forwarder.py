@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from urllib.parse import parse_qsl, unquote_to_bytes
 
-from aiohttp import web
-from aiohttp.http import HttpVersion11
-
+from routing_layer.client.request import Request
 from routing_layer.metrics import EndReason
 from routing_layer.problems import Problem, ProblemType
-from routing_layer.upstream.connection import Failure, ResponseHead, UpstreamConnection, UpstreamFailed
+from routing_layer.ttl_cache import TtlCache
+from routing_layer.upstream.connection import (
+    Answer,
+    Answered,
+    Failure,
+    ResponseHead,
+    UpstreamConnection,
+    UpstreamFailed,
+)
 from routing_layer.upstream.dialer import Dialer, Target
-from routing_layer.upstream.streams import CLEAN, ClientStream
+from routing_layer.upstream.streams import ClientStream, Feed
 
 _NOT_FORWARDED = frozenset(
     (
@@ -34,50 +40,25 @@ _FORWARDED = re.compile(rb'(?:[^"\\]|"(?:[^"\\]|\\.)*")*')
 _MAX_KEPT = 128
 _KEEP_SECONDS = 2.0
 
-#: Key of a stream's request: when it came, in milliseconds since 1970.
-ARRIVED = "arrived"
-#: Key of a request: it had to wait, for a service or for its asset that moves.
-HELD = "held"
 #: Parameters by which a client says itself from where on it wants events.
 _STARTS = frozenset(("lastEventId", "since"))
-
-#: Called with the request and the status of a response that begins.
-OnHead = Callable[[web.BaseRequest, int], None]
-
-
-class ForwardedResponse(web.StreamResponse):
-    """A response whose bytes are on the client's connection already."""
-
-    def __init__(self, status: int, *, keep_alive: bool) -> None:
-        """Keep whether the client may use its connection again."""
-        super().__init__(status=status)
-        self._reuse = keep_alive
-
-    @property
-    def keep_alive(self) -> bool:
-        """Whether the client may use its connection again."""
-        return self._reuse
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """Do nothing: the head has been sent."""
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Do nothing: the end has been sent, or must not be."""
+#: How long it is remembered whether the streams of a service may be shared.
+_REMEMBER_SECONDS = 300.0
 
 
 class StreamAborted(Exception):
     """The stream was ended before its service had answered (its asset moved)."""
 
 
-class _StaleConnection(Exception):
-    """A kept connection had ended before it was used again."""
+#: What makes two requests the same stream: the service, the group and the query.
+_ShareKey = tuple[Target, str, str]
 
 
 class Forwarder:
     """Forwards requests to services.
 
     Attributes:
-        draining: each response from now on ends its client's connection.
+        feeds: the shared streams that are open, and those whose first client waits for the head.
     """
 
     def __init__(
@@ -85,7 +66,7 @@ class Forwarder:
         dialer: Dialer,
         head_timeout: float,
         idle_timeout: float,
-        on_head: OnHead,
+        on_head: Callable[[Request, int], None],
         on_mismatch: Callable[[], None],
     ) -> None:
         """Connect through ``dialer``; limits in seconds.
@@ -98,22 +79,87 @@ class Forwarder:
         self._head_timeout = head_timeout
         self._idle_timeout = idle_timeout
         self._kept: dict[Target, deque[tuple[float, UpstreamConnection]]] = {}
-        self.draining = False
+        self.feeds: dict[_ShareKey, Feed | asyncio.Future[None]] = {}
+        self._shares = TtlCache[Target, bool](_REMEMBER_SECONDS)
 
-    async def forward_stream(self, request: web.BaseRequest, target: Target, stream: ClientStream) -> ForwardedResponse:
-        """Pass a response of any length, until ``stream`` ends.
-
-        A service that says it serves another group has got the address of the one that is asked for: names are looked
-        up anew, once.
+    async def forward_stream(self, request: Request, target: Target, stream: ClientStream) -> None:
+        """Begin a response of any length: ``stream`` passes it on when this returns.
 
         Raises:
             Problem: the service cannot be reached, does not answer, or is still another group's.
             StreamAborted: the stream was ended before the response began.
         """
+        key = (target, stream.group, request.query) if _may_share(request) else None
+        if key is not None and self._shares.get(target) is not False:
+            await self._forward_shared(request, key, stream)
+        else:
+            await self._forward_alone(request, target, stream, None)
+
+    async def _forward_shared(self, request: Request, key: _ShareKey, stream: ClientStream) -> None:
+        """Follow the stream that another client of the same has opened; the first opens it, the others wait for it."""
+        target = key[0]
+        while isinstance(found := self.feeds.get(key), asyncio.Future):
+            await asyncio.shield(found)  # raises the problem that the first one met
+            if self._shares.get(target) is False:
+                await self._forward_alone(request, target, stream, None)
+                return
+        if stream.end_reason is not None:
+            raise StreamAborted
+        if found is not None:
+            self._start(request, found, stream)
+            return
+        opened = self.feeds[key] = asyncio.get_running_loop().create_future()
+        try:
+            await self._forward_alone(request, target, stream, key)
+        except Problem as problem:
+            opened.set_exception(problem)
+            opened.exception()  # there may be no other client
+            raise
+        finally:
+            if self.feeds.get(key) is opened:
+                del self.feeds[key]
+            if not opened.done():
+                opened.set_result(None)
+
+    async def _forward_alone(
+        self, request: Request, target: Target, stream: ClientStream, key: _ShareKey | None
+    ) -> None:
+        """Ask the service; others may follow the answer if it is a stream that may be shared and has a ``key``."""
+        connection, head, resumes = await self._open(request, target, stream)
+        if key is not None and not resumes:  # an answer that resumes says nothing about others
+            self._shares.put(target, head.shareable)
+        framed = _is_framed(head, request)
+        shared = key is not None and not resumes and head.shareable and framed
+
+        def end() -> None:
+            if key is not None and self.feeds.get(key) is feed:
+                del self.feeds[key]
+            self._dialer.mark_reachable(target)
+            self._dialer.log_failure(target, connection.fault)
+
+        feed = Feed(connection, head, self._idle_timeout, end, framed=framed, shared=shared)
+        if shared and key is not None:
+            self.feeds[key] = feed
+        try:
+            self._start(request, feed, stream)
+        except BaseException:
+            feed.close()
+            raise
+        if request.method != "HEAD":
+            feed.start()
+
+    async def _open(
+        self, request: Request, target: Target, stream: ClientStream
+    ) -> tuple[UpstreamConnection, ResponseHead, bool]:
+        """Return a connection, the head that came on it, and whether the request named a position for its client.
+
+        A service that says it serves another group has got the address of the one that is asked for: names are looked
+        up anew, once.
+        """
         for _ in range(2):
             connection = await self._dialer.connect(target)
             stream.attach(connection)
-            resume = _resume_field(request) if connection.retried or HELD in request else None
+            resume = _resume_field(request) if connection.retried or request.held else None
             try:
                 head, _ = await self._request(connection, request, target, collect=False, more=resume)
             except Problem as problem:
@@ -122,35 +168,41 @@ class Forwarder:
                 raise
             # As bytes: what no group's name can be, such as broken UTF-8, is another group's, too.
             if head.group is None or unquote_to_bytes(head.group) == stream.group.encode(errors="replace"):
-                break
+                self._dialer.mark_reachable(target)
+                return connection, head, resume is not None
             connection.abort()
-            request[HELD] = True
+            request.held = True
             self._dialer.forget_addresses(target)
             self._dialer.log_failure(target, "it says that it serves another group")
             self._on_mismatch()
-        else:
-            detail = f"another group's service answers at the address of {stream.group!r}; retry"
-            raise Problem(ProblemType.NOT_READY, detail)
-        try:
-            return await self._pass_stream(request, head, stream)
-        finally:
-            self._dialer.mark_reachable(target)
-            self._dialer.log_failure(target, connection.fault)
+        detail = f"another group's service answers at the address of {stream.group!r}; retry"
+        raise Problem(ProblemType.NOT_READY, detail)
 
-    async def forward_answer(self, request: web.BaseRequest, target: Target) -> ForwardedResponse:
-        """Pass a response that is expected to be short, over a connection that is kept.
+    def forward_answer(self, request: Request, target: Target) -> None:
+        """Pass a response that is expected to be short, over a connection that is kept if there is one.
 
         A kept connection that ends before the first byte of a response says nothing about this request: it is sent
         once more, on a new connection. (RFC 9112, section 9.3.1; all requests here are GET.)
-
-        Raises:
-            Problem: the service cannot be reached, does not answer, or breaks before a short response is complete.
         """
-        connection = self._take_kept(target)
-        if connection is not None:
-            with contextlib.suppress(_StaleConnection):
-                return await self._pass_answer(connection, request, target, kept=True)
-        return await self._pass_answer(await self._dialer.connect(target), request, target, kept=False)
+        kept = self._take_kept(target)
+        if kept is None:
+            request.connection.run(self.connect_and_ask(request, target))
+        else:
+            _Answering(self, request, target, kept, is_kept=True)
+
+    async def connect_and_ask(self, request: Request, target: Target) -> None:
+        """Ask on a new connection."""
+        try:
+            connection = await self._dialer.connect(target)
+        except Problem as problem:
+            self.refuse(request, problem)
+        else:
+            _Answering(self, request, target, connection, is_kept=False)
+
+    def refuse(self, request: Request, problem: Problem) -> None:
+        """Answer with a problem."""
+        self._on_head(request, int(problem.type.status))
+        request.connection.reply(problem.response())
 
     def close(self) -> None:
         """Close the kept connections."""
@@ -159,85 +211,70 @@ class Forwarder:
                 connection.abort()
         self._kept.clear()
 
-    async def _pass_answer(
-        self, connection: UpstreamConnection, request: web.BaseRequest, target: Target, *, kept: bool
-    ) -> ForwardedResponse:
-        try:
-            head, body = await self._request(connection, request, target, collect=True, kept=kept)
-            if body is None:
-                stream = ClientStream("", "", self._idle_timeout)
-                stream.attach(connection)
-                try:
-                    return await self._pass_stream(request, head, stream)
-                finally:
-                    stream.close(EndReason.UPSTREAM_ENDED)
-        except BaseException:
-            connection.abort()
-            raise
-        finally:
-            self._dialer.log_failure(target, connection.fault)
-        if head.reusable and connection.open:
-            self._keep(target, connection)
-        else:
-            connection.abort()
-        self._on_head(request, head.status)
-        reuse = request.keep_alive and not self.draining
-        data = _client_head(head, keep_alive=reuse, framed=False)
-        _transport(request).write(data if request.method == "HEAD" else data + body)
-        await _drain(request, self._idle_timeout)
-        return ForwardedResponse(head.status, keep_alive=reuse)
-
     async def _request(
-        self,
-        connection: UpstreamConnection,
-        request: web.BaseRequest,
-        target: Target,
-        *,
-        collect: bool,
-        kept: bool = False,
-        more: bytes | None = None,
+        self, connection: UpstreamConnection, request: Request, target: Target, *, collect: bool, more: bytes | None
     ) -> tuple[ResponseHead, bytes | None]:
         try:
             data = _upstream_request(request, target, more)
-            head, body = await connection.request(data, limit=self._head_timeout, collect=collect)
+            return await connection.request(data, limit=self._head_timeout, collect=collect)
         except UpstreamFailed as error:
             connection.abort()
-            if kept and error.failure is Failure.UNTOUCHED:
-                raise _StaleConnection from error
-            self._dialer.log_failure(target, str(error))
-            if error.failure is Failure.LATE:
-                detail = f"the service did not answer within {self._head_timeout:g} s"
-                raise Problem(ProblemType.UPSTREAM_LATE, detail) from error
-            malformed = error.failure is Failure.MALFORMED
-            what = "answered what is not HTTP/1.1" if malformed else "ended the connection before its answer"
-            raise Problem(ProblemType.UPSTREAM_UNREACHABLE, f"the service {what}", cause=str(error)) from error
-        if kept and head.status == HTTPStatus.REQUEST_TIMEOUT:  # it is about the time without a request
-            raise _StaleConnection
-        return head, body
+            raise self.explain(target, error) from error
 
-    async def _pass_stream(
-        self, request: web.BaseRequest, head: ResponseHead, stream: ClientStream
-    ) -> ForwardedResponse:
-        client = _transport(request)
-        framed = head.length is None and not head.bodiless and request.version >= HttpVersion11
+    def ask(self, connection: UpstreamConnection, request: Request, target: Target, answered: Answered) -> None:
+        """Send a request whose answer is expected to be short."""
+        data = _upstream_request(request, target, None)
+        connection.ask(data, answered, limit=self._head_timeout, collect=True)
+
+    def explain(self, target: Target, error: UpstreamFailed) -> Problem:
+        """Log why there is no response; return what the client is told."""
+        self._dialer.log_failure(target, str(error))
+        if error.failure is Failure.LATE:
+            return Problem(ProblemType.UPSTREAM_LATE, f"the service did not answer within {self._head_timeout:g} s")
+        malformed = error.failure is Failure.MALFORMED
+        what = "answered what is not HTTP/1.1" if malformed else "ended the connection before its answer"
+        return Problem(ProblemType.UPSTREAM_UNREACHABLE, f"the service {what}", cause=str(error))
+
+    def pass_answer(
+        self, connection: UpstreamConnection, request: Request, target: Target, head: ResponseHead, body: bytes | None
+    ) -> None:
+        """Pass a response that has come, and keep the connection for another request."""
+        client = request.connection
+        if body is None:
+            stream = ClientStream("", "", self._idle_timeout)
+            end = partial(self._drop, connection, target)
+            feed = Feed(connection, head, self._idle_timeout, end, framed=_is_framed(head, request), shared=False)
+            self._start(request, feed, stream)
+            if request.method != "HEAD":
+                feed.start()
+            return
+        if head.reusable and connection.open:
+            self._keep(target, connection)
+        else:
+            self._drop(connection, target)
         self._on_head(request, head.status)
-        reuse = request.keep_alive and not self.draining and (framed or head.length is not None or head.bodiless)
-        client.write(_client_head(head, keep_alive=reuse, framed=framed))
+        keep_alive = request.keep_alive and not client.closing
+        data = _client_head(head, keep_alive=keep_alive, framed=False)
+        if client.transport is not None:
+            client.transport.write(data if request.method == "HEAD" else data + body)
+        client.finish(keep_alive=keep_alive)
+
+    def _start(self, request: Request, feed: Feed, stream: ClientStream) -> None:
+        """Send the head to the client, and let it follow the body."""
+        client, head = request.connection, feed.head
+        if stream.end_reason is not None or client.transport is None or client.transport.is_closing():
+            raise StreamAborted
+        framed = _is_framed(head, request)
+        self._on_head(request, head.status)
+        keep_alive = request.keep_alive and not client.closing and (framed or head.length is not None or head.bodiless)
+        client.transport.write(_client_head(head, keep_alive=keep_alive, framed=framed))
         if request.method == "HEAD":
-            return ForwardedResponse(head.status, keep_alive=reuse)
-        reason = await stream.run(head, request, client, framed=framed)
-        stream.close(reason)
-        if reason not in CLEAN or (reason is not EndReason.UPSTREAM_ENDED and not framed):
-            # No last chunk: the client must see that it did not get everything. What is pending is still sent, but a
-            # client that reads nothing does not keep its connection (nor what is pending our memory).
-            if reason is EndReason.CLIENT_STALLED:
-                client.abort()
-            else:
-                client.close()
-                asyncio.get_running_loop().call_later(self._idle_timeout, client.abort)
-            return ForwardedResponse(head.status, keep_alive=False)
-        await _drain(request, self._idle_timeout)
-        return ForwardedResponse(head.status, keep_alive=reuse)
+            stream.abandon(EndReason.UPSTREAM_ENDED)
+            feed.close()
+            client.finish(keep_alive=keep_alive)
+            return
+        client.slim()
+        stream.start(feed, request, framed=framed, keep_alive=keep_alive)
 
     def _take_kept(self, target: Target) -> UpstreamConnection | None:
         kept = self._kept.get(target)
@@ -274,44 +311,82 @@ class Forwarder:
             loop.call_later(_KEEP_SECONDS, self._sweep)
 
 
-async def _drain(request: web.BaseRequest, limit: float) -> None:
-    """Wait until the client has read what was written for it, except for a rest that is bounded.
+class _Answering:
+    """A short response on its way; an `Exchange` of the client's connection."""
 
-    Raises:
-        ConnectionResetError: the client has left, or has not read it within ``limit`` seconds; it is cut.
-    """
-    if not request.protocol.writing_paused:
-        return
-    try:
-        async with asyncio.timeout(limit):
-            await request.writer.drain()
-    except TimeoutError:
-        _transport(request).abort()
-        raise ConnectionResetError("the client does not read") from None
+    __slots__ = ("_connection", "_forwarder", "_is_kept", "_request", "_target")
+    endless = False
+
+    def __init__(
+        self, forwarder: Forwarder, request: Request, target: Target, connection: UpstreamConnection, *, is_kept: bool
+    ) -> None:
+        """Ask on ``connection``."""
+        self._forwarder = forwarder
+        self._request = request
+        self._target = target
+        self._connection: UpstreamConnection | None = connection
+        self._is_kept = is_kept
+        request.connection.take_over(self)
+        forwarder.ask(connection, request, target, self._answered)
+
+    def client_left(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+
+    def client_full(self) -> None:
+        """Nothing has been written yet."""
+
+    client_ready = client_full
+
+    def _answered(self, answer: Answer) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:  # the client has left
+            return
+        forwarder, request, target = self._forwarder, self._request, self._target
+        if self._is_kept and _is_stale(answer):
+            connection.abort()
+            request.connection.run(forwarder.connect_and_ask(request, target))
+        elif isinstance(answer, UpstreamFailed):
+            connection.abort()
+            forwarder.refuse(request, forwarder.explain(target, answer))
+        else:
+            forwarder.pass_answer(connection, request, target, *answer)
 
 
-def _transport(request: web.BaseRequest) -> asyncio.Transport:
-    transport = request.transport
-    if transport is None or transport.is_closing():
-        raise ConnectionResetError("the client has left")
-    return transport
+def _is_stale(answer: Answer) -> bool:
+    """Whether a kept connection had ended before it was used again: its answer is about the time without a request."""
+    if isinstance(answer, UpstreamFailed):
+        return answer.failure is Failure.UNTOUCHED
+    return answer[0].status == HTTPStatus.REQUEST_TIMEOUT
 
 
-def _resume_field(request: web.BaseRequest) -> bytes | None:
+def _is_framed(head: ResponseHead, request: Request) -> bool:
+    """Whether the client gets the body in chunks."""
+    return head.length is None and not head.bodiless and request.http11
+
+
+def _may_share(request: Request) -> bool:
+    """Whether others may get the answer too: nothing in the request asks for events that this client alone misses."""
+    if request.method != "GET" or request.held or not request.http11 or request.header(b"last-event-id"):
+        return False
+    return not any(name in _STARTS for name, _ in parse_qsl(request.query))
+
+
+def _resume_field(request: Request) -> bytes | None:
     """Return the field that asks for the events since the request came; None where the client says itself."""
-    query = request.raw_path.partition("?")[2].partition("#")[0]
-    names = {name for name, _ in parse_qsl(query)}  # without a value, a parameter says nothing
-    if request.method != "GET" or request.headers.get("Last-Event-ID") or names & _STARTS:
+    names = {name for name, _ in parse_qsl(request.query)}  # without a value, a parameter says nothing
+    if request.method != "GET" or request.header(b"last-event-id") or names & _STARTS:
         return None
-    return b"Last-Event-ID: @%d" % request[ARRIVED]
+    return b"Last-Event-ID: @%d" % request.arrived
 
 
-def _upstream_request(request: web.BaseRequest, target: Target, more: bytes | None) -> bytes:
+def _upstream_request(request: Request, target: Target, more: bytes | None) -> bytes:
     """Build the request for the service: the query as it came, the client's headers, another Host, and ``more``.
 
     HEAD is sent as GET: services that only know GET would refuse it, and the answer to HEAD is the head of GET's.
     """
-    query = request.raw_path.partition("?")[2].partition("#")[0]
+    query = request.query
     path = f"{target.path}?{query}" if query else target.path
     lines = [f"GET {path} HTTP/1.1".encode(errors="surrogateescape"), b"Host: " + target.authority.encode()]
     dropped = {
@@ -332,14 +407,14 @@ def _upstream_request(request: web.BaseRequest, target: Target, more: bytes | No
             continue  # it is empty: a service would read it instead of ours
         elif lowered not in _NOT_FORWARDED and lowered not in dropped:
             lines.append(b"%b: %b" % (name, value))
-    client = (request.remote or "unknown").removeprefix("::ffff:").encode()
+    client = request.remote.encode()
     forwarded_for.append(client)
     # In order: the last one is the address that connected to us, and the only one that is known to be true.
     lines.append(b"X-Forwarded-For: " + b", ".join(filter(None, forwarded_for)))
     if forwarded:  # RFC 7239: without ours the last element, which is the proxy's, would be the client's invention
         own = b'for="[%b]"' % client if b":" in client else b"for=%b" % client
         lines.append(b"Forwarded: " + b", ".join([*filter(_FORWARDED.fullmatch, forwarded), own]))
-    lines.append(b"X-Forwarded-Host: " + request.headers.get("Host", "").encode("latin-1", "replace"))
+    lines.append(b"X-Forwarded-Host: " + (request.header(b"host") or b""))
     lines.append(b"X-Forwarded-Proto: " + request.scheme.encode())
     if more is not None:
         lines.append(more)

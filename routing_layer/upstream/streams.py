@@ -1,154 +1,348 @@
-"""Open streams: the way of each from its service to its client, and the table to end the right ones."""
+"""Open streams: the way of each from its service to its clients, and the table to end the right ones."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable
 
-from aiohttp import web
-
+from routing_layer.client.connection import ClientConnection
+from routing_layer.client.request import Request
 from routing_layer.metrics import EndReason, Metrics
 from routing_layer.upstream.connection import ResponseHead, UpstreamConnection
 
-#: More than this pending for a client pauses its upstream (the transport's own high-water mark).
-_HIGH_WATER = 64 * 1024
 #: How long an end waits until the current event is complete.
 _EVENT_END_SECONDS = 1.0
+#: More than this pending for a client of a shared stream cuts it: the others must not wait, and it can resume.
+SHARED_BUFFER = 256 * 1024
 _TAIL = 4
 _BOUNDARIES = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_BOUNDARY = re.compile(rb"\n\n|\r\n\r\n|\r\r")
 #: Ends that the client sees as clean: the response is complete and it reconnects at once.
 CLEAN = frozenset((EndReason.MOVED, EndReason.GROUP_REMOVED, EndReason.DRAINED, EndReason.UPSTREAM_ENDED))
 
 
-@dataclass(eq=False, slots=True)
+class Feed:
+    """The body of one response on its way from a service: to one client, or to several where the service allows it.
+
+    Of several clients each begins and leaves between two events, and none waits for another: one that reads too little
+    is cut. A single one slows its service down instead.
+
+    Attributes:
+        head: the head of the response.
+        shared: several clients may follow it.
+    """
+
+    __slots__ = (
+        "_connection", "_ending", "_framed", "_idle", "_joining", "_last_data", "_last_id", "_loop", "_on_end",
+        "_paused", "_silence_timer", "_streams", "_tail", "head", "shared",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        connection: UpstreamConnection,
+        head: ResponseHead,
+        idle: float,
+        on_end: Callable[[], None],
+        *,
+        framed: bool,
+        shared: bool,
+    ) -> None:
+        """Wait for the first client.
+
+        Args:
+            connection: it has answered with ``head``.
+            head: the response's.
+            idle: seconds of silence that end it.
+            on_end: called once, when the last client has left or the service's response has ended.
+            framed: the clients get chunks.
+            shared: several clients may follow it.
+        """
+        self.head = head
+        self.shared = shared
+        self._connection = connection
+        self._idle = idle
+        self._on_end = on_end
+        self._framed = framed
+        self._loop = asyncio.get_running_loop()
+        self._streams: dict[ClientStream, None] = {}
+        self._joining: tuple[ClientStream, ...] = ()  # begin with the next event
+        self._ending: tuple[ClientStream, ...] = ()  # leave after the current event
+        self._tail = b"\n\n"
+        self._last_id = b""
+        self._last_data = self._loop.time()
+        self._paused = False
+        self._silence_timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Pass the body on from now."""
+        self._last_data = self._loop.time()
+        self._silence_timer = self._loop.call_later(self._idle, self._check_silence)
+        self._connection.pass_body(self.head.body(), self._pass, self._finish)
+
+    def add(self, stream: ClientStream) -> None:
+        """Let another client follow, from the next event on."""
+        if self._at_boundary:
+            self._begin(stream)
+        else:
+            self._joining += (stream,)
+
+    def discard(self, stream: ClientStream) -> None:
+        """Forget a client that is served no more."""
+        self._streams.pop(stream, None)
+        if self._joining or self._ending:
+            self._joining = tuple(other for other in self._joining if other is not stream)
+            self._ending = tuple(other for other in self._ending if other is not stream)
+        if not self._streams and not self._joining:
+            self.close()
+
+    def end_after_event(self, stream: ClientStream) -> bool:
+        """Whether ``stream`` is between two events; otherwise it is ended when the current one is complete."""
+        if self._at_boundary or stream in self._joining:
+            return True
+        self._ending += (stream,)
+        return False
+
+    def pause(self) -> None:
+        """Read nothing from the service until `resume`: its only client does not read."""
+        self._paused = True
+        self._connection.pause()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._paused:
+            self._paused = False
+            self._last_data = self._loop.time()
+            self._connection.resume()
+
+    def close(self) -> None:
+        """Leave the service."""
+        if self._silence_timer is not None:
+            self._silence_timer.cancel()
+            self._silence_timer = None
+        self._connection.abort()
+        on_end, self._on_end = self._on_end, _nothing
+        on_end()
+
+    @property
+    def _at_boundary(self) -> bool:
+        return self._tail.endswith(_BOUNDARIES)
+
+    def _begin(self, stream: ClientStream) -> None:
+        self._streams[stream] = None
+        if self._last_id:
+            # Its position: without an event before the connection breaks, it would come back without one.
+            stream.write(self._frame(b": joined\nid: %b\n\n" % self._last_id))
+
+    def _frame(self, payload: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(payload), payload) if self._framed else payload
+
+    def _pass(self, payload: bytes) -> None:
+        framed = self._frame(payload)
+        for stream in tuple(self._streams):
+            stream.write(framed)
+        before, self._tail = self._tail, payload[-_TAIL:] if len(payload) >= _TAIL else (self._tail + payload)[-_TAIL:]
+        self._last_data = self._loop.time()
+        if self.shared:
+            self._follow(before, payload)
+        if self._ending and self._at_boundary:
+            ending, self._ending = self._ending, ()
+            for stream in ending:
+                stream.finish()
+
+    def _follow(self, before: bytes, payload: bytes) -> None:
+        """Keep the position, and let those begin who wait for the next event."""
+        fresh = before.endswith((b"\n", b"\r"))
+        start = _first_boundary(before, payload) if self._joining else None
+        if start is not None:
+            self._keep_id(payload, start, fresh=fresh)
+            joining, self._joining = self._joining, ()
+            rest = payload[start:]
+            for stream in joining:
+                self._begin(stream)
+                if rest:
+                    stream.write(self._frame(rest))
+        self._keep_id(payload, len(payload), fresh=fresh)
+
+    def _keep_id(self, payload: bytes, end: int, *, fresh: bool) -> None:
+        """Keep the id of the last event that begins before ``end``; ``fresh``: the payload begins with a new line."""
+        found = payload.rfind(b"\nid:", 0, end) + 1
+        if not found and not (fresh and payload.startswith(b"id:")):
+            return
+        stop = payload.find(b"\n", found, end)
+        if stop > 0:
+            self._last_id = payload[found + len(b"id:") : stop].strip()
+
+    def _check_silence(self) -> None:
+        # One timer a feed that looks at the time of the last event, instead of one that each event resets.
+        left = self._last_data + self._idle - self._loop.time()
+        if left <= 0 and not self._paused:
+            self._end_all(EndReason.UPSTREAM_SILENT)
+        else:
+            self._silence_timer = self._loop.call_later(max(left, 0.05), self._check_silence)
+
+    def _finish(self, complete: bool) -> None:
+        self._end_all(EndReason.UPSTREAM_ENDED if complete else EndReason.UPSTREAM_BROKE)
+
+    def _end_all(self, reason: EndReason) -> None:
+        streams = (*self._streams, *self._joining)
+        self.close()
+        for stream in streams:
+            stream.finish(reason)
+
+
 class ClientStream:
-    """One response on its way to one client.
+    """One response on its way to one client; an `Exchange` of its connection from the head on.
 
     Attributes:
         asset: whose events they are; empty for a whole group's.
-        group: the group whose service sends them.
-        idle: seconds of silence that end it.
+        group: the group whose service sends them; empty for an answer that is no stream.
         end_reason: why it ended, None before.
     """
 
-    asset: str
-    group: str
-    idle: float
-    end_reason: EndReason | None = None
-    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
-    _connection: UpstreamConnection | None = None
-    _ended: asyncio.Future[EndReason] | None = None
-    _client: asyncio.Transport | None = None
-    _request: web.BaseRequest | None = None
-    _framed: bool = False
-    _sse: bool = False
-    _tail: bytes = b"\n\n"
-    _last_data: float = 0.0
-    _pending_end: tuple[EndReason, bytes] | None = None
-    _silence_timer: asyncio.TimerHandle | None = None
-    _stall: asyncio.Task[None] | None = None
+    __slots__ = (
+        "_client", "_connection", "_feed", "_framed", "_keep_alive", "_loop", "_pending_end", "_stall_seconds",
+        "_stall_timer", "_table", "asset", "end_reason", "group",
+    )  # fmt: skip
+
+    def __init__(self, asset: str, group: str, stall: float, table: StreamTable | None = None) -> None:
+        """Wait for the head of its response.
+
+        Args:
+            asset: whose events they are.
+            group: the group whose service sends them.
+            stall: seconds for which the client may read nothing.
+            table: it is taken out of this one at its end.
+        """
+        self.asset = asset
+        self.group = group
+        self.end_reason: EndReason | None = None
+        self._stall_seconds = stall
+        self._table = table
+        self._loop = asyncio.get_running_loop()
+        self._connection: UpstreamConnection | None = None
+        self._feed: Feed | None = None
+        self._client: ClientConnection | None = None
+        self._framed = False
+        self._keep_alive = False
+        self._pending_end: tuple[EndReason, bytes] | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
 
     @property
     def started(self) -> bool:
-        """Whether the service has answered, so that its body was passed on."""
-        return self._ended is not None
+        """Whether the service has answered, so that its body is passed on."""
+        return self._client is not None
+
+    @property
+    def endless(self) -> bool:
+        """Whether it ends only with its client."""
+        return bool(self.group)
 
     def attach(self, connection: UpstreamConnection) -> None:
-        """Use ``connection``, on which the service is asked; an end now aborts it."""
+        """Use ``connection``, on which the service is asked for this client alone; an end now aborts it."""
         self._connection = connection
         if self.end_reason is not None:
             connection.abort()
 
-    async def run(
-        self, head: ResponseHead, request: web.BaseRequest, client: asyncio.Transport, *, framed: bool
-    ) -> EndReason:
-        """Pass the body to the client until the stream ends; return why."""
-        connection, loop = self._connection, self._loop
-        if connection is None or self.end_reason is not None:
-            return self.end_reason or EndReason.UPSTREAM_BROKE
-        self._request, self._client = request, client
-        self._framed, self._sse = framed, head.event_stream
-        self._ended = loop.create_future()
-        self._last_data = loop.time()
-        self._silence_timer = loop.call_later(self.idle, self._check_silence)
+    def start(self, feed: Feed, request: Request, *, framed: bool, keep_alive: bool) -> None:
+        """Follow ``feed``; the head has been written. ``keep_alive``: the connection goes on after a clean end."""
+        self._connection = None
+        self._feed, self._client = feed, request.connection
+        self._framed, self._keep_alive = framed, keep_alive
+        self._client.take_over(self)
+        feed.add(self)
+        if self._client.full:
+            self.client_full()
 
-        def finish(complete: bool) -> None:
-            self._finish(EndReason.UPSTREAM_ENDED if complete else EndReason.UPSTREAM_BROKE)
+    def abandon(self, reason: EndReason) -> None:
+        """End it before it has started."""
+        if self.end_reason is None:
+            self.end_reason = reason
+        if self._connection is not None:
+            self._connection.abort()
+        if self._table is not None:
+            self._table.remove(self)
 
-        connection.pass_body(head.body(), self._pass, finish)
-        return await self._ended
+    def write(self, framed: bytes) -> None:
+        """Pass a piece of the body to the client."""
+        client = self._client
+        if client is None or client.transport is None or client.transport.is_closing():
+            return
+        client.transport.write(framed)
+        if (
+            self._stall_timer is not None
+            and self._feed is not None
+            and self._feed.shared
+            and client.transport.get_write_buffer_size() > SHARED_BUFFER
+        ):
+            self.finish(EndReason.CLIENT_STALLED)
 
     def end(self, reason: EndReason, hint: bytes = b"") -> None:
         """End it cleanly, after the current event; ``hint`` is one more field for the client."""
         if self.end_reason is not None or self._pending_end is not None:
             return
-        if self._ended is None:
+        if self._feed is None:
             self.end_reason = reason
             if self._connection is not None:
                 self._connection.abort()
-        elif self._tail.endswith(_BOUNDARIES):
-            self._finish(reason, hint)
+        elif self._feed.end_after_event(self):
+            self.finish(reason, hint)
         else:
             self._pending_end = reason, hint
-            self._loop.call_later(_EVENT_END_SECONDS, self._finish, reason)
+            self._loop.call_later(_EVENT_END_SECONDS, self.finish, reason)
 
-    def close(self, reason: EndReason) -> None:
-        """Free everything; only the first reason counts."""
+    def finish(self, reason: EndReason | None = None, hint: bytes = b"") -> None:
+        """End it now, for ``reason`` or for the one that waited for the end of the event."""
+        if self.end_reason is not None:
+            return
+        if reason is None:
+            reason, hint = self._pending_end or (EndReason.UPSTREAM_ENDED, b"")
+        client, feed = self._client, self._feed
+        self._leave(reason)
+        if client is None or client.transport is None or client.transport.is_closing():
+            return
+        clean = reason in CLEAN and (reason is EndReason.UPSTREAM_ENDED or self._framed)
+        if clean:
+            if self._framed:
+                sse = feed is not None and feed.head.event_stream
+                framed = b"%x\r\n%b\r\n" % (len(hint), hint) if hint and sse else b""
+                client.transport.write(framed + b"0\r\n\r\n")
+            client.finish(keep_alive=self._keep_alive and not client.closing)
+        elif reason is EndReason.CLIENT_STALLED:
+            client.abort()  # what is pending would keep our memory
+        else:
+            client.close()  # no last chunk: the client must see that it did not get everything
+
+    def client_left(self) -> None:
+        """Stop: the client's connection has ended."""
         if self.end_reason is None:
-            self.end_reason = reason
-        if self._silence_timer is not None:
-            self._silence_timer.cancel()
-        if self._stall is not None:
-            self._stall.cancel()
-        if self._connection is not None:
-            self._connection.abort()
+            self._leave(EndReason.CLIENT_LEFT)
 
-    def _pass(self, payload: bytes) -> None:
-        client = self._client
-        if client is None or client.is_closing():
-            return
-        client.write(b"%x\r\n%b\r\n" % (len(payload), payload) if self._framed else payload)
-        self._tail = payload[-_TAIL:] if len(payload) >= _TAIL else (self._tail + payload)[-_TAIL:]
-        self._last_data = self._loop.time()
-        if self._pending_end is not None and self._tail.endswith(_BOUNDARIES):
-            self._finish(*self._pending_end)
-        elif client.get_write_buffer_size() > _HIGH_WATER and self._stall is None and self._connection is not None:
-            self._connection.pause()
-            self._stall = self._loop.create_task(self._wait_for_client())
+    def client_full(self) -> None:
+        """Throttle the service (backpressure), unless it serves others too; either way the client has its time."""
+        if self._feed is not None and not self._feed.shared:
+            self._feed.pause()
+        if self._stall_timer is None:
+            self._stall_timer = self._loop.call_later(self._stall_seconds, self.finish, EndReason.CLIENT_STALLED)
 
-    async def _wait_for_client(self) -> None:
-        """Throttle the service until the client has read what is pending (backpressure)."""
-        try:
-            async with asyncio.timeout(self.idle):
-                if self._request is not None:
-                    await self._request.writer.drain()
-        except TimeoutError:
-            self._finish(EndReason.CLIENT_STALLED)
-        except ConnectionError:
-            self._finish(EndReason.CLIENT_LEFT)
-        else:
-            self._stall = None
-            self._last_data = self._loop.time()
-            if self._connection is not None:
-                self._connection.resume()
+    def client_ready(self) -> None:
+        """Go on."""
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+        if self._feed is not None:
+            self._feed.resume()
 
-    def _check_silence(self) -> None:
-        # One timer a stream that looks at the time of the last event, instead of one that each event resets.
-        left = self._last_data + self.idle - self._loop.time()
-        if left <= 0 and self._stall is None:
-            self._finish(EndReason.UPSTREAM_SILENT)
-        else:
-            self._silence_timer = self._loop.call_later(max(left, 0.05), self._check_silence)
-
-    def _finish(self, reason: EndReason, hint: bytes = b"") -> None:
-        if self._ended is None or self._ended.done():
-            return
+    def _leave(self, reason: EndReason) -> None:
         self.end_reason = reason
-        client = self._client
-        if client is not None and not client.is_closing() and reason in CLEAN and self._framed:
-            framed = b"%x\r\n%b\r\n" % (len(hint), hint) if hint and self._sse else b""
-            client.write(framed + b"0\r\n\r\n")
-        self._ended.set_result(reason)
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            feed.discard(self)
+        if self._table is not None:
+            self._table.remove(self)
 
 
 class StreamTable:
@@ -191,3 +385,15 @@ class StreamTable:
         for stream in list(self.all):
             if stream.group in groups:
                 stream.end(EndReason.GROUP_REMOVED)
+
+
+def _first_boundary(before: bytes, payload: bytes) -> int | None:
+    """Return where the first event that ends in ``payload`` ends there; ``before`` are the bytes before it."""
+    found = _BOUNDARY.search(before + payload, max(0, len(before) - _TAIL + 1))
+    while found is not None and found.end() <= len(before):
+        found = _BOUNDARY.search(before + payload, found.start() + 1)
+    return None if found is None else found.end() - len(before)
+
+
+def _nothing() -> None:
+    pass

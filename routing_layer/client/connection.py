@@ -1,0 +1,473 @@
+"""Connections of clients: requests in order, one at a time, and limits for what a client may keep waiting.
+
+aiohttp's server costs a task, a parser and a request object for each connection for as long as it is open, and about
+100 µs for a request that is forwarded; this is a protocol and llhttp (httptools).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Coroutine
+from http import HTTPStatus
+from typing import Any, Protocol, cast
+
+import httptools
+
+from openfactory_common.connections import LONGEST_REQUEST, REFUSALS, ConnectionGuard, Ending, Entry, State, address_key
+from routing_layer.client.request import Field, Request, check, explain
+from routing_layer.client.response import Response
+from routing_layer.problems import NO_ROOM, Problem, ProblemType
+
+_END_OF_HEAD = b"\r\n\r\n"
+#: Header fields of one request: 8,000 short ones would be 1 MiB of objects from 32 KiB of bytes.
+_MAX_FIELDS = 128
+#: More than this pending for a client counts as one that does not read: its service is paused, or it is cut.
+_HIGH_WATER = 64 * 1024
+#: The state of a socket whose other side has answered "reset" (linux/tcp_states.h).
+_TCP_CLOSE = 7
+
+
+class Exchange(Protocol):
+    """What answers a request, as its client's connection sees it."""
+
+    @property
+    def endless(self) -> bool:
+        """Whether its response ends only with its client."""
+
+    def client_left(self) -> None:
+        """The connection has ended; nothing can be written."""
+
+    def client_full(self) -> None:
+        """More is pending than the client reads."""
+
+    def client_ready(self) -> None:
+        """What was pending has been read, but for a rest."""
+
+
+class _Running:
+    """A coroutine that answers."""
+
+    __slots__ = ("_task",)
+    endless = False
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self._task = task
+
+    def client_left(self) -> None:
+        self._task.cancel()
+
+    def client_full(self) -> None:
+        """Nothing is written by the coroutine but its whole answer."""
+
+    client_ready = client_full
+
+
+class ClientServer:
+    """Makes the connections of one port.
+
+    Attributes:
+        connections: those that are open.
+        guard: limits them.
+        scheme: what the clients speak.
+        stall: seconds for which a client may read nothing of what is left for it when its connection ends.
+        draining: each answer from now on ends its connection.
+    """
+
+    def __init__(
+        self, handle: Callable[[Request], None], guard: ConnectionGuard, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Answer each request with ``handle``, which calls `ClientConnection.reply`, `run` or takes it over."""
+        self.handle = handle
+        self.guard = guard
+        self.scheme = "http" if tls is None else "https"
+        self.stall = guard.limits.stall
+        self.draining = False
+        self.connections: set[ClientConnection] = set()
+        self._tls = tls
+
+    def __call__(self) -> asyncio.Protocol:
+        """Make the protocol of a new connection."""
+        return ClientConnection(self) if self._tls is None else _Handshake(self, self._tls)
+
+    def retire(self) -> None:
+        """End each connection: at once if no request is on it, otherwise with its answer."""
+        self.draining = True
+        for connection in list(self.connections):
+            if connection.request is None:
+                connection.close()
+
+
+class ClientConnection(asyncio.Protocol):
+    """One connection of a client.
+
+    Attributes:
+        transport: where answers are written.
+        remote: the address of the peer.
+        scheme: what it speaks.
+        request: the one that is being answered.
+    """
+
+    __slots__ = (
+        "_body_left", "_closing", "_exchange", "_fields", "_full", "_guard", "_half_closed", "_has_head", "_loop",
+        "_parser", "_parsing", "_rest", "_server", "_size", "_tail", "_target",
+        "entry", "remote", "request", "transport",
+    )  # fmt: skip
+
+    def __init__(self, server: ClientServer) -> None:
+        """Wait for the connection."""
+        self._server = server
+        self._guard = server.guard
+        self._loop = asyncio.get_running_loop()
+        self.transport: asyncio.Transport | None = None
+        self.entry: Entry | None = None
+        self.remote = ""
+        self.request: Request | None = None
+        self._exchange: Exchange | None = None
+        self._parser: httptools.HttpRequestParser | None = None
+        self._target = b""
+        self._fields: list[Field] = []
+        self._has_head = False
+        self._parsing = False
+        self._size = 0  # bytes of the head so far
+        self._tail = b""  # the last of them
+        self._body_left = 0  # of the current request's body: it is read past
+        self._rest = b""  # what came while a request was being answered
+        self._closing = False  # the answer in progress is the last
+        self._half_closed = False
+        self._full = False
+
+    @property
+    def scheme(self) -> str:
+        """``http`` or ``https``."""
+        return self._server.scheme
+
+    @property
+    def closing(self) -> bool:
+        """Whether the answer in progress is the last on this connection."""
+        return self._closing or self._server.draining
+
+    @property
+    def full(self) -> bool:
+        """Whether more is pending than the client reads."""
+        return self._full
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask the guard."""
+        self._accept(transport, lambda address: self._guard.open(self, address))
+
+    def secured(self, transport: asyncio.BaseTransport, entry: Entry) -> None:
+        """Begin with ``transport``, over which the client speaks TLS; the guard knows the connection already."""
+        entry.connection = self
+        self._accept(transport, lambda _: entry)
+
+    def _accept(self, transport: asyncio.BaseTransport, admit: Callable[[str], Entry | None]) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(_HIGH_WATER)
+        peer = transport.get_extra_info("peername")
+        self.remote = str(peer[0]).removeprefix("::ffff:") if isinstance(peer, tuple) else "unknown"
+        self._server.connections.add(self)
+        self.entry = admit(address_key(peer))
+        if self.entry is None:
+            self._end_with(self._refusal(HTTPStatus.SERVICE_UNAVAILABLE))
+        elif self._rest:
+            self._parse()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio gives it
+        """Free everything."""
+        self._server.connections.discard(self)
+        if self.entry is not None:
+            self._guard.close(self.entry)
+        self._parser = None
+        exchange, self._exchange, self.request = self._exchange, None, None
+        self._closing = True
+        if exchange is not None:
+            exchange.client_left()
+
+    def data_received(self, data: bytes) -> None:
+        """Read requests; what comes while one is being answered waits."""
+        if self._closing and self.request is None:
+            return
+        if self._body_left:
+            data = self._skip_body(data)
+        self._rest = self._rest + data if self._rest else data
+        if self.request is None and self.entry is not None and not self._full:
+            self._parse()
+        elif len(self._rest) > LONGEST_REQUEST:
+            # It is read no more, and answered no more after this.
+            self._closing, self._rest = True, b""
+            if self.transport is not None:
+                self.transport.pause_reading()
+
+    def _skip_body(self, data: bytes) -> bytes:
+        skipped = min(self._body_left, len(data))
+        self._body_left -= skipped
+        self._size += skipped
+        if self._size > LONGEST_REQUEST:  # a body that nobody reads is no reason to go on reading it
+            self._closing = True
+            if self.request is None:
+                self.close()
+            elif self.transport is not None:
+                self.transport.pause_reading()
+        return data[skipped:]
+
+    def eof_received(self) -> bool:
+        """Keep the connection for the answers that are pending; otherwise it ends."""
+        entry = self.entry
+        if entry is None or entry.closed or self.request is None:
+            return False
+        if self._exchange is not None and self._exchange.endless:
+            # It may be silent for long: a client that leaves must not keep its service until the next event.
+            return False
+        self._half_closed = True
+        self._guard.half_closed(entry)
+        return True
+
+    def pause_writing(self) -> None:
+        """Tell the guard and what answers."""
+        self._full = True
+        if self.entry is not None:
+            self._guard.write_paused(self.entry)
+        if self._exchange is not None:
+            self._exchange.client_full()
+
+    def resume_writing(self) -> None:
+        """Tell the guard and what answers, or go on with the next request."""
+        self._full = False
+        if self.entry is not None:
+            self._guard.write_resumed(self.entry)
+        if self._exchange is not None:
+            self._exchange.client_ready()
+        elif self.request is None:
+            self._proceed()
+
+    def run(self, answer: Coroutine[Any, Any, None]) -> None:
+        """Let a coroutine answer the request; it is cancelled when the client leaves."""
+        self._exchange = _Running(self._loop.create_task(answer))
+
+    def take_over(self, exchange: Exchange) -> None:
+        """Let ``exchange`` answer the request from now on."""
+        self._exchange = exchange
+
+    def slim(self) -> None:
+        """Drop what a long answer does not need."""
+        self._parser = None
+        if self.request is not None:
+            self.request.raw_headers = ()
+
+    def reply(self, response: Response) -> None:
+        """Answer the request with a whole response."""
+        request, transport = self.request, self.transport
+        if request is None or transport is None or transport.is_closing():
+            return
+        keep = request.keep_alive and not response.closes and not self.closing
+        transport.write(response.encode(keep_alive=keep, head_only=request.method == "HEAD"))
+        self.finish(keep_alive=keep)
+
+    def finish(self, *, keep_alive: bool) -> None:
+        """Go on after the answer to the request, whose bytes have been written."""
+        self.request = self._exchange = None
+        self._closing = self._closing or not keep_alive
+        if not self._full:  # otherwise the next request waits until this answer has been read
+            self._proceed()
+
+    def close(self) -> None:
+        """End the connection when what is pending has been read; a client that reads nothing is cut."""
+        self._closing = True
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        transport.close()
+        if transport.get_write_buffer_size():
+            self._loop.call_later(self._server.stall, transport.abort)
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._closing = True
+        if self.transport is not None:
+            self.transport.abort()
+
+    def end(self, why: Ending) -> None:
+        """Close the connection for the guard, with a 408 in the middle of a head."""
+        transport, entry = self.transport, self.entry
+        if transport is None or transport.is_closing():
+            return
+        if transport.get_write_buffer_size():
+            transport.abort()  # its client may never read what is pending
+        elif why is Ending.HEAD and entry is not None and entry.state is State.HEAD:
+            self._end_with(self._refusal(HTTPStatus.REQUEST_TIMEOUT))
+        else:
+            self.close()
+
+    def gone(self) -> bool:
+        """Whether the client has answered with a reset: a closed socket does, a half-closed one does not."""
+        found = self.transport.get_extra_info("socket") if self.transport is not None else None
+        try:
+            return found is not None and found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+        except OSError:
+            return False
+
+    def on_url(self, url: bytes) -> None:
+        """Keep a piece of the target (the parser calls this)."""
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a field (the parser calls this), but for the trailers of a body."""
+        if not self._has_head:
+            self._fields.append((name, value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        """Note that the head is complete (the parser calls this)."""
+        self._has_head = True
+
+    def _proceed(self) -> None:
+        entry = self.entry
+        last = self.closing or (self._half_closed and not self._rest)
+        if entry is None or entry.excess or last:
+            self.close()
+        else:
+            self._guard.idle(entry)
+            if self._rest and not self._parsing:
+                self._parse()
+
+    def _parse(self) -> None:
+        """Read heads from what has come, until a request has to be answered first."""
+        self._parsing = True
+        while self._rest and self.request is None and not self._closing and not self._full:
+            data = self._rest
+            known = self._tail + data if self._tail else data
+            found = known.find(_END_OF_HEAD)
+            # The parser gets one head at a time: it would go on with the next, which has to wait for its turn.
+            end = len(data) if found < 0 else found + len(_END_OF_HEAD) - len(self._tail)
+            piece, self._rest = data[:end], data[end:]
+            self._tail = known[-3:] if found < 0 else b""
+            self._size += len(piece)
+            if self.entry is not None:
+                self._guard.reading(self.entry)
+            self._feed(piece)
+        self._parsing = False
+        if self._half_closed and self.request is None and not self._rest:
+            self.close()
+
+    def _feed(self, piece: bytes) -> None:
+        if self._parser is None:
+            self._parser = httptools.HttpRequestParser(self)
+        upgrade = False
+        try:
+            self._parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            upgrade = True  # it is not done; what follows would be of another protocol
+        except httptools.HttpParserError as error:
+            self._refuse(Problem(ProblemType.BAD_REQUEST, explain(piece, str(error))))
+            return
+        if self._size > LONGEST_REQUEST or len(self._fields) > _MAX_FIELDS:
+            self._refuse(Problem(ProblemType.LONG_REQUEST, REFUSALS[HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE]))
+        elif self._has_head:
+            self._begin(self._parser, upgrade=upgrade)
+
+    def _begin(self, parser: httptools.HttpRequestParser, *, upgrade: bool) -> None:
+        target, fields = self._target, self._fields
+        self._target, self._fields, self._has_head, self._size = b"", [], False, 0
+        version = parser.get_http_version()
+        method = parser.get_method().decode()
+        try:
+            path, headers, framing = check(method, target.decode("ascii"), version, fields)
+        except Problem as problem:
+            self._refuse(problem)
+            return
+        if framing.chunked and not self._read_chunks(parser):
+            return
+        self._skip_announced(framing.length)
+        # After chunks: what one takes for a trailer another takes for a field of the next request, which behind a
+        # reverse proxy is another client's.
+        self._closing = self._closing or framing.chunked or upgrade
+        keep_alive = version == "1.1" and parser.should_keep_alive() and not self._closing
+        self.request = request = Request(self, method, path, headers, version == "1.1", keep_alive)
+        if self.entry is not None:
+            self._guard.busy(self.entry)
+        self._server.handle(request)
+
+    def _skip_announced(self, length: int) -> None:
+        if length:
+            self._parser = None  # this one waits for the body
+            self._body_left = length
+            self._rest = self._skip_body(self._rest)
+
+    def _read_chunks(self, parser: httptools.HttpRequestParser) -> bool:
+        """Check the chunks that came with the head; False if they are malformed and the request is refused."""
+        data, self._rest = self._rest, b""
+        self._has_head = True  # what comes now is no field of a head
+        try:
+            parser.feed_data(data[:LONGEST_REQUEST])
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError as error:
+            self._refuse(Problem(ProblemType.BAD_REQUEST, str(error)))
+            return False
+        return True
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer what is no request, and end the connection."""
+        self._end_with(problem.response().encode(keep_alive=False))
+
+    def _end_with(self, data: bytes) -> None:
+        if self.transport is not None:
+            self.transport.write(data)
+        self._rest = b""
+        self.close()
+
+    @staticmethod
+    def _refusal(status: HTTPStatus) -> bytes:
+        if status is HTTPStatus.SERVICE_UNAVAILABLE:
+            problem = Problem(ProblemType.TOO_MANY_CONNECTIONS, NO_ROOM)
+        else:
+            problem = Problem(ProblemType.LATE_REQUEST, "the head was not complete in time")
+        return problem.response().encode(keep_alive=False)
+
+
+class _Handshake(asyncio.Protocol):
+    """A connection until its client speaks TLS: the guard has to know it before, or nothing would limit silent ones."""
+
+    def __init__(self, server: ClientServer, context: ssl.SSLContext) -> None:
+        self._server = server
+        self._context = context
+        self._transport: asyncio.Transport | None = None
+        self._entry: Entry | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._entry = self._server.guard.open(self, address_key(transport.get_extra_info("peername")))
+        if self._entry is None:
+            self._transport.abort()
+        else:
+            self._task = asyncio.get_running_loop().create_task(self._secure(self._transport, self._entry))
+
+    async def _secure(self, transport: asyncio.Transport, entry: Entry) -> None:
+        connection = ClientConnection(self._server)
+        limit = self._server.guard.limits.head
+        try:
+            secure = await asyncio.get_running_loop().start_tls(
+                transport, connection, self._context, server_side=True, ssl_handshake_timeout=limit
+            )
+        except (OSError, ssl.SSLError):  # no TLS, or one that the client does not like
+            secure = None
+        if secure is None or secure.is_closing() or entry.closed:
+            self._server.guard.close(entry)
+            transport.abort()
+        else:
+            connection.secured(secure, entry)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio gives it
+        if self._entry is not None and self._task is None:
+            self._server.guard.close(self._entry)
+
+    def end(self, why: Ending) -> None:  # noqa: ARG002 - the guard tells it
+        """Cut the connection: an error document could not be read."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def gone(self) -> bool:
+        """Never asked: no connection is half-closed before its first request."""
+        return False
