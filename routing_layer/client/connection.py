@@ -110,8 +110,8 @@ class ClientConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_body_left", "_closing", "_exchange", "_fields", "_full", "_guard", "_half_closed", "_has_head", "_loop",
-        "_parser", "_parsing", "_rest", "_server", "_size", "_tail", "_target",
+        "_body_left", "_closing", "_exchange", "_fields", "_full", "_guard", "_half_closed", "_has_head",
+        "_keep_alive", "_loop",        "_parser", "_parsing", "_rest", "_server", "_size", "_tail", "_target",
         "entry", "remote", "request", "transport",
     )  # fmt: skip
 
@@ -129,6 +129,7 @@ class ClientConnection(asyncio.Protocol):
         self._target = b""
         self._fields: list[Field] = []
         self._has_head = False
+        self._keep_alive = False
         self._parsing = False
         self._size = 0  # bytes of the head so far
         self._tail = b""  # the last of them
@@ -179,7 +180,9 @@ class ClientConnection(asyncio.Protocol):
         self._server.connections.discard(self)
         if self.entry is not None:
             self._guard.close(self.entry)
-        self._parser = None
+        # Parser and entry refer to this: without these lines what it holds would wait for the garbage collector.
+        self.entry = self._parser = None
+        self._fields, self._rest = [], b""
         exchange, self._exchange, self.request = self._exchange, None, None
         self._closing = True
         if exchange is not None:
@@ -318,8 +321,9 @@ class ClientConnection(asyncio.Protocol):
             self._fields.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
-        """Note that the head is complete (the parser calls this)."""
+        """Note that the head is complete, and what only now can be asked (the parser calls this)."""
         self._has_head = True
+        self._keep_alive = self._parser is not None and self._parser.should_keep_alive()
 
     def _proceed(self) -> None:
         entry = self.entry
@@ -382,7 +386,7 @@ class ClientConnection(asyncio.Protocol):
         # After chunks: what one takes for a trailer another takes for a field of the next request, which behind a
         # reverse proxy is another client's.
         self._closing = self._closing or framing.chunked or upgrade
-        keep_alive = version == "1.1" and parser.should_keep_alive() and not self._closing
+        keep_alive = version == "1.1" and self._keep_alive and not self._closing
         self.request = request = Request(self, method, path, headers, version == "1.1", keep_alive)
         if self.entry is not None:
             self._guard.busy(self.entry)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import aiohttp
 import pytest
-from aiohttp import web
 
 from openfactory_common.service_settings import load
 from routing_layer.app.proxy import Proxy
+from routing_layer.client.connection import ClientServer
 from routing_layer.settings import Settings
 from routing_layer.upstream.dialer import Dialer
 from routing_layer.workers import WorkerPeers
@@ -116,12 +116,11 @@ async def test_the_name_is_looked_up_again(monkeypatch: pytest.MonkeyPatch, gone
 
     proxy = Proxy(load(Settings, _env_file=None, registry_file="/nonexistent"), WorkerPeers())
     proxy.forwarder._dialer = Dialer(2.0, 30.0, resolve)
-    runner, own_port = web.ServerRunner(web.Server(proxy.handle)), free_port()
+    loop, own_port = asyncio.get_running_loop(), free_port()
+    server = await loop.create_server(ClientServer(proxy.handle, proxy.guard), "127.0.0.1", own_port)
     addresses = ("127.0.0.3",) if gone else ("127.0.0.3", "127.0.0.2")
     services = [await asyncio.start_server(answer, address, port) for address in addresses]
     try:
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", own_port).start()
         await proxy.start()
         await until(lambda: not proxy.issues(), "ready")
         async with (
@@ -135,7 +134,7 @@ async def test_the_name_is_looked_up_again(monkeypatch: pytest.MonkeyPatch, gone
     finally:
         for service in services:
             service.close()
-        await runner.cleanup()
+        server.close()
         await proxy.close()
         await ksql.stop()
         await operator.stop()

@@ -1,0 +1,1 @@
+"""Framing, connections and names of services."""
