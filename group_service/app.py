@@ -114,14 +114,15 @@ async def asset_stream(request: web.Request) -> web.StreamResponse:
     settings, hub = request.app[SETTINGS], request.app[HUB]
     request[ENDLESS] = True
     point, given, unknown = _find_point(request, arrived=not hub.filled)
-    response = web.StreamResponse(
-        headers={
-            "Content-Type": "text/event-stream; charset=utf-8",
-            "Cache-Control": "no-store",
-            "X-Accel-Buffering": "no",
-            "X-OpenFactory-Group": settings.quoted_group,
-        }
-    )
+    headers = {
+        "Content-Type": "text/event-stream; charset=utf-8",
+        "Cache-Control": "no-store",
+        "X-Accel-Buffering": "no",
+        "X-OpenFactory-Group": settings.quoted_group,
+    }
+    if point is None and not given:  # from now on every client of the same query gets the same bytes
+        headers["X-OpenFactory-Shareable"] = "1"
+    response = web.StreamResponse(headers=headers)
     response.enable_chunked_encoding()
     await response.prepare(request)
     await response.write(_PING)
