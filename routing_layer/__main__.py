@@ -17,6 +17,7 @@ from openfactory_common import __version__, logs
 from openfactory_common.errors import ConfigurationError
 from openfactory_common.service import run
 from openfactory_common.service_settings import describe, load
+from routing_layer.client.tls import Certificate, read_certificate
 from routing_layer.server import listen, serve
 from routing_layer.settings import Settings
 from routing_layer.workers import WorkerPeers, run_workers
@@ -46,6 +47,7 @@ def main() -> int:
     parser.parse_args()
     try:
         settings = load(Settings)
+        certificate = read_certificate(settings.tls_cert_file, settings.tls_key_file)
     except ConfigurationError as error:
         print(error, file=sys.stderr)  # noqa: T201 - before there is a log
         return 2
@@ -58,15 +60,16 @@ def main() -> int:
         except OSError as error:
             print(f"{variable}={port}: {error.strerror}", file=sys.stderr)  # noqa: T201 - as above
             return 1
-    start = partial(_run, settings, sockets)
+    start = partial(_run, settings, certificate, sockets)
     # Collections leave alone what has been loaded by now: they are shorter, and workers go on sharing it.
     gc.freeze()
     workers = settings.routing_layer_workers
     return run_workers(workers, start, sockets) if workers > 1 else start(WorkerPeers())
 
 
-def _run(settings: Settings, sockets: list[socket.socket], peers: WorkerPeers) -> int:
-    return run(serve(settings, sockets[0], peers, *sockets[1:]))
+def _run(settings: Settings, certificate: Certificate | None, sockets: list[socket.socket], peers: WorkerPeers) -> int:
+    metrics_sock = sockets[1] if len(sockets) > 1 else None
+    return run(serve(settings, sockets[0], peers, metrics_sock, certificate))
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ _CODES = (200, 307, 400, 404, 405, 500, 502, 503, 504, 505)
 #: The label of every status that HTTP does not define: services can invent 500 of them, each would stay as a series.
 _UNKNOWN_CODE = "other"
 _KNOWN_CODES = frozenset(map(int, HTTPStatus))
-TASKS = ("registry", "membership", "connections")
+TASKS = ("registry", "membership", "connections", "certificate")
 #: Merges the values of several workers into one.
 Merge = Callable[[Iterable[float]], float]
 #: Name, labels and value of a sample, as JSON can carry it to another worker.

@@ -12,6 +12,7 @@ import structlog
 from openfactory_common.signals import STOP_SIGNALS
 from routing_layer.app.proxy import Proxy
 from routing_layer.client.connection import ClientServer
+from routing_layer.client.tls import Certificate, TlsListener
 from routing_layer.metrics import EndReason
 from routing_layer.settings import Settings
 from routing_layer.upstream.streams import ClientStream
@@ -25,6 +26,8 @@ _NOTICE_SECONDS = 0.5
 #: Clients of an ended stream come back after a random time from this range, so that they do not come together.
 _RETRY_MILLISECONDS = (200, 3000)
 
+_Port = asyncio.Server | asyncio.AbstractServer | TlsListener
+
 
 def listen(port: int) -> socket.socket:
     """Return a listening socket on every address, IPv4 and IPv6."""
@@ -34,17 +37,29 @@ def listen(port: int) -> socket.socket:
 
 
 async def serve(
-    settings: Settings, sock: socket.socket, peers: WorkerPeers, metrics_sock: socket.socket | None = None
+    settings: Settings,
+    sock: socket.socket,
+    peers: WorkerPeers,
+    metrics_sock: socket.socket | None = None,
+    certificate: Certificate | None = None,
 ) -> None:
-    """Serve on ``sock``, and metrics on ``metrics_sock`` if they have a port, until SIGTERM or SIGINT, then drain."""
+    """Serve on ``sock``, and metrics on ``metrics_sock`` if they have a port, until SIGTERM or SIGINT, then drain.
+
+    With a ``certificate`` clients speak TLS; the separate port for metrics never does.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     proxy = Proxy(settings, peers)
-    server = ClientServer(proxy.handle, proxy.guard)
+    server = ClientServer(proxy.handle, proxy.guard, "http" if certificate is None else "https")
     await proxy.start()
-    ports = [await loop.create_server(server, sock=sock, backlog=_BACKLOG)]
+    ports: list[_Port] = []
+    if certificate is None:
+        ports.append(await loop.create_server(server, sock=sock, backlog=_BACKLOG))
+    else:
+        ports.append(TlsListener(server, sock, certificate.context))
+        proxy.supervisor.start("certificate", certificate.follow)
     if metrics_sock is not None:
         metrics_server = ClientServer(proxy.handle_metrics, proxy.metrics_guard)
         ports.append(await loop.create_server(metrics_server, sock=metrics_sock, backlog=_METRICS_BACKLOG))
@@ -62,7 +77,7 @@ async def serve(
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
-async def _drain(proxy: Proxy, server: ClientServer, port: asyncio.Server, seconds: float) -> None:
+async def _drain(proxy: Proxy, server: ClientServer, port: _Port, seconds: float) -> None:
     """Accept no more clients, answer the pending requests and end the streams, spread over ``seconds``.
 
     A request that comes while the port is still open is served as always: by the WHATWG standard a browser's

@@ -59,6 +59,11 @@ class Settings(KsqldbSettings):
     membership_resync: Limit = 300.0
     """Seconds between two comparisons of the watched membership with a full read."""
 
+    tls_cert_file: Path | None = None
+    """Certificate (PEM, with its chain) for clients; with `TLS_KEY_FILE`, `ROUTING_LAYER_PORT` speaks TLS alone."""
+    tls_key_file: Path | None = None
+    """Private key of `TLS_CERT_FILE` (PEM, without a password). Both files are read again when they change."""
+
     @field_validator("routing_mode", mode="before")
     @classmethod
     def _lower_mode(cls, value: Any) -> Any:
@@ -68,6 +73,12 @@ class Settings(KsqldbSettings):
     @classmethod
     def _operator_without_slash(cls, value: str) -> str:
         return without_slash(value)
+
+    @model_validator(mode="after")
+    def _certificate_with_key(self) -> Settings:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("TLS_CERT_FILE and TLS_KEY_FILE are needed together")
+        return self
 
     @model_validator(mode="after")
     def _separate_ports(self) -> Settings:

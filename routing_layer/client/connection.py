@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Any, Protocol, cast
@@ -75,21 +74,18 @@ class ClientServer:
         draining: each answer from now on ends its connection.
     """
 
-    def __init__(
-        self, handle: Callable[[Request], None], guard: ConnectionGuard, tls: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, handle: Callable[[Request], None], guard: ConnectionGuard, scheme: str = "http") -> None:
         """Answer each request with ``handle``, which calls `ClientConnection.reply`, `run` or takes it over."""
         self.handle = handle
         self.guard = guard
-        self.scheme = "http" if tls is None else "https"
+        self.scheme = scheme
         self.stall = guard.limits.stall
         self.draining = False
         self.connections: set[ClientConnection] = set()
-        self._tls = tls
 
-    def __call__(self) -> asyncio.Protocol:
+    def __call__(self) -> ClientConnection:
         """Make the protocol of a new connection."""
-        return ClientConnection(self) if self._tls is None else _Handshake(self, self._tls)
+        return ClientConnection(self)
 
     def retire(self) -> None:
         """End each connection: at once if no request is on it, otherwise with its answer."""
@@ -115,13 +111,13 @@ class ClientConnection(asyncio.Protocol):
         "entry", "remote", "request", "transport",
     )  # fmt: skip
 
-    def __init__(self, server: ClientServer) -> None:
-        """Wait for the connection."""
+    def __init__(self, server: ClientServer, entry: Entry | None = None) -> None:
+        """Wait for the connection; the guard knows it already by ``entry``, or is asked."""
         self._server = server
         self._guard = server.guard
         self._loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport | None = None
-        self.entry: Entry | None = None
+        self.entry = entry
         self.remote = ""
         self.request: Request | None = None
         self._exchange: Exchange | None = None
@@ -156,24 +152,19 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask the guard."""
-        self._accept(transport, lambda address: self._guard.open(self, address))
-
-    def secured(self, transport: asyncio.BaseTransport, entry: Entry) -> None:
-        """Begin with ``transport``, over which the client speaks TLS; the guard knows the connection already."""
-        entry.connection = self
-        self._accept(transport, lambda _: entry)
-
-    def _accept(self, transport: asyncio.BaseTransport, admit: Callable[[str], Entry | None]) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(_HIGH_WATER)
         peer = transport.get_extra_info("peername")
         self.remote = str(peer[0]).removeprefix("::ffff:") if isinstance(peer, tuple) else "unknown"
         self._server.connections.add(self)
-        self.entry = admit(address_key(peer))
+        if self.entry is None:
+            self.entry = self._guard.open(self, address_key(peer))
+        elif self.entry.closed:
+            self.abort()
+        else:
+            self.entry.connection = self
         if self.entry is None:
             self._end_with(self._refusal(HTTPStatus.SERVICE_UNAVAILABLE))
-        elif self._rest:
-            self._parse()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio gives it
         """Free everything."""
@@ -428,50 +419,3 @@ class ClientConnection(asyncio.Protocol):
         else:
             problem = Problem(ProblemType.LATE_REQUEST, "the head was not complete in time")
         return problem.response().encode(keep_alive=False)
-
-
-class _Handshake(asyncio.Protocol):
-    """A connection until its client speaks TLS: the guard has to know it before, or nothing would limit silent ones."""
-
-    def __init__(self, server: ClientServer, context: ssl.SSLContext) -> None:
-        self._server = server
-        self._context = context
-        self._transport: asyncio.Transport | None = None
-        self._entry: Entry | None = None
-        self._task: asyncio.Task[None] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._entry = self._server.guard.open(self, address_key(transport.get_extra_info("peername")))
-        if self._entry is None:
-            self._transport.abort()
-        else:
-            self._task = asyncio.get_running_loop().create_task(self._secure(self._transport, self._entry))
-
-    async def _secure(self, transport: asyncio.Transport, entry: Entry) -> None:
-        connection = ClientConnection(self._server)
-        limit = self._server.guard.limits.head
-        try:
-            secure = await asyncio.get_running_loop().start_tls(
-                transport, connection, self._context, server_side=True, ssl_handshake_timeout=limit
-            )
-        except (OSError, ssl.SSLError):  # no TLS, or one that the client does not like
-            secure = None
-        if secure is None or secure.is_closing() or entry.closed:
-            self._server.guard.close(entry)
-            transport.abort()
-        else:
-            connection.secured(secure, entry)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio gives it
-        if self._entry is not None and self._task is None:
-            self._server.guard.close(self._entry)
-
-    def end(self, why: Ending) -> None:  # noqa: ARG002 - the guard tells it
-        """Cut the connection: an error document could not be read."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    def gone(self) -> bool:
-        """Never asked: no connection is half-closed before its first request."""
-        return False

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -210,9 +211,14 @@ class Proxy:
         descriptors: int | None = None,
         errors: Path | None = None,
         constants: Mapping[str, Any] = QUICK,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Prepare one with these variables, a limit of descriptors, a file for its standard error, and constants."""
+        """Prepare one with these variables, a limit of descriptors, a file for its standard error, and constants.
+
+        With ``tls`` its clients speak TLS.
+        """
         self.constants = constants
+        self.tls = tls
         self.limit = descriptors
         self.errors = errors
         self.port = free_port()
@@ -281,7 +287,7 @@ class Proxy:
 
     async def ask(self, target: str, *headers: str, method: str = "GET", version: str = "1.1") -> Asked:
         """Send a request."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=4 * 1024 * 1024)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=4 * 1024 * 1024, ssl=self.tls)
         lines = [f"{method} {target} HTTP/{version}", "Host: proxy.test:5555", *headers, "", ""]
         writer.write("\r\n".join(lines).encode("latin-1"))
         return Asked(reader, writer)
@@ -383,6 +389,7 @@ async def start_system(
     descriptors: int | None = None,
     errors: Path | None = None,
     constants: Mapping[str, Any] = QUICK,
+    tls: ssl.SSLContext | None = None,
     **env: str,
 ) -> AsyncIterator[ProxySystem]:
     """Start everything, and end it."""
@@ -397,7 +404,7 @@ async def start_system(
         "REGISTRY_FILE": "/nonexistent",
         "REGISTRY_POLL": "0.1",
     }
-    proxy = Proxy({**base, **env}, descriptors=descriptors, errors=errors, constants=constants)
+    proxy = Proxy({**base, **env}, descriptors=descriptors, errors=errors, constants=constants, tls=tls)
     system = ProxySystem(proxy, ksql, operator, weld, paint, state_api)
     system.publish()
     try:
