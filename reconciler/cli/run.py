@@ -41,7 +41,7 @@ from reconciler.leadership.lease import Candidate
 from reconciler.metrics import Metrics
 from reconciler.planning.guards import Overrides, approval_id
 from reconciler.planning.survey import Survey
-from reconciler.settings import Protect, Settings
+from reconciler.settings import Environment, Protect, Settings
 
 if TYPE_CHECKING:
     from reconciler.web.server import Server
@@ -165,7 +165,9 @@ def _log_access(settings: Settings) -> None:
             port=settings.reconciler_port,
             hint="RECONCILER_TOKEN_FILE makes writes need a token",
         )
-    elif settings.followed_url and not settings.reconciler_token_secret:
+    elif (
+        settings.followed_url and not settings.reconciler_token_secret and settings.environment is not Environment.LOCAL
+    ):
         log.warning(
             "the routing layer has no token for the operator",
             effect="it cannot read the registry"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from openfactory_common import tokens as module
 from openfactory_common.tokens import TokenFile, bearer_token, read_tokens
 
 OLD, NEW = "old-" + "a" * 40, "new-" + "b" * 40
@@ -101,6 +103,23 @@ def test_a_file_that_changes_is_read_again(file: Path) -> None:
         assert not tokens.accepts(OLD)
     os.utime(file, (1, 1))
     assert tokens.accepts(current)
+
+
+def test_two_changes_within_one_tick_of_the_clock_are_two(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's clock has ticks of 4 ms: the file of a moment ago may have changed without another time."""
+    found, now = file.stat(), [0]
+    monkeypatch.setattr(Path, "stat", lambda _: found)
+    monkeypatch.setattr(module, "time", SimpleNamespace(time_ns=lambda: now[0]))
+    tokens = TokenFile(file, "X")
+    for after, content, expected in (
+        (1, OLD, OLD),
+        (1, NEW, NEW),
+        (2_000_000_000, OLD, OLD),
+        (2_000_000_000, NEW, OLD),
+    ):
+        now[0] = max(found.st_mtime_ns, found.st_ctime_ns) + after
+        file.write_text(content)
+        assert tokens.read() == (expected,), (after, content)
 
 
 def test_while_it_cannot_be_used_the_last_good_ones_stay(file: Path) -> None:
