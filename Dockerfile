@@ -34,7 +34,8 @@ RUN if ls /wheels/*.whl >/dev/null 2>&1; then from="--no-index --find-links /whe
 
 FROM ${BASE} AS runtime
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/opt/openfactory/lib:/opt/openfactory/app
-RUN useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin openfactory
+# The check of a server with TLS needs openssl, which Debian's ca-certificates bring.
+RUN useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin openfactory && openssl version
 # Why the interval is not the time between two questions, and the limit of time is that long: see the script.
 COPY scripts/healthcheck.sh /usr/local/bin/healthcheck
 WORKDIR /opt/openfactory/app

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from openfactory_common.tokens import check_token_file
+
 _CREDENTIALS = re.compile(r"^(\w+://)?.*@", re.DOTALL)
 _QUERY = re.compile(r"[?#].*", re.DOTALL)
 #: Variables of the routing layer, which are often in the same file as the operator's; a test compares them with
@@ -36,6 +38,7 @@ ROUTING_LAYER_VARIABLES = frozenset(
         "METRICS_PORT",
         "NEGATIVE_CACHE_SECONDS",
         "NEGATIVE_CACHE_SIZE",
+        "RECONCILER_TOKEN_FILE",
         "RECONCILER_URL",
         "REGISTRY_FILE",
         "REGISTRY_POLL",
@@ -105,6 +108,7 @@ def check_ca_file(path: Path) -> Path:
 
 
 SecretFile = Annotated[Path, AfterValidator(check_secret_file)]
+TokensFile = Annotated[Path, AfterValidator(check_token_file)]
 CaFile = Annotated[Path, AfterValidator(check_ca_file)]
 Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0, le=_CENTURY)]
 """A time that may be zero."""

@@ -12,6 +12,7 @@ from itertools import product
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import REGISTRY
 
+from openfactory_common import __version__
 from openfactory_common.errors import KsqlError, ReconcilerError
 from reconciler.domain.actions import Action, Result, UpdateService, WriteResult
 from reconciler.domain.readiness import ProbeResult
@@ -103,6 +104,7 @@ class Metrics:
             ["result"],
             registry=r,
         )
+        Gauge("reconciler_build_info", "Version of the software", ["version"], registry=r).labels(__version__).set(1)
         self._create_labels()
 
     def _create_labels(self) -> None:

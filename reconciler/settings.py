@@ -32,6 +32,7 @@ from openfactory_common.settings_types import (
     SecretFile,
     Tasks,
     TcpPort,
+    TokensFile,
     Wait,
     mask,
     read_text,
@@ -63,6 +64,13 @@ class Policy(StrEnum):
     SYNC = "sync"
     UPSERT_ONLY = "upsert-only"
     CREATE_ONLY = "create-only"
+
+
+class Protect(StrEnum):
+    """Which requests to the operator's HTTP server need a token: those that write, or all."""
+
+    WRITES = "writes"
+    ALL = "all"
 
 
 class OnFailure(StrEnum):
@@ -157,6 +165,39 @@ class Settings(BaseSettings):
     routing_layer_connections_per_address: int | None = Field(None, ge=0)
     """Connections of one client address for each process (the routing layer's default, 0: as many as leave a tenth of
     the room to others)."""
+    routing_layer_max_streams: int | None = Field(None, ge=0)
+    """Streams of each process of the routing layer (its own default, 0: as many as its descriptors allow)."""
+    routing_layer_max_streams_per_client: int | None = Field(None, ge=0)
+    """Streams of one client of the routing layer, for each process (its own default, 0: no limit)."""
+    routing_layer_trusted_proxies: str = Field("", pattern=patterns.optional(patterns.ADDRESSES))
+    """Addresses and networks of reverse proxies in front of the routing layer, comma-separated: what they say about the
+    client (`X-Forwarded-*`) is kept."""
+    routing_layer_cors_origins: str = Field("", pattern=patterns.optional(patterns.ORIGINS))
+    """Origins whose pages may read the routing layer's answers, comma-separated (`https://hmi.plant.example`), or `*`;
+    empty: only pages of its own origin."""
+    routing_layer_auth_jwks_url: str = Field("", pattern=patterns.optional(patterns.RESOURCE))
+    """Where the routing layer reads the keys of clients' tokens (a JWK set). This, or `ROUTING_LAYER_AUTH_KEYS_SECRET`,
+    switches authentication on."""
+    routing_layer_auth_keys_secret: str = Field("", pattern=patterns.LABEL)
+    """Name of a Swarm secret with the keys of clients' tokens (a JWK set), mounted into the routing layer."""
+    routing_layer_auth_ca_secret: str = Field("", pattern=patterns.LABEL)
+    """Name of a Swarm secret with the CA certificates (PEM) for `ROUTING_LAYER_AUTH_JWKS_URL`, mounted into the routing
+    layer."""
+    routing_layer_auth_issuer: str = ""
+    """The issuer (`iss`) that clients' tokens must have; required for authentication."""
+    routing_layer_auth_audience: str = ""
+    """The audience (`aud`) that clients' tokens must have; required for authentication."""
+    routing_layer_auth_cookie: str = Field("", pattern=patterns.optional(patterns.COOKIE))
+    """The cookie that may have a client's token (the routing layer's default: `openfactory_token`)."""
+    routing_layer_auth_claim: str = ""
+    """The claim that names a client's assets and groups (the routing layer's default: `openfactory`)."""
+    routing_layer_tls_cert_secret: str = Field("", pattern=patterns.LABEL)
+    """Name of a Swarm secret with the routing layer's certificate chain (PEM): its port then speaks TLS."""
+    routing_layer_tls_key_secret: str = Field("", pattern=patterns.LABEL)
+    """Name of a Swarm secret with the key (PEM) of that certificate."""
+    reconciler_token_secret: str = Field("", pattern=patterns.LABEL)
+    """Name of a Swarm secret with the operator's token (`RECONCILER_TOKEN_FILE`), mounted into the routing layer, which
+    sends it to the operator."""
     ksqldb_username_secret: str = Field("", pattern=patterns.LABEL)
     """Name of a Swarm secret with the user name for ksqlDB, mounted into the routing layer and the state API."""
     ksqldb_password_secret: str = Field("", pattern=patterns.LABEL)
@@ -259,6 +300,13 @@ class Settings(BaseSettings):
     """Host names with a dot by which the operator's HTTP server is asked, comma-separated; one that begins with a dot
     stands for all names below it. Addresses, `localhost`, names without a dot, and the hosts of `RECONCILER_URL` and
     `SWARM_NODE_HOST` are always answered."""
+    reconciler_token_file: TokensFile | None = None
+    """A file with tokens, one a line, each of which a request to the operator's HTTP server may have
+    (`Authorization: Bearer <token>`); the command line sends the first. It is read again when it changes. Empty:
+    everyone who reaches the port may pause the operator."""
+    reconciler_protect: Protect = Protect.WRITES
+    """What needs one of these tokens: `writes` (reconcile, pause, resume), or `all` but `/healthz`, `/readyz` and
+    `/metrics`."""
     prune_reads: int = Field(3, ge=1, le=10_000)
     """Complete, agreeing reads without a group before it may be removed."""
     prune_grace: Seconds = 60.0
@@ -303,6 +351,7 @@ class Settings(BaseSettings):
             "environment",
             "reconcile_policy",
             "rollout_on_failure",
+            "reconciler_protect",
             "routing_layer_publish",
             "routing_mode",
         ),
@@ -348,6 +397,36 @@ class Settings(BaseSettings):
             raise ValueError("KSQLDB_PASSWORD_SECRET is set and KSQLDB_USERNAME_SECRET is not")
         return self
 
+    @model_validator(mode="after")
+    def _is_protected(self) -> Settings:
+        """Refuse what would leave open what is meant to be closed."""
+        if self.reconciler_protect is Protect.ALL and self.reconciler_token_file is None:
+            raise ValueError("RECONCILER_PROTECT=all needs RECONCILER_TOKEN_FILE")
+        if bool(self.routing_layer_tls_cert_secret) != bool(self.routing_layer_tls_key_secret):
+            raise ValueError("ROUTING_LAYER_TLS_CERT_SECRET and ROUTING_LAYER_TLS_KEY_SECRET: both or none")
+        url, keys = self.routing_layer_auth_jwks_url, self.routing_layer_auth_keys_secret
+        if url and keys:
+            raise ValueError("ROUTING_LAYER_AUTH_JWKS_URL and ROUTING_LAYER_AUTH_KEYS_SECRET: only one of them")
+        if self.routing_layer_auth_ca_secret and not url:
+            raise ValueError("ROUTING_LAYER_AUTH_CA_SECRET is set and ROUTING_LAYER_AUTH_JWKS_URL is not")
+        for name in ("routing_layer_auth_issuer", "routing_layer_auth_audience"):
+            if bool(getattr(self, name)) != bool(url or keys):
+                one = "ROUTING_LAYER_AUTH_JWKS_URL or ROUTING_LAYER_AUTH_KEYS_SECRET"
+                raise ValueError(f"{one}, and {name.upper()}: both or none, or no client would be checked")
+        return self
+
+    @property
+    def routing_layer_secrets(self) -> dict[str, str]:
+        """The secrets of the routing layer, by its variable for each."""
+        named = {
+            "AUTH_KEYS": self.routing_layer_auth_keys_secret,
+            "AUTH_CA": self.routing_layer_auth_ca_secret,
+            "TLS_CERT": self.routing_layer_tls_cert_secret,
+            "TLS_KEY": self.routing_layer_tls_key_secret,
+            "RECONCILER_TOKEN": self.reconciler_token_secret,
+        }
+        return self.ksqldb_secrets | {variable: secret for variable, secret in named.items() if secret}
+
     @property
     def kafka_secrets(self) -> dict[str, str]:
         """The secrets of the group services, by their variable for each."""
@@ -357,7 +436,8 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> dict[str, str]:
         """The variable that names each Swarm secret, by the secret's name."""
-        return {name: f"{variable}_SECRET" for variable, name in (self.ksqldb_secrets | self.kafka_secrets).items()}
+        fields = [field for field in type(self).model_fields if field.endswith("_secret")]
+        return {name: field.upper() for field in fields if (name := getattr(self, field))}
 
     @property
     def ksqldb_secrets(self) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, disable_created_metrics, generate_latest
 from prometheus_client.registry import Collector
 
+from openfactory_common import __version__
 from openfactory_common.connections import Ending
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a needless series for each counter
@@ -38,6 +39,7 @@ class Rejection(StrEnum):
     CORRUPT = "corrupt"
     IDENTITY = "identity"
     UNREACHABLE = "unreachable"
+    UNAUTHORIZED = "unauthorized"
     BUG = "bug"
 
 
@@ -66,7 +68,10 @@ class Metrics:
         self.relists = self._counter("membership_relists", "Complete lists of the membership.")
         self.membership_errors = self._counter("membership_errors", "Failed or doubtful reads of the membership.")
         self.registry_refused = self._counters(
-            "registry_refused", "Registry documents not used, by reason.", "reason", Rejection
+            "registry_refused",
+            "Registry documents not used, and nudges without effect, by reason.",
+            "reason",
+            Rejection,
         )
         self.task_ends = self._counters(
             "background_task_ends", "Background tasks that ended unexpectedly and were restarted.", "task", TASKS
@@ -80,7 +85,9 @@ class Metrics:
         )
         self._info = Gauge("routing_layer_registry_info", "Registry in use.", ["revision"], registry=self._registry)
         self._revision: str | None = None
-        self._merges: dict[str, Merge] = {"routing_layer_registry_info": max}
+        build = Gauge("routing_layer_build_info", "Version of the software.", ["version"], registry=self._registry)
+        build.labels(__version__).set(1)
+        self._merges: dict[str, Merge] = {"routing_layer_registry_info": max, "routing_layer_build_info": max}
 
     def count_request(self, route: str, code: int) -> None:
         """Count one answered request."""

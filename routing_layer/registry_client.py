@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
-import stat
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -15,9 +12,11 @@ import aiohttp
 import structlog
 
 from openfactory_common.errors import RegistryError
+from openfactory_common.files import read_file
 from openfactory_common.ksqldb_http import auth_from_url
 from openfactory_common.registry import LIMIT_BYTES, ROLE_HEADER, OtherClusterError, Registry, parse, revision_of
 from openfactory_common.settings_types import strip_user
+from openfactory_common.tokens import TokenFile
 from routing_layer.metrics import Metrics, Rejection
 
 _log = structlog.get_logger(__name__)
@@ -41,9 +40,20 @@ class RegistryClient:
         current: the document in use, None before the first.
     """
 
-    def __init__(self, url: str, file: Path, metrics: Metrics, on_change: OnChange) -> None:
-        """Follow the operator at ``url``, with the credentials in it, or without one the ``file`` itself."""
+    def __init__(
+        self, url: str, file: Path, metrics: Metrics, on_change: OnChange, token_file: Path | None = None
+    ) -> None:
+        """Follow the operator at ``url``, or without one the ``file`` itself.
+
+        Args:
+            url: of the operator, with the credentials that are sent where there is no ``token_file``.
+            file: the boot copy.
+            metrics: counts what is not used.
+            on_change: called when another document comes into use.
+            token_file: has the operator's tokens, of which the first is sent to it.
+        """
         self._file = file
+        self._tokens = None if token_file is None else TokenFile(token_file, "RECONCILER_TOKEN_FILE")
         self._session = aiohttp.ClientSession(
             headers=auth_from_url(url), cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
         )
@@ -86,6 +96,7 @@ class RegistryClient:
             self.load_file()
             return
         headers = {"Accept-Encoding": "identity", **({"If-None-Match": self._etag} if self._etag else {})}
+        headers |= self._authorize()
         try:
             async with self._session.get(
                 f"{self._url}/registry", headers=headers, timeout=_TIMEOUT, allow_redirects=False
@@ -101,6 +112,9 @@ class RegistryClient:
             if not self._use(body):
                 return
             self._etag = response.headers.get("ETag")
+        elif response.status == HTTPStatus.UNAUTHORIZED:
+            self._reject(Rejection.UNAUTHORIZED, self._explain_unauthorized())
+            return
         elif response.status != HTTPStatus.NOT_MODIFIED:
             text = f"the operator has no registry: HTTP {response.status}"
             if 300 <= response.status < 400:  # noqa: PLR2004 - HTTP's redirects; followed, they would get the credentials
@@ -112,7 +126,7 @@ class RegistryClient:
     def load_file(self) -> None:
         """Use the file if it is there and valid; the operator may be down for long."""
         try:
-            used = self._use(_read(self._file), f"{self._file}: ")
+            used = self._use(read_file(self._file, LIMIT_BYTES + 1), f"{self._file}: ")
         except OSError as error:
             self._reject(Rejection.UNREACHABLE, f"no boot copy at {self._file} ({error.strerror})")
         else:
@@ -161,13 +175,26 @@ class RegistryClient:
         try:
             for _ in range(_NUDGE_TRIES):
                 async with self._session.post(
-                    f"{self._url}/reconcile", timeout=_TIMEOUT, allow_redirects=False
+                    f"{self._url}/reconcile", headers=self._authorize(), timeout=_TIMEOUT, allow_redirects=False
                 ) as response:
                     await _read_at_most(LIMIT_BYTES, response)
+                    if response.status == HTTPStatus.UNAUTHORIZED:
+                        self._metrics.registry_refused[Rejection.UNAUTHORIZED].inc()
+                        _log.warning("registry: no nudge: %s", self._explain_unauthorized())
                     if response.headers.get(ROLE_HEADER) != "standby":
                         return
         except _NO_ANSWER as error:
             _log.info("registry: the operator cannot be nudged: %s", error)
+
+    def _authorize(self) -> dict[str, str]:
+        """Return the field with the operator's token; it is read again where its file has changed."""
+        return self._tokens.header() if self._tokens is not None else {}
+
+    def _explain_unauthorized(self) -> str:
+        problem = "it does not accept the first token of RECONCILER_TOKEN_FILE"
+        if self._tokens is None:
+            problem = "RECONCILER_TOKEN_FILE is not set"
+        return f"the operator at RECONCILER_URL answers 401: {problem}"
 
     def _use(self, data: bytes, where: str = "") -> bool:
         """Take a document into use; if it is invalid, reject it. On any failure nothing of it is kept."""
@@ -201,18 +228,6 @@ class RegistryClient:
             self._last_rejection = text
             kept = f"; revision {self._revision} stays in use" if self.current else ""
             _log.warning("registry: %s%s", text, kept, exc_info=bug)
-
-
-def _read(path: Path) -> bytes:
-    """Return the content of a file.
-
-    Raises:
-        OSError: it cannot be read, or is something else, of which a read might never return (a pipe).
-    """
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file")
-        return file.read(LIMIT_BYTES + 1)
 
 
 async def _read_at_most(size: int, response: aiohttp.ClientResponse) -> bytes:

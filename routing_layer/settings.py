@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from openfactory_common.patterns import URL, optional
 from openfactory_common.service_settings import KsqldbSettings, lower, without_slash
-from openfactory_common.settings_types import Limit, LogLevel, RoutingMode, Seconds
+from openfactory_common.settings_types import Limit, LogLevel, RoutingMode, Seconds, TokensFile
 
 
 class Settings(KsqldbSettings):
@@ -27,6 +27,9 @@ class Settings(KsqldbSettings):
     """Boot copy of the registry: used until the operator answers; it may be missing."""
     reconciler_url: str = Field("", pattern=optional(URL))
     """URL of the operator, which is polled for the registry; empty: only the file is used."""
+    reconciler_token_file: TokensFile | None = None
+    """A file with the operator's token (the first line), which is sent to `RECONCILER_URL`, instead of the user and
+    password that may be in it; read again when it changes."""
     log_level: LogLevel = LogLevel.INFO
     """Lowest level that is logged; `debug` has a line for each start and end of a stream."""
 

@@ -1,6 +1,8 @@
 #!/bin/bash
 # The liveness check of every image: healthcheck VARIABLE PORT [PATH], where VARIABLE may hold another port
 #
+# With TLS_CERT_FILE it asks by https, through openssl (10 ms, and the images have it; Python takes 110 ms).
+#
 # It is cheap (bash's own sockets: no interpreter starts), rare (one request in 30 s) and patient (30 s for an answer,
 # three times), because what it decides is whether the engine kills a program that has clients. And it is quick where
 # that matters: a task of a Swarm counts as running only once it is healthy, and engines before 25 have no interval for
@@ -10,12 +12,18 @@
 # Python every 2 s cost 4.0 % of a core, this one 0.09 %.
 port=${!1:-$2} path=${3:-/healthz} alive=/dev/shm/alive  # writable with a read-only root, and empty at each start
 
+request="GET $path HTTP/1.1"$'\r\nHost: localhost\r\nConnection: close\r\n\r\n'
 answers() {
   local line=
-  { exec 3<>"/dev/tcp/127.0.0.1/$port"; } 2>/dev/null || return
-  printf 'GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' "$path" >&3
-  read -r -t 30 line <&3
-  exec 3>&-
+  if [[ ${TLS_CERT_FILE:-} ]]; then
+    # The certificate is not for this address, and s_client verifies none.
+    read -r line < <(printf %s "$request" | timeout 30 openssl s_client -quiet -connect "127.0.0.1:$port" 2>/dev/null)
+  else
+    { exec 3<>"/dev/tcp/127.0.0.1/$port"; } 2>/dev/null || return
+    printf %s "$request" >&3
+    read -r -t 30 line <&3
+    exec 3>&-
+  fi
   [[ $line == HTTP/1.?' 200'* ]]
 }
 

@@ -41,7 +41,7 @@ from reconciler.leadership.lease import Candidate
 from reconciler.metrics import Metrics
 from reconciler.planning.guards import Overrides, approval_id
 from reconciler.planning.survey import Survey
-from reconciler.settings import Settings
+from reconciler.settings import Environment, Protect, Settings
 
 if TYPE_CHECKING:
     from reconciler.web.server import Server
@@ -144,6 +144,7 @@ def _run_loop(options: argparse.Namespace, settings: Settings) -> int:
         port=server.port,
         name=elector.me.name,
     )
+    _log_access(settings)
     for variable in make_report().unknown:
         log.warning("unknown variable", variable=variable.name, origin=variable.origin, hint=variable.hint)
     with SIGNALS.orderly(elector.stop, on_ask=stop, grace=_GRACE_SECONDS):
@@ -154,6 +155,26 @@ def _run_loop(options: argparse.Namespace, settings: Settings) -> int:
     deps.ksqldb.close()
     log.info("operator stopped")
     return Exit.OK
+
+
+def _log_access(settings: Settings) -> None:
+    """Say what protects the port, where that is less than it looks like."""
+    if settings.reconciler_token_file is None:
+        log.warning(
+            "everyone who reaches the port may pause the operator",
+            port=settings.reconciler_port,
+            hint="RECONCILER_TOKEN_FILE makes writes need a token",
+        )
+    elif (
+        settings.followed_url and not settings.reconciler_token_secret and settings.environment is not Environment.LOCAL
+    ):
+        log.warning(
+            "the routing layer has no token for the operator",
+            effect="it cannot read the registry"
+            if settings.reconciler_protect is Protect.ALL
+            else "new groups wait for RECONCILE_INTERVAL",
+            hint="RECONCILER_TOKEN_SECRET names a secret with it",
+        )
 
 
 def _deploy(options: argparse.Namespace, settings: Settings) -> int:

@@ -6,12 +6,15 @@ import http.client
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from pydantic import ValidationError
 
 from openfactory_common.settings_types import strip_user
+from openfactory_common.tokens import TokenFile
 from reconciler.report.counters import Counters
 from reconciler.settings import Settings
 
@@ -49,7 +52,9 @@ def ask(settings: Settings, path: str) -> OperatorResponse | NoResponse:
     tried = []
     for variable, base in addresses.items():
         url = strip_user(base)  # http.client takes user and password for a part of the host
-        found = _get(f"{url}{path}")
+        found = _get(f"{url}{path}", {})
+        if isinstance(found, tuple) and found[0] == HTTPStatus.UNAUTHORIZED:
+            found = _authorize(f"{url}{path}", found, settings)
         if isinstance(found, str):
             tried.append(f"{url} ({variable}) {found}")
         elif "owner" in found[1] and found[1]["owner"] != settings.reconciler_owner:
@@ -72,6 +77,18 @@ def ask_counters(settings: Settings) -> tuple[str, Counters] | NoResponse:
         return NoResponse(f"{answer.url} has another version")
 
 
+def _authorize(url: str, found: tuple[int, dict[str, Any]], settings: Settings) -> tuple[int, dict[str, Any]] | str:
+    """Ask again with the token, if an operator of this owner wants it: another one must not get to know it."""
+    if found[1].get("owner") != settings.reconciler_owner:
+        return found
+    if settings.reconciler_token_file is None:
+        return "needs a token: RECONCILER_TOKEN_FILE is not set here"
+    answer = _get(url, TokenFile(settings.reconciler_token_file, "RECONCILER_TOKEN_FILE").header())
+    if isinstance(answer, tuple) and answer[0] == HTTPStatus.UNAUTHORIZED:
+        return "does not accept the first token of RECONCILER_TOKEN_FILE"
+    return answer
+
+
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """Returns a redirect as the response."""
 
@@ -79,10 +96,10 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """Follow no redirect."""
 
 
-def _get(url: str) -> tuple[int, dict[str, Any]] | str:
+def _get(url: str, headers: Mapping[str, str]) -> tuple[int, dict[str, Any]] | str:
     """Return status and document, or what is wrong with the response."""
     try:
-        request = urllib.request.Request(url)  # noqa: S310 - http(s) by the settings
+        request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310 - http(s) by the settings
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
         try:
             with opener.open(request, timeout=_TIMEOUT) as response:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from dotenv import dotenv_values
 from prometheus_client import CollectorRegistry
 
-from openfactory_common.errors import PlatformError
+from openfactory_common.errors import ConfigurationError, PlatformError
 from reconciler.app import build_dependencies, registry_file
 from reconciler.cli.output import add_command
 from reconciler.metrics import Metrics
@@ -34,8 +35,23 @@ def _runserver(_: argparse.Namespace, settings: Settings) -> int:
     It replaces this process and ends at SIGTERM or Ctrl-C, after a drain. With DEPLOYMENT_PLATFORM=docker it follows
     the registry's file and needs no running operator.
     """
+    _check_files(settings)
     environment = {**os.environ, **make_environment(settings)}
     os.execve(sys.executable, [sys.executable, "-m", "routing_layer"], environment)  # noqa: S606 - no shell is meant
+
+
+def _check_files(settings: Settings) -> None:
+    """Refuse to run open what is meant to be closed: this process has none of the Swarm's secrets.
+
+    Raises:
+        ConfigurationError: names the secret's variable, and that of the file which takes its place.
+    """
+    given = {name.upper() for name in (*os.environ, *dotenv_values(".env"))}
+    for variable in ("AUTH_KEYS", "TLS_CERT"):
+        if variable in settings.routing_layer_secrets and f"{variable}_FILE" not in given:
+            raise ConfigurationError(
+                f"ROUTING_LAYER_{variable}_SECRET is set, and runserver has no Swarm secrets: set {variable}_FILE"
+            )
 
 
 def make_environment(settings: Settings) -> dict[str, str]:

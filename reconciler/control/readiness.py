@@ -10,13 +10,14 @@ import http.client
 import json
 import math
 import socket
+import ssl
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import structlog
 
@@ -84,6 +85,7 @@ class Endpoint(NamedTuple):
         variable: the setting of the port.
         path: of the readiness endpoint; ``""`` where there is none, and any answer to HTTP counts.
         group: that they serve, None for none.
+        tls: whether the port speaks TLS.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Endpoint(NamedTuple):
     variable: str
     path: str
     group: str | None
+    tls: bool = False
 
 
 @dataclass
@@ -246,7 +249,7 @@ def find_endpoint(spec: ServiceSpec, settings: Settings) -> Endpoint:
         host, tasks, port = settings.swarm_node_host, 1, published[0] if published else port
     elif any(each.mode is Publish.INGRESS for each in spec.ports) and settings.deployment_platform == "swarm":
         host = f"tasks.{spec.name}"
-    return Endpoint(spec.name, host, tasks, port, variable, path, spec.group)
+    return Endpoint(spec.name, host, tasks, port, variable, path, spec.group, tls="TLS_CERT_FILE" in spec.env)
 
 
 def resolve_host(host: str, port: int) -> Sequence[str]:
@@ -281,6 +284,9 @@ def ask_task(address: str, endpoint: Endpoint) -> Answer:
         return Answer(ProbeResult.NO_ANSWER, f"no answer within {ANSWER_SECONDS:g} s on port {endpoint.port}")
     except ConnectionRefusedError:
         return Answer(ProbeResult.REFUSED, f"nothing listens on port {endpoint.port} ({endpoint.variable})")
+    except ssl.SSLError:
+        text = f"what listens on port {endpoint.port} ({endpoint.variable}) does not speak TLS"
+        return Answer(ProbeResult.NO_HTTP, text)
     except (http.client.HTTPException, ConnectionError):  # also: closed without an answer
         text = f"what listens on port {endpoint.port} ({endpoint.variable}) does not speak HTTP"
         return Answer(ProbeResult.NO_HTTP, text)
@@ -294,7 +300,7 @@ def _get(address: str, endpoint: Endpoint, path: str, deadline: float, *, read: 
     headers = {"Host": endpoint.name, "Accept": "application/json", "Connection": "close"}
     try:
         connection.connect()
-        connection.sock = _DeadlineSocket(connection.sock, deadline)
+        connection.sock = (_secure if endpoint.tls else _DeadlineSocket)(connection.sock, deadline)
         connection.request("GET", path, headers=headers)
         response = connection.getresponse()
         return response.status, _read_body(response) if read else b""
@@ -323,6 +329,32 @@ class _DeadlineSocket(socket.socket):
         """Receive, until the deadline."""
         self.settimeout(max(0.001, self._deadline - time.monotonic()))
         return super().recv_into(*args, **options)
+
+
+class _DeadlineTlsSocket(ssl.SSLSocket):
+    """The same over TLS."""
+
+    deadline: float
+
+    def recv_into(self, *args: Any, **options: Any) -> int:
+        """Receive, until the deadline."""
+        self.settimeout(max(0.001, self.deadline - time.monotonic()))
+        return super().recv_into(*args, **options)
+
+
+def _secure(connected: socket.socket, deadline: float) -> _DeadlineTlsSocket:
+    """Begin TLS on a connection; ``deadline`` in seconds of `time.monotonic`.
+
+    The certificate is not verified: a task is asked by its address, which is in no certificate, and the authority may
+    be one that only clients know. Nothing secret is sent, and who can answer in the task's place can also say 200.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.sslsocket_class = _DeadlineTlsSocket
+    connected.settimeout(max(0.001, deadline - time.monotonic()))  # of the whole handshake
+    secure = cast("_DeadlineTlsSocket", context.wrap_socket(connected))
+    secure.deadline = deadline
+    return secure
 
 
 def judge_response(status: int, body: bytes, endpoint: Endpoint) -> Answer:

@@ -143,7 +143,7 @@ def routing_layer_spec(settings: Settings, registry_name: str) -> ServiceSpec:
             "KSQLDB_URL": settings.url_for_services,
             "LOG_LEVEL": settings.log_level.value,
             **routing_layer_options(settings),
-            **_name_files(settings.ksqldb_secrets),
+            **_name_files(settings.routing_layer_secrets),
         },
         replicas=settings.routing_layer_replicas,
         cpu_limit=settings.routing_layer_cpu_limit,
@@ -151,7 +151,7 @@ def routing_layer_spec(settings: Settings, registry_name: str) -> ServiceSpec:
         network=settings.docker_network,
         ports=() if published is Publish.NONE else (Port(port, port, published),),
         configs=(ConfigMount(registry_name, REGISTRY_PATH),),
-        secrets=_mount(settings.ksqldb_secrets),
+        secrets=_mount(settings.routing_layer_secrets),
         start_first=published is not Publish.HOST,
         stop_grace=_stop_grace(settings.routing_layer_drain_seconds),
         hardened=settings.routing_layer_hardened,
@@ -171,6 +171,15 @@ def routing_layer_options(settings: Settings) -> dict[str, str]:
         "CLIENT_HEAD_TIMEOUT": settings.routing_layer_client_head_timeout,
         "CLIENT_IDLE_TIMEOUT": settings.routing_layer_client_idle_timeout,
         "CONNECTIONS_PER_ADDRESS": settings.routing_layer_connections_per_address,
+        "MAX_STREAMS": settings.routing_layer_max_streams,
+        "MAX_STREAMS_PER_CLIENT": settings.routing_layer_max_streams_per_client,
+        "TRUSTED_PROXIES": settings.routing_layer_trusted_proxies or None,
+        "CORS_ORIGINS": settings.routing_layer_cors_origins or None,
+        "AUTH_JWKS_URL": settings.routing_layer_auth_jwks_url or None,
+        "AUTH_ISSUER": settings.routing_layer_auth_issuer or None,
+        "AUTH_AUDIENCE": settings.routing_layer_auth_audience or None,
+        "AUTH_COOKIE": settings.routing_layer_auth_cookie or None,
+        "AUTH_CLAIM": settings.routing_layer_auth_claim or None,
     }
     if settings.routing_layer_workers > 1:
         options["ROUTING_LAYER_WORKERS"] = settings.routing_layer_workers

@@ -123,6 +123,7 @@ class BackoffDocument(Document):
 class OperatorDocument(Document):
     """The running operator; only in documents that it serves itself (`GET /status`)."""
 
+    version: str = Field(description="Version of the software, as `reconciler --version` has it.")
     last_result: str = Field(description="Result of the last cycle, as in the metric `reconciler_reconcile_total`.")
     last_sentence: str = Field(description="What the last cycle did; for people.")
     last_cycle: datetime = Field(description="When the last cycle ended.")

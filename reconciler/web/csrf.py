@@ -1,6 +1,7 @@
 """Protection against cross-site requests and DNS rebinding: a browser may read the operator's own pages only.
 
-The operator's server has no users and no cookies; only its network protects it. A browser in that network also sends
+The operator's server has no users and no cookies; only its network and, where there is one, a token protects it
+(`access.py`). A browser in that network also sends
 the requests of any web page, and a name that changes its address (DNS rebinding) makes such a page same-origin, so that
 it could read everything. Two rules prevent that. Only hosts that no web page can have are served: addresses, names
 without a dot (such as that of a Swarm service), `localhost`, and those of `RECONCILER_ALLOWED_HOSTS`. And since the
@@ -22,7 +23,7 @@ from aiohttp import web
 from openfactory_common.text import printable
 from reconciler.settings import Settings
 
-_SAFE_METHODS = ("GET", "HEAD")
+SAFE_METHODS = ("GET", "HEAD")
 _BROWSER_HEADERS = ("Origin", "Sec-Fetch-Site")
 _WITHOUT_DOT = re.compile(r"[a-z0-9_-]+")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?", re.ASCII)
@@ -91,7 +92,7 @@ def check_hosts(allowed: Collection[str]) -> Any:
 @web.middleware
 async def refuse_browser_writes(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer 403 to a write that a page in a browser requests."""
-    if request.method not in _SAFE_METHODS and any(name in request.headers for name in _BROWSER_HEADERS):
+    if request.method not in SAFE_METHODS and any(name in request.headers for name in _BROWSER_HEADERS):
         detail = "browsers may not write; use `reconciler pause`, or a program that sends no Origin"
         return web.json_response({"title": "cross-site request", "detail": detail}, status=403)
     return await handler(request)

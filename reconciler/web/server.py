@@ -35,6 +35,7 @@ from reconciler.report.why import (
     known_groups,
     make_context,
 )
+from reconciler.web.access import require_token
 from reconciler.web.csrf import add_headers, allowed_hosts, check_hosts, refuse_browser_writes
 from reconciler.web.status_page import StatusPage
 
@@ -146,8 +147,9 @@ class Server:
         await runner.cleanup()
 
     def _make_app(self) -> web.Application:
-        allowed = allowed_hosts(self._loop.controller.deps.settings)
-        app = web.Application(middlewares=[self._limit_clients, refuse_browser_writes, check_hosts(allowed)])
+        settings = self._loop.controller.deps.settings
+        checks = (refuse_browser_writes, check_hosts(allowed_hosts(settings)), require_token(settings))
+        app = web.Application(middlewares=[self._limit_clients, *checks])
         app.on_response_prepare.append(add_headers)
         app.add_routes(
             [

@@ -16,6 +16,7 @@ from aiohttp import web
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from openfactory_common import __version__
 from openfactory_common.text import printable, printable_json
 from reconciler.control.loop import Loop
 from reconciler.domain.status import Condition
@@ -111,6 +112,7 @@ class StatusPage:
         if history.last is None or history.ended is None:
             return None
         return OperatorDocument(
+            version=__version__,
             last_result=history.last.result,
             last_sentence=history.last.sentence,
             last_cycle=history.ended,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlencode
 
+from openfactory_common import __version__
 from openfactory_common.text import distinguish
 from reconciler.domain.status import Condition, Plan
 from reconciler.report.documents import ObjectDocument, OperatorDocument, StatusDocument
@@ -50,10 +51,10 @@ class Filter:
     everything: bool = False
 
     def href(self, *, condition: Condition | None = None, everything: bool = False) -> str:
-        """Return the address of the same request with another condition."""
+        """Return the address of the same request with another condition; relative, as a proxy may add a prefix."""
         pairs = {"q": self.query, "condition": condition or "", "all": "1" if everything else ""}
         query = urlencode({name: value for name, value in pairs.items() if value}, errors="replace")
-        return f"/?{query}" if query else "/"
+        return f"?{query}" if query else "./"
 
 
 @dataclass(frozen=True)
@@ -236,6 +237,7 @@ def _list_facts(
         yield Fact("Last write", "none since the start", operator.last_write)
     if operator and operator.role:
         yield Fact("Role", operator.role)
+    yield Fact("Version", __version__)
     yield Fact("Policy", f"{settings.reconcile_policy}, every {settings.reconcile_interval:g} s")
     yield Fact("Platform", f"{settings.deployment_platform}, {settings.environment}")
     yield Fact("Grouping", f"{settings.grouping_strategy}, level {settings.uns_fastapi_group_grouping_level}")

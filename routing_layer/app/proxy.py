@@ -69,7 +69,11 @@ class Proxy:
         self.metrics = Metrics()
         self.streams = StreamTable(self.metrics)
         self.registry = RegistryClient(
-            settings.reconciler_url, settings.registry_file, self.metrics, self._apply_registry
+            settings.reconciler_url,
+            settings.registry_file,
+            self.metrics,
+            self._apply_registry,
+            settings.reconciler_token_file,
         )
         self.store = MembershipStore(self.streams.end_moved, self.registry.notice)
         self._ksqldb_session = open_session(settings)

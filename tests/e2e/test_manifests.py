@@ -19,6 +19,7 @@ _ELSEWHERE = {
     "KSQLDB_USERNAME_FILE",
     "KSQLDB_PASSWORD_FILE",
     "KSQLDB_CA_FILE",
+    "RECONCILER_TOKEN_FILE",
     "RECONCILER_PORT",
     "SWARM_NODE_HOST",
     "FASTAPI_GROUP_PORT_BASE",
@@ -97,6 +98,20 @@ def test_behind_the_socket_proxy_the_operator_has_no_socket() -> None:
     assert "ports" not in proxy
     configuration = rendered("stack.yml", "socket-proxy/stack.yml")["configs"]["socket-proxy"]["file"]
     assert configuration == str(ROOT / "manifests" / "socket-proxy" / "haproxy.cfg")
+
+
+@pytest.mark.engine
+def test_the_operators_token_is_laid_over_the_stack_file() -> None:
+    """The operator reads the secret that it mounts into the routing layer; with the passwords of ksqlDB, too."""
+    for files, others in (("stack.yml", "token.yml"), 0), (("stack.yml", "secrets.yml", "token.yml"), 2):
+        document = rendered(*files)
+        operator = document["services"]["reconciler"]
+        [mount] = [each for each in operator["secrets"] if each["source"] == "reconciler_token"]
+        assert operator["environment"]["RECONCILER_TOKEN_FILE"] == f"/run/secrets/{mount['target']}"
+        secret = document["secrets"]["reconciler_token"]["name"]
+        assert operator["environment"]["RECONCILER_TOKEN_SECRET"] == secret
+        assert len(document["secrets"]) == 1 + others
+        assert set(operator["environment"]) <= _SETTINGS
 
 
 @pytest.mark.engine

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from tests.harness.ports import free_port
@@ -41,9 +42,10 @@ class Task:
     Attributes:
         port: that it listens on.
         behaviour: what it does with a request; None: it accepts the connection and never answers.
-        streams: what it does with a request for a stream, if that is something else.
         requests: the heads that it has read.
         broken: its client has closed the connection before everything was sent.
+        streams: what it does with a request for a stream, if that is something else.
+        tls: how it speaks TLS; None: it does not.
     """
 
     port: int
@@ -51,6 +53,7 @@ class Task:
     requests: list[str] = field(default_factory=list)
     broken: threading.Event = field(default_factory=threading.Event)
     streams: Behaviour | None = None
+    tls: ssl.SSLContext | None = None
 
     def serve(self, listener: socket.socket) -> None:
         """Answer one connection after the other, until the listener is shut down."""
@@ -60,7 +63,10 @@ class Task:
                 threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
-        with connection:
+        with suppress(OSError), ExitStack() as stack:
+            stack.enter_context(connection)
+            if self.tls is not None:
+                connection = stack.enter_context(self.tls.wrap_socket(connection, server_side=True))
             try:
                 self.requests.append(connection.recv(65536).decode())
                 if self.streams is not None and self.requests[-1].startswith("GET /asset_stream "):
@@ -74,11 +80,13 @@ class Task:
 
 
 @contextmanager
-def task(behaviour: Behaviour | None, address: str = "127.0.0.1", port: int = 0) -> Iterator[Task]:
+def task(
+    behaviour: Behaviour | None, address: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+) -> Iterator[Task]:
     """Listen on an address of this machine; all of 127.0.0.0/8 are."""
     port = port or free_port()
     with socket.create_server((address, port)) as listener:
-        made = Task(port, behaviour)
+        made = Task(port, behaviour, tls=tls)
         thread = threading.Thread(target=made.serve, args=(listener,), daemon=True)
         thread.start()
         yield made

@@ -93,8 +93,10 @@ def test_every_metric_of_trouble_is_on_the_dashboard(families: dict[str, Family]
     assert (
         left_out
         == {
+            "reconciler_build_info",
             "reconciler_lease_info",
             "reconciler_registry_info",
+            "routing_layer_build_info",
             "routing_layer_membership_relists_total",
             "routing_layer_workers",
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -37,6 +39,7 @@ from tests.harness.ports import free_port
 from tests.harness.rollouts import STEP, Rollout
 from tests.harness.tasks import READY, task
 from tests.integration.ksqldb.tls import Authority, Guarded, ksqldb
+from tests.integration.web.operator import operating
 
 FOUR = {"a1": "Weld", "a2": "Paint", "a3": "Fit", "a4": "Pack"}
 USER = ("alice", "open sesame")
@@ -87,6 +90,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
     directory = tmp_path_factory.mktemp("settings")
     authority = Authority.make(directory / "ca")
     (directory / "user").write_text(f"{USER[0]}\n")
+    (directory / "token").write_text(f"{USER[1].replace(' ', '-')}\n")
     (directory / "password").write_text(f"{USER[1]}\n")
     pair = authority.sign("IP:127.0.0.1")
     with ksqldb(None) as first, ksqldb(None) as second, ksqldb(None, USER) as guarded, ksqldb(pair) as secure:
@@ -320,6 +324,14 @@ def loop_of(settings: Settings) -> tuple[float, int]:
     return interval, port
 
 
+def refused(settings: Settings, _: Places) -> tuple[str, ...]:
+    """What a program without a token gets 401 for."""
+    stage = Stage(options={name: getattr(settings, name) for name in settings.model_fields_set})
+    with operating(stage) as operator, httpx.Client(base_url=operator.url) as client:
+        answers = {"/pause": client.post("/pause"), "/status": client.get("/status"), "/readyz": client.get("/readyz")}
+    return tuple(path for path, answer in answers.items() if answer.status_code == http.HTTPStatus.UNAUTHORIZED)
+
+
 def pins(settings: Settings, places: Places) -> bool:
     """Whether images are run by digest."""
     del places
@@ -401,6 +413,9 @@ def group_sql_has(text: str) -> Observe:
 
 
 LOCAL = {"ENVIRONMENT": "local"}
+ISSUED = {"ROUTING_LAYER_AUTH_ISSUER": "https://a", "ROUTING_LAYER_AUTH_AUDIENCE": "plant"}
+CHECKED = {"ROUTING_LAYER_AUTH_JWKS_URL": "https://a/keys", **ISSUED}
+WITH_TLS = {"ROUTING_LAYER_TLS_CERT_SECRET": "c-1", "ROUTING_LAYER_TLS_KEY_SECRET": "k-1"}
 TO_GUARDED = {"KSQLDB_URL": "http://{guarded}"}
 EFFECTS = (
     Effect("KAFKA_BROKER", "k1:9092,k2:9092", groups(lambda s: s.env["KAFKA_BROKER"]), "b:9092", "k1:9092,k2:9092"),
@@ -499,6 +514,43 @@ EFFECTS = (
     Effect("ROUTING_LAYER_CLIENT_HEAD_TIMEOUT", "5s", routing_env("CLIENT_HEAD_TIMEOUT"), None, "5"),
     Effect("ROUTING_LAYER_CLIENT_IDLE_TIMEOUT", "30", routing_env("CLIENT_IDLE_TIMEOUT"), None, "30"),
     Effect("ROUTING_LAYER_CONNECTIONS_PER_ADDRESS", "50", routing_env("CONNECTIONS_PER_ADDRESS"), None, "50"),
+    Effect("ROUTING_LAYER_MAX_STREAMS", "50", routing_env("MAX_STREAMS"), None, "50"),
+    Effect("ROUTING_LAYER_MAX_STREAMS_PER_CLIENT", "6", routing_env("MAX_STREAMS_PER_CLIENT"), None, "6"),
+    Effect("ROUTING_LAYER_TRUSTED_PROXIES", "10.0.0.0/8, ::1", routing_env("TRUSTED_PROXIES"), None, "10.0.0.0/8, ::1"),
+    Effect("ROUTING_LAYER_CORS_ORIGINS", "https://a.example", routing_env("CORS_ORIGINS"), None, "https://a.example"),
+    Effect(
+        "ROUTING_LAYER_AUTH_JWKS_URL",
+        "https://b/k?p=1",
+        routing_env("AUTH_JWKS_URL"),
+        "https://a/keys",
+        "https://b/k?p=1",
+        CHECKED,
+    ),
+    Effect(
+        "ROUTING_LAYER_AUTH_KEYS_SECRET",
+        "keys-2",
+        routing_secret("AUTH_KEYS"),
+        "keys-1",
+        "keys-2",
+        {"ROUTING_LAYER_AUTH_KEYS_SECRET": "keys-1", **ISSUED},
+    ),
+    Effect("ROUTING_LAYER_AUTH_CA_SECRET", "ca-2", routing_secret("AUTH_CA"), None, "ca-2", CHECKED),
+    Effect("ROUTING_LAYER_AUTH_ISSUER", "https://b", routing_env("AUTH_ISSUER"), "https://a", "https://b", CHECKED),
+    Effect("ROUTING_LAYER_AUTH_AUDIENCE", "hall-2", routing_env("AUTH_AUDIENCE"), "plant", "hall-2", CHECKED),
+    Effect("ROUTING_LAYER_AUTH_COOKIE", "__Host-t", routing_env("AUTH_COOKIE"), None, "__Host-t", CHECKED),
+    Effect("ROUTING_LAYER_AUTH_CLAIM", "https://c", routing_env("AUTH_CLAIM"), None, "https://c", CHECKED),
+    Effect("ROUTING_LAYER_TLS_CERT_SECRET", "c-2", routing_secret("TLS_CERT"), "c-1", "c-2", WITH_TLS),
+    Effect("ROUTING_LAYER_TLS_KEY_SECRET", "k-2", routing_secret("TLS_KEY"), "k-1", "k-2", WITH_TLS),
+    Effect("RECONCILER_TOKEN_SECRET", "t-1", routing_secret("RECONCILER_TOKEN"), None, "t-1"),
+    Effect("RECONCILER_TOKEN_FILE", "{dir}/token", refused, (), ("/pause",)),
+    Effect(
+        "RECONCILER_PROTECT",
+        "All",
+        refused,
+        ("/pause",),
+        ("/pause", "/status"),
+        {"RECONCILER_TOKEN_FILE": "{dir}/token"},
+    ),
     Effect("KSQLDB_USERNAME_SECRET", "user-1", routing_secret("KSQLDB_USERNAME"), None, "user-1"),
     Effect(
         "KSQLDB_PASSWORD_SECRET",

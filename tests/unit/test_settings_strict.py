@@ -21,6 +21,11 @@ PERIODS = ("RECONCILE_INTERVAL", "RESYNC_INTERVAL", "ROUTING_LAYER_IDLE_TIMEOUT"
 RETENTIONS = ("SHARED_RETENTION", "GROUP_RETENTION")
 COUNTS = ("PRUNE_READS", "REGISTRY_KEEP", "FASTAPI_GROUP_REPLICAS", "ROUTING_LAYER_WORKERS")
 ALLOWED = ("RECONCILER_ALLOWED_HOSTS",)
+PROXIES = ("ROUTING_LAYER_TRUSTED_PROXIES",)
+ORIGINS = ("ROUTING_LAYER_CORS_ORIGINS",)
+COOKIES = ("ROUTING_LAYER_AUTH_COOKIE",)
+FEW = ("ROUTING_LAYER_MAX_STREAMS", "ROUTING_LAYER_MAX_STREAMS_PER_CLIENT")
+SECRETS = ("RECONCILER_TOKEN_SECRET",)
 
 RIGHT = {
     BROKERS: ("b:9092", "b-1.plant.example:9092,b_2:9093", "10.0.0.1:1", "[::1]:9092", "[fd00::1]:9092,k:65535"),
@@ -33,6 +38,11 @@ RIGHT = {
     PERIODS: ("1", "500ms", "1d"),
     RETENTIONS: ("1s", "7d", "36500d"),
     COUNTS: ("3", "64"),
+    PROXIES: ("10.0.0.1", "10.0.0.0/8, fd00::/8", "::1,127.0.0.1"),
+    ORIGINS: ("*", "https://hmi.plant.example", "http://a:8080, https://b"),
+    COOKIES: ("openfactory_token", "__Host-token"),
+    FEW: ("0", "10000"),
+    SECRETS: ("reconciler_token_1",),
     ALLOWED: ("manager.plant.example", ".plant.example, other.example"),
 }
 WRONG = {
@@ -58,6 +68,11 @@ WRONG = {
     PERIODS: ("0", "-1", "nan", "inf", "1e9", "2d", "1 h 3", "soon", "9" * 400),
     RETENTIONS: ("0", "-1", "nan", "inf", "1ms", "9" * 30),
     COUNTS: ("0", "-1", "nan", "inf", "1.5", "9" * 30, "many"),
+    PROXIES: ("*", "proxy", "10.0.0.0/8;10.1.1.1", "10.0.0.1,", "10.0.0.0 /8"),
+    ORIGINS: ("https://a/", "a.example", "null", "*, https://a", "ftp://a", "https://a/x", "https://u@a", "https://a,"),
+    COOKIES: ("a b", "a=b", "a;b", '"a"'),
+    FEW: ("-1", "nan", "1.5", "many"),
+    SECRETS: ("a/b", "a b", "-a"),
     ALLOWED: ("http://a.example", "a.example:80", "a.example;b.example", "*", "a example", '"a.example"'),
 }
 

@@ -266,3 +266,23 @@ def test_what_is_ignored_stays_ignored(plant: Plant) -> None:
     process.send_signal(HUP)
     assert process.communicate(timeout=_PATIENCE)[0].startswith(b"KAFKA_BROKER")
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "everyone who reaches the port may pause the operator"),
+        ({"RECONCILER_TOKEN_FILE": "token"}, "the routing layer has no token for the operator"),
+        ({"RECONCILER_TOKEN_FILE": "token", "RECONCILER_PROTECT": "all"}, "it cannot read the registry"),
+        ({"RECONCILER_TOKEN_FILE": "token", "RECONCILER_TOKEN_SECRET": "t"}, ""),
+        ({"RECONCILER_TOKEN_FILE": "token", "ENVIRONMENT": "local", "LOG_LEVEL": "warning"}, ""),
+    ],
+)
+def test_the_operator_says_at_its_start_what_is_open(plant: Plant, given: dict[str, str], said: str) -> None:
+    """One line, where something is; never the token."""
+    (plant.directory / "token").write_text("s3same-" + "a" * 32)
+    code, log = plant.run(f"start-{len(given)}-{said[:3]}", SIGNAL_AT="3", SIGNAL=str(int(TERM)), **given)
+    assert code == 0, log
+    found = [line for line in log.splitlines() if '"level": "warning"' in line and ("token" in line or "port" in line)]
+    assert [said in line for line in found] == [True] * bool(said)
+    assert "s3same" not in log

@@ -85,6 +85,8 @@ def environment(folder: Path, ksqldb: str, operator: str, way: str) -> dict[str,
             file = folder / name
             file.write_text(secret(f"{name}-file"))
             given[f"KSQLDB_{name}_FILE"] = str(file)
+        (folder / "token").write_text(secret("operators-token"))
+        given["RECONCILER_TOKEN_FILE"] = str(folder / "token")
     return given
 
 

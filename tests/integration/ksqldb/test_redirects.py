@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -123,12 +124,12 @@ async def _watched(asked: ksqldb.MembershipQueries) -> None:
             pass
 
 
-def follower(url: str, _ca: str | None) -> str:
+def follower(url: str, _ca: str | None, token_file: Path | None = None) -> str:
     """Follow the registry and nudge; return what is counted as a refusal."""
 
     async def follow() -> str:
         url_with_user, metrics = url.replace("://", "://user:secret@"), Metrics()
-        client = registry_client.RegistryClient(url_with_user, Path("/none"), metrics, lambda *_: None)
+        client = registry_client.RegistryClient(url_with_user, Path("/none"), metrics, lambda *_: None, token_file)
         try:
             await client.refresh()
             client.nudge()
@@ -139,6 +140,14 @@ def follower(url: str, _ca: str | None) -> str:
             await client.close()
 
     return asyncio.run(follow())
+
+
+def follower_with_token(url: str, _ca: str | None) -> str:
+    """Follow the registry and nudge with a token."""
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write("secret")
+        file.flush()
+        return follower(url, None, Path(file.name))
 
 
 def demonstration(url: str, _ca: str | None) -> str:
@@ -181,6 +190,7 @@ CLIENTS: dict[str, tuple[Callable[[str, str | None], str], str]] = {
     "operator": (operator, "KSQLDB_URL"),
     "proxy": (proxy, "KSQLDB_URL"),
     "follower": (follower, "RECONCILER_URL"),
+    "follower with a token": (follower_with_token, "RECONCILER_URL"),
     "demonstration": (demonstration, "KSQLDB_URL"),
     "command": (command, "RECONCILER_URL"),
     "engine": (engine, ""),

@@ -177,6 +177,9 @@ class FakeOperator:
         nudged: how often ``POST /reconcile`` came.
         on_nudge: what a nudge makes happen.
         standby: every other question reaches an operator that only stands by.
+        token: what a nudge, and with ``closed`` every question, must have; None: nothing.
+        closed: reading needs the token too.
+        authorizations: the `Authorization` field of each question.
     """
 
     def __init__(self) -> None:
@@ -188,6 +191,9 @@ class FakeOperator:
         self.not_modified = 0
         self.asked = 0
         self.standby = False
+        self.token: str | None = None
+        self.closed = False
+        self.authorizations: list[str | None] = []
         self._turn = 0
         self._runner: web.AppRunner | None = None
 
@@ -214,6 +220,8 @@ class FakeOperator:
 
     async def _registry(self, request: web.Request) -> web.Response:
         self.asked += 1
+        if not self._knows(request, needed=self.closed):
+            return web.Response(status=401)
         if self._elsewhere():
             return web.Response(status=503, headers={ROLE_HEADER: "standby"})
         if self.document is None:
@@ -224,11 +232,17 @@ class FakeOperator:
             return web.Response(status=304, headers={"ETag": etag})
         return web.Response(body=self.document, headers={"ETag": etag})
 
+    def _knows(self, request: web.Request, *, needed: bool) -> bool:
+        self.authorizations.append(request.headers.get("Authorization"))
+        return not needed or self.token is None or self.authorizations[-1] == f"Bearer {self.token}"
+
     def _elsewhere(self) -> bool:
         self._turn += self.standby
         return self._turn % 2 == 1
 
-    async def _reconcile(self, _request: web.Request) -> web.Response:
+    async def _reconcile(self, request: web.Request) -> web.Response:
+        if not self._knows(request, needed=True):
+            return web.Response(status=401)
         if self._elsewhere():
             return web.Response(status=503, headers={ROLE_HEADER: "standby"})
         self.nudged += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -17,8 +18,10 @@ from reconciler.control.memory import find_suspects
 from reconciler.control.readiness import Endpoint, ReadinessProber, ask_task, find_endpoint, judge_answers, resolve_host
 from reconciler.domain.readiness import ProbeResult, Readiness, ReadyState
 from reconciler.domain.services import Kind, LiveService, PlatformState, Port, Publish, ServiceSpec
+from reconciler.planning.specs import routing_layer_spec, state_api_spec
 from tests.harness.ports import free_port
 from tests.harness.tasks import CLOSES, NO_HTTP, NOT_FOUND, READY, Behaviour, answer, issues, task
+from tests.integration.ksqldb.tls import Authority
 from tests.unit.planning.tables import settings
 
 NAME = "ofa_group_Weld"
@@ -121,6 +124,62 @@ def test_every_answer_has_its_meaning(name: str, behaviour: Behaviour | None, re
         assert len(one.requests) == 1, "a redirect was followed, or the probe repeated"
     assert one.requests[0].startswith("GET /ready HTTP/1.1\r\n")
     assert f"\r\nHost: {NAME}\r\n" in one.requests[0]
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    """TLS with a certificate of an authority that the operator does not know, for another name."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*Authority.make(tmp_path_factory.mktemp("tls") / "ca").sign("DNS:plant.example"))
+    return context
+
+
+TLS_ANSWERS = [row for row in ANSWERS if row[0] in ("ready", "issues", "deaf", "a slow head", "no HTTP", "closes")]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("name", "behaviour", "result", "text"), TLS_ANSWERS, ids=[row[0] for row in TLS_ANSWERS])
+def test_a_task_with_tls_is_asked_by_https(
+    tls: ssl.SSLContext, name: str, behaviour: Behaviour | None, result: ProbeResult, text: str
+) -> None:
+    """The same answers mean the same, and have the same time."""
+    del name
+    with task(behaviour, tls=tls) as one:
+        asked = endpoint(one.port)._replace(tls=True)
+        assert ask_task("127.0.0.1", asked) == (result, text.format(port=one.port))
+    assert f"\r\nHost: {NAME}\r\n" in one.requests[0]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("behaviour", "result", "text"),
+    [
+        (READY, ProbeResult.NO_HTTP, "what listens on port {port} (FASTAPI_GROUP_PORT) does not speak TLS"),
+        (None, ProbeResult.NO_ANSWER, NO_ANSWER),  # no handshake ever ends
+    ],
+)
+def test_a_task_that_should_have_tls_and_has_not(behaviour: Behaviour | None, result: ProbeResult, text: str) -> None:
+    """It is not ready: no client could read from it."""
+
+    def answer_anything(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n") if behaviour else connection.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = int(listener.getsockname()[1])
+        thread = threading.Thread(target=lambda: answer_anything(listener.accept()[0]), daemon=True)
+        thread.start()
+        assert ask_task("127.0.0.1", endpoint(port)._replace(tls=True)) == (result, text.format(port=port))
+        thread.join(10)
+
+
+def test_a_routing_layer_with_a_certificate_is_asked_by_https() -> None:
+    """What its service has counts, and no other service has one."""
+    secrets = {"routing_layer_tls_cert_secret": "cert-1", "routing_layer_tls_key_secret": "key-1"}
+    given = settings(**secrets)
+    assert find_endpoint(routing_layer_spec(given, "r"), given).tls
+    assert not find_endpoint(state_api_spec(given, None), given).tls
+    assert not find_endpoint(routing_layer_spec(settings(), "r"), given).tls
 
 
 NO_SERVICE = "answers 404 to GET /ready and to GET /asset_stream: it is no group service"

@@ -9,7 +9,7 @@ import pytest
 from openfactory_common.errors import ConfigurationError
 from reconciler.domain.names import names_of
 from reconciler.domain.services import TASK_SLOT, SecretMount, ServiceSpec
-from reconciler.planning.specs import group_spec, routing_layer_spec
+from reconciler.planning.specs import group_spec, routing_layer_spec, state_api_spec
 from reconciler.settings import load
 from routing_layer.settings import Settings as ProxySettings
 
@@ -18,6 +18,11 @@ _SECRETS = {
     "ksqldb_username_secret": "user-1",
     "ksqldb_password_secret": "pw-2",
     "ksqldb_ca_secret": "ca-1",
+}
+_AUTH = {
+    "routing_layer_auth_jwks_url": "https://login.example/keys",
+    "routing_layer_auth_issuer": "https://login.example",
+    "routing_layer_auth_audience": "plant",
 }
 
 
@@ -86,6 +91,28 @@ def test_credentials_are_mounted_and_only_their_files_are_named() -> None:
     assert not {"operator", "s3cret"} & set(made.env.values())
 
 
+def test_the_routing_layers_own_secrets_are_not_the_state_apis() -> None:
+    """Each is a file under the name that the program reads; only ksqlDB's are shared."""
+    given = {
+        **_SECRETS,
+        "routing_layer_auth_keys_secret": "keys-1",
+        "routing_layer_auth_issuer": "i",
+        "routing_layer_auth_audience": "a",
+        "routing_layer_tls_cert_secret": "cert-1",
+        "routing_layer_tls_key_secret": "key-1",
+        "reconciler_token_secret": "token-1",
+    }
+    made = spec(**given)
+    other = state_api_spec(load(_env_file=None, **{**_NEEDED, **given}), None)
+    own = {"AUTH_KEYS": "keys-1", "TLS_CERT": "cert-1", "TLS_KEY": "key-1", "RECONCILER_TOKEN": "token-1"}
+    for variable, name in own.items():
+        path = f"/run/secrets/{variable.lower()}"
+        assert made.env[f"{variable}_FILE"] == path
+        assert SecretMount(name, path) in made.secrets
+    assert {mount.name for mount in made.secrets} - {mount.name for mount in other.secrets} == set(own.values())
+    assert not {f"{variable}_FILE" for variable in own} & set(other.env)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -93,6 +120,23 @@ def test_credentials_are_mounted_and_only_their_files_are_named() -> None:
             {"deployment_platform": "docker", **_SECRETS},
             "KSQLDB_USERNAME_SECRET, .*have no Swarm secrets",
         ),
+        (
+            {"deployment_platform": "docker", "reconciler_token_secret": "t"},
+            "RECONCILER_TOKEN_SECRET: plain containers",
+        ),
+        ({"reconciler_protect": "all"}, "RECONCILER_PROTECT=all needs RECONCILER_TOKEN_FILE"),
+        ({"reconciler_token_file": "/dev/null"}, "RECONCILER_TOKEN_FILE=.*not a regular file"),
+        ({"reconciler_token_file": "/nonexistent"}, "RECONCILER_TOKEN_FILE=.*No such file"),
+        (
+            {"routing_layer_tls_cert_secret": "c"},
+            "ROUTING_LAYER_TLS_CERT_SECRET and ROUTING_LAYER_TLS_KEY_SECRET: both",
+        ),
+        ({"routing_layer_tls_key_secret": "k"}, "ROUTING_LAYER_TLS_CERT_SECRET and ROUTING_LAYER_TLS_KEY_SECRET: both"),
+        ({**_AUTH, "routing_layer_auth_keys_secret": "k"}, "ROUTING_LAYER_AUTH_KEYS_SECRET: only one"),
+        ({**_AUTH, "routing_layer_auth_issuer": ""}, "ROUTING_LAYER_AUTH_ISSUER: both or none"),
+        ({**_AUTH, "routing_layer_auth_audience": ""}, "ROUTING_LAYER_AUTH_AUDIENCE: both or none"),
+        ({**_AUTH, "routing_layer_auth_jwks_url": ""}, "ROUTING_LAYER_AUTH_ISSUER: both or none"),
+        ({"routing_layer_auth_ca_secret": "ca"}, "ROUTING_LAYER_AUTH_CA_SECRET is set"),
         ({"ksqldb_password_secret": "pw"}, "KSQLDB_USERNAME_SECRET is not"),
         ({"ksqldb_ca_secret": "a/b"}, "KSQLDB_CA_SECRET='a/b'"),
         ({"routing_layer_workers": 0}, "ROUTING_LAYER_WORKERS='?0"),

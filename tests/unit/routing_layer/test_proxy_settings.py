@@ -25,6 +25,7 @@ PROVEN = {
     "ROUTING_MODE": "test_moves.py::test_redirect_mode_names_the_group",
     "REGISTRY_FILE": "test_registry_client.py::test_it_starts_from_the_boot_copy_while_the_operator_is_down",
     "RECONCILER_URL": "test_registry_client.py::test_without_an_operator_the_file_is_followed",
+    "RECONCILER_TOKEN_FILE": "test_operators_token.py::test_with_the_token_it_reads_and_nudges",
     "KSQLDB_URL": "test_embedded_ksqldb.py::test_an_asset_is_routed_moved_and_made_up_for_over_a_restart",
     "KSQLDB_USERNAME": "test_ksqldb_reads.py::test_a_wrong_password_is_not_death",
     "KSQLDB_PASSWORD": "test_ksqldb_reads.py::test_a_wrong_password_is_not_death",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 import threading
 import time
@@ -10,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from tests.integration.ksqldb.tls import Authority
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "healthcheck.sh"
 DOCKERFILE = SCRIPT.parents[1] / "Dockerfile"
@@ -94,12 +97,37 @@ def test_a_program_that_comes_up_is_waited_for(script: Path, server: Server) -> 
     assert len(server.asked) > 1
 
 
-@pytest.mark.parametrize("fault", ["refused", "silent", "unhealthy"])
-def test_a_program_that_does_not_answer_is_not_healthy(script: Path, server: Server, fault: str) -> None:
+def test_a_program_with_tls_is_asked_by_https(script: Path, server: Server, tmp_path: Path) -> None:
+    """With a certificate that is for another name, of an authority that the container does not know."""
+    add_tls(server, tmp_path)
+    done = check(script, "X", str(server.server_port), TLS_CERT_FILE="/run/secrets/tls_cert")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert server.asked == ["/healthz"]
+    server.status = 503
+    assert check(script, "X", str(server.server_port), TLS_CERT_FILE="/run/secrets/tls_cert").returncode == 1
+
+
+def add_tls(server: Server, directory: Path) -> None:
+    """Make a server speak TLS; each connection's handshake waits for its own thread."""
+    pair = Authority.make(directory / "ca").sign("DNS:plant.example")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*pair)
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+
+
+@pytest.mark.parametrize(
+    ("fault", "tls"),
+    [("refused", ""), ("silent", ""), ("unhealthy", ""), ("refused", "x"), ("silent", "x"), ("without TLS", "x")],
+)
+def test_a_program_that_does_not_answer_is_not_healthy(
+    script: Path, server: Server, tmp_path: Path, fault: str, tls: str
+) -> None:
     """Whatever it does instead; one line says what was asked."""
     server.silent, server.status = fault == "silent", 500 if fault == "unhealthy" else 200
+    if tls and fault == "silent":
+        add_tls(server, tmp_path)
     port = "1" if fault == "refused" else str(server.server_port)
-    done = check(script, "X", port)
+    done = check(script, "X", port, TLS_CERT_FILE=tls)
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout == f"no HTTP 200 from 127.0.0.1:{port}/healthz within 2 s\n"
 

@@ -60,6 +60,7 @@ def status(*items: ObjectDocument, in_sync: bool = True, refusals: tuple[Refusal
 def operator(result: str = "in_sync", paused: str | None = None) -> OperatorDocument:
     """Return the state of an operator after a cycle."""
     return OperatorDocument(
+        version="1.2.3",
         last_result=result,
         last_sentence="it did something",
         last_cycle=datetime(2026, 1, 1, tzinfo=UTC),
@@ -133,9 +134,9 @@ def test_a_conflict_has_no_members_and_every_row_an_address() -> None:
 @pytest.mark.parametrize(
     ("filter_", "href"),
     [
-        (Filter(), "/"),
-        (Filter("a b&"), "/?q=a+b%26"),
-        (Filter("a", Condition.READY), "/?q=a"),
+        (Filter(), "./"),
+        (Filter("a b&"), "?q=a+b%26"),
+        (Filter("a", Condition.READY), "?q=a"),
     ],
 )
 def test_a_link_keeps_the_search(filter_: Filter, href: str) -> None:
