@@ -27,8 +27,12 @@ from tests.integration.ksqldb.tls import Authority
 from tests.integration.routing_layer.proxy_system import ROOT, Asked, Response
 
 CONFIGURATION = ROOT / "manifests" / "edge" / "haproxy.cfg"
+#: The names of the services in the network, with the prefix and the stack's name of the manifests.
+ROUTING_LAYER, OPERATOR = "tasks.ofa_routing_layer", "tasks.ofa_reconciler"
 TOKEN = 'the operator\'s "token" %[src]'
 USER, PASSWORD = "alice", "correct horse"
+#: Where clients connect from; the edge itself connects from 127.0.0.1.
+CLIENT = "127.0.0.9"
 
 
 class NameServer(asyncio.DatagramProtocol):
@@ -132,7 +136,6 @@ class Edge:
             "PATH": f"{Path(haproxy).parent}:{os.environ['PATH']}",
             "LISTEN": f"127.0.0.1:{self.port}",
             "CERTIFICATE": str(folder / "edge.pem"),
-            "MAX_CONNECTIONS": "1000",
             **environment,
         }
         self.running: list[asyncio.subprocess.Process] = []
@@ -182,7 +185,7 @@ class Edge:
         context = ssl.create_default_context(cafile=str(self.authority.certificate))
         context.set_alpn_protocols(["http/1.1"])
         reader, writer = await asyncio.open_connection(
-            "127.0.0.1", self.port, ssl=context, server_hostname="edge.test", limit=4 * 1024 * 1024
+            "127.0.0.1", self.port, ssl=context, server_hostname="edge.test", local_addr=(CLIENT, 0)
         )
         return Asked(reader, writer)
 
@@ -240,12 +243,11 @@ async def start_edge(
 ) -> AsyncIterator[tuple[Edge, NameServer]]:
     """Run the edge before a routing layer and an operator on these ports of 127.0.0.1, until the end of the block."""
     names = await NameServer().start()
-    # Those of the manifest, whose ports are the test's.
-    names.addresses = {"tasks.ofa_routing_layer": ["127.0.0.1"], "tasks.ofa_reconciler": ["127.0.0.1"]}
+    names.addresses = {ROUTING_LAYER: ["127.0.0.1"], OPERATOR: ["127.0.0.1"]}
     places = {
         "NAMESERVER": f"127.0.0.1:{names.port}",
-        "ROUTING_LAYER": f"tasks.ofa_routing_layer:{routing_layer}",
-        "OPERATOR": f"tasks.ofa_reconciler:{operator}",
+        "ROUTING_LAYER": f"{ROUTING_LAYER}:{routing_layer}",
+        "OPERATOR": f"{OPERATOR}:{operator}",
     }
     edge = Edge(haproxy, folder / "edge", {**places, **limits}, tokens)
     try:

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import yaml
 from aiohttp import web
 
+from reconciler.planning.specs import routing_layer_name
+from reconciler.settings import Settings
 from tests.harness.coroutines import PATIENCE, until
 from tests.harness.ports import free_port
-from tests.integration.edge.edge_system import Edge, NameServer, start_edge
-from tests.integration.routing_layer.proxy_system import ProxySystem, start_system
+from tests.integration.edge.edge_system import (
+    CLIENT,
+    CONFIGURATION,
+    OPERATOR,
+    ROUTING_LAYER,
+    Edge,
+    NameServer,
+    start_edge,
+)
+from tests.integration.routing_layer.proxy_system import Asked, ProxySystem, start_system
 
 _STATE = "/asset_state?asset_uuid=A1"
 
@@ -23,7 +35,7 @@ _STATE = "/asset_state?asset_uuid=A1"
 async def start_both(haproxy: str, folder: Path) -> AsyncIterator[tuple[ProxySystem, Edge]]:
     """Run a routing layer with the edge before it, until it can be reached through it."""
     async with (
-        start_system(state=_answer_state) as system,
+        start_system(state=_answer_state, TRUSTED_PROXIES="127.0.0.1") as system,
         start_edge(haproxy, folder, routing_layer=system.proxy.port) as (edge, _),
     ):
         await edge.wait_for(_STATE, 200)
@@ -37,11 +49,28 @@ async def _answer_state(connection: object) -> None:
 def test_the_configuration_is_valid_as_it_is_in_the_manifest(haproxy: str, tmp_path: Path) -> None:
     """HAProxy's own check finds no error and warns of nothing, with the manifest's defaults for all but files."""
     edge = Edge(haproxy, tmp_path / "edge", {})
-    own = {name: edge.environment[name] for name in ("PATH", "CERTIFICATE", "MAX_CONNECTIONS")}
+    own = {name: edge.environment[name] for name in ("PATH", "CERTIFICATE")}
     done = subprocess.run([*edge.command, "-c"], env=own, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stdout + done.stderr
     assert "ALERT" not in done.stdout + done.stderr
+
+
+def test_it_looks_for_the_services_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names and ports of the operator's defaults, in the configuration and in the stack file."""
+    for name in ("RESOURCE_PREFIX", "ROUTING_LAYER_PORT", "RECONCILER_URL"):
+        monkeypatch.delenv(name, raising=False)
+    settings = Settings(_env_file=None, kafka_broker="broker:9092", ksqldb_url="http://ksqldb:8088")  # type: ignore[call-arg]
+    wanted = {
+        "ROUTING_LAYER": f"tasks.{routing_layer_name(settings)}:{settings.routing_layer_port}",
+        "OPERATOR": f"tasks.{settings.reconciler_url.removeprefix('http://')}",
+    }
+    assert wanted == {"ROUTING_LAYER": f"{ROUTING_LAYER}:5555", "OPERATOR": f"{OPERATOR}:8080"}
+    preset = dict(re.findall(r"presetenv (\w+) (\S+)", CONFIGURATION.read_text()))
+    stack = yaml.safe_load((CONFIGURATION.parent / "stack.yml").read_text())
+    given = stack["services"]["edge"]["environment"]
+    assert {name: preset[name] for name in wanted} == wanted
+    assert {name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", given[name]) for name in wanted} == wanted
 
 
 async def test_a_stream_passes_with_the_clients_true_address(haproxy: str, tmp_path: Path) -> None:
@@ -54,7 +83,7 @@ async def test_a_stream_passes_with_the_clients_true_address(haproxy: str, tmp_p
         assert b"6.6.6.6" not in service.request
         assert b"7.7.7.7" not in service.request
         (addresses,) = service.header("X-Forwarded-For")
-        assert addresses.split(",")[0].strip() == "127.0.0.1"
+        assert [each.strip() for each in addresses.split(",")] == [CLIENT, "127.0.0.1"]
         assert service.target == "/asset_stream?asset_uuid=A1&x=%20y"
         assert service.header("Last-Event-ID") == ["7"]
         await service.event("one")
@@ -87,19 +116,15 @@ async def _curl(*arguments: str) -> int:
     return await process.wait()
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        *("/metrics", "/ready", "/", "//metrics", "/asset_stream/../metrics", "/group/a/b/asset_stream", "/registry"),
-        *("/asset_stream/", "/group//asset_stream", "/ASSET_STREAM"),
-    ],
-)
-async def test_other_paths_stay_inside(haproxy: str, tmp_path: Path, path: str) -> None:
+async def test_other_paths_stay_inside(haproxy: str, tmp_path: Path) -> None:
     """Only what clients use reaches the routing layer; its metrics do not leave the network."""
+    inside = ("/metrics", "/ready", "/readyz", "/", "//metrics", "/registry", "/asset_stream/../metrics", "/group/x")
+    similar = ("/asset_stream/", "/group//asset_stream", "/group/a/b/asset_stream", "/ASSET_STREAM", "/asset_statex")
     async with start_edge(haproxy, tmp_path, routing_layer=1) as (edge, _):
-        refused = await edge.get(path)
-        assert refused.status == 404
-        assert (await refused.problem())["type"] == "urn:openfactory:edge:unknown-path"
+        for path in (*inside, *similar):
+            refused = await edge.get(path)
+            assert refused.status == 404, path
+            assert (await refused.problem())["type"] == "urn:openfactory:edge:unknown-path"
 
 
 async def test_answers_of_the_routing_layer_are_passed_on(haproxy: str, tmp_path: Path) -> None:
@@ -187,7 +212,7 @@ async def start_tasks(
     tasks = [await Task(address, port).start() for address in addresses]
     try:
         async with start_edge(haproxy, folder, routing_layer=port) as (edge, names):
-            names.addresses["tasks.ofa_routing_layer"] = [addresses[0]]
+            names.addresses[ROUTING_LAYER] = [addresses[0]]
             await wait_served_by(edge, addresses[0])
             yield edge, names, tasks
     finally:
@@ -220,7 +245,7 @@ async def test_what_a_client_says_about_itself_is_replaced(haproxy: str, tmp_pat
             ("authorization", "Bearer a.b.c"),
             ("cookie", "openfactory_token=a.b.c"),
             ("host", "edge.test"),
-            ("x-forwarded-for", "127.0.0.1"),
+            ("x-forwarded-for", CLIENT),
             ("x-forwarded-host", "edge.test"),
             ("x-forwarded-proto", "https"),
             ("x-own", "lie"),
@@ -231,7 +256,7 @@ async def test_it_follows_the_addresses_of_the_tasks(haproxy: str, tmp_path: Pat
     """A new task gets the clients, one that left keeps its streams; a name server that is away is no harm."""
     async with start_tasks(haproxy, tmp_path, "127.0.0.2", "127.0.0.3") as (edge, names, tasks):
         stream = await edge.get("/asset_stream")
-        names.addresses["tasks.ofa_routing_layer"] = ["127.0.0.3"]
+        names.addresses[ROUTING_LAYER] = ["127.0.0.3"]
         await wait_served_by(edge, "127.0.0.3")
         names.stop()
         await tasks[0].streams[0].write(b"data: still\n\n")
@@ -242,7 +267,7 @@ async def test_it_follows_the_addresses_of_the_tasks(haproxy: str, tmp_path: Pat
 async def test_a_task_that_is_not_ready_gets_no_clients(haproxy: str, tmp_path: Path) -> None:
     """It keeps its streams, and gets clients again when it is ready."""
     async with start_tasks(haproxy, tmp_path, "127.0.0.2", "127.0.0.3") as (edge, names, tasks):
-        names.addresses["tasks.ofa_routing_layer"] = ["127.0.0.2", "127.0.0.3"]
+        names.addresses[ROUTING_LAYER] = ["127.0.0.2", "127.0.0.3"]
         await wait_served_by(edge, "127.0.0.2", "127.0.0.3")
         streams = [await edge.get("/asset_stream") for _ in range(2)]
         tasks[0].ready = False
@@ -270,14 +295,17 @@ async def test_without_a_routing_layer_event_sources_get_no_status(haproxy: str,
 async def test_an_address_has_its_share_of_connections(haproxy: str, tmp_path: Path) -> None:
     """One more than the limit is cut, and those that are open go on; another address gets in."""
     async with start_edge(haproxy, tmp_path, routing_layer=1, CONNECTIONS_PER_ADDRESS="5") as (edge, _):
-        readers, writers = zip(*[await asyncio.open_connection("127.0.0.1", edge.port) for _ in range(5)], strict=True)
+        held: list[Asked] = []
+        while len(held) < 5:
+            with contextlib.suppress(ConnectionError):  # those from the start may not be counted off yet
+                held.append(await edge.connect())
         with pytest.raises(ConnectionError):
             await edge.get("/healthz")
-        elsewhere = ("-o", "/dev/null", "--interface", "127.0.0.9", *_trust(edge))
+        elsewhere = ("-o", "/dev/null", "--interface", "127.0.0.8", *_trust(edge))
         assert await _curl(*elsewhere, f"https://edge.test:{edge.port}/healthz") == 0
-        writers[0].transport.abort()
+        held[0].writer.transport.abort()
         await edge.wait_for("/healthz", 200)
-        assert not any(reader.at_eof() for reader in readers[1:])
+        assert not any(each.reader.at_eof() for each in held[1:])
 
 
 async def test_a_head_that_never_ends_is_cut(haproxy: str, tmp_path: Path) -> None:
