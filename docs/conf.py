@@ -18,6 +18,7 @@ menu = {
         "Use it": ["docs/demo", "docs/operations", "docs/laptop", "docs/ci", "docs/migrate", "manifests/README"],
         "How it behaves": [
             "docs/safety",
+            "docs/security",
             "docs/high-availability",
             "docs/routing",
             "docs/group-service",

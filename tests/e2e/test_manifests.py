@@ -128,6 +128,29 @@ def test_secrets_are_laid_over_the_stack_file() -> None:
 
 
 @pytest.mark.engine
+def test_behind_the_edge_the_routing_layer_has_no_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The edge alone has a port, as a user without rights; its token is the operator's, each file a secret."""
+    monkeypatch.setenv("ROUTING_LAYER_TRUSTED_PROXIES", "10.0.1.0/24")
+    document = rendered("stack.yml", "token.yml", "edge/stack.yml")
+    operator, edge = document["services"]["reconciler"], document["services"]["edge"]
+    assert set(operator["environment"]) <= _SETTINGS
+    assert operator["environment"]["ROUTING_LAYER_PUBLISH"] == "none"
+    assert operator["environment"]["ROUTING_LAYER_TRUSTED_PROXIES"] == "10.0.1.0/24"
+    assert operator["environment"]["RECONCILER_PROTECT"] == "all"
+    assert [each["source"] for each in operator["secrets"]] == ["reconciler_token"]
+    assert [(port["target"], port["published"], port["mode"]) for port in edge["ports"]] == [(8443, 443, "host")]
+    assert (edge["user"], edge["read_only"], edge["cap_drop"]) == ("65534:65534", True, ["ALL"])
+    assert "volumes" not in edge
+    assert {each["target"] for each in edge["secrets"]} == {
+        "edge.pem",
+        "edge.pem.key",
+        "edge_users",
+        "reconciler_token",
+    }
+    assert document["configs"]["edge"]["file"] == str(ROOT / "manifests" / "edge" / "haproxy.cfg")
+
+
+@pytest.mark.engine
 def test_the_ksqldb_of_the_manifest_is_as_the_operator_needs_it() -> None:
     """What docs/ksqldb.md asks of a server: scans, no limit on queries, time to stop; and an identity that stays."""
     services = rendered("kafka-ksqldb.yml")["services"]

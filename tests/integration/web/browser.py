@@ -58,11 +58,17 @@ class Tab:
 
 
 @contextlib.asynccontextmanager
-async def tab(chromium: str, profile: Path) -> AsyncIterator[Tab]:
-    """Start a browser with an empty profile and an empty tab."""
-    options = (*_OPTIONS, *_OFFLINE, f"--user-data-dir={profile}", "--remote-debugging-port=0", "about:blank")
+async def tab(chromium: str, profile: Path, *options: str) -> AsyncIterator[Tab]:
+    """Start a browser with an empty profile, an empty tab and more options."""
+    usual = (*_OPTIONS, *_OFFLINE, f"--user-data-dir={profile}", "--remote-debugging-port=0")
     browser = await asyncio.create_subprocess_exec(
-        chromium, *options, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, start_new_session=True
+        chromium,
+        *usual,
+        *options,
+        "about:blank",
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
     try:
         port = await asyncio.wait_for(_port(browser), 60)
