@@ -43,6 +43,7 @@ ROUTING_LAYER_VARIABLES = frozenset(
         "ROUTING_LAYER_PORT",
         "ROUTING_LAYER_WORKERS",
         "ROUTING_MODE",
+        "TRUSTED_PROXIES",
     }
 )
 _UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from openfactory_common.patterns import URL, optional
 from openfactory_common.service_settings import KsqldbSettings, lower, without_slash
 from openfactory_common.settings_types import Limit, LogLevel, RoutingMode, Seconds
+from routing_layer.trusted_proxies import check_trusted_proxies
 
 
 class Settings(KsqldbSettings):
@@ -43,6 +44,9 @@ class Settings(KsqldbSettings):
     connections_per_address: int = Field(0, ge=0)
     """Connections of one client address (IPv6: one /64 network) for each process; 0: at most nine tenths of the
     capacity. Only for direct clients: a reverse proxy, NAT and Swarm's ingress network show many as one address."""
+    trusted_proxies: Annotated[str, AfterValidator(check_trusted_proxies)] = ""
+    """Addresses and networks of the reverse proxies in front, separated by commas: what they say of their clients
+    (`X-Forwarded-*`, `Forwarded`) counts and is passed on; what others say is dropped."""
     lazy_deploy_wait: Seconds = 10.0
     """Seconds that a request waits for the service of a group that ksqlDB knows and the registry does not; one with
     `Accept: text/event-stream` waits for `REPLACE_WAIT`."""

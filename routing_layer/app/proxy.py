@@ -28,9 +28,11 @@ from routing_layer.registry_client import RegistryClient
 from routing_layer.request_line import REFUSED
 from routing_layer.settings import Settings
 from routing_layer.supervisor import Supervisor
+from routing_layer.trusted_proxies import TrustedProxies
 from routing_layer.ttl_cache import TtlCache
 from routing_layer.upstream.dialer import Dialer, Target
 from routing_layer.upstream.forwarder import ARRIVED, HELD, ForwardedResponse, Forwarder, StreamAborted
+from routing_layer.upstream.request_head import RequestHeads
 from routing_layer.upstream.streams import ClientStream, StreamTable
 from routing_layer.workers import WorkerPeers
 
@@ -89,6 +91,7 @@ class Proxy:
         dialer = Dialer(settings.connect_timeout, settings.replace_wait)
         self.forwarder = Forwarder(
             dialer,
+            RequestHeads(TrustedProxies(settings.trusted_proxies)),
             settings.head_timeout,
             settings.idle_timeout,
             self._begin_response,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
@@ -17,19 +16,9 @@ from routing_layer.metrics import EndReason
 from routing_layer.problems import Problem, ProblemType
 from routing_layer.upstream.connection import Failure, ResponseHead, UpstreamConnection, UpstreamFailed
 from routing_layer.upstream.dialer import Dialer, Target
+from routing_layer.upstream.request_head import RequestHeads
 from routing_layer.upstream.streams import CLEAN, ClientStream
 
-_NOT_FORWARDED = frozenset(
-    (
-        *(b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"trailer", b"upgrade"),
-        *(b"transfer-encoding", b"content-length", b"expect", b"host", b"x-forwarded-host", b"x-forwarded-proto"),
-        # What a service that sees headers as environment variables takes for ours.
-        *(b"x_forwarded_for", b"x_forwarded-for", b"x-forwarded_for", b"x_forwarded_host", b"x_forwarded-host"),
-        *(b"x-forwarded_host", b"x_forwarded_proto", b"x_forwarded-proto", b"x-forwarded_proto"),
-    )
-)
-#: Whole elements, to which another can be added: no quotation in them is left open.
-_FORWARDED = re.compile(rb'(?:[^"\\]|"(?:[^"\\]|\\.)*")*')
 #: Idle connections to one service that are kept, and for how long (servers close theirs after 5 s and more).
 _MAX_KEPT = 128
 _KEEP_SECONDS = 2.0
@@ -83,18 +72,20 @@ class Forwarder:
     def __init__(
         self,
         dialer: Dialer,
+        heads: RequestHeads,
         head_timeout: float,
         idle_timeout: float,
         on_head: OnHead,
         on_mismatch: Callable[[], None],
     ) -> None:
-        """Connect through ``dialer``; limits in seconds.
+        """Connect through ``dialer``, send what ``heads`` makes of the client's requests; limits in seconds.
 
         ``on_head`` is called for each response as it begins, ``on_mismatch`` for each of another group's service.
         """
         self._on_head = on_head
         self._on_mismatch = on_mismatch
         self._dialer = dialer
+        self._heads = heads
         self._head_timeout = head_timeout
         self._idle_timeout = idle_timeout
         self._kept: dict[Target, deque[tuple[float, UpstreamConnection]]] = {}
@@ -198,7 +189,9 @@ class Forwarder:
         more: bytes | None = None,
     ) -> tuple[ResponseHead, bytes | None]:
         try:
-            data = _upstream_request(request, target, more)
+            data = self._heads.build(
+                request.raw_path, target, request.raw_headers, request.remote, request.scheme, more
+            )
             head, body = await connection.request(data, limit=self._head_timeout, collect=collect)
         except UpstreamFailed as error:
             connection.abort()
@@ -304,46 +297,6 @@ def _resume_field(request: web.BaseRequest) -> bytes | None:
     if request.method != "GET" or request.headers.get("Last-Event-ID") or names & _STARTS:
         return None
     return b"Last-Event-ID: @%d" % request[ARRIVED]
-
-
-def _upstream_request(request: web.BaseRequest, target: Target, more: bytes | None) -> bytes:
-    """Build the request for the service: the query as it came, the client's headers, another Host, and ``more``.
-
-    HEAD is sent as GET: services that only know GET would refuse it, and the answer to HEAD is the head of GET's.
-    """
-    query = request.raw_path.partition("?")[2].partition("#")[0]
-    path = f"{target.path}?{query}" if query else target.path
-    lines = [f"GET {path} HTTP/1.1".encode(errors="surrogateescape"), b"Host: " + target.authority.encode()]
-    dropped = {
-        token.strip().lower()
-        for name, value in request.raw_headers
-        if name.lower() == b"connection"
-        for token in value.split(b",")
-    }
-    forwarded_for: list[bytes] = []
-    forwarded: list[bytes] = []
-    for name, value in request.raw_headers:
-        lowered = name.lower()
-        if lowered == b"x-forwarded-for":
-            forwarded_for.append(value)
-        elif lowered == b"forwarded":
-            forwarded.append(value)
-        elif lowered == b"last-event-id" and more is not None:
-            continue  # it is empty: a service would read it instead of ours
-        elif lowered not in _NOT_FORWARDED and lowered not in dropped:
-            lines.append(b"%b: %b" % (name, value))
-    client = (request.remote or "unknown").removeprefix("::ffff:").encode()
-    forwarded_for.append(client)
-    # In order: the last one is the address that connected to us, and the only one that is known to be true.
-    lines.append(b"X-Forwarded-For: " + b", ".join(filter(None, forwarded_for)))
-    if forwarded:  # RFC 7239: without ours the last element, which is the proxy's, would be the client's invention
-        own = b'for="[%b]"' % client if b":" in client else b"for=%b" % client
-        lines.append(b"Forwarded: " + b", ".join([*filter(_FORWARDED.fullmatch, forwarded), own]))
-    lines.append(b"X-Forwarded-Host: " + request.headers.get("Host", "").encode("latin-1", "replace"))
-    lines.append(b"X-Forwarded-Proto: " + request.scheme.encode())
-    if more is not None:
-        lines.append(more)
-    return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
 def _client_head(head: ResponseHead, *, keep_alive: bool, framed: bool) -> bytes:

@@ -42,6 +42,7 @@ PROVEN = {
     "CLIENT_HEAD_TIMEOUT": "test_client_connections.py::test_a_head_has_its_time",
     "CLIENT_IDLE_TIMEOUT": "test_client_connections.py::test_an_idle_connection_has_its_time",
     "CONNECTIONS_PER_ADDRESS": "test_client_connections.py::test_an_address_has_its_number",
+    "TRUSTED_PROXIES": "test_upstreams.py::test_a_service_gets_only_what_trusted_proxies_state",
     "MEMBERSHIP_RESYNC": "test_ksqldb_reads.py::test_a_watch_that_died_in_silence_is_found_by_comparing",
 }
 #: What is not visible outside of the process without a clock: checked where it is used.
@@ -125,3 +126,39 @@ def test_an_empty_variable_hides_the_line_of_the_file(monkeypatch: pytest.Monkey
     monkeypatch.setenv("RECONCILER_URL", "")
     settings = load(Settings)
     assert (settings.drain_seconds, settings.reconciler_url) == (10.0, "")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TRUSTED_PROXIES", "10.0.0.5"),
+        ("TRUSTED_PROXIES", "10.0.0.0/24, fd00::/8,::1"),
+    ],
+)
+def test_values_that_are_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, value: str) -> None:
+    """As they are written."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KSQLDB_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv(variable, value)
+    assert getattr(load(Settings), variable.lower()) == value
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("TRUSTED_PROXIES", "*", "is not an address or a network"),
+        ("TRUSTED_PROXIES", "edge.example", "a host's name is not looked up"),
+        ("TRUSTED_PROXIES", "0.0.0.0/0", "is every address"),
+    ],
+)
+def test_values_that_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, value: str, message: str
+) -> None:
+    """One line that names the variable and what is wrong with it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KSQLDB_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigurationError, match=f"{variable}=") as raised:
+        load(Settings)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,85 @@
+"""Which peers are believed, and which address a request is taken to come from."""
+
+from __future__ import annotations
+
+import pytest
+
+from routing_layer.trusted_proxies import TrustedProxies
+
+_EDGE = "10.0.0.5, 10.1.0.0/16 ,fd00::/8"
+
+
+@pytest.mark.parametrize(
+    ("setting", "address", "trusted"),
+    [
+        ("", "10.0.0.5", False),
+        (" ", "", False),
+        (_EDGE, "10.0.0.5", True),
+        (_EDGE, "::ffff:10.0.0.5", True),
+        (_EDGE, "10.0.0.6", False),
+        (_EDGE, "10.1.255.255", True),
+        (_EDGE, "10.2.0.0", False),
+        (_EDGE, "fd12::1", True),
+        (_EDGE, "fd12::1%eth0", True),
+        (_EDGE, "fe80::1", False),
+        (_EDGE, "unknown", False),
+        (_EDGE, "", False),
+        ("::1", "::1", True),
+    ],
+)
+def test_peers(setting: str, address: str, trusted: bool) -> None:
+    """Addresses as a socket shows them; what is no address is not trusted."""
+    assert TrustedProxies(setting).trusts(address) is trusted
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("*", "is not an address"),
+        ("edge.example", "name is not looked up"),
+        ("10.0.0.5:80", "is not an address"),
+        ("10.0.0.5,", "is not an address"),
+        ("10.0.0.5 10.0.0.6", "is not an address"),
+        ("10.0.0.5/8", "within 10.0.0.0/8"),
+        ("0.0.0.0/0", "is every address"),
+        ("::/0", "is every address"),
+        ("::ffff:10.0.0.5", "write it as one"),
+        ("[::1]", "is not an address"),
+        ("010.0.0.5", "is not an address"),
+    ],
+)
+def test_settings_that_are_refused(setting: str, message: str) -> None:
+    """What would trust everybody, nobody, or somebody else than it seems."""
+    with pytest.raises(ValueError, match=message):
+        TrustedProxies(setting)
+
+
+@pytest.mark.parametrize(
+    ("peer", "fields", "client"),
+    [
+        ("1.2.3.4", [], "1.2.3.4"),
+        ("::ffff:1.2.3.4", [], "1.2.3.4"),
+        ("1.2.3.4", ["9.9.9.9"], "1.2.3.4"),
+        ("10.0.0.5", [], "10.0.0.5"),
+        ("10.0.0.5", ["1.2.3.4"], "1.2.3.4"),
+        ("10.0.0.5", ["9.9.9.9, 1.2.3.4"], "1.2.3.4"),
+        ("10.0.0.5", ["9.9.9.9", "1.2.3.4 , 10.1.2.3"], "1.2.3.4"),
+        ("10.0.0.5", ["1.2.3.4", ""], "1.2.3.4"),
+        ("10.0.0.5", ["1.2.3.4,,"], "1.2.3.4"),
+        ("10.0.0.5", ["1.2.3.4:5678"], "1.2.3.4"),
+        ("10.0.0.5", ["[2001:db8::1]:5678"], "2001:db8::1"),
+        ("10.0.0.5", ["2001:DB8:0::1"], "2001:db8::1"),
+        ("10.0.0.5", ["::ffff:1.2.3.4"], "1.2.3.4"),
+        ("10.0.0.5", ["10.1.0.1"], "10.1.0.1"),
+        ("10.0.0.5", ["1.2.3.4, unknown"], "10.0.0.5"),
+        ("10.0.0.5", ["1.2.3.4, 10.1.0.1, 999.1.1.1"], "10.0.0.5"),
+        ("10.0.0.5", ["1.2.3.4, " + "1" * 30_000], "10.0.0.5"),
+        ("10.0.0.5", ["\xff"], "10.0.0.5"),
+        ("fd00::1", ["2001:db8::1"], "2001:db8::1"),
+    ],
+)
+def test_the_client_is_the_last_address_that_is_not_ours(peer: str, fields: list[str], client: str) -> None:
+    """Whatever a client writes before it; where a proxy wrote no address, the client is that proxy."""
+    headers = [(b"X-Forwarded-For", field.encode("latin-1")) for field in fields]
+    headers.append((b"Forwarded", b"for=8.8.8.8"))
+    assert TrustedProxies(_EDGE).find_client(peer, headers) == client
