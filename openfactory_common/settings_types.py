@@ -21,6 +21,7 @@ ROUTING_LAYER_VARIABLES = frozenset(
         "CLIENT_IDLE_TIMEOUT",
         "CONNECTIONS_PER_ADDRESS",
         "CONNECT_TIMEOUT",
+        "CORS_ORIGINS",
         "DRAIN_SECONDS",
         "HEAD_TIMEOUT",
         "IDLE_TIMEOUT",

@@ -42,7 +42,7 @@ class Rejection(StrEnum):
 
 
 ROUTES = ("asset_stream", "group_stream", "asset_state", "healthz", "ready", "readyz", "metrics", "other")
-_CODES = (200, 307, 400, 404, 405, 500, 502, 503, 504, 505)
+_CODES = (200, 204, 307, 400, 404, 405, 500, 502, 503, 504, 505)
 #: The label of every status that HTTP does not define: services can invent 500 of them, each would stay as a series.
 _UNKNOWN_CODE = "other"
 _KNOWN_CODES = frozenset(map(int, HTTPStatus))

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from openfactory_common.patterns import URL, optional
 from openfactory_common.service_settings import KsqldbSettings, lower, without_slash
 from openfactory_common.settings_types import Limit, LogLevel, RoutingMode, Seconds
+from routing_layer.cors import check_origins
 from routing_layer.trusted_proxies import check_trusted_proxies
 
 
@@ -44,6 +45,9 @@ class Settings(KsqldbSettings):
     connections_per_address: int = Field(0, ge=0)
     """Connections of one client address (IPv6: one /64 network) for each process; 0: at most nine tenths of the
     capacity. Only for direct clients: a reverse proxy, NAT and Swarm's ingress network show many as one address."""
+    cors_origins: Annotated[str, AfterValidator(check_origins)] = ""
+    """Origins (`https://plant.example`), separated by commas, whose pages may read the answers, also with cookies; `*`:
+    all, without cookies; empty: what services say about it is passed on."""
     trusted_proxies: Annotated[str, AfterValidator(check_trusted_proxies)] = ""
     """Addresses and networks of the reverse proxies in front, separated by commas: what they say of their clients
     (`X-Forwarded-*`, `Forwarded`) counts and is passed on; what others say is dropped."""

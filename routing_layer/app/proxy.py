@@ -18,6 +18,7 @@ from openfactory_common.ksqldb_http import open_session
 from openfactory_common.registry import Registry
 from openfactory_common.settings_types import RoutingMode
 from routing_layer import metrics
+from routing_layer.cors import Cors
 from routing_layer.membership.ksqldb import MembershipQueries
 from routing_layer.membership.lookup import Lookup
 from routing_layer.membership.store import MembershipStore
@@ -89,9 +90,11 @@ class Proxy:
             lambda: self.registry.current.membership if self.registry.current else None,
         )
         dialer = Dialer(settings.connect_timeout, settings.replace_wait)
+        self.cors = Cors(settings.cors_origins)
         self.forwarder = Forwarder(
             dialer,
             RequestHeads(TrustedProxies(settings.trusted_proxies)),
+            self.cors,
             settings.head_timeout,
             settings.idle_timeout,
             self._begin_response,
@@ -175,6 +178,9 @@ class Proxy:
         request[ROUTE] = route
         response: web.StreamResponse
         try:
+            preflight = None if route == "other" else self.cors.answer_preflight(request.method, request.raw_headers)
+            if preflight is not None and REFUSED not in request:
+                return self._finish(request, web.Response(status=HTTPStatus.NO_CONTENT), preflight)
             self._admit(request, route)
             response = await handler(request)
         except Problem as problem:
@@ -187,9 +193,19 @@ class Proxy:
             _log.exception("a bug: %s %s", request.method, request.raw_path.partition("?")[0])
             response = Problem(ProblemType.INTERNAL, "an unexpected error; it has been logged").response()
         if not isinstance(response, ForwardedResponse):
-            self.metrics.count_request(route, response.status)
-            if self.forwarder.draining:
-                response.force_close()
+            self._finish(request, response, self.cors.fields(request.raw_headers))
+        return response
+
+    def _finish(
+        self, request: web.BaseRequest, response: web.StreamResponse, cors: tuple[bytes, ...]
+    ) -> web.StreamResponse:
+        """Complete and count a response of the proxy itself."""
+        for line in cors:
+            name, _, value = line.decode().partition(": ")
+            response.headers.add(name, value)
+        self.metrics.count_request(request[ROUTE], response.status)
+        if self.forwarder.draining:
+            response.force_close()
         return response
 
     def _admit(self, request: web.BaseRequest, route: str) -> None:

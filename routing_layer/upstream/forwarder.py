@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from aiohttp import web
 from aiohttp.http import HttpVersion11
 
+from routing_layer.cors import Cors
 from routing_layer.metrics import EndReason
 from routing_layer.problems import Problem, ProblemType
 from routing_layer.upstream.connection import Failure, ResponseHead, UpstreamConnection, UpstreamFailed
@@ -73,6 +74,7 @@ class Forwarder:
         self,
         dialer: Dialer,
         heads: RequestHeads,
+        cors: Cors,
         head_timeout: float,
         idle_timeout: float,
         on_head: OnHead,
@@ -80,12 +82,15 @@ class Forwarder:
     ) -> None:
         """Connect through ``dialer``, send what ``heads`` makes of the client's requests; limits in seconds.
 
+        ``cors`` says what browsers may do with the responses.
+
         ``on_head`` is called for each response as it begins, ``on_mismatch`` for each of another group's service.
         """
         self._on_head = on_head
         self._on_mismatch = on_mismatch
         self._dialer = dialer
         self._heads = heads
+        self._cors = cors
         self._head_timeout = head_timeout
         self._idle_timeout = idle_timeout
         self._kept: dict[Target, deque[tuple[float, UpstreamConnection]]] = {}
@@ -173,7 +178,7 @@ class Forwarder:
             connection.abort()
         self._on_head(request, head.status)
         reuse = request.keep_alive and not self.draining
-        data = _client_head(head, keep_alive=reuse, framed=False)
+        data = self._client_head(head, request, keep_alive=reuse, framed=False)
         _transport(request).write(data if request.method == "HEAD" else data + body)
         await _drain(request, self._idle_timeout)
         return ForwardedResponse(head.status, keep_alive=reuse)
@@ -215,7 +220,7 @@ class Forwarder:
         framed = head.length is None and not head.bodiless and request.version >= HttpVersion11
         self._on_head(request, head.status)
         reuse = request.keep_alive and not self.draining and (framed or head.length is not None or head.bodiless)
-        client.write(_client_head(head, keep_alive=reuse, framed=framed))
+        client.write(self._client_head(head, request, keep_alive=reuse, framed=framed))
         if request.method == "HEAD":
             return ForwardedResponse(head.status, keep_alive=reuse)
         reason = await stream.run(head, request, client, framed=framed)
@@ -231,6 +236,17 @@ class Forwarder:
             return ForwardedResponse(head.status, keep_alive=False)
         await _drain(request, self._idle_timeout)
         return ForwardedResponse(head.status, keep_alive=reuse)
+
+    def _client_head(self, head: ResponseHead, request: web.BaseRequest, *, keep_alive: bool, framed: bool) -> bytes:
+        fields = self._cors.replace(head.fields, self._cors.fields(request.raw_headers))
+        lines = [b"HTTP/1.1 %d %b" % (head.status, head.reason), *fields, b"X-Accel-Buffering: no"]
+        if framed:
+            lines.append(b"Transfer-Encoding: chunked")
+        elif head.length is not None:
+            lines.append(b"Content-Length: %d" % head.length)
+        if not keep_alive:
+            lines.append(b"Connection: close")
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def _take_kept(self, target: Target) -> UpstreamConnection | None:
         kept = self._kept.get(target)
@@ -297,14 +313,3 @@ def _resume_field(request: web.BaseRequest) -> bytes | None:
     if request.method != "GET" or request.headers.get("Last-Event-ID") or names & _STARTS:
         return None
     return b"Last-Event-ID: @%d" % request[ARRIVED]
-
-
-def _client_head(head: ResponseHead, *, keep_alive: bool, framed: bool) -> bytes:
-    lines = [b"HTTP/1.1 %d %b" % (head.status, head.reason), *head.fields, b"X-Accel-Buffering: no"]
-    if framed:
-        lines.append(b"Transfer-Encoding: chunked")
-    elif head.length is not None:
-        lines.append(b"Content-Length: %d" % head.length)
-    if not keep_alive:
-        lines.append(b"Connection: close")
-    return b"\r\n".join(lines) + b"\r\n\r\n"

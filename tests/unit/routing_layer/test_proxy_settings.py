@@ -42,6 +42,7 @@ PROVEN = {
     "CLIENT_HEAD_TIMEOUT": "test_client_connections.py::test_a_head_has_its_time",
     "CLIENT_IDLE_TIMEOUT": "test_client_connections.py::test_an_idle_connection_has_its_time",
     "CONNECTIONS_PER_ADDRESS": "test_client_connections.py::test_an_address_has_its_number",
+    "CORS_ORIGINS": "test_cross_origin.py::test_every_answer_to_an_allowed_origin_can_be_read",
     "TRUSTED_PROXIES": "test_upstreams.py::test_a_service_gets_only_what_trusted_proxies_state",
     "MEMBERSHIP_RESYNC": "test_ksqldb_reads.py::test_a_watch_that_died_in_silence_is_found_by_comparing",
 }
@@ -131,6 +132,8 @@ def test_an_empty_variable_hides_the_line_of_the_file(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "https://plant.example, http://[fd00::1]:8080,http://hmi_3:8080"),
         ("TRUSTED_PROXIES", "10.0.0.5"),
         ("TRUSTED_PROXIES", "10.0.0.0/24, fd00::/8,::1"),
     ],
@@ -146,6 +149,9 @@ def test_values_that_are_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
+        ("CORS_ORIGINS", "https://plant.example/", "without a slash behind"),
+        ("CORS_ORIGINS", "null", "it begins with http:// or https://"),
+        ("CORS_ORIGINS", "*,https://plant.example", "it stands alone"),
         ("TRUSTED_PROXIES", "*", "is not an address or a network"),
         ("TRUSTED_PROXIES", "edge.example", "a host's name is not looked up"),
         ("TRUSTED_PROXIES", "0.0.0.0/0", "is every address"),
