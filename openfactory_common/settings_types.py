@@ -33,6 +33,8 @@ ROUTING_LAYER_VARIABLES = frozenset(
         "KSQLDB_USERNAME_FILE",
         "LAZY_DEPLOY_WAIT",
         "LOG_LEVEL",
+        "MAX_STREAMS",
+        "MAX_STREAMS_PER_CLIENT",
         "MEMBERSHIP_RESYNC",
         "METRICS_PORT",
         "NEGATIVE_CACHE_SECONDS",

@@ -48,6 +48,11 @@ class Settings(KsqldbSettings):
     cors_origins: Annotated[str, AfterValidator(check_origins)] = ""
     """Origins (`https://plant.example`), separated by commas, whose pages may read the answers, also with cookies; `*`:
     all, without cookies; empty: what services say about it is passed on."""
+    max_streams: int = Field(0, ge=0)
+    """Streams for each process, those that wait for their service included; 0: as many as there are descriptors for."""
+    max_streams_per_client: int = Field(0, ge=0)
+    """Streams of one client address (IPv6: one /64 network) for each process; 0: any number. `TRUSTED_PROXIES` state
+    the address; NAT and Swarm's ingress network show many clients as one."""
     trusted_proxies: Annotated[str, AfterValidator(check_trusted_proxies)] = ""
     """Addresses and networks of the reverse proxies in front, separated by commas: what they say of their clients
     (`X-Forwarded-*`, `Forwarded`) counts and is passed on; what others say is dropped."""

@@ -13,12 +13,13 @@ from urllib.parse import parse_qsl, quote, unquote
 import structlog
 from aiohttp import web
 
-from openfactory_common.connections import ConnectionGuard, ConnectionLimits, Entry, descriptors
+from openfactory_common.connections import ConnectionGuard, ConnectionLimits, Entry, address_key, descriptors
 from openfactory_common.ksqldb_http import open_session
 from openfactory_common.registry import Registry
 from openfactory_common.settings_types import RoutingMode
 from routing_layer import metrics
 from routing_layer.cors import Cors
+from routing_layer.limits import StreamLimits, StreamRefusal
 from routing_layer.membership.ksqldb import MembershipQueries
 from routing_layer.membership.lookup import Lookup
 from routing_layer.membership.store import MembershipStore
@@ -56,6 +57,10 @@ _METRICS_CLIENTS = 32
 _RETRY_SECONDS = 0.5
 #: The detail of a 503 for a client that does not fit.
 NO_ROOM = "there is no room for more clients, or for more from this address"
+_TOO_MANY = {
+    StreamRefusal.TOTAL: (ProblemType.TOO_MANY_STREAMS, "no more streams can be opened here at the moment"),
+    StreamRefusal.CLIENT: (ProblemType.TOO_MANY_STREAMS_OF_CLIENT, "this client has as many streams as it may have"),
+}
 #: How often a request follows an asset that moves while its stream is being opened.
 _MAX_MOVES = 3
 
@@ -91,9 +96,11 @@ class Proxy:
         )
         dialer = Dialer(settings.connect_timeout, settings.replace_wait)
         self.cors = Cors(settings.cors_origins)
+        self.trusted = TrustedProxies(settings.trusted_proxies)
+        self.limits = StreamLimits(settings.max_streams, settings.max_streams_per_client)
         self.forwarder = Forwarder(
             dialer,
-            RequestHeads(TrustedProxies(settings.trusted_proxies)),
+            RequestHeads(self.trusted),
             self.cors,
             settings.head_timeout,
             settings.idle_timeout,
@@ -118,7 +125,7 @@ class Proxy:
         )
         self._exposition = CachedExposition(self._render_metrics)
         self._routes: dict[str, tuple[str, _Handler]] = {
-            _STREAM: ("asset_stream", self._hold(self._get_asset_stream)),
+            _STREAM: ("asset_stream", self._limit(self._hold(self._get_asset_stream))),
             "/asset_state": ("asset_state", self._get_asset_state),
             "/healthz": ("healthz", self._get_health),
             "/ready": ("ready", self._get_readiness),
@@ -127,9 +134,15 @@ class Proxy:
         self._metrics_routes: dict[str, tuple[str, _Handler]] = {"/metrics": ("metrics", self._get_metrics)}
         if settings.metrics_port is None:
             self._routes |= self._metrics_routes
-        self._group_route = "group_stream", self._hold(self._get_group_stream)
+        self._group_route = "group_stream", self._limit(self._hold(self._get_group_stream))
         add_gauge = self.metrics.add_gauge
         add_gauge("streams", "Open streams.", lambda: len(self.streams.all), sum)
+        add_gauge(
+            "streams_admitted",
+            "Streams that count for `MAX_STREAMS`: open ones, and requests that wait for theirs.",
+            lambda: self.limits.admitted,
+            sum,
+        )
         add_gauge("connections", "Open connections of clients.", lambda: self.guard.connections, sum)
         add_gauge("membership_assets", "Assets whose group is known.", lambda: len(self.store.groups), min)
         add_gauge("membership_age_seconds", "Seconds since the membership was current.", lambda: self.watcher.age)
@@ -228,6 +241,25 @@ class Proxy:
         """Count a service's response when it begins: a stream may go on for days."""
         request[BEGUN] = True
         self.metrics.count_request(request[ROUTE], status)
+
+    def _limit(self, handler: _Handler) -> _Handler:
+        """Refuse a stream that would exceed a limit; it is counted from its request to its end.
+
+        It is not held: streams may stay for days, and an event source that waits is one of those that are counted.
+        """
+
+        async def limit(request: web.BaseRequest) -> web.StreamResponse:
+            client = address_key((self.trusted.find_client(request.remote or "", request.raw_headers),))
+            refusal = self.limits.enter(client)
+            if refusal is not None:
+                self.metrics.streams_refused[refusal].inc()
+                raise Problem(*_TOO_MANY[refusal])
+            try:
+                return await handler(request)
+            finally:
+                self.limits.leave(client)
+
+        return limit
 
     def _hold(self, handler: _Handler) -> _Handler:
         """Hold an event source's request while the problem is likely to pass.

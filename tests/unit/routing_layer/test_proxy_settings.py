@@ -43,6 +43,8 @@ PROVEN = {
     "CLIENT_IDLE_TIMEOUT": "test_client_connections.py::test_an_idle_connection_has_its_time",
     "CONNECTIONS_PER_ADDRESS": "test_client_connections.py::test_an_address_has_its_number",
     "CORS_ORIGINS": "test_cross_origin.py::test_every_answer_to_an_allowed_origin_can_be_read",
+    "MAX_STREAMS": "test_stream_limits.py::test_a_worker_has_its_number_of_streams",
+    "MAX_STREAMS_PER_CLIENT": "test_stream_limits.py::test_a_client_has_its_number_of_streams",
     "TRUSTED_PROXIES": "test_upstreams.py::test_a_service_gets_only_what_trusted_proxies_state",
     "MEMBERSHIP_RESYNC": "test_ksqldb_reads.py::test_a_watch_that_died_in_silence_is_found_by_comparing",
 }
@@ -152,6 +154,8 @@ def test_values_that_are_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         ("CORS_ORIGINS", "https://plant.example/", "without a slash behind"),
         ("CORS_ORIGINS", "null", "it begins with http:// or https://"),
         ("CORS_ORIGINS", "*,https://plant.example", "it stands alone"),
+        ("MAX_STREAMS", "-1", "greater than or equal to 0"),
+        ("MAX_STREAMS_PER_CLIENT", "many", "valid integer"),
         ("TRUSTED_PROXIES", "*", "is not an address or a network"),
         ("TRUSTED_PROXIES", "edge.example", "a host's name is not looked up"),
         ("TRUSTED_PROXIES", "0.0.0.0/0", "is every address"),
