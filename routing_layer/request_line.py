@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
-
 from aiohttp.http import HttpVersion, HttpVersion10, HttpVersion11, RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from routing_layer.problems import Problem, ProblemType
+from routing_layer.request_target import find_host_fault, find_target_fault, to_origin_form
 
 #: Key of a request that is refused as it is: the problem.
 REFUSED = "refused"
-_ABSOLUTE = re.compile(r"https?://([^/?#]+)(.*)", re.IGNORECASE | re.DOTALL)
-#: RFC 3986's host and port, without the commas that a list of several has; no user.
-_HOST = re.compile(r"(?:\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z._~!$&'()*+;=%-]*)(?::[0-9]{0,5})?")
 _OLDEST = HttpVersion(0, 9)
 
 
@@ -32,11 +28,9 @@ def prepare(message: RawRequestMessage) -> tuple[RawRequestMessage, Problem | No
 
 def _to_origin_form(message: RawRequestMessage) -> RawRequestMessage:
     """Make the target a path: the host that absolute-form names replaces ``Host`` (3.2.2)."""
-    absolute = None if message.path.startswith("/") else _ABSOLUTE.fullmatch(message.path)
-    if absolute is None:
+    path, authority = to_origin_form(message.path)
+    if authority is None:
         return message
-    authority, path = absolute[1], absolute[2]
-    path = path if path.startswith("/") else f"/{path}"
     raw_path, _, rest = path.partition("?")
     url = URL.build(path=raw_path, query_string=rest.partition("#")[0], encoded=True)
     headers = CIMultiDict(message.headers)
@@ -48,19 +42,14 @@ def _to_origin_form(message: RawRequestMessage) -> RawRequestMessage:
 
 def _check(message: RawRequestMessage) -> Problem | None:
     version, headers = message.version, message.headers
-    hosts = headers.getall("Host", [])
-    detail = None
+    detail = find_host_fault(headers.getall("Host", []), required=version >= HttpVersion11)
     if version <= _OLDEST:
         detail = "the request line names no HTTP version"
     elif version.major != 1:
         detail = f"HTTP/{version.major}.{version.minor} is not served here, HTTP/1.1 is"
         return Problem(ProblemType.UNSUPPORTED_VERSION, detail)
-    elif len(hosts) > 1 or (version >= HttpVersion11 and not hosts):
-        detail = "a request has exactly one Host"
-    elif hosts and _HOST.fullmatch(hosts[0]) is None:
-        detail = "Host is not a host with an optional port"
     elif version < HttpVersion11 and "Transfer-Encoding" in headers:
-        detail = "HTTP/1.0 has no Transfer-Encoding"
-    elif message.method in ("GET", "HEAD") and (not message.path.startswith("/") or "#" in message.path):
-        detail = "the request target is not a path with an optional query"
+        detail = detail or "HTTP/1.0 has no Transfer-Encoding"
+    elif message.method in ("GET", "HEAD"):
+        detail = detail or find_target_fault(message.path)
     return None if detail is None else Problem(ProblemType.BAD_REQUEST, detail)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import random
+import re
 import signal
 import socket
 from http import HTTPStatus
@@ -20,11 +22,13 @@ from routing_layer.app.proxy import BEGUN, ENDLESS, NO_ROOM, ROUTE, Proxy
 from routing_layer.metrics import EndReason
 from routing_layer.problems import CONTENT_TYPE, Problem, ProblemType
 from routing_layer.request_line import REFUSED, prepare
+from routing_layer.request_target import explain_refused_target
 from routing_layer.settings import Settings
 from routing_layer.upstream.streams import ClientStream
 from routing_layer.workers import WorkerPeers
 
 _log = structlog.get_logger(__name__)
+_QUOTED = re.compile(r"""b(['"]).*\1$""", re.MULTILINE)
 _BACKLOG = 8192
 _METRICS_BACKLOG = 64
 #: Time for a load balancer to see that the proxy is not ready before the port is closed.
@@ -61,7 +65,10 @@ class _Handler(GuardedHandler):
         """Return the problem document of a request that cannot be parsed."""
         if status != HTTPStatus.BAD_REQUEST:
             return super().handle_error(request, status, exc, message)
-        detail = (message or "").partition("\n")[0].rstrip(": ") or "not an HTTP/1.1 request"
+        says, _, quoted = (message or "").partition("\n")  # aiohttp quotes the line, below its words
+        line = _QUOTED.search(quoted)
+        detail = explain_refused_target(ast.literal_eval(line[0])) if line else None
+        detail = detail or says.rstrip(": ") or "not an HTTP/1.1 request"
         response = Problem(ProblemType.BAD_REQUEST, detail).response()
         response.force_close()
         return response
