@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
+
+from openfactory_common.edge import parse_origins
 
 _Fields = Sequence[tuple[bytes, bytes]]
 
-#: An origin as browsers write it: scheme and host in lower case, no default port, nothing behind.
-_ORIGIN = re.compile(r"(https?)://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?")
-_DEFAULT_PORTS = {"http": "80", "https": "443"}
 _SERVICES_OWN = b"access-control-"
 _EXPOSED = b"Access-Control-Expose-Headers: Retry-After, WWW-Authenticate"
 _PREFLIGHT = (
@@ -32,7 +30,7 @@ class Cors:
         Raises:
             ValueError: what is wrong with the setting, in words.
         """
-        origins = _parse(setting)
+        origins = parse_origins(setting)
         self.on = bool(origins)
         self._allowed = {origin.encode(): _allow(origin) for origin in origins}
         # A cache must not give one origin the answer to another ("CORS protocol and HTTP caches"): all answers vary.
@@ -68,16 +66,6 @@ class Cors:
         return (*(line for line in lines if line[: len(_SERVICES_OWN)].lower() != _SERVICES_OWN), *fields)
 
 
-def check_origins(setting: str) -> str:
-    """Return the setting as it is.
-
-    Raises:
-        ValueError: what is wrong with it, in words.
-    """
-    Cors(setting)
-    return setting
-
-
 def _find_origin(raw_headers: _Fields) -> bytes:
     """Return the one origin of a request; empty if there is none, or several."""
     found = [value for name, value in raw_headers if len(name) == len(b"origin") and name.lower() == b"origin"]
@@ -89,31 +77,3 @@ def _allow(origin: str) -> tuple[bytes, ...]:
     if origin == "*":  # browsers refuse credentials with it, and so do we
         return allowed, _EXPOSED
     return b"Vary: Origin", allowed, b"Access-Control-Allow-Credentials: true", _EXPOSED
-
-
-def _parse(setting: str) -> tuple[str, ...]:
-    if not setting.strip():
-        return ()
-    origins = tuple(part.strip() for part in setting.split(","))
-    if origins != ("*",):
-        for origin in origins:
-            _check(origin)
-    return origins
-
-
-def _check(origin: str) -> None:
-    match = _ORIGIN.fullmatch(origin)
-    shown = repr(origin[:80])
-    if origin == "*":
-        raise ValueError("* allows every origin: it stands alone")
-    if not origin.lower().startswith(("http://", "https://")):
-        raise ValueError(f"{shown} is not an origin: it begins with http:// or https://, as https://plant.example")
-    if match is None and _ORIGIN.fullmatch(origin.lower()):
-        raise ValueError(f"{shown} never comes: browsers write an origin in lower case")
-    if match is None:
-        raise ValueError(
-            f"{shown} is not an origin: it is scheme, host and port alone, without a slash behind (and Punycode where "
-            "the host has other letters)"
-        )
-    if match[2] == _DEFAULT_PORTS[match[1]]:
-        raise ValueError(f"{shown} never comes: browsers leave out the port {match[2]}, which is the scheme's")

@@ -7,11 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from openfactory_common.edge import check_networks, check_origins
 from openfactory_common.patterns import URL, optional
 from openfactory_common.service_settings import KsqldbSettings, lower, without_slash
 from openfactory_common.settings_types import Limit, LogLevel, RoutingMode, Seconds
-from routing_layer.cors import check_origins
-from routing_layer.trusted_proxies import check_trusted_proxies
 
 
 class Settings(KsqldbSettings):
@@ -53,7 +52,7 @@ class Settings(KsqldbSettings):
     max_streams_per_client: int = Field(0, ge=0)
     """Streams of one client address (IPv6: one /64 network) for each process; 0: any number. `TRUSTED_PROXIES` state
     the address; NAT and Swarm's ingress network show many clients as one."""
-    trusted_proxies: Annotated[str, AfterValidator(check_trusted_proxies)] = ""
+    trusted_proxies: Annotated[str, AfterValidator(check_networks)] = ""
     """Addresses and networks of the reverse proxies in front, separated by commas: what they say of their clients
     (`X-Forwarded-*`, `Forwarded`) counts and is passed on; what others say is dropped."""
     lazy_deploy_wait: Seconds = 10.0

@@ -7,16 +7,16 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from openfactory_common.edge import parse_networks
+
 _MAPPED = "::ffff:"
-_MAPPED_NETWORK = ipaddress.IPv6Network("::ffff:0:0/96")
 #: An element of X-Forwarded-For: an address, with a port from some load balancers, and no longer than one is.
 _ELEMENT = re.compile(r"\s*(?:\[(?P<v6>[0-9A-Fa-f:.]{2,45})\]|(?P<v4>[0-9.]{7,15}))(?::[0-9]{1,5})?\s*")
 _PLAIN_V6 = re.compile(r"\s*[0-9A-Fa-f:.]{2,45}\s*")
 
 
 class TrustedProxies:
-    """The addresses of reverse proxies whose word about their clients counts."""
+    """The addresses of reverse proxies whose statements about their clients are believed."""
 
     def __init__(self, setting: str = "") -> None:
         """Read addresses and networks that are separated by commas; without any, no peer is trusted.
@@ -24,7 +24,7 @@ class TrustedProxies:
         Raises:
             ValueError: what is wrong with the setting, in words.
         """
-        self._networks = tuple(_parse_network(part.strip()) for part in setting.split(",")) if setting.strip() else ()
+        self._networks = parse_networks(setting)
         self._known = lru_cache(4096)(self._find)
 
     def trusts(self, address: str) -> bool:
@@ -60,34 +60,6 @@ class TrustedProxies:
         except ValueError:
             return False
         return any(parsed in network for network in self._networks)
-
-
-def check_trusted_proxies(setting: str) -> str:
-    """Return the setting as it is.
-
-    Raises:
-        ValueError: what is wrong with it, in words.
-    """
-    TrustedProxies(setting)
-    return setting
-
-
-def _parse_network(text: str) -> _Network:
-    try:
-        network = ipaddress.ip_network(text)
-    except ValueError as error:
-        if "host bits" in str(error):
-            nearest = ipaddress.ip_network(text, strict=False)
-            raise ValueError(f"{text} is an address within {nearest}: write one of them alone") from None
-        raise ValueError(
-            f"{text[:60]!r} is not an address or a network (10.0.0.5, 10.1.0.0/16, fd00::/8); a host's name is not "
-            "looked up"
-        ) from None
-    if network.prefixlen == 0:
-        raise ValueError(f"{text} is every address: each client could claim to be another one")
-    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED_NETWORK):
-        raise ValueError(f"{text} is an IPv4 address: write it as one")
-    return network
 
 
 def _parse_element(text: str) -> str | None:
