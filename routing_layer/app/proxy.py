@@ -249,7 +249,9 @@ class Proxy:
         """
 
         async def limit(request: web.BaseRequest) -> web.StreamResponse:
-            client = address_key((self.trusted.find_client(request.remote or "", request.raw_headers),))
+            client = ""
+            if self.settings.max_streams_per_client:
+                client = address_key((self.trusted.find_client(request.remote or "", request.raw_headers),))
             refusal = self.limits.enter(client)
             if refusal is not None:
                 self.metrics.streams_refused[refusal].inc()

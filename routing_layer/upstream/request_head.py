@@ -150,8 +150,15 @@ def _drop_cookie(value: bytes, name: bytes) -> bytes:
 @lru_cache(4096)
 def _state_client(peer: str, scheme: str) -> bytes:
     """Return the lines that state who our peer is, up to the value of X-Forwarded-Host."""
-    address = peer.removeprefix("::ffff:").encode()
+    address = _name_peer(peer)[0]
     return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: " % (address, scheme.encode())
+
+
+@lru_cache(4096)
+def _name_peer(peer: str) -> tuple[bytes, bytes]:
+    """Return our peer's address, and its element of ``Forwarded`` (RFC 7239, section 6)."""
+    address = peer.removeprefix("::ffff:").encode()
+    return address, b'for="[%b]"' % address if b":" in address else b"for=%b" % address
 
 
 def _state_chain(
@@ -161,16 +168,15 @@ def _state_chain(
 
     In order: the last address is the one that connected to us. ``Forwarded`` is there only if it came.
     """
-    address = peer.removeprefix("::ffff:").encode()
-    own = b'for="[%b]"' % address if b":" in address else b"for=%b" % address
+    address, element = _name_peer(peer)
     before = [value for value in stated.get(b"x-forwarded-for", ()) if value]
-    lines = [
-        b"X-Forwarded-For: " + b", ".join([*before, address]) + b"\r\n",
-        b"X-Forwarded-Proto: " + (b", ".join(stated.get(b"x-forwarded-proto", ())) or scheme.encode()) + b"\r\n",
-        b"X-Forwarded-Host: " + (b", ".join(stated.get(b"x-forwarded-host", ())) or host) + b"\r\n",
-    ]
+    protocol = b", ".join(stated.get(b"x-forwarded-proto", ())) or scheme.encode()
+    asked = b", ".join(stated.get(b"x-forwarded-host", ())) or host
+    parts = [b"X-Forwarded-For: ", b", ".join([*before, address]), b"\r\nX-Forwarded-Proto: ", protocol]
+    parts += b"\r\nX-Forwarded-Host: ", asked, b"\r\n"
     if forwarded:  # RFC 7239: without ours the last element, which is the proxy's, would be the client's invention
         elements = filter(_ELEMENTS.fullmatch, stated.get(b"forwarded", ()))
-        lines.append(b"Forwarded: " + b", ".join([*elements, own]) + b"\r\n")
-    others = [(name, value) for name, values in stated.items() if name not in _CHAINED for value in values]
-    return lines + [b"%b: %b\r\n" % other for other in others]
+        parts += b"Forwarded: ", b", ".join([*elements, element]), b"\r\n"
+    for name in stated.keys() - _CHAINED:
+        parts += [b"%b: %b\r\n" % (name, value) for value in stated[name]]
+    return parts
