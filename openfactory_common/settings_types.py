@@ -23,6 +23,7 @@ ROUTING_LAYER_VARIABLES = frozenset(
         "CLIENT_IDLE_TIMEOUT",
         "CONNECTIONS_PER_ADDRESS",
         "CONNECT_TIMEOUT",
+        "CORS_ORIGINS",
         "DRAIN_SECONDS",
         "HEAD_TIMEOUT",
         "IDLE_TIMEOUT",
@@ -34,6 +35,8 @@ ROUTING_LAYER_VARIABLES = frozenset(
         "KSQLDB_USERNAME_FILE",
         "LAZY_DEPLOY_WAIT",
         "LOG_LEVEL",
+        "MAX_STREAMS",
+        "MAX_STREAMS_PER_CLIENT",
         "MEMBERSHIP_RESYNC",
         "METRICS_PORT",
         "NEGATIVE_CACHE_SECONDS",
@@ -46,6 +49,7 @@ ROUTING_LAYER_VARIABLES = frozenset(
         "ROUTING_LAYER_PORT",
         "ROUTING_LAYER_WORKERS",
         "ROUTING_MODE",
+        "TRUSTED_PROXIES",
     }
 )
 _UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

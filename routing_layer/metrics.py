@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from openfactory_common import __version__
 from openfactory_common.connections import Ending
+from routing_layer.limits import StreamRefusal
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a needless series for each counter
 
@@ -44,7 +45,7 @@ class Rejection(StrEnum):
 
 
 ROUTES = ("asset_stream", "group_stream", "asset_state", "healthz", "ready", "readyz", "metrics", "other")
-_CODES = (200, 307, 400, 404, 405, 500, 502, 503, 504, 505)
+_CODES = (200, 204, 307, 400, 404, 405, 429, 500, 502, 503, 504, 505)
 #: The label of every status that HTTP does not define: services can invent 500 of them, each would stay as a series.
 _UNKNOWN_CODE = "other"
 _KNOWN_CODES = frozenset(map(int, HTTPStatus))
@@ -78,6 +79,9 @@ class Metrics:
         )
         self.connections_ended = self._counters(
             "connections_ended", "Connections that were closed to keep room for others.", "reason", Ending
+        )
+        self.streams_refused = self._counters(
+            "streams_refused", "Streams that were refused because of a limit, by which.", "reason", StreamRefusal
         )
         self.nudges = self._counter("nudges", "Requests to the operator to reconcile, for a group without a service.")
         self.group_mismatches = self._counter(

@@ -32,6 +32,8 @@ class ProblemType(Enum):
     GROUP_NOT_DEPLOYED = "group-not-deployed", HTTPStatus.SERVICE_UNAVAILABLE, 5
     NOT_READY = "not-ready", HTTPStatus.SERVICE_UNAVAILABLE, 2
     TOO_MANY_CONNECTIONS = "too-many-connections", HTTPStatus.SERVICE_UNAVAILABLE, RETRY_AFTER, True
+    TOO_MANY_STREAMS = "too-many-streams", HTTPStatus.SERVICE_UNAVAILABLE, RETRY_AFTER
+    TOO_MANY_STREAMS_OF_CLIENT = "too-many-streams-of-client", HTTPStatus.TOO_MANY_REQUESTS, RETRY_AFTER
     UPSTREAM_LATE = "upstream-late", HTTPStatus.GATEWAY_TIMEOUT, 2
     UNSUPPORTED_VERSION = "unsupported-version", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, None, True
 

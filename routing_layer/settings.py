@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from openfactory_common.edge import check_networks, check_origins
 from openfactory_common.patterns import URL, optional
 from openfactory_common.service_settings import KsqldbSettings, lower, without_slash
 from openfactory_common.settings_types import Limit, LogLevel, RoutingMode, Seconds, TokensFile
@@ -46,6 +47,17 @@ class Settings(KsqldbSettings):
     connections_per_address: int = Field(0, ge=0)
     """Connections of one client address (IPv6: one /64 network) for each process; 0: at most nine tenths of the
     capacity. Only for direct clients: a reverse proxy, NAT and Swarm's ingress network show many as one address."""
+    cors_origins: Annotated[str, AfterValidator(check_origins)] = ""
+    """Origins (`https://plant.example`), separated by commas, whose pages may read the answers, also with cookies; `*`:
+    all, without cookies; empty: what services say about it is passed on."""
+    max_streams: int = Field(0, ge=0)
+    """Streams for each process, those that wait for their service included; 0: as many as there are descriptors for."""
+    max_streams_per_client: int = Field(0, ge=0)
+    """Streams of one client address (IPv6: one /64 network) for each process; 0: any number. `TRUSTED_PROXIES` state
+    the address; NAT and Swarm's ingress network show many clients as one."""
+    trusted_proxies: Annotated[str, AfterValidator(check_networks)] = ""
+    """Addresses and networks of the reverse proxies in front, separated by commas: what they say of their clients
+    (`X-Forwarded-*`, `Forwarded`) counts and is passed on; what others say is dropped."""
     lazy_deploy_wait: Seconds = 10.0
     """Seconds that a request waits for the service of a group that ksqlDB knows and the registry does not; one with
     `Accept: text/event-stream` waits for `REPLACE_WAIT`."""

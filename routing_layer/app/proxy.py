@@ -12,13 +12,15 @@ from urllib.parse import parse_qsl, quote, unquote
 
 import structlog
 
-from openfactory_common.connections import ConnectionGuard, ConnectionLimits, descriptors
+from openfactory_common.connections import ConnectionGuard, ConnectionLimits, address_key, descriptors
 from openfactory_common.ksqldb_http import open_session
 from openfactory_common.registry import Registry
 from openfactory_common.settings_types import RoutingMode
 from routing_layer import metrics
 from routing_layer.client.request import Request
 from routing_layer.client.response import Response
+from routing_layer.cors import Cors
+from routing_layer.limits import StreamLimits, StreamRefusal
 from routing_layer.membership.ksqldb import MembershipQueries
 from routing_layer.membership.lookup import Lookup
 from routing_layer.membership.store import MembershipStore
@@ -28,9 +30,11 @@ from routing_layer.problems import NO_ROOM, Problem, ProblemType
 from routing_layer.registry_client import RegistryClient
 from routing_layer.settings import Settings
 from routing_layer.supervisor import Supervisor
+from routing_layer.trusted_proxies import TrustedProxies
 from routing_layer.ttl_cache import TtlCache
 from routing_layer.upstream.dialer import Dialer, Target
-from routing_layer.upstream.forwarder import Forwarder, StreamAborted
+from routing_layer.upstream.forwarder import Callbacks, Forwarder, StreamAborted
+from routing_layer.upstream.request_head import RequestHeads
 from routing_layer.upstream.streams import ClientStream, StreamTable
 from routing_layer.workers import WorkerPeers
 
@@ -45,6 +49,10 @@ _STALL_SECONDS = 5.0
 _METRICS_CLIENTS = 32
 #: Seconds from one attempt of a request that is held to the next.
 _RETRY_SECONDS = 0.5
+_TOO_MANY = {
+    StreamRefusal.TOTAL: (ProblemType.TOO_MANY_STREAMS, "no more streams can be opened here at the moment"),
+    StreamRefusal.CLIENT: (ProblemType.TOO_MANY_STREAMS_OF_CLIENT, "this client has as many streams as it may have"),
+}
 #: How often a request follows an asset that moves while its stream is being opened.
 _MAX_MOVES = 3
 
@@ -89,12 +97,20 @@ class Proxy:
             lambda: self.registry.current.membership if self.registry.current else None,
         )
         dialer = Dialer(settings.connect_timeout, settings.replace_wait)
+        self.cors = Cors(settings.cors_origins)
+        self.trusted = TrustedProxies(settings.trusted_proxies)
+        self.limits = StreamLimits(settings.max_streams, settings.max_streams_per_client)
         self.forwarder = Forwarder(
             dialer,
+            RequestHeads(self.trusted),
+            self.cors,
             settings.head_timeout,
             settings.idle_timeout,
-            lambda request, status: self.metrics.count_request(request.route, status),
-            self.metrics.group_mismatches.inc,
+            Callbacks(
+                on_head=lambda request, status: self.metrics.count_request(request.route, status),
+                on_mismatch=self.metrics.group_mismatches.inc,
+                refuse=self._refuse,
+            ),
         )
         self.supervisor = Supervisor(lambda name: self.metrics.task_ends[name].inc())
         capacity, excess = descriptors()
@@ -114,7 +130,7 @@ class Proxy:
         )
         self._exposition = CachedExposition(self._render_metrics)
         self._routes: dict[str, tuple[str, _Handler]] = {
-            _STREAM: ("asset_stream", self._hold(self._get_asset_stream)),
+            _STREAM: ("asset_stream", self._limit(self._hold(self._get_asset_stream))),
             "/asset_state": ("asset_state", _refuse_path),
             "/healthz": ("healthz", self._get_health),
             "/ready": ("ready", self._get_readiness),
@@ -123,9 +139,15 @@ class Proxy:
         self._metrics_routes: dict[str, tuple[str, _Handler]] = {"/metrics": ("metrics", self._get_metrics)}
         if settings.metrics_port is None:
             self._routes |= self._metrics_routes
-        self._group_route = "group_stream", self._hold(self._get_group_stream)
+        self._group_route = "group_stream", self._limit(self._hold(self._get_group_stream))
         add_gauge = self.metrics.add_gauge
         add_gauge("streams", "Open streams.", lambda: len(self.streams.all), sum)
+        add_gauge(
+            "streams_admitted",
+            "Streams that count for `MAX_STREAMS`: open ones, and requests that wait for theirs.",
+            lambda: self.limits.admitted,
+            sum,
+        )
         add_gauge("connections", "Open connections of clients.", lambda: self.guard.connections, sum)
         add_gauge("membership_assets", "Assets whose group is known.", lambda: len(self.store.groups), min)
         add_gauge("membership_age_seconds", "Seconds since the membership was current.", lambda: self.watcher.age)
@@ -171,6 +193,10 @@ class Proxy:
 
     def _dispatch(self, request: Request, route: str, handler: _Handler) -> None:
         request.route = route
+        preflight = None if route == "other" else self.cors.answer_preflight(request.method, request.raw_headers)
+        if preflight is not None:
+            self._reply(request, Response(HTTPStatus.NO_CONTENT, lines=preflight))
+            return
         try:
             self._admit(request, route)
             if route == "asset_state":  # without a task, which would be a tenth of its cost
@@ -192,12 +218,16 @@ class Proxy:
             self._refuse(request, _bug(request))
         else:
             if response is not None:
-                self.metrics.count_request(request.route, response.status)
-                request.connection.reply(response)
+                response.lines = self.cors.fields(request.raw_headers)
+                self._reply(request, response)
 
     def _refuse(self, request: Request, problem: Problem) -> None:
         response = problem.response()
         response.closes = response.closes or request.method not in ("GET", "HEAD")
+        response.lines = self.cors.fields(request.raw_headers)
+        self._reply(request, response)
+
+    def _reply(self, request: Request, response: Response) -> None:
         self.metrics.count_request(request.route, response.status)
         request.connection.reply(response)
 
@@ -213,6 +243,25 @@ class Proxy:
             raise Problem(ProblemType.TOO_MANY_CONNECTIONS, NO_ROOM)
         if request.method not in ("GET", "HEAD"):
             raise Problem(ProblemType.WRONG_METHOD, f"{request.method} is not supported here, GET and HEAD are")
+
+    def _limit(self, handler: _Handler) -> _Handler:
+        """Refuse a stream that would exceed a limit; it is counted from its request to its end.
+
+        It is not held: streams may stay for days, and an event source that waits is one of those that are counted.
+        """
+
+        async def limit(request: Request) -> Response | None:
+            client = ""
+            if self.settings.max_streams_per_client:
+                client = address_key((self.trusted.find_client(request.remote, request.raw_headers),))
+            refusal = self.limits.enter(client)
+            if refusal is not None:
+                self.metrics.streams_refused[refusal].inc()
+                raise Problem(*_TOO_MANY[refusal])
+            request.on_end = partial(self.limits.leave, client)
+            return await handler(request)
+
+        return limit
 
     def _hold(self, handler: _Handler) -> _Handler:
         """Hold an event source's request while the problem is likely to pass.

@@ -15,9 +15,10 @@ from typing import Any, Protocol, cast
 import httptools
 
 from openfactory_common.connections import LONGEST_REQUEST, REFUSALS, ConnectionGuard, Ending, Entry, State, address_key
-from routing_layer.client.request import Field, Request, check, explain
+from routing_layer.client.request import Field, Request, check
 from routing_layer.client.response import Response
 from routing_layer.problems import NO_ROOM, Problem, ProblemType
+from routing_layer.request_target import explain_refused_target
 
 _END_OF_HEAD = b"\r\n\r\n"
 #: Header fields of one request: 8,000 short ones would be 1 MiB of objects from 32 KiB of bytes.
@@ -174,8 +175,8 @@ class ClientConnection(asyncio.Protocol):
         # Parser and entry refer to this: without these lines what it holds would wait for the garbage collector.
         self.entry = self._parser = None
         self._fields, self._rest = [], b""
-        exchange, self._exchange, self.request = self._exchange, None, None
-        self._closing = True
+        exchange, self._closing = self._exchange, True
+        self._end_request()
         if exchange is not None:
             exchange.client_left()
 
@@ -261,7 +262,7 @@ class ClientConnection(asyncio.Protocol):
 
     def finish(self, *, keep_alive: bool) -> None:
         """Go on after the answer to the request, whose bytes have been written."""
-        self.request = self._exchange = None
+        self._end_request()
         self._closing = self._closing or not keep_alive
         if not self._full:  # otherwise the next request waits until this answer has been read
             self._proceed()
@@ -316,6 +317,12 @@ class ClientConnection(asyncio.Protocol):
         self._has_head = True
         self._keep_alive = self._parser is not None and self._parser.should_keep_alive()
 
+    def _end_request(self) -> None:
+        request = self.request
+        self.request = self._exchange = None
+        if request is not None and request.on_end is not None:
+            request.on_end()
+
     def _proceed(self) -> None:
         entry = self.entry
         last = self.closing or (self._half_closed and not self._rest)
@@ -354,7 +361,9 @@ class ClientConnection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             upgrade = True  # it is not done; what follows would be of another protocol
         except httptools.HttpParserError as error:
-            self._refuse(Problem(ProblemType.BAD_REQUEST, explain(piece, str(error))))
+            self._refuse(
+                Problem(ProblemType.BAD_REQUEST, explain_refused_target(piece) or str(error) or "not HTTP/1.1")
+            )
             return
         if self._size > LONGEST_REQUEST or len(self._fields) > _MAX_FIELDS:
             self._refuse(Problem(ProblemType.LONG_REQUEST, REFUSALS[HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE]))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from routing_layer.problems import Problem, ProblemType
+from routing_layer.request_target import find_host_fault, find_target_fault, to_origin_form
 
 if TYPE_CHECKING:
     from routing_layer.client.connection import ClientConnection
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 Field = tuple[bytes, bytes]
 #: Bytes of a request's target. Its log lines and error documents stay short, and no service of ours takes more.
 LONGEST_TARGET = 8190
-_ABSOLUTE = re.compile(r"https?://([^/?#]+)(.*)", re.IGNORECASE | re.DOTALL)
-#: RFC 3986's host and port, without the commas that a list of several has; no user.
-_HOST = re.compile(rb"(?:\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z._~!$&'()*+;=%-]*)(?::[0-9]{0,5})?")
 _READ = frozenset((b"host", b"transfer-encoding", b"content-length"))
 
 
@@ -33,6 +30,7 @@ class Request:
         raw_headers: the fields in order.
         http11: the client understands chunks; otherwise it speaks HTTP/1.0.
         keep_alive: the connection may carry another request after the answer.
+        on_end: called when its answer is complete, or its client has left.
         arrived: when it came, in milliseconds since 1970; set for streams.
         held: it had to wait, for a service or for its asset that moves.
         route: the route that it is counted under.
@@ -44,6 +42,7 @@ class Request:
     raw_headers: Sequence[Field]
     http11: bool
     keep_alive: bool
+    on_end: Callable[[], None] | None = None
     arrived: int = 0
     held: bool = False
     route: str = "other"
@@ -104,25 +103,13 @@ def check(method: str, target: str, version: str, fields: Sequence[Field]) -> tu
         raise Problem(ProblemType.UNSUPPORTED_VERSION, f"HTTP/{version} is not served here, HTTP/1.1 is")
     if len(target) > LONGEST_TARGET:
         raise _bad(f"the request target is longer than {LONGEST_TARGET} bytes")
-    if not target.startswith("/"):
-        target, fields = _to_origin_form(method, target, fields)
-    elif "#" in target:
-        raise _bad("the request target is not a path with an optional query")
+    target, authority = to_origin_form(target)
+    if authority is not None:  # it replaces Host (RFC 9112, section 3.2.2)
+        fields = [*(field for field in fields if field[0].lower() != b"host"), (b"Host", authority.encode())]
+    fault = find_target_fault(target) if method in ("GET", "HEAD") else None
+    if fault is not None:
+        raise _bad(fault)
     return target, fields, _read_fields(version, fields)
-
-
-def _to_origin_form(method: str, target: str, fields: Sequence[Field]) -> tuple[str, Sequence[Field]]:
-    """Make the target a path: the host that absolute-form names replaces ``Host`` (3.2.2)."""
-    absolute = _ABSOLUTE.fullmatch(target)
-    if absolute is None:
-        if method in ("GET", "HEAD"):
-            raise _bad("the request target is not a path with an optional query")
-        return target, fields  # such as `OPTIONS *`: refused for its method
-    authority, path = absolute[1], absolute[2]
-    if "#" in path:
-        raise _bad("the request target is not a path with an optional query")
-    others = [field for field in fields if field[0].lower() != b"host"]
-    return path if path.startswith("/") else f"/{path}", [*others, (b"Host", authority.encode())]
 
 
 def _read_fields(version: str, fields: Sequence[Field]) -> Framing:
@@ -131,11 +118,10 @@ def _read_fields(version: str, fields: Sequence[Field]) -> Framing:
         lowered = name.lower()
         if lowered in _READ:
             read.setdefault(lowered, []).append(value)
-    hosts, codings = read.get(b"host", ()), read.get(b"transfer-encoding", ())
-    if len(hosts) > 1 or (version == "1.1" and not hosts):
-        raise _bad("a request has exactly one Host")
-    if hosts and _HOST.fullmatch(hosts[0]) is None:
-        raise _bad("Host is not a host with an optional port")
+    codings = read.get(b"transfer-encoding", ())
+    fault = find_host_fault([host.decode("latin-1") for host in read.get(b"host", ())], required=version == "1.1")
+    if fault is not None:
+        raise _bad(fault)
     if codings:
         if version == "1.0":
             raise _bad("HTTP/1.0 has no Transfer-Encoding")
@@ -144,22 +130,6 @@ def _read_fields(version: str, fields: Sequence[Field]) -> Framing:
         return Framing(chunked=True)
     # Its digits, and that there is one, were checked by the parser.
     return Framing(int(read[b"content-length"][0])) if b"content-length" in read else _NO_BODY
-
-
-def explain(data: bytes, error: str) -> str:
-    """Return what is wrong with a head that the parser has refused, for people.
-
-    Args:
-        data: the bytes that it was given last.
-        error: what it says.
-    """
-    line = data.partition(b"\r\n")[0]
-    raw = re.search(rb"[\x80-\xff]+", line)
-    if "url" not in error.lower() or raw is None:
-        return error or "not an HTTP/1.1 request"
-    text = raw[0].decode("utf-8", "replace")
-    encoded = "".join(f"%{byte:02X}" for byte in raw[0])
-    return f"the request target has {text!r} as it is: it must be percent-encoded, as {encoded}"
 
 
 def _bad(detail: str) -> Problem:

@@ -19,12 +19,14 @@ class Response:
         body: its content; without one, e.g. of a redirect, its length is announced as 0.
         headers: its fields, without those about its length and its connection.
         closes: it ends its connection.
+        lines: more field lines, as they are sent.
     """
 
     status: int
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     closes: bool = False
+    lines: tuple[bytes, ...] = ()
 
     def encode(self, *, keep_alive: bool, head_only: bool = False) -> bytes:
         """Return its bytes; ``head_only`` for an answer to HEAD, whose length is that of GET's."""
@@ -32,7 +34,8 @@ class Response:
         length = "" if self.status == HTTPStatus.NO_CONTENT else f"Content-Length: {len(self.body)}\r\n"
         connection = "" if keep_alive else "Connection: close\r\n"
         line = f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\nDate: {_date(int(time.time()))}\r\n"
-        head = f"{line}{fields}{length}{connection}\r\n".encode("latin-1", "replace")
+        more = b"".join(b"%b\r\n" % field for field in self.lines)
+        head = f"{line}{fields}{length}{connection}".encode("latin-1", "replace") + more + b"\r\n"
         return head if head_only else head + self.body
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from routing_layer.client.request import Request
+from routing_layer.cors import Cors
 from routing_layer.metrics import EndReason
 from routing_layer.problems import Problem, ProblemType
 from routing_layer.ttl_cache import TtlCache
@@ -23,19 +24,9 @@ from routing_layer.upstream.connection import (
     UpstreamFailed,
 )
 from routing_layer.upstream.dialer import Dialer, Target
+from routing_layer.upstream.request_head import RequestHeads
 from routing_layer.upstream.streams import ClientStream, Feed
 
-_NOT_FORWARDED = frozenset(
-    (
-        *(b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"trailer", b"upgrade"),
-        *(b"transfer-encoding", b"content-length", b"expect", b"host", b"x-forwarded-host", b"x-forwarded-proto"),
-        # What a service that sees headers as environment variables takes for ours.
-        *(b"x_forwarded_for", b"x_forwarded-for", b"x-forwarded_for", b"x_forwarded_host", b"x_forwarded-host"),
-        *(b"x-forwarded_host", b"x_forwarded_proto", b"x_forwarded-proto", b"x-forwarded_proto"),
-    )
-)
-#: Whole elements, to which another can be added: no quotation in them is left open.
-_FORWARDED = re.compile(rb'(?:[^"\\]|"(?:[^"\\]|\\.)*")*')
 #: Idle connections to one service that are kept, and for how long (servers close theirs after 5 s and more).
 _MAX_KEPT = 128
 _KEEP_SECONDS = 2.0
@@ -54,28 +45,46 @@ class StreamAborted(Exception):
 _ShareKey = tuple[Target, str, str]
 
 
+@dataclass(frozen=True)
+class Callbacks:
+    """What the forwarder's owner does.
+
+    Attributes:
+        on_head: counts the status of a response that begins.
+        on_mismatch: counts a response of another group's service.
+        refuse: answers a request whose answer was expected to be short with a problem.
+    """
+
+    on_head: Callable[[Request, int], None]
+    on_mismatch: Callable[[], None]
+    refuse: Callable[[Request, Problem], None]
+
+
 class Forwarder:
     """Forwards requests to services.
 
     Attributes:
         feeds: the shared streams that are open, and those whose first client waits for the head.
+        callbacks: what happens elsewhere.
     """
 
     def __init__(
         self,
         dialer: Dialer,
+        heads: RequestHeads,
+        cors: Cors,
         head_timeout: float,
         idle_timeout: float,
-        on_head: Callable[[Request, int], None],
-        on_mismatch: Callable[[], None],
+        callbacks: Callbacks,
     ) -> None:
-        """Connect through ``dialer``; limits in seconds.
+        """Connect through ``dialer``, send what ``heads`` makes of the client's requests; limits in seconds.
 
-        ``on_head`` is called for each response as it begins, ``on_mismatch`` for each of another group's service.
+        ``cors`` says what browsers may do with the responses.
         """
-        self._on_head = on_head
-        self._on_mismatch = on_mismatch
+        self.callbacks = callbacks
         self._dialer = dialer
+        self._heads = heads
+        self._cors = cors
         self._head_timeout = head_timeout
         self._idle_timeout = idle_timeout
         self._kept: dict[Target, deque[tuple[float, UpstreamConnection]]] = {}
@@ -174,7 +183,7 @@ class Forwarder:
             request.held = True
             self._dialer.forget_addresses(target)
             self._dialer.log_failure(target, "it says that it serves another group")
-            self._on_mismatch()
+            self.callbacks.on_mismatch()
         detail = f"another group's service answers at the address of {stream.group!r}; retry"
         raise Problem(ProblemType.NOT_READY, detail)
 
@@ -195,14 +204,9 @@ class Forwarder:
         try:
             connection = await self._dialer.connect(target)
         except Problem as problem:
-            self.refuse(request, problem)
+            self.callbacks.refuse(request, problem)
         else:
             _Answering(self, request, target, connection, is_kept=False)
-
-    def refuse(self, request: Request, problem: Problem) -> None:
-        """Answer with a problem."""
-        self._on_head(request, int(problem.type.status))
-        request.connection.reply(problem.response())
 
     def close(self) -> None:
         """Close the kept connections."""
@@ -215,7 +219,7 @@ class Forwarder:
         self, connection: UpstreamConnection, request: Request, target: Target, *, collect: bool, more: bytes | None
     ) -> tuple[ResponseHead, bytes | None]:
         try:
-            data = _upstream_request(request, target, more)
+            data = self._build(request, target, more)
             return await connection.request(data, limit=self._head_timeout, collect=collect)
         except UpstreamFailed as error:
             connection.abort()
@@ -223,7 +227,7 @@ class Forwarder:
 
     def ask(self, connection: UpstreamConnection, request: Request, target: Target, answered: Answered) -> None:
         """Send a request whose answer is expected to be short."""
-        data = _upstream_request(request, target, None)
+        data = self._build(request, target, None)
         connection.ask(data, answered, limit=self._head_timeout, collect=True)
 
     def explain(self, target: Target, error: UpstreamFailed) -> Problem:
@@ -252,9 +256,9 @@ class Forwarder:
             self._keep(target, connection)
         else:
             self._drop(connection, target)
-        self._on_head(request, head.status)
+        self.callbacks.on_head(request, head.status)
         keep_alive = request.keep_alive and not client.closing
-        data = _client_head(head, keep_alive=keep_alive, framed=False)
+        data = self._client_head(head, request, keep_alive=keep_alive, framed=False)
         if client.transport is not None:
             client.transport.write(data if request.method == "HEAD" else data + body)
         client.finish(keep_alive=keep_alive)
@@ -265,9 +269,9 @@ class Forwarder:
         if stream.end_reason is not None or client.transport is None or client.transport.is_closing():
             raise StreamAborted
         framed = _is_framed(head, request)
-        self._on_head(request, head.status)
+        self.callbacks.on_head(request, head.status)
         keep_alive = request.keep_alive and not client.closing and (framed or head.length is not None or head.bodiless)
-        client.transport.write(_client_head(head, keep_alive=keep_alive, framed=framed))
+        client.transport.write(self._client_head(head, request, keep_alive=keep_alive, framed=framed))
         if request.method == "HEAD":
             stream.abandon(EndReason.UPSTREAM_ENDED)
             feed.close()
@@ -275,6 +279,20 @@ class Forwarder:
             return
         client.slim()
         stream.start(feed, request, framed=framed, keep_alive=keep_alive)
+
+    def _build(self, request: Request, target: Target, resume: bytes | None) -> bytes:
+        return self._heads.build(request.raw_path, target, request.raw_headers, request.remote, request.scheme, resume)
+
+    def _client_head(self, head: ResponseHead, request: Request, *, keep_alive: bool, framed: bool) -> bytes:
+        fields = self._cors.replace(head.fields, self._cors.fields(request.raw_headers))
+        lines = [b"HTTP/1.1 %d %b" % (head.status, head.reason), *fields, b"X-Accel-Buffering: no"]
+        if framed:
+            lines.append(b"Transfer-Encoding: chunked")
+        elif head.length is not None:
+            lines.append(b"Content-Length: %d" % head.length)
+        if not keep_alive:
+            lines.append(b"Connection: close")
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def _take_kept(self, target: Target) -> UpstreamConnection | None:
         kept = self._kept.get(target)
@@ -349,7 +367,7 @@ class _Answering:
             request.connection.run(forwarder.connect_and_ask(request, target))
         elif isinstance(answer, UpstreamFailed):
             connection.abort()
-            forwarder.refuse(request, forwarder.explain(target, answer))
+            forwarder.callbacks.refuse(request, forwarder.explain(target, answer))
         else:
             forwarder.pass_answer(connection, request, target, *answer)
 
@@ -379,54 +397,3 @@ def _resume_field(request: Request) -> bytes | None:
     if request.method != "GET" or request.header(b"last-event-id") or names & _STARTS:
         return None
     return b"Last-Event-ID: @%d" % request.arrived
-
-
-def _upstream_request(request: Request, target: Target, more: bytes | None) -> bytes:
-    """Build the request for the service: the query as it came, the client's headers, another Host, and ``more``.
-
-    HEAD is sent as GET: services that only know GET would refuse it, and the answer to HEAD is the head of GET's.
-    """
-    query = request.query
-    path = f"{target.path}?{query}" if query else target.path
-    lines = [f"GET {path} HTTP/1.1".encode(errors="surrogateescape"), b"Host: " + target.authority.encode()]
-    dropped = {
-        token.strip().lower()
-        for name, value in request.raw_headers
-        if name.lower() == b"connection"
-        for token in value.split(b",")
-    }
-    forwarded_for: list[bytes] = []
-    forwarded: list[bytes] = []
-    for name, value in request.raw_headers:
-        lowered = name.lower()
-        if lowered == b"x-forwarded-for":
-            forwarded_for.append(value)
-        elif lowered == b"forwarded":
-            forwarded.append(value)
-        elif lowered == b"last-event-id" and more is not None:
-            continue  # it is empty: a service would read it instead of ours
-        elif lowered not in _NOT_FORWARDED and lowered not in dropped:
-            lines.append(b"%b: %b" % (name, value))
-    client = request.remote.encode()
-    forwarded_for.append(client)
-    # In order: the last one is the address that connected to us, and the only one that is known to be true.
-    lines.append(b"X-Forwarded-For: " + b", ".join(filter(None, forwarded_for)))
-    if forwarded:  # RFC 7239: without ours the last element, which is the proxy's, would be the client's invention
-        own = b'for="[%b]"' % client if b":" in client else b"for=%b" % client
-        lines.append(b"Forwarded: " + b", ".join([*filter(_FORWARDED.fullmatch, forwarded), own]))
-    lines.append(b"X-Forwarded-Host: " + (request.header(b"host") or b""))
-    lines.append(b"X-Forwarded-Proto: " + request.scheme.encode())
-    if more is not None:
-        lines.append(more)
-    return b"\r\n".join(lines) + b"\r\n\r\n"
-
-
-def _client_head(head: ResponseHead, *, keep_alive: bool, framed: bool) -> bytes:
-    lines = [b"HTTP/1.1 %d %b" % (head.status, head.reason), *head.fields, b"X-Accel-Buffering: no"]
-    if framed:
-        lines.append(b"Transfer-Encoding: chunked")
-    elif head.length is not None:
-        lines.append(b"Content-Length: %d" % head.length)
-    if not keep_alive:
-        lines.append(b"Connection: close")
-    return b"\r\n".join(lines) + b"\r\n\r\n"

@@ -185,6 +185,7 @@ CASES = (
         {f'routing_layer_streams_ended_total{{reason="upstream_broke",{PROXY}}}': "0+60x60"},
         {},
     ),
+    Case("RoutingLayerFull", {f'routing_layer_streams_refused_total{{reason="total",{PROXY}}}': "0+60x60"}, {}),
     Case("RoutingLayerFull", {f'routing_layer_connections_ended_total{{reason="refused",{PROXY}}}': "0+60x60"}, {}),
     Case(
         "RoutingLayerTaskEnds", {f'routing_layer_background_task_ends_total{{task="membership",{PROXY}}}': "0+1x60"}, {}

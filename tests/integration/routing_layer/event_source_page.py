@@ -15,7 +15,7 @@ from aiohttp import web
 _PAGE = """<!doctype html><title>EventSource</title><script>
 let last = Promise.resolve();  // one report after the other: requests at the same time may overtake each other
 const report = (what) => last = last.then(() => fetch("/report", {method: "POST", body: JSON.stringify(what)}));
-const source = new EventSource(%s);
+const source = new EventSource(%s, {withCredentials: %s});
 source.onopen = () => report({kind: "open"});
 for (const type of ["message", "asset_update", "gap"]) source.addEventListener(type,
   (event) => report({kind: type === "gap" ? "gap" : "message", data: event.data, id: event.lastEventId}));
@@ -47,10 +47,15 @@ class Page:
 
 
 @contextlib.asynccontextmanager
-async def browsing(chromium: str, profile: Path, url: str, *options: str) -> AsyncIterator[Page]:
-    """Open the page in a browser with an empty profile and more options; its EventSource reads ``url``."""
+async def browsing(
+    chromium: str, profile: Path, url: str, *options: str, port: int = 0, credentials: bool = False
+) -> AsyncIterator[Page]:
+    """Open the page in a browser with an empty profile and more options; its EventSource reads ``url``.
+
+    The page is served at ``port`` (0: any free one); ``credentials`` are sent also to another origin.
+    """
     page = Page()
-    runner, address = await _serve(page, url)
+    runner, address = await _serve(page, _PAGE % (json.dumps(url), json.dumps(credentials)), port)
     command = (chromium, *_OPTIONS, *_OFFLINE, *options, f"--user-data-dir={profile}", address)
     quiet = asyncio.subprocess.DEVNULL
     browser = await asyncio.create_subprocess_exec(*command, stdout=quiet, stderr=quiet, start_new_session=True)
@@ -63,9 +68,9 @@ async def browsing(chromium: str, profile: Path, url: str, *options: str) -> Asy
         await runner.cleanup()
 
 
-async def _serve(page: Page, url: str) -> tuple[web.AppRunner, str]:
+async def _serve(page: Page, text: str, port: int) -> tuple[web.AppRunner, str]:
     async def document(_request: web.Request) -> web.Response:
-        return web.Response(text=_PAGE % json.dumps(url), content_type="text/html")
+        return web.Response(text=text, content_type="text/html")
 
     async def report(request: web.Request) -> web.Response:
         page.reports.append(json.loads(await request.read()))
@@ -76,5 +81,5 @@ async def _serve(page: Page, url: str) -> tuple[web.AppRunner, str]:
     app.router.add_post("/report", report)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
     return runner, f"http://127.0.0.1:{runner.addresses[0][1]}/"

@@ -8,6 +8,7 @@ import itertools
 
 from tests.harness.coroutines import until
 from tests.integration.routing_layer.proxy_system import Connection, ProxySystem, start_system
+from tests.integration.routing_layer.quick_proxy import QUICK
 
 _BODY = b'{"mine":1}'
 _CLEAN = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n" + _BODY
@@ -174,6 +175,80 @@ async def test_a_request_is_repeated_at_most_once() -> None:
                 before = len(system.state.connections)
                 assert (await _ask(system, "/asset_state"))[0] == 502
                 assert len(system.state.connections) - before == (2 if kept and not broken else 1), broken
+
+
+#: A busy machine must not let them end by themselves before a test uses them.
+_KEPT = {**QUICK, "routing_layer.upstream.forwarder:_KEEP_SECONDS": 60.0}
+
+
+async def test_however_many_kept_connections_have_ended_each_request_is_answered() -> None:
+    """All at once, as when the service is restarted: each request is sent once more, on a new connection."""
+    count, dead, together = 8, set[asyncio.StreamWriter](), asyncio.Event()
+
+    async def answer(connection: Connection) -> None:
+        if connection.writer in dead:
+            connection.writer.transport.abort()
+            return
+        if len({each.writer for each in system.state.connections} - dead) == count:
+            together.set()
+        await together.wait()
+        await connection.send(_CLEAN)
+
+    async with start_system(state=answer, constants=_KEPT) as system:
+        for method in ("GET", "HEAD", "GET"):
+            for asked in (count, 2 * count):
+                system.state.connections.clear()
+                together.clear()
+                answers = await asyncio.gather(*(_ask(system, "/asset_state", method) for _ in range(count)))
+                assert answers == [(200, _BODY if method == "GET" else b"")] * count
+                assert len(system.state.connections) == asked
+                if asked == count:
+                    dead.update(each.writer for each in system.state.connections)
+
+
+async def test_a_service_that_is_gone_is_not_asked_again() -> None:
+    """The kept connection ends, and a new one is refused: 502, and the next request is served when it is back."""
+    gone = False
+
+    async def answer(connection: Connection) -> None:
+        if gone:
+            connection.writer.transport.abort()
+        else:
+            await connection.send(_CLEAN)
+
+    async with start_system(state=answer, constants=_KEPT) as system:
+        for method in ("GET", "HEAD"):
+            assert await _ask(system, "/asset_state") == (200, _BODY)
+            gone = True
+            await system.state.stop()
+            asked = len(system.state.connections)
+            refused = await system.proxy.get("/asset_state", method=method)
+            assert (refused.status, refused.header("Retry-After")) == (502, "2")
+            assert len(system.state.connections) == asked + 1
+            gone = False
+            await system.state.start()
+            assert await _ask(system, "/asset_state") == (200, _BODY)
+
+
+async def test_a_stream_has_a_connection_of_its_own() -> None:
+    """Also where its service has one that is kept: a stream's request is sent once, so never on an old one."""
+
+    async def answer(connection: Connection) -> None:
+        await connection.send(_CLEAN)
+
+    async with start_system(state=answer, constants=_KEPT) as system:
+        system.publish({"Weld": f"http://127.0.0.1:{system.state.port}/asset_state", "Paint": system.paint.url})
+        asked = system.operator.not_modified
+        await until(lambda: system.operator.not_modified > asked, "the proxy has the registry")
+        for _ in range(3):
+            assert await _ask(system, "/asset_state?mine") == (200, _BODY)
+            stream = await system.proxy.get("/asset_stream?asset_uuid=A1", "Connection: close")
+            assert (stream.status, await stream.reader.read()) == (200, _BODY)
+        states = {each.writer for each in system.state.connections if "mine" in each.target}
+        streams = [each.writer for each in system.state.connections if "mine" not in each.target]
+        assert len(states) == 1
+        assert len(set(streams)) == len(streams) == 3
+        assert not states & set(streams)
 
 
 async def test_kept_connections_are_not_kept_for_ever() -> None:

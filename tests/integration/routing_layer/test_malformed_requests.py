@@ -48,6 +48,8 @@ _MALFORMED = {
     "a host with a path": b"GET / HTTP/1.1\r\nHost: x/y\r\n\r\n",
     "an absolute target with a user": b"GET http://u:p@x/ HTTP/1.1\r\nHost: x\r\n\r\n",
     "an absolute target without a host": b"GET http:///healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a port that is none": b"GET / HTTP/1.1\r\nHost: x:65536\r\n\r\n",
+    "an absolute target with a port that is none": b"GET http://x:99999/ HTTP/1.1\r\nHost: x\r\n\r\n",
     "another scheme": b"GET ftp://x/healthz HTTP/1.1\r\nHost: x\r\n\r\n",
     "a target with a fragment": b"GET /healthz#x HTTP/1.1\r\nHost: x\r\n\r\n",
     "a target without a slash": b"GET healthz HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -82,6 +84,37 @@ async def test_malformed_requests() -> None:
             assert problem["detail"], what
             assert await answer.reader.read() == b"", what
         await system.stream("A1")
+
+
+#: What people and programs get wrong, and what has to be in the answer.
+_EXPLAINED = [
+    ("/asset_stream?asset_uuid=Ofen-ä", "'ä' in it; percent-encode it: %C3%A4"),
+    ("/asset_state?asset_uuid=A1&id=温度", "'温' in it; percent-encode it: %E6%B8%A9"),
+    ("/group/Schweißen/asset_stream", "'ß' in it; percent-encode it: %C3%9F"),
+    ("http://plant.example/asset_stream?asset_uuid=Ofen-ä", "'ä' in it; percent-encode it: %C3%A4"),
+    ("/asset_stream?asset_uuid=Ofen 1", "' ' in it; percent-encode it: %20"),
+    ("/asset_stream?asset_uuid=\u202e", "percent-encode it: %E2%80%AE"),
+    ("ftp://plant.example/healthz", "the scheme ftp"),
+    ("http:///healthz", ""),
+    ("/asset_stream?asset_uuid=Ofen#1", "percent-encode a # as %23"),
+    ("healthz", ""),
+]
+
+
+async def test_a_target_that_is_refused_is_explained() -> None:
+    """400 whose detail names the character and how to write it, or what else is wrong; then the end."""
+    async with start_system() as system:
+        for target, words in _EXPLAINED:
+            answer = await _send(system.proxy, f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert answer.status == 400, target
+            detail = (await answer.problem())["detail"]
+            assert words in detail, (target, detail)
+            assert detail.isprintable(), target
+            assert await answer.reader.read() == b"", target
+        latin = await _send(system.proxy, b"GET /asset_stream?asset_uuid=Ofen-\xe4 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert "not UTF-8; percent-encode it: %E4" in (await latin.problem())["detail"]
+        await system.ksql.put("Ofen-ä", "Weld")
+        assert (await system.proxy.get("/asset_stream?asset_uuid=Ofen-%C3%A4")).status == 200
 
 
 async def test_a_request_that_never_ends_is_bounded() -> None:
@@ -124,7 +157,7 @@ async def test_a_whole_url_is_its_path() -> None:
         assert (await _send(system.proxy, target)).status == 200
         [connection] = system.weld.open
         assert connection.target == "/asset_stream?asset_uuid=A1&x=http://y/?z"
-        assert connection.header("X-Forwarded-Host") == ["plant.example:80"]
+        assert connection.header("Host") == connection.header("X-Forwarded-Host") == ["plant.example:80"]
         assert (await system.proxy.get("HTTPS://x/healthz")).status == 200
         assert (await system.proxy.get("http://x?asset_uuid=A1")).status == 404
         assert (await system.proxy.get("http://x")).status == 404

@@ -268,34 +268,55 @@ async def test_clients_are_told_nothing_internal() -> None:
         assert len(logged) == len(causes)
 
 
-async def test_forwarded_addresses_stay_in_order() -> None:
-    """The last address is the one that we saw: what clients invent, on however many lines, stays before it."""
+_CLAIMS = (
+    *("X-Forwarded-For: 6.6.6.6", "x-forwarded-for: 7.7.7.7, 8.8.8.8", "X-Forwarded-For:"),
+    *("X-Forwarded-Proto: https", "X-Forwarded-Host: outside.example", "X-Real-IP: 6.6.6.6"),
+    *("Forwarded: for=1.1.1.1", 'Forwarded: for="2.2.2.2', 'Forwarded: for="[2::2]:2";by="\\""'),
+    *("Via: 1.1 a", "Via: 1.1 b"),
+    *("X_Forwarded_For: 9.9.9.9", "x-forwarded_for: 9.9.9.9", "X_FORWARDED-PROTO: gopher", "X_Mine: 1"),
+)
+
+
+@pytest.mark.parametrize("trusted", ["", "10.0.0.0/8", "10.0.0.0/8,127.0.0.1"])
+async def test_a_service_gets_only_what_trusted_proxies_state(trusted: str) -> None:
+    """Of all others the proxy states what it saw; of a trusted one the last address is its own, in order."""
 
     async def answer(connection: Connection) -> None:
         await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
-    async with start_system(state=answer) as system:
-        invented = ("X-Forwarded-For: 6.6.6.6", "x-forwarded-for: 7.7.7.7, 8.8.8.8", "X-Forwarded-For:")
-        others = (
-            "X-Forwarded-Proto: gopher",
-            "X-Forwarded-Host: evil",
-            "Forwarded: for=1.1.1.1",
-            'Forwarded: for="2.2.2.2',
-            'Forwarded: for="[2::2]:2";by="\\""',
-        )
-        vias = ("Via: 1.1 a", "Via: 1.1 b")
-        spelled = ("X_Forwarded_For: 9.9.9.9", "x-forwarded_for: 9.9.9.9", "X_FORWARDED-PROTO: gopher", "X_Mine: 1")
-        await system.proxy.get("/asset_state", *invented, *others, *vias, *spelled)
+    async with start_system(state=answer, TRUSTED_PROXIES=trusted) as system:
+        await system.proxy.get("/asset_state", *_CLAIMS)
         (asked,) = system.state.connections
-        assert asked.header("X-Forwarded-For") == ["6.6.6.6, 7.7.7.7, 8.8.8.8, 127.0.0.1"]
-        assert asked.header("X-Forwarded-Proto") == ["http"]
-        assert asked.header("X-Forwarded-Host") == ["proxy.test:5555"]
-        assert asked.header("Forwarded") == ['for=1.1.1.1, for="[2::2]:2";by="\\"", for=127.0.0.1']
+        stated = [asked.header(name) for name in ("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host")]
+        if trusted.endswith("127.0.0.1"):
+            assert stated == [["6.6.6.6, 7.7.7.7, 8.8.8.8, 127.0.0.1"], ["https"], ["outside.example"]]
+            assert asked.header("Forwarded") == ['for=1.1.1.1, for="[2::2]:2";by="\\"", for=127.0.0.1']
+            assert asked.header("X-Real-IP") == ["6.6.6.6"]
+        else:
+            assert stated == [["127.0.0.1"], ["http"], ["proxy.test:5555"]]
+            assert asked.header("Forwarded") == ["for=127.0.0.1"]
+            assert asked.header("X-Real-IP") == []
+        assert asked.header("Host") == ["proxy.test:5555"]
         assert asked.header("Via") == ["1.1 a", "1.1 b"]
         assert [line.partition(b":")[0] for line in asked.request.split(b"\r\n") if b"_" in line] == [
             b"GET /asset_state HTTP/1.1",
             b"X_Mine",
         ]
+
+
+async def test_without_a_host_a_service_gets_its_own() -> None:
+    """HTTP/1.0 has none, and an empty one names nothing."""
+
+    async def answer(connection: Connection) -> None:
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with start_system(state=answer) as system:
+        for request in (b"GET /asset_state HTTP/1.0\r\n\r\n", b"GET /asset_state HTTP/1.1\r\nHost:\r\n\r\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", system.proxy.port)
+            writer.write(request)
+            assert (await reader.readuntil(b"\r\n\r\n"))[9:12] == b"200"
+            assert system.state.connections[-1].header("Host") == [f"127.0.0.1:{system.state.port}"]
+            writer.close()
 
 
 async def test_every_line_that_names_hop_by_hop_fields_counts() -> None:

@@ -24,6 +24,8 @@ _TABLE = [
     (ProblemType.GROUP_NOT_DEPLOYED, "group-not-deployed", 503, "5", False),
     (ProblemType.NOT_READY, "not-ready", 503, "2", False),
     (ProblemType.TOO_MANY_CONNECTIONS, "too-many-connections", 503, "5", True),
+    (ProblemType.TOO_MANY_STREAMS, "too-many-streams", 503, "5", False),
+    (ProblemType.TOO_MANY_STREAMS_OF_CLIENT, "too-many-streams-of-client", 429, "5", False),
     (ProblemType.UPSTREAM_LATE, "upstream-late", 504, "2", False),
     (ProblemType.UNSUPPORTED_VERSION, "unsupported-version", 505, None, True),
 ]
@@ -58,6 +60,8 @@ def test_every_type_is_in_the_table() -> None:
         (ProblemType.UPSTREAM_UNREACHABLE, False, False),
         (ProblemType.UNKNOWN_ASSET, False, False),
         (ProblemType.GROUP_NOT_DEPLOYED, False, False),
+        (ProblemType.TOO_MANY_STREAMS, False, False),
+        (ProblemType.TOO_MANY_STREAMS_OF_CLIENT, False, False),
     ],
 )
 def test_event_sources_are_held_for_transient_problems(problem: ProblemType, given: bool, transient: bool) -> None:

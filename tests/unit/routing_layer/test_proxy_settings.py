@@ -43,6 +43,10 @@ PROVEN = {
     "CLIENT_HEAD_TIMEOUT": "test_client_connections.py::test_a_head_has_its_time",
     "CLIENT_IDLE_TIMEOUT": "test_client_connections.py::test_an_idle_connection_has_its_time",
     "CONNECTIONS_PER_ADDRESS": "test_client_connections.py::test_an_address_has_its_number",
+    "CORS_ORIGINS": "test_cross_origin.py::test_every_answer_to_an_allowed_origin_can_be_read",
+    "MAX_STREAMS": "test_stream_limits.py::test_a_worker_has_its_number_of_streams",
+    "MAX_STREAMS_PER_CLIENT": "test_stream_limits.py::test_a_client_has_its_number_of_streams",
+    "TRUSTED_PROXIES": "test_upstreams.py::test_a_service_gets_only_what_trusted_proxies_state",
     "MEMBERSHIP_RESYNC": "test_ksqldb_reads.py::test_a_watch_that_died_in_silence_is_found_by_comparing",
 }
 #: What is not visible outside of the process without a clock: checked where it is used.
@@ -126,3 +130,46 @@ def test_an_empty_variable_hides_the_line_of_the_file(monkeypatch: pytest.Monkey
     monkeypatch.setenv("RECONCILER_URL", "")
     settings = load(Settings)
     assert (settings.drain_seconds, settings.reconciler_url) == (10.0, "")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "https://plant.example, http://[fd00::1]:8080,http://hmi_3:8080"),
+        ("TRUSTED_PROXIES", "10.0.0.5"),
+        ("TRUSTED_PROXIES", "10.0.0.0/24, fd00::/8,::1"),
+    ],
+)
+def test_values_that_are_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, value: str) -> None:
+    """As they are written."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KSQLDB_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv(variable, value)
+    assert getattr(load(Settings), variable.lower()) == value
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("CORS_ORIGINS", "https://plant.example/", "without a slash behind"),
+        ("CORS_ORIGINS", "null", "it begins with http:// or https://"),
+        ("CORS_ORIGINS", "*,https://plant.example", "it stands alone"),
+        ("MAX_STREAMS", "-1", "greater than or equal to 0"),
+        ("MAX_STREAMS_PER_CLIENT", "many", "valid integer"),
+        ("TRUSTED_PROXIES", "*", "is not an address or a network"),
+        ("TRUSTED_PROXIES", "edge.example", "a host's name is not looked up"),
+        ("TRUSTED_PROXIES", "0.0.0.0/0", "is every address"),
+    ],
+)
+def test_values_that_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, value: str, message: str
+) -> None:
+    """One line that names the variable and what is wrong with it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KSQLDB_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigurationError, match=f"{variable}=") as raised:
+        load(Settings)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)

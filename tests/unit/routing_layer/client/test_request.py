@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from routing_layer.client.request import LONGEST_TARGET, Field, Framing, check, explain
+from routing_layer.client.request import LONGEST_TARGET, Field, Framing, check
 from routing_layer.problems import Problem, ProblemType
 
 _CODING = (b"Transfer-Encoding", b"chunked")
@@ -97,19 +97,3 @@ def test_an_absolute_target_is_checked_like_a_host(target: str) -> None:
     with pytest.raises(Problem) as raised:
         check("GET", target, "1.1", _fields("first"))
     assert raised.value.type is _BAD
-
-
-@pytest.mark.parametrize(
-    ("data", "error", "words"),
-    [
-        ("GET /x?a=Ofen-\u00e4 HTTP/1.1\r\n", "Invalid char in url query", ("\u00e4", "%C3%A4")),
-        ("GET /x?a=\u202e HTTP/1.1\r\n", "Invalid char in url query", ("%E2%80%AE",)),
-        ("GET /x\x01 HTTP/1.1\r\n", "Invalid char in url path", ("Invalid char in url path",)),
-        ("GET / HTTP/1.1\r\nA b\r\n", "Invalid header token", ("Invalid header token",)),
-        ("\x16\x03", "", ("HTTP/1.1",)),
-    ],
-)
-def test_what_the_parser_refuses_is_explained(data: str, error: str, words: tuple[str, ...]) -> None:
-    """Raw text in the target is shown with its encoding; else the parser's words stand."""
-    said = explain(data.encode(), error)
-    assert all(word in said for word in words), said
