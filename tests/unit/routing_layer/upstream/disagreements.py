@@ -247,6 +247,13 @@ REASONS = (
         lambda parts: len(parts.trailer) > 16 * 1024,
     ),
     Reason(
+        "blanks in an extension of a chunk",
+        "RFC 9112, 7.1.1 and RFC 9110, 5.6.3: bad whitespace that a recipient must parse; llhttp refuses it.",
+        frozenset((HTTPTOOLS,)),
+        "ours takes",
+        lambda parts: any(re.search(rb"[ \t]", re.sub(rb'"(?:[^"\\]|\\.)*"', b"", size)) for size in parts.sizes),
+    ),
+    Reason(
         "a 304 with a coding is the last on its connection",
         "RFC 9112, 6.1: it tells the coding of the answer to GET and has no body; some servers send a last chunk.",
         BOTH,

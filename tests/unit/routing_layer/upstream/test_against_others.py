@@ -73,6 +73,7 @@ _EXAMPLES = {
         BOTH, _CHUNKED + b"1;" + b"a" * 5000 + b"\r\nx\r\n0\r\n\r\n"
     ),
     "a trailer of more than 16 KiB": dict.fromkeys(BOTH, _CHUNKED + b"0\r\n" + b"X: 1\r\n" * 3000 + b"\r\n"),
+    "blanks in an extension of a chunk": {HTTPTOOLS: _CHUNKED + b"1; a =\tb\r\nx\r\n0\r\n\r\n"},
     "a 304 with a coding is the last on its connection": dict.fromkeys(
         BOTH, b"HTTP/1.1 304 -\r\nTransfer-Encoding: chunked\r\n\r\n"
     ),
