@@ -4,9 +4,9 @@
 ``bench/results/routing.json`` (3 minutes). Needs ``haproxy`` (Debian's package) and two cores: the proxy under test has
 the first, services and clients share the second; with ``wrk`` (Debian's package) the clients of states cost less.
 
-The streams are of 200 assets. ``shared`` is the routing layer with a service that says that all clients of an asset may
-have one stream, ``unshared`` the same without; HAProxy cannot share. What clients and services can do bounds every rate,
-so each load also has the CPU of the proxy for one request or event: its capacity is one by that, and the ratio of
+The streams are of 200 assets. ``shared`` is the routing layer with a service that says that all clients of an asset
+may have one stream, ``unshared`` the same without; HAProxy cannot share. What clients and services can do bounds every
+rate, so each load also has the CPU of the proxy for one request or event: its capacity is one by that, and the ratio of
 capacities is the inverse. Latencies are from the service to the client. A quarter as many streams go straight from the
 service to the same client: what these take is the harness's own, so ``added_p99_us`` is the difference of the two 99th
 percentiles of one round and one moment. The storm ends with the last first event; each asset has five a

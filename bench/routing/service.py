@@ -1,7 +1,7 @@
 """The service behind both proxies: streams of assets, all streams of one asset with the same bytes at the same time.
 
 Prints nothing. ``python service.py PORT [shareable]``. The first letter of an asset says how often it has an event:
-``S`` never, ``E`` once a second, ``B`` five times, ``F`` ten times a second; the events of all assets are spread evenly. With
+``S`` never, ``E`` once a second, ``B`` five times, ``F`` ten times; the events of all assets are spread evenly. With
 ``shareable`` each stream says that it is the same for all of its clients.
 """
 
@@ -16,7 +16,10 @@ from urllib.parse import unquote
 
 import uvloop
 
-_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\n%btransfer-encoding: chunked\r\n\r\n"
+_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\n%b"
+    b"transfer-encoding: chunked\r\n\r\n"
+)
 _ASSET = re.compile(rb"[?&]asset_uuid=([^& ]*)")
 #: Steps of a second in which one part of the assets has its events each.
 _STEPS = 100
