@@ -1,11 +1,12 @@
 """Good streams beside 10,000 hostile connections: what the others notice, and what it costs the proxy.
 
-``python bench/routing/hostile.py [--connections 10000] [--phases 3] [--seconds 6]``. 200 good streams with an event each
-100 ms go through the proxy (core 0), 50 more straight from the service. Quiet phases and phases with the hostile ones
-take turns; the hostile ones are a process of their own on the other core, with the lowest priority, so that they
+``python bench/routing/hostile.py [--connections 10000] [--phases 3] [--seconds 6]``. 200 good streams with an event
+each 100 ms go through the proxy (core 0), 50 more straight from the service. Quiet phases and phases with the hostile
+ones take turns; the hostile ones are a process of their own on the other core, with the lowest priority, so that they
 disturb the proxy rather than the good clients. Half of them come from one address and exceed its limit, the other half
 from a hundred addresses and do not. Prints the latencies with and without them, the ratio, the proxy's memory, and how
-many connections it ended for which reason; writes ``bench/results/hostile.json``.
+many connections it ended for which reason; writes ``bench/results/hostile.json``. First it prints what one act of each
+kind costs the proxy in CPU: also on a busy machine this says how many of them a second take a core.
 """
 
 from __future__ import annotations
@@ -103,6 +104,50 @@ async def _attack(port: int, count: int) -> None:
     await asyncio.gather(*(one(number) for number in range(count)))
 
 
+async def _costs(port: int, process: subprocess.Popen[bytes], seconds: float = 2.0) -> dict[str, float]:
+    """Return the proxy's CPU in microseconds for one act of each kind, one after the other."""
+    loop = asyncio.get_running_loop()
+    asking, slow = await _connect(port, 0), await _connect(port, 0)
+
+    async def byte(number: int) -> None:
+        nonlocal slow
+        if number % 4000 == 0:  # a field has 8 KiB at most
+            slow.close()
+            slow = await _connect(port, number)
+            await loop.sock_sendall(slow, b"GET / HTTP/1.1\r\nX: ")
+        await loop.sock_sendall(slow, b"x")
+        await asyncio.sleep(0.001)  # otherwise bytes are read together
+
+    async def unknown(number: int) -> None:
+        await loop.sock_sendall(asking, _UNKNOWN % number)
+        await loop.sock_recv(asking, 4096)
+
+    async def reset(number: int) -> None:
+        await _reset(port, number)
+
+    async def stream(number: int) -> None:
+        sock = await _connect(port, number)
+        await loop.sock_sendall(sock, _STREAM % (number % 200))
+        sock.shutdown(socket.SHUT_WR)
+        await loop.sock_recv(sock, 4096)
+        sock.close()
+
+    acts: dict[str, Callable[[int], Awaitable[None]]] = {
+        "a byte of a head": byte,
+        "an unknown asset": unknown,
+        "a connection that is reset": reset,
+        "a half-closed stream": stream,
+    }
+    found: dict[str, float] = {}
+    for name, act in acts.items():
+        used, started, number = cpu(process), time.monotonic(), 0
+        while time.monotonic() < started + seconds:
+            await act(number)
+            number += 1
+        found[name] = (cpu(process) - used) / number * 1e6
+    return found
+
+
 async def _metrics(port: int) -> dict[str, float]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -134,16 +179,20 @@ async def _measure(plan: argparse.Namespace) -> dict[str, object]:
     results: dict[str, list[dict[str, float]]] = {"quiet": [], "hostile": []}
     async with Bench() as bench:
         port, process = await bench.routing_layer(shareable=False, CONNECTIONS_PER_ADDRESS=str(_PER_ADDRESS))
+        costs = await _costs(port, process)
         good, direct = Streams(), Streams()
         await good.open(port, [f"F{number}" for number in range(_GOOD)], until="events")
         await direct.open(bench.services[False], [f"F{number}" for number in range(_DIRECT)], until="events")
         await asyncio.sleep(1)
         for number in range(plan.phases):
-            results["quiet"].append(await _phase(good, direct, process, plan.seconds))
+            quiet = await _phase(good, direct, process, plan.seconds)
+            results["quiet"].append({**quiet, "connections": _GOOD})
             script = str(Path(__file__))
             attack = pinned(1, "nice", "-n", "19", sys.executable, script, "--attack", str(port), str(plan.connections))
             await asyncio.sleep(plan.warm)
-            results["hostile"].append(await _phase(good, direct, process, plan.seconds))
+            phase = await _phase(good, direct, process, plan.seconds)
+            phase["connections"] = (await _metrics(port))["routing_layer_connections"]
+            results["hostile"].append(phase)
             attack.kill()
             attack.wait()
             await asyncio.sleep(plan.warm / 2)
@@ -159,7 +208,8 @@ async def _measure(plan: argparse.Namespace) -> dict[str, object]:
         kind: {key: statistics.median(phase[key] for phase in phases) for key in phases[0]}
         for kind, phases in results.items()
     }
-    return {"plan": vars(plan), "medians": medians, "ended": ended, "left": left, "phases": results}
+    plan_, costs_ = vars(plan), {f"CPU us for {name}": value for name, value in costs.items()}
+    return {"plan": plan_, "costs": costs_, "medians": medians, "ended": ended, "left": left, "phases": results}
 
 
 def _show(found: dict[str, object]) -> None:
@@ -170,7 +220,7 @@ def _show(found: dict[str, object]) -> None:
     for key, quiet in medians["quiet"].items():
         hostile = medians["hostile"][key]
         print(f"{key:18}{quiet:12.2f}{hostile:12.2f}{hostile / quiet if quiet else 0:8.2f}")
-    for name in ("left", "ended"):
+    for name in ("costs", "left", "ended"):
         part = found[name]
         assert isinstance(part, dict)
         for key, value in part.items():
