@@ -3,7 +3,8 @@
 ``python bench/routing/parser.py [--rounds 9]`` prints medians of interleaved rounds and ratios. Both do the whole work
 of the seam: from the bytes of a read to a ``ResponseHead``, or to the payload that is passed to the client. A head that
 was seen before comes from a cache in ours; httptools has to read each byte for its own state, so that only what is made
-of the fields can be cached.
+of the fields can be cached. The adapter passes the fields through our rules, which reads their lines twice: a new head
+would take httptools about 5 µs plus nine tenths of what it takes us.
 """
 
 from __future__ import annotations

