@@ -160,6 +160,12 @@ REASONS = (
         lambda parts: _length_or_coding(parts.heads, rb"1\d\d"),
     ),
     _stricter(
+        "an interim response in HTTP/1.0",
+        "RFC 9110, 15.2: HTTP/1.0 has none; llhttp ends the connection with it, so that the final one is refused.",
+        lambda parts: any(re.match(rb"HTTP/1\.0 1\d\d ", head) for head in parts.heads),
+        H11,
+    ),
+    _stricter(
         "a 204 with a length or a coding",
         "as above",
         lambda parts: _length_or_coding(parts.heads[-1:], rb"204"),
@@ -252,6 +258,13 @@ REASONS = (
         frozenset((HTTPTOOLS,)),
         "ours takes",
         lambda parts: any(re.search(rb"[ \t]", re.sub(rb'"(?:[^"\\]|\\.)*"', b"", size)) for size in parts.sizes),
+    ),
+    Reason(
+        "an interim response with 'Connection: close'",
+        "RFC 9110, 15.2: a final response follows; llhttp ends the connection with the interim one.",
+        frozenset((HTTPTOOLS,)),
+        "ours takes",
+        lambda parts: any(re.search(rb"(?i)\nconnection:[^\r\n]*close", head) for head in parts.heads[:-1]),
     ),
     Reason(
         "a 304 with a coding is the last on its connection",

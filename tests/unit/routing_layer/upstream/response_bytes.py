@@ -106,7 +106,14 @@ _CHUNKED = st.builds(
     st.sampled_from([*[b"\r\n"] * 12, b"", b"\n", b"\r\n\r\n", b"\r\nHTTP/1.1 200 OK\r\n\r\n"]),
 )
 _HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
-_INTERIM = st.sampled_from([*[b""] * 10, _HINTS, _HINTS * 2, b"HTTP/1.1 100 -\r\nContent-Length: 3\r\n\r\n"])
+_INTERIM = st.sampled_from(
+    [
+        *[b""] * 20,
+        *[_HINTS, _HINTS * 2] * 2,
+        *(b"HTTP/1.1 100 -\r\nContent-Length: 3\r\n\r\n", b"HTTP/1.0 103 -\r\n\r\n"),
+        *(b"HTTP/1.1 103 -\r\nConnection: close\r\n\r\n", b"HTTP/1.1 103 -\r\nConnection: keep-alive\r\n\r\n"),
+    ]
+)
 _BYTES = b'\x00\t\n\x0b\r "+,-0159:;=Aax\x7f\x85\xff'
 
 

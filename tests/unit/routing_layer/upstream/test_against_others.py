@@ -56,6 +56,10 @@ _EXAMPLES = {
     "an interim response with a length or a coding": dict.fromkeys(
         BOTH, b"HTTP/1.1 100 -\r\nContent-Length: 3\r\n\r\n" + _OK + b"Content-Length: 0\r\n\r\n"
     ),
+    "an interim response in HTTP/1.0": {H11: b"HTTP/1.0 103 -\r\n\r\n" + _OK + b"Content-Length: 0\r\n\r\n"},
+    "an interim response with 'Connection: close'": {
+        HTTPTOOLS: b"HTTP/1.1 103 -\r\nConnection: close\r\n\r\n" + _OK + b"Content-Length: 0\r\n\r\n"
+    },
     "a 204 with a length or a coding": dict.fromkeys(BOTH, b"HTTP/1.1 204 -\r\nContent-Length: 3\r\n\r\n"),
     "several lengths, or a list of them": {H11: _OK + b"Content-Length: 1, 1\r\n\r\nx"},
     "a length of more than 18 digits": dict.fromkeys(BOTH, _OK + b"Content-Length: %019d\r\n\r\nx" % 1),
