@@ -118,6 +118,18 @@ async def test_good_clients_do_not_notice(kind: str, per_address: int) -> None:
         await until(lambda: not system.paint.open and not system.weld.open, "no stream of a client that has left stays")
 
 
+async def test_half_heads_that_fill_the_proxy_do_not_keep_others_out() -> None:
+    """More of them than there are descriptors, and a long time for each: a new client is served nevertheless."""
+    async with start_system(descriptors=300, CLIENT_HEAD_TIMEOUT="600") as system, _hostile(system.proxy, "slow_head"):
+        await system.proxy.wait_metric("routing_layer_connections", 200)
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                    if (await system.proxy.get("/asset_stream?asset_uuid=A1")).status == 200:
+                        break
+                await asyncio.sleep(0.1)
+
+
 async def _act(system: ProxySystem, kind: str) -> None:
     """Wait until the hostile ones are there; slow readers have something that they do not read."""
     if kind in ("slow_reader", "half_closed"):
