@@ -7,8 +7,8 @@ answered). The first two end after ``head`` seconds, the last after ``idle``; a 
 what is pending ends after ``stall``.
 
 Descriptors are counted before they run out: a reserve is kept for the process's own connections. Where a new client
-does not fit, the connection that has been resting longest is ended; where none rests, the client is accepted as an
-excess one: its request is answered 503, except a request for the process's health.
+does not fit, the connection that has been resting longest is ended, or else a head that takes long; where there is
+none, the client is accepted as an excess one: its request is answered 503, except a request for the process's health.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from aiohttp import web
 
 #: A connection that has rested for less is not closed to make room: its request may be on the way.
 REST_SECONDS = 0.5
-#: An excess connection has less time for its head.
+#: Where there is no room, a head has less time: that of an excess connection, and one that others wait for.
 _EXCESS_HEAD_SECONDS = 2.0
 #: The largest part of the capacity that one address can take: others always find some.
 _SHARE = 0.9
@@ -307,15 +307,18 @@ class ConnectionGuard:
                 return False
         while self.connections + limits.cost * self._busy > limits.capacity:
             queues = [queue for queue in (self._resting[State.SILENT], self._resting[State.IDLE]) if queue]
-            if not queues or not self._end_oldest(min(queues, key=lambda queue: next(iter(queue.values())))):
+            if queues and self._end_oldest(min(queues, key=lambda queue: next(iter(queue.values())))):
+                continue
+            # Half heads of many addresses would keep all others out, for `head` seconds and then again.
+            if not self._end_oldest(self._resting[State.HEAD], _EXCESS_HEAD_SECONDS):
                 return False
         return True
 
-    def _end_oldest(self, queue: OrderedDict[Entry, float]) -> bool:
+    def _end_oldest(self, queue: OrderedDict[Entry, float], least: float = REST_SECONDS) -> bool:
         if not queue:
             return False
         entry, since = next(iter(queue.items()))
-        if self._clock() - since < REST_SECONDS:
+        if self._clock() - since < least:
             return False
         self._end(entry, Ending.ROOM)
         return True

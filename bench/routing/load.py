@@ -1,8 +1,11 @@
-"""Clients: opens streams, counts and times events, or asks for states as fast as it is answered."""
+"""Clients: open streams, count and time events; ask for states as fast as they are answered."""
 
 from __future__ import annotations
 
 import asyncio
+import re
+import shutil
+import subprocess
 import time
 from typing import cast
 
@@ -10,52 +13,83 @@ from typing import cast
 class Client(asyncio.Protocol):
     """One stream."""
 
-    def __init__(self, latencies: list[float], opened: asyncio.Event, left: list[int]) -> None:
-        """Report into ``latencies``; set ``opened`` when ``left`` streams are open."""
-        self.latencies, self.opened, self.left = latencies, opened, left
-        self.headed = False
+    def __init__(self, crowd: Streams, asset: str) -> None:
+        """Ask for ``asset`` and report to ``crowd``."""
+        self.crowd, self.asset = crowd, asset
+        self.headed = self.served = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask at once."""
         self.transport = cast("asyncio.Transport", transport)
-        self.transport.write(b"GET /asset_stream?asset_uuid=A1 HTTP/1.1\r\nHost: bench\r\n\r\n")
+        self.transport.write(b"GET /asset_stream?asset_uuid=%b HTTP/1.1\r\nHost: bench\r\n\r\n" % self.asset.encode())
 
     def data_received(self, data: bytes) -> None:
         """Take the head, then events."""
         if not self.headed:
-            assert data.startswith(b"HTTP/1.1 200"), data[:200]
             self.headed = True
-            self.left[0] -= 1
-            if self.left[0] == 0:
-                self.opened.set()
+            if not data.startswith(b"HTTP/1.1 200"):
+                self.crowd.refused.append(data[:200])
+            self.crowd.begun("heads")
         at = data.find(b'{"sent":')
-        if at >= 0:
-            self.latencies.append(time.monotonic() - float(data[at + 8 : data.index(b",", at)]))
+        if at < 0:
+            return
+        if not self.served:
+            self.served = True
+            self.crowd.begun("events")
+        now = time.monotonic()
+        while at >= 0:
+            end = data.find(b",", at)
+            self.crowd.latencies.append(now - float(data[at + 8 : end]))
+            at = data.find(b'{"sent":', end)
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """Count it: no stream ends by itself here."""
+        self.crowd.lost += 1
 
 
 class Streams:
-    """Many open streams."""
+    """Many open streams.
+
+    Attributes:
+        latencies: seconds from the service to the client, of each event.
+        refused: the heads of responses that are not 200.
+        seconds: how long the last opening took, until the last head and until the last first event.
+        lost: streams that have ended, closed ones included.
+    """
 
     def __init__(self) -> None:
         """Start with none."""
         self.latencies: list[float] = []
         self.clients: list[Client] = []
+        self.refused: list[bytes] = []
+        self.seconds: dict[str, float] = {}
+        self.lost = 0
+        self._left = {"heads": 0, "events": 0}
+        self._all = {"heads": asyncio.Event(), "events": asyncio.Event()}
 
-    async def open(self, port: int, count: int) -> float:
-        """Open ``count`` at once; return the seconds until the last has its head."""
+    def begun(self, what: str) -> None:
+        """One more client has its head, or its first event."""
+        self._left[what] -= 1
+        if self._left[what] == 0:
+            self.seconds[what] = time.monotonic() - self._started
+            self._all[what].set()
+
+    async def open(self, port: int, assets: list[str], until: str = "heads") -> None:
+        """Open a stream of each asset at once, and wait until the last has its head, or first event."""
         loop = asyncio.get_running_loop()
-        opened, left = asyncio.Event(), [count]
-        started = time.monotonic()
+        self._left = dict.fromkeys(self._left, len(assets))
+        self._started = time.monotonic()
 
-        async def one() -> None:
-            client = Client(self.latencies, opened, left)
+        async def one(asset: str) -> None:
+            client = Client(self, asset)
             await loop.create_connection(lambda: client, "127.0.0.1", port)
             self.clients.append(client)
 
-        await asyncio.gather(*(one() for _ in range(count)))
-        async with asyncio.timeout(120):
-            await opened.wait()
-        return time.monotonic() - started
+        await asyncio.gather(*(one(asset) for asset in assets))
+        async with asyncio.timeout(30):
+            await self._all["heads"].wait()
+            assert not self.refused, (len(self.refused), self.refused[0])
+            await self._all[until].wait()
 
     def close(self) -> None:
         """Leave."""
@@ -86,17 +120,24 @@ class Asker(asyncio.Protocol):
             self._ask()
 
     def _ask(self) -> None:
-        self.transport.write(b"GET /asset_state?asset_uuid=A1 HTTP/1.1\r\nHost: bench\r\n\r\n")
+        self.transport.write(b"GET /asset_state?asset_uuid=S0 HTTP/1.1\r\nHost: bench\r\n\r\n")
 
 
-async def states(port: int, connections: int, seconds: float) -> float:
-    """Return the answers a second over ``connections``."""
+async def states(port: int, connections: int, seconds: float) -> tuple[float, float]:
+    """Return the answers and the seconds that they took, by ``wrk`` where it is installed (a fifth of the CPU)."""
+    if shutil.which("wrk"):
+        url = f"http://127.0.0.1:{port}/asset_state?asset_uuid=S0"
+        command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", url]
+        run = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+        text = (await run.communicate())[0].decode()
+        assert "Non-2xx" not in text, text
+        done = re.search(r"(\d+) requests in ([\d.]+)s", text)
+        assert done is not None, text
+        return float(done[1]), float(done[2])
     loop = asyncio.get_running_loop()
+    started = time.monotonic()
     askers = [(await loop.create_connection(Asker, "127.0.0.1", port))[1] for _ in range(connections)]
-    await asyncio.sleep(0.5)
-    before, started = sum(asker.answers for asker in askers), time.monotonic()
     await asyncio.sleep(seconds)
-    rate = (sum(asker.answers for asker in askers) - before) / (time.monotonic() - started)
     for asker in askers:
         asker.transport.abort()
-    return rate
+    return float(sum(asker.answers for asker in askers)), time.monotonic() - started

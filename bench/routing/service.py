@@ -1,31 +1,37 @@
-"""The service behind both proxies: an event a second on each stream, and a short JSON answer.
+"""The service behind both proxies: streams of assets, all streams of one asset with the same bytes at the same time.
 
-Prints nothing. ``python service.py PORT EVENTS_PER_SECOND``; 0: silent streams.
+Prints nothing. ``python service.py PORT [shareable]``. The first letter of an asset says how often it has an event:
+``S`` never, ``E`` once a second, ``B`` five times, ``F`` ten times; the events of all assets are spread evenly. With
+``shareable`` each stream says that it is the same for all of its clients.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 from typing import cast
+from urllib.parse import unquote
 
 import uvloop
 
 _HEAD = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
-    b"cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\n%b"
+    b"transfer-encoding: chunked\r\n\r\n"
 )
-_STATE = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 60\r\n\r\n"
-    b'{"asset_uuid":"A1","id":"temperature","value":1E3,"tag":"x"}'
-)
+_ASSET = re.compile(rb"[?&]asset_uuid=([^& ]*)")
+#: Steps of a second in which one part of the assets has its events each.
+_STEPS = 100
+_PERIODS = {"E": _STEPS, "B": _STEPS // 5, "F": _STEPS // 10}
 
 
 class Service(asyncio.Protocol):
     """One connection."""
 
-    streams: set[asyncio.Transport] = set()  # noqa: RUF012 - one service a process
+    streams: dict[str, set[asyncio.Transport]] = {}  # noqa: RUF012 - one service a process
+    head = _HEAD % b""
+    asset = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -33,19 +39,17 @@ class Service(asyncio.Protocol):
         self.rest = b""
 
     def data_received(self, data: bytes) -> None:
-        """Answer each request."""
+        """Answer the request; a stream is the last on its connection."""
         self.rest += data
-        while b"\r\n\r\n" in self.rest:
-            head, _, self.rest = self.rest.partition(b"\r\n\r\n")
-            if head.startswith(b"GET /asset_state"):
-                self.transport.write(_STATE)
-            else:
-                self.transport.write(_HEAD)
-                self.streams.add(self.transport)
+        asked = _ASSET.search(self.rest) if self.rest.endswith(b"\r\n\r\n") else None
+        if asked is not None and not self.asset:
+            self.asset = unquote(asked[1].decode())
+            self.transport.write(self.head)
+            self.streams.setdefault(self.asset, set()).add(self.transport)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Forget it."""
-        self.streams.discard(self.transport)
+        self.streams.get(self.asset, set()).discard(self.transport)
 
 
 def event() -> bytes:
@@ -55,19 +59,23 @@ def event() -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-async def main(port: int, rate: float) -> None:
-    """Serve; events are spread over each second in a hundred steps."""
+async def main(port: int, *, shareable: bool) -> None:
+    """Serve, and send what is due in each step."""
+    Service.head = _HEAD % (b"x-openfactory-shareable: 1\r\n" if shareable else b"")
     loop = asyncio.get_running_loop()
     await loop.create_server(Service, "127.0.0.1", port, backlog=8192)
-    step = 0
+    step, started = 0, loop.time()
     while True:
-        await asyncio.sleep(0.01)
-        if rate:
-            step = (step + 1) % 100
-            for index, transport in enumerate(list(Service.streams)):
-                if index % 100 == step:
-                    transport.write(event())
+        # A step that is late is left out: to catch up would be a load that no proxy has caused.
+        step = max(step + 1, int((loop.time() - started) * _STEPS))
+        await asyncio.sleep(started + step / _STEPS - loop.time())
+        for asset, transports in list(Service.streams.items()):
+            period = _PERIODS.get(asset[:1])
+            if period and transports and step % period == int(asset[1:]) % period:
+                data = event()
+                for transport in transports:
+                    transport.write(data)
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), float(sys.argv[2])))
+    uvloop.run(main(int(sys.argv[1]), shareable="shareable" in sys.argv[2:]))

@@ -159,6 +159,8 @@ def _framing(status: int, can_chunk: bool, read: dict[bytes, list[bytes]]) -> tu
     """Return the announced length, None without one, and whether the body is chunked."""
     codings, lengths = read.get(b"transfer-encoding"), read.get(b"content-length")
     never_has_body = status < _FIRST_FINAL or status == _NO_CONTENT
+    if status < _FIRST_FINAL and not can_chunk:
+        raise _malformed("an interim response in HTTP/1.0, which has none")
     if codings is not None:
         if lengths is not None or not can_chunk or [coding.lower() for coding in codings] != [b"chunked"]:
             raise _malformed("a Transfer-Encoding that is not 'chunked' alone, in HTTP/1.1 and without a length")

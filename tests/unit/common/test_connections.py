@@ -166,11 +166,28 @@ def test_nothing_makes_room_that_is_in_use(state: State) -> None:
         {"head": house.guard.reading, "busy": house.guard.busy, "idle": lambda e: _ask(house, e)}.get(
             state.value, lambda _: None
         )(entry)
-    house.now += REST_SECONDS / 2 if state in (State.SILENT, State.IDLE) else 2.0
+    house.now += REST_SECONDS / 2 if state in (State.SILENT, State.IDLE) else 1.9
     first, second, third = house.enter(), house.enter(), house.enter()
     assert [entry is not None and entry.excess for _, entry in (first, second)] == [True, True]
     assert third[1] is None, "there is not even room to read it"
     assert all(client.ended is None for client, _ in settled)
+
+
+def test_half_heads_of_many_addresses_do_not_keep_others_out() -> None:
+    """Where nothing rests, the oldest head that takes longer than 2 s makes room; a stream never does."""
+    house = House(ConnectionLimits(10, excess=2))
+    streams = house.many(2, A, State.BUSY)
+    heads = [made for number in range(8) for made in house.many(1, f"192.0.2.{10 + number}")]
+    for _, entry in heads:
+        house.guard.reading(entry)
+    house.now += 2.1
+    for number in range(1, 9):
+        _, entry = house.enter(B)
+        assert entry is not None
+        house.guard.busy(entry)
+        assert not entry.excess
+        assert [client.ended for client, _ in heads] == [Ending.ROOM] * number + [None] * (8 - number)
+    assert [client.ended for client, _ in streams] == [None, None]
 
 
 def test_an_excess_connection_has_little_time_and_takes_no_room() -> None:

@@ -97,6 +97,7 @@ _NO_HEADS = [
     ),
     *(_OK + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked", b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked"),
     *(b"HTTP/1.1 204 -\r\nContent-Length: 3", b"HTTP/1.1 204 -\r\nTransfer-Encoding: chunked"),
+    *(b"HTTP/1.0 103 -\r\nLink: </a>", b"HTTP/1.0 100 "),
     *(b"HTTP/1.1 103 -\r\nContent-Length: 3", b"HTTP/1.1 100 -\r\nTransfer-Encoding: chunked"),
     *(b"HTTP/1.1 304 -\r\nContent-Length: 3\r\nTransfer-Encoding: chunked", b"HTTP/1.1 304 -\r\nContent-Length: x"),
 ]

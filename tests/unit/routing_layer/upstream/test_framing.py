@@ -29,6 +29,17 @@ def test_chunks_cut_anywhere_give_the_same_body(chunks: list[bytes], cuts: list[
     assert body.done
 
 
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=5), st.sampled_from([b"%x", b"%X", b"0%x"]))
+def test_whole_chunks_of_any_size_in_one_read(sizes: list[int], form: bytes) -> None:
+    """The usual read is one or some whole chunks; the ways to read them and the way to read cut ones agree."""
+    data = b"".join((form % size) + b"\r\n" + b"x" * size + b"\r\n" for size in sizes)
+    body = ChunkedBody()
+    for _ in range(2):
+        assert body.feed(data) == b"x" * sum(sizes)
+    assert body.feed(b"0\r\n\r\n") == b""
+    assert body.done
+
+
 @given(st.binary(max_size=40), _CUTS)
 def test_a_chunked_body_without_its_last_chunk_is_not_complete(content: bytes, cuts: list[int]) -> None:
     """However much came: only the last chunk is the end."""
@@ -81,6 +92,13 @@ _NO_CHUNKS = [
         b"1\r\na\r\r\n",
         b"3\r\nabc0\r\n\r\n",
         b"1\r\na\r\n\r\n",
+    ),
+    *(
+        b"\r\n\r\n",
+        b"1\r\na\r\n+1\r\na\r\n",
+        b"1\r\na\r\n0x1\r\na\r\n",
+        b"1\r\na\r\n 1\r\na\r\n",
+        b"1\r\na\r\n1\r\nab\r\n",
     ),
     *(b"0\r\nno colon\r\n\r\n", b"0\r\nA : 1\r\n\r\n", b"0\r\n A: 1\r\n\r\n", b"0\r\nA: 1\r\n b\r\n\r\n"),
     *(b"0\r\nA: \x00\r\n\r\n", b"0\r\nA: 1\nB: 2\r\n\r\n", b"0\r\nA: 1\rB\r\n\r\n", b"0\r\n: 1\r\n\r\n"),
