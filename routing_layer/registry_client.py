@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
-import stat
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -18,6 +15,7 @@ from openfactory_common.errors import RegistryError
 from openfactory_common.ksqldb_http import auth_from_url
 from openfactory_common.registry import LIMIT_BYTES, ROLE_HEADER, OtherClusterError, Registry, parse, revision_of
 from openfactory_common.settings_types import strip_user
+from routing_layer.bounded_reads import read_file, read_response
 from routing_layer.metrics import Metrics, Rejection
 
 _log = structlog.get_logger(__name__)
@@ -90,7 +88,7 @@ class RegistryClient:
             async with self._session.get(
                 f"{self._url}/registry", headers=headers, timeout=_TIMEOUT, allow_redirects=False
             ) as response:
-                body = await _read_at_most(LIMIT_BYTES + 1, response)
+                body = await read_response(response, LIMIT_BYTES + 1)
         except _NO_ANSWER as error:
             text = f"the operator at RECONCILER_URL does not answer: {type(error).__name__}: {error}"
             self._reject(Rejection.UNREACHABLE, text)
@@ -112,7 +110,7 @@ class RegistryClient:
     def load_file(self) -> None:
         """Use the file if it is there and valid; the operator may be down for long."""
         try:
-            used = self._use(_read(self._file), f"{self._file}: ")
+            used = self._use(read_file(self._file, LIMIT_BYTES + 1), f"{self._file}: ")
         except OSError as error:
             self._reject(Rejection.UNREACHABLE, f"no boot copy at {self._file} ({error.strerror})")
         else:
@@ -163,7 +161,7 @@ class RegistryClient:
                 async with self._session.post(
                     f"{self._url}/reconcile", timeout=_TIMEOUT, allow_redirects=False
                 ) as response:
-                    await _read_at_most(LIMIT_BYTES, response)
+                    await read_response(response, LIMIT_BYTES)
                     if response.headers.get(ROLE_HEADER) != "standby":
                         return
         except _NO_ANSWER as error:
@@ -201,22 +199,3 @@ class RegistryClient:
             self._last_rejection = text
             kept = f"; revision {self._revision} stays in use" if self.current else ""
             _log.warning("registry: %s%s", text, kept, exc_info=bug)
-
-
-def _read(path: Path) -> bytes:
-    """Return the content of a file.
-
-    Raises:
-        OSError: it cannot be read, or is something else, of which a read might never return (a pipe).
-    """
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file")
-        return file.read(LIMIT_BYTES + 1)
-
-
-async def _read_at_most(size: int, response: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    while len(body) < size and (piece := await response.content.read(size - len(body))):
-        body += piece
-    return bytes(body)
