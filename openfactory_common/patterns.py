@@ -16,10 +16,12 @@ NETWORK = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 LABEL = r"^$|^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$"
 PLUGIN = r"^[A-Za-z0-9_.-]+$"
 URL = r"^https?://[^/\s?#]+(/[^\s?#]*)?$"
+RESOURCE = r"^https?://[^/\s?#]+(/[^\s#]*)?$"
 OWNER = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,38}$"
 PREFIX = r"^[A-Za-z0-9]([A-Za-z0-9_-]{0,10}[A-Za-z0-9])?$"
 USERNAME = r"^[^:]*$"
 PATH = r"^/[!-~]*$"
+COOKIE = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
 STORED_NAME = r"^[A-Za-z0-9_-]*$"
 GROUP_TOPIC = r"^asset_stream_[A-Za-z0-9_-]{1,200}$"
 
@@ -30,9 +32,11 @@ _IN_WORDS: Mapping[str, str] = {
     LABEL: "it must be a secret's name: at most 64 letters, digits, _, . and -",
     PLUGIN: "it must be the name of a plug-in: letters, digits, _, . and -",
     URL: "it must be a URL such as http://host:8088, without ? and #",
+    RESOURCE: "it must be a URL such as https://host/path, without #",
     OWNER: "it must have 1 to 39 letters, digits, _, . and -, and begin with a letter or digit",
     PREFIX: "it must have 1 to 12 letters, digits, _ and -, and begin and end with a letter or digit",
     PATH: "it must be a path such as /ready, of printable ASCII characters without blanks",
+    COOKIE: "it must be a cookie's name (RFC 6265): no blanks, commas, semicolons, quotes or =",
     STORED_NAME: "it must be a name as ksqlDB stores it: letters, digits, _ and -",
     GROUP_TOPIC: "it must be asset_stream_ and the group's slug: letters, digits, _ and -",
     USERNAME: "HTTP basic authentication knows no : in a user's name",

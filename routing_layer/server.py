@@ -61,7 +61,9 @@ class _Handler(GuardedHandler):
         """Return the problem document of a request that cannot be parsed."""
         if status != HTTPStatus.BAD_REQUEST:
             return super().handle_error(request, status, exc, message)
-        detail = (message or "").partition("\n")[0].rstrip(": ") or "not an HTTP/1.1 request"
+        # What the parser quotes may be a token.
+        detail = (message or "").partition("\n")[0].partition(" b'")[0].partition(' b"')[0]
+        detail = detail.rstrip(": ") or "not an HTTP/1.1 request"
         response = Problem(ProblemType.BAD_REQUEST, detail).response()
         response.force_close()
         return response

@@ -18,6 +18,8 @@ from openfactory_common.ksqldb_http import open_session
 from openfactory_common.registry import Registry
 from openfactory_common.settings_types import RoutingMode
 from routing_layer import metrics
+from routing_layer.access.expiry import ExpiringStreams
+from routing_layer.access.gate import Gate
 from routing_layer.membership.ksqldb import MembershipQueries
 from routing_layer.membership.lookup import Lookup
 from routing_layer.membership.store import MembershipStore
@@ -87,12 +89,16 @@ class Proxy:
             lambda: self.registry.current.membership if self.registry.current else None,
         )
         dialer = Dialer(settings.connect_timeout, settings.replace_wait)
+        refused = self.metrics.access_refused
+        self.gate = Gate(settings, lambda why: refused[why].inc())
+        self.expiring = ExpiringStreams()
         self.forwarder = Forwarder(
             dialer,
             settings.head_timeout,
             settings.idle_timeout,
             self._begin_response,
             self.metrics.group_mismatches.inc,
+            self.gate.without_credentials,
         )
         self.supervisor = Supervisor(lambda name: self.metrics.task_ends[name].inc())
         capacity, excess = descriptors()
@@ -130,6 +136,8 @@ class Proxy:
         add_gauge(
             "registry_age_seconds", "Seconds since the operator confirmed the registry.", lambda: self.registry.age
         )
+        keys = self.gate.keys
+        add_gauge("keys_age_seconds", "Seconds since the key set was current.", lambda: keys.age if keys else 0.0)
         add_gauge("ready", "1 when clients can be served.", lambda: float(not self.issues()), min)
         add_gauge("workers", "Workers whose values are in this response.", lambda: 1, sum)
 
@@ -145,12 +153,16 @@ class Proxy:
         self.registry.load_file()
         self.supervisor.start("registry", lambda: self.registry.run(self.settings.registry_poll))
         self.supervisor.start("connections", watch_connections)
+        if self.gate.keys is not None:
+            self.supervisor.start("keys", self.gate.keys.run)
+            self.supervisor.start("expiry", self.expiring.run)
 
     async def close(self) -> None:
         """End everything that runs in the background."""
         await self.supervisor.close()
         self.peers.close()
         self.forwarder.close()
+        await self.gate.close()
         await self._ksqldb_session.close()
         await self.registry.close()
 
@@ -234,43 +246,48 @@ class Proxy:
         return hold
 
     async def _get_asset_stream(self, request: web.BaseRequest) -> web.StreamResponse:
+        permit = await self.gate.admit(request.raw_headers)
         asset = _asset_of(request)
         if asset is None:
             raise Problem(ProblemType.BAD_REQUEST, "the query needs asset_uuid")
         if self.settings.routing_mode is RoutingMode.REDIRECT:
-            group = await self.lookup.find_group(asset)
+            group = await permit.find_group(asset, self.lookup.find_group)
             query = request.raw_path.partition("?")[2]
             location = f"{_GROUP}{quote(group, safe='', errors='replace')}{_STREAM}?{query}"
             return web.Response(status=HTTPStatus.TEMPORARY_REDIRECT, headers={"Location": location})
         for _ in range(_MAX_MOVES):
-            group = await self.lookup.find_group(asset)
+            group = await permit.find_group(asset, self.lookup.find_group)
             target = await self._find_target(request, group)
             if self.store.group_of(asset) == group:
                 try:
-                    return await self._forward_stream(request, asset, group, target)
+                    return await self._forward_stream(request, asset, group, target, permit.expires)
                 except StreamAborted:
-                    pass
+                    permit = await self.gate.admit(request.raw_headers)  # the token may have expired
             request[HELD] = True
         raise Problem(ProblemType.NOT_READY, f"asset {asset!r} is moving")
 
     async def _get_group_stream(self, request: web.BaseRequest) -> web.StreamResponse:
+        permit = await self.gate.admit(request.raw_headers)
         path = request.raw_path.partition("?")[0]
         group = unquote(path[len(_GROUP) : -len(_STREAM)], errors="replace")
         asset = _asset_of(request)
         registry = self.registry.current
         if asset is not None:
-            actual = await self.lookup.find_group(asset)
+            actual = await permit.find_group(asset, self.lookup.find_group)
             if actual != group:
                 detail = f"asset {asset!r} is in group {actual!r}, not in {group!r}"
                 raise Problem(ProblemType.ASSET_ELSEWHERE, detail)
-        elif not self.store.has_group(group) and not (registry is not None and group in registry.groups):
-            if not self.store.complete:
-                raise Problem(ProblemType.NOT_READY, "the membership has not been listed; retry")
-            raise Problem(ProblemType.UNKNOWN_GROUP, f"there is no group {group!r}")
+        else:
+            permit.check_group(group)
+            if not self.store.has_group(group) and not (registry is not None and group in registry.groups):
+                if not self.store.complete:
+                    raise Problem(ProblemType.NOT_READY, "the membership has not been listed; retry")
+                raise Problem(ProblemType.UNKNOWN_GROUP, f"there is no group {group!r}")
         target = await self._find_target(request, group)
         try:
-            return await self._forward_stream(request, asset or "", group, target)
+            return await self._forward_stream(request, asset or "", group, target, permit.expires)
         except StreamAborted as error:
+            await self.gate.admit(request.raw_headers)  # the token may have expired
             raise Problem(ProblemType.NOT_READY, f"group {group!r} or its asset is changing") from error
 
     async def _find_target(self, request: web.BaseRequest, group: str) -> Target:
@@ -293,10 +310,11 @@ class Proxy:
         return _parse_target(url)
 
     async def _forward_stream(
-        self, request: web.BaseRequest, asset: str, group: str, target: Target
+        self, request: web.BaseRequest, asset: str, group: str, target: Target, expires: float
     ) -> web.StreamResponse:
         stream = ClientStream(asset, group, self.settings.idle_timeout)
         self.streams.add(stream)
+        self.expiring.add(expires, stream)
         _log.debug("stream starts", asset=asset, group=group, client=request.remote)
         try:
             return await self.forwarder.forward_stream(request, target, stream)
@@ -306,9 +324,13 @@ class Proxy:
         finally:
             stream.close(EndReason.UPSTREAM_BROKE)
             self.streams.remove(stream)
+            self.expiring.remove(expires, stream)
             _log.debug("stream ends", asset=asset, group=group, reason=stream.end_reason)
 
     async def _get_asset_state(self, request: web.BaseRequest) -> web.StreamResponse:
+        permit = await self.gate.admit(request.raw_headers)
+        if permit.key is not None:
+            await permit.check_asset(_asset_of(request), self.lookup.find_group)
         registry = self.registry.current
         if registry is None:
             raise Problem(ProblemType.NOT_READY, "no registry has been read yet")
@@ -343,6 +365,8 @@ class Proxy:
             tasks.append("membership")
         if not self.store.complete:
             issues.append("the membership has not been listed")
+        if self.gate.keys is not None and not self.gate.keys.current:
+            issues.append("no key set has been read")
         return issues + [f"the {name} is not followed" for name in tasks if not self.supervisor.is_running(name)]
 
     def _apply_registry(self, before: Registry | None, now: Registry) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from aiohttp import web
 from aiohttp.http import HttpVersion11
 
+from routing_layer.access.gate import RawHeaders
 from routing_layer.metrics import EndReason
 from routing_layer.problems import Problem, ProblemType
 from routing_layer.upstream.connection import Failure, ResponseHead, UpstreamConnection, UpstreamFailed
@@ -87,11 +88,14 @@ class Forwarder:
         idle_timeout: float,
         on_head: OnHead,
         on_mismatch: Callable[[], None],
+        without_credentials: Callable[[RawHeaders], RawHeaders],
     ) -> None:
         """Connect through ``dialer``; limits in seconds.
 
-        ``on_head`` is called for each response as it begins, ``on_mismatch`` for each of another group's service.
+        ``on_head`` is called for each response as it begins, ``on_mismatch`` for each of another group's service;
+        ``without_credentials`` returns the fields of a request that are for its service.
         """
+        self._without_credentials = without_credentials
         self._on_head = on_head
         self._on_mismatch = on_mismatch
         self._dialer = dialer
@@ -198,7 +202,7 @@ class Forwarder:
         more: bytes | None = None,
     ) -> tuple[ResponseHead, bytes | None]:
         try:
-            data = _upstream_request(request, target, more)
+            data = _upstream_request(request, self._without_credentials(request.raw_headers), target, more)
             head, body = await connection.request(data, limit=self._head_timeout, collect=collect)
         except UpstreamFailed as error:
             connection.abort()
@@ -306,8 +310,8 @@ def _resume_field(request: web.BaseRequest) -> bytes | None:
     return b"Last-Event-ID: @%d" % request[ARRIVED]
 
 
-def _upstream_request(request: web.BaseRequest, target: Target, more: bytes | None) -> bytes:
-    """Build the request for the service: the query as it came, the client's headers, another Host, and ``more``.
+def _upstream_request(request: web.BaseRequest, fields: RawHeaders, target: Target, more: bytes | None) -> bytes:
+    """Build the request for the service: the query as it came, the client's ``fields``, another Host, and ``more``.
 
     HEAD is sent as GET: services that only know GET would refuse it, and the answer to HEAD is the head of GET's.
     """
@@ -315,14 +319,11 @@ def _upstream_request(request: web.BaseRequest, target: Target, more: bytes | No
     path = f"{target.path}?{query}" if query else target.path
     lines = [f"GET {path} HTTP/1.1".encode(errors="surrogateescape"), b"Host: " + target.authority.encode()]
     dropped = {
-        token.strip().lower()
-        for name, value in request.raw_headers
-        if name.lower() == b"connection"
-        for token in value.split(b",")
+        token.strip().lower() for name, value in fields if name.lower() == b"connection" for token in value.split(b",")
     }
     forwarded_for: list[bytes] = []
     forwarded: list[bytes] = []
-    for name, value in request.raw_headers:
+    for name, value in fields:
         lowered = name.lower()
         if lowered == b"x-forwarded-for":
             forwarded_for.append(value)

@@ -17,7 +17,12 @@ _EVENT_END_SECONDS = 1.0
 _TAIL = 4
 _BOUNDARIES = (b"\n\n", b"\r\n\r\n", b"\r\r")
 #: Ends that the client sees as clean: the response is complete and it reconnects at once.
-CLEAN = frozenset((EndReason.MOVED, EndReason.GROUP_REMOVED, EndReason.DRAINED, EndReason.UPSTREAM_ENDED))
+CLEAN = frozenset(
+    (
+        *(EndReason.MOVED, EndReason.GROUP_REMOVED, EndReason.DRAINED, EndReason.UPSTREAM_ENDED),
+        EndReason.TOKEN_EXPIRED,
+    )
+)
 
 
 @dataclass(eq=False, slots=True)

@@ -44,6 +44,6 @@ def test_a_document_is_read(document: bytes, value: object) -> None:
 )
 def test_an_ambiguous_document_is_refused(document: bytes) -> None:
     """With a message that repeats nothing of it."""
-    with pytest.raises(ValueError, match="^not a JSON document without ambiguities$") as refused:
+    with pytest.raises(ValueError, match=r"^not a JSON document without ambiguities$") as refused:
         parse_json(document)
     assert refused.value.__cause__ is None

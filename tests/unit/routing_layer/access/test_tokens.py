@@ -234,7 +234,7 @@ def test_keys_of_several_types_may_have_one_id() -> None:
 
 @given(st.data())
 def test_no_changed_token_is_accepted(data: st.DataObject) -> None:
-    """A byte of another value anywhere, a part that is cut out, two tokens mixed: refused, and by no other exception."""
+    """A byte of another value, a part that is cut out, two tokens mixed: refused, and by no other exception."""
     valid = [_VALID[data.draw(st.integers(0, 3))] for _ in range(2)]
     at = data.draw(st.integers(0, len(valid[0]) - 1))
     to = data.draw(st.integers(at, len(valid[0])))
