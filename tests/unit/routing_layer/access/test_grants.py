@@ -22,6 +22,7 @@ from routing_layer.access.grants import ALL, Grants, Names, parse_grants
         ("*", ["", "x", "\n", "*"], []),
         ("**", ["", "x"], []),
         ("A*B*C", ["ABC", "AxBxC", "ABBC", "ABCBC"], ["ACB", "ABxCx", "AC", "AB"]),
+        ("A*B*B", ["ABB", "AxBxB"], ["AB", "AxB"]),
         ("AB*BA", ["ABBA", "ABxBA"], ["ABA"]),
         ("a.c", ["a.c"], ["abc"]),
         ("[ab]?", ["[ab]?"], ["a1"]),
