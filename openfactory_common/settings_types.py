@@ -19,6 +19,14 @@ _QUERY = re.compile(r"[?#].*", re.DOTALL)
 #: `routing_layer.settings`.
 ROUTING_LAYER_VARIABLES = frozenset(
     {
+        "AUTH_AUDIENCE",
+        "AUTH_CA_FILE",
+        "AUTH_CLAIM",
+        "AUTH_COOKIE",
+        "AUTH_ISSUER",
+        "AUTH_JWKS_URL",
+        "AUTH_KEYS_FILE",
+        "AUTH_LEEWAY",
         "CLIENT_HEAD_TIMEOUT",
         "CLIENT_IDLE_TIMEOUT",
         "CONNECTIONS_PER_ADDRESS",

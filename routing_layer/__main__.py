@@ -17,6 +17,7 @@ from openfactory_common import __version__, logs
 from openfactory_common.errors import ConfigurationError
 from openfactory_common.service import run
 from openfactory_common.service_settings import describe, load
+from routing_layer.access.gate import log_mode
 from routing_layer.client.tls import Certificate, read_certificate
 from routing_layer.server import listen, serve
 from routing_layer.settings import Settings
@@ -52,6 +53,7 @@ def main() -> int:
         print(error, file=sys.stderr)  # noqa: T201 - before there is a log
         return 2
     logs.configure(settings.log_level, interval=60.0, per_place=logs.PER_PLACE_OF_CLIENTS, cache=True)
+    log_mode(settings)
     ports = {"ROUTING_LAYER_PORT": settings.routing_layer_port, "METRICS_PORT": settings.metrics_port}
     sockets: list[socket.socket] = []
     for variable, port in ports.items():

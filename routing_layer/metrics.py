@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from openfactory_common import __version__
 from openfactory_common.connections import Ending
+from routing_layer.access.refusals import Refusal
 from routing_layer.limits import StreamRefusal
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a needless series for each counter
@@ -32,6 +33,7 @@ class EndReason(StrEnum):
     UPSTREAM_ENDED = "upstream_ended"
     UPSTREAM_BROKE = "upstream_broke"
     UPSTREAM_SILENT = "upstream_silent"
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105 - a label
 
 
 class Rejection(StrEnum):
@@ -45,11 +47,11 @@ class Rejection(StrEnum):
 
 
 ROUTES = ("asset_stream", "group_stream", "asset_state", "healthz", "ready", "readyz", "metrics", "other")
-_CODES = (200, 204, 307, 400, 404, 405, 429, 500, 502, 503, 504, 505)
+_CODES = (200, 204, 307, 400, 401, 403, 404, 405, 429, 500, 502, 503, 504, 505)
 #: The label of every status that HTTP does not define: services can invent 500 of them, each would stay as a series.
 _UNKNOWN_CODE = "other"
 _KNOWN_CODES = frozenset(map(int, HTTPStatus))
-TASKS = ("registry", "membership", "connections", "certificate")
+TASKS = ("registry", "membership", "connections", "certificate", "keys", "expiry")
 #: Merges the values of several workers into one.
 Merge = Callable[[Iterable[float]], float]
 #: Name, labels and value of a sample, as JSON can carry it to another worker.
@@ -82,6 +84,9 @@ class Metrics:
         )
         self.streams_refused = self._counters(
             "streams_refused", "Streams that were refused because of a limit, by which.", "reason", StreamRefusal
+        )
+        self.access_refused = self._counters(
+            "access_refused", "Requests that were not let in, by the check that failed.", "reason", Refusal
         )
         self.nudges = self._counter("nudges", "Requests to the operator to reconcile, for a group without a service.")
         self.group_mismatches = self._counter(

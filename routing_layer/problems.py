@@ -19,6 +19,8 @@ class ProblemType(Enum):
     """What went wrong: the last part of the ``type`` URN, which is stable for programs, and what follows from it."""
 
     BAD_REQUEST = "bad-request", HTTPStatus.BAD_REQUEST
+    UNAUTHORIZED = "unauthorized", HTTPStatus.UNAUTHORIZED
+    FORBIDDEN = "forbidden", HTTPStatus.FORBIDDEN
     UNKNOWN_PATH = "unknown-path", HTTPStatus.NOT_FOUND
     UNKNOWN_ASSET = "unknown-asset", HTTPStatus.NOT_FOUND
     ASSET_WITHOUT_LEVEL = "asset-without-level", HTTPStatus.NOT_FOUND
@@ -54,15 +56,19 @@ class Problem(Exception):
         type: what went wrong.
         detail: what happened to this request, for people; names nothing internal.
         transient: nothing was sent to a service and the cause is likely to be over in seconds.
+        challenge: which credentials are needed, for ``WWW-Authenticate``; empty: it is not about them.
 
     As text it is the cause, which may name what is internal and is for the log alone; without one, the detail.
     """
 
-    def __init__(self, problem: ProblemType, detail: str, *, transient: bool = False, cause: str = "") -> None:
+    def __init__(
+        self, problem: ProblemType, detail: str, *, transient: bool = False, cause: str = "", challenge: str = ""
+    ) -> None:
         """Keep what the response needs."""
         super().__init__(cause or detail)
         self.type = problem
         self.detail = detail
+        self.challenge = challenge
         self.transient = transient or problem is ProblemType.NOT_READY
 
     def response(self) -> Response:
@@ -70,6 +76,8 @@ class Problem(Exception):
         headers = {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}
         if self.type.retry_after is not None:
             headers["Retry-After"] = str(self.type.retry_after)
+        if self.challenge:
+            headers["WWW-Authenticate"] = self.challenge
         if self.type is ProblemType.WRONG_METHOD:
             headers["Allow"] = "GET, HEAD"  # of every resource
         return Response(int(self.type.status), self.document(), headers, closes=self.type.ends_connection)

@@ -17,6 +17,7 @@ from openfactory_common.ksqldb_http import auth_from_url
 from openfactory_common.registry import LIMIT_BYTES, ROLE_HEADER, OtherClusterError, Registry, parse, revision_of
 from openfactory_common.settings_types import strip_user
 from openfactory_common.tokens import TokenFile
+from routing_layer.bounded_reads import read_response
 from routing_layer.metrics import Metrics, Rejection
 
 _log = structlog.get_logger(__name__)
@@ -101,7 +102,7 @@ class RegistryClient:
             async with self._session.get(
                 f"{self._url}/registry", headers=headers, timeout=_TIMEOUT, allow_redirects=False
             ) as response:
-                body = await _read_at_most(LIMIT_BYTES + 1, response)
+                body = await read_response(response, LIMIT_BYTES + 1)
         except _NO_ANSWER as error:
             text = f"the operator at RECONCILER_URL does not answer: {type(error).__name__}: {error}"
             self._reject(Rejection.UNREACHABLE, text)
@@ -177,7 +178,7 @@ class RegistryClient:
                 async with self._session.post(
                     f"{self._url}/reconcile", headers=self._authorize(), timeout=_TIMEOUT, allow_redirects=False
                 ) as response:
-                    await _read_at_most(LIMIT_BYTES, response)
+                    await read_response(response, LIMIT_BYTES)
                     if response.status == HTTPStatus.UNAUTHORIZED:
                         self._metrics.registry_refused[Rejection.UNAUTHORIZED].inc()
                         _log.warning("registry: no nudge: %s", self._explain_unauthorized())
@@ -228,10 +229,3 @@ class RegistryClient:
             self._last_rejection = text
             kept = f"; revision {self._revision} stays in use" if self.current else ""
             _log.warning("registry: %s%s", text, kept, exc_info=bug)
-
-
-async def _read_at_most(size: int, response: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    while len(body) < size and (piece := await response.content.read(size - len(body))):
-        body += piece
-    return bytes(body)

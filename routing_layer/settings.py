@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from openfactory_common.edge import check_networks, check_origins
-from openfactory_common.patterns import URL, optional
+from openfactory_common.patterns import COOKIE, RESOURCE, URL, optional
 from openfactory_common.service_settings import KsqldbSettings, lower, without_slash
-from openfactory_common.settings_types import Limit, LogLevel, RoutingMode, Seconds, TokensFile
+from openfactory_common.settings_types import CaFile, Limit, LogLevel, RoutingMode, Seconds, TokensFile, Wait
 
 
 class Settings(KsqldbSettings):
@@ -33,6 +33,24 @@ class Settings(KsqldbSettings):
     password that may be in it; read again when it changes."""
     log_level: LogLevel = LogLevel.INFO
     """Lowest level that is logged; `debug` has a line for each start and end of a stream."""
+
+    auth_jwks_url: str = Field("", pattern=optional(RESOURCE))
+    """URL of the JWK set (RFC 7517) that verifies the tokens of clients; empty, and without `AUTH_KEYS_FILE`: every
+    client may read every asset."""
+    auth_keys_file: Path | None = None
+    """A file with the JWK set instead; it may have secrets (`oct`), and is read again when it changes."""
+    auth_issuer: str = ""
+    """`iss` of the tokens; required if one of the two above is set."""
+    auth_audience: str = ""
+    """What `aud` of the tokens has to contain; required likewise."""
+    auth_cookie: str = Field("openfactory_token", pattern=COOKIE)
+    """Cookie that has the token where a client sends no `Authorization` (a browser's EventSource)."""
+    auth_claim: str = "openfactory"
+    """Claim of the tokens that grants: `{"assets": ["WELD-*"], "groups": ["Weld"]}`."""
+    auth_leeway: Wait = 60.0
+    """Seconds by which the clock of the issuer may be ahead (`nbf`, `iat`); the end of a token (`exp`) is exact."""
+    auth_ca_file: CaFile | None = None
+    """CA certificates (PEM) to verify `AUTH_JWKS_URL` with; empty: the system's."""
 
     connect_timeout: Limit = 2.0
     """Seconds to reach a service, its name lookup included."""
@@ -83,6 +101,22 @@ class Settings(KsqldbSettings):
     @classmethod
     def _lower_mode(cls, value: Any) -> Any:
         return lower(value)
+
+    @field_validator("auth_jwks_url")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        without_slash(value)  # asked for its errors: a slash at the end is a part of the resource's name
+        return value
+
+    @model_validator(mode="after")
+    def _whole_authentication(self) -> Settings:
+        if self.auth_jwks_url and self.auth_keys_file is not None:
+            raise ValueError("AUTH_JWKS_URL and AUTH_KEYS_FILE are both set: the keys have one source")
+        if self.auth_jwks_url or self.auth_keys_file is not None:
+            for name, value in (("AUTH_ISSUER", self.auth_issuer), ("AUTH_AUDIENCE", self.auth_audience)):
+                if not value:
+                    raise ValueError(f"{name} is required with AUTH_JWKS_URL or AUTH_KEYS_FILE, and not set")
+        return self
 
     @field_validator("reconciler_url")
     @classmethod

@@ -17,6 +17,7 @@ from openfactory_common.ksqldb_http import open_session
 from openfactory_common.registry import Registry
 from openfactory_common.settings_types import RoutingMode
 from routing_layer import metrics
+from routing_layer.access.gate import Gate
 from routing_layer.client.request import Request
 from routing_layer.client.response import Response
 from routing_layer.cors import Cors
@@ -97,12 +98,14 @@ class Proxy:
             lambda: self.registry.current.membership if self.registry.current else None,
         )
         dialer = Dialer(settings.connect_timeout, settings.replace_wait)
+        refused = self.metrics.access_refused
+        self.gate = Gate(settings, lambda why: refused[why].inc())
         self.cors = Cors(settings.cors_origins)
         self.trusted = TrustedProxies(settings.trusted_proxies)
         self.limits = StreamLimits(settings.max_streams, settings.max_streams_per_client)
         self.forwarder = Forwarder(
             dialer,
-            RequestHeads(self.trusted),
+            RequestHeads(self.trusted, self.gate.cookie if self.gate.keys is not None else None),
             self.cors,
             settings.head_timeout,
             settings.idle_timeout,
@@ -131,7 +134,7 @@ class Proxy:
         self._exposition = CachedExposition(self._render_metrics)
         self._routes: dict[str, tuple[str, _Handler]] = {
             _STREAM: ("asset_stream", self._limit(self._hold(self._get_asset_stream))),
-            "/asset_state": ("asset_state", _refuse_path),
+            "/asset_state": ("asset_state", self._get_asset_state),
             "/healthz": ("healthz", self._get_health),
             "/ready": ("ready", self._get_readiness),
             "/readyz": ("readyz", self._get_readiness),
@@ -154,6 +157,8 @@ class Proxy:
         add_gauge(
             "registry_age_seconds", "Seconds since the operator confirmed the registry.", lambda: self.registry.age
         )
+        keys = self.gate.keys
+        add_gauge("keys_age_seconds", "Seconds since the key set was current.", lambda: keys.age if keys else 0.0)
         add_gauge("ready", "1 when clients can be served.", lambda: float(not self.issues()), min)
         add_gauge("workers", "Workers whose values are in this response.", lambda: 1, sum)
 
@@ -169,12 +174,16 @@ class Proxy:
         self.registry.load_file()
         self.supervisor.start("registry", lambda: self.registry.run(self.settings.registry_poll))
         self.supervisor.start("connections", watch_connections)
+        if self.gate.keys is not None:
+            self.supervisor.start("keys", self.gate.keys.run)
+            self.supervisor.start("expiry", self.streams.expiring.run)
 
     async def close(self) -> None:
         """End everything that runs in the background."""
         await self.supervisor.close()
         self.peers.close()
         self.forwarder.close()
+        await self.gate.close()
         await self._ksqldb_session.close()
         await self.registry.close()
 
@@ -199,7 +208,7 @@ class Proxy:
             return
         try:
             self._admit(request, route)
-            if route == "asset_state":  # without a task, which would be a tenth of its cost
+            if route == "asset_state" and self._may_read_state(request):  # without a task, a tenth of its cost
                 self.forwarder.forward_answer(request, self._find_state_api())
                 return
         except Problem as problem:
@@ -287,46 +296,51 @@ class Proxy:
         return hold
 
     async def _get_asset_stream(self, request: Request) -> Response | None:
+        permit = await self.gate.admit(request.raw_headers)
         asset = _asset_of(request)
         if asset is None:
             raise Problem(ProblemType.BAD_REQUEST, "the query needs asset_uuid")
         if self.settings.routing_mode is RoutingMode.REDIRECT:
-            group = await self.lookup.find_group(asset)
+            group = await permit.find_group(asset, self.lookup.find_group)
             location = f"{_GROUP}{quote(group, safe='', errors='replace')}{_STREAM}?{request.query}"
             return Response(HTTPStatus.TEMPORARY_REDIRECT, headers={"Location": location})
         for _ in range(_MAX_MOVES):
-            group = await self.lookup.find_group(asset)
+            group = await permit.find_group(asset, self.lookup.find_group)
             target = await self._find_target(request, group)
             if self.store.group_of(asset) == group:
                 try:
-                    await self._forward_stream(request, asset, group, target)
+                    await self._forward_stream(request, asset, group, target, permit.expires)
                 except StreamAborted:
-                    pass
+                    permit = await self.gate.admit(request.raw_headers)  # the token may have expired
                 else:
                     return None
             request.held = True
         raise Problem(ProblemType.NOT_READY, f"asset {asset!r} is moving")
 
     async def _get_group_stream(self, request: Request) -> Response | None:
-        path = request.path
-        group = unquote(path[len(_GROUP) : -len(_STREAM)], errors="replace")
+        permit = await self.gate.admit(request.raw_headers)
+        group = unquote(request.path[len(_GROUP) : -len(_STREAM)], errors="replace")
         asset = _asset_of(request)
-        registry = self.registry.current
-        if asset is not None:
-            actual = await self.lookup.find_group(asset)
-            if actual != group:
-                detail = f"asset {asset!r} is in group {actual!r}, not in {group!r}"
-                raise Problem(ProblemType.ASSET_ELSEWHERE, detail)
-        elif not self.store.has_group(group) and not (registry is not None and group in registry.groups):
-            if not self.store.complete:
-                raise Problem(ProblemType.NOT_READY, "the membership has not been listed; retry")
-            raise Problem(ProblemType.UNKNOWN_GROUP, f"there is no group {group!r}")
+        if asset is None:
+            permit.check_group(group)
+            self._check_group_exists(group)
+        elif (actual := await permit.find_group(asset, self.lookup.find_group)) != group:
+            raise Problem(ProblemType.ASSET_ELSEWHERE, f"asset {asset!r} is in group {actual!r}, not in {group!r}")
         target = await self._find_target(request, group)
         try:
-            await self._forward_stream(request, asset or "", group, target)
+            await self._forward_stream(request, asset or "", group, target, permit.expires)
         except StreamAborted as error:
+            await self.gate.admit(request.raw_headers)  # the token may have expired
             raise Problem(ProblemType.NOT_READY, f"group {group!r} or its asset is changing") from error
         return None
+
+    def _check_group_exists(self, group: str) -> None:
+        registry = self.registry.current
+        if self.store.has_group(group) or (registry is not None and group in registry.groups):
+            return
+        if not self.store.complete:
+            raise Problem(ProblemType.NOT_READY, "the membership has not been listed; retry")
+        raise Problem(ProblemType.UNKNOWN_GROUP, f"there is no group {group!r}")
 
     async def _find_target(self, request: Request, group: str) -> Target:
         """Return where the group is served; a group that is new is waited for.
@@ -347,8 +361,8 @@ class Proxy:
             raise Problem(ProblemType.GROUP_NOT_DEPLOYED, detail, transient=True)
         return _parse_target(url)
 
-    async def _forward_stream(self, request: Request, asset: str, group: str, target: Target) -> None:
-        stream = ClientStream(asset, group, self.settings.idle_timeout, self.streams)
+    async def _forward_stream(self, request: Request, asset: str, group: str, target: Target, expires: float) -> None:
+        stream = ClientStream(asset, group, self.settings.idle_timeout, self.streams, expires)
         self.streams.add(stream)
         _log.debug("stream starts", asset=asset, group=group, client=request.remote)
         try:
@@ -359,6 +373,23 @@ class Proxy:
         except BaseException:
             stream.abandon(EndReason.UPSTREAM_BROKE)
             raise
+
+    def _may_read_state(self, request: Request) -> bool:
+        """Whether it is certain at once that the request may be forwarded to the state API.
+
+        Raises:
+            Problem: 401, it has no token; 400, its query names no one asset that could be checked.
+        """
+        permit = self.gate.recall(request.raw_headers)
+        if permit is None or permit.key is None:
+            return permit is not None
+        asset = _asset_of(request)
+        return asset is None or permit.grants.covers(asset, None)
+
+    async def _get_asset_state(self, request: Request) -> None:
+        permit = await self.gate.admit(request.raw_headers)
+        await permit.check_asset(_asset_of(request), self.lookup.find_group)
+        self.forwarder.forward_answer(request, self._find_state_api())
 
     def _find_state_api(self) -> Target:
         """Return where states are served.
@@ -400,6 +431,8 @@ class Proxy:
             tasks.append("membership")
         if not self.store.complete:
             issues.append("the membership has not been listed")
+        if self.gate.keys is not None and not self.gate.keys.current:
+            issues.append("no key set has been read")
         return issues + [f"the {name} is not followed" for name in tasks if not self.supervisor.is_running(name)]
 
     def _apply_registry(self, before: Registry | None, now: Registry) -> None:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Callable
 
+from routing_layer.access.expiry import ExpiringStreams
 from routing_layer.client.connection import ClientConnection
 from routing_layer.client.request import Request
 from routing_layer.metrics import EndReason, Metrics
 from routing_layer.upstream.connection import ResponseHead, UpstreamConnection
 
-#: How long an end waits until the current event is complete.
-_EVENT_END_SECONDS = 1.0
+#: How long an end waits until the current event is complete. With the looks at expired tokens it is less than 1 s.
+_EVENT_END_SECONDS = 0.75
 #: More than this pending for a client of a shared stream cuts it: the others must not wait, and it can resume.
 SHARED_BUFFER = 256 * 1024
 _TAIL = 4
 _BOUNDARIES = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _BOUNDARY = re.compile(rb"\n\n|\r\n\r\n|\r\r")
 #: Ends that the client sees as clean: the response is complete and it reconnects at once.
-CLEAN = frozenset((EndReason.MOVED, EndReason.GROUP_REMOVED, EndReason.DRAINED, EndReason.UPSTREAM_ENDED))
+CLEAN = frozenset(
+    (
+        *(EndReason.MOVED, EndReason.GROUP_REMOVED, EndReason.DRAINED, EndReason.UPSTREAM_ENDED),
+        EndReason.TOKEN_EXPIRED,
+    )
+)
 
 
 class Feed:
@@ -198,14 +205,17 @@ class ClientStream:
         asset: whose events they are; empty for a whole group's.
         group: the group whose service sends them; empty for an answer that is no stream.
         end_reason: why it ended, None before.
+        expires: when its client's token does, in seconds since 1970.
     """
 
     __slots__ = (
         "_client", "_connection", "_feed", "_framed", "_keep_alive", "_loop", "_pending_end", "_stall_seconds",
-        "_stall_timer", "_table", "asset", "end_reason", "group",
+        "_stall_timer", "_table", "asset", "end_reason", "expires", "group",
     )  # fmt: skip
 
-    def __init__(self, asset: str, group: str, stall: float, table: StreamTable | None = None) -> None:
+    def __init__(
+        self, asset: str, group: str, stall: float, table: StreamTable | None = None, expires: float = math.inf
+    ) -> None:
         """Wait for the head of its response.
 
         Args:
@@ -213,9 +223,11 @@ class ClientStream:
             group: the group whose service sends them.
             stall: seconds for which the client may read nothing.
             table: it is taken out of this one at its end.
+            expires: when its client's token does, in seconds since 1970.
         """
         self.asset = asset
         self.group = group
+        self.expires = expires
         self.end_reason: EndReason | None = None
         self._stall_seconds = stall
         self._table = table
@@ -350,22 +362,26 @@ class StreamTable:
 
     Attributes:
         all: the open streams, those whose service has not answered yet included.
+        expiring: those that end with their client's token.
     """
 
     def __init__(self, metrics: Metrics) -> None:
         """Start without streams."""
         self.all: set[ClientStream] = set()
+        self.expiring = ExpiringStreams()
         self._by_asset: dict[str, set[ClientStream]] = {}
         self._metrics = metrics
 
     def add(self, stream: ClientStream) -> None:
         """Add a stream, before its service is asked."""
         self.all.add(stream)
+        self.expiring.add(stream.expires, stream)
         self._by_asset.setdefault(stream.asset, set()).add(stream)
 
     def remove(self, stream: ClientStream) -> None:
         """Remove a stream that is over, and count why it ended."""
         self.all.discard(stream)
+        self.expiring.remove(stream.expires, stream)
         same_asset = self._by_asset.get(stream.asset)
         if same_asset is not None:
             same_asset.discard(stream)

@@ -171,6 +171,7 @@ CASES = (
     Case("RoutingLayerDown", {f"up{{{PROXY}}}": "0x60"}, {}),
     Case("RoutingLayerNotReady", {f"routing_layer_ready{{{PROXY}}}": "0x60"}, {}),
     Case("RoutingLayerMembershipOld", {f"routing_layer_membership_age_seconds{{{PROXY}}}": "0+60x60"}, {}),
+    Case("RoutingLayerKeysOld", {f"routing_layer_keys_age_seconds{{{PROXY}}}": "0+60x60"}, {}),
     Case("RoutingLayerRegistryOld", {f"routing_layer_registry_age_seconds{{{PROXY}}}": "0+60x60"}, {}),
     Case(
         "RoutingLayerErrors",

@@ -142,7 +142,8 @@ async def test_silent_connections_make_room_before_their_handshake(secured: Secu
 async def test_files_that_cannot_be_used_are_named_at_the_start(secured: Secured, lacks: str) -> None:
     """Exit code 2, with both variables."""
     getattr(secured, lacks).write_text("nonsense")
-    proxy = Proxy({"KSQLDB_URL": "http://127.0.0.1:1", **secured.variables})
+    files = {"TLS_CERT_FILE": str(secured.certificate), "TLS_KEY_FILE": str(secured.key)}
+    proxy = Proxy({"KSQLDB_URL": "http://127.0.0.1:1", **files})
     process = await proxy.spawn(capture=True)
     _, said = await process.communicate()
     assert process.returncode == 2

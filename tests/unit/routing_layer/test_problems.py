@@ -11,6 +11,8 @@ from routing_layer.problems import Problem, ProblemType
 #: Status, Retry-After, and whether the connection ends: what clients rely on.
 _TABLE = [
     (ProblemType.BAD_REQUEST, "bad-request", 400, None, False),
+    (ProblemType.UNAUTHORIZED, "unauthorized", 401, None, False),
+    (ProblemType.FORBIDDEN, "forbidden", 403, None, False),
     (ProblemType.UNKNOWN_PATH, "unknown-path", 404, None, False),
     (ProblemType.UNKNOWN_ASSET, "unknown-asset", 404, None, False),
     (ProblemType.ASSET_WITHOUT_LEVEL, "asset-without-level", 404, None, False),
@@ -41,10 +43,17 @@ def test_a_problem_has_its_status_and_headers(
     assert response.headers["Content-Type"] == "application/problem+json"
     assert response.headers["Cache-Control"] == "no-store"
     assert ("Allow" in response.headers) == (status == 405)
+    assert "WWW-Authenticate" not in response.headers
     assert problem.ends_connection is ends
     document = json.loads(Problem(problem, "why").document())
     assert (document["type"], document["status"]) == (f"urn:openfactory:routing-layer:{kind}", status)
     assert document["detail"] == "why"
+
+
+def test_a_problem_of_credentials_says_which_are_needed() -> None:
+    """In the header of RFC 9110."""
+    response = Problem(ProblemType.UNAUTHORIZED, "why", challenge='Bearer realm="x"').response()
+    assert response.headers["WWW-Authenticate"] == 'Bearer realm="x"'
 
 
 def test_every_type_is_in_the_table() -> None:

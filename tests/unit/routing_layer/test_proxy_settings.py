@@ -43,10 +43,20 @@ PROVEN = {
     "CLIENT_HEAD_TIMEOUT": "test_client_connections.py::test_a_head_has_its_time",
     "CLIENT_IDLE_TIMEOUT": "test_client_connections.py::test_an_idle_connection_has_its_time",
     "CONNECTIONS_PER_ADDRESS": "test_client_connections.py::test_an_address_has_its_number",
+    "TLS_CERT_FILE": "test_tls.py::test_files_that_cannot_be_used_are_named_at_the_start",
+    "TLS_KEY_FILE": "test_tls.py::test_files_that_cannot_be_used_are_named_at_the_start",
     "CORS_ORIGINS": "test_cross_origin.py::test_every_answer_to_an_allowed_origin_can_be_read",
     "MAX_STREAMS": "test_stream_limits.py::test_a_worker_has_its_number_of_streams",
     "MAX_STREAMS_PER_CLIENT": "test_stream_limits.py::test_a_client_has_its_number_of_streams",
     "TRUSTED_PROXIES": "test_upstreams.py::test_a_service_gets_only_what_trusted_proxies_state",
+    "AUTH_JWKS_URL": "test_key_sources.py::test_a_server_with_a_password",
+    "AUTH_KEYS_FILE": "test_key_sources.py::test_keys_of_a_file_are_followed",
+    "AUTH_ISSUER": "test_access.py::test_the_issuer_and_the_audience_are_settings",
+    "AUTH_AUDIENCE": "test_access.py::test_the_issuer_and_the_audience_are_settings",
+    "AUTH_COOKIE": "test_access.py::test_the_leeway_and_the_names_are_settings",
+    "AUTH_CLAIM": "test_access.py::test_the_leeway_and_the_names_are_settings",
+    "AUTH_LEEWAY": "test_access.py::test_the_leeway_and_the_names_are_settings",
+    "AUTH_CA_FILE": "test_key_sources.py::test_a_server_with_a_certificate_of_the_plant",
     "MEMBERSHIP_RESYNC": "test_ksqldb_reads.py::test_a_watch_that_died_in_silence_is_found_by_comparing",
 }
 #: What is not visible outside of the process without a clock: checked where it is used.
@@ -118,6 +128,51 @@ def test_a_refused_url_is_repeated_without_its_password(
         load(Settings)
     assert "sesame" not in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+_WHOLE = {"AUTH_KEYS_FILE": "/keys.json", "AUTH_ISSUER": "i", "AUTH_AUDIENCE": "a"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"AUTH_ISSUER": ""}, "AUTH_ISSUER is required"),
+        ({"AUTH_AUDIENCE": ""}, "AUTH_AUDIENCE is required"),
+        ({"AUTH_JWKS_URL": "https://issuer/keys"}, "AUTH_JWKS_URL and AUTH_KEYS_FILE are both set"),
+        ({"AUTH_JWKS_URL": "issuer/keys", "AUTH_KEYS_FILE": ""}, "AUTH_JWKS_URL="),
+        ({"AUTH_JWKS_URL": "https://bob:sesame@issuer:x/", "AUTH_KEYS_FILE": ""}, "AUTH_JWKS_URL="),
+        ({"AUTH_JWKS_URL": "https://issuer/keys", "AUTH_KEYS_FILE": "", "AUTH_ISSUER": ""}, "AUTH_ISSUER is required"),
+        ({"AUTH_COOKIE": "a b"}, "AUTH_COOKIE="),
+        ({"AUTH_COOKIE": "a=b"}, "AUTH_COOKIE="),
+        ({"AUTH_LEEWAY": "-1"}, "AUTH_LEEWAY="),
+        ({"AUTH_LEEWAY": "2d"}, "AUTH_LEEWAY="),
+        ({"AUTH_CA_FILE": "/none"}, "AUTH_CA_FILE="),
+    ],
+    ids=str,
+)
+def test_authentication_is_whole_or_off(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: dict[str, str], named: str
+) -> None:
+    """Half of it is an error that names the variable, never an open proxy; the password of a URL is not repeated."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"KSQLDB_URL": "http://ksqldb:8088", **_WHOLE}.items():
+        monkeypatch.setenv(name, value)
+    assert load(Settings).auth_keys_file == Path("/keys.json")
+    for name, value in changed.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as raised:
+        load(Settings)
+    assert str(raised.value).startswith(named)
+    assert "sesame" not in str(raised.value)
+
+
+def test_the_set_of_a_server_may_need_a_query(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And a slash at the end: it is the name of a resource."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"KSQLDB_URL": "http://ksqldb:8088", **_WHOLE, "AUTH_KEYS_FILE": ""}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AUTH_JWKS_URL", "https://issuer/keys/?policy=a/")
+    assert load(Settings).auth_jwks_url == "https://issuer/keys/?policy=a/"
 
 
 def test_an_empty_variable_hides_the_line_of_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

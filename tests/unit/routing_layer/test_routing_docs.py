@@ -18,7 +18,7 @@ def test_every_refusal_is_in_the_table() -> None:
     """Each kind of problem has its row, and no row is about one that does not exist."""
     kinds = {problem.kind for problem in ProblemType}
     table = _PAGE[_PAGE.index("| status | kind |") : _PAGE.index("The `detail` names")]
-    assert set(re.findall(r"`([a-z]+(?:-[a-z]+)+|internal|draining)`", table)) == kinds
+    assert set(re.findall(r"`([a-z]+(?:-[a-z]+)+|internal|draining|unauthorized|forbidden)`", table)) == kinds
 
 
 def test_every_variable_of_the_page_exists() -> None:

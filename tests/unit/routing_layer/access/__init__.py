@@ -1,0 +1,1 @@
+"""Tokens, keys, grants and the gate."""
