@@ -7,12 +7,15 @@ import math
 import re
 from collections.abc import Callable
 
+import structlog
+
 from routing_layer.access.expiry import ExpiringStreams
 from routing_layer.client.connection import ClientConnection
 from routing_layer.client.request import Request
 from routing_layer.metrics import EndReason, Metrics
 from routing_layer.upstream.connection import ResponseHead, UpstreamConnection
 
+_log = structlog.get_logger(__name__)
 #: How long an end waits until the current event is complete. With the looks at expired tokens it is less than 1 s.
 _EVENT_END_SECONDS = 0.75
 #: More than this pending for a client of a shared stream cuts it: the others must not wait, and it can resume.
@@ -387,6 +390,7 @@ class StreamTable:
             same_asset.discard(stream)
             if not same_asset:
                 del self._by_asset[stream.asset]
+        _log.debug("stream ends", asset=stream.asset, group=stream.group, reason=stream.end_reason)
         if stream.started and stream.end_reason is not None:
             self._metrics.stream_ends[stream.end_reason].inc()
 

@@ -136,6 +136,7 @@ async def test_the_clients_of_a_replaced_service_miss_nothing_since_their_reques
         await system.weld.cut()
         before = int(time.time() * 1000)
         coming = asyncio.create_task(system.proxy.get("/asset_stream?asset_uuid=A1", _EVENT_SOURCE))
+        await system.proxy.wait_metric("routing_layer_streams_admitted", 1)
         assert (await system.proxy.get("/asset_stream?asset_uuid=A1")).status == 502
         assert not coming.done()
         asked = int(time.time() * 1000)
