@@ -22,9 +22,6 @@ PREFIX = r"^[A-Za-z0-9]([A-Za-z0-9_-]{0,10}[A-Za-z0-9])?$"
 USERNAME = r"^[^:]*$"
 PATH = r"^/[!-~]*$"
 COOKIE = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
-#: Lists whose parts the routing layer checks.
-ADDRESSES = r"^[0-9A-Fa-f.:/]+(\s*,\s*[0-9A-Fa-f.:/]+)*$"
-ORIGINS = r"^(\*|https?://[^/\s,?#@]+(\s*,\s*https?://[^/\s,?#@]+)*)$"
 STORED_NAME = r"^[A-Za-z0-9_-]*$"
 GROUP_TOPIC = r"^asset_stream_[A-Za-z0-9_-]{1,200}$"
 
@@ -40,8 +37,6 @@ _IN_WORDS: Mapping[str, str] = {
     PREFIX: "it must have 1 to 12 letters, digits, _ and -, and begin and end with a letter or digit",
     PATH: "it must be a path such as /ready, of printable ASCII characters without blanks",
     COOKIE: "it must be a cookie's name (RFC 6265): no blanks, commas, semicolons, quotes or =",
-    ADDRESSES: "it must be addresses and networks such as 10.0.0.0/8, separated by commas",
-    ORIGINS: "it must be origins such as https://hmi.plant.example, without a path, separated by commas, or *",
     STORED_NAME: "it must be a name as ksqlDB stores it: letters, digits, _ and -",
     GROUP_TOPIC: "it must be asset_stream_ and the group's slug: letters, digits, _ and -",
     USERNAME: "HTTP basic authentication knows no : in a user's name",

@@ -20,6 +20,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from openfactory_common import patterns
+from openfactory_common.edge import check_networks, check_origins
 from openfactory_common.errors import ConfigurationError
 from openfactory_common.settings_types import (
     CaFile,
@@ -169,10 +170,10 @@ class Settings(BaseSettings):
     """Streams of each process of the routing layer (its own default, 0: as many as its descriptors allow)."""
     routing_layer_max_streams_per_client: int | None = Field(None, ge=0)
     """Streams of one client of the routing layer, for each process (its own default, 0: no limit)."""
-    routing_layer_trusted_proxies: str = Field("", pattern=patterns.optional(patterns.ADDRESSES))
+    routing_layer_trusted_proxies: Annotated[str, AfterValidator(check_networks)] = ""
     """Addresses and networks of reverse proxies in front of the routing layer, comma-separated: what they say about the
     client (`X-Forwarded-*`) is kept."""
-    routing_layer_cors_origins: str = Field("", pattern=patterns.optional(patterns.ORIGINS))
+    routing_layer_cors_origins: Annotated[str, AfterValidator(check_origins)] = ""
     """Origins whose pages may read the routing layer's answers, comma-separated (`https://hmi.plant.example`), or `*`;
     empty: only pages of its own origin."""
     routing_layer_auth_jwks_url: str = Field("", pattern=patterns.optional(patterns.RESOURCE))
