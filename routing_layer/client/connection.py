@@ -15,7 +15,7 @@ from typing import Any, Protocol, cast
 import httptools
 
 from openfactory_common.connections import LONGEST_REQUEST, REFUSALS, ConnectionGuard, Ending, Entry, State, address_key
-from routing_layer.client.request import Field, Request, check
+from routing_layer.client.request import Field, Head, Request, check
 from routing_layer.client.response import Response
 from routing_layer.problems import NO_ROOM, Problem, ProblemType
 from routing_layer.request_target import explain_refused_target
@@ -27,6 +27,14 @@ _MAX_FIELDS = 128
 _HIGH_WATER = 64 * 1024
 #: The state of a socket whose other side has answered "reset" (linux/tcp_states.h).
 _TCP_CLOSE = 7
+
+#: What heads say that have come before: a client that asks again and again sends the same bytes, and reading them is a
+#: third of the cost of a short answer. Without credentials, so that none is kept.
+_KNOWN_HEADS: dict[bytes, Head] = {}
+_MOST_KNOWN = 1024
+_NO_HEAD = Head("GET", "/", (), http11=True, keep_alive=True)
+_LONGEST_KNOWN = 1024
+_CREDENTIALS = frozenset((b"authorization", b"proxy-authorization", b"cookie"))
 
 
 class Exchange(Protocol):
@@ -249,7 +257,7 @@ class ClientConnection(asyncio.Protocol):
         """Drop what a long answer does not need."""
         self._parser = None
         if self.request is not None:
-            self.request.raw_headers = ()
+            self.request.raw_headers, self.request.head = (), _NO_HEAD
 
     def reply(self, response: Response) -> None:
         """Answer the request with a whole response."""
@@ -343,9 +351,13 @@ class ClientConnection(asyncio.Protocol):
             # The parser gets one head at a time: it would go on with the next, which has to wait for its turn.
             end = len(data) if found < 0 else found + len(_END_OF_HEAD) - len(self._tail)
             piece, self._rest = data[:end], data[end:]
+            head = _KNOWN_HEADS.get(piece) if not self._size else None
             self._tail = known[-3:] if found < 0 else b""
+            if head is not None:
+                self._answer(head)
+                continue
             self._size += len(piece)
-            if self.entry is not None:
+            if found < 0 and self.entry is not None:
                 self._guard.reading(self.entry)
             self._feed(piece)
         self._parsing = False
@@ -368,10 +380,10 @@ class ClientConnection(asyncio.Protocol):
         if self._size > LONGEST_REQUEST or len(self._fields) > _MAX_FIELDS:
             self._refuse(Problem(ProblemType.LONG_REQUEST, REFUSALS[HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE]))
         elif self._has_head:
-            self._begin(self._parser, upgrade=upgrade)
+            self._begin(self._parser, piece, upgrade=upgrade)
 
-    def _begin(self, parser: httptools.HttpRequestParser, *, upgrade: bool) -> None:
-        target, fields = self._target, self._fields
+    def _begin(self, parser: httptools.HttpRequestParser, piece: bytes, *, upgrade: bool) -> None:
+        target, fields, whole = self._target, self._fields, self._size == len(piece)
         self._target, self._fields, self._has_head, self._size = b"", [], False, 0
         version = parser.get_http_version()
         method = parser.get_method().decode()
@@ -386,8 +398,15 @@ class ClientConnection(asyncio.Protocol):
         # After chunks: what one takes for a trailer another takes for a field of the next request, which behind a
         # reverse proxy is another client's.
         self._closing = self._closing or framing.chunked or upgrade
-        keep_alive = version == "1.1" and self._keep_alive and not self._closing
-        self.request = request = Request(self, method, path, headers, version == "1.1", keep_alive)
+        head = Head(method, path, tuple(headers), version == "1.1", version == "1.1" and self._keep_alive)
+        if whole and not (framing.length or framing.chunked or upgrade):
+            _remember(piece, head)
+        self._answer(head)
+
+    def _answer(self, head: Head) -> None:
+        self.request = request = Request(self, head)
+        if self._closing:
+            request.keep_alive = False
         if self.entry is not None:
             self._guard.busy(self.entry)
         self._server.handle(request)
@@ -428,3 +447,12 @@ class ClientConnection(asyncio.Protocol):
         else:
             problem = Problem(ProblemType.LATE_REQUEST, "the head was not complete in time")
         return problem.response().encode(keep_alive=False)
+
+
+def _remember(data: bytes, head: Head) -> None:
+    if len(data) > _LONGEST_KNOWN or any(name.lower() in _CREDENTIALS for name, _ in head.raw_headers):
+        return
+    if len(_KNOWN_HEADS) >= _MOST_KNOWN:
+        _KNOWN_HEADS.clear()
+    head.known = True
+    _KNOWN_HEADS[data] = head

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from routing_layer.problems import Problem, ProblemType
@@ -20,15 +20,41 @@ _READ = frozenset((b"host", b"transfer-encoding", b"content-length"))
 
 
 @dataclass(slots=True, eq=False)
+class Head:
+    """The head of a request.
+
+    Attributes:
+        method: in upper case.
+        raw_path: the target in origin-form, as it came: a path and perhaps a query.
+        raw_headers: the fields in order.
+        http11: the client understands chunks; otherwise it speaks HTTP/1.0.
+        keep_alive: the client may use the connection again.
+        path: the target without its query.
+        query: the query as it came, without the question mark.
+        known: the same bytes may come again, and none of them is a credential.
+    """
+
+    method: str
+    raw_path: str
+    raw_headers: tuple[Field, ...]
+    http11: bool
+    keep_alive: bool
+    path: str = field(init=False)
+    query: str = field(init=False)
+    known: bool = False
+
+    def __post_init__(self) -> None:
+        """Divide the target."""
+        self.path, _, self.query = self.raw_path.partition("?")
+
+
 class Request:
     """A request whose head is complete.
 
     Attributes:
         connection: where it came, and where its answer goes.
-        method: in upper case.
-        raw_path: the target in origin-form, as it came: a path and perhaps a query.
-        raw_headers: the fields in order.
-        http11: the client understands chunks; otherwise it speaks HTTP/1.0.
+        head: what it says.
+        method, raw_path, raw_headers, path, query, http11: those of its head.
         keep_alive: the connection may carry another request after the answer.
         on_end: called when its answer is complete, or its client has left.
         arrived: when it came, in milliseconds since 1970; set for streams.
@@ -36,16 +62,21 @@ class Request:
         route: the route that it is counted under.
     """
 
-    connection: ClientConnection
-    method: str
-    raw_path: str
-    raw_headers: Sequence[Field]
-    http11: bool
-    keep_alive: bool
-    on_end: Callable[[], None] | None = None
-    arrived: int = 0
-    held: bool = False
-    route: str = "other"
+    __slots__ = (
+        "arrived", "connection", "head", "held", "http11", "keep_alive", "method", "on_end", "path", "query",
+        "raw_headers", "raw_path", "route",
+    )  # fmt: skip
+
+    def __init__(self, connection: ClientConnection, head: Head) -> None:
+        """Begin to answer it."""
+        self.connection = connection
+        self.head = head
+        self.method, self.raw_path, self.raw_headers = head.method, head.raw_path, head.raw_headers
+        self.path, self.query, self.http11, self.keep_alive = head.path, head.query, head.http11, head.keep_alive
+        self.on_end: Callable[[], None] | None = None
+        self.arrived = 0
+        self.held = False
+        self.route = "other"
 
     @property
     def remote(self) -> str:
@@ -57,20 +88,10 @@ class Request:
         """``http`` or ``https``: what the client speaks with this process."""
         return self.connection.scheme
 
-    @property
-    def path(self) -> str:
-        """The target without its query."""
-        return self.raw_path.partition("?")[0]
-
-    @property
-    def query(self) -> str:
-        """The query as it came, without the question mark."""
-        return self.raw_path.partition("?")[2]
-
     def header(self, name: bytes) -> bytes | None:
         """Return the value of the first field with this name (lower case)."""
-        for field, value in self.raw_headers:
-            if field.lower() == name:
+        for known, value in self.raw_headers:
+            if known.lower() == name:
                 return value
         return None
 
@@ -105,7 +126,7 @@ def check(method: str, target: str, version: str, fields: Sequence[Field]) -> tu
         raise _bad(f"the request target is longer than {LONGEST_TARGET} bytes")
     target, authority = to_origin_form(target)
     if authority is not None:  # it replaces Host (RFC 9112, section 3.2.2)
-        fields = [*(field for field in fields if field[0].lower() != b"host"), (b"Host", authority.encode())]
+        fields = [*(one for one in fields if one[0].lower() != b"host"), (b"Host", authority.encode())]
     fault = find_target_fault(target) if method in ("GET", "HEAD") else None
     if fault is not None:
         raise _bad(fault)

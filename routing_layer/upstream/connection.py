@@ -71,9 +71,9 @@ class UpstreamFailed(Exception):
         self.failure = failure
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ResponseHead:
-    """The head of a response.
+    """The head of a response; equal only to itself, so that it is a quick key.
 
     Attributes:
         status: the status code.
@@ -207,6 +207,7 @@ class UpstreamConnection(asyncio.Protocol):
     retried: bool = False
     _answered: Answered | None = None
     _timer: asyncio.TimerHandle | None = None
+    _deadline: float = 0.0
     _poll: select.poll | None = None
     _buffer: bytearray = field(default_factory=bytearray)
     _scanned: int = 0  # bytes of the buffer that were searched for the end of the head
@@ -249,7 +250,10 @@ class UpstreamConnection(asyncio.Protocol):
         self._expecting = True
         if self.open:
             self.transport.write(data)
-            self._timer = self._loop.call_later(limit, self._expire, limit)
+            # One timer a connection that looks at the deadline, instead of one for each request.
+            self._deadline = self._loop.time() + limit
+            if self._timer is None:
+                self._timer = self._loop.call_later(limit, self._check_deadline, limit)
         else:
             self._loop.call_soon(self._answer, UpstreamFailed(Failure.UNTOUCHED, "the connection was closed"))
 
@@ -273,6 +277,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pass_body(self, body: Body, receive: Callable[[bytes], None], finish: Callable[[bool], None]) -> None:
         """Pass the body on from now: ``receive`` each piece, ``finish`` once, True if the body is complete."""
+        self._stop_timer()
         self.body, self._receive, self._finish = body, receive, finish
         self._expecting = False
         data, self._buffer = bytes(self._buffer), bytearray()
@@ -298,6 +303,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._receive = self._finish = None
         self._expecting = False
         self._buffer.clear()
+        self._stop_timer()
         self._answer(UpstreamFailed(Failure.CUT, "aborted"))
         self.transport.abort()
 
@@ -324,6 +330,7 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail the request, or end the body."""
         self._closed_cleanly = exc is None
+        self._stop_timer()
         failure = Failure.CUT if self._heads or self._buffer else Failure.UNTOUCHED
         why = f"the connection was closed before the response ({exc or 'end of file'})"
         self._answer(UpstreamFailed(failure, why))
@@ -387,13 +394,20 @@ class UpstreamConnection(asyncio.Protocol):
         self.fault = "it sent bytes that were not requested"
         self.transport.abort()
 
-    def _expire(self, limit: float) -> None:
-        self._answer(UpstreamFailed(Failure.LATE, f"no answer within {limit:g} s"))
+    def _check_deadline(self, limit: float) -> None:
+        self._timer = None
+        left = self._deadline - self._loop.time()
+        if self._answered is not None and left > 0:
+            self._timer = self._loop.call_later(left, self._check_deadline, limit)
+        elif self._answered is not None:
+            self._answer(UpstreamFailed(Failure.LATE, f"no answer within {limit:g} s"))
 
-    def _answer(self, answer: Answer) -> None:
-        answered, self._answered = self._answered, None
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _answer(self, answer: Answer) -> None:
+        answered, self._answered = self._answered, None
         if answered is not None:
             answered(answer)

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
@@ -33,6 +33,15 @@ class Target:
     port: int
     path: str
     tls: bool = False
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Make the hash once: it is a key of several tables for each request."""
+        object.__setattr__(self, "_hash", hash((self.host, self.port, self.path, self.tls)))
+
+    def __hash__(self) -> int:
+        """Return the hash."""
+        return self._hash
 
     @classmethod
     def parse(cls, url: str) -> Target:

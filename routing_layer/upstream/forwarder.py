@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -84,6 +84,8 @@ class Forwarder:
         self.callbacks = callbacks
         self._dialer = dialer
         self._heads = heads
+        self._client_heads = lru_cache(256)(self._make_client_head)
+        self._build_known = lru_cache(1024)(heads.build)
         self._cors = cors
         self._head_timeout = head_timeout
         self._idle_timeout = idle_timeout
@@ -281,10 +283,14 @@ class Forwarder:
         stream.start(feed, request, framed=framed, keep_alive=keep_alive)
 
     def _build(self, request: Request, target: Target, resume: bytes | None) -> bytes:
-        return self._heads.build(request.raw_path, target, request.raw_headers, request.remote, request.scheme, resume)
+        build = self._build_known if request.head.known and resume is None else self._heads.build
+        return build(request.raw_path, target, request.raw_headers, request.remote, request.scheme, resume)
 
     def _client_head(self, head: ResponseHead, request: Request, *, keep_alive: bool, framed: bool) -> bytes:
-        fields = self._cors.replace(head.fields, self._cors.fields(request.raw_headers))
+        return self._client_heads(head, self._cors.fields(request.raw_headers), keep_alive, framed)
+
+    def _make_client_head(self, head: ResponseHead, cors: tuple[bytes, ...], keep_alive: bool, framed: bool) -> bytes:
+        fields = self._cors.replace(head.fields, cors)
         lines = [b"HTTP/1.1 %d %b" % (head.status, head.reason), *fields, b"X-Accel-Buffering: no"]
         if framed:
             lines.append(b"Transfer-Encoding: chunked")
