@@ -151,7 +151,7 @@ REASONS = (
     _stricter(
         "line ends before a status line",
         "RFC 9112, 2.2: only a server ignores them, before a request line.",
-        lambda parts: parts.before or any(re.match(rb"\r?\n", head) for head in parts.heads),
+        lambda parts: parts.before or any(re.match(rb"[\r\n]", head) for head in parts.heads),
         HTTPTOOLS,
     ),
     _stricter(
