@@ -169,13 +169,14 @@ class Settings(BaseSettings):
     routing_layer_max_streams: int | None = Field(None, ge=0)
     """Streams of each process of the routing layer (its own default, 0: as many as its descriptors allow)."""
     routing_layer_max_streams_per_client: int | None = Field(None, ge=0)
-    """Streams of one client of the routing layer, for each process (its own default, 0: no limit)."""
+    """Streams of one client address at the routing layer, for each process (its own default, 0: no limit). With
+    `ROUTING_LAYER_PUBLISH=ingress` many clients have one address: leave it at 0."""
     routing_layer_trusted_proxies: Annotated[str, AfterValidator(check_networks)] = ""
-    """Addresses and networks of reverse proxies in front of the routing layer, comma-separated: what they say about the
-    client (`X-Forwarded-*`) is kept."""
+    """Addresses and networks of reverse proxies in front of the routing layer, comma-separated. Their `X-Forwarded-For`
+    gives the address of the client; it, `Forwarded` (which is not read) and `X-Real-IP` are passed on to services."""
     routing_layer_cors_origins: Annotated[str, AfterValidator(check_origins)] = ""
     """Origins whose pages may read the routing layer's answers, comma-separated (`https://hmi.plant.example`), or `*`;
-    empty: only pages of its own origin."""
+    empty: what services say about it is passed on."""
     routing_layer_auth_jwks_url: str = Field("", pattern=patterns.optional(patterns.RESOURCE))
     """Where the routing layer reads the keys of clients' tokens (a JWK set). This, or `ROUTING_LAYER_AUTH_KEYS_SECRET`,
     switches authentication on."""
@@ -193,7 +194,7 @@ class Settings(BaseSettings):
     routing_layer_auth_claim: str = ""
     """The claim that names a client's assets and groups (the routing layer's default: `openfactory`)."""
     routing_layer_tls_cert_secret: str = Field("", pattern=patterns.LABEL)
-    """Name of a Swarm secret with the routing layer's certificate chain (PEM): its port then speaks TLS."""
+    """Name of a Swarm secret with the routing layer's certificate chain (PEM): its port then accepts only TLS."""
     routing_layer_tls_key_secret: str = Field("", pattern=patterns.LABEL)
     """Name of a Swarm secret with the key (PEM) of that certificate."""
     reconciler_token_secret: str = Field("", pattern=patterns.LABEL)
@@ -302,7 +303,7 @@ class Settings(BaseSettings):
     stands for all names below it. Addresses, `localhost`, names without a dot, and the hosts of `RECONCILER_URL` and
     `SWARM_NODE_HOST` are always answered."""
     reconciler_token_file: TokensFile | None = None
-    """A file with tokens, one a line, each of which a request to the operator's HTTP server may have
+    """A file with tokens of at least 16 characters, one a line. Requests to the operator's HTTP server need one of them
     (`Authorization: Bearer <token>`); the command line sends the first. It is read again when it changes. Empty:
     everyone who reaches the port may pause the operator."""
     reconciler_protect: Protect = Protect.WRITES
