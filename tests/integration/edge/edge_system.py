@@ -29,7 +29,9 @@ from tests.integration.routing_layer.proxy_system import ROOT, Asked, Response
 CONFIGURATION = ROOT / "manifests" / "edge" / "haproxy.cfg"
 #: The names of the services in the network, with the prefix and the stack's name of the manifests.
 ROUTING_LAYER, OPERATOR = "tasks.ofa_routing_layer", "tasks.ofa_reconciler"
-TOKEN = 'the operator\'s "token" %[src]'
+TOKEN, OLD_TOKEN = "the.operators-token_~+/0123==", "the-token-of-before"
+#: What the stack file mounts.
+TOKENS = f"{TOKEN}\n{OLD_TOKEN}\n"
 USER, PASSWORD = "alice", "correct horse"
 #: Where clients connect from; the edge itself connects from 127.0.0.1.
 CLIENT = "127.0.0.9"
@@ -118,10 +120,11 @@ class Edge:
         running: its processes, the newest last.
     """
 
-    def __init__(
-        self, haproxy: str, folder: Path, environment: dict[str, str], tokens: str = f"{TOKEN}\nold\n"
-    ) -> None:
-        """Prepare certificate, users and tokens as files in an empty folder, and variables."""
+    def __init__(self, haproxy: str, folder: Path, environment: dict[str, str], tokens: str | None = TOKENS) -> None:
+        """Prepare certificate, users and tokens as files in an empty folder, and variables.
+
+        With None for ``tokens``, HAProxy runs with the configuration alone, without the command of the stack file.
+        """
         folder.mkdir()
         self.port = free_port()
         self.authority = Authority.make(folder / "authority")
@@ -129,9 +132,12 @@ class Edge:
         (folder / "edge.pem").write_bytes(certificate.read_bytes())
         (folder / "edge.pem.key").write_bytes(key.read_bytes())
         (folder / "edge_users").write_text(f"userlist operators\n    user {USER} password {_hash(PASSWORD)}\n")
-        (folder / "reconciler_token").write_text(tokens)
         self.log = folder / "log"
-        self.command = _read_command(folder)
+        if tokens is None:
+            self.command = [haproxy, "-db", "-f", str(CONFIGURATION), "-f", str(folder / "edge_users")]
+        else:
+            (folder / "reconciler_token").write_text(tokens)
+            self.command = _read_command(folder)
         self.environment = {
             "PATH": f"{Path(haproxy).parent}:{os.environ['PATH']}",
             "LISTEN": f"127.0.0.1:{self.port}",
@@ -210,7 +216,7 @@ class Edge:
         """Return the status of an answer; 0 if the connection is refused or cut."""
         try:
             response = await self.get(target, *headers)
-        except ConnectionError:
+        except (ConnectionError, asyncio.IncompleteReadError):
             return 0
         response.leave()
         return response.status
@@ -239,7 +245,13 @@ def _hash(password: str) -> str:
 
 @contextlib.asynccontextmanager
 async def start_edge(
-    haproxy: str, folder: Path, *, routing_layer: int, operator: int = 1, tokens: str = f"{TOKEN}\nold\n", **limits: str
+    haproxy: str,
+    folder: Path,
+    *,
+    routing_layer: int,
+    operator: int = 1,
+    tokens: str | None = TOKENS,
+    **limits: str,
 ) -> AsyncIterator[tuple[Edge, NameServer]]:
     """Run the edge before a routing layer and an operator on these ports of 127.0.0.1, until the end of the block."""
     names = await NameServer().start()

@@ -24,11 +24,13 @@ from tests.integration.edge.edge_system import (
     ROUTING_LAYER,
     Edge,
     NameServer,
+    login,
     start_edge,
 )
 from tests.integration.routing_layer.proxy_system import Asked, ProxySystem, start_system
 
 _STATE = "/asset_state?asset_uuid=A1"
+_EVENTS = "Accept: text/event-stream"
 
 
 @contextlib.asynccontextmanager
@@ -161,7 +163,7 @@ class Task:
     Attributes:
         ready: what it says at ``/ready``.
         streams: the streams that are open.
-        heads: the headers of each request for a state, by names in lower case.
+        heads: the headers of each request for a state or a stream, by names in lower case.
     """
 
     def __init__(self, address: str, port: int) -> None:
@@ -192,10 +194,14 @@ class Task:
         return web.Response(status=200 if self.ready else 503)
 
     async def _state(self, request: web.Request) -> web.Response:
-        self.heads.append([(name.lower(), value) for name, value in request.headers.items()])
+        self._keep_head(request)
         return web.Response(text=self._place[0])
 
+    def _keep_head(self, request: web.Request) -> None:
+        self.heads.append([(name.lower(), value) for name, value in request.headers.items()])
+
     async def _stream(self, request: web.Request) -> web.StreamResponse:
+        self._keep_head(request)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         self.streams.append(response)
@@ -250,6 +256,55 @@ async def test_what_a_client_says_about_itself_is_replaced(haproxy: str, tmp_pat
             ("x-forwarded-proto", "https"),
             ("x-own", "lie"),
         ]
+
+
+_FORWARDED = (
+    *("For", "Proto", "Host", "Port", "User", "Prefix", "Ssl", "Server", "Groups", "Email", "Client-Cert", "Scheme"),
+    *("Preferred-Username", "Access-Token", "Uri", ""),
+)
+
+
+@pytest.mark.parametrize("version", ["1.1", "2"])
+async def test_no_forwarded_header_of_a_client_passes(haproxy: str, tmp_path: Path, version: str) -> None:
+    """Services may trust any `X-Forwarded-*` to be a proxy's word, also the user's name: only the edge's three pass."""
+    async with start_tasks(haproxy, tmp_path, "127.0.0.2") as (edge, _, (task,)):
+        await edge.wait_for("/asset_stream", 200, _EVENTS)
+        for target in (_STATE, "/asset_stream"):
+            for spelling in (str.title, str.lower, str.upper):
+                lies = [part for name in _FORWARDED for part in ("-H", f"{spelling(f'X-Forwarded-{name}')}: lie")]
+                task.heads.clear()
+                command = ("curl", "-s", f"--http{version}", "--interface", CLIENT, "-H", _EVENTS, *lies, *_trust(edge))
+                curl = await asyncio.create_subprocess_exec(
+                    *command, f"https://edge.test:{edge.port}{target}", stdout=asyncio.subprocess.DEVNULL
+                )
+                await until(lambda: bool(task.heads), "the request reaches the service")
+                with contextlib.suppress(ProcessLookupError):
+                    curl.kill()
+                await curl.wait()
+                assert sorted(each for each in task.heads[0] if each[0].startswith("x-")) == [
+                    ("x-forwarded-for", CLIENT),
+                    ("x-forwarded-host", f"edge.test:{edge.port}"),
+                    ("x-forwarded-proto", "https"),
+                ]
+
+
+@pytest.mark.parametrize("accept", [_EVENTS, "Accept: */*"], ids=["event source", "program"])
+async def test_the_password_of_the_page_reaches_no_service(haproxy: str, tmp_path: Path, accept: str) -> None:
+    """A browser sends it to other paths of the host as well; a token of the same field passes."""
+    async with start_tasks(haproxy, tmp_path, "127.0.0.2") as (edge, _, (task,)):
+        await edge.wait_for("/asset_stream", 200, accept)
+        for given, passed in (
+            (login(), []),
+            (login().replace("Basic", "bASIC"), []),
+            (login().replace("Basic", "  Basic"), []),
+            ("Authorization: Bearer a.b.c", ["Bearer a.b.c"]),
+        ):
+            for target in (_STATE, "/asset_stream"):
+                task.heads.clear()
+                response = await edge.get(target, accept, given)
+                assert response.status == 200
+                response.leave()
+                assert [value for name, value in task.heads[0] if name == "authorization"] == passed, given
 
 
 async def test_it_follows_the_addresses_of_the_tasks(haproxy: str, tmp_path: Path) -> None:

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from tests.integration.edge.edge_system import CLIENT, TOKEN, Edge, RecordingOperator, login, start_edge
+import pytest
+
+from openfactory_common.tokens import read_tokens
+from tests.integration.edge.edge_system import (
+    CLIENT,
+    OLD_TOKEN,
+    TOKEN,
+    TOKENS,
+    Edge,
+    RecordingOperator,
+    login,
+    start_edge,
+)
 
 
 @contextlib.asynccontextmanager
-async def start_page(haproxy: str, folder: Path, **options: str) -> AsyncIterator[tuple[RecordingOperator, Edge]]:
+async def start_page(
+    haproxy: str, folder: Path, tokens: str | None = TOKENS
+) -> AsyncIterator[tuple[RecordingOperator, Edge]]:
     """Run an operator with the edge before it, until its page is served."""
     operator = await RecordingOperator().start()
     try:
-        async with start_edge(haproxy, folder, routing_layer=1, operator=operator.port, **options) as (edge, _):
+        async with start_edge(haproxy, folder, routing_layer=1, operator=operator.port, tokens=tokens) as (edge, _):
             await edge.wait_for("/openfactory/", 200, login())
             operator.requests.clear()
             yield operator, edge
@@ -50,10 +65,38 @@ async def test_the_operator_gets_its_token_and_nothing_of_the_users(haproxy: str
 
 
 async def test_without_a_token_none_is_sent(haproxy: str, tmp_path: Path) -> None:
-    """An operator without protection gets no credentials at all."""
-    async with start_page(haproxy, tmp_path, tokens="\n") as (operator, edge):
+    """An operator without protection gets no credentials at all; the stack file always has a token."""
+    async with start_page(haproxy, tmp_path, tokens=None) as (operator, edge):
         await edge.get("/openfactory/status", login())
         assert "Authorization" not in operator.requests[0][2]
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        TOKEN,
+        f"{TOKEN}\r\n{OLD_TOKEN}\r\n",
+        f"\n{TOKEN}\n",
+        f"\r\n \t\r\n\t  {TOKEN} \t\r\n\r\n{OLD_TOKEN}",
+        f"{TOKEN}\r{OLD_TOKEN}\r",
+    ],
+    ids=["no line end", "CRLF", "blank first line", "blanks around", "CR"],
+)
+async def test_the_token_file_is_read_as_the_operator_reads_it(haproxy: str, tmp_path: Path, tokens: str) -> None:
+    """The first token is sent, whatever editor wrote the file."""
+    async with start_page(haproxy, tmp_path, tokens=tokens) as (operator, edge):
+        await edge.get("/openfactory/status", login())
+        first = read_tokens(tmp_path / "edge" / "reconciler_token")[0]
+        assert operator.requests[0][2]["Authorization"] == f"Bearer {first}" == f"Bearer {TOKEN}"
+
+
+@pytest.mark.parametrize("tokens", ["", "\n", " \t\r\n\r\n"])
+def test_without_a_token_in_the_secret_it_does_not_start(haproxy: str, tmp_path: Path, tokens: str) -> None:
+    """The task fails and says why, instead of a page that only answers 401."""
+    edge = Edge(haproxy, tmp_path / "edge", {}, tokens)
+    done = subprocess.run([*edge.command, "-c"], env=edge.environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "there is no token in the secret reconciler_token\n"
 
 
 async def test_nothing_that_writes_reaches_the_operator(haproxy: str, tmp_path: Path) -> None:
