@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
 
-from openfactory_common.files import read_file
+from openfactory_common.files import FileChanges, read_file
 
 _log = structlog.get_logger(__name__)
 
@@ -23,9 +22,8 @@ _log = structlog.get_logger(__name__)
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _BEARER = re.compile(r"bearer +(\S+)", re.IGNORECASE)
 _MAX_BYTES = 64 * 1024
-#: A file that was changed less than this many nanoseconds ago is read again each time: two changes within one tick of
-#: the kernel's clock (4 ms) have the same time.
-_SETTLED_NS = 1_000_000_000
+#: Characters. Fewer are guessable over the network; `openssl rand -hex 32` writes 64.
+_SHORTEST = 16
 
 
 def read_tokens(path: Path) -> tuple[str, ...]:
@@ -48,6 +46,8 @@ def read_tokens(path: Path) -> tuple[str, ...]:
     for number, token in enumerate(tokens, 1):
         if not _TOKEN.fullmatch(token):
             raise ValueError(f"token {number} has characters other than letters, digits, - . _ ~ + / and = at its end")
+        if len(token) < _SHORTEST:
+            raise ValueError(f"token {number} has {len(token)} characters: at least {_SHORTEST} are required")
     return tokens
 
 
@@ -69,7 +69,7 @@ class TokenFile:
         self._path = path
         self._variable = variable
         self._tokens: tuple[str, ...] = ()
-        self._version: tuple[int, ...] = ()
+        self._changes = FileChanges(path)
         self._problem = ""
 
     def read(self) -> tuple[str, ...]:
@@ -80,15 +80,13 @@ class TokenFile:
             problem = getattr(error, "strerror", None) or str(error)
             if problem != self._problem:
                 _log.warning("%s: %s; the tokens of before stay in use", self._variable, problem)
-            self._problem, self._version = problem, ()
+            self._problem = problem
         return self._tokens
 
     def _refresh(self) -> None:
-        found = self._path.stat()
-        version = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
-        if version != self._version:
+        if self._changes.changed():
             self._tokens = read_tokens(self._path)
-            self._version = version if time.time_ns() - max(version[:2]) > _SETTLED_NS else ()
+            self._changes.confirm()
             self._problem = ""
 
     def accepts(self, token: str) -> bool:

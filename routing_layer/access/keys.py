@@ -13,7 +13,7 @@ from typing import Protocol
 import aiohttp
 import structlog
 
-from openfactory_common.files import read_file
+from openfactory_common.files import FileChanges, read_file
 from openfactory_common.ksqldb_http import auth_from_url
 from openfactory_common.settings_types import strip_user
 from routing_layer.access.key_set import Key, parse_key_set
@@ -63,16 +63,14 @@ class KeyFile:
     def __init__(self, path: Path) -> None:
         """Read ``path`` when it has changed."""
         self._path = path
-        self._seen: tuple[int, ...] = ()
+        self._changes = FileChanges(path)
 
     async def read(self) -> tuple[Key, ...] | None:
         """Return the set if the file has changed."""
-        status = self._path.stat()
-        now = status.st_mtime_ns, status.st_size, status.st_ino
-        if now == self._seen:
+        if not self._changes.changed():
             return None
         keys = parse_key_set(read_file(self._path, _LONGEST), symmetric=True)
-        self._seen = now
+        self._changes.confirm()
         return keys
 
     async def close(self) -> None:

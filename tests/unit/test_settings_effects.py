@@ -90,7 +90,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
     directory = tmp_path_factory.mktemp("settings")
     authority = Authority.make(directory / "ca")
     (directory / "user").write_text(f"{USER[0]}\n")
-    (directory / "token").write_text(f"{USER[1].replace(' ', '-')}\n")
+    (directory / "token").write_text(f"{'a' * 32}\n")
     (directory / "password").write_text(f"{USER[1]}\n")
     pair = authority.sign("IP:127.0.0.1")
     with ksqldb(None) as first, ksqldb(None) as second, ksqldb(None, USER) as guarded, ksqldb(pair) as secure:

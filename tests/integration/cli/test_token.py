@@ -45,7 +45,7 @@ def closed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Operator
 
 def with_token(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
     """Give the command line a token."""
-    Path("mine").write_text(f"{token}\nsecond-line\n")
+    Path("mine").write_text(f"{token}\nthe-second-line-is-not-sent\n")
     monkeypatch.setenv("RECONCILER_TOKEN_FILE", "mine")
 
 
