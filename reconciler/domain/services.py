@@ -10,10 +10,11 @@ from dataclasses import astuple, dataclass, field, fields, replace
 from datetime import datetime
 from enum import StrEnum
 
+from openfactory_common.settings_types import mask
+
 _SECRET = re.compile(r"PASS|SECRET|TOKEN|CREDENTIAL|PRIVATE|API_?KEY", re.IGNORECASE)
 #: Within a variable: the number of the task that reads it. No value that is data has a NUL.
 TASK_SLOT = "\0slot\0"
-_CREDENTIALS = re.compile(r"://[^/\s]*@")
 _CONSUMER_GROUP = "KAFKA_CONSUMER_GROUP_ID"
 #: The states of a rolling update in which all tasks are of one version, and the asked one.
 _AT_REST = ("", "completed")
@@ -266,10 +267,10 @@ def _compare_env(live: Mapping[str, str], wanted: Mapping[str, str]) -> list[Dri
 
 
 def _show_variable(name: str, value: str | None) -> str:
-    """Return a variable for a plan that others read: without a secret, also within a URL."""
+    """Return a variable for a plan that others read: without a secret, also within a URL or its query."""
     if value and _SECRET.search(name):
         return "***"
-    return _show(None if value is None else _CREDENTIALS.sub("://***@", value))
+    return _show(None if value is None else mask(value))
 
 
 def _show(value: object) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from reconciler.cli.settings import show_value
 from reconciler.domain.services import Kind, ServiceSpec, drift
 
 SPEC = ServiceSpec(
@@ -21,10 +22,25 @@ SPEC = ServiceSpec(
 )
 
 
-def test_the_credentials_of_a_url_are_not_told() -> None:
-    """The rest of the address is, because it may be what differs."""
-    [found] = drift(SPEC, replace(SPEC, env={**SPEC.env, "KSQLDB_URL": "http://bob:moon@other:8088/"}))
-    assert (found.live, found.wanted) == ('"http://***@ksqldb:8088/"', '"http://***@other:8088/"')
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("KSQLDB_URL", "http://bob:moon@other:8088/", "http://***@other:8088/"),
+        ("AUTH_JWKS_URL", "https://login.test/jwks?key=moon", "https://login.test/jwks?***"),
+        ("AUTH_JWKS_URL", "https://bob:moon@login.test/jwks?key=moon&b=1#moon", "https://***@login.test/jwks?***"),
+        ("AUTH_JWKS_URL", "https://login.test/jwks#moon", "https://login.test/jwks?***"),
+        ("AUTH_JWKS_URL", "https://login.test/jwks", "https://login.test/jwks"),
+        ("KSQLDB_URL", "http://bob:mo/on@other:8088/", "http://***@other:8088/"),
+        ("KAFKA_BROKER", "bob:moon@broker:9092", "***@broker:9092"),
+        ("KAFKA_BROKER", "one:9092,two:9092", "one:9092,two:9092"),
+    ],
+)
+def test_the_secrets_of_a_url_are_not_told(name: str, value: str, shown: str) -> None:
+    """The rest of the address is, because it may be what differs; as `reconciler settings` shows it."""
+    for live, wanted in ((value, "other"), ("other", value)):
+        [found] = drift(replace(SPEC, env={name: live}), replace(SPEC, env={name: wanted}))
+        assert sorted((found.live, found.wanted)) == sorted((f'"{shown}"', '"other"'))
+        assert show_value(value) == shown
 
 
 @pytest.mark.parametrize("name", ["DB_PASSWORD", "API_TOKEN", "ClientSecret", "API_KEY"])
