@@ -43,7 +43,8 @@ _END_SECONDS = 1.0
 _BACKLOG = 8192
 _EXIT = """Exit codes: 0 stopped by SIGTERM or SIGINT, 2 a setting is wrong or the port is taken (the message names the
 variable), 143 or 130 stopped by SIGTERM or SIGINT before it served."""
-_NO_STORE = {"Cache-Control": "no-store"}
+#: No proxy keeps an answer that is old a moment later.
+NO_STORE = {"Cache-Control": "no-store"}
 _log = structlog.get_logger(__name__)
 
 ServiceSettings = TypeVar("ServiceSettings", bound=KsqldbSettings)
@@ -164,7 +165,7 @@ def _log_ending(why: Ending) -> None:
 
 async def alive(_request: web.Request) -> web.Response:
     """Answer ``/healthz``: the event loop turns. A source that is away is not a fault of this process."""
-    return web.json_response({"status": "alive"}, headers=_NO_STORE)
+    return web.json_response({"status": "alive"}, headers=NO_STORE)
 
 
 def readiness(issues: Sequence[str], **fields: str) -> web.Response:
@@ -178,14 +179,14 @@ def readiness(issues: Sequence[str], **fields: str) -> web.Response:
     if issues:
         document["issues"] = list(issues)
     status = HTTPStatus.SERVICE_UNAVAILABLE if issues else HTTPStatus.OK
-    return web.json_response(document, status=status, headers=_NO_STORE)
+    return web.json_response(document, status=status, headers=NO_STORE)
 
 
 def metrics_of(registry: CollectorRegistry) -> Handler:
     """Return the handler of ``/metrics`` for these metrics."""
 
     async def metrics(_request: web.Request) -> web.Response:
-        headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8", **_NO_STORE}
+        headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8", **NO_STORE}
         return web.Response(body=generate_latest(registry), headers=headers)
 
     return metrics
@@ -194,4 +195,4 @@ def metrics_of(registry: CollectorRegistry) -> Handler:
 def missing_parameter(name: str) -> web.Response:
     """Return 422 for a required query parameter that is absent or empty, in the shape of the old system's services."""
     fault = {"type": "missing", "loc": ["query", name], "msg": "Field required", "input": None}
-    return web.json_response({"detail": [fault]}, status=422)
+    return web.json_response({"detail": [fault]}, status=422, headers=NO_STORE)

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from aiohttp import web
 
 from openfactory_common.ksqldb_http import KsqldbSession, open_session
-from openfactory_common.service import alive, metrics_of, missing_parameter, readiness
+from openfactory_common.service import NO_STORE, alive, metrics_of, missing_parameter, readiness
 from state_api.metrics import Metrics
 from state_api.settings import Settings
 from state_api.states import AssetStates
@@ -48,7 +48,7 @@ async def _asset_state(request: web.Request) -> web.Response:
         return missing_parameter("asset_uuid")
     answer = await request.app[_STATES].ask(asset, request.query.get("id") or None)
     answers[answer.status].inc()
-    headers = _RETRY_AFTER if answer.status is HTTPStatus.SERVICE_UNAVAILABLE else None
+    headers = NO_STORE | (_RETRY_AFTER if answer.status is HTTPStatus.SERVICE_UNAVAILABLE else {})
     return web.Response(body=answer.body, status=answer.status, headers=headers, content_type="application/json")
 
 

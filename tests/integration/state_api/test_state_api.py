@@ -211,6 +211,26 @@ def test_without_a_ksqldb() -> None:
     assert "secret" not in document["issues"][0]
 
 
+def test_no_answer_may_be_kept_by_a_cache(ksqldb: Served) -> None:
+    """A state is old at the next event, an asset may exist a moment later: no status is an exception."""
+
+    async def run() -> list[tuple[int, str | None]]:
+        seen = []
+        async with _serving(ksqldb.url) as api, aiohttp.ClientSession() as session:
+
+            async def note(**query: str) -> None:
+                async with session.get(f"{api}/asset_state", params=query) as reply:
+                    seen.append((reply.status, reply.headers.get("Cache-Control")))
+
+            for query in ({"asset_uuid": "A1"}, {"asset_uuid": "A1", "id": "temp"}, {"asset_uuid": "ZZ"}, {}):
+                await note(**query)
+            ksqldb.switch(pull_not_ready=True)
+            await note(asset_uuid="A1")
+        return seen
+
+    assert asyncio.run(run()) == [(status, "no-store") for status in (200, 200, 404, 422, 503)]
+
+
 def test_metrics_count_answers_and_failures(ksqldb: Served) -> None:
     """Every status has its series from the start, and each answer counts."""
 
