@@ -1,6 +1,6 @@
 """Who may do what at the operator's server: with `RECONCILER_TOKEN_FILE`, programs show a token to write, or to read.
 
-A token does not travel by cookie, so no web page can use the one of somebody else; browsers' writes stay refused.
+A token does not travel by cookie, so no web page can use another user's; browsers' writes stay refused.
 """
 
 from __future__ import annotations
