@@ -17,9 +17,9 @@ _APART = 5
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PROCESSES
 # Several runs on one machine begin at different places.
 _next = count(os.getpid() * 7)
-#: What says to other runs that a port is taken; the newest, so that there are some for two runs.
+#: What says to other runs that a port is taken; the newest, so that the 200 ports are enough for six runs.
 _held: dict[int, socket.socket] = {}
-_MOST_HELD = 80
+_MOST_HELD = 32
 
 
 def free_port() -> int:
