@@ -120,7 +120,7 @@ async def asset_stream(request: web.Request) -> web.StreamResponse:
         "X-Accel-Buffering": "no",
         "X-OpenFactory-Group": settings.quoted_group,
     }
-    if point is None and not given:  # from now on every client of the same query gets the same bytes
+    if not given:  # from now on every client of the same query gets the same bytes
         headers["X-OpenFactory-Shareable"] = "1"
     response = web.StreamResponse(headers=headers)
     response.enable_chunked_encoding()

@@ -58,7 +58,7 @@ async def serve(
     if certificate is None:
         ports.append(await loop.create_server(server, sock=sock, backlog=_BACKLOG))
     else:
-        ports.append(TlsListener(server, sock, certificate.context))
+        ports.append(TlsListener(server, sock, certificate))
         proxy.supervisor.start("certificate", certificate.follow)
     if metrics_sock is not None:
         metrics_server = ClientServer(proxy.handle_metrics, proxy.metrics_guard)

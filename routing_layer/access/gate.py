@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -104,8 +104,14 @@ class Gate:
         cookie: the name of the cookie that may have the token.
     """
 
-    def __init__(self, settings: Settings, on_refusal: OnRefusal) -> None:
-        """Open the source of keys, of which nothing is read before `KeyStore.run`."""
+    def __init__(
+        self, settings: Settings, on_refusal: OnRefusal, on_keys: Callable[[Collection[Key]], None] = lambda _: None
+    ) -> None:
+        """Open the source of keys, of which nothing is read before `KeyStore.run`.
+
+        ``on_keys`` is called with the keys when the set has changed.
+        """
+        self._on_keys = on_keys
         self.keys: KeyStore | None = None
         if settings.auth_jwks_url:
             self.keys = KeyStore(KeyServer(settings.auth_jwks_url, settings.auth_ca_file), self._drop_removed_keys)
@@ -201,6 +207,7 @@ class Gate:
         current = self.keys.current if self.keys is not None else ()
         for digest in [digest for digest, (_, permit) in self._permits.items() if permit.key not in current]:
             self._forget(digest)
+        self._on_keys(current)
 
     def _no_keys(self) -> Problem:
         self._on_refusal(Refusal.NO_KEYS)

@@ -17,7 +17,7 @@ from openfactory_common.ksqldb_http import open_session
 from openfactory_common.registry import Registry
 from openfactory_common.settings_types import RoutingMode
 from routing_layer import metrics
-from routing_layer.access.gate import Gate
+from routing_layer.access.gate import Gate, Permit
 from routing_layer.client.request import Request
 from routing_layer.client.response import Response
 from routing_layer.cors import Cors
@@ -36,12 +36,14 @@ from routing_layer.ttl_cache import TtlCache
 from routing_layer.upstream.dialer import Dialer, Target
 from routing_layer.upstream.forwarder import Callbacks, Forwarder, StreamAborted
 from routing_layer.upstream.request_head import RequestHeads
+from routing_layer.upstream.response_head import ResponseHeads
 from routing_layer.upstream.streams import ClientStream, StreamTable
 from routing_layer.workers import WorkerPeers
 
 _log = structlog.get_logger(__name__)
 _STREAM = "/asset_stream"
 _GROUP = "/group/"
+_ASSET = "asset_uuid"
 #: Routes whose response needs a descriptor more.
 _FORWARDED = frozenset(("asset_stream", "group_stream", "asset_state"))
 #: A client may read nothing for this much longer than its stream allows, which has ended it by then.
@@ -99,20 +101,21 @@ class Proxy:
         )
         dialer = Dialer(settings.connect_timeout, settings.replace_wait)
         refused = self.metrics.access_refused
-        self.gate = Gate(settings, lambda why: refused[why].inc())
+        self.gate = Gate(settings, lambda why: refused[why].inc(), self.streams.end_keys)
         self.cors = Cors(settings.cors_origins)
         self.trusted = TrustedProxies(settings.trusted_proxies)
         self.limits = StreamLimits(settings.max_streams, settings.max_streams_per_client)
         self.forwarder = Forwarder(
             dialer,
             RequestHeads(self.trusted, self.gate.cookie if self.gate.keys is not None else None),
-            self.cors,
+            ResponseHeads(self.cors, private=self.gate.keys is not None),
             settings.head_timeout,
             settings.idle_timeout,
             Callbacks(
                 on_head=lambda request, status: self.metrics.count_request(request.route, status),
                 on_mismatch=self.metrics.group_mismatches.inc,
                 refuse=self._refuse,
+                fail=lambda request, error: self._refuse(request, _bug(request, error)),
             ),
         )
         self.supervisor = Supervisor(lambda name: self.metrics.task_ends[name].inc())
@@ -133,7 +136,7 @@ class Proxy:
         )
         self._exposition = CachedExposition(self._render_metrics)
         self._routes: dict[str, tuple[str, _Handler]] = {
-            _STREAM: ("asset_stream", self._limit(self._hold(self._get_asset_stream))),
+            _STREAM: ("asset_stream", self._hold(self._get_asset_stream)),
             "/asset_state": ("asset_state", self._get_asset_state),
             "/healthz": ("healthz", self._get_health),
             "/ready": ("ready", self._get_readiness),
@@ -142,7 +145,7 @@ class Proxy:
         self._metrics_routes: dict[str, tuple[str, _Handler]] = {"/metrics": ("metrics", self._get_metrics)}
         if settings.metrics_port is None:
             self._routes |= self._metrics_routes
-        self._group_route = "group_stream", self._limit(self._hold(self._get_group_stream))
+        self._group_route = "group_stream", self._hold(self._get_group_stream)
         add_gauge = self.metrics.add_gauge
         add_gauge("streams", "Open streams.", lambda: len(self.streams.all), sum)
         add_gauge(
@@ -213,8 +216,8 @@ class Proxy:
                 return
         except Problem as problem:
             self._refuse(request, problem)
-        except Exception:  # noqa: BLE001 - see _bug
-            self._refuse(request, _bug(request))
+        except Exception as error:  # noqa: BLE001 - see _bug
+            self._refuse(request, _bug(request, error))
         else:
             request.connection.run(self._answer(request, handler))
 
@@ -223,8 +226,8 @@ class Proxy:
             response = await handler(request)
         except Problem as problem:
             self._refuse(request, problem)
-        except Exception:  # noqa: BLE001 - see _bug
-            self._refuse(request, _bug(request))
+        except Exception as error:  # noqa: BLE001 - see _bug
+            self._refuse(request, _bug(request, error))
         else:
             if response is not None:
                 response.lines = self.cors.fields(request.raw_headers)
@@ -253,13 +256,15 @@ class Proxy:
         if request.method not in ("GET", "HEAD"):
             raise Problem(ProblemType.WRONG_METHOD, f"{request.method} is not supported here, GET and HEAD are")
 
-    def _limit(self, handler: _Handler) -> _Handler:
-        """Refuse a stream that would exceed a limit; it is counted from its request to its end.
+    async def _admit_stream(self, request: Request) -> Permit:
+        """Let a request for a stream in by its token, and count it, once, until its end.
 
-        It is not held: streams may stay for days, and an event source that waits is one of those that are counted.
+        Raises:
+            Problem: 401, 403 or 503 by its token; 429 or 503, there are too many streams, which is not held: streams
+                may stay for days, and an event source that waits is one of those that are counted.
         """
-
-        async def limit(request: Request) -> Response | None:
+        permit = await self.gate.admit(request.raw_headers)
+        if request.on_end is None:
             client = ""
             if self.settings.max_streams_per_client:
                 client = address_key((self.trusted.find_client(request.remote, request.raw_headers),))
@@ -268,9 +273,7 @@ class Proxy:
                 self.metrics.streams_refused[refusal].inc()
                 raise Problem(*_TOO_MANY[refusal])
             request.on_end = partial(self.limits.leave, client)
-            return await handler(request)
-
-        return limit
+        return permit
 
     def _hold(self, handler: _Handler) -> _Handler:
         """Hold an event source's request while the problem is likely to pass.
@@ -296,8 +299,8 @@ class Proxy:
         return hold
 
     async def _get_asset_stream(self, request: Request) -> Response | None:
-        permit = await self.gate.admit(request.raw_headers)
-        asset = _asset_of(request)
+        permit = await self._admit_stream(request)
+        asset = _asset_of(request, strict=permit.key is not None)
         if asset is None:
             raise Problem(ProblemType.BAD_REQUEST, "the query needs asset_uuid")
         if self.settings.routing_mode is RoutingMode.REDIRECT:
@@ -309,7 +312,7 @@ class Proxy:
             target = await self._find_target(request, group)
             if self.store.group_of(asset) == group:
                 try:
-                    await self._forward_stream(request, asset, group, target, permit.expires)
+                    await self._forward_stream(request, asset, group, target, permit)
                 except StreamAborted:
                     permit = await self.gate.admit(request.raw_headers)  # the token may have expired
                 else:
@@ -318,17 +321,19 @@ class Proxy:
         raise Problem(ProblemType.NOT_READY, f"asset {asset!r} is moving")
 
     async def _get_group_stream(self, request: Request) -> Response | None:
-        permit = await self.gate.admit(request.raw_headers)
+        permit = await self._admit_stream(request)
         group = unquote(request.path[len(_GROUP) : -len(_STREAM)], errors="replace")
-        asset = _asset_of(request)
+        asset = _asset_of(request, strict=permit.key is not None)
         if asset is None:
             permit.check_group(group)
             self._check_group_exists(group)
         elif (actual := await permit.find_group(asset, self.lookup.find_group)) != group:
             raise Problem(ProblemType.ASSET_ELSEWHERE, f"asset {asset!r} is in group {actual!r}, not in {group!r}")
         target = await self._find_target(request, group)
+        if asset is not None and self.store.group_of(asset) != group:  # it has moved while the group was waited for
+            raise Problem(ProblemType.NOT_READY, f"asset {asset!r} is moving")
         try:
-            await self._forward_stream(request, asset or "", group, target, permit.expires)
+            await self._forward_stream(request, asset or "", group, target, permit)
         except StreamAborted as error:
             await self.gate.admit(request.raw_headers)  # the token may have expired
             raise Problem(ProblemType.NOT_READY, f"group {group!r} or its asset is changing") from error
@@ -361,8 +366,8 @@ class Proxy:
             raise Problem(ProblemType.GROUP_NOT_DEPLOYED, detail, transient=True)
         return _parse_target(url)
 
-    async def _forward_stream(self, request: Request, asset: str, group: str, target: Target, expires: float) -> None:
-        stream = ClientStream(asset, group, self.settings.idle_timeout, self.streams, expires)
+    async def _forward_stream(self, request: Request, asset: str, group: str, target: Target, permit: Permit) -> None:
+        stream = ClientStream(asset, group, self.settings.idle_timeout, self.streams, permit)
         self.streams.add(stream)
         _log.debug("stream starts", asset=asset, group=group, client=request.remote)
         try:
@@ -383,12 +388,12 @@ class Proxy:
         permit = self.gate.recall(request.raw_headers)
         if permit is None or permit.key is None:
             return permit is not None
-        asset = _asset_of(request)
+        asset = _asset_of(request, strict=True)
         return asset is None or permit.grants.covers(asset, None)
 
     async def _get_asset_state(self, request: Request) -> None:
         permit = await self.gate.admit(request.raw_headers)
-        await permit.check_asset(_asset_of(request), self.lookup.find_group)
+        await permit.check_asset(_asset_of(request, strict=True), self.lookup.find_group)
         self.forwarder.forward_answer(request, self._find_state_api())
 
     def _find_state_api(self) -> Target:
@@ -451,25 +456,28 @@ def _is_event_source(request: Request) -> bool:
     return b"text/event-stream" in (request.header(b"accept") or b"")
 
 
-def _asset_of(request: Request) -> str | None:
+def _asset_of(request: Request, *, strict: bool) -> str | None:
     """Return the one asset that the query names, None if it names none.
 
     Raises:
-        Problem: 400, it names several (the service might choose another one), or it cannot be decoded.
+        Problem: 400, it names several (the service might choose another one), or it cannot be decoded; if ``strict``,
+            because a token was checked, also if a parameter looks like ``asset_uuid``, which a service might read.
     """
     try:
         pairs = parse_qsl(request.query, keep_blank_values=True, errors="strict")
     except ValueError as error:
         raise Problem(ProblemType.BAD_REQUEST, "the query is not UTF-8") from error
-    assets = {value for key, value in pairs if key == "asset_uuid"}
+    if strict and any(key != _ASSET and key.lower().partition("[")[0].strip() == _ASSET for key, _ in pairs):
+        raise Problem(ProblemType.BAD_REQUEST, f"the query has a parameter that looks like {_ASSET}")
+    assets = {value for key, value in pairs if key == _ASSET}
     if len(assets) > 1:
         raise Problem(ProblemType.BAD_REQUEST, "the query names more than one asset_uuid")
     return (assets.pop() or None) if assets else None
 
 
-def _bug(request: Request) -> Problem:
+def _bug(request: Request, error: Exception) -> Problem:
     """Log what has been raised, and return what the client is told: a bug is no more than one request's 500."""
-    _log.exception("a bug: %s %s", request.method, request.path)
+    _log.error("a bug: %s %s", request.method, request.path, exc_info=error)
     return Problem(ProblemType.INTERNAL, "an unexpected error; it has been logged")
 
 

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import Any, Protocol, cast
 
 import httptools
+import structlog
 
 from openfactory_common.connections import LONGEST_REQUEST, REFUSALS, ConnectionGuard, Ending, Entry, State, address_key
 from routing_layer.client.request import Field, Head, Request, check
@@ -20,11 +21,15 @@ from routing_layer.client.response import Response
 from routing_layer.problems import NO_ROOM, Problem, ProblemType
 from routing_layer.request_target import explain_refused_target
 
+_log = structlog.get_logger(__name__)
 _END_OF_HEAD = b"\r\n\r\n"
 #: Header fields of one request: 8,000 short ones would be 1 MiB of objects from 32 KiB of bytes.
 _MAX_FIELDS = 128
 #: More than this pending for a client counts as one that does not read: its service is paused, or it is cut.
 _HIGH_WATER = 64 * 1024
+#: Bytes and seconds for which is read, and dropped, what a client sends after the last answer.
+_MOST_DROPPED = 1024 * 1024
+_DROP_SECONDS = 1.0
 #: The state of a socket whose other side has answered "reset" (linux/tcp_states.h).
 _TCP_CLOSE = 7
 
@@ -101,7 +106,7 @@ class ClientServer:
         self.draining = True
         for connection in list(self.connections):
             if connection.request is None:
-                connection.close()
+                connection.rest()
 
 
 class ClientConnection(asyncio.Protocol):
@@ -115,9 +120,9 @@ class ClientConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_body_left", "_closing", "_exchange", "_fields", "_full", "_guard", "_half_closed", "_has_head",
-        "_keep_alive", "_loop",        "_parser", "_parsing", "_rest", "_server", "_size", "_tail", "_target",
-        "entry", "remote", "request", "transport",
+        "_body_left", "_closer", "_closing", "_exchange", "_fields", "_full", "_guard", "_half_closed", "_has_head",
+        "_keep_alive", "_loop", "_parser", "_parsing", "_rest", "_server", "_size", "_skipped", "_tail", "_target",
+        "_unread", "entry", "remote", "request", "transport",
     )  # fmt: skip
 
     def __init__(self, server: ClientServer, entry: Entry | None = None) -> None:
@@ -139,6 +144,9 @@ class ClientConnection(asyncio.Protocol):
         self._size = 0  # bytes of the head so far
         self._tail = b""  # the last of them
         self._body_left = 0  # of the current request's body: it is read past
+        self._skipped = 0  # bytes that were read past
+        self._unread = False  # the client is still sending what nothing reads
+        self._closer: asyncio.TimerHandle | None = None
         self._rest = b""  # what came while a request was being answered
         self._closing = False  # the answer in progress is the last
         self._half_closed = False
@@ -174,12 +182,16 @@ class ClientConnection(asyncio.Protocol):
             self.entry.connection = self
         if self.entry is None:
             self._end_with(self._refusal(HTTPStatus.SERVICE_UNAVAILABLE))
+        elif self.scheme == "https" and self._server.draining:  # its handshake has ended after the port was closed
+            self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio gives it
         """Free everything."""
         self._server.connections.discard(self)
         if self.entry is not None:
             self._guard.close(self.entry)
+        if self._closer is not None:
+            self._closer.cancel()
         # Parser and entry refer to this: without these lines what it holds would wait for the garbage collector.
         self.entry = self._parser = None
         self._fields, self._rest = [], b""
@@ -191,6 +203,7 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Read requests; what comes while one is being answered waits."""
         if self._closing and self.request is None:
+            self._drop(data)
             return
         if self._body_left:
             data = self._skip_body(data)
@@ -198,28 +211,34 @@ class ClientConnection(asyncio.Protocol):
         if self.request is None and self.entry is not None and not self._full:
             self._parse()
         elif len(self._rest) > LONGEST_REQUEST:
-            # It is read no more, and answered no more after this.
-            self._closing, self._rest = True, b""
-            if self.transport is not None:
-                self.transport.pause_reading()
+            self._closing, self._unread, self._rest = True, True, b""  # nothing more is answered after this
+            if self._exchange is not None and self._exchange.endless:
+                self.abort()  # it would never be answered, and a client that is not read cannot be seen to leave
 
     def _skip_body(self, data: bytes) -> bytes:
+        """Take what belongs to the body of the request away; return what follows it."""
         skipped = min(self._body_left, len(data))
         self._body_left -= skipped
-        self._size += skipped
-        if self._size > LONGEST_REQUEST:  # a body that nobody reads is no reason to go on reading it
-            self._closing = True
-            if self.request is None:
-                self.close()
-            elif self.transport is not None:
-                self.transport.pause_reading()
+        self._skipped += skipped
+        if self._skipped > LONGEST_REQUEST:
+            self._closing = self._unread = True
+            if self._exchange is not None and self._exchange.endless:
+                self.abort()
+        if not self._body_left:
+            self._skipped = 0
         return data[skipped:]
+
+    def _drop(self, data: bytes) -> None:
+        """Read past what comes after the last answer: a connection that is closed before takes the answer back."""
+        self._skipped += len(data)
+        if self._skipped > _MOST_DROPPED:
+            self.abort()
 
     def eof_received(self) -> bool:
         """Keep the connection for the answers that are pending; otherwise it ends."""
         entry = self.entry
-        if entry is None or entry.closed or self.request is None:
-            return False
+        if entry is None or entry.closed or self.request is None or self.scheme == "https":
+            return False  # TLS has no half of a connection
         if self._exchange is not None and self._exchange.endless:
             # It may be silent for long: a client that leaves must not keep its service until the next event.
             return False
@@ -272,18 +291,35 @@ class ClientConnection(asyncio.Protocol):
         """Go on after the answer to the request, whose bytes have been written."""
         self._end_request()
         self._closing = self._closing or not keep_alive
+        self._unread = self._unread or self._body_left > 0
         if not self._full:  # otherwise the next request waits until this answer has been read
             self._proceed()
 
     def close(self) -> None:
-        """End the connection when what is pending has been read; a client that reads nothing is cut."""
+        """End the connection when what is pending has been read; a client that reads nothing is cut.
+
+        One that is still sending gets a moment, because a socket that is closed with something unread resets the
+        connection, and the client may lose the answer.
+        """
         self._closing = True
         transport = self.transport
-        if transport is None or transport.is_closing():
+        if transport is None or transport.is_closing() or self._closer is not None:
             return
-        transport.close()
-        if transport.get_write_buffer_size():
-            self._loop.call_later(self._server.stall, transport.abort)
+        patience = self._server.stall if transport.get_write_buffer_size() else 0.0
+        if self._unread and transport.can_write_eof():
+            transport.write_eof()
+            patience += _DROP_SECONDS
+        else:
+            transport.close()
+        if patience:
+            self._closer = self._loop.call_later(patience, transport.abort)
+
+    def rest(self) -> None:
+        """End the connection, on which no request is: with TLS a close would wait for the client's."""
+        if self.scheme == "https" and self.transport is not None and not self.transport.get_write_buffer_size():
+            self.abort()
+        else:
+            self.close()
 
     def abort(self) -> None:
         """Cut the connection."""
@@ -296,9 +332,11 @@ class ClientConnection(asyncio.Protocol):
         transport, entry = self.transport, self.entry
         if transport is None or transport.is_closing():
             return
-        if transport.get_write_buffer_size():
-            transport.abort()  # its client may never read what is pending
-        elif why is Ending.HEAD and entry is not None and entry.state is State.HEAD:
+        tell = why is Ending.HEAD and entry is not None and entry.state is State.HEAD
+        if transport.get_write_buffer_size() or (self.scheme == "https" and not tell):
+            # Its client may never read what is pending; with TLS a close waits for the client as well.
+            self.abort()
+        elif tell:
             self._end_with(self._refusal(HTTPStatus.REQUEST_TIMEOUT))
         else:
             self.close()
@@ -344,6 +382,14 @@ class ClientConnection(asyncio.Protocol):
     def _parse(self) -> None:
         """Read heads from what has come, until a request has to be answered first."""
         self._parsing = True
+        try:
+            self._parse_heads()
+        finally:
+            self._parsing = False
+        if self._half_closed and self.request is None and not self._rest:
+            self.close()
+
+    def _parse_heads(self) -> None:
         while self._rest and self.request is None and not self._closing and not self._full:
             data = self._rest
             known = self._tail + data if self._tail else data
@@ -360,9 +406,6 @@ class ClientConnection(asyncio.Protocol):
             if found < 0 and self.entry is not None:
                 self._guard.reading(self.entry)
             self._feed(piece)
-        self._parsing = False
-        if self._half_closed and self.request is None and not self._rest:
-            self.close()
 
     def _feed(self, piece: bytes) -> None:
         if self._parser is None:
@@ -378,6 +421,7 @@ class ClientConnection(asyncio.Protocol):
             )
             return
         if self._size > LONGEST_REQUEST or len(self._fields) > _MAX_FIELDS:
+            self._unread = True
             self._refuse(Problem(ProblemType.LONG_REQUEST, REFUSALS[HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE]))
         elif self._has_head:
             self._begin(self._parser, piece, upgrade=upgrade)
@@ -394,28 +438,30 @@ class ClientConnection(asyncio.Protocol):
             return
         if framing.chunked and not self._read_chunks(parser):
             return
-        self._skip_announced(framing.length)
+        self._unread = self._unread or framing.chunked
         # After chunks: what one takes for a trailer another takes for a field of the next request, which behind a
         # reverse proxy is another client's.
         self._closing = self._closing or framing.chunked or upgrade
         head = Head(method, path, tuple(headers), version == "1.1", version == "1.1" and self._keep_alive)
         if whole and not (framing.length or framing.chunked or upgrade):
             _remember(piece, head)
-        self._answer(head)
+        self._answer(head, framing.length)
 
-    def _answer(self, head: Head) -> None:
+    def _answer(self, head: Head, body: int = 0) -> None:
         self.request = request = Request(self, head)
+        if body:
+            self._parser = None  # this one waits for the body
+            self._body_left, self._skipped = body, 0
+            self._rest = self._skip_body(self._rest)
         if self._closing:
             request.keep_alive = False
         if self.entry is not None:
             self._guard.busy(self.entry)
-        self._server.handle(request)
-
-    def _skip_announced(self, length: int) -> None:
-        if length:
-            self._parser = None  # this one waits for the body
-            self._body_left = length
-            self._rest = self._skip_body(self._rest)
+        try:
+            self._server.handle(request)
+        except Exception:  # noqa: BLE001 - a bug in one request must not reach the event loop, or others' streams
+            _log.exception("a bug: %s %s", request.method, request.path)
+            self.abort()
 
     def _read_chunks(self, parser: httptools.HttpRequestParser) -> bool:
         """Check the chunks that came with the head; False if they are malformed and the request is refused."""

@@ -17,6 +17,10 @@ from routing_layer.client.connection import ClientConnection, ClientServer
 _log = structlog.get_logger(__name__)
 #: Seconds between two looks at the files.
 _LOOK_SECONDS = 5.0
+#: The guard ends a handshake that takes too long, and counts it; the event loop would only later.
+_LATER_SECONDS = 5.0
+#: For the client's part of the end of a connection. The event loop's own 30 s kept 100 descriptors of a silent client.
+_SHUTDOWN_SECONDS = 1.0
 #: Connections that are accepted before others have their turn.
 _ACCEPTS = 64
 #: Seconds before the next attempt to accept, where the system has no more descriptors.
@@ -69,10 +73,10 @@ class Certificate:
         digest = hashlib.sha256(b"".join(file.read_bytes() for file in self._files)).hexdigest()
         if digest == self._in_use:
             return False
-        # First into another context: a key that does not fit would leave the one in use without a certificate.
-        for context in (_new_context(), self.context):
-            context.load_cert_chain(*self._files)
-        self._in_use = digest
+        # A new context: an old one keeps a certificate for each type of key, and goes on serving it.
+        context = _new_context()
+        context.load_cert_chain(*self._files)
+        self.context, self._in_use = context, digest
         return True
 
 
@@ -91,11 +95,11 @@ class TlsListener:
     The event loop's own TLS server makes a connection known after its handshake: nothing would limit silent ones.
     """
 
-    def __init__(self, server: ClientServer, sock: socket.socket, context: ssl.SSLContext) -> None:
-        """Accept from now on."""
+    def __init__(self, server: ClientServer, sock: socket.socket, certificate: Certificate) -> None:
+        """Accept from now on, each connection with the certificate of the moment."""
         self._server = server
         self._sock = sock
-        self._context = context
+        self._certificate = certificate
         self._loop = asyncio.get_running_loop()
         sock.setblocking(False)
         self._loop.add_reader(sock.fileno(), self._accept)
@@ -117,7 +121,7 @@ class TlsListener:
                 self._loop.remove_reader(self._sock.fileno())
                 self._loop.call_later(_NO_ROOM_SECONDS, self._resume)
                 return
-            _Handshake(self._server, sock, address_key(address), self._context)
+            _Handshake(self._server, sock, address_key(address), self._certificate.context)
 
     def _resume(self) -> None:
         if self._sock.fileno() >= 0:
@@ -145,9 +149,14 @@ class _Handshake:
 
 async def _secure(server: ClientServer, sock: socket.socket, entry: Entry, context: ssl.SSLContext) -> None:
     sock.setblocking(False)
+    patience = server.guard.limits.head + _LATER_SECONDS
     try:
         await asyncio.get_running_loop().connect_accepted_socket(
-            lambda: ClientConnection(server, entry), sock, ssl=context, ssl_handshake_timeout=server.guard.limits.head
+            lambda: ClientConnection(server, entry),
+            sock,
+            ssl=context,
+            ssl_handshake_timeout=patience,
+            ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
         )
     except (OSError, ssl.SSLError):  # no TLS, or none that both sides speak
         server.guard.close(entry)

@@ -42,8 +42,12 @@ _NOT_MODIFIED = 304
 #: Fields whose values are read here.
 _GROUP = b"x-openfactory-group"
 _SHAREABLE = b"x-openfactory-shareable"
+_ALLOWED_ORIGIN = b"access-control-allow-origin"
 _READ = frozenset(
-    (b"connection", b"content-encoding", b"content-length", b"content-type", b"transfer-encoding", _GROUP, _SHAREABLE)
+    (
+        *(b"connection", b"content-encoding", b"content-length", b"content-type", b"set-cookie", b"transfer-encoding"),
+        *(_GROUP, _SHAREABLE, _ALLOWED_ORIGIN, b"vary"),
+    )
 )
 _DROPPED = frozenset(
     (
@@ -147,8 +151,13 @@ def parse_head(data: bytes) -> ResponseHead:
         reusable=match["minor"] == b"1" and b"close" not in connection and not (chunked and status == _NOT_MODIFIED),
         event_stream=event_stream,
         group=b", ".join(read[_GROUP]) if _GROUP in read else None,
-        shareable=event_stream and status == _OK and read.get(_SHAREABLE) == [b"1"],
+        shareable=event_stream and status == _OK and read.get(_SHAREABLE) == [b"1"] and not _is_for_one(read),
     )
+
+
+def _is_for_one(read: dict[bytes, list[bytes]]) -> bool:
+    """Whether a head has what is meant for one client, whatever the service says of it."""
+    return b"set-cookie" in read or b"vary" in read or read.get(_ALLOWED_ORIGIN, [b"*"]) != [b"*"]
 
 
 #: Most responses of a service within a second have the same head, and parsing it is a fifth of a response's cost.

@@ -11,7 +11,6 @@ from http import HTTPStatus
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from routing_layer.client.request import Request
-from routing_layer.cors import Cors
 from routing_layer.metrics import EndReason
 from routing_layer.problems import Problem, ProblemType
 from routing_layer.ttl_cache import TtlCache
@@ -25,6 +24,7 @@ from routing_layer.upstream.connection import (
 )
 from routing_layer.upstream.dialer import Dialer, Target
 from routing_layer.upstream.request_head import RequestHeads
+from routing_layer.upstream.response_head import ResponseHeads
 from routing_layer.upstream.streams import ClientStream, Feed
 
 #: Idle connections to one service that are kept, and for how long (servers close theirs after 5 s and more).
@@ -33,8 +33,11 @@ _KEEP_SECONDS = 2.0
 
 #: Parameters by which a client says itself from where on it wants events.
 _STARTS = frozenset(("lastEventId", "since"))
-#: How long it is remembered whether the streams of a service may be shared.
-_REMEMBER_SECONDS = 300.0
+#: How long clients do not wait for each other after a service has not let its stream be shared.
+_REMEMBER_SECONDS = 10.0
+#: How long a client waits for the head of a stream that another one of the same opens. A task that does not answer must
+#: not hold up those whom another task of the service would serve.
+_FOLLOW_SECONDS = 1.0
 
 
 class StreamAborted(Exception):
@@ -53,11 +56,13 @@ class Callbacks:
         on_head: counts the status of a response that begins.
         on_mismatch: counts a response of another group's service.
         refuse: answers a request whose answer was expected to be short with a problem.
+        fail: answers it where a bug has raised an exception.
     """
 
     on_head: Callable[[Request, int], None]
     on_mismatch: Callable[[], None]
     refuse: Callable[[Request, Problem], None]
+    fail: Callable[[Request, Exception], None]
 
 
 class Forwarder:
@@ -72,21 +77,20 @@ class Forwarder:
         self,
         dialer: Dialer,
         heads: RequestHeads,
-        cors: Cors,
+        answers: ResponseHeads,
         head_timeout: float,
         idle_timeout: float,
         callbacks: Callbacks,
     ) -> None:
         """Connect through ``dialer``, send what ``heads`` makes of the client's requests; limits in seconds.
 
-        ``cors`` says what browsers may do with the responses.
+        ``answers`` makes the heads that clients get.
         """
         self.callbacks = callbacks
         self._dialer = dialer
         self._heads = heads
-        self._client_heads = lru_cache(256)(self._make_client_head)
         self._build_known = lru_cache(1024)(heads.build)
-        self._cors = cors
+        self._answers = answers
         self._head_timeout = head_timeout
         self._idle_timeout = idle_timeout
         self._kept: dict[Target, deque[tuple[float, UpstreamConnection]]] = {}
@@ -107,12 +111,17 @@ class Forwarder:
             await self._forward_alone(request, target, stream, None)
 
     async def _forward_shared(self, request: Request, key: _ShareKey, stream: ClientStream) -> None:
-        """Follow the stream that another client of the same has opened; the first opens it, the others wait for it."""
-        target = key[0]
-        while isinstance(found := self.feeds.get(key), asyncio.Future):
-            await asyncio.shield(found)  # raises the problem that the first one met
-            if self._shares.get(target) is False:
-                await self._forward_alone(request, target, stream, None)
+        """Follow the stream that another client of the same has opened, or wait for the one that opens it.
+
+        Who has waited and cannot follow asks alone, and for the events since its request.
+        """
+        found = self.feeds.get(key)
+        if isinstance(found, asyncio.Future):
+            await asyncio.wait((found,), timeout=_FOLLOW_SECONDS)
+            found = self.feeds.get(key)
+            if not isinstance(found, Feed):
+                request.held = True
+                await self._forward_alone(request, key[0], stream, None)
                 return
         if stream.end_reason is not None:
             raise StreamAborted
@@ -121,23 +130,19 @@ class Forwarder:
             return
         opened = self.feeds[key] = asyncio.get_running_loop().create_future()
         try:
-            await self._forward_alone(request, target, stream, key)
-        except Problem as problem:
-            opened.set_exception(problem)
-            opened.exception()  # there may be no other client
-            raise
+            await self._forward_alone(request, key[0], stream, key)
         finally:
             if self.feeds.get(key) is opened:
                 del self.feeds[key]
-            if not opened.done():
-                opened.set_result(None)
+            opened.set_result(None)
 
     async def _forward_alone(
         self, request: Request, target: Target, stream: ClientStream, key: _ShareKey | None
     ) -> None:
         """Ask the service; others may follow the answer if it is a stream that may be shared and has a ``key``."""
         connection, head, resumes = await self._open(request, target, stream)
-        if key is not None and not resumes:  # an answer that resumes says nothing about others
+        # What resumes, and an error, says nothing about others: anyone could have one, and so end the sharing of all.
+        if key is not None and not resumes and head.event_stream and head.status == HTTPStatus.OK:
             self._shares.put(target, head.shareable)
         framed = _is_framed(head, request)
         shared = key is not None and not resumes and head.shareable and framed
@@ -172,11 +177,13 @@ class Forwarder:
             stream.attach(connection)
             resume = _resume_field(request) if connection.retried or request.held else None
             try:
-                head, _ = await self._request(connection, request, target, collect=False, more=resume)
-            except Problem as problem:
+                data = self._build(request, target, resume)
+                head, _ = await connection.request(data, limit=self._head_timeout, collect=False)
+            except UpstreamFailed as error:
+                connection.abort()
                 if stream.end_reason is not None:
-                    raise StreamAborted from problem
-                raise
+                    raise StreamAborted from error
+                raise self.explain(target, error) from error
             # As bytes: what no group's name can be, such as broken UTF-8, is another group's, too.
             if head.group is None or unquote_to_bytes(head.group) == stream.group.encode(errors="replace"):
                 self._dialer.mark_reachable(target)
@@ -204,11 +211,11 @@ class Forwarder:
     async def connect_and_ask(self, request: Request, target: Target) -> None:
         """Ask on a new connection."""
         try:
-            connection = await self._dialer.connect(target)
+            _Answering(self, request, target, await self._dialer.connect(target), is_kept=False)
         except Problem as problem:
             self.callbacks.refuse(request, problem)
-        else:
-            _Answering(self, request, target, connection, is_kept=False)
+        except Exception as error:  # noqa: BLE001 - a request must not stay without an answer
+            self.callbacks.fail(request, error)
 
     def close(self) -> None:
         """Close the kept connections."""
@@ -216,16 +223,6 @@ class Forwarder:
             for _, connection in kept:
                 connection.abort()
         self._kept.clear()
-
-    async def _request(
-        self, connection: UpstreamConnection, request: Request, target: Target, *, collect: bool, more: bytes | None
-    ) -> tuple[ResponseHead, bytes | None]:
-        try:
-            data = self._build(request, target, more)
-            return await connection.request(data, limit=self._head_timeout, collect=collect)
-        except UpstreamFailed as error:
-            connection.abort()
-            raise self.explain(target, error) from error
 
     def ask(self, connection: UpstreamConnection, request: Request, target: Target, answered: Answered) -> None:
         """Send a request whose answer is expected to be short."""
@@ -248,7 +245,7 @@ class Forwarder:
         client = request.connection
         if body is None:
             stream = ClientStream("", "", self._idle_timeout)
-            end = partial(self._drop, connection, target)
+            end = partial(self.drop, connection, target)
             feed = Feed(connection, head, self._idle_timeout, end, framed=_is_framed(head, request), shared=False)
             self._start(request, feed, stream)
             if request.method != "HEAD":
@@ -257,10 +254,10 @@ class Forwarder:
         if head.reusable and connection.open:
             self._keep(target, connection)
         else:
-            self._drop(connection, target)
+            self.drop(connection, target)
         self.callbacks.on_head(request, head.status)
         keep_alive = request.keep_alive and not client.closing
-        data = self._client_head(head, request, keep_alive=keep_alive, framed=False)
+        data = self._answers.make(head, request.raw_headers, keep_alive=keep_alive, framed=False)
         if client.transport is not None:
             client.transport.write(data if request.method == "HEAD" else data + body)
         client.finish(keep_alive=keep_alive)
@@ -273,7 +270,7 @@ class Forwarder:
         framed = _is_framed(head, request)
         self.callbacks.on_head(request, head.status)
         keep_alive = request.keep_alive and not client.closing and (framed or head.length is not None or head.bodiless)
-        client.transport.write(self._client_head(head, request, keep_alive=keep_alive, framed=framed))
+        client.transport.write(self._answers.make(head, request.raw_headers, keep_alive=keep_alive, framed=framed))
         if request.method == "HEAD":
             stream.abandon(EndReason.UPSTREAM_ENDED)
             feed.close()
@@ -286,20 +283,6 @@ class Forwarder:
         build = self._build_known if request.head.known and resume is None else self._heads.build
         return build(request.raw_path, target, request.raw_headers, request.remote, request.scheme, resume)
 
-    def _client_head(self, head: ResponseHead, request: Request, *, keep_alive: bool, framed: bool) -> bytes:
-        return self._client_heads(head, self._cors.fields(request.raw_headers), keep_alive, framed)
-
-    def _make_client_head(self, head: ResponseHead, cors: tuple[bytes, ...], keep_alive: bool, framed: bool) -> bytes:
-        fields = self._cors.replace(head.fields, cors)
-        lines = [b"HTTP/1.1 %d %b" % (head.status, head.reason), *fields, b"X-Accel-Buffering: no"]
-        if framed:
-            lines.append(b"Transfer-Encoding: chunked")
-        elif head.length is not None:
-            lines.append(b"Content-Length: %d" % head.length)
-        if not keep_alive:
-            lines.append(b"Connection: close")
-        return b"\r\n".join(lines) + b"\r\n\r\n"
-
     def _take_kept(self, target: Target) -> UpstreamConnection | None:
         kept = self._kept.get(target)
         now = asyncio.get_running_loop().time()
@@ -307,7 +290,7 @@ class Forwarder:
             until, connection = kept.pop()
             if until > now and connection.reusable:
                 return connection
-            self._drop(connection, target)
+            self.drop(connection, target)
         return None
 
     def _keep(self, target: Target, connection: UpstreamConnection) -> None:
@@ -317,9 +300,10 @@ class Forwarder:
         kept = self._kept.setdefault(target, deque())
         kept.append((loop.time() + _KEEP_SECONDS, connection))
         if len(kept) > _MAX_KEPT:
-            self._drop(kept.popleft()[1], target)
+            self.drop(kept.popleft()[1], target)
 
-    def _drop(self, connection: UpstreamConnection, target: Target) -> None:
+    def drop(self, connection: UpstreamConnection, target: Target) -> None:
+        """Close a connection, and log what was wrong with it."""
         connection.abort()
         self._dialer.log_failure(target, connection.fault)
 
@@ -328,7 +312,7 @@ class Forwarder:
         loop = asyncio.get_running_loop()
         for target, kept in list(self._kept.items()):
             while kept and (kept[0][0] <= loop.time() or not kept[0][1].open):
-                self._drop(kept.popleft()[1], target)
+                self.drop(kept.popleft()[1], target)
             if not kept:
                 del self._kept[target]
         if self._kept:
@@ -368,6 +352,10 @@ class _Answering:
         if connection is None:  # the client has left
             return
         forwarder, request, target = self._forwarder, self._request, self._target
+        transport = request.connection.transport
+        if transport is None or transport.is_closing():  # it is about to
+            forwarder.drop(connection, target)
+            return
         if self._is_kept and _is_stale(answer):
             connection.abort()
             request.connection.run(forwarder.connect_and_ask(request, target))

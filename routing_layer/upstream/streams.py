@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import structlog
 
 from routing_layer.access.expiry import ExpiringStreams
+from routing_layer.access.gate import Permit
+from routing_layer.access.key_set import Key
 from routing_layer.client.connection import ClientConnection
 from routing_layer.client.request import Request
 from routing_layer.metrics import EndReason, Metrics
@@ -21,8 +22,11 @@ _EVENT_END_SECONDS = 0.75
 #: More than this pending for a client of a shared stream cuts it: the others must not wait, and it can resume.
 SHARED_BUFFER = 256 * 1024
 _TAIL = 4
-_BOUNDARIES = (b"\n\n", b"\r\n\r\n", b"\r\r")
-_BOUNDARY = re.compile(rb"\n\n|\r\n\r\n|\r\r")
+#: Two line ends, each of which is CRLF, LF or CR (WHATWG HTML, 9.2.6), also before the second one's LF has come.
+_BOUNDARIES = (b"\n\n", b"\r\r", b"\n\r\n", b"\n\r")
+_BOUNDARY = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
+#: Of a line that is not complete yet; a longer one has no id.
+_LONGEST_LINE = 4096
 #: Ends that the client sees as clean: the response is complete and it reconnects at once.
 CLEAN = frozenset(
     (
@@ -44,7 +48,7 @@ class Feed:
     """
 
     __slots__ = (
-        "_connection", "_ending", "_framed", "_idle", "_joining", "_last_data", "_last_id", "_loop", "_on_end",
+        "_connection", "_ending", "_framed", "_idle", "_joining", "_last_data", "_last_id", "_line", "_loop", "_on_end",
         "_paused", "_silence_timer", "_streams", "_tail", "head", "shared",
     )  # fmt: skip
 
@@ -80,6 +84,7 @@ class Feed:
         self._ending: tuple[ClientStream, ...] = ()  # leave after the current event
         self._tail = b"\n\n"
         self._last_id = b""
+        self._line = b""
         self._last_data = self._loop.time()
         self._paused = False
         self._silence_timer: asyncio.TimerHandle | None = None
@@ -89,6 +94,8 @@ class Feed:
         self._last_data = self._loop.time()
         self._silence_timer = self._loop.call_later(self._idle, self._check_silence)
         self._connection.pass_body(self.head.body(), self._pass, self._finish)
+        if self._paused:  # by what came with the head, or before: reading has just begun
+            self._connection.pause()
 
     def add(self, stream: ClientStream) -> None:
         """Let another client follow, from the next event on."""
@@ -140,6 +147,9 @@ class Feed:
 
     def _begin(self, stream: ClientStream) -> None:
         self._streams[stream] = None
+        self._greet(stream)
+
+    def _greet(self, stream: ClientStream) -> None:
         if self._last_id:
             # Its position: without an event before the connection breaks, it would come back without one.
             stream.write(self._frame(b": joined\nid: %b\n\n" % self._last_id))
@@ -162,26 +172,32 @@ class Feed:
 
     def _follow(self, before: bytes, payload: bytes) -> None:
         """Keep the position, and let those begin who wait for the next event."""
-        fresh = before.endswith((b"\n", b"\r"))
         start = _first_boundary(before, payload) if self._joining else None
         if start is not None:
-            self._keep_id(payload, start, fresh=fresh)
+            self._keep_id(payload[:start])
             joining, self._joining = self._joining, ()
-            rest = payload[start:]
+            for stream in joining:  # all, before any of them can end
+                self._streams[stream] = None
+            rest, payload = payload[start:], payload[start:]
             for stream in joining:
-                self._begin(stream)
-                if rest:
-                    stream.write(self._frame(rest))
-        self._keep_id(payload, len(payload), fresh=fresh)
+                if stream.end_reason is None:
+                    self._greet(stream)
+                    if rest:
+                        stream.write(self._frame(rest))
+        self._keep_id(payload)
 
-    def _keep_id(self, payload: bytes, end: int, *, fresh: bool) -> None:
-        """Keep the id of the last event that begins before ``end``; ``fresh``: the payload begins with a new line."""
-        found = payload.rfind(b"\nid:", 0, end) + 1
-        if not found and not (fresh and payload.startswith(b"id:")):
-            return
-        stop = payload.find(b"\n", found, end)
-        if stop > 0:
-            self._last_id = payload[found + len(b"id:") : stop].strip()
+    def _keep_id(self, payload: bytes) -> None:
+        """Keep the id of the last line of ``payload`` that has one, and the line that is not complete yet."""
+        text = self._line + payload
+        found = text.rfind(b"\nid:") + 1
+        stop = text.find(b"\n", found) if found or text.startswith(b"id:") else -1
+        if stop < 0 and found:  # the last one is not complete
+            found = text.rfind(b"\nid:", 0, found - 1) + 1
+            stop = text.find(b"\n", found) if found or text.startswith(b"id:") else -1
+        if stop >= 0:
+            self._last_id = text[found + len(b"id:") : stop].strip()
+        line = text[text.rfind(b"\n") + 1 :]
+        self._line = line if len(line) <= _LONGEST_LINE else b":"  # of which no id can become
 
     def _check_silence(self) -> None:
         # One timer a feed that looks at the time of the last event, instead of one that each event resets.
@@ -208,16 +224,16 @@ class ClientStream:
         asset: whose events they are; empty for a whole group's.
         group: the group whose service sends them; empty for an answer that is no stream.
         end_reason: why it ended, None before.
-        expires: when its client's token does, in seconds since 1970.
+        permit: what its client's token allows.
     """
 
     __slots__ = (
         "_client", "_connection", "_feed", "_framed", "_keep_alive", "_loop", "_pending_end", "_stall_seconds",
-        "_stall_timer", "_table", "asset", "end_reason", "expires", "group",
+        "_stall_timer", "_table", "asset", "end_reason", "group", "permit",
     )  # fmt: skip
 
     def __init__(
-        self, asset: str, group: str, stall: float, table: StreamTable | None = None, expires: float = math.inf
+        self, asset: str, group: str, stall: float, table: StreamTable | None = None, permit: Permit | None = None
     ) -> None:
         """Wait for the head of its response.
 
@@ -226,11 +242,11 @@ class ClientStream:
             group: the group whose service sends them.
             stall: seconds for which the client may read nothing.
             table: it is taken out of this one at its end.
-            expires: when its client's token does, in seconds since 1970.
+            permit: what its client's token allows; it ends with that.
         """
         self.asset = asset
         self.group = group
-        self.expires = expires
+        self.permit = permit
         self.end_reason: EndReason | None = None
         self._stall_seconds = stall
         self._table = table
@@ -378,13 +394,15 @@ class StreamTable:
     def add(self, stream: ClientStream) -> None:
         """Add a stream, before its service is asked."""
         self.all.add(stream)
-        self.expiring.add(stream.expires, stream)
+        if stream.permit is not None:
+            self.expiring.add(stream.permit.expires, stream)
         self._by_asset.setdefault(stream.asset, set()).add(stream)
 
     def remove(self, stream: ClientStream) -> None:
         """Remove a stream that is over, and count why it ended."""
         self.all.discard(stream)
-        self.expiring.remove(stream.expires, stream)
+        if stream.permit is not None:
+            self.expiring.remove(stream.permit.expires, stream)
         same_asset = self._by_asset.get(stream.asset)
         if same_asset is not None:
             same_asset.discard(stream)
@@ -399,6 +417,12 @@ class StreamTable:
         for stream in list(self._by_asset.get(asset, ())):
             if stream.group != group:
                 stream.end(EndReason.MOVED)
+
+    def end_keys(self, keys: Collection[Key]) -> None:
+        """End the streams whose tokens were verified with any other key than these."""
+        for stream in list(self.all):
+            if stream.permit is not None and stream.permit.key is not None and stream.permit.key not in keys:
+                stream.end(EndReason.TOKEN_EXPIRED)
 
     def end_groups(self, groups: frozenset[str]) -> None:
         """End the streams of these groups."""

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
+_Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+_PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 _DAY = dt.timedelta(days=1)
 
 
@@ -46,9 +48,9 @@ class Authority:
         )
         self.pem = self._certificate.public_bytes(serialization.Encoding.PEM)
 
-    def sign(self, *names: str) -> Pair:
-        """Return a new pair for these names."""
-        key = ec.generate_private_key(ec.SECP256R1())
+    def sign(self, *names: str, with_rsa: bool = False) -> Pair:
+        """Return a new pair for these names; its key is of an elliptic curve or RSA's."""
+        key: _Key = rsa.generate_private_key(65537, 2048) if with_rsa else ec.generate_private_key(ec.SECP256R1())
         alternatives = [x509.DNSName(name) for name in ("localhost", *names)]
         address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
         certificate = (
@@ -61,7 +63,7 @@ class Authority:
         )
         return Pair(certificate.public_bytes(serialization.Encoding.PEM), private)
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    def _builder(self, subject: x509.Name, key: _PublicKey) -> x509.CertificateBuilder:
         now = dt.datetime.now(dt.UTC)
         return (
             x509.CertificateBuilder()

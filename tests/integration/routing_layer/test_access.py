@@ -11,7 +11,7 @@ import pytest
 
 from tests.harness.coroutines import until
 from tests.harness.issuer import encode, make_token, public_jwk, unsigned
-from tests.integration.routing_layer.fake_keys import QUICK_KEYS, bearer, start_guarded, valid
+from tests.integration.routing_layer.fake_keys import QUICK_KEYS, answer_state, bearer, start_guarded, valid
 from tests.integration.routing_layer.proxy_system import ProxySystem, Response, chunk, start_system
 
 #: Each answers a client that may read group Weld.
@@ -217,6 +217,55 @@ async def test_a_move_while_a_stream_is_being_opened_is_checked() -> None:
         await system.ksql.put("A1", "Paint")
         assert await opening == (403, "forbidden")
         assert not system.paint.connections
+
+
+async def test_a_move_while_a_groups_service_is_waited_for_is_checked() -> None:
+    """The asset was in the group when its stream was asked for, and is not when the group has a service."""
+    async with start_guarded(LAZY_DEPLOY_WAIT="20s") as (system, _):
+        await system.ksql.put("A8", "Fit")
+        await system.proxy.wait_current()
+        token = valid({"groups": ["Fit"]})
+        opening = asyncio.create_task(outcome(system, "/group/Fit/asset_stream?asset_uuid=A8", token))
+        await until(lambda: system.operator.nudged > 0, "it waits for a service")
+        await system.ksql.put("A8", "Paint")
+        await system.proxy.wait_current()
+        system.publish({"Fit": system.weld.url})
+        assert await opening in ((503, "not-ready"), (403, "forbidden"))
+        assert not system.weld.connections
+
+
+async def test_those_without_a_valid_token_take_no_one_elses_place() -> None:
+    """While the key server is away, a token of an unknown key is held, and does not count for `MAX_STREAMS`."""
+    async with start_guarded(MAX_STREAMS="2") as (system, issuer):
+        assert await outcome(system, "/asset_state", valid()) == (200, "")
+        await issuer.stop()
+        forged = bearer(make_token(header={"kid": "two"}, openfactory={"groups": ["*"]}))
+        held = [await system.proxy.ask("/asset_stream?asset_uuid=A1", forged, _BROWSER) for _ in range(4)]
+        await system.proxy.wait_metric('routing_layer_access_refused_total{reason="no_keys"}', 4)
+        await system.stream("A1", valid())
+        for waiting in held:
+            waiting.writer.transport.abort()
+
+
+@pytest.mark.parametrize("more", ["ASSET_UUID=A2", "asset_uuid[]=A2", "asset_uuid%5B0%5D=A2", "asset_uuid%20=A2"])
+async def test_what_another_service_might_read_as_the_asset_is_refused(more: str) -> None:
+    """With authentication on; without, nothing was checked that it could get around."""
+    for guarded in (True, False):
+        async with start_guarded() if guarded else start_system(state=answer_state) as made:
+            system = made[0] if isinstance(made, tuple) else made
+            for path in ("/asset_stream", "/asset_state", "/group/Weld/asset_stream"):
+                found = await outcome(system, f"{path}?asset_uuid=A1&{more}", *([valid()] if guarded else []))
+                assert found == ((400, "bad-request") if guarded else (200, "")), path
+
+
+async def test_an_answer_for_one_client_is_kept_by_no_cache() -> None:
+    """What the service says stays; where it says nothing, it is private."""
+    async with start_guarded() as (system, _):
+        answer = await system.proxy.get("/asset_state?asset_uuid=A1", valid())
+        assert answer.header("Cache-Control") == "private, no-store"
+        system.weld.answer = None
+        stream = await system.stream("A1", valid())
+        assert stream.header("Cache-Control") == "private, no-store"
 
 
 @pytest.mark.parametrize("ahead", [59, -59])

@@ -254,6 +254,7 @@ async def test_keys_of_a_file_are_followed(tmp_path: Path) -> None:
         _write(file, key_set(public_jwk("ES256", "one"), secret))
         await system.proxy.wait_ready()
         assert [await status(system, token) for token in (valid(), of_secret, _TWO)] == [200, 200, 401]
+        stream = await system.stream("A1", valid())
         for broken in (b"", b'{"keys": []}', b"[" * 100_000):
             _write(file, broken)
             await asyncio.sleep(0.3)
@@ -265,6 +266,8 @@ async def test_keys_of_a_file_are_followed(tmp_path: Path) -> None:
         _write(file, key_set(public_jwk("ES256", "two")))
         await wait_status(system, 200, _TWO)
         assert [await status(system, token) for token in (valid(), of_secret)] == [401, 401]
+        await stream.rest()  # a key that is taken back ends what it has opened
+        assert stream.complete
     lines = [json.loads(line)["event"] for line in errors.read_text().splitlines()]
     broken_lines = [line for line in lines if "last good set stays" in line]
     assert len(broken_lines) == len(set(broken_lines)) > 0

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from tests.harness.coroutines import PATIENCE
+from tests.harness.coroutines import PATIENCE, until
 from tests.integration.routing_layer.proxy_system import Connection, Proxy, Response, start_system
 
 _MALFORMED = {
@@ -243,6 +243,50 @@ async def test_a_long_body_is_not_read() -> None:
         with pytest.raises(ConnectionError):
             await _pour(writer, 90_000_000)
         assert await _status(system.proxy, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") == 200
+
+
+@pytest.mark.parametrize(("method", "size", "status"), [("POST", 200_000, 405), ("GET", 40_000, 200)])
+async def test_the_answer_to_a_long_body_is_not_lost(method: str, size: int, status: int) -> None:
+    """The connection ends after it, and not with a reset, which would take the answer back."""
+    async with start_system() as system:
+        reader, writer = await asyncio.open_connection("127.0.0.1", system.proxy.port)
+        writer.write(f"{method} /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode() + b"x" * size)
+        async with asyncio.timeout(PATIENCE):
+            answer = await reader.read()
+        assert int(answer[9:12]) == status
+        assert b"\r\nConnection: close\r\n" in answer
+        writer.close()
+
+
+async def test_the_answer_to_a_long_head_is_not_lost() -> None:
+    """Neither."""
+    async with start_system() as system:
+        reader, writer = await asyncio.open_connection("127.0.0.1", system.proxy.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: %b\r\n" % (b"y" * 7000) * 60)
+        async with asyncio.timeout(PATIENCE):
+            assert (await reader.read()).startswith(b"HTTP/1.1 431 ")
+        writer.close()
+
+
+async def test_a_body_does_not_count_for_the_next_head() -> None:
+    """Each has its limit."""
+    async with start_system() as system:
+        reader, writer = await asyncio.open_connection("127.0.0.1", system.proxy.port)
+        for field, body in ((b"Content-Length: 32000", b"x" * 32_000), (b"X-Long: " + b"y" * 2000, b"")):
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n%b" % (field, body))
+            answer = Response(reader, writer, await reader.readuntil(b"\r\n\r\n"))
+            assert answer.status == 200
+            await answer.rest()
+
+
+async def test_who_sends_much_behind_a_stream_is_cut() -> None:
+    """It would get nothing for it, and it could not be seen to leave."""
+    async with start_system() as system:
+        reader, writer = await asyncio.open_connection("127.0.0.1", system.proxy.port)
+        writer.write(b"GET /asset_stream?asset_uuid=A1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 2000)
+        await until(lambda: not system.weld.open, "the service is free")
 
 
 async def _pour(writer: asyncio.StreamWriter, size: int) -> None:

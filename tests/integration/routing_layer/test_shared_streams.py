@@ -119,6 +119,10 @@ async def test_what_asks_for_something_else_is_asked_of_the_service(
         _SHAREABLE.replace(b"text/event-stream", b"application/json"),
         _SHAREABLE.replace(b"text/event-stream", b"text/event-stream\r\nContent-Encoding: gzip"),
         _SHAREABLE.replace(b"200 OK", b"201 Created"),
+        *(
+            _SHAREABLE.replace(b"\r\n\r\n", b"\r\n%b\r\n\r\n" % field)
+            for field in (b"Set-Cookie: session=one", b"Vary: Cookie", b"Access-Control-Allow-Origin: https://a.test")
+        ),
     ],
 )
 async def test_what_the_service_does_not_allow_is_not_shared(head: bytes) -> None:
@@ -127,6 +131,21 @@ async def test_what_the_service_does_not_allow_is_not_shared(head: bytes) -> Non
         system.weld.answer = _says(head).answer
         answers = [await system.proxy.get("/asset_stream?asset_uuid=A1") for _ in range(3)]
         assert len(system.weld.open) == len(answers)
+
+
+async def test_an_error_does_not_end_the_sharing() -> None:
+    """Anyone could have one: the service refuses a request, and the next two clients share again."""
+
+    async def answer(connection: Connection) -> None:
+        refused = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
+        await connection.send(refused if "x=1" in connection.target else _SHAREABLE)
+
+    async with start_system() as system:
+        system.weld.answer = answer
+        assert (await system.proxy.get("/asset_stream?asset_uuid=A1&x=1")).status == 400
+        clients = [await system.stream("A1") for _ in range(3)]
+        assert len(system.weld.connections) == 2
+        assert len(clients) == 3
 
 
 async def test_a_burst_waits_for_the_first_head_and_then_shares() -> None:
@@ -146,7 +165,7 @@ async def test_a_burst_waits_for_the_first_head_and_then_shares() -> None:
 
 
 async def test_the_first_client_leaves_before_the_service_has_answered() -> None:
-    """Another one of the burst asks in its place."""
+    """The others ask for themselves, and for what was since their request."""
     gate = asyncio.Event()
     async with start_system() as system:
         system.weld.answer = _says(_SHAREABLE, gate).answer
@@ -157,28 +176,45 @@ async def test_the_first_client_leaves_before_the_service_has_answered() -> None
         sock = first.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset, not half an end
         first.writer.transport.abort()
-        await until(lambda: len(system.weld.connections) == 2, "it is asked again")
+        await until(lambda: len(system.weld.connections) == 6, "it is asked again")
         gate.set()
-        clients = await asyncio.gather(*others)
-        assert (len(system.weld.connections), len(clients)) == (2, 5)
+        assert len(await asyncio.gather(*others)) == 5
+        for asked in system.weld.connections[1:]:
+            assert re.fullmatch(r"@\d+", asked.header("Last-Event-ID")[0])
 
 
-async def test_a_service_that_fails_fails_once_for_the_burst() -> None:
-    """Not one client after the other, each with its timeout."""
-    gate = asyncio.Event()
+async def test_a_task_that_does_not_answer_holds_up_only_its_own_client() -> None:
+    """The first client reached a deaf task: the others are served by another one, and miss nothing meanwhile."""
+    deaf = True
+
+    async def answer(connection: Connection) -> None:
+        nonlocal deaf
+        if deaf:
+            deaf = False
+            return
+        await connection.send(_SHAREABLE)
+
+    async with start_system(HEAD_TIMEOUT="4s") as system:
+        system.weld.answer = answer
+        first = asyncio.create_task(system.proxy.get("/asset_stream?asset_uuid=A1"))
+        await until(lambda: len(system.weld.connections) == 1, "the deaf task is asked")
+        others = await asyncio.gather(*(system.stream("A1") for _ in range(4)))
+        assert len(others) == 4
+        assert (await first).status == 504
+        for asked in system.weld.connections[1:]:
+            assert re.fullmatch(r"@\d+", asked.header("Last-Event-ID")[0])
+
+
+async def test_a_service_that_fails_is_told_to_all() -> None:
+    """Who waited for the first one asks itself."""
 
     async def cut(connection: Connection) -> None:
-        await gate.wait()
         connection.writer.close()
 
     async with start_system() as system:
         system.weld.answer = cut
-        burst = [asyncio.create_task(system.proxy.get("/asset_stream?asset_uuid=A1")) for _ in range(20)]
-        await until(lambda: len(system.weld.connections) == 1, "the service is asked")
-        await asyncio.sleep(0.1)
-        gate.set()
-        assert {answer.status for answer in await asyncio.gather(*burst)} == {502}
-        assert len(system.weld.connections) == 1
+        burst = await asyncio.gather(*(system.proxy.get("/asset_stream?asset_uuid=A1") for _ in range(20)))
+        assert {answer.status for answer in burst} == {502}
 
 
 async def _never_reads(system: ProxySystem) -> socket.socket:

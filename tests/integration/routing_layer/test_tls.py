@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -113,6 +114,22 @@ async def test_a_new_certificate_is_used_for_new_connections(secured: Secured, t
     assert log.count("a new certificate is in use") == 1
 
 
+async def test_a_replaced_certificate_is_served_to_no_one(secured: Secured) -> None:
+    """Also where its key is of another type: a client that asks for the old type gets no connection."""
+    secured.authority.sign(with_rsa=True).write(secured.certificate, secured.key)
+    only_rsa = ssl.create_default_context(cadata=secured.authority.pem.decode())
+    only_rsa.maximum_version = ssl.TLSVersion.TLSv1_2
+    only_rsa.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")
+    async with secured.start() as system:
+        before = await secured.serial(system)
+        _, writer = await asyncio.open_connection("127.0.0.1", system.proxy.port, ssl=only_rsa)
+        writer.transport.abort()
+        secured.authority.sign().write(secured.certificate, secured.key)
+        await _changes(lambda: secured.serial(system), before)
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.open_connection("127.0.0.1", system.proxy.port, ssl=only_rsa)
+
+
 @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"])
 async def test_what_is_no_handshake_has_its_time(secured: Secured, sent: bytes) -> None:
     """Silence, a part of a handshake, plain HTTP: the connection ends, and others are served meanwhile."""
@@ -124,6 +141,8 @@ async def test_what_is_no_handshake_has_its_time(secured: Secured, sent: bytes) 
             async with asyncio.timeout(PATIENCE):
                 await reader.read()
         writer.close()
+        late = 'routing_layer_connections_ended_total{reason="head_timeout"}'
+        assert await system.proxy.metric(late) == (0 if sent.startswith(b"GET") else 1)
 
 
 async def test_silent_connections_make_room_before_their_handshake(secured: Secured) -> None:
@@ -136,6 +155,38 @@ async def test_silent_connections_make_room_before_their_handshake(secured: Secu
         await system.stream("A1")
         for _, writer in held:
             writer.transport.abort()
+
+
+async def test_silent_connections_leave_nothing_after_their_handshake(secured: Secured) -> None:
+    """A client that does not answer the end of TLS keeps no descriptor: the next ones need it."""
+    async with secured.start(descriptors=200, CLIENT_HEAD_TIMEOUT="1") as system:
+        before, held = system.proxy.descriptors(), []
+        for _ in range(3):
+            held += [_Silent(system.proxy.port, secured.trust) for _ in range(40)]
+            await until(lambda: system.proxy.descriptors() <= before, "they have ended")
+        await system.stream("A1")
+        for client in held:
+            client.close()
+
+
+class _Silent:
+    """A client that makes a handshake, and reads and writes nothing after it."""
+
+    def __init__(self, port: int, trust: ssl.SSLContext) -> None:
+        self._sock = trust.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="127.0.0.1")
+
+    def close(self) -> None:
+        """Leave."""
+        self._sock.close()
+
+
+async def test_an_idle_client_does_not_hold_up_the_end(secured: Secured) -> None:
+    """The process does not wait for its part of the end of TLS."""
+    async with secured.start(DRAIN_SECONDS="60") as system:
+        idle = _Silent(system.proxy.port, secured.trust)
+        system.proxy.terminate()
+        assert await system.proxy.exit_code() == 0
+        idle.close()
 
 
 @pytest.mark.parametrize("lacks", ["certificate", "key"])

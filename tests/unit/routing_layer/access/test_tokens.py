@@ -193,7 +193,7 @@ def _confused() -> str:
         (token(aud={AUDIENCE: 1}), Refusal.AUDIENCE),
         (token(aud=None), Refusal.AUDIENCE),
     ],
-    ids=lambda value: value.value if isinstance(value, Refusal) else repr(value[:30]),
+    ids=lambda value: value.value if isinstance(value, Refusal) else "",  # tokens are new in each process
 )
 def test_what_is_refused(text: str | bytes, refusal: Refusal) -> None:
     """For the first check that fails; the text is the same for every token."""
