@@ -57,6 +57,8 @@ ROUTING_LAYER_VARIABLES = frozenset(
         "ROUTING_LAYER_PORT",
         "ROUTING_LAYER_WORKERS",
         "ROUTING_MODE",
+        "TLS_CERT_FILE",
+        "TLS_KEY_FILE",
         "TRUSTED_PROXIES",
     }
 )
