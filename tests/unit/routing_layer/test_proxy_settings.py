@@ -17,6 +17,7 @@ from openfactory_common.service_settings import load
 from routing_layer.app.proxy import Proxy
 from routing_layer.settings import Settings
 from routing_layer.workers import create_peers
+from tests.harness.certificates import Authority
 
 #: Where a real process is run with another value and its effect is seen by a client, a service or ksqlDB.
 PROVEN = {
@@ -144,7 +145,6 @@ _WHOLE = {"AUTH_KEYS_FILE": "/keys.json", "AUTH_ISSUER": "i", "AUTH_AUDIENCE": "
         ({"AUTH_JWKS_URL": "https://issuer/keys", "AUTH_KEYS_FILE": "", "AUTH_ISSUER": ""}, "AUTH_ISSUER is required"),
         ({"AUTH_KEYS_FILE": ""}, "AUTH_ISSUER is set without"),
         ({"AUTH_KEYS_FILE": "", "AUTH_ISSUER": ""}, "AUTH_AUDIENCE is set without"),
-        ({"AUTH_CA_FILE": __file__}, "AUTH_CA_FILE is set without AUTH_JWKS_URL"),
         ({"AUTH_COOKIE": "a b"}, "AUTH_COOKIE="),
         ({"AUTH_COOKIE": "a=b"}, "AUTH_COOKIE="),
         ({"AUTH_LEEWAY": "-1"}, "AUTH_LEEWAY="),
@@ -231,3 +231,13 @@ def test_values_that_are_refused(
         load(Settings)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_certificates_for_a_key_server_need_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A forgotten AUTH_JWKS_URL is named."""
+    (tmp_path / "ca.pem").write_bytes(Authority().pem)
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"KSQLDB_URL": "http://ksqldb:8088", **_WHOLE, "AUTH_CA_FILE": "ca.pem"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match="AUTH_CA_FILE is set without AUTH_JWKS_URL"):
+        load(Settings)
