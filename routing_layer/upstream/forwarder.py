@@ -34,7 +34,7 @@ _KEEP_SECONDS = 2.0
 #: Parameters by which a client says itself from where on it wants events.
 _STARTS = frozenset(("lastEventId", "since"))
 #: How long clients do not wait for each other after a service has not let its stream be shared.
-_REMEMBER_SECONDS = 10.0
+_REMEMBER_SECONDS = 300.0
 #: How long a client waits for the head of a stream that another one of the same opens. A task that does not answer must
 #: not hold up those whom another task of the service would serve.
 _FOLLOW_SECONDS = 1.0
@@ -142,7 +142,8 @@ class Forwarder:
         """Ask the service; others may follow the answer if it is a stream that may be shared and has a ``key``."""
         connection, head, resumes = await self._open(request, target, stream)
         # What resumes, and an error, says nothing about others: anyone could have one, and so end the sharing of all.
-        if key is not None and not resumes and head.event_stream and head.status == HTTPStatus.OK:
+        told = not resumes and head.event_stream and head.status == HTTPStatus.OK
+        if head.shareable or (told and key is not None):
             self._shares.put(target, head.shareable)
         framed = _is_framed(head, request)
         shared = key is not None and not resumes and head.shareable and framed
