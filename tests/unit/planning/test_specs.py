@@ -126,7 +126,7 @@ def test_the_routing_layers_own_secrets_are_not_the_state_apis() -> None:
         ),
         ({"reconciler_protect": "all"}, "RECONCILER_PROTECT=all needs RECONCILER_TOKEN_FILE"),
         ({"reconciler_token_file": "/dev/null"}, "RECONCILER_TOKEN_FILE=.*not a regular file"),
-        ({"reconciler_token_file": "/nonexistent"}, "RECONCILER_TOKEN_FILE=.*No such file"),
+        ({"reconciler_token_file": "/nonexistent/token"}, "RECONCILER_TOKEN_FILE=.*No such file"),
         (
             {"routing_layer_tls_cert_secret": "c"},
             "ROUTING_LAYER_TLS_CERT_SECRET and ROUTING_LAYER_TLS_KEY_SECRET: both",
