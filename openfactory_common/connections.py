@@ -314,11 +314,11 @@ class ConnectionGuard:
                 return False
         return True
 
-    def _end_oldest(self, queue: OrderedDict[Entry, float], least: float = REST_SECONDS) -> bool:
+    def _end_oldest(self, queue: OrderedDict[Entry, float], least: float | None = None) -> bool:
         if not queue:
             return False
         entry, since = next(iter(queue.items()))
-        if self._clock() - since < least:
+        if self._clock() - since < (REST_SECONDS if least is None else least):
             return False
         self._end(entry, Ending.ROOM)
         return True

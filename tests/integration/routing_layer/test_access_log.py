@@ -91,13 +91,13 @@ async def test_no_token_is_in_the_log_or_in_an_answer(tmp_path: Path) -> None:
         )
         answers += [await _raw(system.proxy, head % valid) for head in heads]
         stream = await system.stream("A1", f"Authorization: Bearer {tokens[0]}")
+        await until(lambda: bool(system.weld.open))
+        await system.weld.cut()
+        stream.leave()
         server.keys = key_set(public_jwk("ES256", "three"))
         (await system.proxy.get(_TARGETS[0], f"Authorization: Bearer {tokens[5]}")).leave()
         await server.stop()
         (await system.proxy.get(_TARGETS[0], f"Authorization: Bearer {tokens[5]}")).leave()
-        await until(lambda: bool(system.weld.open))
-        await system.weld.cut()
-        stream.leave()
         answers.append(str(await system.proxy.metrics()).encode())
         system.proxy.terminate()
         assert await system.proxy.exit_code() == 0
