@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -35,3 +36,13 @@ def system(images: None) -> Iterator[System]:  # noqa: ARG001 - only that they a
         yield deployed
     finally:
         deployed.demo("down")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Show with a failure what the operator of the test's own system says and has logged."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    if report.when == "call" and report.failed:
+        for system in (one for one in getattr(item, "funcargs", {}).values() if isinstance(one, System)):
+            report.sections.append((f"operator of {system.name}", system.explain()))

@@ -82,6 +82,14 @@ class System:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return f"\n{done.stdout}{done.stderr}"
 
+    def explain(self) -> str:
+        """Return the operator's status and the end of its log, for a failed test; also where it answers nothing."""
+        try:
+            status = httpx.get(f"http://127.0.0.1:{self.operator}/status", timeout=5).text
+        except httpx.HTTPError as error:
+            status = repr(error)
+        return f"{status}\n{self.logs()}"
+
     def group(self, value: str) -> str:
         """Return the name of a group's service."""
         return f"{self.name}_group_{value}"

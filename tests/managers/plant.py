@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -125,12 +124,17 @@ class Follower:
             self.ended = repr(error)
 
 
-def served(address: str, group: str) -> bool:
-    """Whether a client that asks the routing layer at this address for the group's asset gets an event of it."""
+def why_not_served(address: str, group: str) -> str:
+    """Return why a client that asks the routing layer at this address for the group's asset gets no event of it.
+
+    Empty if it gets one.
+    """
     url = f"http://{address}:5555/asset_stream?asset_uuid={asset_of(group)}"
-    with suppress(httpx.HTTPError, StopIteration, json.JSONDecodeError):
-        return bool(next(events(url, silence=5))["asset_uuid"] == asset_of(group))
-    return False
+    try:
+        event = next(events(url, silence=5))
+    except (httpx.HTTPError, StopIteration, json.JSONDecodeError) as error:
+        return f"{group}: {error!r}"
+    return "" if event["asset_uuid"] == asset_of(group) else f"{group}: {event}"
 
 
 def asset_of(group: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.e2e.system import free_ports
 from tests.managers.machine import Machine
 from tests.managers.operators import RECOVERY, ROOT, Operator
-from tests.managers.plant import Follower, Plant, served
+from tests.managers.plant import Follower, Plant, why_not_served
 from tests.managers.rack import NETWORK, Rack, runs
 from tests.swarm.sandbox import docker, eventually
 
@@ -174,7 +174,11 @@ class Site:
         """Wait until new clients are served each of the groups by a machine that is not lost."""
         [door, *_] = self.doors(lost=lost)
         with ThreadPoolExecutor(len(groups)) as clients:
-            eventually(lambda: list(clients.map(lambda group: served(door, group), groups)), all, RECOVERY)
+            eventually(
+                lambda: [why for why in clients.map(lambda group: why_not_served(door, group), groups) if why],
+                lambda unserved: not unserved,
+                RECOVERY,
+            )
 
     def repair(self) -> None:
         """Put every machine right, however a test left it."""
