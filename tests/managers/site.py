@@ -186,6 +186,10 @@ class Site:
         for machine in self.rack.machines:
             machine.repair()
         eventually(self.rack.whole, bool)
+        for machine in self.rack.find_deaf():
+            machine.kill_engine()
+            machine.start_engine()
+        eventually(self.rack.whole, bool)
 
 
 def _watched_cheaply(image: str, port: int) -> str:

@@ -18,11 +18,20 @@ T = TypeVar("T")
 
 #: Seconds that a condition may take on a busy machine before a test gives up.
 PATIENCE = 60.0
+#: How often a command is given that another write came before.
+_TRIES = 5
 
 
 def docker(*arguments: str, stdin: bytes | None = None) -> str:
-    """Do by the engine's own client what a person would do; return what it printed."""
-    done = subprocess.run(["docker", *arguments], input=stdin, capture_output=True, check=False)
+    """Do by the engine's own client what a person would do; return what it printed.
+
+    The client reads an object and writes it with the version that it read. Where the engine wrote it in between, as it
+    does while a service is being set up, a person repeats the command.
+    """
+    for _ in range(_TRIES):
+        done = subprocess.run(["docker", *arguments], input=stdin, capture_output=True, check=False)
+        if b"out of sequence" not in done.stderr:
+            break
     assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr.decode()}"
     return done.stdout.decode().strip()
 
