@@ -21,6 +21,7 @@ from group_service.resume import Ended, Resumption
 from group_service.settings import Settings, SourceKind
 from openfactory_common.ksqldb_http import KsqldbSession, open_session
 from openfactory_common.service import ENDLESS, alive, metrics_of, missing_parameter, readiness, serve
+from openfactory_common.tasks import cancel_until_ended
 
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings", Settings)
 HUB: web.AppKey[Hub] = web.AppKey("hub", Hub)
@@ -83,8 +84,7 @@ async def _read_ksqldb(app: web.Application) -> AsyncIterator[None]:
         app[ARCHIVE] = reader
         task = asyncio.create_task(reader.run())
         yield
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await cancel_until_ended((task,))
 
 
 async def _end_streams(app: web.Application) -> None:

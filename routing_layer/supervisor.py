@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import structlog
 
+from openfactory_common.tasks import cancel_until_ended
+
 _log = structlog.get_logger(__name__)
 #: Seconds before a task that ended is restarted, and the most it becomes by doubling.
 _BACKOFF = (0.5, 30.0)
@@ -22,6 +24,7 @@ Work = Callable[[], Awaitable[None]]
 @dataclass
 class _SupervisedTask:
     task: asyncio.Task[None]
+    before: tuple[asyncio.Task[None], ...]
     running_since: float | None = None
     ends: int = 0
 
@@ -40,10 +43,10 @@ class Supervisor:
 
     def start(self, name: str, work: Work) -> None:
         """Run ``work`` from now on; one of the same name is cancelled, and has ended before the new one begins."""
-        before = self._tasks[name].task if name in self._tasks else None
-        if before is not None:
-            before.cancel()
-        self._tasks[name] = _SupervisedTask(asyncio.create_task(self._supervise(name, work, before), name=name))
+        known = self._tasks.get(name)
+        before = () if known is None else tuple(one for one in (*known.before, known.task) if not one.done())
+        task = asyncio.create_task(self._supervise(name, work, before), name=name)
+        self._tasks[name] = _SupervisedTask(task, before)
 
     def is_running(self, name: str) -> bool:
         """Whether the task runs; one that has ended before has to run for a while first."""
@@ -54,14 +57,10 @@ class Supervisor:
 
     async def close(self) -> None:
         """Cancel every task and wait for its end."""
-        tasks = [supervised.task for supervised in self._tasks.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_until_ended(task for one in self._tasks.values() for task in (*one.before, one.task))
 
-    async def _supervise(self, name: str, work: Work, before: asyncio.Task[None] | None) -> None:
-        if before is not None:
-            await asyncio.wait((before,))
+    async def _supervise(self, name: str, work: Work, before: tuple[asyncio.Task[None], ...]) -> None:
+        await cancel_until_ended(before)
         delay, longest = self._backoff
         supervised = self._tasks[name]
         while True:

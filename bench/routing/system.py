@@ -57,9 +57,9 @@ frontend states
 
 
 def pinned(core: int, *command: str, **environment: str) -> subprocess.Popen[bytes]:
-    """Start a program on one core."""
+    """Start a program on one core; it ends with this process, also when that is killed."""
     env = {**os.environ, **environment}
-    return subprocess.Popen(["taskset", "-c", str(core), *command], cwd=ROOT, env=env)
+    return subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "taskset", "-c", str(core), *command], cwd=ROOT, env=env)
 
 
 def cpu(process: subprocess.Popen[bytes]) -> float:

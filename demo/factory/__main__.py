@@ -9,7 +9,6 @@ if __name__ == "__main__":  # a signal that comes during the imports below must 
 
 import argparse
 import asyncio
-import contextlib
 import sys
 from collections.abc import Awaitable, Callable
 
@@ -18,6 +17,7 @@ from demo.factory.settings import FactorySettings
 from demo.factory.simulation import Factory, place, read_mappings
 from demo.ksql_rest import KsqlError, KsqlRest, client_session
 from demo.service import configure_logging, load, run, until_stopped
+from openfactory_common.tasks import cancel_until_ended
 
 EPILOG = """environment: KSQLDB_URL (http://localhost:8088), WORKCENTERS (Weld,Paint,Assembly),
 ASSETS_PER_WORKCENTER (4), EVENTS_PER_SECOND (12, in total), LOG_LEVEL (info), KSQLDB_ASSETS_STREAM
@@ -46,11 +46,10 @@ async def simulate(ksql: KsqlRest, settings: FactorySettings) -> None:
     """Run the factory until SIGTERM or SIGINT."""
     factory = asyncio.create_task(Factory(ksql, settings).run())
     stopped = asyncio.ensure_future(until_stopped())
-    await asyncio.wait((factory, stopped), return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    factory.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await factory
+    ended, _ = await asyncio.wait((factory, stopped), return_when=asyncio.FIRST_COMPLETED)
+    await cancel_until_ended((factory, stopped))
+    if factory in ended:
+        factory.result()  # raises what ended it
 
 
 async def print_map(ksql: KsqlRest, settings: FactorySettings) -> None:

@@ -19,6 +19,7 @@ from demo.factory.plant import Machine, Placement, initial_placements
 from demo.factory.settings import FactorySettings
 from demo.factory.statements import FROM_THE_BEGINNING, definitions, insert_mapping, insert_reading, read_map
 from demo.ksql_rest import KsqlAway, KsqlError, KsqlRefused, KsqlRest
+from openfactory_common.tasks import run_until_one_ends
 
 INSERTS_IN_FLIGHT = 4
 RETRY_SECONDS = 2.0
@@ -51,8 +52,8 @@ class Factory:
             try:
                 await self.set_up()
                 await self._simulate()
-            except* KsqlError as group:
-                log.warning("starting over", reason=str(_first(group)), again_in=RETRY_SECONDS)
+            except KsqlError as error:
+                log.warning("starting over", reason=str(error), again_in=RETRY_SECONDS)
             await asyncio.sleep(RETRY_SECONDS)
 
     async def set_up(self) -> None:
@@ -103,10 +104,7 @@ class Factory:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _simulate(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow_map())
-            for _ in range(INSERTS_IN_FLIGHT):
-                tasks.create_task(self._insert_events())
+        await run_until_one_ends(self._follow_map(), *(self._insert_events() for _ in range(INSERTS_IN_FLIGHT)))
 
     async def _follow_map(self) -> None:
         """Give events to assets that are mapped later, too. A map that cannot be read now is left as it was."""
@@ -145,11 +143,6 @@ class Factory:
         now = time.monotonic()
         self._next_at = max(now, self._next_at) + 1 / self._settings.events_per_second
         await asyncio.sleep(self._next_at - now)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 async def read_mappings(ksql: KsqlRest, settings: FactorySettings) -> dict[str, str]:

@@ -18,6 +18,7 @@ from demo.ksqldb.commands import WRITES, Commands, Session
 from demo.ksqldb.describing import Entity
 from demo.ksqldb.errors import BAD_REQUEST, SERVER_ERROR, KsqlRefusal
 from demo.ksqldb.faults import Faults
+from openfactory_common.tasks import cancel_until_ended
 
 BLOCKED = "Timeout while waiting for command topic consumer to process command\n\ttopic"
 NO_KAFKA = (
@@ -186,10 +187,7 @@ class Runner:
 
     async def stop(self) -> None:
         """Give up what is waiting."""
-        tasks = tuple(self.tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_until_ended(self.tasks)
 
 
 def _not_written(sql: str, cause: str) -> KsqlRefusal:

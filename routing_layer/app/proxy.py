@@ -16,6 +16,7 @@ from openfactory_common.connections import ConnectionGuard, ConnectionLimits, ad
 from openfactory_common.ksqldb_http import open_session
 from openfactory_common.registry import Registry
 from openfactory_common.settings_types import RoutingMode
+from openfactory_common.tasks import run_until_one_ends
 from routing_layer import metrics
 from routing_layer.access.gate import Gate, Permit
 from routing_layer.client.request import Request
@@ -167,16 +168,10 @@ class Proxy:
 
     async def start(self) -> None:
         """Read the boot copy and start the background tasks."""
-
-        async def watch_connections() -> None:
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self.guard.run())
-                both.create_task(self.metrics_guard.run())
-
         await self.peers.listen(self.metrics.snapshot)
         self.registry.load_file()
         self.supervisor.start("registry", lambda: self.registry.run(self.settings.registry_poll))
-        self.supervisor.start("connections", watch_connections)
+        self.supervisor.start("connections", lambda: run_until_one_ends(self.guard.run(), self.metrics_guard.run()))
         if self.gate.keys is not None:
             self.supervisor.start("keys", self.gate.keys.run)
             self.supervisor.start("expiry", self.streams.expiring.run)

@@ -24,6 +24,7 @@ import structlog
 from openfactory_common.errors import KsqlError, KsqlTruncated, Retry
 from openfactory_common.ksqldb.wire import Row
 from openfactory_common.registry import GroupLookup as Source
+from openfactory_common.tasks import run_until_one_ends
 from routing_layer.membership.ksqldb import MembershipQueries, parse_member
 from routing_layer.membership.store import UNKNOWN, Group, MembershipStore
 from routing_layer.metrics import Metrics
@@ -99,12 +100,7 @@ class MembershipWatcher:
                 self._stage = stage = _Stage()
                 self._looked_up.clear()
                 async with self._queries.watch(source) as rows:
-                    try:
-                        async with asyncio.TaskGroup() as both:
-                            both.create_task(self._read_rows(rows))
-                            both.create_task(self._list_and_compare(source, stage))
-                    except BaseExceptionGroup as group:  # one has failed, which has cancelled the other
-                        raise group.exceptions[0] from None
+                    await run_until_one_ends(self._read_rows(rows), self._list_and_compare(source, stage))
             except KsqlError as error:
                 self._metrics.membership_errors.inc()
                 _log.warning("membership: %s; serving the last known of %d assets", error, len(self._store.groups))

@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from openfactory_common.errors import KsqlUnreachable
+from openfactory_common.errors import KsqlTruncated, KsqlUnreachable
 from openfactory_common.ksqldb.wire import Row
 from openfactory_common.registry import LIMIT_BYTES, Registry
 from openfactory_common.registry import GroupLookup as Source
@@ -86,6 +86,46 @@ async def test_the_watch_survives_any_exception() -> None:
             with suppress(asyncio.CancelledError):
                 await task
             await ksql.stop()
+
+
+class _Breaking(MembershipQueries):
+    """Its watch breaks on demand."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        super().__init__(session, url)
+        self.broken = asyncio.Event()
+        self.opened = 0
+
+    @asynccontextmanager
+    async def watch(self, _: Source) -> AsyncIterator[AsyncIterator[list[Row]]]:
+        self.opened += 1
+
+        async def rows() -> AsyncIterator[list[Row]]:
+            yield []
+            await self.broken.wait()
+            self.broken.clear()
+            raise KsqlTruncated("it is stopping, too")
+
+        yield rows()
+
+
+async def test_the_watch_ends_with_a_ksqldb_that_stops_in_the_same_moment() -> None:
+    """A cancellation is kept where the watch breaks at once: both are stopped together when a stack is removed."""
+    ksql = await fake_sources.FakeKsqldb().start()
+    await ksql.put("A1", "Weld")
+    store = MembershipStore(lambda *_: None)
+    async with aiohttp.ClientSession() as session:
+        queries = _Breaking(session, ksql.url)
+        task = asyncio.create_task(MembershipWatcher(queries, store, Metrics(), 60.0).run(_SOURCE))
+        await until(lambda: store.group_of("A1") == "Weld")
+        queries.broken.set()
+        await until(lambda: queries.opened > 1, "it begins again")
+        assert task.cancelling() == 0, "asyncio.timeout would end the task for good"
+        queries.broken.set()
+        task.cancel()
+        await asyncio.wait((task,), timeout=5)
+        assert task.cancelled()
+        await ksql.stop()
 
 
 async def test_a_list_without_rows_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:

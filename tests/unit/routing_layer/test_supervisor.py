@@ -80,6 +80,28 @@ async def test_one_that_keeps_ending_does_not_run_between_its_ends() -> None:
         assert not supervisor.is_running("work")
 
 
+async def test_one_that_loses_a_cancellation_ends_nevertheless() -> None:
+    """By the close, and where another work takes its place; that one does not begin before."""
+    seen: list[str] = []
+
+    async def deaf(name: str) -> None:
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                seen.append(name)
+                await asyncio.sleep(1000)
+            await asyncio.sleep(1000)
+        finally:
+            seen.append(f"end of {name}")
+
+    async with _supervised(lambda: deaf("first")) as (supervisor, ended):
+        await until(lambda: "first" in seen)
+        supervisor.start("work", lambda: deaf("replaced before it began"))
+        supervisor.start("work", lambda: deaf("last"))
+        await until(lambda: "last" in seen)
+    assert seen == ["first", "end of first", "last", "end of last"]
+    assert ended == []
+
+
 async def test_another_work_of_the_same_name_begins_after_the_end_of_the_first() -> None:
     """Two never run side by side."""
     seen: list[str] = []
