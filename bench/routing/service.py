@@ -1,8 +1,8 @@
 """The service behind both proxies: streams of assets, all streams of one asset with the same bytes at the same time.
 
 Prints nothing. ``python service.py PORT [shareable]``. The first letter of an asset says how often it has an event:
-``S`` never, ``E`` once a second, ``B`` five times, ``F`` ten times; the events of all assets are spread evenly. With
-``shareable`` each stream says that it is the same for all of its clients.
+``S`` never, ``E`` and ``L`` once a second, ``B`` five times, ``F`` ten times; those of ``L`` have 16 KiB. The events of
+all assets are spread evenly. With ``shareable`` each stream says that it is the same for all of its clients.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _HEAD = (
 _ASSET = re.compile(rb"[?&]asset_uuid=([^& ]*)")
 #: Steps of a second in which one part of the assets has its events each.
 _STEPS = 100
-_PERIODS = {"E": _STEPS, "B": _STEPS // 5, "F": _STEPS // 10}
+_PERIODS = {"E": _STEPS, "L": _STEPS, "B": _STEPS // 5, "F": _STEPS // 10}
+_LARGE = "21.5" * 4096
 
 
 class Service(asyncio.Protocol):
@@ -52,9 +53,11 @@ class Service(asyncio.Protocol):
         self.streams.get(self.asset, set()).discard(self.transport)
 
 
-def event() -> bytes:
-    """Return a chunk with one event of usual size that carries the time at which it was sent."""
-    text = f'{{"sent":{time.monotonic():.6f},"id":"temperature","value":"21.5","tag":"Temperature","type":"Samples"}}'
+def event(value: str) -> bytes:
+    """Return a chunk with one event that carries a value and the time at which it was sent."""
+    text = (
+        f'{{"sent":{time.monotonic():.6f},"id":"temperature","value":"{value}","tag":"Temperature","type":"Samples"}}'
+    )
     data = f"event: asset_update\ndata: {text}\n\n".encode()
     return b"%x\r\n%b\r\n" % (len(data), data)
 
@@ -72,7 +75,7 @@ async def main(port: int, *, shareable: bool) -> None:
         for asset, transports in list(Service.streams.items()):
             period = _PERIODS.get(asset[:1])
             if period and transports and step % period == int(asset[1:]) % period:
-                data = event()
+                data = event(_LARGE if asset[:1] == "L" else "21.5")
                 for transport in transports:
                     transport.write(data)
 

@@ -19,8 +19,8 @@ from load import Streams  # noqa: E402 - the path is set above
 
 from tests.integration.routing_layer.fake_sources import FakeKsqldb, free_port, registry  # noqa: E402 - the path is set above
 
-#: Assets by how often they have an event: never, once, five times, ten times a second.
-ASSETS = {letter: [f"{letter}{number}" for number in range(200)] for letter in "SEBF"}
+#: Assets by how often they have an event, see `service.py`.
+ASSETS = {letter: [f"{letter}{number}" for number in range(200)] for letter in "SELBF"}
 _STATE = '{"asset_uuid":"S0","id":"temperature","value":1E3,"tag":"x"}'
 _COMMON = """
 global
