@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from typing import Annotated, Any, TypeVar
 
 import structlog
@@ -76,7 +76,7 @@ def run(program: Coroutine[Any, Any, int | None]) -> int:
         return 0
 
 
-def until_stopped() -> Awaitable[object]:
+def until_stopped() -> Coroutine[Any, Any, object]:
     """Return what completes at SIGTERM or SIGINT."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -16,7 +16,7 @@ from typing import Any
 _AGAIN_SECONDS = 2.0
 
 
-async def run_until_one_ends(*works: Coroutine[Any, Any, None]) -> None:
+async def run_until_one_ends(*works: Coroutine[Any, Any, object]) -> None:
     """Run coroutines beside each other; when the first ends, the others are cancelled and what it raised is raised."""
     tasks = [asyncio.create_task(work) for work in works]
     try:

@@ -17,6 +17,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 from load import Streams  # noqa: E402 - the path is set above
 
+from tests.harness.processes import WITH_US  # noqa: E402 - the path is set above
 from tests.integration.routing_layer.fake_sources import FakeKsqldb, free_port, registry  # noqa: E402 - the path is set above
 
 #: Assets by how often they have an event, see `service.py`.
@@ -59,7 +60,7 @@ frontend states
 def pinned(core: int, *command: str, **environment: str) -> subprocess.Popen[bytes]:
     """Start a program on one core; it ends with this process, also when that is killed."""
     env = {**os.environ, **environment}
-    return subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "taskset", "-c", str(core), *command], cwd=ROOT, env=env)
+    return subprocess.Popen([*WITH_US, "taskset", "-c", str(core), *command], cwd=ROOT, env=env)
 
 
 def cpu(process: subprocess.Popen[bytes]) -> float:

@@ -8,7 +8,6 @@ if __name__ == "__main__":  # a signal that comes during the imports below must 
     signals.exit_on_signal()
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 
@@ -17,7 +16,7 @@ from demo.factory.settings import FactorySettings
 from demo.factory.simulation import Factory, place, read_mappings
 from demo.ksql_rest import KsqlError, KsqlRest, client_session
 from demo.service import configure_logging, load, run, until_stopped
-from openfactory_common.tasks import cancel_until_ended
+from openfactory_common.tasks import run_until_one_ends
 
 EPILOG = """environment: KSQLDB_URL (http://localhost:8088), WORKCENTERS (Weld,Paint,Assembly),
 ASSETS_PER_WORKCENTER (4), EVENTS_PER_SECOND (12, in total), LOG_LEVEL (info), KSQLDB_ASSETS_STREAM
@@ -44,12 +43,7 @@ def parser() -> argparse.ArgumentParser:
 
 async def simulate(ksql: KsqlRest, settings: FactorySettings) -> None:
     """Run the factory until SIGTERM or SIGINT."""
-    factory = asyncio.create_task(Factory(ksql, settings).run())
-    stopped = asyncio.ensure_future(until_stopped())
-    ended, _ = await asyncio.wait((factory, stopped), return_when=asyncio.FIRST_COMPLETED)
-    await cancel_until_ended((factory, stopped))
-    if factory in ended:
-        factory.result()  # raises what ended it
+    await run_until_one_ends(Factory(ksql, settings).run(), until_stopped())
 
 
 async def print_map(ksql: KsqlRest, settings: FactorySettings) -> None:

@@ -30,6 +30,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from tests.harness.ports import free_port
+from tests.harness.processes import WITH_US
 
 SASL_USER, SASL_PASSWORD = "factory", "fa=ct,ory 1"
 Record = tuple[str | None, bytes | None, int | None]
@@ -124,13 +125,7 @@ class KafkaBroker:
         """
         assert self._process is None, "the broker runs already"
         log = self._folder / "broker.log"
-        command = [
-            "setpriv",
-            "--pdeathsig",
-            "KILL",
-            *self._java("kafka.Kafka"),
-            str(self._folder / "server.properties"),
-        ]
+        command = [*WITH_US, *self._java("kafka.Kafka"), str(self._folder / "server.properties")]
         with log.open("ab") as out:
             start = partial(subprocess.Popen, command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
             self._process = _starter.submit(start).result()

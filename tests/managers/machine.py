@@ -14,12 +14,11 @@ from docker.api.client import APIClient
 from docker.errors import DockerException
 from requests.exceptions import RequestException
 
+from tests.harness.processes import WITH_US
 from tests.swarm.sandbox import docker, eventually
 
 #: Managers speak Raft and the control API to each other on this port; containers' traffic uses others.
 CONTROL_PORT = 2377
-#: Processes end with the test run, also when that is killed: no clean-up depends on it.
-WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 _NEW = ("unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--")
 #: The engine keeps sockets and network namespaces in places that no option moves; each machine gets its own.
 _BOOT = """

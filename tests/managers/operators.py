@@ -12,7 +12,8 @@ from typing import Any
 
 import httpx
 
-from tests.managers.machine import WITH_US, Machine
+from tests.harness.processes import WITH_US
+from tests.managers.machine import Machine
 from tests.swarm.sandbox import logged
 
 #: Seconds that managers may need to find each other again: after an outage they try ever more rarely.

@@ -17,7 +17,7 @@ from demo.factory.plant import Placement, Reading
 from demo.factory.settings import FactorySettings
 from demo.factory.statements import definitions, insert_mapping, insert_reading
 from tests.e2e.system import events
-from tests.managers.machine import WITH_US
+from tests.harness.processes import WITH_US
 from tests.swarm.sandbox import eventually
 
 ROOT = Path(__file__).resolve().parents[2]

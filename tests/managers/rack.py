@@ -86,21 +86,20 @@ class Rack:
         An engine of version 20.10 whose cable was pulled sometimes never learns of the others' tasks again (measured:
         for more than six minutes); no operator can cure that, and a person restarts the engine.
         """
-        try:
-            eventually(lambda: [one for one in self.machines if self._lacks_tasks(one)], lambda deaf: not deaf)
-        except AssertionError:
-            return [one for one in self.machines if self._lacks_tasks(one)]
-        return []
+        with suppress(AssertionError):
+            eventually(self._list_deaf, lambda deaf: not deaf)
+        return self._list_deaf()
 
-    def _lacks_tasks(self, machine: Machine) -> bool:
-        """Whether a machine that has tasks in the network does not know there all tasks of the Swarm."""
-        tasks = self.tasks()
-        if machine.name not in {where for _, where in tasks.values()}:
-            return False
+    def _list_deaf(self) -> list[Machine]:
+        tasks = self.tasks().values()
+        ids, busy = {task for task, _ in tasks}, {where for _, where in tasks}
+        return [one for one in self.machines if one.name in busy and not ids <= self._known_tasks(one)]
+
+    def _known_tasks(self, machine: Machine) -> set[str]:
+        """Return the ids of the tasks whose addresses are known in the machine's network."""
         seen = machine.ask(lambda client: client.inspect_network(NETWORK, verbose=True)) or {}
         services = (seen.get("Services") or {}).values()
-        known = {task["Name"].rpartition(".")[2] for service in services for task in service.get("Tasks") or ()}
-        return not {task for task, _ in tasks.values()} <= known
+        return {task["Name"].rpartition(".")[2] for service in services for task in service.get("Tasks") or ()}
 
     # ---- what runs
 
