@@ -7,6 +7,7 @@ that they disturb the proxy rather than the good clients. Half of them come from
 other half from a hundred addresses and do not. Prints the latencies with and without them, the ratio, the proxy's
 memory, and how many connections it ended for which reason; writes ``bench/results/hostile.json``. First it prints what
 one act of each kind costs the proxy in CPU: also on a busy machine this says how many of them a second take a core.
+HAProxy goes through the same after it, without a limit for an address and with a fixed list of assets.
 """
 
 from __future__ import annotations
@@ -183,57 +184,66 @@ def _descriptors(process: subprocess.Popen[bytes]) -> int:
     return sum(1 for _ in Path(f"/proc/{process.pid}/fd").iterdir())
 
 
-async def _measure(plan: argparse.Namespace) -> dict[str, object]:
+async def _measure_one(bench: Bench, kind: str, plan: argparse.Namespace) -> dict[str, object]:
+    """Measure one proxy: phases without and with the hostile connections in turns."""
     results: dict[str, list[dict[str, float]]] = {"quiet": [], "hostile": []}
-    async with Bench() as bench:
-        port, process = await bench.routing_layer(shareable=False, CONNECTIONS_PER_ADDRESS=str(_PER_ADDRESS))
-        costs = await _costs(port, process)
-        good, direct = Streams(), Streams()
-        await good.open(port, [f"F{number}" for number in range(_GOOD)], until="events")
-        await direct.open(bench.services[False], [f"F{number}" for number in range(_DIRECT)], until="events")
-        await asyncio.sleep(1)
-        for number in range(plan.phases):
-            quiet = await _phase(good, direct, process, plan.seconds)
-            results["quiet"].append({**quiet, "descriptors": _descriptors(process)})
-            script = str(Path(__file__))
-            attack = pinned(1, "nice", "-n", "19", sys.executable, script, "--attack", str(port), str(plan.connections))
-            await asyncio.sleep(plan.warm)
-            phase = await _phase(good, direct, process, plan.seconds)
-            # Asked for it, a busy proxy answers late.
-            phase["descriptors"] = _descriptors(process)
-            results["hostile"].append(phase)
-            attack.kill()
-            attack.wait()
-            await asyncio.sleep(plan.warm / 2)
-            print(f"phase {number + 1} of {plan.phases} done", file=sys.stderr)
-        metrics = await _metrics(port)
-        ended = {
-            name.removeprefix("routing_layer_"): value
-            for name, value in metrics.items()
-            if value and name.startswith(("routing_layer_connections_ended", "routing_layer_streams_ended"))
-        }
-        left = {"memory_mib_at_the_end": memory(process) / 1024, "good_streams_lost": good.lost}
+    limit = {"CONNECTIONS_PER_ADDRESS": str(_PER_ADDRESS)}
+    ours = kind == "routing layer"
+    port, process = await (bench.routing_layer(shareable=False, **limit) if ours else bench.haproxy())
+    costs = await _costs(port, process)
+    good, direct = Streams(), Streams()
+    await good.open(port, [f"F{number}" for number in range(_GOOD)], until="events")
+    await direct.open(bench.services[False], [f"F{number}" for number in range(_DIRECT)], until="events")
+    await asyncio.sleep(1)
+    for number in range(plan.phases):
+        quiet = await _phase(good, direct, process, plan.seconds)
+        results["quiet"].append({**quiet, "descriptors": _descriptors(process)})
+        script = str(Path(__file__))
+        attack = pinned(1, "nice", "-n", "19", sys.executable, script, "--attack", str(port), str(plan.connections))
+        await asyncio.sleep(plan.warm)
+        phase = await _phase(good, direct, process, plan.seconds)
+        # Asked for it, a busy proxy answers late.
+        phase["descriptors"] = _descriptors(process)
+        results["hostile"].append(phase)
+        attack.kill()
+        attack.wait()
+        await asyncio.sleep(plan.warm / 2)
+        print(f"{kind}: phase {number + 1} of {plan.phases} done", file=sys.stderr)
+    ended = {
+        name.removeprefix("routing_layer_"): value
+        for name, value in (await _metrics(port) if ours else {}).items()
+        if value and name.startswith(("routing_layer_connections_ended", "routing_layer_streams_ended"))
+    }
+    left = {"memory_mib_at_the_end": memory(process) / 1024, "good_streams_lost": good.lost}
+    good.close()
+    direct.close()
+    bench.stop(process)
     medians = {
         kind: {key: statistics.median(phase[key] for phase in phases) for key in phases[0]}
         for kind, phases in results.items()
     }
-    plan_, costs_ = {**vars(plan), "pause": _PAUSE}, {f"CPU us for {name}": value for name, value in costs.items()}
-    return {"plan": plan_, "costs": costs_, "medians": medians, "ended": ended, "left": left, "phases": results}
+    costs_ = {f"CPU us for {name}": value for name, value in costs.items()}
+    return {"costs": costs_, "medians": medians, "ended": ended, "left": left, "phases": results}
+
+
+async def _measure(plan: argparse.Namespace) -> dict[str, object]:
+    async with Bench() as bench:
+        found = {kind: await _measure_one(bench, kind, plan) for kind in ("routing layer", "haproxy")}
+    return {"plan": {**vars(plan), "pause": _PAUSE}, **found}
 
 
 def _show(found: dict[str, object]) -> None:
-    medians = found["medians"]
-    assert isinstance(medians, dict)
-    print(f"{_GOOD} good streams, medians of the phases, {time.strftime('%Y-%m-%d')}")
-    print(f"{'':18}{'quiet':>12}{'hostile':>12}{'ratio':>8}")
-    for key, quiet in medians["quiet"].items():
-        hostile = medians["hostile"][key]
-        print(f"{key:18}{quiet:12.2f}{hostile:12.2f}{hostile / quiet if quiet else 0:8.2f}")
-    for name in ("costs", "left", "ended"):
-        part = found[name]
+    for kind in ("routing layer", "haproxy"):
+        part = found[kind]
         assert isinstance(part, dict)
-        for key, value in part.items():
-            print(f"{key:50} {value:.0f}")
+        print(f"{kind}: {_GOOD} good streams, medians of the phases, {time.strftime('%Y-%m-%d')}")
+        print(f"{'':18}{'quiet':>12}{'hostile':>12}{'ratio':>8}")
+        for key, quiet in part["medians"]["quiet"].items():
+            hostile = part["medians"]["hostile"][key]
+            print(f"{key:18}{quiet:12.2f}{hostile:12.2f}{hostile / quiet if quiet else 0:8.2f}")
+        for name in ("costs", "left", "ended"):
+            for key, value in part[name].items():
+                print(f"{key:50} {value:.0f}")
     (ROOT / "bench" / "results" / "hostile.json").write_text(json.dumps(found, indent=1) + "\n")
 
 

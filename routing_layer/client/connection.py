@@ -450,6 +450,8 @@ class ClientConnection(asyncio.Protocol):
     def _answer(self, head: Head, body: int = 0) -> None:
         self.request = request = Request(self, head)
         if body:
+            if body > LONGEST_REQUEST:
+                self._closing = self._unread = True
             self._parser = None  # this one waits for the body
             self._body_left, self._skipped = body, 0
             self._rest = self._skip_body(self._rest)

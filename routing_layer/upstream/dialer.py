@@ -23,6 +23,8 @@ _log = structlog.get_logger(__name__)
 _MAX_OPENING = 64
 #: Seconds for which a connection waits until it is its turn to be opened.
 _TURN_SECONDS = 10.0
+#: Bytes of the kernel's buffer for what a service has sent and its client has no room for; it would grow to 6 MB.
+_RECEIVE_BUFFER = 128 * 1024
 
 
 @dataclass(frozen=True)
@@ -142,5 +144,8 @@ class Dialer:
         loop = asyncio.get_running_loop()
         context, name = (self._tls, target.host) if target.tls else (None, None)
         connection = UpstreamConnection(loop)
-        await loop.create_connection(lambda: connection, address, target.port, ssl=context, server_hostname=name)
+        transport, _ = await loop.create_connection(
+            lambda: connection, address, target.port, ssl=context, server_hostname=name
+        )
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         return connection

@@ -258,6 +258,19 @@ async def test_the_answer_to_a_long_body_is_not_lost(method: str, size: int, sta
         writer.close()
 
 
+async def test_a_long_body_that_comes_late_ends_its_connection() -> None:
+    """Its length says so with the head, and the answer does not wait for it."""
+    async with start_system() as system:
+        reader, writer = await asyncio.open_connection("127.0.0.1", system.proxy.port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 40000\r\n\r\n")
+        async with asyncio.timeout(PATIENCE):
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"x" * 40_000)
+            await reader.read()
+        assert b"\r\nConnection: close\r\n" in head
+        writer.close()
+
+
 async def test_the_answer_to_a_long_head_is_not_lost() -> None:
     """Neither."""
     async with start_system() as system:
