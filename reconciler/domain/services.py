@@ -20,6 +20,21 @@ _CONSUMER_GROUP = "KAFKA_CONSUMER_GROUP_ID"
 _AT_REST = ("", "completed")
 #: Names in `ServiceSpec.unexpected` that a platform repairs without new tasks.
 _REPAIRED_IN_PLACE = frozenset({"update_config", "stopped", "paused", "renamed", "replaced"})
+#: Fields that are in a spec's hash only where they are set: the hash of a spec without them is that of the versions
+#: that did not have them, so after an upgrade a spec that failed is still known by its label.
+_HASHED_IF_SET = frozenset(
+    {
+        "memory_limit",
+        "memory_reservation",
+        "constraints",
+        "labels",
+        "networks",
+        "log_driver",
+        "log_options",
+        "healthcheck",
+    }
+)
+_MAPPINGS = {"env": "env", "labels": "label", "log_options": "log option"}
 
 
 class Kind(StrEnum):
@@ -64,6 +79,17 @@ class SecretMount:
 
 
 @dataclass(frozen=True)
+class Healthcheck:
+    """How the engine checks a container: a shell command, and its times in seconds."""
+
+    command: str
+    interval: float = 10.0
+    timeout: float = 5.0
+    retries: int = 3
+    start_period: float = 10.0
+
+
+@dataclass(frozen=True)
 class ServiceSpec:
     """One service as it should be. Engine defaults are spelled out, so equality means "no drift".
 
@@ -87,6 +113,14 @@ class ServiceSpec:
         unexpected: names of settings that a live service has and that no spec of ours ever sets
             (``args``, ``mounts``, ...); always empty in a desired spec.
         installation: id of the installation that it is of, the label ``org.openfactory.installation``; ``""`` for none.
+        memory_limit: bytes a task may use, 0 for no limit.
+        memory_reservation: bytes a node must have free for it, 0 for none.
+        constraints: on the nodes that its tasks run on, as ``node.labels.gpu==true``, sorted.
+        labels: labels besides ours, of the service and of its containers.
+        networks: names of the networks that it joins besides ``network``, sorted.
+        log_driver: where its output goes; ``""`` for the engine's default.
+        log_options: of the log driver.
+        healthcheck: in place of the image's own; None for that.
     """
 
     name: str
@@ -106,6 +140,14 @@ class ServiceSpec:
     hardened: bool = False
     unexpected: tuple[str, ...] = ()
     installation: str = ""
+    memory_limit: int = 0
+    memory_reservation: int = 0
+    constraints: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    networks: tuple[str, ...] = ()
+    log_driver: str = ""
+    log_options: Mapping[str, str] = field(default_factory=dict)
+    healthcheck: Healthcheck | None = None
 
 
 @dataclass(frozen=True)
@@ -227,6 +269,7 @@ def is_named(registry: LiveRegistry, prefix: str) -> bool:
 def spec_hash(spec: ServiceSpec) -> str:
     """Return 12 hex digits that tell specs apart, the same in every process and version of Python."""
     values = {item.name: getattr(spec, item.name) for item in fields(ServiceSpec)}
+    values = {name: value for name, value in values.items() if value or name not in _HASHED_IF_SET}
     text = json.dumps(values, sort_keys=True, default=lambda value: [str(part) for part in astuple(value)])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -244,23 +287,23 @@ def apply_in_place(live: ServiceSpec, wanted: ServiceSpec) -> ServiceSpec:
 
 
 def drift(live: ServiceSpec, wanted: ServiceSpec) -> tuple[Drift, ...]:
-    """Return what differs between a live and a wanted spec, environment variables one by one."""
+    """Return what differs between a live and a wanted spec; variables, labels and log options one by one."""
     if live == wanted:  # the usual case, and the cheapest comparison
         return ()
     found = []
     for item in fields(ServiceSpec):
         was, want = getattr(live, item.name), getattr(wanted, item.name)
-        if item.name == "env":
-            found += _compare_env(was, want)
+        if item.name in _MAPPINGS:
+            found += _compare_mapping(_MAPPINGS[item.name], was, want)
         elif was != want:
             found.append(Drift(item.name, _show(was), _show(want)))
     return tuple(found)
 
 
-def _compare_env(live: Mapping[str, str], wanted: Mapping[str, str]) -> list[Drift]:
+def _compare_mapping(title: str, live: Mapping[str, str], wanted: Mapping[str, str]) -> list[Drift]:
     names = sorted(live.keys() | wanted.keys())
     return [
-        Drift(f"env {name}", _show_variable(name, live.get(name)), _show_variable(name, wanted.get(name)))
+        Drift(f"{title} {name}", _show_variable(name, live.get(name)), _show_variable(name, wanted.get(name)))
         for name in names
         if live.get(name) != wanted.get(name)
     ]
@@ -282,6 +325,8 @@ def _show(value: object) -> str:
         return f"{value.published}->{value.target}/{value.mode}"
     if isinstance(value, ConfigMount | SecretMount):
         return value.name
+    if isinstance(value, Healthcheck):
+        return f'"{value.command}" every {value.interval:g} s'
     if isinstance(value, str) and not isinstance(value, StrEnum):
         return f'"{value.replace(TASK_SLOT, "<slot>")}"'
     return str(value)

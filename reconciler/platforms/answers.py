@@ -63,6 +63,8 @@ _BASE64 = Annotated[str, AfterValidator(_check_base64)]
 _TEXTS = dict[str, str]
 _ANY = dict[str, Any]
 
+_RESOURCES = {"NanoCPUs=": int, "MemoryBytes=": int}
+_HEALTHCHECK = {"Test?": [str], "Interval=": int, "Timeout=": int, "StartPeriod=": int, "Retries=": int}
 _MOUNTED = {"File?": {"Name=": str}}
 _SERVICE = {
     "ID": str,
@@ -74,6 +76,8 @@ _SERVICE = {
         "TaskTemplate": {
             "ContainerSpec?": {
                 "Image": str,
+                "Labels?": _TEXTS,
+                "Healthcheck?": _HEALTHCHECK,
                 "Env?": [str],
                 "Configs?": [{"ConfigID": str, "ConfigName": str, **_MOUNTED}],
                 "Secrets?": [{"SecretName": str, **_MOUNTED}],
@@ -81,9 +85,10 @@ _SERVICE = {
                 "Mounts?": [_ANY],
                 "Privileges?": _ANY,
             },
-            "Resources?": {"Limits?": {"NanoCPUs=": int}, "Reservations?": {"NanoCPUs=": int}},
+            "Resources?": {"Limits?": _RESOURCES, "Reservations?": _RESOURCES},
             "RestartPolicy?": _ANY,
-            "Placement?": _ANY,
+            "Placement?": {"Constraints?": [str]},
+            "LogDriver?": {"Name?": str, "Options?": _TEXTS},
             "Networks?": [{"Target": str}],
             "ForceUpdate=": int,
         },
@@ -125,9 +130,19 @@ _CONTAINER = {
         "ExitCode=": int,
         "Health?": {"Status": str, "Log?": [{"Output?": str}]},
     },
-    "Config": {"Image": str, "Labels?": _TEXTS, "Env?": [str], "StopTimeout?": int},
+    "Config": {
+        "Image": str,
+        "Labels?": _TEXTS,
+        "Env?": [str],
+        "StopTimeout?": int,
+        "Healthcheck?": _HEALTHCHECK,
+    },
     "HostConfig": {
         "NanoCpus?": int,
+        "Memory?": int,
+        "MemoryReservation?": int,
+        "NetworkMode?": str,
+        "LogConfig?": {"Type?": str, "Config?": _TEXTS},
         "PortBindings?": dict[str, _build_type([{"HostPort?": str}]) | None],  # type: ignore[misc]
         "Mounts?": [{"Target": str}],
         "RestartPolicy?": _ANY,
@@ -147,7 +162,7 @@ _SHAPES: Mapping[str, Any] = {
     "GET /networks": [{"Id": str, "Name": str, "Scope": str, "Created?": _TIME}],
     "GET /containers/json": [{"Id": str, "Names?": [str], "Labels?": _TEXTS}],
     "GET /containers/{}/json": _CONTAINER,
-    "GET /images/{}/json": {"Config?": {"Env?": [str]}},
+    "GET /images/{}/json": {"Config?": {"Env?": [str], "Healthcheck?": _HEALTHCHECK}},
     "GET /distribution/{}/json": {"Descriptor": {"digest": str}},
     "POST /containers/create": {"Id": str},
     "POST /networks/create": {"Id": str},

@@ -281,12 +281,17 @@ class DockerPlatform:
             )
         body = to_engine(spec, self.owner, registry)
         body["Labels"] |= labels
-        self._ensure_network(spec.network)
+        for network in (spec.network, *spec.networks):
+            self._ensure_network(network)
         try:
             self._engine.get("/images/{}/json", spec.image)
         except NotFound:
             self._engine.pull(spec.image, _PULL_SILENCE)
-        return str(self._engine.post("/containers/create", params={"name": name}, body=body)["Id"])
+        made = str(self._engine.post("/containers/create", params={"name": name}, body=body)["Id"])
+        for network in spec.networks:  # an engine takes one network at the creation; a lost one is a difference
+            alias = {"Container": made, "EndpointConfig": {"Aliases": [spec.name]}}
+            self._engine.post("/networks/{}/connect", network, body=alias)
+        return made
 
     def _start(self, identity: str) -> None:
         self._engine.post("/containers/{}/start", identity)
@@ -308,7 +313,7 @@ class DockerPlatform:
             # Measured: the Swarm's routing layer then reaches our containers, which have its services' names.
             raise PlatformRefused(
                 f"DOCKER_NETWORK={name} is a network of a Swarm, in which services of the same names may answer: "
-                "set DOCKER_NETWORK to another name"
+                "set DOCKER_NETWORK (or the NETWORKS of this service) to another name"
             )
 
     def _find_network(self, name: str) -> Raw | None:

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from openfactory_common.errors import PlatformRefused
 from reconciler.domain.services import ConfigMount, Kind, Port, Publish, ServiceSpec
+from reconciler.platforms.healthcheck import is_other_healthcheck, read_healthcheck, write_healthcheck
 from reconciler.platforms.protocol import GROUP, INSTALLATION, KIND, LABEL, OWNER, TMP_BYTES
 
 #: The service that a container belongs to: a person may change the container's name.
@@ -36,8 +37,6 @@ _CORE = 1_000_000_000
 _DEFAULT_GRACE = 10
 #: Settings that we never use; `docker update`, or a person who made the container again, may have set them.
 _NEVER_SET = (
-    "Memory",
-    "MemoryReservation",
     "CpuShares",
     "CpuQuota",
     "CpusetCpus",
@@ -83,15 +82,22 @@ def to_engine(spec: ServiceSpec, owner: str, registry: RegistryLocation) -> dict
     """
     if spec.replicas != 1:
         raise PlatformRefused(f"service {spec.name}: {spec.replicas} tasks, but a plain container is always one")
+    if spec.constraints:
+        raise PlatformRefused(
+            f"service {spec.name}: only a Swarm has nodes to choose from, a plain container has no constraints "
+            f"({', '.join(spec.constraints)})"
+        )
     if spec.secrets:
         raise PlatformRefused(f"service {spec.name}: only a Swarm has secrets, a plain container has none")
-    asked = {
+    asked: dict[str, Any] = {
         "cpu_reservation": float(spec.cpu_reservation),
         "env": sorted(spec.env),
         "publish": {str(port.target): port.mode.value for port in spec.ports},
         "start_first": spec.start_first,
     }
-    labels = {OWNER: owner, KIND: spec.kind.value, SERVICE: spec.name}
+    optional = {"labels": sorted(spec.labels), "log_driver": spec.log_driver, "log_options": sorted(spec.log_options)}
+    asked |= {name: value for name, value in optional.items() if value}
+    labels = {**spec.labels, OWNER: owner, KIND: spec.kind.value, SERVICE: spec.name}
     labels[ASKED] = json.dumps(asked, sort_keys=True, separators=(",", ":"))
     if spec.installation:
         labels[INSTALLATION] = spec.installation
@@ -103,8 +109,12 @@ def to_engine(spec: ServiceSpec, owner: str, registry: RegistryLocation) -> dict
         "Labels": labels,
         "ExposedPorts": {f"{port.target}/tcp": {} for port in spec.ports},
         "StopTimeout": round(spec.stop_grace),
+        **({"Healthcheck": write_healthcheck(spec.healthcheck)} if spec.healthcheck else {}),
         "HostConfig": {
             **limits(spec),
+            "Memory": spec.memory_limit,
+            "MemoryReservation": spec.memory_reservation,
+            **_log_config(spec),
             "PortBindings": {f"{port.target}/tcp": [{"HostPort": str(port.published)}] for port in spec.ports},
             "Mounts": [_mount(mount, registry) for mount in spec.configs],
             "NetworkMode": spec.network,
@@ -130,6 +140,9 @@ def from_engine(raw: Raw, image: Raw | None, registry: RegistryLocation) -> Serv
     if labels.get(KIND) not in set(Kind) or SERVICE not in labels:
         return None
     asked = _read_asked(labels.get(ASKED, ""))
+    joined, first = sorted(networks(raw)), host.get("NetworkMode", "")
+    log = (host.get("LogConfig") or {}) if asked.get("log_driver") else {}
+    own = config.get("Healthcheck") if _has_own_healthcheck(config, image) else None
     return ServiceSpec(
         name=labels[SERVICE],
         kind=Kind(labels[KIND]),
@@ -139,7 +152,7 @@ def from_engine(raw: Raw, image: Raw | None, registry: RegistryLocation) -> Serv
         replicas=1,
         cpu_limit=(host.get("NanoCpus") or 0) / _CORE,
         cpu_reservation=asked.get("cpu_reservation", 0.0),
-        network=",".join(sorted(networks(raw))),
+        network=first if first in joined else ",".join(joined),
         ports=_read_ports(host, asked),
         configs=tuple(sorted(_read_mounts(host, registry))),
         start_first=asked.get("start_first") is True,
@@ -147,6 +160,14 @@ def from_engine(raw: Raw, image: Raw | None, registry: RegistryLocation) -> Serv
         hardened=_is_hardened(host),
         unexpected=tuple(sorted(_find_unexpected(raw, image))),
         installation=labels.get(INSTALLATION, ""),
+        memory_limit=host.get("Memory") or 0,
+        memory_reservation=host.get("MemoryReservation") or 0,
+        labels={name: labels[name] for name in asked.get("labels", ()) if name in labels},
+        networks=tuple(name for name in joined if name != first) if first in joined else (),
+        log_driver=log.get("Type") or "",
+        # The engine adds its own options for the driver.
+        log_options={name: text for name, text in (log.get("Config") or {}).items() if name in asked["log_options"]},
+        healthcheck=read_healthcheck(own),
     )
 
 
@@ -196,8 +217,23 @@ def _read_asked(label: str) -> Mapping[str, Any]:
         return {}
     match asked:
         case {"env": list(env), "publish": dict(publish), "cpu_reservation": float()}:
-            return asked if all(isinstance(text, str) for text in (*env, *publish.values())) else {}
+            asked = {"labels": [], "log_options": [], **asked}
+            names = (asked["labels"], asked["log_options"])
+            texts = [*env, *publish.values(), *(text for one in names if isinstance(one, list) for text in one)]
+            lists = all(isinstance(one, list) for one in names)
+            return asked if lists and all(isinstance(text, str) for text in texts) else {}
     return {}
+
+
+def _log_config(spec: ServiceSpec) -> dict[str, Any]:
+    """Return where the output goes; nothing for the engine's default, which is read back as if it had been asked."""
+    return {"LogConfig": {"Type": spec.log_driver, "Config": dict(spec.log_options)}} if spec.log_driver else {}
+
+
+def _has_own_healthcheck(config: Raw, image: Raw | None) -> bool:
+    """Whether a container's healthcheck is not that of its image, which every container shows."""
+    theirs = (image or {}).get("Config") or {}
+    return image is not None and (config.get("Healthcheck") or None) != (theirs.get("Healthcheck") or None)
 
 
 def _mount(mount: ConfigMount, registry: RegistryLocation) -> dict[str, Any]:
@@ -259,6 +295,8 @@ def _find_unexpected(raw: Raw, image: Raw | None) -> Iterator[str]:
     service = raw["Config"]["Labels"][SERVICE]
     if any(service not in (network.get("Aliases") or ()) for network in networks(raw).values()):
         yield "network_alias"
+    if _has_own_healthcheck(raw["Config"], image) and is_other_healthcheck(raw["Config"].get("Healthcheck")):
+        yield "healthcheck"
     if image is not None:
         own, theirs = raw["Config"], image.get("Config") or {}
         yield from (

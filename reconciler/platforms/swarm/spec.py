@@ -11,7 +11,16 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from reconciler.domain.services import TASK_SLOT, ConfigMount, Kind, Port, Publish, SecretMount, ServiceSpec
+from reconciler.domain.services import (
+    TASK_SLOT,
+    ConfigMount,
+    Kind,
+    Port,
+    Publish,
+    SecretMount,
+    ServiceSpec,
+)
+from reconciler.platforms.healthcheck import is_other_healthcheck, read_healthcheck, write_healthcheck
 from reconciler.platforms.protocol import FAILED, FAILURE, GROUP, INSTALLATION, KIND, LABEL, OWNER, TMP_BYTES
 
 #: The configured image, where the spec has a digest: tells a digest that we pinned from a configured one.
@@ -49,11 +58,16 @@ _SLOT = "{{.Task.Slot}}"
 # a service has it.
 _SPEC = frozenset({"Name", "Labels", "TaskTemplate", "Mode", "UpdateConfig", "Networks", "EndpointSpec"})
 #: ForceUpdate is the counter of `docker service update --force`.
-_TASK = frozenset({"ContainerSpec", "Resources", "RestartPolicy", "Placement", "Networks", "ForceUpdate", "Runtime"})
+_TASK = frozenset(
+    {"ContainerSpec", "Resources", "RestartPolicy", "Placement", "Networks", "ForceUpdate", "Runtime", "LogDriver"}
+)
 #: Init and Isolation come from clients' defaults and change nothing that we rely on.
-_CONTAINER = frozenset({"Image", "Env", "StopGracePeriod", "Configs", "Secrets", "Init", "Isolation"})
+_CONTAINER = frozenset(
+    {"Image", "Env", "StopGracePeriod", "Configs", "Secrets", "Init", "Isolation", "Labels", "Healthcheck"}
+)
 #: Platforms is what a client read from the image when it resolved the digest.
-_PLACEMENT = frozenset({"Platforms"})
+_PLACEMENT = frozenset({"Platforms", "Constraints"})
+_RESOURCES = frozenset({"NanoCPUs", "MemoryBytes"})
 _PORT = frozenset({"TargetPort", "PublishedPort", "PublishMode", "Protocol"})
 _FILE = {"UID": "0", "GID": "0", "Mode": 0o444}
 _NAMES = {"Labels": "container_labels", "DNSConfig": "dns_config", "TTY": "tty"}
@@ -88,9 +102,14 @@ def to_engine(
         labels[INSTALLATION] = spec.installation
     if "@" in image:
         labels[IMAGE] = spec.image
+    optional = {
+        "Placement": {"Constraints": list(spec.constraints)} if spec.constraints else None,
+        "LogDriver": {"Name": spec.log_driver, "Options": dict(spec.log_options)} if spec.log_driver else None,
+    }
+    of_container = {"Labels": dict(spec.labels), "Healthcheck": write_healthcheck(spec.healthcheck)}
     return {
         "Name": spec.name,
-        "Labels": labels,
+        "Labels": {**spec.labels, **labels},
         "TaskTemplate": {
             "ContainerSpec": {
                 "Image": image,
@@ -99,13 +118,15 @@ def to_engine(
                 "Configs": [_mount("Config", mount, ids) for mount in spec.configs],
                 "Secrets": [_mount("Secret", mount, ids) for mount in spec.secrets],
                 **hardening,
+                **{name: value for name, value in of_container.items() if value},
             },
             "Resources": {
-                name: {"NanoCPUs": round(cores * _CORE)} if cores else {}
-                for name, cores in (("Limits", spec.cpu_limit), ("Reservations", spec.cpu_reservation))
+                "Limits": _write_resources(spec.cpu_limit, spec.memory_limit),
+                "Reservations": _write_resources(spec.cpu_reservation, spec.memory_reservation),
             },
             "RestartPolicy": dict(RESTART_POLICY),
-            "Networks": [{"Target": spec.network}],
+            "Networks": [{"Target": name} for name in (spec.network, *spec.networks)],
+            **{name: value for name, value in optional.items() if value},
         },
         "Mode": {"Replicated": {"Replicas": spec.replicas}},
         "UpdateConfig": {**UPDATE_POLICY, "Order": "start-first" if spec.start_first else "stop-first"},
@@ -142,7 +163,9 @@ def from_engine(raw: Raw, networks: Mapping[str, str]) -> ServiceSpec | None:
         return None
     ports = _read_ports(raw)
     resources = task.get("Resources") or {}
-    limit, reservation = ((resources.get(name) or {}).get("NanoCPUs", 0) for name in ("Limits", "Reservations"))
+    limits, reservations = (resources.get(name) or {} for name in ("Limits", "Reservations"))
+    joined = [networks.get(target, target) for target in network_ids(raw)]
+    log_driver = task.get("LogDriver") or {}
     variables = (_unescape(item).partition("=") for item in container.get("Env") or ())
     return ServiceSpec(
         name=raw["Name"],
@@ -151,9 +174,9 @@ def from_engine(raw: Raw, networks: Mapping[str, str]) -> ServiceSpec | None:
         image=_remove_digest(container["Image"], labels.get(IMAGE)),
         env={name: value for name, _, value in variables},
         replicas=int(raw["Mode"]["Replicated"].get("Replicas", 0)),
-        cpu_limit=limit / _CORE,
-        cpu_reservation=reservation / _CORE,
-        network=",".join(sorted(networks.get(target, target) for target in network_ids(raw))),
+        cpu_limit=limits.get("NanoCPUs", 0) / _CORE,
+        cpu_reservation=reservations.get("NanoCPUs", 0) / _CORE,
+        network=joined[0] if joined else "",
         ports=ports,
         configs=tuple(sorted(ConfigMount(*mount) for mount in _read_mounts(container, "Config"))),
         secrets=tuple(sorted(SecretMount(*mount) for mount in _read_mounts(container, "Secret"))),
@@ -162,16 +185,26 @@ def from_engine(raw: Raw, networks: Mapping[str, str]) -> ServiceSpec | None:
         hardened=_is_hardened(container),
         unexpected=tuple(sorted(set(_find_unexpected(raw, choose_endpoint_mode(ports))))),
         installation=labels.get(INSTALLATION, ""),
+        memory_limit=limits.get("MemoryBytes", 0),
+        memory_reservation=reservations.get("MemoryBytes", 0),
+        constraints=tuple(sorted((task.get("Placement") or {}).get("Constraints") or ())),
+        labels=_read_labels(raw),
+        networks=tuple(sorted(joined[1:])),
+        log_driver=log_driver.get("Name") or "",
+        log_options=log_driver.get("Options") or {},
+        healthcheck=read_healthcheck(container.get("Healthcheck")),
     )
 
 
 def merge_update(live: Raw, spec: ServiceSpec, fresh: Mapping[str, Any], networks: Mapping[str, str]) -> dict[str, Any]:
     """Return ``fresh`` (see `to_engine`) as an update of ``live`` that changes no more than it must.
 
-    Labels of others stay. The task template stays as it is wherever it already says what it should, because any
-    difference in it, even one without meaning, replaces the tasks; otherwise its ``ForceUpdate`` counter stays.
+    Labels of others stay; those that the container has too are of an earlier spec of ours. The task template stays as
+    it is wherever it already says what it should, because any difference in it, even one without meaning, replaces the
+    tasks; otherwise its ``ForceUpdate`` counter stays.
     """
-    foreign = {name: value for name, value in (live.get("Labels") or {}).items() if name not in _OUR_LABELS}
+    ours = _OUR_LABELS | _read_labels(live).keys()
+    foreign = {name: value for name, value in (live.get("Labels") or {}).items() if name not in ours}
     merged = {**fresh, "Labels": {**foreign, **fresh["Labels"]}}
     kept = {**merged, "TaskTemplate": live["TaskTemplate"]}
     same_image = live["TaskTemplate"]["ContainerSpec"]["Image"] == fresh["TaskTemplate"]["ContainerSpec"]["Image"]
@@ -210,6 +243,18 @@ def escape(text: str) -> str:
 def _unescape(text: str) -> str:
     # The first step protects data that reads like the template of a slot.
     return _BRACES.join(part.replace(_SLOT, TASK_SLOT) for part in text.split(_ESCAPED))
+
+
+def _write_resources(cores: float, memory: int) -> dict[str, int]:
+    found = {"NanoCPUs": round(cores * _CORE), "MemoryBytes": memory}
+    return {name: value for name, value in found.items() if value}
+
+
+def _read_labels(raw: Raw) -> dict[str, str]:
+    """Return the labels that the service and its containers have: one of the service alone is a person's."""
+    of_service = raw.get("Labels") or {}
+    of_container = raw["TaskTemplate"]["ContainerSpec"].get("Labels") or {}
+    return {name: value for name, value in of_container.items() if of_service.get(name) == value}
 
 
 def _is_hardened(container: Raw) -> bool:
@@ -252,9 +297,11 @@ def _find_unexpected(raw: Raw, endpoint_mode: str) -> Iterator[str]:
     yield from _list_extra(raw, _SPEC)
     yield from _list_extra(task, _TASK)
     yield from _find_unexpected_in_container(task["ContainerSpec"])
+    if (task["ContainerSpec"].get("Labels") or {}).keys() != _read_labels(raw).keys():
+        yield "container_labels"
     yield from _list_extra(task.get("Placement"), _PLACEMENT)
-    yield from _list_extra(resources.get("Limits"), {"NanoCPUs"}, "limit_")
-    yield from _list_extra(resources.get("Reservations"), {"NanoCPUs"}, "reservation_")
+    yield from _list_extra(resources.get("Limits"), _RESOURCES, "limit_")
+    yield from _list_extra(resources.get("Reservations"), _RESOURCES, "reservation_")
     yield from _list_extra(resources, {"Limits", "Reservations"}, "resource_")
     yield from _list_extra(endpoint, {"Mode", "Ports"}, "endpoint_")
     if (endpoint.get("Mode") or "vip") != endpoint_mode:
@@ -285,6 +332,8 @@ def _find_unexpected_in_container(container: Raw) -> Iterator[str]:
         yield "env"
     if any(escape(_unescape(item)) != item for item in variables):
         yield "env_template"
+    if is_other_healthcheck(container.get("Healthcheck")):
+        yield "healthcheck"
     for kind in ("Config", "Secret"):
         for mount in container.get(f"{kind}s") or ():
             yield from _list_extra(mount, {"File", f"{kind}ID", f"{kind}Name"}, f"{kind.lower()}_")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from reconciler.cli.settings import show_value
-from reconciler.domain.services import Kind, ServiceSpec, drift
+from reconciler.domain.services import Healthcheck, Kind, ServiceSpec, drift, spec_hash
 
 SPEC = ServiceSpec(
     name="ofa_group_Weld",
@@ -54,3 +54,26 @@ def test_any_other_variable_is_told_as_it_is() -> None:
     """What a person needs to see who changed what."""
     [found] = drift(replace(SPEC, env={**SPEC.env, "LOG_LEVEL": "debug"}), SPEC)
     assert (found.live, found.wanted) == ('"debug"', '"info"')
+
+
+def test_the_hash_of_a_spec_without_options_is_that_of_earlier_versions() -> None:
+    """It is in labels of services: with another one a spec that failed would be tried again after an upgrade."""
+    assert spec_hash(SPEC) == "7ac931f3be15"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("memory_limit", 1),
+        ("memory_reservation", 1),
+        ("constraints", ("node.role==worker",)),
+        ("labels", {"a": "b"}),
+        ("networks", ("b",)),
+        ("log_driver", "none"),
+        ("log_options", {"a": "b"}),
+        ("healthcheck", Healthcheck("true")),
+    ],
+)
+def test_an_option_that_is_set_changes_the_hash(name: str, value: object) -> None:
+    """And so starts another rollout; two values of it are two specs."""
+    assert spec_hash(replace(SPEC, **{name: value})) != spec_hash(SPEC)  # type: ignore[arg-type]

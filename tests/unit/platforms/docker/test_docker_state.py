@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 from openfactory_common.errors import PlatformRefused
-from reconciler.domain.services import ConfigMount, Kind, LiveService, Port, Publish, ServiceSpec
+from reconciler.domain.services import (
+    ConfigMount,
+    Healthcheck,
+    Kind,
+    LiveService,
+    Port,
+    Publish,
+    ServiceSpec,
+    drift,
+)
 from reconciler.platforms.docker.platform import DockerPlatform
 from reconciler.platforms.docker.spec import ASKED, PREVIOUS, RegistryLocation, label_previous, to_engine
 from reconciler.platforms.docker.state import group_by_service, read_copies, read_service
@@ -156,6 +165,64 @@ def test_two_tasks_are_refused() -> None:
         to_engine(ServiceSpec(**{**vars(SPEC), "replicas": 2}), "ofa", SHELF)
 
 
+def made_of(spec: ServiceSpec) -> dict[str, Any]:
+    """Return the container that an engine makes of a spec; it adds what it adds to all."""
+    raw, body = container("running", 100), to_engine(spec, "ofa", SHELF)
+    raw["Config"] = {name: body[name] for name in ("Image", "Env", "Labels", "StopTimeout")}
+    raw["Config"] |= {"Healthcheck": body.get("Healthcheck")}
+    log = body["HostConfig"].get("LogConfig", {"Type": "json-file", "Config": {}})
+    log = {**log, "Config": {"max-file": "9", **log["Config"]}}  # an option of the engine's own configuration
+    raw["HostConfig"] = {**body["HostConfig"], "LogConfig": log}
+    joined = {name: {"Aliases": [spec.name]} for name in (spec.network, *spec.networks)}
+    return {**raw, "NetworkSettings": {"Networks": joined}}
+
+
+#: A value of each field that a spec may leave at its default.
+OPTIONAL: dict[str, Any] = {
+    "memory_limit": 1 << 31,
+    "memory_reservation": 1 << 30,
+    "labels": {"team": "a", "org.example.x": ""},
+    "networks": ("a-net", "plant-b"),
+    "log_driver": "journald",
+    "healthcheck": Healthcheck("curl -f localhost"),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_an_option_is_read_back_as_it_was_written(name: str) -> None:
+    """It differs from a spec without it, and in nothing else."""
+    spec = dataclasses.replace(SPEC, **{name: OPTIONAL[name]})
+    live = observed(made_of(spec))
+    assert live.spec == spec
+    plain = observed(made_of(SPEC))
+    assert plain.spec == SPEC
+    assert {one.field.partition(" ")[0] for one in drift(live.spec, SPEC)} == {"label" if name == "labels" else name}
+
+
+def test_options_of_a_log_driver_are_those_that_were_asked_for() -> None:
+    """The engine adds its own."""
+    spec = dataclasses.replace(SPEC, log_driver="json-file", log_options={"max-size": "10m"})
+    assert observed(made_of(spec)).spec == spec
+
+
+def test_a_healthcheck_of_the_image_is_no_difference() -> None:
+    """Every container of it shows it; one that is another's is."""
+    check = {"Test": ["CMD", "true"], "Interval": 10**9}
+    raw = container("running", 100, Health={"Status": "healthy"})
+    raw["Config"]["Healthcheck"] = check
+    [containers] = group_by_service([raw], NOW, 5.0).values()
+    image = {"Env": ["PATH=/bin"]}
+    live = read_service(containers, {"sha256:1": {"Config": {**image, "Healthcheck": check}}}, SHELF, NOW)
+    assert live.spec == SPEC
+    assert left(read_service(containers, {"sha256:1": {"Config": image}}, SHELF, NOW)) == ("healthcheck",)
+
+
+def test_constraints_are_refused_in_words() -> None:
+    """A plain container has no nodes to choose from."""
+    with pytest.raises(PlatformRefused, match=r"no constraints \(node.labels.gpu==true\)"):
+        to_engine(dataclasses.replace(SPEC, constraints=("node.labels.gpu==true",)), "ofa", SHELF)
+
+
 @pytest.mark.parametrize(
     "name", ["ofa_group_Weld_copy", "ofa_group_Paint", "copy", "ofa_group_weld", "ofa_group_Weld.old"]
 )
@@ -190,6 +257,8 @@ ASKED_LABELS = (
     '{"env": ["A"], "cpu_reservation": NaN, "publish": {"80": "mesh"}}',
     '{"env": {}, "cpu_reservation": 0.1, "publish": []}',
     '{"env": ["A"], "cpu_reservation": "x", "publish": {}}',
+    '{"env": ["A"], "cpu_reservation": 0.1, "publish": {}, "labels": 1}',
+    '{"env": ["A"], "cpu_reservation": 0.1, "publish": {}, "log_driver": "x", "log_options": [{}]}',
 )
 
 

@@ -11,7 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.domain.services import TASK_SLOT, ConfigMount, Kind, Port, Publish, SecretMount, ServiceSpec, drift
+from reconciler.domain.services import (
+    TASK_SLOT,
+    ConfigMount,
+    Healthcheck,
+    Kind,
+    Port,
+    Publish,
+    SecretMount,
+    ServiceSpec,
+    drift,
+)
 from reconciler.platforms.swarm.spec import HARDENED, escape, from_engine, live_image, merge_update, to_engine
 
 DIGEST = "sha256:" + "a" * 64
@@ -26,18 +36,19 @@ def stored(sent: Mapping[str, Any]) -> dict[str, Any]:
     """
     spec = copy.deepcopy(dict(sent))
     task = spec["TaskTemplate"]
-    task["Networks"] = [{"Target": NETWORK_ID} for _ in task["Networks"]]
-    task["Placement"], task["ForceUpdate"], task["Runtime"] = {}, 0, "container"
+    named = (one["Target"] for one in task["Networks"])
+    task["Networks"] = [{"Target": NETWORK_ID if name == "factory-net" else name} for name in named]
+    task["Placement"], task["ForceUpdate"], task["Runtime"] = task.get("Placement", {}), 0, "container"
     task["RestartPolicy"] = {name: value for name, value in task["RestartPolicy"].items() if value}
     container = task["ContainerSpec"]
     container |= {"Isolation": "default", "DNSConfig": {}, "Init": False, "Privileges": {"CredentialSpec": None}}
     container["Privileges"] |= sent["TaskTemplate"]["ContainerSpec"].get("Privileges", {})
     for optional in ("Configs", "Secrets", "Env"):
-        if not container[optional]:
-            del container[optional]
+        if not container.get(optional):
+            container.pop(optional, None)
     spec["UpdateConfig"] = {name: value for name, value in spec["UpdateConfig"].items() if value or name != "Delay"}
-    if not spec["EndpointSpec"]["Ports"]:
-        del spec["EndpointSpec"]["Ports"]
+    if not spec["EndpointSpec"].get("Ports"):
+        spec["EndpointSpec"].pop("Ports", None)
     return spec
 
 
@@ -98,6 +109,21 @@ SPECS = st.builds(
     stop_grace=st.integers(0, 120_000).map(lambda milli: milli / 1000),
     installation=st.sampled_from(["", "1a2b3c4d"]),
     hardened=st.booleans(),
+    memory_limit=st.integers(0, 1 << 40),
+    memory_reservation=st.integers(0, 1 << 40),
+    constraints=st.lists(_WORD.map("node.labels.{}==true".format), max_size=3).map(lambda all_: tuple(sorted(all_))),
+    labels=st.dictionaries(_WORD, st.text(max_size=9), max_size=3),
+    networks=st.lists(_WORD, max_size=3, unique=True).map(lambda names: tuple(sorted(names))),
+    log_driver=st.sampled_from(["json-file", "journald"]),
+    log_options=st.dictionaries(_WORD, _WORD, max_size=3),
+    healthcheck=st.none()
+    | st.builds(
+        Healthcheck,
+        _WORD,
+        *(st.integers(0, 99_000).map(lambda milli: milli / 1000) for _ in range(2)),
+        retries=st.integers(0, 9),
+        start_period=st.integers(0, 99).map(float),
+    ),
 )
 
 
@@ -143,9 +169,8 @@ UNEXPECTED = {
     "dns_config": _in_container(DNSConfig={"Nameservers": ["1.1.1.1"]}),
     "read_only": _in_container(ReadOnly=True),
     "env": _in_container(Env=["GROUP_NAME=Weld", "LOG_LEVEL"]),
-    "constraints": _in_task(Placement={"Constraints": ["node.role==worker"]}),
-    "log_driver": _in_task(LogDriver={"Name": "none"}),
-    "limit_memory_bytes": _in_task(Resources={"Limits": {"NanoCPUs": 10**9, "MemoryBytes": 1}}),
+    "preferences": _in_task(Placement={"Preferences": [{"Spread": {"SpreadDescriptor": "node.labels.rack"}}]}),
+    "limit_pids": _in_task(Resources={"Limits": {"NanoCPUs": 10**9, "Pids": 1}}),
     "restart_policy": _in_task(RestartPolicy={"Condition": "none"}),
     "network_aliases": _in_task(Networks=[{"Target": NETWORK_ID, "Aliases": ["x"]}]),
     "update_config": _in_spec(UpdateConfig={"Parallelism": 1, "FailureAction": "rollback", "Order": "start-first"}),
@@ -161,6 +186,75 @@ def test_a_setting_that_we_never_set_is_named(name: str) -> None:
     raw = engine_spec(group_spec())
     UNEXPECTED[name](raw)
     assert name in read(raw).unexpected
+
+
+#: What a person can set on a service, and the differences that it makes.
+SET_OUTSIDE: Mapping[str, tuple[Callable[[dict[str, Any]], None], list[str]]] = {
+    "memory": (
+        _in_task(Resources={"Limits": {"NanoCPUs": 10**9, "MemoryBytes": 1}, "Reservations": {"NanoCPUs": 5 * 10**8}}),
+        ["memory_limit"],
+    ),
+    "reservation": (
+        _in_task(Resources={"Limits": {"NanoCPUs": 10**9}, "Reservations": {"NanoCPUs": 5 * 10**8, "MemoryBytes": 1}}),
+        ["memory_reservation"],
+    ),
+    "constraint": (_in_task(Placement={"Constraints": ["node.role==worker"]}), ["constraints"]),
+    "log driver": (_in_task(LogDriver={"Name": "none"}), ["log_driver"]),
+    "log option": (_in_task(LogDriver={"Options": {"max-size": "1m"}}), ["log option max-size"]),
+    "healthcheck": (_in_container(Healthcheck={"Test": ["CMD-SHELL", "true"], "Interval": 10**9}), ["healthcheck"]),
+    "interval alone": (_in_container(Healthcheck={"Interval": 10**9}), ["unexpected"]),
+    "label of the container": (_in_container(Labels={"a": "b"}), ["unexpected"]),
+    "label of the service": (_in_spec(Labels={**engine_spec(group_spec())["Labels"], "a": "b"}), []),
+    "network": (_in_task(Networks=[{"Target": NETWORK_ID}, {"Target": "other"}]), ["networks"]),
+}
+
+
+@pytest.mark.parametrize("name", SET_OUTSIDE)
+def test_what_a_person_sets_outside_is_drift_and_goes_with_an_update(name: str) -> None:
+    """Except for a label of the service alone: it is a person's own and stays."""
+    mutate, differences = SET_OUTSIDE[name]
+    raw = engine_spec(group_spec())
+    mutate(raw)
+    assert [one.field for one in drift(read(raw), group_spec())] == differences
+    repaired = _repair(raw, group_spec())
+    assert drift(read(stored(repaired)), group_spec()) == ()
+    assert repaired["Labels"].get("a") == ("b" if name == "label of the service" else None)
+
+
+#: A value of each field that a spec may leave at its default.
+OPTIONAL: Mapping[str, Any] = {
+    "memory_limit": 1 << 31,
+    "memory_reservation": 1 << 30,
+    "constraints": ("node.labels.gpu==true",),
+    "labels": {"team": "a", "org.example.x": ""},
+    "networks": ("plant-b",),
+    "log_driver": "journald",
+    "healthcheck": Healthcheck("curl -f localhost"),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_an_option_that_is_set_is_drift_until_it_is_written_and_after_it_was_taken_back(name: str) -> None:
+    """Both ways one update is enough, a label of others stays, and nothing of the option is left."""
+    plain, wanted = group_spec(), group_spec(**{name: OPTIONAL[name]})
+    before = engine_spec(plain)
+    before["Labels"]["theirs"] = "1"
+    assert drift(read(before), wanted) != ()
+    written = stored(_repair(before, wanted))
+    assert read(written) == wanted
+    assert _repair(written, wanted)["TaskTemplate"] == written["TaskTemplate"]
+    assert stored(_repair(written, plain)) == before
+
+
+def test_a_label_that_a_person_took_off_the_service_is_given_again_without_new_tasks() -> None:
+    """The container still has it."""
+    wanted = group_spec(labels={"team": "a"})
+    raw = engine_spec(wanted)
+    del raw["Labels"]["team"]
+    assert "label team" in [one.field for one in drift(read(raw), wanted)]
+    body = _repair(raw, wanted)
+    assert body["Labels"]["team"] == "a"
+    assert body["TaskTemplate"] == raw["TaskTemplate"]
 
 
 @pytest.mark.parametrize(
@@ -299,7 +393,7 @@ def test_a_second_network_is_drift() -> None:
     """All networks are shown, also one that is not known by name."""
     raw = engine_spec(group_spec())
     raw["TaskTemplate"]["Networks"].append({"Target": "other"})
-    assert read(raw).network == "factory-net,other"
+    assert (read(raw).network, read(raw).networks) == ("factory-net", ("other",))
 
 
 def _repair(raw: Mapping[str, Any], spec: ServiceSpec) -> dict[str, Any]:
