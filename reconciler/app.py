@@ -10,6 +10,7 @@ from typing import Any
 
 from openfactory_common.errors import ConfigurationError
 from openfactory_common.ksqldb.levels import Level
+from reconciler.control.groups_file import GroupsFile
 from reconciler.control.guarded import DryRunLog, withhold_writes
 from reconciler.control.observe import Dependencies
 from reconciler.control.readiness import ReadinessProber
@@ -82,7 +83,8 @@ def build_dependencies(settings: Settings, metrics: Metrics, withheld: DryRunLog
     """Make everything that the controller works with; with ``withheld``, writes are recorded there and not done.
 
     Raises:
-        ConfigurationError: `GROUPING_STRATEGY` or `DEPLOYMENT_PLATFORM` names nothing that is installed.
+        ConfigurationError: `GROUPING_STRATEGY` or `DEPLOYMENT_PLATFORM` names nothing that is installed, or
+            `GROUPS_FILE` is wrong.
     """
     password = settings.ksqldb_password.get_secret_value()
     ksqldb = KsqlClient(
@@ -99,6 +101,7 @@ def build_dependencies(settings: Settings, metrics: Metrics, withheld: DryRunLog
         platform=build_platform(settings, metrics),
         strategy=strategy,
         topology=topology_of(settings, strategy.level),
+        groups_file=GroupsFile(settings.groups_file),
     )
     return deps if withheld is None else withhold_writes(deps, withheld)
 

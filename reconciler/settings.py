@@ -11,12 +11,21 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 from dotenv.parser import parse_stream
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from openfactory_common import patterns
@@ -39,7 +48,8 @@ from openfactory_common.settings_types import (
     read_text,
     strip_user,
 )
-from reconciler.domain.services import Publish
+from reconciler.domain import service_values
+from reconciler.domain.services import Kind, Publish
 
 #: Variables whose value can be in a file, named by a variable with ``_FILE`` after the name.
 IN_FILES = ("ksqldb_username", "ksqldb_password")
@@ -49,6 +59,31 @@ _SHOWN = 80
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 Image = Annotated[str, AfterValidator(patterns.image)]
+Memory = Annotated[int, BeforeValidator(service_values.memory), Field(ge=0)]
+
+
+def _check_parts(check: Callable[[Any], object], split: Callable[[str], Any]) -> AfterValidator:
+    """Check a text by its parts, and keep it as it is."""
+
+    def validate(text: str) -> str:
+        check(split(text))
+        return text
+
+    return AfterValidator(validate)
+
+
+def _check_variables(kind: Kind) -> Callable[[str], str]:
+    def validate(text: str) -> str:
+        service_values.variables(service_values.split_pairs(text), kind)
+        return text
+
+    return validate
+
+
+Constraints = Annotated[str, _check_parts(service_values.constraints, service_values.split_list)]
+Networks = Annotated[str, _check_parts(service_values.networks, service_values.split_list)]
+Labels = Annotated[str, _check_parts(service_values.labels, service_values.split_pairs)]
+LogOptions = Annotated[str, _check_parts(service_values.log_options, service_values.split_pairs)]
 
 
 class Environment(StrEnum):
@@ -133,6 +168,25 @@ class Settings(BaseSettings):
     """Cores a routing layer task may use."""
     routing_layer_cpu_reservation: Cores = 0.5
     """Cores a node must have free for a routing layer task."""
+    routing_layer_memory_limit: Memory = 0
+    """Memory a routing layer task may use (`512m`, `2g`); it is killed where it needs more. 0: no limit."""
+    routing_layer_memory_reservation: Memory = 0
+    """Memory a node must have free for a routing layer task (`256m`). 0: none."""
+    routing_layer_constraints: Constraints = ""
+    """Nodes that may run routing layer tasks, comma-separated (`node.labels.gpu==true`): only in a Swarm."""
+    routing_layer_labels: Labels = ""
+    """Further labels of the routing layer service and its containers (`a=b,c=d`)."""
+    routing_layer_env: Annotated[str, AfterValidator(_check_variables(Kind.ROUTING_LAYER))] = ""
+    """Further variables of routing layer tasks (`A=b,C=d`), without those that the operator sets itself. Everyone who
+    may inspect a service can read them: no passwords."""
+    routing_layer_networks: Networks = ""
+    """Networks that routing layer tasks join besides `DOCKER_NETWORK`, comma-separated."""
+    routing_layer_log_driver: Annotated[str, AfterValidator(service_values.log_driver)] = ""
+    """Log driver of routing layer tasks (`json-file`, `journald`); empty: the engine's default."""
+    routing_layer_log_options: LogOptions = ""
+    """Options of that log driver (`max-size=10m,max-file=3`)."""
+    routing_layer_healthcheck: str = ""
+    """Shell command by which the engine checks each routing layer task, every 10 s; empty: the image's own check."""
     routing_layer_hardened: bool = True
     """Run the routing layer with a read-only root, a `/tmp` of 64 MiB in memory and no capabilities."""
     routing_layer_port: TcpPort = 5555
@@ -228,6 +282,25 @@ class Settings(BaseSettings):
     """Cores a group service task may use."""
     fastapi_group_cpu_reservation: Cores = 0.5
     """Cores a node must have free for a group service task."""
+    fastapi_group_memory_limit: Memory = 0
+    """Memory a group service task may use (`512m`, `2g`); it is killed where it needs more. 0: no limit."""
+    fastapi_group_memory_reservation: Memory = 0
+    """Memory a node must have free for a group service task (`256m`). 0: none."""
+    fastapi_group_constraints: Constraints = ""
+    """Nodes that may run group service tasks, comma-separated (`node.labels.gpu==true`): only in a Swarm."""
+    fastapi_group_labels: Labels = ""
+    """Further labels of the group services and their containers (`a=b,c=d`)."""
+    fastapi_group_env: Annotated[str, AfterValidator(_check_variables(Kind.GROUP))] = ""
+    """Further variables of group service tasks (`A=b,C=d`), without those that the operator sets itself. Everyone who
+    may inspect a service can read them: no passwords."""
+    fastapi_group_networks: Networks = ""
+    """Networks that group service tasks join besides `DOCKER_NETWORK`, comma-separated."""
+    fastapi_group_log_driver: Annotated[str, AfterValidator(service_values.log_driver)] = ""
+    """Log driver of group service tasks (`json-file`, `journald`); empty: the engine's default."""
+    fastapi_group_log_options: LogOptions = ""
+    """Options of that log driver (`max-size=10m,max-file=3`)."""
+    fastapi_group_healthcheck: str = ""
+    """Shell command by which the engine checks each group service task, every 10 s; empty: the image's own check."""
     fastapi_group_hardened: bool = False
     """Run the group services with a read-only root, a `/tmp` of 64 MiB in memory and no capabilities; off, as not
     every image runs like that."""
@@ -239,6 +312,9 @@ class Settings(BaseSettings):
     (`stream-api-…`) is never asked there, and at any other path it is."""
     fastapi_group_port_base: TcpPort = 6000
     """First host port for services when `ENVIRONMENT=local`."""
+    groups_file: Path | None = None
+    """A file (groups.toml) with what single groups, or groups by a pattern, have of their own: image, tasks, CPU,
+    memory, nodes, and more; it is read again when it changes. Empty: all groups have the same."""
     uns_fastapi_group_grouping_level: Annotated[str, AfterValidator(patterns.level)] = "workcenter"
     """UNS level whose values are the groups."""
 
@@ -250,6 +326,25 @@ class Settings(BaseSettings):
     """Cores a state API task may use."""
     state_api_cpu_reservation: Cores = 0.25
     """Cores a node must have free for a state API task."""
+    state_api_memory_limit: Memory = 0
+    """Memory a state API task may use (`512m`, `2g`); it is killed where it needs more. 0: no limit."""
+    state_api_memory_reservation: Memory = 0
+    """Memory a node must have free for a state API task (`256m`). 0: none."""
+    state_api_constraints: Constraints = ""
+    """Nodes that may run state API tasks, comma-separated (`node.labels.gpu==true`): only in a Swarm."""
+    state_api_labels: Labels = ""
+    """Further labels of the state API service and its containers (`a=b,c=d`)."""
+    state_api_env: Annotated[str, AfterValidator(_check_variables(Kind.STATE_API))] = ""
+    """Further variables of state API tasks (`A=b,C=d`), without those that the operator sets itself. Everyone who may
+    inspect a service can read them: no passwords."""
+    state_api_networks: Networks = ""
+    """Networks that state API tasks join besides `DOCKER_NETWORK`, comma-separated."""
+    state_api_log_driver: Annotated[str, AfterValidator(service_values.log_driver)] = ""
+    """Log driver of state API tasks (`json-file`, `journald`); empty: the engine's default."""
+    state_api_log_options: LogOptions = ""
+    """Options of that log driver (`max-size=10m,max-file=3`)."""
+    state_api_healthcheck: str = ""
+    """Shell command by which the engine checks each state API task, every 10 s; empty: the image's own check."""
     state_api_hardened: bool = False
     """Run the state API with a read-only root, a `/tmp` of 64 MiB in memory and no capabilities; off, as not every
     image runs like that."""
@@ -392,9 +487,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _has_secrets(self) -> Settings:
+    def _fits_the_platform(self) -> Settings:
         if self.deployment_platform == "docker" and self.secrets:
             raise ValueError(f"{', '.join(self.secrets.values())}: plain containers have no Swarm secrets")
+        kinds = ("routing_layer", "fastapi_group", "state_api")
+        for kind in kinds:
+            if self.deployment_platform == "docker" and getattr(self, f"{kind}_constraints"):
+                raise ValueError(f"{kind.upper()}_CONSTRAINTS: plain containers have no nodes to choose from")
+            if getattr(self, f"{kind}_log_options") and not getattr(self, f"{kind}_log_driver"):
+                raise ValueError(f"{kind.upper()}_LOG_OPTIONS is set and {kind.upper()}_LOG_DRIVER is not")
         if self.ksqldb_password_secret and not self.ksqldb_username_secret:
             raise ValueError("KSQLDB_PASSWORD_SECRET is set and KSQLDB_USERNAME_SECRET is not")
         return self
@@ -451,14 +552,13 @@ class Settings(BaseSettings):
         }
         return {variable: secret for variable, secret in named.items() if secret}
 
-    @property
-    def group_ready_path(self) -> str:
-        """Where a group service's task is asked; ``""``: any answer at its port counts.
+    def ready_path(self, image: str) -> str:
+        """Where a task of a group service with this image is asked; ``""``: any answer at its port counts.
 
         The image of the 0.4 system touches its Kafka consumer from two threads when it is asked whether it is ready,
         and then never answers anything again (measured with confluent-kafka 2.16).
         """
-        is_old = self.fastapi_group_image.rpartition("/")[2].startswith("stream-api-")
+        is_old = image.rpartition("/")[2].startswith("stream-api-")
         return "" if is_old and self.fastapi_group_ready_path == "/ready" else self.fastapi_group_ready_path
 
     @property
@@ -550,6 +650,6 @@ def explain(item: dict[str, Any]) -> str:
 
 
 def is_secret(name: str) -> bool:
-    """Whether a field's value must not be shown."""
+    """Whether a field's value must not be shown: also variables of services, which may have what they should not."""
     info = Settings.model_fields.get(name)
-    return info is not None and info.annotation is SecretStr
+    return info is not None and (info.annotation is SecretStr or name.endswith("_env"))

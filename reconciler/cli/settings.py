@@ -123,8 +123,8 @@ def _find_value(name: str, given: Mapping[str, Mapping[str, str]], settings: Set
     """Return the value of a setting as it may be shown, and its origin."""
     for origin, variables in given.items():
         if name in variables:
-            raw = SecretStr(variables[name]) if is_secret(name) else variables[name]
-            return show_value(raw if settings is None else getattr(settings, name)), origin
+            value = variables[name] if settings is None else getattr(settings, name)
+            return show_value(SecretStr(value) if is_secret(name) and isinstance(value, str) else value), origin
     for variables in given.values():
         if name in IN_FILES and f"{name}_file" in variables:
             return "***", f"file {printable(variables[f'{name}_file'])}"

@@ -6,6 +6,7 @@ Level-triggered: every cycle starts from complete reads and decides from them al
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from reconciler.control.executor import Executor
 from reconciler.control.memory import Memory, Reporter
@@ -91,6 +92,7 @@ class Controller:
     def _survey(self) -> Survey:
         """Read both sides in full, and understand what was read."""
         memory = self.memory
+        self.deps.groups_file.refresh()
         platform = self.deps.platform.observe(memory.suspects)
         memory.update_pause(platform.records)
         self.reporter.probe(self.deps.prober, platform)
@@ -107,14 +109,15 @@ class Controller:
         self.reporter.report_collapse(survey, settings)
         memory.guards = guards.remember(memory.guards, survey, self.deps.topology, settings, now)
         memory.guards = guards.approve(memory.guards, survey, self.overrides)
-        verdict = guards.judge(memory.guards, survey, settings, self.overrides, now)
+        kept = self.deps.groups_file.current.find_kept(survey.missing)
+        verdict = guards.judge(memory.guards, survey, settings, self.overrides, now, kept)
         due = guards.find_due(survey, verdict)
         if due and not self.stopping() and self.write_block() is None:
             direct, doubt = self._observer.read_directly(self.deps, memory.guards.largest or 0)
             missing = memory.guards.missing.keys()
             memory.guards = guards.confirm(memory.guards, survey, due, direct, doubt)
             self.reporter.report_kept(missing - memory.guards.missing.keys())
-        return guards.judge(memory.guards, survey, settings, self.overrides, now)
+        return guards.judge(memory.guards, survey, settings, self.overrides, now, kept)
 
     def plan(self, survey: Survey, verdict: guards.Verdict) -> Plan:
         """Plan one cycle; before streams are created, the server is asked how many it allows.
@@ -123,6 +126,8 @@ class Controller:
             ReconcilerError: that could not be read.
         """
         inputs = self.memory.make_plan_inputs(self.deps, survey.observed.platform, self._observer.claim, self.clocks)
+        paused = inputs.options.find_paused(survey.wanted.keys() | survey.missing)
+        inputs = replace(inputs, held={**paused, **inputs.held})
         plan = make_plan(survey, verdict, inputs)
         complete = self._observer.ask_before_creating(self.deps, plan.actions, inputs)
         if complete is not inputs:

@@ -147,6 +147,8 @@ class Memory:
             waiting=self.backoff.find_waiting(now),
             contested=self.contest.find_contested(now),
             claim=claim,
+            options=deps.groups_file.current,
+            options_problem=deps.groups_file.problem,
             silent=self.silent(),
             readiness=self.readiness,
             starting=frozenset(

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
 from openfactory_common.errors import KsqlError, ReconcilerError, describe
 from openfactory_common.ksqldb.wire import fold_name
 from openfactory_common.registry import Identity
+from reconciler.control.groups_file import GroupsFile
 from reconciler.control.orphans import OrphanStreams
 from reconciler.control.readiness import Prober
 from reconciler.domain.actions import Action, CreateSharedStream, CreateStream
@@ -43,7 +44,7 @@ _MADE_BY_OPERATORS = (Whose.SHARED, Whose.GROUP, Whose.OTHER)
 
 @dataclass(frozen=True)
 class Dependencies:
-    """What the operator works with: ksqlDB, the platform, how assets are grouped, and what streams should be.
+    """What the operator works with: ksqlDB, the platform, how assets are grouped, what streams and groups should be.
 
     Without a ``prober`` the engine's view of what is ready counts.
     """
@@ -54,6 +55,7 @@ class Dependencies:
     strategy: GroupingStrategy
     topology: Topology
     prober: Prober | None = None
+    groups_file: GroupsFile = field(default_factory=GroupsFile)
 
 
 @dataclass

@@ -239,7 +239,7 @@ def find_endpoint(spec: ServiceSpec, settings: Settings) -> Endpoint:
     have a name of their own.
     """
     port, variable, path = {
-        Kind.GROUP: (settings.fastapi_group_port, "FASTAPI_GROUP_PORT", settings.group_ready_path),
+        Kind.GROUP: (settings.fastapi_group_port, "FASTAPI_GROUP_PORT", settings.ready_path(spec.image)),
         Kind.STATE_API: (settings.state_api_port, "STATE_API_PORT", "/ready"),
         Kind.ROUTING_LAYER: (settings.routing_layer_port, "ROUTING_LAYER_PORT", "/ready"),
     }[spec.kind]

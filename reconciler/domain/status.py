@@ -36,6 +36,7 @@ class Guard(StrEnum):
     OFFSET = "offset"
     LIMIT = "limit"
     SIZE = "size"
+    OPTIONS = "options"
 
 
 class BlockReason(StrEnum):

@@ -97,6 +97,7 @@ class Verdict:
         ddl: statements may be sent.
         waiting: for every missing group that may not be removed yet, why.
         held: missing groups wait for an approval, not for time.
+        kept: missing groups that are never removed.
         approval: id that approves the refused removals; ``""`` where none are refused.
     """
 
@@ -108,6 +109,7 @@ class Verdict:
     waiting: Mapping[str, str] = field(default_factory=dict)
     held: bool = False
     approval: str = ""
+    kept: frozenset[str] = frozenset()
 
     @property
     def stopped(self) -> bool:
@@ -167,8 +169,16 @@ def _add_count(
     return (*kept, (now, assets))
 
 
-def judge(memory: GuardMemory, survey: Survey, settings: Settings, overrides: Overrides, now: float) -> Verdict:
-    """Decide what may be done about what `remember` has counted."""
+def judge(
+    memory: GuardMemory,
+    survey: Survey,
+    settings: Settings,
+    overrides: Overrides,
+    now: float,
+    kept: Mapping[str, str] | None = None,
+) -> Verdict:
+    """Decide what may be done about what `remember` has counted; ``kept`` says why some groups are never removed."""
+    kept = {group: reason for group, reason in (kept or {}).items() if group in survey.missing}
     stops = _find_stops(survey, settings, overrides)
     source = survey.observed.source
     refusals = [*stops]
@@ -180,11 +190,13 @@ def judge(memory: GuardMemory, survey: Survey, settings: Settings, overrides: Ov
         refusals.append(Refusal(Guard.HEALTH, text))
     # Behind a wrong address, or at a level that is misspelt, nothing is missing that should be approved.
     elsewhere = any(stop.guard in (Guard.IDENTITY, Guard.LEVEL) for stop in stops)
-    over = "" if elsewhere else _check_budget(memory, survey, settings)
+    over = "" if elsewhere else _check_budget(memory, survey, settings, kept)
     approval = approval_id(survey) if over else ""
     if over:
         refusals.append(Refusal(Guard.BUDGET, f"{over}; approve exactly this with --approve {approval}"))
-    ripe = frozenset(group for group in survey.missing if _is_ripe(memory.missing.get(group), settings, now))
+    ripe = frozenset(
+        group for group in survey.missing - kept.keys() if _is_ripe(memory.missing.get(group), settings, now)
+    )
     sync = settings.reconcile_policy is Policy.SYNC
     # A stream whose owner is not known yet may be one more group that is missing.
     complete = survey.observed.membership.fresh and not source.unknown_owners
@@ -195,9 +207,13 @@ def judge(memory: GuardMemory, survey: Survey, settings: Settings, overrides: Ov
         drained=frozenset(group for group in retire if _is_drained(memory, group, settings, now)),
         silent=frozenset(name for name, absence in memory.silent.items() if _is_ripe(absence, settings, now)),
         ddl=not source.unhealthy_reason,
-        waiting={group: _explain_waiting(memory, group, settings, now, over) for group in survey.missing - retire},
+        waiting={
+            group: kept.get(group) or _explain_waiting(memory, group, settings, now, over)
+            for group in survey.missing - retire
+        },
         held=bool(over) or not sync,
         approval=approval,
+        kept=frozenset(kept),
     )
 
 
@@ -278,9 +294,9 @@ def _find_stops(survey: Survey, settings: Settings, overrides: Overrides) -> tup
     return tuple(refusals)
 
 
-def _check_budget(memory: GuardMemory, survey: Survey, settings: Settings) -> str:
-    """Return both numbers for a message when too many groups are missing at once."""
-    missing = survey.missing - memory.approved
+def _check_budget(memory: GuardMemory, survey: Survey, settings: Settings, kept: Collection[str]) -> str:
+    """Return both numbers for a message when too many groups are missing at once; those that are kept do not count."""
+    missing = survey.missing - memory.approved - set(kept)
     allowed = allowed_removals(len(survey.owned), settings.prune_max_fraction)
     if len(missing) <= allowed:
         return ""

@@ -13,6 +13,7 @@ from reconciler.domain.installation import Claim
 from reconciler.domain.readiness import Readiness
 from reconciler.domain.status import Bug, Condition, ObjectStatus, Reason
 from reconciler.ksqldb.statements import UNBOUND, Topology
+from reconciler.planning.options import GroupFile
 from reconciler.settings import Settings
 
 T = TypeVar("T")
@@ -47,6 +48,9 @@ class PlanInputs:
         offset_reset: the offset with which the server begins every query that names none; ``""`` where that is not
             known or left to Kafka.
         claim: which installation this is, and whether that has to be recorded.
+        options: what single groups have of their own.
+        options_problem: why groups.toml is not in force as it is now; ``""`` where it is.
+        held: groups of which nothing is written, each with the reason.
     """
 
     settings: Settings
@@ -68,6 +72,9 @@ class PlanInputs:
     on_trial: frozenset[str] = frozenset()
     past: frozenset[str] = frozenset()
     fallen: frozenset[str] = frozenset()
+    options: GroupFile = field(default_factory=GroupFile)
+    options_problem: str = ""
+    held: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

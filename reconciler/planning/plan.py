@@ -145,6 +145,7 @@ def make_plan(survey: Survey, verdict: Verdict, inputs: PlanInputs) -> Plan:
         refusals=(
             *((Refusal(Guard.INSTALLATION, claim.refusal, stops=True),) if claim.refusal else ()),
             *verdict.refusals,
+            *((Refusal(Guard.OPTIONS, inputs.options_problem),) if inputs.options_problem else ()),
             *((Refusal(Guard.OFFSET, check.detail),) if check.verdict is StreamVerdict.REFUSED else ()),
             *full,
             *too_large,
@@ -182,6 +183,7 @@ def _make_notes(
     yield from note_readers(survey)
     yield from note_left_tables(survey, inputs)
     yield from note_offset(kept, inputs)
+    yield from inputs.options.find_unmatched(survey.wanted.keys() | survey.losers.keys() | survey.missing)
 
 
 def _mark_held(planned: PlannedObject, kept: Collection[Action], settings: Settings) -> ObjectStatus:
@@ -236,7 +238,9 @@ def _plan_group(
     names: GroupNames,
 ) -> PlannedObject:
     stream = plan_stream(survey, verdict, shared, names)
-    service = plan_service(survey, inputs, group_spec(names, inputs.settings, ports.of(names.service)))
+    options = inputs.options.of_service(names.group, inputs.settings)
+    spec = group_spec(names, inputs.settings, ports.of(names.service), options)
+    service = plan_service(survey, inputs, spec, options.origins)
     for one in (stream, service):
         if one.item.condition is Condition.CONFLICT:
             return PlannedObject(_add_group(one.item, survey, names))
@@ -308,7 +312,8 @@ def _plan_leaving(survey: Survey, verdict: Verdict, inputs: PlanInputs, item: Ob
     group = item.group or ""
     owned = survey.owned[group]
     if group not in verdict.retire:
-        return PlannedObject(replace(item, condition=Condition.HELD) if verdict.held else item)
+        held = verdict.held or group in verdict.kept
+        return PlannedObject(replace(item, condition=Condition.HELD) if held else item)
     action: Action
     if owned.url is not None:
         return PlannedObject(replace(item, change="-", detail="leaves the registry"))

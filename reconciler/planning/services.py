@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from openfactory_common.registry import Registry
@@ -13,14 +13,17 @@ from reconciler.domain.readiness import ReadyState, find_readiness
 from reconciler.domain.services import Kind, LiveService, ServiceSpec, drift
 from reconciler.domain.status import Condition, ObjectStatus, Reason
 from reconciler.planning.inputs import PlanInputs, PlannedObject, add_failure, make_degraded
+from reconciler.planning.options import DEFAULT
 from reconciler.planning.registry import registry_name
 from reconciler.planning.specs import is_ours, routing_layer_name, routing_layer_spec, state_api_name
 from reconciler.planning.survey import Survey
 from reconciler.settings import Environment, Settings
 
 
-def plan_service(survey: Survey, inputs: PlanInputs, spec: ServiceSpec) -> PlannedObject:
-    """Plan one service: create it, update it, or leave it alone."""
+def plan_service(
+    survey: Survey, inputs: PlanInputs, spec: ServiceSpec, origins: Mapping[str, str] | None = None
+) -> PlannedObject:
+    """Plan one service: create it, update it, or leave it alone; ``origins`` says where fields of the spec are from."""
     spec = replace(spec, installation=inputs.topology.installation.id)
     live = survey.observed.platform.services.get(spec.name.casefold())
     item = ObjectStatus(f"service {spec.name}", Condition.READY, wanted=spec.replicas)
@@ -34,7 +37,8 @@ def plan_service(survey: Survey, inputs: PlanInputs, spec: ServiceSpec) -> Plann
         differences = drift(live.spec, spec) if live.spec else ()
         if not differences:
             return PlannedObject(check_health(item, live, inputs))
-        text = "; ".join(f"{d.field} {d.live} -> {d.wanted}" for d in differences)
+        sources = {name: f" ({origin})" for name, origin in (origins or {}).items() if origin != DEFAULT}
+        text = "; ".join(f"{d.field} {d.live} -> {d.wanted}{sources.get(d.field, '')}" for d in differences)
         action, change, detail = UpdateService(live, spec, differences), "~", f"update service: {text}"
     item = replace(item, condition=Condition.PROGRESSING, change=change, detail=detail)
     return PlannedObject(add_failure(item, (action,), inputs), (action,))
@@ -110,7 +114,7 @@ def note_no_endpoint(survey: Survey, inputs: PlanInputs) -> Iterator[str]:
     )
     if groups:
         yield (
-            f"readiness of {list_some(groups)}: the image answers 404 to GET {inputs.settings.group_ready_path}"
+            f"readiness of {list_some(groups)}: the image answers 404 to GET {inputs.settings.fastapi_group_ready_path}"
             " (FASTAPI_GROUP_READY_PATH), so any answer to HTTP counts as ready; set the path of the image's readiness "
             "endpoint, or an empty one if it has none"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from openfactory_common.settings_types import RoutingMode
 from reconciler.domain.names import GroupNames, names_of
@@ -18,6 +19,7 @@ from reconciler.domain.services import (
     SecretMount,
     ServiceSpec,
 )
+from reconciler.planning.options import GroupOptions, read_variables
 from reconciler.settings import Environment, Settings
 
 #: Where the routing layer finds the mounted copy of the registry.
@@ -63,19 +65,24 @@ def is_ours(live: LiveService, settings: Settings) -> bool:
     return name == names_of(group, settings.resource_prefix).service.casefold()
 
 
-def group_spec(names: GroupNames, settings: Settings, host_port: int | None) -> ServiceSpec:
+def group_spec(
+    names: GroupNames, settings: Settings, host_port: int | None, options: GroupOptions | None = None
+) -> ServiceSpec:
     """The service of one group; ``host_port`` publishes it on the node (`ENVIRONMENT=local`).
+
+    It has its own ``options`` (`GroupFile.of_service`) in place of those that the variables give to all groups.
 
     Of several tasks each has a consumer group of its own: of one group, all but one task would get no event, as a topic
     has one partition.
     """
-    slot = f"_{TASK_SLOT}" if settings.fastapi_group_replicas > 1 else ""
+    options = options or read_variables(settings, Kind.GROUP)
+    slot = f"_{TASK_SLOT}" if (options.replicas or 0) > 1 else ""
     return ServiceSpec(
         name=names.service,
         kind=Kind.GROUP,
         group=names.group,
-        image=settings.fastapi_group_image,
         env={
+            **options.env,
             "GROUP_NAME": names.group,
             "KAFKA_BROKER": settings.kafka_broker,
             "KAFKA_TOPIC": names.topic,
@@ -86,10 +93,7 @@ def group_spec(names: GroupNames, settings: Settings, host_port: int | None) -> 
             **_name_port(settings.fastapi_group_port, 8000),
             **_name_files(settings.kafka_secrets),
         },
-        replicas=settings.fastapi_group_replicas,
-        cpu_limit=settings.fastapi_group_cpu_limit,
-        cpu_reservation=settings.fastapi_group_cpu_reservation,
-        network=settings.docker_network,
+        **_write_options(options, settings),
         ports=_host_port(settings.fastapi_group_port, host_port),
         secrets=_mount(settings.kafka_secrets),
         start_first=host_port is None,
@@ -99,12 +103,13 @@ def group_spec(names: GroupNames, settings: Settings, host_port: int | None) -> 
 
 def state_api_spec(settings: Settings, host_port: int | None) -> ServiceSpec:
     """The service of the asset state API."""
+    options = read_variables(settings, Kind.STATE_API)
     return ServiceSpec(
         name=state_api_name(settings),
         kind=Kind.STATE_API,
         group=None,
-        image=settings.state_api_image,
         env={
+            **options.env,
             "KSQLDB_URL": settings.url_for_services,
             "KSQLDB_ASSETS_TABLE": settings.ksqldb_assets_table,
             "LOG_LEVEL": settings.log_level.value,
@@ -112,10 +117,7 @@ def state_api_spec(settings: Settings, host_port: int | None) -> ServiceSpec:
             **_name_port(settings.state_api_port, 5555),
             **_name_files(settings.ksqldb_secrets),
         },
-        replicas=settings.state_api_replicas,
-        cpu_limit=settings.state_api_cpu_limit,
-        cpu_reservation=settings.state_api_cpu_reservation,
-        network=settings.docker_network,
+        **_write_options(options, settings),
         ports=_host_port(settings.state_api_port, host_port),
         secrets=_mount(settings.ksqldb_secrets),
         start_first=host_port is None,
@@ -129,14 +131,15 @@ def routing_layer_spec(settings: Settings, registry_name: str) -> ServiceSpec:
     A port that is published on the node itself is busy until the old task is gone, so an update has to stop it
     first (measured: start-first never finishes there).
     """
+    options = read_variables(settings, Kind.ROUTING_LAYER)
     port = settings.routing_layer_port
     published = settings.routing_layer_publish
     return ServiceSpec(
         name=routing_layer_name(settings),
         kind=Kind.ROUTING_LAYER,
         group=None,
-        image=settings.routing_layer_image,
         env={
+            **options.env,
             "ROUTING_LAYER_PORT": str(port),
             "REGISTRY_FILE": REGISTRY_PATH,
             "RECONCILER_URL": settings.followed_url,
@@ -145,10 +148,7 @@ def routing_layer_spec(settings: Settings, registry_name: str) -> ServiceSpec:
             **routing_layer_options(settings),
             **_name_files(settings.routing_layer_secrets),
         },
-        replicas=settings.routing_layer_replicas,
-        cpu_limit=settings.routing_layer_cpu_limit,
-        cpu_reservation=settings.routing_layer_cpu_reservation,
-        network=settings.docker_network,
+        **_write_options(options, settings),
         ports=() if published is Publish.NONE else (Port(port, port, published),),
         configs=(ConfigMount(registry_name, REGISTRY_PATH),),
         secrets=_mount(settings.routing_layer_secrets),
@@ -156,6 +156,26 @@ def routing_layer_spec(settings: Settings, registry_name: str) -> ServiceSpec:
         stop_grace=_stop_grace(settings.routing_layer_drain_seconds),
         hardened=settings.routing_layer_hardened,
     )
+
+
+def _write_options(options: GroupOptions, settings: Settings) -> dict[str, Any]:
+    """Return the fields of a spec that options are about, except for its variables."""
+    check = options.healthcheck
+    return {
+        "image": options.image,
+        "replicas": options.replicas,
+        "cpu_limit": options.cpu_limit,
+        "cpu_reservation": options.cpu_reservation,
+        "memory_limit": options.memory_limit,
+        "memory_reservation": options.memory_reservation,
+        "constraints": options.constraints,
+        "labels": options.labels,
+        "network": settings.docker_network,
+        "networks": tuple(name for name in options.networks or () if name != settings.docker_network),
+        "log_driver": options.log_driver,
+        "log_options": options.log_options,
+        "healthcheck": check if check is not None and check.command else None,
+    }
 
 
 def routing_layer_options(settings: Settings) -> dict[str, str]:

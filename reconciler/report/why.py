@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from pydantic import Field
@@ -18,6 +18,7 @@ from reconciler.domain.readiness import Readiness, ReadyState
 from reconciler.domain.services import LiveService
 from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan, Reason
 from reconciler.planning.guards import Absence, GuardMemory
+from reconciler.planning.options import GroupFile
 from reconciler.planning.survey import StreamVerdict, Survey
 from reconciler.report.documents import BackoffDocument, ExtensibleDocument, backoff_documents
 from reconciler.report.text import shorten_verb
@@ -40,6 +41,7 @@ class WhyContext:
         last: the sentence of the last cycle, ``""`` without one.
         role: ``leader`` or ``standby``; None without leader election.
         paused: the pause that suspends writes, ``""`` without one.
+        options: what single groups have of their own.
     """
 
     settings: Settings
@@ -53,6 +55,7 @@ class WhyContext:
     last: str = ""
     role: str | None = None
     paused: str = ""
+    options: GroupFile = field(default_factory=GroupFile)
 
 
 def make_context(controller: Controller, survey: Survey, plan: Plan, read_at: datetime, last: str = "") -> WhyContext:
@@ -69,6 +72,7 @@ def make_context(controller: Controller, survey: Survey, plan: Plan, read_at: da
         last=last,
         role=controller.write_gate.role,
         paused=describe_pause(controller),
+        options=controller.deps.groups_file.current,
     )
 
 
@@ -112,6 +116,10 @@ class ServicePart(ExtensibleDocument):
     error: str | None = Field(description="Why its tasks do not run, in the engine's words.")
     readiness: str | None = Field(default=None, description="What its tasks answer to the question whether they serve.")
     drift: tuple[str, ...] = Field(description='Fields that differ: `env LOG_LEVEL: "debug" -> "info"`.')
+    options: tuple[str, ...] = Field(
+        default=(),
+        description="What it has that is not the default, with its origin: a variable, or a line of the file.",
+    )
 
 
 class MissingPart(ExtensibleDocument):
@@ -260,6 +268,7 @@ class _Explanation:
             error=(live.error or None) if live else None,
             readiness=self._describe_readiness(),
             drift=tuple(f"{one.field}: {one.live} -> {one.wanted}" for action in updates for one in action.drift),
+            options=self.context.options.of_service(self.group, self.context.settings).describe(),
         )
 
     def _find_readiness(self) -> Readiness | None:
@@ -319,9 +328,10 @@ class _Explanation:
             yield f"`docker service ps --no-trunc {live.name}` and `docker service logs {live.name}` show more"
         elif self.item.reason is Reason.NOT_READY:
             settings = self.context.settings
+            path = settings.ready_path(live.spec.image if live.spec else "") or "empty"
             yield (
                 f"its tasks are asked at FASTAPI_GROUP_PORT ({settings.fastapi_group_port}), path "
-                f"FASTAPI_GROUP_READY_PATH ({settings.group_ready_path or 'empty'}): set what the image has; "
+                f"FASTAPI_GROUP_READY_PATH ({path}): set what the image has; "
                 f"`docker service logs {live.name}` shows what it logs"
             )
 
@@ -410,6 +420,7 @@ def _list_facts(document: WhyDocument) -> Iterator[tuple[str, str]]:
     if service.readiness:
         yield "readiness", service.readiness
     yield from (("drift", one) for one in service.drift)
+    yield from (("option", one) for one in service.options)
     yield "URL", document.url or "not in the registry"
     for write in document.writes:
         verb, _, key = write.partition(" ")

@@ -20,6 +20,7 @@ _ELSEWHERE = {
     "KSQLDB_PASSWORD_FILE",
     "KSQLDB_CA_FILE",
     "RECONCILER_TOKEN_FILE",
+    "GROUPS_FILE",
     "RECONCILER_PORT",
     "SWARM_NODE_HOST",
     "FASTAPI_GROUP_PORT_BASE",
@@ -112,6 +113,17 @@ def test_the_operators_token_is_laid_over_the_stack_file() -> None:
         assert operator["environment"]["RECONCILER_TOKEN_SECRET"] == secret
         assert len(document["secrets"]) == 1 + others
         assert set(operator["environment"]) <= _SETTINGS
+
+
+@pytest.mark.engine
+def test_what_groups_have_of_their_own_is_laid_over_the_stack_file() -> None:
+    """The config is a file in the operator's container, and the operator reads that one."""
+    document = rendered("stack.yml", "groups.yml")
+    operator = document["services"]["reconciler"]
+    [mount] = operator["configs"]
+    assert operator["environment"]["GROUPS_FILE"] == mount["target"]
+    assert document["configs"][mount["source"]]["external"]
+    assert set(operator["environment"]) <= _SETTINGS
 
 
 @pytest.mark.engine

@@ -24,7 +24,7 @@ from reconciler.control.controller import Dependencies
 from reconciler.control.loop import Loop
 from reconciler.control.readiness import ReadinessProber
 from reconciler.domain.names import names_of
-from reconciler.domain.services import LiveService, Publish, ServiceSpec
+from reconciler.domain.services import Healthcheck, LiveService, Publish, ServiceSpec
 from reconciler.domain.status import Condition
 from reconciler.leadership.elector import Elector
 from reconciler.metrics import Metrics
@@ -89,6 +89,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
     """Four ksqlDB servers: two open ones, one with a password, one with TLS; and the files that belong to them."""
     directory = tmp_path_factory.mktemp("settings")
     authority = Authority.make(directory / "ca")
+    (directory / "groups.toml").write_text('[groups."Weld"]\nmemory_limit = "2g"\n')
     (directory / "user").write_text(f"{USER[0]}\n")
     (directory / "token").write_text(f"{'a' * 32}\n")
     (directory / "password").write_text(f"{USER[1]}\n")
@@ -578,6 +579,79 @@ EFFECTS = (
     Effect("ROUTING_LAYER_HARDENED", "false", routing(lambda s: s.hardened), True, False),
     Effect("FASTAPI_GROUP_HARDENED", "true", groups(lambda s: s.hardened), False, True),
     Effect("STATE_API_HARDENED", "true", state(lambda s: s.hardened), False, True),
+    Effect("ROUTING_LAYER_MEMORY_LIMIT", "2g", routing(lambda s: s.memory_limit), 0, 1 << 31),
+    Effect("ROUTING_LAYER_MEMORY_RESERVATION", "512m", routing(lambda s: s.memory_reservation), 0, 1 << 29),
+    Effect(
+        "ROUTING_LAYER_CONSTRAINTS", "node.role==worker", routing(lambda s: s.constraints), (), ("node.role==worker",)
+    ),
+    Effect("ROUTING_LAYER_LABELS", "a=b,c=d", routing(lambda s: s.labels), {}, {"a": "b", "c": "d"}),
+    Effect(
+        "ROUTING_LAYER_ENV",
+        "A=b,C=d=e",
+        routing(lambda s: [s.env.get(name) for name in "AC"]),
+        [None, None],
+        ["b", "d=e"],
+    ),
+    Effect("ROUTING_LAYER_NETWORKS", "b-net, a-net", routing(lambda s: s.networks), (), ("a-net", "b-net")),
+    Effect("ROUTING_LAYER_LOG_DRIVER", "journald", routing(lambda s: s.log_driver), "", "journald"),
+    Effect(
+        "ROUTING_LAYER_LOG_OPTIONS",
+        "max-size=10m",
+        routing(lambda s: s.log_options),
+        {},
+        {"max-size": "10m"},
+        {"ROUTING_LAYER_LOG_DRIVER": "json-file"},
+    ),
+    Effect("ROUTING_LAYER_HEALTHCHECK", "true", routing(lambda s: s.healthcheck), None, Healthcheck("true")),
+    Effect("FASTAPI_GROUP_MEMORY_LIMIT", "2g", groups(lambda s: s.memory_limit), 0, 1 << 31),
+    Effect("FASTAPI_GROUP_MEMORY_RESERVATION", "512m", groups(lambda s: s.memory_reservation), 0, 1 << 29),
+    Effect(
+        "FASTAPI_GROUP_CONSTRAINTS", "node.role==worker", groups(lambda s: s.constraints), (), ("node.role==worker",)
+    ),
+    Effect("FASTAPI_GROUP_LABELS", "a=b,c=d", groups(lambda s: s.labels), {}, {"a": "b", "c": "d"}),
+    Effect(
+        "FASTAPI_GROUP_ENV",
+        "A=b,C=d=e",
+        groups(lambda s: [s.env.get(name) for name in "AC"]),
+        [None, None],
+        ["b", "d=e"],
+    ),
+    Effect("FASTAPI_GROUP_NETWORKS", "b-net, a-net", groups(lambda s: s.networks), (), ("a-net", "b-net")),
+    Effect("FASTAPI_GROUP_LOG_DRIVER", "journald", groups(lambda s: s.log_driver), "", "journald"),
+    Effect(
+        "FASTAPI_GROUP_LOG_OPTIONS",
+        "max-size=10m",
+        groups(lambda s: s.log_options),
+        {},
+        {"max-size": "10m"},
+        {"FASTAPI_GROUP_LOG_DRIVER": "json-file"},
+    ),
+    Effect("FASTAPI_GROUP_HEALTHCHECK", "true", groups(lambda s: s.healthcheck), None, Healthcheck("true")),
+    Effect("STATE_API_MEMORY_LIMIT", "2g", state(lambda s: s.memory_limit), 0, 1 << 31),
+    Effect("STATE_API_MEMORY_RESERVATION", "512m", state(lambda s: s.memory_reservation), 0, 1 << 29),
+    Effect("STATE_API_CONSTRAINTS", "node.role==worker", state(lambda s: s.constraints), (), ("node.role==worker",)),
+    Effect("STATE_API_LABELS", "a=b,c=d", state(lambda s: s.labels), {}, {"a": "b", "c": "d"}),
+    Effect(
+        "STATE_API_ENV", "A=b,C=d=e", state(lambda s: [s.env.get(name) for name in "AC"]), [None, None], ["b", "d=e"]
+    ),
+    Effect("STATE_API_NETWORKS", "b-net, a-net", state(lambda s: s.networks), (), ("a-net", "b-net")),
+    Effect("STATE_API_LOG_DRIVER", "journald", state(lambda s: s.log_driver), "", "journald"),
+    Effect(
+        "STATE_API_LOG_OPTIONS",
+        "max-size=10m",
+        state(lambda s: s.log_options),
+        {},
+        {"max-size": "10m"},
+        {"STATE_API_LOG_DRIVER": "json-file"},
+    ),
+    Effect("STATE_API_HEALTHCHECK", "true", state(lambda s: s.healthcheck), None, Healthcheck("true")),
+    Effect(
+        "GROUPS_FILE",
+        "{dir}/groups.toml",
+        lambda s, _: world(s).groups_file.current.of_service("Weld", s).memory_limit,
+        0,
+        1 << 31,
+    ),
     Effect("PROGRESS_DEADLINE", "5m", stuck, False, True),
     Effect("ROLLOUT_BAKE", "3m", second_update, 60.0, 180.0),
     Effect("ROLLOUT_MAX_PARALLEL", "1", at_once, 1, 3),

@@ -130,7 +130,8 @@ def test_an_image_without_a_readiness_endpoint_is_ready_with_a_note() -> None:
 )
 def test_the_existing_systems_image_is_not_asked_whether_it_is_ready(options: dict[str, str], path: str) -> None:
     """That question alone makes it hang for good."""
-    assert Stage(options=dict(options)).settings.group_ready_path == path
+    settings = Stage(options=dict(options)).settings
+    assert settings.ready_path(settings.fastapi_group_image) == path
 
 
 def test_a_group_enters_the_registry_when_it_serves() -> None:

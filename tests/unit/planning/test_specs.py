@@ -8,10 +8,12 @@ import pytest
 
 from openfactory_common.errors import ConfigurationError
 from reconciler.domain.names import names_of
-from reconciler.domain.services import TASK_SLOT, SecretMount, ServiceSpec
+from reconciler.domain.service_values import RESERVED_VARIABLES, variables
+from reconciler.domain.services import TASK_SLOT, Healthcheck, SecretMount, ServiceSpec
 from reconciler.planning.specs import group_spec, routing_layer_spec, state_api_spec
-from reconciler.settings import load
+from reconciler.settings import Settings, load
 from routing_layer.settings import Settings as ProxySettings
+from tests.unit.planning import tables
 
 _NEEDED = {"kafka_broker": "k:9092", "ksqldb_url": "http://k:8088"}
 _SECRETS = {
@@ -147,3 +149,67 @@ def test_what_cannot_be_is_refused_before_anything_is_deployed(given: dict[str, 
     """One line that names the variable."""
     with pytest.raises(ConfigurationError, match=message):
         spec(**given)
+
+
+FULL = {
+    "memory_limit": "2g",
+    "memory_reservation": "1g",
+    "constraints": "node.labels.gpu == true, node.role!=manager",
+    "labels": "team=a",
+    "env": "OWN=1",
+    "networks": "plant-b, net-a, factory-net",
+    "log_driver": "json-file",
+    "log_options": "max-size=10m",
+    "healthcheck": "curl -f localhost",
+}
+
+
+@pytest.mark.parametrize("kind", ["fastapi_group", "routing_layer", "state_api"])
+def test_what_the_variables_of_a_kind_say_is_in_its_services(kind: str) -> None:
+    """And in no other kind's; a network that is joined anyway is joined once."""
+    given = tables.settings(docker_network="net-a", **{f"{kind}_{name}": value for name, value in FULL.items()})
+    made = {
+        "fastapi_group": group_spec(names_of("Weld"), given, None),
+        "state_api": state_api_spec(given, None),
+        "routing_layer": routing_layer_spec(given, "r"),
+    }
+    spec = made.pop(kind)
+    assert (spec.memory_limit, spec.memory_reservation) == (1 << 31, 1 << 30)
+    assert spec.constraints == ("node.labels.gpu==true", "node.role!=manager")
+    assert (spec.labels, spec.env["OWN"], spec.networks) == ({"team": "a"}, "1", ("factory-net", "plant-b"))
+    assert (spec.log_driver, spec.log_options) == ("json-file", {"max-size": "10m"})
+    assert spec.healthcheck == Healthcheck("curl -f localhost")
+    for other in made.values():
+        assert (other.memory_limit, other.constraints, other.labels, other.networks) == (0, (), {}, ())
+        assert (other.memory_reservation, other.log_driver, other.log_options, other.healthcheck) == (0, "", {}, None)
+        assert "OWN" not in other.env
+
+
+def test_every_variable_that_the_operator_sets_is_refused_as_an_option() -> None:
+    """Otherwise one of the two values would be lost without a word."""
+    secrets = {name: "s" for name in Settings.model_fields if name.endswith("_secret")}
+    more = {"routing_layer_auth_keys_secret": "", "routing_layer_auth_jwks_url": "https://a/k"}
+    routing = {"auth_issuer": "i", "auth_audience": "a", "auth_cookie": "c", "auth_claim": "c", "workers": 2}
+    routing |= {"trusted_proxies": "::1", "cors_origins": "*", "metrics_port": 1, "connections_per_address": 1}
+    routing |= dict.fromkeys(("max_streams", "max_streams_per_client"), 1)
+    times = "connect_timeout head_timeout idle_timeout lazy_deploy_wait replace_wait drain_seconds"
+    routing |= dict.fromkeys((*times.split(), "client_head_timeout", "client_idle_timeout"), 1)
+    given = tables.settings(
+        **{**secrets, **more, **{f"routing_layer_{name}": value for name, value in routing.items()}},
+        fastapi_group_port=1,
+        state_api_port=1,
+        routing_mode="redirect",
+    )
+    keys = tables.settings(
+        routing_layer_auth_keys_secret="k", routing_layer_auth_issuer="i", routing_layer_auth_audience="a"
+    )
+    for spec in (
+        group_spec(names_of("Weld"), given, None),
+        state_api_spec(given, None),
+        routing_layer_spec(given, "r"),
+        routing_layer_spec(keys, "r"),
+    ):
+        assert spec.env.keys() <= RESERVED_VARIABLES[spec.kind]
+        for name in spec.env:
+            with pytest.raises(ValueError, match="set by the operator itself"):
+                variables({name: "1"}, spec.kind)
