@@ -168,7 +168,8 @@ class GroupFile:
 
     def of_service(self, group: str, settings: Settings) -> GroupOptions:
         """Return what a group's service has: from the variables, then from the file."""
-        return read_variables(settings, Kind.GROUP).merge(self.of(group))
+        common = read_variables(settings, Kind.GROUP)
+        return common.merge(self.of(group)) if self.rules else common
 
     def find_paused(self, groups: Collection[str]) -> dict[str, str]:
         """Return the groups of which the file says that nothing is written, with the reason."""

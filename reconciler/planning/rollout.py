@@ -1,9 +1,11 @@
 """Rollouts: which groups are updated now, and which are rolled back. Pure, and decided from the observation alone.
 
 A change that replaces tasks goes in waves: one group first; when it has been ready for `ROLLOUT_BAKE`, a fraction of
-the groups at a time. All groups have the same settings, so a group without drift is updated, and one with drift is to
-be updated. An updated group that is not ready `ROLLOUT_TIMEOUT` after its change, or whose update the engine gave up,
-has failed: the others keep what they have, and it gets its previous spec back.
+the groups at a time. All groups of a template have the same settings, so a group without drift is updated, and one with
+drift is to be updated. Groups with an image or limits of their own (`reconciler.planning.options`) are of another
+template: what one template shows halts no other, and all together are updated no faster than one would be. An updated
+group that is not ready `ROLLOUT_TIMEOUT` after its change, or whose update the engine gave up, has failed: the others
+keep what they have, and it gets its previous spec back.
 
 A group that was not ready before its update (`LiveService.failure` without `failed`) can show that the new spec works,
 and not that it does not: its node may be what is broken. Neither does one that worked with it for long. They never halt
@@ -15,7 +17,7 @@ Creations, and changes that replace no task, belong to no rollout.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reconciler.domain.actions import Action, RollBackService, UpdateService
@@ -23,6 +25,7 @@ from reconciler.domain.names import names_of
 from reconciler.domain.services import LiveService, ServiceSpec, apply_in_place, drift, spec_hash
 from reconciler.domain.status import Condition, ObjectStatus, Reason
 from reconciler.planning.inputs import PlanInputs, PlannedObject, add_failure
+from reconciler.planning.options import GroupOptions
 from reconciler.planning.services import check_health
 from reconciler.planning.specs import group_spec
 from reconciler.planning.survey import Survey
@@ -34,9 +37,12 @@ _GIVEN_UP = ("paused", "rollback_started", "rollback_paused", "rollback_complete
 _LONGEST_FAILURE = 300
 
 
-def template_hash(settings: Settings) -> str:
-    """Return the hash of what the services of all groups have in common: the spec of a group that does not exist."""
-    return spec_hash(replace(group_spec(names_of("x"), settings, None), replicas=1))
+def template_hash(settings: Settings, options: GroupOptions | None = None) -> str:
+    """Return the hash of what services of groups with these options have in common.
+
+    It is that of the spec of a group that does not exist; without options, of all groups that have none of their own.
+    """
+    return spec_hash(replace(group_spec(names_of("x"), settings, None, options), replicas=1))
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class _Member:
 
     Attributes:
         planned: what is planned of it, as if there were no rollouts.
+        template: hash of what its service has in common with those of other groups (`template_hash`).
         live: its service.
         health: the status that the service had without drift.
         update: the update that replaces its tasks; None where it is updated.
@@ -55,6 +62,7 @@ class _Member:
     """
 
     planned: PlannedObject
+    template: str
     live: LiveService
     health: ObjectStatus
     update: UpdateService | None
@@ -120,8 +128,31 @@ def plan_rollout(groups: Sequence[PlannedObject], survey: Survey, inputs: PlanIn
         and (live := services.get(one.item.names.service.casefold())) is not None
         and live.spec is not None
     }
-    waves = _Waves(tuple(found.values()), inputs)
-    return [waves.decide(found[one.item.title]) if one.item.title in found else one for one in groups]
+    members = tuple(found.values())
+    parts: dict[str, list[_Member]] = {}
+    for one in members:
+        parts.setdefault(one.template, []).append(one)
+    room = (_limit(members, inputs) if any(one.settled for one in members) else 1) - sum(one.busy for one in members)
+    # A group that fell without having failed shows to other templates that their change is not the reason.
+    fell = {template: sum(_fell(one, inputs) and not one.failed for one in part) for template, part in parts.items()}
+    waves: dict[str, _Waves] = {}
+    for template, part in parts.items():
+        waves[template] = _Waves(template, part, inputs, sum(fell.values()) - fell[template], room)
+        room -= waves[template].started
+    return [_decide(found.get(one.item.title), one, waves) for one in groups]
+
+
+def _decide(member: _Member | None, planned: PlannedObject, waves: Mapping[str, _Waves]) -> PlannedObject:
+    return planned if member is None else waves[member.template].decide(member)
+
+
+def _fell(member: _Member, inputs: PlanInputs) -> bool:
+    return member.broken and member.key in inputs.fallen
+
+
+def _limit(members: Sequence[_Member], inputs: PlanInputs) -> int:
+    """Return how many of these may be updated at once."""
+    return max(1, int(inputs.settings.rollout_max_parallel * len(members)))
 
 
 def leave_out_updates(groups: Iterable[PlannedObject]) -> list[PlannedObject]:
@@ -143,7 +174,9 @@ def _make_member(planned: PlannedObject, live: LiveService, inputs: PlanInputs) 
     update = None if in_place else update
     pulls = update is None and not live.error and "preparing" in live.waits
     overdue = key in inputs.overdue and not pulls and not _is_unprobed(live, inputs)
-    return _Member(planned, live, health, update, key in inputs.baked, overdue, key in inputs.past)
+    options = inputs.options.of_service(planned.item.group or "", inputs.settings)
+    template = template_hash(inputs.settings, options)
+    return _Member(planned, template, live, health, update, key in inputs.baked, overdue, key in inputs.past)
 
 
 def _is_unprobed(live: LiveService, inputs: PlanInputs) -> bool:
@@ -153,15 +186,19 @@ def _is_unprobed(live: LiveService, inputs: PlanInputs) -> bool:
 
 
 class _Waves:
-    """What the groups of one plan show together."""
+    """What the groups of one template show together.
 
-    def __init__(self, members: Sequence[_Member], inputs: PlanInputs) -> None:
-        settings = inputs.settings
+    Attributes:
+        started: how many of them are updated now.
+    """
+
+    def __init__(self, template: str, members: Sequence[_Member], inputs: PlanInputs, fell: int, free: int) -> None:
+        """Judge its groups: ``fell`` of other templates, and ``free`` more of any may be updated now."""
         self._inputs = inputs
-        self._template = template_hash(settings)
-        self._limit = max(1, int(settings.rollout_max_parallel * len(members)))
+        self._template = template
+        self._limit = _limit(members, inputs)
         self._failed = [one for one in members if one.failed]
-        fallen = sum(one.update is not None and one.broken and one.key in inputs.fallen for one in members)
+        fallen = fell + sum(one.update is not None and _fell(one, inputs) for one in members)
         # More than a wave has, or all: Kafka is away, or a node.
         self._outage = len(self._failed) + fallen > min(self._limit, max(1, len(members) - 1))
         waiting = self._sort(one for one in members if one.update is not None)
@@ -172,7 +209,8 @@ class _Waves:
         if not settled and tried:
             waiting = [*(one for one in waiting if not one.broken), *(one for one in waiting if one.broken)]
         known = [one for one in waiting if not _is_unprobed(one.live, inputs)]
-        self._now = [] if self._halt else known[: max(0, room)]
+        self._now = [] if self._halt else known[: max(0, min(room, free))]
+        self.started = len(self._now)
         self._order = [*self._now, *(one for one in waiting if one not in self._now)]
         self._total, self._updated = len(members), sum(one.update is None for one in members)
 

@@ -16,6 +16,7 @@ from reconciler.domain.services import LiveService, ServiceSpec, apply_in_place,
 from reconciler.domain.status import Condition, Plan, Reason
 from reconciler.planning import plan as plan_module
 from reconciler.planning.guards import Verdict
+from reconciler.planning.options import GroupFile, parse_groups_file
 from reconciler.planning.plan import make_plan
 from reconciler.planning.rollout import template_hash
 from reconciler.planning.specs import group_spec
@@ -53,12 +54,14 @@ STATES: dict[str, tuple[dict[str, object], str]] = {
 }
 
 
-def plan_of(words: list[str], options: Settings, tasks: int = 1, **more: object) -> Plan:
-    """Plan groups A, B, ... in these states, with this number of tasks each."""
+def plan_of(words: list[str], options: Settings, tasks: int = 1, file: GroupFile | None = None, **more: object) -> Plan:
+    """Plan groups A, B, ... in these states, with this number of tasks each, and what the file says of them."""
+    file = file or GroupFile()
     live: list[LiveService | None] = [state_api()]
     named: dict[str, set[str]] = {name: set() for name in ("baked", "overdue", "on_trial", "past", "fallen")}
     for group, word in zip("ABCDEFGH", words, strict=False):
-        made = service(spec_of(group), "ok")
+        own = file.of_service(group, tables.settings())
+        made = service(group_spec(names_of(group), tables.settings(), None, own), "ok")
         assert made is not None
         assert made.spec is not None
         made = replace(made, spec=replace(made.spec, replicas=tasks), running=tasks)
@@ -73,7 +76,7 @@ def plan_of(words: list[str], options: Settings, tasks: int = 1, **more: object)
     members = dict.fromkeys("ABCDEFGH"[: len(words)], 1)
     survey = seen(observed(members, source(dict.fromkeys(members, "ok")), live), options)
     given = {name: frozenset(found) for name, found in named.items()}
-    return make_plan(survey, Verdict(), plan_inputs(options, **given, **more))
+    return make_plan(survey, Verdict(), replace(plan_inputs(options, **given, **more), options=file))
 
 
 def said(plan: Plan) -> str:
@@ -139,6 +142,46 @@ def test_what_is_done_about_each_group(words: str, parallel: str, done: str) -> 
     """One group first, then a fraction at a time; nothing while one has failed, which gets its spec back."""
     options = tables.settings(rollout_max_parallel=float(parallel))
     assert said(plan_of(words.split(), options)) == done
+
+
+#: Groups whose names are in the second column have memory of their own.
+TEMPLATES = """
+    # groups                own   parallel  what is done
+    bad old old old         A     1         back update waits waits
+    bad old new old         AB    1         back held . update
+    bad new old old         A     1         back . update update
+    new old old old         A     1         . update waits waits
+    old new new new         A     1         update . . .
+    old old old old         AB    1         update waits waits waits
+    starting old old old    A     1         waits waits waits waits
+    old new old new         AB    1         update . update .
+    old new old new         AB    0.25      update . waits .
+    rolled-back old old     A     1         update waits waits
+    old rolled-back old     A     1         update wrong held
+    bad bad old old         A     1         back back held held
+    bad bad new old         AB    1         wrong wrong . update
+    never-was old old old   A     1         wrong update waits waits
+    bad old-fell old-fell   A     1         wrong update wrong
+    bad bad-past new        A     1         back wrong .
+"""
+
+
+@pytest.mark.parametrize(("words", "own", "parallel", "done"), rows(TEMPLATES))
+def test_what_one_template_shows_halts_no_other(words: str, own: str, parallel: str, done: str) -> None:
+    """Each has its own first group; all together are updated no faster, so a bad image cannot take all at once."""
+    file = parse_groups_file("".join(f'[groups.{name}]\nmemory_limit = "1g"\n' for name in own))
+    assert said(plan_of(words.split(), tables.settings(rollout_max_parallel=float(parallel)), file=file)) == done
+
+
+def test_a_group_with_options_of_its_own_has_another_template() -> None:
+    """So what failed of one is not taken for the other; what replaces no task tells none apart."""
+    options = tables.settings()
+    file = parse_groups_file('[groups.A]\nimage = "gpu:1"\n[groups.B]\nkeep = true\nidle_after = "1m"\n')
+    found = {name: template_hash(options, file.of_service(name, options)) for name in "ABC"}
+    assert found["A"] != found["B"] == found["C"] == template_hash(options)
+    plan = plan_of(["bad", "old"], options, file=file)
+    (action,) = (one for one in plan.actions if isinstance(one, RollBackService))
+    assert action.failed == found["A"]
 
 
 def test_a_bad_group_stays_for_a_person_where_that_is_asked_for() -> None:
@@ -280,7 +323,7 @@ def test_the_second_task_waits_for_a_consumer_group_of_its_own() -> None:
 def test_where_a_rollout_cannot_be_planned_nothing_is_updated(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug costs time, and no group."""
 
-    def fail(_: Settings) -> str:
+    def fail(*_: object) -> str:
         raise ZeroDivisionError
 
     monkeypatch.setattr("reconciler.planning.rollout.template_hash", fail)
