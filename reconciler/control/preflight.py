@@ -10,7 +10,9 @@ from collections.abc import Iterator
 
 from openfactory_common.errors import KsqlError, PlatformError
 from openfactory_common.ksqldb.wire import fold_name
+from reconciler.domain.services import Kind
 from reconciler.ksqldb.api import Ksqldb
+from reconciler.planning.options import read_variables
 from reconciler.planning.survey import Survey
 from reconciler.platforms.protocol import Checkable, Platform, Reference
 from reconciler.settings import Settings
@@ -40,10 +42,12 @@ def _check_ksqldb(survey: Survey, ksqldb: Ksqldb, settings: Settings) -> Iterato
 
 
 def _check_platform(platform: Platform, settings: Settings) -> Iterator[str]:
-    """Check the network and secrets, each with the variable that names it."""
+    """Check the networks and secrets, each with the variable that names it."""
     if not isinstance(platform, Checkable):
         return
-    references = {Reference.NETWORK: {settings.docker_network: "DOCKER_NETWORK"}}
+    options = [read_variables(settings, kind) for kind in Kind]
+    joined = {name: one.origins["networks"] for one in options for name in one.networks or ()}
+    references = {Reference.NETWORK: {**joined, settings.docker_network: "DOCKER_NETWORK"}}
     if settings.secrets:
         references[Reference.SECRET] = settings.secrets
     for kind, variables in references.items():

@@ -185,7 +185,7 @@ class GroupFile:
         """Return a note for each table that is for no group."""
         for rule in self.rules:
             if not any(rule.fits(group) for group in groups):
-                close = difflib.get_close_matches(rule.name, sorted(groups), 1, 0.8)
+                close = difflib.get_close_matches(rule.name, sorted(groups), 1, 0.7)
                 meant = f"; did you mean {close[0]}?" if close else ""
                 yield f"GROUPS_FILE line {rule.line}: there is no group for {rule.title}{meant}"
 

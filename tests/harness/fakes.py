@@ -22,6 +22,7 @@ from openfactory_common.ksqldb.levels import Level
 from openfactory_common.ksqldb.wire import Column
 from reconciler.app import topology_of
 from reconciler.control.controller import Clocks, Controller, Dependencies
+from reconciler.control.groups_file import GroupsFile
 from reconciler.control.outcome import CycleOutcome
 from reconciler.control.readiness import Prober
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
@@ -266,7 +267,8 @@ class Stage:
         """Start an operator: what one remembered is lost."""
         settings = self.settings
         strategy = UNSLevelGroupingStrategy(settings, self.ksqldb)
-        world = Dependencies(settings, self.ksqldb, self.platform, strategy, topology_of(settings), self.prober)
+        file = GroupsFile(settings.groups_file)
+        world = Dependencies(settings, self.ksqldb, self.platform, strategy, topology_of(settings), self.prober, file)
         clocks = Clocks(monotonic=lambda: self.now, wall=lambda: self.wall)
         return Controller(world, Metrics(CollectorRegistry()), overrides or Overrides(), clocks)
 

@@ -5,8 +5,11 @@ The engine is asked through another connection than the operator's, so nothing r
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -15,6 +18,7 @@ from openfactory_common.errors import GuardRefusal
 from reconciler.app import topology_of
 from reconciler.control.controller import Controller, Dependencies
 from reconciler.control.converge import Exit, converge
+from reconciler.control.groups_file import GroupsFile
 from reconciler.control.teardown import prove, remove_records, teardown
 from reconciler.domain.actions import Result, RollBackService
 from reconciler.domain.status import Condition, ObjectStatus
@@ -65,7 +69,8 @@ class Scene:
         platform = SwarmPlatform(box.owner, box.owner, pin_digests=False)
         self.platforms.append(platform)
         strategy = UNSLevelGroupingStrategy(settings, self.ksqldb)
-        return Dependencies(settings, self.ksqldb, platform, strategy, topology_of(settings))
+        file = GroupsFile(settings.groups_file)
+        return Dependencies(settings, self.ksqldb, platform, strategy, topology_of(settings), groups_file=file)
 
     def controller(self) -> Controller:
         """Start an operator."""
@@ -177,6 +182,70 @@ def test_a_group_leaves_in_order(scene: Scene) -> None:
     assert order == ["publish_registry", "remove_service Paint", "drop_stream Paint"]
     assert f"{own}_group_Paint" not in scene.names("service")
     assert {name: index for name, index in scene.versions().items() if "_group_Weld" in name} == before
+
+
+def test_what_a_group_has_of_its_own_reaches_its_service(scene: Scene, tmp_path: Path) -> None:
+    """Memory, a node, labels, a network, a log driver and a healthcheck, by groups.toml: and then nothing is to do.
+
+    A person's label beside ours stays, another group has nothing of it, and what is taken out of the file goes.
+    """
+    node = docker("node", "ls", "--quiet", "--no-trunc").split()[0]
+    network = docker("network", "create", "--driver", "overlay", f"{scene.sandbox.owner}-more")
+    name = f"{scene.sandbox.owner}_group_Weld"
+    file = tmp_path / "groups.toml"
+    file.write_text(
+        f"""[groups."Weld"]
+        memory_limit = "64m"
+        memory_reservation = "8m"
+        constraints = ["node.id == {node}"]
+        labels = {{team = "welders"}}
+        env = {{OWN = "{{{{.Node.ID}}}}"}}
+        networks = ["{scene.sandbox.owner}-more"]
+        log_driver = "json-file"
+        log_options = {{max-size = "1m"}}
+        healthcheck = "true"
+        """
+    )
+    scene.options["groups_file"] = file
+    try:
+        controller = scene.controller()
+        assert converge(controller, 60)[0] is Exit.OK
+        spec = json.loads(docker("service", "inspect", name))[0]["Spec"]
+        task = spec["TaskTemplate"]
+        assert task["Resources"]["Limits"]["MemoryBytes"] == 64 << 20
+        assert task["Resources"]["Reservations"]["MemoryBytes"] == 8 << 20
+        assert task["Placement"]["Constraints"] == [f"node.id=={node}"]
+        assert (spec["Labels"]["team"], task["ContainerSpec"]["Labels"]) == ("welders", {"team": "welders"})
+        assert task["LogDriver"] == {"Name": "json-file", "Options": {"max-size": "1m"}}
+        assert task["ContainerSpec"]["Healthcheck"]["Test"] == ["CMD-SHELL", "true"]
+        container = docker("ps", "--quiet", "--filter", f"name={name}.1")
+        shown = json.loads(docker("inspect", container))[0]
+        assert {scene.sandbox.network, f"{scene.sandbox.owner}-more"} <= shown["NetworkSettings"]["Networks"].keys()
+        assert shown["State"]["Health"]["Status"] == "healthy"
+        assert "OWN={{.Node.ID}}" in shown["Config"]["Env"]
+        other = json.loads(docker("service", "inspect", f"{scene.sandbox.owner}_group_Paint"))[0]["Spec"]
+        assert "Constraints" not in other["TaskTemplate"].get("Placement", {})
+        assert len(other["TaskTemplate"]["Networks"]) == 1
+
+        docker("service", "update", "--detach", "--label-add", "theirs=1", name)
+        before = scene.versions()
+        assert controller.cycle().sentence.endswith("in sync")
+        assert scene.versions() == before
+        file.write_text("")
+        assert converge(scene.controller(), 90)[0] is Exit.OK
+        spec = json.loads(docker("service", "inspect", name))[0]["Spec"]
+        assert spec["Labels"]["theirs"] == "1"
+        assert "team" not in spec["Labels"]
+        assert len(spec["TaskTemplate"]["Networks"]) == 1
+    finally:
+        scene.sandbox.clean_up()
+        eventually(lambda: _remove_network(network), bool)
+
+
+def _remove_network(network: str) -> bool:
+    """Remove a network, once no task is in it any more."""
+    done = subprocess.run(["docker", "network", "rm", network], capture_output=True, check=False)
+    return done.returncode == 0
 
 
 def test_a_bad_image_is_at_one_group_and_is_taken_back(scene: Scene) -> None:

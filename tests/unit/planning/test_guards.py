@@ -112,6 +112,18 @@ def test_what_may_be_removed(  # noqa: PLR0913, PLR0917 - the columns of the tab
     assert verdict.stopped == ("empty" in refusals)
 
 
+def test_what_is_kept_is_not_removed_and_does_not_count_as_missing() -> None:
+    """Three of eight groups are too many; with two of them kept, the third goes as ever."""
+    found = plant(5, 3)
+    memory = GuardMemory(missing={f"x{number}": Absence(9, 0.0) for number in range(3)})
+    options = settings(prune_reads=3, prune_grace=60.0)
+    kept = {"x0": "kept by the file", "x1": "kept by the file", "other": "kept, and not missing"}
+    verdict = judge(memory, found, options, Overrides(), NOW, kept)
+    assert (verdict.retire, verdict.kept, verdict.refusals) == ({"x2"}, {"x0", "x1"}, ())
+    assert verdict.waiting == {"x0": "kept by the file", "x1": "kept by the file"}
+    assert [refusal.guard for refusal in judge(memory, found, options, Overrides(), NOW).refusals] == ["budget"]
+
+
 COUNT = """
     # before: reads  since  trouble  fresh  assets before  assets now  after: reads  since
     0                -      -        yes    10             10          1             1000
