@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 from openfactory_common.errors import PlatformConflict, PlatformRefused
-from reconciler.domain.services import ConfigMount, LiveService, Port, Publish, ServiceSpec, drift
+from reconciler.domain.services import ConfigMount, Healthcheck, LiveService, Port, Publish, ServiceSpec, drift
 from reconciler.platforms.protocol import Platform
 
 T = TypeVar("T")
@@ -29,6 +29,15 @@ _VARIANTS: tuple[tuple[str, Any], ...] = (
     ("start_first", False),
     ("installation", "1a2b3c4d"),
     ("hardened", True),
+)
+#: Values of fields that a platform may refuse.
+_OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("memory_limit", 64 << 20),
+    ("memory_reservation", 8 << 20),
+    ("constraints", ("node.platform.os==linux",)),
+    ("labels", {"team": "Söhne", "com.example/a": ""}),
+    ("log_driver", "json-file"),
+    ("healthcheck", Healthcheck("true", 5.0)),
 )
 
 
@@ -135,6 +144,15 @@ class PlatformConformance:
             assert drift(live, spec) == (), f"{field} was read back as another value"
             usual = replace(bench.spec, name=spec.name)
             assert {item.field.partition(" ")[0] for item in drift(live, usual)} == {field}
+
+    def test_an_option_comes_back_or_is_refused_in_words(self, bench: PlatformBench) -> None:
+        """What a platform cannot run must not be left out in silence: it would be written again in each cycle."""
+        for number, (field, value) in enumerate(_OPTIONS):
+            spec = replace(bench.spec, name=f"{bench.spec.name}{number}", **{field: value})
+            if find_refusal(lambda spec=spec: bench.platform.create_service(spec)):  # type: ignore[misc]
+                continue
+            assert bench.list_differences(spec) == [], f"{field} was read back as another value"
+            assert bench.list_differences(replace(bench.spec, name=spec.name)) != [], f"{field} is not read"
 
     def test_a_port_of_the_host_comes_back(self, bench: PlatformBench) -> None:
         """As with `ENVIRONMENT=local`; the port is read from the service, it is not stored elsewhere."""

@@ -189,7 +189,7 @@ def test_what_a_group_has_of_its_own_reaches_its_service(scene: Scene, tmp_path:
 
     A person's label beside ours stays, another group has nothing of it, and what is taken out of the file goes.
     """
-    node = docker("node", "ls", "--quiet", "--no-trunc").split()[0]
+    node = docker("info", "--format", "{{.Swarm.NodeID}}")
     network = docker("network", "create", "--driver", "overlay", f"{scene.sandbox.owner}-more")
     name = f"{scene.sandbox.owner}_group_Weld"
     file = tmp_path / "groups.toml"
