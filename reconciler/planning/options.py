@@ -154,7 +154,9 @@ class GroupFile:
     """groups.toml, read: its rules in the order in which they apply, patterns before exact names."""
 
     rules: tuple[Rule, ...] = ()
+    # Every cycle asks for every group: with 1,000 groups and tables of their own that is a second.
     _known: dict[str, GroupOptions] = field(default_factory=dict, compare=False, repr=False)
+    _merged: dict[str, tuple[GroupOptions, GroupOptions]] = field(default_factory=dict, compare=False, repr=False)
 
     def of(self, group: str) -> GroupOptions:
         """Return what the file says of a group."""
@@ -169,7 +171,13 @@ class GroupFile:
     def of_service(self, group: str, settings: Settings) -> GroupOptions:
         """Return what a group's service has: from the variables, then from the file."""
         common = read_variables(settings, Kind.GROUP)
-        return common.merge(self.of(group)) if self.rules else common
+        if not self.rules:
+            return common
+        base, merged = self._merged.get(group, (None, common))
+        if base is not common:
+            merged = common.merge(self.of(group))
+            self._merged[group] = common, merged
+        return merged
 
     def find_paused(self, groups: Collection[str]) -> dict[str, str]:
         """Return the groups of which the file says that nothing is written, with the reason."""
