@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from openfactory_common.errors import PlatformRefused
-from reconciler.domain.services import LiveService, Port, Publish
+from reconciler.domain.services import Healthcheck, LiveService, Port, Publish
 from reconciler.platforms.docker.platform import DockerPlatform
 from tests.docker_platform.sandbox import ContainerSandbox
 from tests.e2e.system import free_ports
@@ -63,6 +63,35 @@ def test_killed_after_every_write_of_an_update(sandbox: ContainerSandbox, beside
     eventually(process, lambda live: live.spec == spec and live.running == 1)
     assert deaths == writes, "create, start, stop, delete and rename, in one order or the other"
     assert list(sandbox.containers()) == [spec.name]
+
+
+def test_options_of_a_service_are_in_its_container_and_come_back(sandbox: ContainerSandbox) -> None:
+    """All at once, with a second network in which it has its name; what is taken back is gone from the next one."""
+    more = f"{sandbox.network}-more"
+    plain = sandbox.spec()
+    spec = dataclasses.replace(
+        plain,
+        memory_limit=64 << 20,
+        memory_reservation=8 << 20,
+        labels={"team": "welders"},
+        networks=(more,),
+        log_driver="json-file",
+        log_options={"max-size": "1m"},
+        healthcheck=Healthcheck("true", 1.0),
+    )
+    sandbox.create(spec)
+    assert sandbox.drift(spec) == ()
+    shown = sandbox.inspect(spec.name)
+    assert spec.name in shown["NetworkSettings"]["Networks"][more]["Aliases"]
+    assert (shown["HostConfig"]["Memory"], shown["HostConfig"]["LogConfig"]["Config"]) == (64 << 20, {"max-size": "1m"})
+    sandbox.wait(spec, lambda live: live.running == 1)
+    docker("network", "disconnect", more, spec.name)
+    assert [one.field for one in sandbox.drift(spec)] == ["networks"]
+    sandbox.converge(spec)
+    sandbox.converge(plain)
+    shown = sandbox.inspect(spec.name)
+    assert list(shown["NetworkSettings"]["Networks"]) == [sandbox.network]
+    assert (shown["HostConfig"]["Memory"], "team" in shown["Config"]["Labels"]) == (0, False)
 
 
 def test_no_container_joins_a_network_of_a_swarm(sandbox: ContainerSandbox) -> None:

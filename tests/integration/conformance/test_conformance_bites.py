@@ -51,6 +51,16 @@ class Forgetful(FakePlatform):
         return replace(state, services=services, registries=tuple(replace(r, mounted=False) for r in state.registries))
 
 
+class Blind(FakePlatform):
+    """Neither refuses constraints nor reads them back."""
+
+    def observe(self) -> PlatformState:
+        """Leave them out."""
+        state = super().observe()
+        specs = {name: live.spec and replace(live.spec, constraints=()) for name, live in state.services.items()}
+        return replace(state, services={name: replace(live, spec=specs[name]) for name, live in state.services.items()})
+
+
 class ByName(FakePlatform):
     """Removes whatever has the name now."""
 
@@ -111,6 +121,7 @@ class Strict(FakePlatform):
         (Forgetful, RULES.test_what_was_created_is_read_back_as_it_was_asked_for),
         (Forgetful, RULES.test_every_field_comes_back),
         (Forgetful, RULES.test_a_mounted_document_is_kept),
+        (Blind, RULES.test_an_option_comes_back_or_is_refused_in_words),
         (ByName, RULES.test_removing_is_final_and_can_be_repeated),
         (Backwards, RULES.test_documents_are_published_newest_first),
         (Restless, RULES.test_observing_changes_nothing),
