@@ -56,7 +56,8 @@ def observe(settings: Settings) -> tuple[Plan, Survey]:
     notes = [source] if survey.missing or controller.memory.guards.silent else []
     notes += describe_unknown()
     if not plan.in_sync:  # in sync, nothing is created, and this command reads no more than a cycle of the loop
-        notes += find_missing(survey, controller.deps.ksqldb, controller.deps.platform, settings)
+        deps = controller.deps
+        notes += find_missing(survey, deps.ksqldb, deps.platform, settings, deps.groups_file.current)
     return replace(plan, notes=(*plan.notes, *notes)), survey
 
 

@@ -6,21 +6,26 @@ ksqlDB at the first write, and reads nothing more in each cycle.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from openfactory_common.errors import KsqlError, PlatformError
 from openfactory_common.ksqldb.wire import fold_name
 from reconciler.domain.services import Kind
 from reconciler.ksqldb.api import Ksqldb
-from reconciler.planning.options import read_variables
+from reconciler.planning.options import GroupFile, read_variables
 from reconciler.planning.survey import Survey
 from reconciler.platforms.protocol import Checkable, Platform, Reference
 from reconciler.settings import Settings
 
 
-def find_missing(survey: Survey, ksqldb: Ksqldb, platform: Platform, settings: Settings) -> tuple[str, ...]:
+def find_missing(
+    survey: Survey, ksqldb: Ksqldb, platform: Platform, settings: Settings, file: GroupFile
+) -> tuple[str, ...]:
     """Return a note for each thing that does not exist or could not be checked; never raise."""
-    return (*_check_ksqldb(survey, ksqldb, settings), *_check_platform(platform, settings))
+    kinds = (read_variables(settings, kind) for kind in Kind)
+    options = [*kinds, *(file.of_service(group, settings) for group in survey.wanted)]
+    joined = {name: one.origins["networks"] for one in options for name in one.networks or ()}
+    return (*_check_ksqldb(survey, ksqldb, settings), *_check_platform(platform, settings, joined))
 
 
 def _check_ksqldb(survey: Survey, ksqldb: Ksqldb, settings: Settings) -> Iterator[str]:
@@ -41,12 +46,10 @@ def _check_ksqldb(survey: Survey, ksqldb: Ksqldb, settings: Settings) -> Iterato
             yield f"the table {name} ({variable}) does not exist in ksqlDB: {effect}"
 
 
-def _check_platform(platform: Platform, settings: Settings) -> Iterator[str]:
-    """Check the networks and secrets, each with the variable that names it."""
+def _check_platform(platform: Platform, settings: Settings, joined: Mapping[str, str]) -> Iterator[str]:
+    """Check the networks and secrets, each with what names it."""
     if not isinstance(platform, Checkable):
         return
-    options = [read_variables(settings, kind) for kind in Kind]
-    joined = {name: one.origins["networks"] for one in options for name in one.networks or ()}
     references = {Reference.NETWORK: {**joined, settings.docker_network: "DOCKER_NETWORK"}}
     if settings.secrets:
         references[Reference.SECRET] = settings.secrets

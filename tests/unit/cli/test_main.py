@@ -79,6 +79,8 @@ def test_an_unreachable_server_is_a_runtime_error(command: str, capsys: pytest.C
         ("KSQLDB_CA_FILE", "/nonexistent"),
         ("GROUPING_STRATEGY", "x"),
         ("KAFKA_BROKER", ""),
+        ("GROUPS_FILE", "/no/such/groups.toml"),
+        ("GROUPS_FILE", __file__),  # a text that is no TOML
     ],
 )
 def test_a_bad_setting_is_exit_2_with_its_name(

@@ -44,6 +44,21 @@ def test_every_variable_is_shown(capsys: pytest.CaptureFixture[str], form: str) 
     assert [name for name in (*Settings.model_fields, *DOCKER) if name.upper() not in text] == []
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_variables_of_services_are_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    """They may have what should be a secret; one that is refused is not shown either."""
+    monkeypatch.setenv("FASTAPI_GROUP_ENV", "KEY=sesame")
+    monkeypatch.setenv("STATE_API_ENV", "PORT=sesame")
+    text = shown(capsys, form, code=2)
+    assert "set by the operator itself" in text
+    monkeypatch.delenv("STATE_API_ENV")
+    text += shown(capsys, form)
+    assert "sesame" not in text
+    assert "***" in text
+
+
 def test_the_value_in_force_has_its_origin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The environment wins over `.env`, that over the default; an empty variable is none; durations are seconds."""
     Path(".env").write_text("LOG_LEVEL=debug\nPRUNE_GRACE=2m\nDOCKER_NETWORK=plant\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 
@@ -43,8 +44,10 @@ def ksqldb() -> FakeKsqldb:
 def notes(ksqldb: FakeKsqldb, platform: Platform | None = None, **options: object) -> list[str]:
     """Look as the commands do, and return what they note."""
     stage = Stage(platform=FakePlatform(), ksqldb=ksqldb, options=options)
-    seen, _ = stage.controller().observe()
-    return list(find_missing(seen, ksqldb, platform or Telling(), stage.settings))
+    controller = stage.controller()
+    seen, _ = controller.observe()
+    file = controller.deps.groups_file.current
+    return list(find_missing(seen, ksqldb, platform or Telling(), stage.settings, file))
 
 
 def wrapped(platform: FakePlatform) -> Platform:
@@ -84,6 +87,17 @@ def test_a_missing_network_or_secret_has_its_variable_and_the_platforms_words(ks
     assert notes(ksqldb, Telling(missing=("factory-net", "ofa-pw")), **SECRETS) == [
         "the network factory-net (DOCKER_NETWORK) is not there: make it",
         "the secret ofa-pw (KSQLDB_PASSWORD_SECRET) is not there: make it",
+    ]
+
+
+def test_a_network_that_only_some_services_join_is_checked(ksqldb: FakeKsqldb, tmp_path: Path) -> None:
+    """With the variable, or the line of the file, that names it; what another group joins is not asked about."""
+    file = tmp_path / "groups.toml"
+    file.write_text('[groups.Weld]\nnetworks = ["a-net"]\n[groups.Other]\nnetworks = ["c-net"]\n')
+    platform = Telling(missing=("a-net", "b-net", "c-net"))
+    assert notes(ksqldb, platform, state_api_networks="b-net", groups_file=file) == [
+        "the network b-net (STATE_API_NETWORKS) is not there: make it",
+        "the network a-net (GROUPS_FILE line 2, group Weld) is not there: make it",
     ]
 
 

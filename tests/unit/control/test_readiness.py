@@ -8,6 +8,7 @@ import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 
 import pytest
 import structlog
@@ -270,12 +271,21 @@ def test_all_tasks_must_be_ready(
     assert bool(found.text) == bool(text)
 
 
+def with_image(image: str) -> LiveService:
+    """Return the service of a group with another image than the others."""
+    made = live()
+    assert made.spec is not None
+    return replace(made, spec=replace(made.spec, image=image))
+
+
 INGRESS, HOST = (Port(5555, 5555, Publish.INGRESS),), (Port(5555, 5555, Publish.HOST),)
 LOCAL = (Port(8000, 6001, Publish.HOST),)
 ROUTING, STATE = Kind.ROUTING_LAYER, Kind.STATE_API
 ENDPOINTS = [
     (live(), {}, (NAME, NAME, 1, 8000, "FASTAPI_GROUP_PORT", "/ready", "Weld")),
     (live(replicas=3), {"fastapi_group_port": 5555, "fastapi_group_ready_path": ""}, (NAME, NAME, 3, 5555)),
+    # A group may have the existing system's image alone: it hangs when it is asked at /ready.
+    (with_image("acme/stream-api-x:1"), {}, (NAME, NAME, 1, 8000, "FASTAPI_GROUP_PORT", "", "Weld")),
     (live("s", kind=STATE), {"state_api_port": 80}, ("s", "s", 1, 80, "STATE_API_PORT", "/ready", None)),
     (live("r", kind=ROUTING, ports=HOST), {}, ("r", "r", 1, 5555, "ROUTING_LAYER_PORT", "/ready", None)),
     (live("r", kind=ROUTING, ports=INGRESS), {}, ("r", "tasks.r", 1, 5555)),
