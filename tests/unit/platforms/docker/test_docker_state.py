@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from openfactory_common.errors import PlatformRefused
 from reconciler.domain.services import (
@@ -197,6 +199,28 @@ def test_an_option_is_read_back_as_it_was_written(name: str) -> None:
     plain = observed(made_of(SPEC))
     assert plain.spec == SPEC
     assert {one.field.partition(" ")[0] for one in drift(live.spec, SPEC)} == {"label" if name == "labels" else name}
+
+
+_WORD = st.text("abcXYZ019_", min_size=1, max_size=12)
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "memory_limit": st.integers(0, 1 << 40),
+            "memory_reservation": st.integers(0, 1 << 40),
+            "labels": st.dictionaries(_WORD, st.text(max_size=9), max_size=3),
+            "networks": st.lists(_WORD, max_size=3, unique=True).map(lambda names: tuple(sorted(names))),
+            "log_driver": st.sampled_from(["json-file", "journald"]),
+            "log_options": st.dictionaries(_WORD, _WORD, max_size=3),
+            "healthcheck": st.none() | st.builds(Healthcheck, _WORD, st.integers(0, 99).map(float)),
+        }
+    )
+)
+def test_options_are_read_back_without_a_difference(options: dict[str, Any]) -> None:
+    """Whatever a spec says, together."""
+    spec = dataclasses.replace(SPEC, **options)
+    assert observed(made_of(spec)).spec == spec
 
 
 def test_options_of_a_log_driver_are_those_that_were_asked_for() -> None:
