@@ -9,6 +9,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat requirements.lock 2>/dev/null | sha256sum | cut -c1-12)
 WHEELS := build/wheels/.complete-$(shell cat requirements-demo.lock requirements-group-service.lock 2>/dev/null | sha256sum | cut -c1-12)
 ARGS ?= status
+# ENGINE=trixie, ENGINE=sid: that suite of Debian's Docker engine in place of the installed one (scripts/engine.sh).
+ifdef ENGINE
+export ENGINE
+export PATH := $(or $(OFA_STATE_DIR),/var/lib/openfactory-dev)/engines/$(ENGINE)/engine-bin:$(PATH)
+endif
 REGISTRY ?= openfactory
 # What decides without I/O; in these patterns * also stands for a /.
 PURE := reconciler/domain/*,reconciler/planning/*,reconciler/leadership/lease.py,reconciler/control/backoff.py
@@ -44,7 +49,7 @@ test-kafka: venv kafka ## the tests with a real Kafka, without an engine
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "kafka and not engine" tests/kafka tests/integration
 
 # The longest files first: a file is one worker's.
-test-engine: venv engine ## the tests on a real Swarm
+test-engine: venv engine ## the tests on a real Swarm; ENGINE=trixie or sid: with that suite's Docker engine
 	@$(IMAGES)
 	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m engine tests/managers tests/e2e tests/docker_platform tests/swarm tests/integration
 

@@ -1,9 +1,14 @@
 #!/usr/bin/env bash
 # Make sure that a Docker engine answers and is a Swarm manager. Safe to run again; touches nothing that is there.
+#
+# ENGINE=trixie (or sid, or any other suite of Debian) takes the engine of that suite instead of the installed one, with
+# its own images and Swarm. Its programs run here without a container, with the suite's own libraries.
 set -euo pipefail
 
 STATE=${OFA_STATE_DIR:-/var/lib/openfactory-dev}
 RUN=/var/run
+SUITE=${ENGINE:-}
+OPTIONS=()
 
 say() { printf '  %s\n' "$*" >&2; }
 die() { printf 'engine: %s\n' "$*" >&2; exit 1; }
@@ -30,6 +35,41 @@ drop_stale_pid() { # file, program
   if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" != "$2" ]; then rm -f "$1"; fi
 }
 
+# The programs of another suite find their loader and libraries by absolute paths that are written into copies of them.
+install_suite() { # suite
+  local root=$STATE/engines/$1 program copy mirror
+  OPTIONS=(--data-root "$STATE/engines/$1-data")
+  [ -e "$root/engine-bin/.complete" ] && return
+  require_root
+  command -v apt-get >/dev/null || die "ENGINE=$1 needs a Debian machine"
+  say "installing the Docker engine of Debian $1 into $root (2 minutes)"
+  DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes apt-get install -y -qq --no-install-recommends debootstrap patchelf iptables >/dev/null \
+    || die "apt-get could not install debootstrap, patchelf and iptables"
+  mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -n 1)
+  rm -rf "$root" && mkdir -p "$STATE/engines"
+  debootstrap --variant=minbase --include=docker.io,docker-cli "$1" "$root" "$mirror" >"$STATE/engines/$1.log" 2>&1 \
+    || { tail -n 3 "$STATE/engines/$1.log" >&2; die "debootstrap of $1 failed; its log is $STATE/engines/$1.log"; }
+  mkdir "$root/engine-bin"
+  for program in dockerd containerd containerd-shim-runc-v2 runc docker-proxy docker-init docker; do
+    copy=$root/engine-bin/$program
+    cp "$(find "$root/usr/bin" "$root/usr/sbin" "$root/usr/libexec" -name "$program" ! -type d | head -n 1)" "$copy"
+    # (The initial program of containers is a static one.)
+    if patchelf --print-interpreter "$copy" >/dev/null 2>&1; then
+      patchelf --force-rpath --set-rpath "$root/usr/lib/$(uname -m)-linux-gnu" \
+        --set-interpreter "$root$(patchelf --print-interpreter "$copy")" "$copy"
+    fi
+  done
+  touch "$root/engine-bin/.complete"
+}
+
+# Two engines on one machine would share the default socket, and iptables: the other one is for its owner to stop.
+require_version() { # the engine that answers is the one that was asked for
+  local there wanted
+  there=$(docker info --format '{{.ServerVersion}}')
+  wanted=$("$STATE/engines/$SUITE/engine-bin/dockerd" --version | sed 's/Docker version \([^,]*\).*/\1/')
+  [ "$there" = "$wanted" ] || die "ENGINE=$SUITE is $wanted, but engine $there answers already: stop that one first"
+}
+
 start_engine() {
   require_root
   mkdir -p "$STATE"
@@ -39,7 +79,7 @@ start_engine() {
     say "dockerd runs already and does not answer yet"
   else
     say "starting dockerd (log: $STATE/dockerd.log)"
-    setsid nohup dockerd >"$STATE/dockerd.log" 2>&1 </dev/null &
+    setsid nohup dockerd "${OPTIONS[@]}" >"$STATE/dockerd.log" 2>&1 </dev/null &
   fi
   # With the services of an old Swarm to take up again, a first answer can take much longer than the usual 2 s.
   for _ in $(seq 120); do
@@ -75,10 +115,15 @@ await_leader() { # the calls that need a leader fail for some seconds after a st
   die "the Swarm has no leader: $(docker node ls 2>&1 | head -n 1)"
 }
 
+if [ -n "$SUITE" ]; then
+  install_suite "$SUITE"
+  export PATH=$STATE/engines/$SUITE/engine-bin:$PATH
+fi
 if ! answers; then
   install_engine
   answers || start_engine
 fi
+[ -z "$SUITE" ] || require_version
 join_swarm
 await_leader
 say "engine $(docker info --format '{{.ServerVersion}}'), Swarm of $(docker info --format '{{.Swarm.Nodes}}') node(s)"
