@@ -2,7 +2,7 @@
 
 A line of the log and an entry come from one call, so they have the same words. An entry is kept whatever `LOG_LEVEL`
 says. What repeats makes no entry: a problem of one object that is the same as before, except for counts, times and ids,
-is one entry until something else happens to that object, or until it has not been said for an hour.
+is one entry until something else happens to that object, or until it has not been said for a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KEPT = 1000
 #: Objects of which the last problem is remembered.
 _REMEMBERED = 5000
 #: For how long a repeated problem makes no entry; a failed write is repeated every 5 minutes.
-_SAME_FOR = timedelta(hours=1)
+_SAME_FOR = timedelta(minutes=15)
 #: Counts, times and ids, which change while the reason is the same.
 _VARYING = re.compile(r"[0-9a-f]{12,}|\d+")
 #: User and password of a URL within a text.

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -44,6 +44,8 @@ _NO_SUCCESS = (CycleResult.READ_ERROR, CycleResult.WRITE_ERROR, CycleResult.BUG,
 #: For how many times `ROLLOUT_TIMEOUT` a service is on trial. After a restart an operator does not know whether one was
 #: ready after its last update; one that stops to be ready long after it must not be rolled back.
 _TRIAL = 5
+#: What ended longer ago is no news to an operator that has just started.
+_ENDS_FROM = timedelta(days=1)
 _WARNINGS = (CycleResult.READ_ERROR, CycleResult.REFUSED, CycleResult.WRITE_ERROR, CycleResult.BUG)
 
 
@@ -256,6 +258,7 @@ class Reporter:
         self._transitions = TransitionLog(self.journal)
         self._paused: Pause | None = None
         self._unread = False
+        self._ends: dict[str, datetime] = {}
         self._collapsed = False
         self._bugs: list[str] = []
 
@@ -345,7 +348,24 @@ class Reporter:
         with self.isolate():
             self.metrics.paused.set(self._memory.find_active_pause(self._clocks.wall()) is not None)
         with self.isolate():
+            self._report_ends(platform)
+        with self.isolate():
             self._report_pause(self._memory.find_active_pause(self._clocks.wall()))
+
+    def _report_ends(self, platform: PlatformState) -> None:
+        """Record which tasks have ended since the last time, one entry a service; at the start, those of one day."""
+        after = self._clocks.wall() - _ENDS_FROM
+        news = {end.service: end for end in platform.ended if end.id not in self._ends and end.at > after}
+        self._ends = {end.id: end.at for end in platform.ended} | {
+            known: at for known, at in self._ends.items() if at > after
+        }
+        for end in sorted(news.values(), key=lambda one: one.at):
+            live = platform.services.get(end.service.lower())
+            group = live.spec.group if live is not None and live.spec is not None else None
+            at = f"{end.at:%Y-%m-%d %H:%M:%S} UTC"
+            self.journal.warning(
+                "task ended", object=f"service {end.service}", group=group, task=end.task, ended=at, reason=end.reason
+            )
 
     def _report_pause(self, pause: Pause | None) -> None:
         """Record that a pause has begun, was changed, or has ended: by itself, or by whom."""

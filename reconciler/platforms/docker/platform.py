@@ -38,6 +38,7 @@ from reconciler.platforms.docker.state import (
     NEXT,
     Containers,
     Fault,
+    find_ends,
     group_by_service,
     name_of,
     read_copies,
@@ -114,12 +115,14 @@ class DockerPlatform:
         ]
         read += read_copies(ours, images, registry)
         now = datetime.now(UTC)
-        read += [read_service(one, images, registry, now) for one in self._group_by_service(ours).values()]
+        groups = self._group_by_service(ours).values()
+        read += [read_service(one, images, registry, now) for one in groups]
         mounted = any(mounts_registry(raw, registry) for raw in ours)
         return PlatformState(
             services={service.name.lower(): service for service in read},
             registries=self._files.read(mounted=mounted),
             records=self._records.read(),
+            ended=find_ends(groups),
         )
 
     def create_service(self, spec: ServiceSpec) -> None:

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from openfactory_common.errors import PlatformConflict
 from reconciler.control.controller import Controller
 from reconciler.control.journal import Entry, Journal
-from reconciler.domain.services import LiveService
+from reconciler.domain.services import LiveService, TaskEnd
 from reconciler.domain.status import Part
 from reconciler.leadership.pause import end_pause, start_pause
 from tests.harness.fakes import Stage, unreachable
@@ -113,12 +113,12 @@ def test_the_entry_has_the_words_and_fields_of_the_line() -> None:
 
 
 def test_a_problem_that_comes_back_much_later_is_news() -> None:
-    """While it is repeated it is not; after an hour in which nothing was said, it is."""
+    """While it is repeated it is not; after a quarter of an hour in which nothing was said, it is."""
     clock = Clock()
     journal = Journal(clock)
     for _ in range(20):
         journal.warning("groups are kept", groups=["Weld"])
-        clock.now += timedelta(minutes=59)
+        clock.now += timedelta(minutes=14)
     assert len(journal.after()) == 1
     clock.now += timedelta(minutes=2)
     journal.warning("groups are kept", groups=["Weld"])
@@ -332,3 +332,41 @@ def test_a_bug_in_every_cycle_is_one_entry(stage: Stage, monkeypatch: pytest.Mon
         (entry,) = run(stage, controller, 30)
     assert sum(line["event"] == "bug" for line in logged) == 30
     assert (entry.level, entry.event, entry.reason, entry.fields) == ("error", "bug", "boom", {"part": Part.REPORT})
+
+
+def _end(number: int, stage: Stage, service: str = "ofa_group_Weld", reason: str = "exit (1)") -> TaskEnd:
+    return TaskEnd(f"t{number}", service, f"{service}.{number}", stage.wall - timedelta(hours=number), reason)
+
+
+def test_a_task_that_ended_is_an_entry_although_another_one_runs_already(stage: Stage) -> None:
+    """Once, with the reason and its group; what ended more than a day before the start is no news."""
+    controller = stage.controller()
+    stage.settle(controller)
+    restarted = stage.controller()
+    stage.platform.ended = (_end(25, stage), _end(3, stage), _end(2, stage), _end(1, stage, "ofa_state_api"))
+    weld, state_api = run(stage, restarted, 20)
+    assert (weld.event, weld.object, weld.group, weld.reason) == (
+        "task ended",
+        "service ofa_group_Weld",
+        "Weld",
+        "exit (1)",
+    )
+    assert weld.fields == {"task": "ofa_group_Weld.2", "ended": f"{stage.wall - timedelta(hours=2):%F %T} UTC"}
+    assert (state_api.object, state_api.group) == ("service ofa_state_api", None)
+    stage.platform.ended += (_end(0, stage, reason="task: non-zero exit (137)"),)
+    assert [one.reason for one in run(stage, restarted, 20)] == ["task: non-zero exit (137)"]
+    stage.platform.ended = ()
+    run(stage, restarted, 5)
+    stage.platform.ended = (_end(0, stage, reason="task: non-zero exit (137)"),)
+    assert run(stage, restarted, 5) == []
+
+
+def test_a_task_that_ends_in_every_cycle_fills_no_history(stage: Stage) -> None:
+    """Its service is degraded, which has an entry of its own."""
+    controller = stage.controller()
+    stage.settle(controller)
+    entries = []
+    for number in range(200):
+        stage.platform.ended = (replace(_end(0, stage), id=f"t{number}"),)
+        entries += run(stage, controller, 1)
+    assert [one.event for one in entries] == ["task ended"]

@@ -41,3 +41,20 @@ def test_the_tasks_of_a_suspect_are_read(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (found.running, found.error) == (1, "task: non-zero exit (1)")
     assert engine.requested == ["/services", "/configs", "/tasks"]
     assert platform.observe({"ofa_group_other"}).services["ofa_group_weld"].error == ""
+
+
+def test_the_tasks_that_have_ended_are_read_periodically(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that failed and was replaced at once is known within a minute; no observation has a fourth request for it."""
+    engine = CannedEngine()
+    monkeypatch.setattr(swarm, "Engine", lambda *_: engine)
+    monkeypatch.setattr(swarm, "ENDS_EVERY", 0.0)
+    platform = swarm.SwarmPlatform("ofa", "ofa", pin_digests=False)
+    state = platform.observe()
+    assert engine.requested == ["/services", "/configs", "/tasks"]
+    assert [one.reason for one in state.ended] == ["task: non-zero exit (1)"]
+    assert state.services["ofa_group_weld"].error == "", "it runs"
+    monkeypatch.setattr(swarm, "ENDS_EVERY", 3600.0)
+    platform.observe()
+    engine.requested.clear()
+    assert platform.observe().ended == ()
+    assert engine.requested == ["/services", "/configs", "/nodes"]
