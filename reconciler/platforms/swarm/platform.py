@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from openfactory_common.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
 from reconciler.domain.services import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
 from reconciler.platforms.engine import PRIVILEGES_API, Engine, NotFound, OnRequest
-from reconciler.platforms.protocol import INSTALLATION, KIND, OWNER, Reference, label_failure
+from reconciler.platforms.protocol import INSTALLATION, KIND, OWNER, LogLine, Reference, label_failure
 from reconciler.platforms.swarm.spec import live_image, merge_update, network_ids, to_engine
 from reconciler.platforms.swarm.state import (
     RECORD_FIELD,
@@ -243,6 +243,19 @@ class SwarmPlatform:
                 command = f"docker network create --driver overlay --attachable {name}"
                 missing[name] = f"{why}: no service can be created; {command}"
         return missing
+
+    def task_logs(self, live: LiveService, tail: int, *, follow: bool) -> Iterator[LogLine]:
+        """Return what the tasks of a service have written, the last lines of each.
+
+        Raises:
+            PlatformError: the read failed, perhaps after some lines.
+        """
+        listed = self._engine.get("/tasks", params={"filters": {"service": [live.id]}})
+        names = {task.get("ID"): f"{live.name}.{task.get('Slot', '?')}" for task in listed}
+        for line in self._engine.read_output("/services/{}/logs", live.id, tail=tail, follow=follow, details=True):
+            details, _, text = line.partition(" ")
+            task = dict(one.partition("=")[::2] for one in details.split(",")).get("com.docker.swarm.task.id", "")
+            yield LogLine(names.get(task, f"{live.name} {task}".strip()), text)
 
     def close(self) -> None:
         """Close the connections to the engine."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from reconciler.domain.services import LiveService
 from reconciler.platforms.swarm import platform as swarm
 from tests.unit.platforms.swarm.test_swarm_state import service, task
 
@@ -58,3 +60,31 @@ def test_the_tasks_that_have_ended_are_read_periodically(monkeypatch: pytest.Mon
     engine.requested.clear()
     assert platform.observe().ended == ()
     assert engine.requested == ["/services", "/configs", "/nodes"]
+
+
+class Writing(CannedEngine):
+    """The same, whose tasks have written two lines, and one line of a task that is no longer listed."""
+
+    def get(self, path: str, *names: str, **options: Any) -> Any:
+        """Return a list; tasks have ids here."""
+        found = super().get(path, *names, **options)
+        return [{**task, "ID": f"t{number}", "Slot": number} for number, task in enumerate(found)]
+
+    def read_output(self, path: str, *ids: str, tail: int, follow: bool, details: bool) -> Iterator[str]:
+        """Return what the engine sends (measured: with details, the ids stand before each line)."""
+        assert (path, ids, tail, follow, details) == ("/services/{}/logs", ("s1",), 7, False, True)
+        for identity, text in (("t0", "starts"), ("t1", "a b=c, d"), ("t9", "")):
+            label = "com.docker.swarm"
+            yield f"{label}.node.id=n1,{label}.service.id=s1,{label}.task.id={identity} {text}"
+
+
+def test_each_line_of_a_services_log_has_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the number of its slot; of one that is no longer listed, by its id."""
+    monkeypatch.setattr(swarm, "Engine", lambda *_: Writing())
+    platform = swarm.SwarmPlatform("ofa", "ofa", pin_digests=False)
+    lines = platform.task_logs(LiveService("s1", 1, "ofa_group_Weld", "ofa", None, 1), 7, follow=False)
+    assert [(line.task, line.text) for line in lines] == [
+        ("ofa_group_Weld.0", "starts"),
+        ("ofa_group_Weld.1", "a b=c, d"),
+        ("ofa_group_Weld t9", ""),
+    ]
