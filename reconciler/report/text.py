@@ -162,6 +162,11 @@ def status_text(plan: Plan, survey: Survey) -> str:
 def event_text(event: EventDocument) -> str:
     """Render an entry of the history as one line: when, what, of which object, why."""
     level = "" if event.level == "info" else f"{event.level}: "
+    return f"{event.at:%Y-%m-%d %H:%M:%S} {printable(level + event_words(event))}"
+
+
+def event_words(event: EventDocument) -> str:
+    """Return what an entry of the history says, without its time; not escaped."""
     words = " ".join(filter(None, (str(event.fields.get("action", "")), event.object_)))
     rest = (
         f"{name} {', '.join(value) if isinstance(value, tuple) else value}"
@@ -169,8 +174,7 @@ def event_text(event: EventDocument) -> str:
         if name != "action"
     )
     why = "; ".join(filter(None, (event.reason, *rest)))
-    text = ": ".join(filter(None, (f"{level}{event.event}", words, why)))
-    return f"{event.at:%Y-%m-%d %H:%M:%S} {printable(text)}"
+    return ": ".join(filter(None, (event.event, words, why)))
 
 
 def status_notes(plan: Plan, survey: Survey) -> list[str]:
