@@ -93,6 +93,7 @@ PAGES: Mapping[str, Page] = {
         _SHOWN,
         (
             ("reconciler status", "a table, in colour on a terminal"),
+            ("reconciler status -w", "shown again when it changes"),
             ("reconciler status -o json | jq '.counts'", "how many groups have each condition"),
         ),
         _CONNECTIONS,

@@ -133,8 +133,8 @@ def echo_summary(code: Exit, outcome: CycleOutcome) -> None:
     echo_error(f"{printable(outcome.sentence)} (exit {code})")
 
 
-def echo_status(output: str, plan: Plan | None, survey: Survey | None) -> None:
-    """Write the status in the format of ``-o``; nothing without a full read."""
+def echo_status(output: str, plan: Plan | None, survey: Survey | None, first: str = "") -> None:
+    """Write the status in the format of ``-o``, after ``first`` on a terminal; nothing without a full read."""
     if plan is None or survey is None:
         return
     if output == "text" and sys.stdout.isatty():
@@ -144,6 +144,7 @@ def echo_status(output: str, plan: Plan | None, survey: Survey | None) -> None:
 
         console = Console()
         with checked_stdout():
+            sys.stdout.write(first)
             console.print(status_table(plan, console.width), soft_wrap=True)
         echo("\n".join(status_notes(plan, survey)))
     else:

@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
-from reconciler.cli import events, task_logs, wait
+from reconciler.cli import events, show, task_logs, wait
 from reconciler.cli import main as cli
 from reconciler.control.journal import Journal
 from reconciler.domain.services import LiveService
 from reconciler.platforms.protocol import LogLine
 from tests.harness.fake_platform import FakePlatform
-from tests.harness.fakes import NOW, Stage
+from tests.harness.fakes import NOW, Stage, unreachable
 from tests.harness.ports import free_port
 from tests.integration.web.operator import Operator, operating
 
@@ -246,3 +246,44 @@ def test_logs_show_each_line_with_its_task(
     monkeypatch.setattr(task_logs, "build_platform", lambda *_: FakePlatform(services=services))
     assert cli.main(["logs", "Weld"]) == 2
     assert "DEPLOYMENT_PLATFORM=swarm cannot show logs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["asks", "reads"])
+def test_the_status_is_shown_again_when_it_changes(
+    asked: bool, operator: Operator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a pipe a line for each object that has changed; without news the operator alone is asked."""
+    stage, naps, reads = operator.stage, [], []
+    operator.until(lambda: all(item.condition == "Ready" for item in _items(operator)))
+    if not asked:
+        operator.stop_serving()
+
+    def make_reader(_settings: object) -> object:
+        reads.append(len(naps))
+        return stage.controller()
+
+    def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        match len(naps):
+            case 2:
+                stage.ksqldb.assets["N"] = "New"
+                operator.until(lambda: any(one.group == "New" and one.condition == "Ready" for one in _items(operator)))
+            case 3:
+                stage.platform.fault = unreachable("observe")
+                journal_of(operator).info("something")
+            case 4:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(show, "make_reader", make_reader)
+    monkeypatch.setattr(show, "time", SimpleNamespace(sleep=sleep))
+    assert cli.main(["status", "-w"]) == 130
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert {line for line in lines if line.startswith("group")} == {
+        f"group {name}: Ready 1/1 tasks" for name in ("Paint", "Weld", "New")
+    }
+    assert [line for line in lines if "New" in line] == [lines[-1]]
+    assert len(lines) == len(set(lines))
+    assert "observe" in said.err
+    assert reads == ([0, 2, 3] if asked else [0, 1, 2, 3])
+    assert set(naps) == ({1.0} if asked else {5.0})
