@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import inspect
+import json
 import math
 import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from openfactory_common.text import printable, printable_lines
+from openfactory_common.text import printable, printable_json, printable_lines
 from reconciler.cli.help import PAGES, wrap
 from reconciler.control.converge import Exit
 from reconciler.control.outcome import CycleOutcome
@@ -99,6 +100,11 @@ def echo(text: str) -> None:
     """Write to standard output, which has what was asked for and nothing else."""
     with checked_stdout():
         print(text)  # noqa: T201 - this is the output
+
+
+def make_json(**document: object) -> str:
+    """Return a small document for programs, in one line."""
+    return printable_json(json.dumps(document, ensure_ascii=False))
 
 
 @contextlib.contextmanager

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from openfactory_common.errors import ConfigurationError
-from openfactory_common.text import printable, printable_json
+from openfactory_common.text import printable
 from reconciler.app import build_platform
-from reconciler.cli.output import add_command, add_output_option, echo
+from reconciler.cli.output import add_command, add_output_option, echo, make_json
 from reconciler.control.converge import Exit
 from reconciler.metrics import Metrics
 from reconciler.platforms.protocol import TaskLogs
@@ -56,7 +55,7 @@ def _logs(options: argparse.Namespace, settings: Settings) -> int:
         follow = getattr(options, "follow", False)
         for line in platform.task_logs(found[0], getattr(options, "tail", _TAIL), follow=follow):
             if options.output == "json":
-                echo(printable_json(json.dumps({"task": line.task, "text": line.text}, ensure_ascii=False)))
+                echo(make_json(task=line.task, text=line.text))
             else:
                 echo(f"{printable(line.task)} | {printable(line.text, keep=chr(9))}")
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from typing import Any
 from urllib.parse import quote
@@ -11,8 +10,8 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from openfactory_common.errors import ConfigurationError, ReconcilerError
-from openfactory_common.text import printable, printable_json
-from reconciler.cli.output import add_command, add_output_option, add_timeout_option, echo, echo_error
+from openfactory_common.text import printable
+from reconciler.cli.output import add_command, add_output_option, add_timeout_option, echo, echo_error, make_json
 from reconciler.cli.running_operator import NoResponse, ask
 from reconciler.cli.show import make_reader
 from reconciler.control.converge import Exit
@@ -52,8 +51,7 @@ def _wait(options: argparse.Namespace, settings: Settings) -> int:
         time.sleep(min(pause, left))
     text = f"group {printable(group)}: {condition or 'unknown'}{f': {printable(reason)}' if reason else ''}"
     if options.output == "json":
-        document = {"group": group, "for": goal, "met": met, "condition": condition or None, "reason": reason or None}
-        echo(printable_json(json.dumps(document, indent=2, ensure_ascii=False)))
+        echo(make_json(group=group, goal=goal, met=met, condition=condition or None, reason=reason or None))
     elif met:
         echo(text)
     if not met:

@@ -180,7 +180,7 @@ def test_a_group_is_waited_for(
     condition = "Ready" if group == "Weld" else "Gone"
     assert json.loads(said.out) == {
         "group": group,
-        "for": goal,
+        "goal": goal,
         "met": code == 0,
         "condition": condition,
         "reason": None,
