@@ -44,7 +44,7 @@ from state_api.metrics import Metrics as StateApiMetrics
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 ALERTS = ROOT / "manifests" / "prometheus" / "alerts.yml"
-DOCUMENTS = ("plan", "status")
+DOCUMENTS = ("plan", "status", "events")
 #: Label values that are shown; a label with more is open-ended.
 _SHOWN = 24
 _SETTINGS = re.compile(r"(?<=<!-- settings: written by make docs -->\n).*(?=<!-- end of settings -->)", re.DOTALL)
@@ -224,10 +224,11 @@ def _printed(program: Callable[[], int], *arguments: str) -> str:
 SCHEMA = """\
 # JSON documents
 
-What `reconciler plan -o json`, `reconciler status -o json` and the operator's `GET /status` return. The JSON Schemas
-(2020-12) are [plan.schema.json](plan.schema.json) and [status.schema.json](status.schema.json), and
-`reconciler schema plan` prints that of the installed program. Fields may be added; none is renamed, removed or given
-another meaning without a new `schema_version`. `make docs` writes this page and both files.
+What `reconciler plan -o json`, `reconciler status -o json`, `reconciler events -o json` and the operator's
+`GET /status` and `GET /events` return. The JSON Schemas (2020-12) are [plan.schema.json](plan.schema.json),
+[status.schema.json](status.schema.json) and [events.schema.json](events.schema.json), and `reconciler schema plan`
+prints that of the installed program. Fields may be added; none is renamed, removed or given another meaning without a
+new `schema_version`. `make docs` writes this page and the files.
 """
 
 

@@ -93,6 +93,7 @@ PAGES: Mapping[str, Page] = {
         _SHOWN,
         (
             ("reconciler status", "a table, in colour on a terminal"),
+            ("reconciler status -w", "shown again when it changes"),
             ("reconciler status -o json | jq '.counts'", "how many groups have each condition"),
         ),
         _CONNECTIONS,
@@ -150,6 +151,31 @@ PAGES: Mapping[str, Page] = {
     "settings": Page(
         {0: "the operator would start with these settings", 2: "a value is invalid, or a required one is not set"},
         (("reconciler settings -o markdown", "for a ticket"),),
+    ),
+    "events": Page(
+        _SHOWN | {1: "no running operator answers"},
+        (
+            ("reconciler events --since 8h", "what happened last night"),
+            ("reconciler events Weld -w", "this group, and go on with each new event"),
+            ("reconciler events -o json | jq '.events'", "for programs; docs/schema has the schema"),
+        ),
+        ("RECONCILER_URL", "RECONCILER_PORT", "RECONCILER_OWNER", "RECONCILER_TOKEN_FILE"),
+    ),
+    "wait": Page(
+        {0: "the group has the condition", 1: "", 2: "", 5: "it does not have it in time; the message says why"},
+        (
+            ("reconciler wait Weld --for Ready --timeout 120", "in a script, after the first asset was mapped"),
+            ("reconciler wait Weld --for Gone", "after the last asset was removed from the map"),
+        ),
+        ("RECONCILER_URL", "RECONCILER_PORT", "RECONCILER_OWNER", "RECONCILER_TOKEN_FILE"),
+    ),
+    "logs": Page(
+        _SHOWN | {2: "no such group, or a usage or configuration error; the message names it"},
+        (
+            ("reconciler logs Weld", "the last 100 lines of each task"),
+            ("reconciler logs Weld -f --tail 0", "only what comes from now on"),
+        ),
+        ("RECONCILER_OWNER", "DEPLOYMENT_PLATFORM"),
     ),
     "schema": Page(_PRINTED, (("reconciler schema plan > plan.schema.json", "to validate documents"),)),
     "completion": Page(

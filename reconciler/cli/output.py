@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import inspect
+import json
 import math
 import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from openfactory_common.text import printable, printable_lines
+from openfactory_common.text import printable, printable_json, printable_lines
 from reconciler.cli.help import PAGES, wrap
 from reconciler.control.converge import Exit
 from reconciler.control.outcome import CycleOutcome
@@ -101,6 +102,11 @@ def echo(text: str) -> None:
         print(text)  # noqa: T201 - this is the output
 
 
+def make_json(**document: object) -> str:
+    """Return a small document for programs, in one line."""
+    return printable_json(json.dumps(document, ensure_ascii=False))
+
+
 @contextlib.contextmanager
 def tolerant_echo() -> Iterator[Callable[[str], None]]:
     """Give an `echo` for work that must be completed even if standard output fails.
@@ -133,8 +139,8 @@ def echo_summary(code: Exit, outcome: CycleOutcome) -> None:
     echo_error(f"{printable(outcome.sentence)} (exit {code})")
 
 
-def echo_status(output: str, plan: Plan | None, survey: Survey | None) -> None:
-    """Write the status in the format of ``-o``; nothing without a full read."""
+def echo_status(output: str, plan: Plan | None, survey: Survey | None, first: str = "") -> None:
+    """Write the status in the format of ``-o``, after ``first`` on a terminal; nothing without a full read."""
     if plan is None or survey is None:
         return
     if output == "text" and sys.stdout.isatty():
@@ -144,6 +150,7 @@ def echo_status(output: str, plan: Plan | None, survey: Survey | None) -> None:
 
         console = Console()
         with checked_stdout():
+            sys.stdout.write(first)
             console.print(status_table(plan, console.width), soft_wrap=True)
         echo("\n".join(status_notes(plan, survey)))
     else:

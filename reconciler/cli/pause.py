@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from openfactory_common.errors import ConfigurationError
 from openfactory_common.settings_types import Seconds
 from reconciler.app import build_platform
-from reconciler.cli.output import add_command, echo
+from reconciler.cli.output import add_command, add_output_option, echo, make_json
 from reconciler.cli.running_operator import NoResponse, ask_counters
 from reconciler.control.converge import Exit
 from reconciler.leadership import lease
@@ -36,7 +36,8 @@ def add(commands: Any) -> None:
     pause = add_command(commands, "pause", _pause)
     pause.add_argument("--for", dest="pause_for", required=True, metavar="TIME", help="90s, 30m, 2h; at most 24h")
     pause.add_argument("--reason", metavar="TEXT", help="reason, shown in the status")
-    add_command(commands, "resume", _resume)
+    add_output_option(pause, "text", "json")
+    add_output_option(add_command(commands, "resume", _resume), "text", "json")
 
 
 def own_identity() -> str:
@@ -58,9 +59,14 @@ def _pause(options: argparse.Namespace, settings: Settings) -> int:
     platform = build_platform(settings, Metrics(CollectorRegistry()))
     pause = start_pause(datetime.now(UTC), seconds, own_identity(), options.reason)
     write_pause(platform, pause)
-    echo(pause.text)
+    as_json = options.output == "json"
+    if not as_json:
+        echo(pause.text)
     holder = wait_for_release(platform, settings.lease_seconds + _WRITE_SECONDS)
     platform.close()
+    if as_json:
+        echo(make_json(pause=pause.fields, unconfirmed=holder or None))
+        return Exit.NOT_CONVERGED if holder else Exit.OK
     if holder:
         echo(f"operator {holder} has not confirmed the pause yet; it may still complete its current write")
         return Exit.NOT_CONVERGED
@@ -68,7 +74,7 @@ def _pause(options: argparse.Namespace, settings: Settings) -> int:
     return Exit.OK
 
 
-def _resume(_: argparse.Namespace, settings: Settings) -> int:
+def _resume(options: argparse.Namespace, settings: Settings) -> int:
     """End a pause.
 
     The pause ends for every operator of this owner.
@@ -79,12 +85,15 @@ def _resume(_: argparse.Namespace, settings: Settings) -> int:
     response = ask_counters(settings) if before is None else None
     write_pause(platform, end_pause(own_identity()))
     platform.close()
-    if isinstance(response, NoResponse):
-        echo("no pause is recorded; an operator that is still paused after a teardown resumes now")
-        return Exit.OK
-    if response is not None and response[1].pause:
+    if response is not None and not isinstance(response, NoResponse) and response[1].pause:
         before = parse(response[1].pause)
-    echo(f"resumed; it was {before.text}" if before and before.active(now) else "nothing was paused")
+    was = before if before is not None and before.active(now) else None
+    if options.output == "json":
+        echo(make_json(was=was.fields if was else None, known=not isinstance(response, NoResponse)))
+    elif isinstance(response, NoResponse):
+        echo("no pause is recorded; an operator that is still paused after a teardown resumes now")
+    else:
+        echo(f"resumed; it was {was.text}" if was else "nothing was paused")
     return Exit.OK
 
 

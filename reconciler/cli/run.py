@@ -123,6 +123,7 @@ def make_loop(settings: Settings, overrides: Overrides, metrics: Metrics) -> tup
     deps = guard_by_lease(build_dependencies(settings, metrics), elector.writing)
     deps = replace(deps, prober=build_prober(settings, metrics))
     controller = Controller(deps, metrics, overrides, on_registry=cache.put, write_gate=elector)
+    elector.events = controller.reporter.journal
     if settings.flow_interval > 0:
         controller.memory.flow = FlowWatch(deps.ksqldb, deps.strategy, settings.flow_interval)
     loop = Loop(controller, settings.reconcile_interval)
@@ -137,7 +138,7 @@ def _run_loop(options: argparse.Namespace, settings: Settings) -> int:
         deps.ksqldb.stop_waiting()
 
     server.start()
-    log.info(
+    loop.controller.reporter.journal.info(
         "operator started",
         owner=settings.reconciler_owner,
         ksqldb=strip_user(settings.ksqldb_url),

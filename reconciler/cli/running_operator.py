@@ -6,7 +6,7 @@ import http.client
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -20,6 +20,8 @@ from reconciler.settings import Settings
 
 #: Seconds to wait for a response; the operator answers from memory.
 _TIMEOUT = 3.0
+#: Seconds without a byte after which a stream has ended; the operator sends a comment every 15 s.
+_SILENCE = 40.0
 _MAX_BYTES = 64 * 1024 * 1024
 
 
@@ -77,6 +79,31 @@ def ask_counters(settings: Settings) -> tuple[str, Counters] | NoResponse:
         return NoResponse(f"{answer.url} has another version")
 
 
+def follow(settings: Settings, url: str, since: int) -> Iterator[str]:
+    """Return the lines of a stream of Server-Sent Events, after the event with this id.
+
+    Args:
+        settings: of this process.
+        url: of the stream, at an operator of this owner (see `ask`).
+        since: id of the last event that is known.
+
+    Raises:
+        OSError: it does not answer, or the stream was cut.
+        http.client.HTTPException: the same.
+    """
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": str(since)}
+    try:
+        response = _open(url, headers, _SILENCE)
+    except urllib.error.HTTPError as error:
+        if error.code != HTTPStatus.UNAUTHORIZED or settings.reconciler_token_file is None:
+            raise
+        token = TokenFile(settings.reconciler_token_file, "RECONCILER_TOKEN_FILE").header()
+        response = _open(url, headers | token, _SILENCE)
+    with response:
+        for line in response:
+            yield line.decode("utf-8", "replace").rstrip("\n")
+
+
 def _authorize(url: str, found: tuple[int, dict[str, Any]], settings: Settings) -> tuple[int, dict[str, Any]] | str:
     """Ask again with the token, if an operator of this owner wants it: another one must not get to know it."""
     if found[1].get("owner") != settings.reconciler_owner:
@@ -96,13 +123,17 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """Follow no redirect."""
 
 
+def _open(url: str, headers: Mapping[str, str], timeout: float) -> Any:
+    request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310 - http(s) by the settings
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
+    return opener.open(request, timeout=timeout)
+
+
 def _get(url: str, headers: Mapping[str, str]) -> tuple[int, dict[str, Any]] | str:
     """Return status and document, or what is wrong with the response."""
     try:
-        request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310 - http(s) by the settings
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
         try:
-            with opener.open(request, timeout=_TIMEOUT) as response:
+            with _open(url, headers, _TIMEOUT) as response:
                 status, body = response.status, response.read(_MAX_BYTES)
         except urllib.error.HTTPError as error:
             status, body = error.code, error.read(_MAX_BYTES)

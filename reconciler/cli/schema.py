@@ -16,7 +16,7 @@ from reconciler.report.documents import make_schema
 def add(commands: Any) -> None:
     """Register ``schema`` and ``completion``."""
     schema = add_command(commands, "schema", _schema, needs_settings=False)
-    schema.add_argument("document", choices=("plan", "status"), help="the document")
+    schema.add_argument("document", choices=("plan", "status", "events"), help="the document")
     completion = add_command(commands, "completion", _completion, needs_settings=False)
     completion.add_argument("shell", choices=("bash", "zsh"), help="the shell")
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from prometheus_client import CollectorRegistry
 
+from openfactory_common.errors import ConfigurationError, ReconcilerError
+from openfactory_common.text import printable
 from reconciler.app import build_dependencies
-from reconciler.cli.output import add_command, add_output_option, echo, echo_status
-from reconciler.cli.running_operator import NoResponse, ask_counters
+from reconciler.cli.output import add_command, add_output_option, echo, echo_error, echo_status
+from reconciler.cli.running_operator import NoResponse, ask, ask_counters
 from reconciler.cli.settings import describe_unknown
 from reconciler.control.controller import Controller
 from reconciler.control.converge import Exit
@@ -20,8 +24,14 @@ from reconciler.domain.status import Condition, Plan
 from reconciler.metrics import Metrics
 from reconciler.planning.survey import Survey
 from reconciler.report.counters import restore
-from reconciler.report.text import plan_json, plan_markdown, plan_text
+from reconciler.report.text import plan_json, plan_markdown, plan_text, show_titles
 from reconciler.settings import Settings
+
+#: Seconds between two questions whether the running operator has news, and between two reads where none answers.
+_ASK_SECONDS, _READ_SECONDS = 1.0, 5.0
+#: Seconds after which everything is read again although the operator has no news: numbers change without an event.
+_LONGEST_SECONDS = 30.0
+_CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
 
 def add(commands: Any) -> None:
@@ -33,7 +43,9 @@ def add(commands: Any) -> None:
         help="exit with 3 if changes are pending or in progress, with 5 if manual intervention is needed",
     )
     add_output_option(plan)
-    add_output_option(add_command(commands, "status", _status))
+    status = add_command(commands, "status", _status)
+    status.add_argument("-w", "--watch", action="store_true", help="show it again when it changes, until Ctrl-C")
+    add_output_option(status)
 
 
 def make_reader(settings: Settings) -> Controller:
@@ -91,7 +103,48 @@ def _status(options: argparse.Namespace, settings: Settings) -> int:
 
     It also shows running and wanted tasks, and the reason if a group is not Ready. It reads everything and writes
     nothing. A narrow terminal leaves out what follows from a group's name; a pipe and -o json have everything. The
-    running operator shows the same at http://<manager>:RECONCILER_PORT/ for people and at /status for programs.
+    running operator shows the same at http://<manager>:RECONCILER_PORT/ for people and at /status for programs. With -w
+    a terminal shows it anew when it has changed, and a pipe gets a line for each object that has.
     """
+    if getattr(options, "watch", False):
+        _watch(options.output, settings)
     echo_status(options.output, *observe(settings))
     return Exit.OK
+
+
+def _watch(output: str, settings: Settings) -> NoReturn:
+    """Show the status whenever it has changed; a read that fails is said, and repeated."""
+    shown: dict[str, str] = {}
+    while True:
+        news = _ask_last(settings)  # before the read, so that none is missed
+        try:
+            plan, survey = observe(settings)
+        except ConfigurationError:
+            raise
+        except ReconcilerError as error:
+            echo_error(str(error))
+        else:
+            titles, before = show_titles(plan.items), shown
+            shown = {
+                item.title: f"{titles[item.title]}: {item.condition.value} {item.running}/{item.wanted} tasks"
+                + (f": {printable(item.detail)}" if item.detail else "")
+                for item in plan.items
+            }
+            changed = [line for title, line in shown.items() if before.get(title) != line]
+            changed += [f"{printable(title)}: gone" for title in before.keys() - shown.keys()]
+            if changed and output == "text" and not sys.stdout.isatty():
+                echo("\n".join(changed))
+            elif changed:
+                echo_status(output, plan, survey, first=_CLEAR if output == "text" else "")
+        waited = 0.0
+        while waited < _LONGEST_SECONDS:
+            time.sleep(pause := _ASK_SECONDS if news else _READ_SECONDS)
+            waited += pause
+            if not news or _ask_last(settings) != news:
+                break
+
+
+def _ask_last(settings: Settings) -> int:
+    """Return the id of the running operator's last event, 0 where none answers."""
+    answer = ask(settings, "/events?limit=0")
+    return 0 if isinstance(answer, NoResponse) else int(answer.document.get("last") or 0)

@@ -16,7 +16,15 @@ from openfactory_common.settings_types import strip_user
 from openfactory_common.signals import SIGNALS
 from openfactory_common.text import printable
 from reconciler.app import build_dependencies, build_platform
-from reconciler.cli.output import add_adopt_option, add_command, echo, echo_error, tolerant_echo
+from reconciler.cli.output import (
+    add_adopt_option,
+    add_command,
+    add_output_option,
+    echo,
+    echo_error,
+    make_json,
+    tolerant_echo,
+)
 from reconciler.cli.pause import own_identity
 from reconciler.control.controller import Dependencies
 from reconciler.control.converge import Exit
@@ -43,6 +51,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--accept-identity", action="store_true", help="accept another Kafka or ksqlDB cluster")
     add_adopt_option(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+    add_output_option(parser, "text", "json")
 
 
 def _teardown(options: argparse.Namespace, settings: Settings) -> int:
@@ -80,8 +89,7 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
                 deps, keep_streams=options.keep_streams, accept_identity=options.accept_identity, adopt=options.adopt
             ):
                 run.results.append(result)
-                done = "removed" if result.outcome is WriteResult.OK else "kept"
-                report(f"{done} {printable(result.action.key)}{f': {result.error}' if result.error else ''}")
+                report(_describe(result, options.output))
                 SIGNALS.check()
             failed = [result for result in run.results if result.outcome is not WriteResult.OK]
             streams_left = options.keep_streams or any(isinstance(result.action, DropStream) for result in failed)
@@ -92,6 +100,14 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
                 f"{paused_until:%H:%M:%S} UTC and then recreates everything: stop it by then"
             )
         return _choose_exit(failed)
+
+
+def _describe(result: Result, output: str) -> str:
+    """Return what became of an object, as a line of text or JSON."""
+    done, why = "removed" if result.outcome is WriteResult.OK else "kept", str(result.error) if result.error else None
+    if output == "json":
+        return make_json(object=result.action.key, result=done, error=why)
+    return f"{done} {printable(result.action.key)}{f': {why}' if why else ''}"
 
 
 def _confirm(settings: Settings) -> bool:

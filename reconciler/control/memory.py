@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -16,6 +16,7 @@ from openfactory_common.errors import ReconcilerError, describe
 from openfactory_common.registry import revision_of
 from reconciler.control.backoff import Backoff, Contest
 from reconciler.control.flow import FlowWatch
+from reconciler.control.journal import Journal
 from reconciler.control.observe import Clocks, Dependencies
 from reconciler.control.outcome import CycleOutcome, explain_error
 from reconciler.control.readiness import Prober
@@ -43,6 +44,8 @@ _NO_SUCCESS = (CycleResult.READ_ERROR, CycleResult.WRITE_ERROR, CycleResult.BUG,
 #: For how many times `ROLLOUT_TIMEOUT` a service is on trial. After a restart an operator does not know whether one was
 #: ready after its last update; one that stops to be ready long after it must not be rolled back.
 _TRIAL = 5
+#: What ended longer ago is no news to an operator that has just started.
+_ENDS_FROM = timedelta(days=1)
 _WARNINGS = (CycleResult.READ_ERROR, CycleResult.REFUSED, CycleResult.WRITE_ERROR, CycleResult.BUG)
 
 
@@ -233,6 +236,7 @@ class Reporter:
 
     Attributes:
         metrics: what is counted.
+        journal: what is logged, with its history.
         on_registry: called with the current registry document and its revision.
         dry_run: writes are withheld, so nothing may be reported as done.
     """
@@ -248,11 +252,15 @@ class Reporter:
     ) -> None:
         """Report on an operator with this memory."""
         self.metrics = metrics
+        self.journal = Journal(clocks.wall)
         self.on_registry = on_registry
         self.dry_run = dry_run
         self._memory = memory
         self._clocks = clocks
-        self._transitions = TransitionLog()
+        self._transitions = TransitionLog(self.journal)
+        self._paused: Pause | None = None
+        self._unread = False
+        self._ends: dict[str, datetime] = {}
         self._collapsed = False
         self._bugs: list[str] = []
 
@@ -292,6 +300,17 @@ class Reporter:
         failing = outcome.result in _NO_SUCCESS or not memory.backoff.failures.keys().isdisjoint(wanted)
         if outcome.result is CycleResult.PAUSED or not failing:
             self.metrics.last_success.set(self._clocks.wall().timestamp())
+        self._report_end(outcome)
+
+    def _report_end(self, outcome: CycleOutcome) -> None:
+        """Log how the cycle ended; that reads begin to fail, and that they succeed again, are entries."""
+        was, self._unread = self._unread, outcome.result is CycleResult.READ_ERROR
+        if self._unread:
+            self.journal.warning(outcome.sentence, result=outcome.result.value)
+            return
+        if was and outcome.survey is not None:
+            self.journal.info("reads succeed again")
+        self._unread = was and outcome.survey is None
         level = "warning" if outcome.result in _WARNINGS else "info"
         getattr(log, level)(outcome.sentence, result=outcome.result.value)
 
@@ -311,14 +330,14 @@ class Reporter:
         with suppress(Exception):  # what reports it may itself be what fails
             self.metrics.bugs.labels(part).inc()
         with suppress(Exception):
-            log.error("bug", part=part.value, object=key or None, error=str(error), exc_info=error)
+            self.journal.error("bug", part=part.value, object=key or None, error=str(error), exc_info=error)
 
     def report_unknown_owner(self, stream: str, error: Exception) -> None:
         """Warn of a stream that could not be read; once for each new error."""
         if not isinstance(error, ReconcilerError):
             self.report_bug(Part.OWNERSHIP, error)
         with self.isolate():
-            log.warning(
+            self.journal.warning(
                 "ownership of a stream is unknown, deletions are suspended", stream=stream, error=describe(error)
             )
 
@@ -330,6 +349,35 @@ class Reporter:
                 self._show_registry(published.live.data, revision_of(published.live.data))
         with self.isolate():
             self.metrics.paused.set(self._memory.find_active_pause(self._clocks.wall()) is not None)
+        with self.isolate():
+            self._report_ends(platform)
+        with self.isolate():
+            self._report_pause(self._memory.find_active_pause(self._clocks.wall()))
+
+    def _report_ends(self, platform: PlatformState) -> None:
+        """Record which tasks have ended since the last time, one entry a service; at the start, those of one day."""
+        after = self._clocks.wall() - _ENDS_FROM
+        news = {end.service: end for end in platform.ended if end.id not in self._ends and end.at > after}
+        self._ends = {end.id: end.at for end in platform.ended} | {
+            known: at for known, at in self._ends.items() if at > after
+        }
+        for end in sorted(news.values(), key=lambda one: one.at):
+            live = platform.services.get(end.service.lower())
+            group = live.spec.group if live is not None and live.spec is not None else None
+            at = f"{end.at:%Y-%m-%d %H:%M:%S} UTC"
+            self.journal.warning(
+                "task ended", object=f"service {end.service}", group=group, task=end.task, ended=at, reason=end.reason
+            )
+
+    def _report_pause(self, pause: Pause | None) -> None:
+        """Record that a pause has begun, was changed, or has ended: by itself, or by whom."""
+        before, self._paused = self._paused, pause
+        if pause is not None and pause != before:
+            self.journal.warning("writes are paused", by=pause.by, reason=pause.text)
+        elif pause is None and before is not None:
+            ended = self._memory.pause
+            by = ended.by if ended is not None and ended.until is None else "its time"
+            self.journal.info("writes are resumed", by=by, reason=before.text)
 
     def probe(self, prober: Prober | None, platform: PlatformState) -> None:
         """Remember which services are ready, and whose tasks to read next time; a bug in that leaves what was known."""
@@ -349,7 +397,9 @@ class Reporter:
             if self._collapsed:
                 self.metrics.blocked.labels(BlockReason.COLLAPSE).inc()
                 if not was:
-                    log.warning("the map lost many assets at once, absences are counted again", before=before, now=now)
+                    self.journal.warning(
+                        "the map lost many assets at once, absences are counted again", before=before, now=now
+                    )
 
     def report_kept(self, groups: Collection[str]) -> None:
         """Warn of groups that the direct read of the map keeps."""
@@ -357,13 +407,13 @@ class Reporter:
             if groups:
                 self.metrics.blocked.labels(BlockReason.QUESTION).inc(len(groups))
                 reason = self._memory.guards.doubt or "they have members"
-                log.warning("groups are kept by the last question", groups=sorted(groups), reason=reason)
+                self.journal.warning("groups are kept by the last question", groups=sorted(groups), reason=reason)
 
     def report_offset(self, plan: Plan, inputs: PlanInputs) -> None:
         """Warn where the server's own offset decides what a new shared stream begins with."""
         with self.isolate():
             for note in note_offset(plan.actions, inputs):
-                log.warning(note)
+                self.journal.warning(note)
 
     def report_plan(self, plan: Plan, survey: Survey, topology: Topology) -> None:
         """Report what was planned, what has changed for the better or worse, and let a check of the flow begin."""
@@ -385,7 +435,9 @@ class Reporter:
                 self.report_bug(Part.WRITE, error, action.key)
             elif error is not None:
                 memory.backoff = memory.backoff.add_failure(action.key, error, self._clocks.monotonic())
-                log.warning("write failed", action=action.verb, object=action.key, group=action.group, error=str(error))
+                self.journal.warning(
+                    "write failed", action=action.verb, object=action.key, group=action.group, error=str(error)
+                )
             elif not result.skipped:
                 self._report_done(action)
             self.metrics.applied(result)
@@ -396,12 +448,16 @@ class Reporter:
         known = action.key in memory.contest.find_contested(now)
         memory.contest = memory.contest.add_write(action, now, self._clocks.wall())
         contested = memory.contest.find_contested(now).get(action.key)
-        if contested is not None and not known:
-            log.warning("contested", object=action.key, group=action.group, reason=contested)
         # The names of the fields alone: what stood in them may be a secret.
-        drift = {"drift": [each.field for each in action.drift]} if isinstance(action, UpdateService) else {}
+        cause: dict[str, object] = {}
+        if isinstance(action, UpdateService):
+            cause = {"drift": [each.field for each in action.drift]}
+        if reason := getattr(action, "failure", "") or getattr(action, "why", ""):
+            cause["reason"] = reason
         event = "write withheld" if self.dry_run else "write done"
-        log.info(event, action=action.verb, object=action.key, group=action.group, **drift)
+        self.journal.info(event, action=action.verb, object=action.key, group=action.group, **cause)
+        if contested is not None and not known:
+            self.journal.warning("contested", object=action.key, group=action.group, reason=contested)
         if isinstance(action, PublishRegistry):
             self._show_registry(action.document.canonical(), action.document.revision)
 

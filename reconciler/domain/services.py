@@ -205,6 +205,25 @@ class LiveService:
 
 
 @dataclass(frozen=True)
+class TaskEnd:
+    """A task that ended although it should run; another one has taken its place, or will.
+
+    Attributes:
+        id: of the platform, another one for each end.
+        service: its service's name, as it is spelled there.
+        task: the task, as a person finds it: ``ofa_group_Weld.1``.
+        at: when it ended (the engine's clock, with time zone).
+        reason: why, in the engine's own words.
+    """
+
+    id: str
+    service: str
+    task: str
+    at: datetime
+    reason: str
+
+
+@dataclass(frozen=True)
 class LiveRegistry:
     """One published registry document of ours.
 
@@ -252,6 +271,7 @@ class PlatformState:
         services: every service whose name starts with our prefix, or that carries our owner label, by the
             name in lower case (names are unique without regard to case).
         registries: our registry documents, newest publication first.
+        ended: tasks of ours that have ended lately, as far as this observation knows; for the history alone.
         records: our records by name, from the same calls. No plan depends on them (the lease changes every few
             seconds), so two states that differ in nothing else are equal.
     """
@@ -259,6 +279,7 @@ class PlatformState:
     services: Mapping[str, LiveService] = field(default_factory=dict)
     registries: tuple[LiveRegistry, ...] = ()
     records: Mapping[str, Record] = field(default_factory=dict, compare=False)
+    ended: tuple[TaskEnd, ...] = field(default=(), compare=False)
 
 
 def is_named(registry: LiveRegistry, prefix: str) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -71,6 +71,16 @@ class WriteGate(Protocol):
         """Return why nothing may be written now, None if it may."""
 
 
+class EventLog(Protocol):
+    """Where it is logged that the lease is gained and lost: `structlog`, or the operator's history."""
+
+    def info(self, event: str, **fields: Any) -> object:
+        """Write a line."""
+
+    def warning(self, event: str, **fields: Any) -> object:
+        """Write a line about a problem."""
+
+
 class AlwaysLeader:
     """The gate of an operator that is alone by construction: in a test, or where nothing is written."""
 
@@ -94,6 +104,7 @@ class Elector:
     Attributes:
         me: this process.
         pause: the pause that was read last.
+        events: where gain and loss of the lease are logged.
     """
 
     def __init__(  # noqa: PLR0913 - the process's own callbacks, and clocks for tests
@@ -122,6 +133,7 @@ class Elector:
         """
         self.me = me
         self.pause: Pause | None = None
+        self.events: EventLog = log
         self._records = records
         self._dormant = lazy
         self._heeds_pause = heeds_pause
@@ -253,12 +265,21 @@ class Elector:
             log.debug("lease: another process wrote first", error=str(error))
         except PlatformError as error:
             if not self._error:
-                log.warning("lease: the record cannot be read or written", error=str(error))
+                self.events.warning("lease: the record cannot be read or written", error=str(error))
             self._error = str(error)
         state = (self.lease.holder, self.leads, self.pause.text if self._paused and self.pause else "")
         if state != self._reported:
-            self._reported = state
+            before, self._reported = self._reported, state
+            self._log_change(before[0], led=before[1])
             self._on_change()
+
+    def _log_change(self, before: str, *, led: bool) -> None:
+        """Log that the lease was lost, or who has it; that it was taken or released is logged where it is written."""
+        holder, me = self.lease.holder, self.me.name
+        if led and not self.leads and holder:  # without a holder it was released
+            self.events.warning("lease lost", holder=holder, reason=self._explain_standby())
+        elif holder not in (before, me, ""):
+            self.events.info("standby", holder=holder, reason=self._explain_standby())
 
     def _read_and_write(self) -> None:
         records = self._records.records()
@@ -288,10 +309,10 @@ class Elector:
         self._observed = ObservedLease(lease, sent, term=max(self._observed.term, lease.term))
         if lease.holder != me:
             if before == me:
-                log.info("lease released", to=lease.wanted or "the next candidate", paused=self._paused)
+                self.events.info("lease released", to=lease.wanted or "the next candidate", paused=self._paused)
             return
         if before != me:
-            log.info("lease acquired", holder=me, term=lease.term, after=before or "no holder")
+            self.events.info("lease acquired", holder=me, term=lease.term, after=before or "no holder")
         if self._clock() >= self._valid_until:  # it had expired: others may have written, what was read before is old
             self._period += 1
         self._valid_until = sent + lease.seconds * WRITE_PART

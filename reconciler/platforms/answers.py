@@ -104,6 +104,8 @@ _SERVICE = {
     "UpdateStatus?": {"State=": str, "StartedAt?": _TIME, "Message=": str},
 }
 _TASK = {
+    "ID?": str,
+    "Slot?": int,
     "ServiceID": str,
     "CreatedAt": _TIME,
     "DesiredState": str,

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -36,6 +36,8 @@ NEWEST_API = (1, 44)
 #: The first version that has ``NoNewPrivileges`` for a service.
 PRIVILEGES_API = (1, 44)
 
+#: Bytes before each part of an output: stream, three zeros, the length.
+_FRAME_HEAD = 8
 _NO_ANSWER = "none"
 _RPC = re.compile(r"^rpc error: code = \w+ desc = ")
 _NOT_MANAGER = re.compile(r"not a swarm manager|not part of a swarm", re.IGNORECASE)
@@ -139,6 +141,25 @@ class Engine:
             if "error" in line:
                 raise PlatformRefused(f"{failed}: {line['error']}")
 
+    def read_output(self, path: str, *ids: str, tail: int, follow: bool, details: bool = False) -> Iterator[str]:
+        """Return lines of the output of a container or service, which has no terminal; with ``follow`` without end.
+
+        Raises:
+            PlatformError: the read failed, perhaps after some lines.
+        """
+        flags = {"stdout": True, "stderr": True, "follow": follow, "details": details}
+        params = {name: str(value).lower() for name, value in flags.items()}
+        client, label = self._get_client(), f"GET {path}"
+        url = f"{client.base_url}/v{_format_version(self._version)}{path.format(*ids)}"
+        limits = (self._timeout, None if follow else self._timeout)  # to connect, and between two parts
+        try:
+            with client.request("GET", url, params=params | {"tail": tail}, stream=True, timeout=limits) as answer:
+                if not answer.ok:
+                    raise translate_error(label, answer.status_code, _read_message(answer.text))
+                yield from split_output(answer.iter_content(None))
+        except (RequestException, OSError) as problem:
+            raise PlatformUnreachable(f"{label}: the output was cut: {find_root_cause(problem)}") from problem
+
     def credentials(self, image: str) -> dict[str, str]:
         """Return the header with the registry credentials for ``image``, empty if there are none (best effort)."""
         try:
@@ -223,6 +244,16 @@ class Engine:
     def _report(self, label: str, code: str, started: float) -> None:
         if self._on_request is not None:
             self._on_request(label, code, time.monotonic() - started)
+
+
+def split_output(parts: Iterable[bytes]) -> Iterator[str]:
+    """Return the lines in the frames that the engine sends: 8 bytes, of which the last 4 are the length, and text."""
+    rest = b""
+    for part in parts:
+        rest += part
+        while len(rest) >= _FRAME_HEAD and len(rest) >= (end := _FRAME_HEAD + int.from_bytes(rest[4:_FRAME_HEAD])):
+            yield from rest[_FRAME_HEAD:end].decode("utf-8", "replace").rstrip("\n").split("\n")
+            rest = rest[end:]
 
 
 def find_root_cause(problem: BaseException) -> str:

@@ -6,7 +6,8 @@ back into a `ServiceSpec`, so that drift is the difference of two values and the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
@@ -112,4 +113,27 @@ class Checkable(Protocol):
 
         Raises:
             PlatformError: the read failed.
+        """
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line that a task has written: ``task`` as a person finds it, ``ofa_group_Weld.1``."""
+
+    task: str
+    text: str
+
+
+@runtime_checkable
+class TaskLogs(Protocol):
+    """An optional part of a `Platform`: it reads what tasks write.
+
+    Only the command ``logs`` uses it. A platform that keeps no output of its tasks leaves it out.
+    """
+
+    def task_logs(self, live: LiveService, tail: int, *, follow: bool) -> Iterator[LogLine]:
+        """Return the last ``tail`` lines of each task of a service; with ``follow`` also all new ones, without end.
+
+        Raises:
+            PlatformError: the read failed, perhaps after some lines.
         """

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from reconciler.control.backoff import Backoff
+from reconciler.control.journal import KEPT, Entry, Journal
 from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan, Reason
 from reconciler.planning.survey import Survey
 
@@ -144,9 +145,70 @@ class StatusDocument(_PlanSummary):
     operator: OperatorDocument | None = Field(default=None, description="Null unless served by a running operator.")
 
 
-def make_schema(name: Literal["plan", "status"]) -> dict[str, Any]:
-    """Return the JSON Schema (2020-12) of a document."""
-    model = PlanDocument if name == "plan" else StatusDocument
+class EventDocument(ExtensibleDocument):
+    """One decision or transition; also the data of one event of `GET /events` as Server-Sent Events."""
+
+    id: int = Field(description="Grows with every event, also across restarts; it is near the time in milliseconds.")
+    at: datetime = Field(description="When it was recorded.")
+    level: str = Field(description="`info`, `warning` or `error`.")
+    event: str = Field(description="What happened, in the words of the operator's log.")
+    object_: str | None = Field(alias="object", description="The object that it happened to; null: the installation.")
+    group: str | None = Field(description="The group that the object serves; null if it serves all.")
+    reason: str | None = Field(description="Why; for people. Null: the event says it.")
+    fields: dict[str, str | tuple[str, ...]] = Field(description="Other fields of the log line.")
+
+
+class EventsDocument(ExtensibleDocument):
+    """The history of one operator: `reconciler events -o json`, and the operator's `GET /events`."""
+
+    schema_version: Literal[2] = Field(default=SCHEMA_VERSION, description="Version of this document's schema.")
+    owner: str = Field(description="Owner id of the operator.")
+    role: str | None = Field(description="`leader` or `standby`; null without leader election.")
+    first: int | None = Field(description="Id of the oldest event that is kept; null where there is none.")
+    last: int = Field(description="Id of the newest event: `since` of the next request.")
+    missed: bool = Field(description="Events after `since` may be gone: too many came, or the operator was restarted.")
+    events: tuple[EventDocument, ...] = Field(description="The newest of the requested events, oldest first.")
+
+
+def event_document(entry: Entry) -> EventDocument:
+    """Return an entry of the history as a document."""
+    return EventDocument(
+        id=entry.id,
+        at=entry.at,
+        level=entry.level,
+        event=entry.event,
+        object=entry.object,
+        group=entry.group,
+        reason=entry.reason,
+        fields={
+            name: tuple(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            for name, value in entry.fields.items()
+            if value is not None
+        },
+    )
+
+
+def events_document(
+    journal: Journal, owner: str, role: str | None, since: int = 0, group: str | None = None, limit: int = KEPT
+) -> EventsDocument:
+    """Return the newest entries after an id, of one group or of all; what ``since`` 0 misses is not said."""
+    return EventsDocument(
+        owner=owner,
+        role=role,
+        first=journal.first,
+        last=journal.last,
+        missed=since > 0 and journal.has_lost(since),
+        events=tuple(map(event_document, journal.after(since, group, limit))),
+    )
+
+
+#: The documents that have a published schema.
+_MODELS: dict[str, type[Document]] = {"plan": PlanDocument, "status": StatusDocument, "events": EventsDocument}
+
+
+def make_schema(name: str) -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of a document: ``plan``, ``status`` or ``events``."""
+    model = _MODELS[name]
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:openfactory:reconciler:{name}:{SCHEMA_VERSION}",

@@ -12,7 +12,7 @@ from openfactory_common.text import distinguish, printable, printable_json
 from reconciler.domain.actions import Action, Effect, PublishRegistry
 from reconciler.domain.status import Condition, ObjectStatus, Plan
 from reconciler.planning.survey import Survey
-from reconciler.report.documents import plan_document, status_document
+from reconciler.report.documents import EventDocument, plan_document, status_document
 
 _WORDS = {"+": "create", "~": "update", "!": "repair", "-": "delete", "?": "waiting", "x": "conflict"}
 _ALWAYS_COUNTED = ("create", "update", "repair", "delete")
@@ -157,6 +157,24 @@ def status_rows(plan: Plan) -> list[tuple[str, ...]]:
 def status_text(plan: Plan, survey: Survey) -> str:
     """Render the status for a pipe: aligned columns without colour; empty columns are left out."""
     return "\n".join([*align([STATUS_HEAD, *status_rows(plan)]), *status_notes(plan, survey)])
+
+
+def event_text(event: EventDocument) -> str:
+    """Render an entry of the history as one line: when, what, of which object, why."""
+    level = "" if event.level == "info" else f"{event.level}: "
+    return f"{event.at:%Y-%m-%d %H:%M:%S} {printable(level + event_words(event))}"
+
+
+def event_words(event: EventDocument) -> str:
+    """Return what an entry of the history says, without its time; not escaped."""
+    words = " ".join(filter(None, (str(event.fields.get("action", "")), event.object_)))
+    rest = (
+        f"{name} {', '.join(value) if isinstance(value, tuple) else value}"
+        for name, value in event.fields.items()
+        if name != "action"
+    )
+    why = "; ".join(filter(None, (event.reason, *rest)))
+    return ": ".join(filter(None, (event.event, words, why)))
 
 
 def status_notes(plan: Plan, survey: Survey) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 
 from openfactory_common.errors import PlatformConflict, PlatformRefused
 from reconciler.domain.services import ConfigMount, Healthcheck, LiveService, Port, Publish, ServiceSpec, drift
-from reconciler.platforms.protocol import Platform
+from reconciler.platforms.protocol import Platform, TaskLogs
 
 T = TypeVar("T")
 
@@ -113,6 +113,15 @@ class PlatformConformance:
         """A new owner observes nothing."""
         state = bench.platform.observe()
         assert (dict(state.services), state.registries) == ({}, ())
+
+    def test_what_its_tasks_write_is_read_where_the_platform_keeps_it(self, bench: PlatformBench) -> None:
+        """Whole lines, each with its task; nothing of a service that has written nothing, and never without end."""
+        bench.platform.create_service(bench.spec)
+        live = bench.observe(bench.spec)
+        if isinstance(bench.platform, TaskLogs):
+            lines = list(bench.platform.task_logs(live, 5, follow=False))
+            assert all(line.task.startswith(live.name) and "\n" not in line.text for line in lines), lines
+            assert list(bench.platform.task_logs(live, 0, follow=False)) == []
 
     def test_what_was_created_is_read_back_as_it_was_asked_for(self, bench: PlatformBench) -> None:
         """Equality means no drift: an unchanged service is never written again."""

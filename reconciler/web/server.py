@@ -37,6 +37,7 @@ from reconciler.report.why import (
 )
 from reconciler.web.access import require_token
 from reconciler.web.csrf import add_headers, allowed_hosts, check_hosts, refuse_browser_writes
+from reconciler.web.events import Events
 from reconciler.web.status_page import StatusPage
 
 log = structlog.get_logger()
@@ -96,6 +97,7 @@ class Server:
         self._done: asyncio.Event | None = None
         self._guard = ConnectionGuard(limits or read_process_limits(), _log_ending)
         self._pauses = Pauses(loop.pause)
+        self._history = Events(loop)
         self._started = threading.Event()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="server", daemon=True)
@@ -131,6 +133,7 @@ class Server:
 
     async def _serve(self) -> None:
         self._events, self._done = asyncio.get_running_loop(), asyncio.Event()
+        self._history.follow(self._events)
         runner = GuardedAppRunner(self._make_app(), guard=self._guard, access_log=None, shutdown_timeout=1)
         await runner.setup()
         try:
@@ -159,6 +162,7 @@ class Server:
                 web.get("/registry", self._get_registry),
                 web.get("/counters", self._get_counters),
                 web.get("/groups/{group:.*}", self._get_group),
+                *self._history.routes(),
                 *StatusPage(self._loop).routes(),
                 web.post("/reconcile", self._post_reconcile),
                 web.post("/pause", self._post_pause),

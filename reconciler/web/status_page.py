@@ -20,7 +20,13 @@ from openfactory_common import __version__
 from openfactory_common.text import printable, printable_json
 from reconciler.control.loop import Loop
 from reconciler.domain.status import Condition
-from reconciler.report.documents import OperatorDocument, StatusDocument, backoff_documents, status_document
+from reconciler.report.documents import (
+    OperatorDocument,
+    StatusDocument,
+    backoff_documents,
+    event_document,
+    status_document,
+)
 from reconciler.report.why import describe_pause
 from reconciler.web.status_view import Filter, make_view
 
@@ -95,8 +101,9 @@ class StatusPage:
         """Return the page."""
         read, settings = self._loop.history.read, self._loop.controller.deps.settings
         operator, document = self._make_operator_document(), self.make_document()
+        events = tuple(map(event_document, self._loop.controller.reporter.journal.after()))
         return _TEMPLATE.render(
-            view=make_view(settings, operator, document, read.plan if read else None, filter_),
+            view=make_view(settings, operator, document, read.plan if read else None, filter_, events),
             settings=settings,
             operator=operator,
             document=document,

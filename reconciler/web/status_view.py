@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlencode
@@ -10,14 +10,16 @@ from urllib.parse import urlencode
 from openfactory_common import __version__
 from openfactory_common.text import distinguish
 from reconciler.domain.status import Condition, Plan
-from reconciler.report.documents import ObjectDocument, OperatorDocument, StatusDocument
-from reconciler.report.text import shorten_verb, summarize
+from reconciler.report.documents import EventDocument, ObjectDocument, OperatorDocument, StatusDocument
+from reconciler.report.text import event_words, shorten_verb, summarize
 from reconciler.settings import Policy, Settings
 
 #: Rows that are shown unless all are requested; what needs attention comes first.
 MOST_ROWS = 200
 #: Writes of the last plan that are listed.
 MOST_ACTIONS = 20
+#: Entries of the history that are listed, the newest first; with a text to search for, those that have it.
+MOST_EVENTS = 20
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,22 @@ class Fact:
 
 
 @dataclass(frozen=True)
+class EventRow:
+    """An entry of the history: when, how bad, in words."""
+
+    at: datetime
+    sign: Sign
+    text: str
+
+
+_LEVELS = {
+    "info": Sign("Information", "", "plain"),
+    "warning": Sign("Warning", "!", "warn"),
+    "error": Sign("Error", "!", "bad"),
+}
+
+
+@dataclass(frozen=True)
 class View:
     """What the page shows, besides the documents.
 
@@ -111,6 +129,7 @@ class View:
         actions: the first writes of the last plan: what is done, and to what.
         more_actions: how many more there are.
         facts: about the operator.
+        events: of the history, the newest first.
     """
 
     state: Sign
@@ -123,6 +142,7 @@ class View:
     actions: tuple[tuple[str, str], ...]
     more_actions: int
     facts: tuple[Fact, ...]
+    events: tuple[EventRow, ...]
 
 
 def make_view(
@@ -131,6 +151,7 @@ def make_view(
     document: StatusDocument | None,
     plan: Plan | None,
     filter_: Filter,
+    events: Sequence[EventDocument] = (),
 ) -> View:
     """Decide what the page shows.
 
@@ -140,6 +161,7 @@ def make_view(
         document: of the last full read, None before the first.
         plan: of the same cycle.
         filter_: what the reader requested.
+        events: the history, oldest first.
     """
     items = _find_matching(document.items if document else (), filter_)
     shown = items if filter_.everything else items[:MOST_ROWS]
@@ -160,7 +182,16 @@ def make_view(
         actions=tuple((shorten_verb(a.verb, a.key), a.key) for a in actions[:MOST_ACTIONS]),
         more_actions=max(0, len(actions) - MOST_ACTIONS),
         facts=tuple(_list_facts(settings, operator, document)),
+        events=tuple(_list_events(events, filter_))[:MOST_EVENTS],
     )
+
+
+def _list_events(events: Sequence[EventDocument], filter_: Filter) -> Iterable[EventRow]:
+    text = filter_.query.casefold()
+    for event in reversed(events):
+        words = event_words(event)
+        if text in f"{event.group}\n{words}".casefold():
+            yield EventRow(event.at, _LEVELS[event.level], words)
 
 
 def _find_matching(items: Iterable[ObjectDocument], filter_: Filter) -> list[ObjectDocument]:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from openfactory_common.errors import PlatformConflict, PlatformRefused
 from openfactory_common.registry import LIMIT_BYTES
 from reconciler.domain.installation import Installation
-from reconciler.domain.services import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
+from reconciler.domain.services import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec, TaskEnd
 
 #: The installation of a plant that is there already; one that begins has no records.
 INSTALLATION = Installation("0fa0fa00")
@@ -31,6 +31,7 @@ class FakePlatform:
         fault: called with the name of each method before it acts; may raise.
         crashing: the error of each service, in lower case, whose tasks end right after each start: between two ends
             they look as they should, so only the tasks that are read of suspects show it.
+        ended: what `PlatformState.ended` says.
         strangers: names of configs that another party made.
     """
 
@@ -40,6 +41,7 @@ class FakePlatform:
     registries: dict[str, LiveRegistry] = field(default_factory=dict)
     kept_records: dict[str, Record] = field(default_factory=lambda: {"installation": RECORD})
     strangers: frozenset[str] = frozenset()
+    ended: tuple[TaskEnd, ...] = ()
     calls: Counter[str] = field(default_factory=Counter)
     healthy: Callable[[str], bool] = lambda _name: True
     crashing: Mapping[str, str] = field(default_factory=dict)
@@ -81,7 +83,7 @@ class FakePlatform:
         }
         documents = [replace(one, mounted=one.name in mounted) for one in self.registries.values()]
         documents.sort(key=lambda one: -one.sequence)
-        return PlatformState(live, tuple(documents), dict(self.kept_records))
+        return PlatformState(live, tuple(documents), dict(self.kept_records), self.ended)
 
     def create_service(self, spec: ServiceSpec) -> None:
         """Create it; a taken name is a conflict."""

@@ -20,6 +20,7 @@ from .sandbox import Sandbox, docker, eventually
 
 _PROGRAMS = ("sh", "sleep", "false")
 _RUN = 'CMD ["/bin/sh", "-c", "trap \'exit 0\' TERM; while :; do sleep 60 & wait $!; done"]'
+_WRITE = _RUN.replace("trap", "echo one; echo 'two, three = 4' >&2; trap")
 _NEVER_HEALTHY = "HEALTHCHECK --interval=1s --retries=1000 CMD /bin/false"
 
 
@@ -46,6 +47,12 @@ def image(swarm: None) -> str:  # noqa: ARG001 - only that there is one
 def unhealthy_image(swarm: None) -> str:  # noqa: ARG001 - only that there is one
     """The same with a healthcheck that never succeeds and never gives up."""
     return _built(_RUN, _NEVER_HEALTHY)
+
+
+@pytest.fixture(scope="session")
+def writing_image(swarm: None) -> str:  # noqa: ARG001 - only that there is one
+    """The same, which writes two lines at first, one of them to standard error."""
+    return _built(_WRITE)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ variables and limits, so each of ours is inspected.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -38,6 +38,7 @@ from reconciler.platforms.docker.state import (
     NEXT,
     Containers,
     Fault,
+    find_ends,
     group_by_service,
     name_of,
     read_copies,
@@ -46,7 +47,7 @@ from reconciler.platforms.docker.state import (
     read_spec,
 )
 from reconciler.platforms.engine import Engine, NotFound, OnRequest
-from reconciler.platforms.protocol import KIND, OWNER, label_failure
+from reconciler.platforms.protocol import KIND, OWNER, LogLine, label_failure
 
 #: Value of the kind label on a network that we made.
 NETWORK_KIND = "network"
@@ -114,12 +115,14 @@ class DockerPlatform:
         ]
         read += read_copies(ours, images, registry)
         now = datetime.now(UTC)
-        read += [read_service(one, images, registry, now) for one in self._group_by_service(ours).values()]
+        groups = self._group_by_service(ours).values()
+        read += [read_service(one, images, registry, now) for one in groups]
         mounted = any(mounts_registry(raw, registry) for raw in ours)
         return PlatformState(
             services={service.name.lower(): service for service in read},
             registries=self._files.read(mounted=mounted),
             records=self._records.read(),
+            ended=find_ends(groups),
         )
 
     def create_service(self, spec: ServiceSpec) -> None:
@@ -196,6 +199,18 @@ class DockerPlatform:
     def remove_record(self, record: Record) -> None:
         """Remove it; one that is already gone is no error."""
         self._records.remove(record)
+
+    def task_logs(self, live: LiveService, tail: int, *, follow: bool) -> Iterator[LogLine]:
+        """Return what the containers of a service have written, oldest container first; only the newest is followed.
+
+        Raises:
+            PlatformError: the read failed, perhaps after some lines.
+        """
+        identities = live.id.split(ID_SEPARATOR)
+        for identity in identities:
+            follows = follow and identity == identities[-1]
+            for text in self._engine.read_output("/containers/{}/logs", identity, tail=tail, follow=follows):
+                yield LogLine(f"{live.name} {identity[:12]}", text)
 
     def close(self) -> None:
         """Close the connections to the engine."""

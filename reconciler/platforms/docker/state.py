@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from reconciler.domain.services import LiveService, ServiceSpec
+from reconciler.domain.services import LiveService, ServiceSpec, TaskEnd
 from reconciler.platforms.answers import parse_time
 from reconciler.platforms.docker.spec import SERVICE, RegistryLocation, can_run_beside, from_engine, read_previous
 from reconciler.platforms.protocol import FAILED, FAILURE, INSTALLATION, OWNER, STEADY_AFTER
@@ -207,6 +207,23 @@ def _find_crash(raw: Raw, now: datetime) -> str:
     """Return that a container which runs may end as it did before: it was restarted, and only just."""
     restarts, age = raw.get("RestartCount", 0), (now - parse_time(raw["State"]["StartedAt"])).total_seconds()
     return f"its program ended, restarted {restarts} times" if restarts and 0 <= age < STEADY_AFTER else ""
+
+
+def find_ends(groups: Iterable[Containers]) -> tuple[TaskEnd, ...]:
+    """Return the last end of each container that the engine has started again, oldest first."""
+    found = [
+        TaskEnd(
+            id=f"{raw['Id']} {raw['RestartCount']}",
+            service=one.service,
+            task=name_of(raw),
+            at=parse_time(raw["State"]["StartedAt"]),
+            reason=find_error(raw) or f"its program ended, restarted {raw['RestartCount']} times",
+        )
+        for one in groups
+        for raw in one.all
+        if raw.get("RestartCount")
+    ]
+    return tuple(sorted(found, key=lambda end: end.at))
 
 
 def name_of(raw: Raw) -> str:

@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from openfactory_common.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
 from reconciler.domain.services import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
 from reconciler.platforms.engine import PRIVILEGES_API, Engine, NotFound, OnRequest
-from reconciler.platforms.protocol import INSTALLATION, KIND, OWNER, Reference, label_failure
+from reconciler.platforms.protocol import INSTALLATION, KIND, OWNER, LogLine, Reference, label_failure
 from reconciler.platforms.swarm.spec import live_image, merge_update, network_ids, to_engine
 from reconciler.platforms.swarm.state import (
     RECORD_FIELD,
@@ -29,6 +29,7 @@ from reconciler.platforms.swarm.state import (
     SEQUENCE,
     Tasks,
     count_stale_tasks,
+    find_ends,
     group_by_service,
     is_of_kind,
     is_relevant,
@@ -47,6 +48,8 @@ Raw = Mapping[str, Any]
 DIGEST_TTL = 300.0
 #: Seconds between two reads of the nodes; the Swarm itself needs about 15 to 45 to notice that one is down.
 NODES_EVERY = 30.0
+#: Seconds between two reads of the tasks that have ended, where nothing else needs the tasks.
+ENDS_EVERY = 60.0
 #: The longest backoff in seconds after a request that was refused repeatedly.
 LONGEST_WAIT = 3600.0
 #: The data of a record's config, for a person who reads it.
@@ -91,6 +94,8 @@ class SwarmPlatform:
         self._networks: Mapping[str, str] = {}
         self._nodes = _Nodes(self._engine)
         self._has_stale_tasks = False
+        self._ended: Tasks = {}
+        self._ends_due = time.monotonic() + ENDS_EVERY
 
     def observe(self, suspects: Collection[str] = ()) -> PlatformState:
         """Read everything: services, our configs, and tasks where the engine's counts are not enough, or of suspects.
@@ -104,7 +109,9 @@ class SwarmPlatform:
         services = self._engine.get("/services", params={"status": "true"})
         configs = self._engine.get("/configs", params={"filters": {"label": [f"{OWNER}={self.owner}"]}})
         relevant = [raw for raw in services if is_relevant(raw, self.owner, self.prefix)]
-        tasks = self._read_tasks_if_needed([raw for raw in relevant if self._owns(raw)], suspects)
+        own = [raw for raw in relevant if self._owns(raw)]
+        tasks = self._read_tasks_if_needed(own, suspects)
+        ended = find_ends(own, self._ended if tasks is None else tasks)
         now = datetime.now(UTC)
         live = (read_service(raw, self.owner, self._networks, tasks, now) for raw in relevant)
         read = [self._report_lost_digest(one, raw) for one, raw in zip(live, relevant, strict=True)]
@@ -112,6 +119,7 @@ class SwarmPlatform:
             services={service.name.lower(): service for service in read},
             registries=read_registries(configs, services),
             records=read_records(configs, self.prefix),
+            ended=ended,
         )
 
     def create_service(self, spec: ServiceSpec) -> None:
@@ -236,6 +244,19 @@ class SwarmPlatform:
                 missing[name] = f"{why}: no service can be created; {command}"
         return missing
 
+    def task_logs(self, live: LiveService, tail: int, *, follow: bool) -> Iterator[LogLine]:
+        """Return what the tasks of a service have written, the last lines of each.
+
+        Raises:
+            PlatformError: the read failed, perhaps after some lines.
+        """
+        listed = self._engine.get("/tasks", params={"filters": {"service": [live.id]}})
+        names = {task.get("ID"): f"{live.name}.{task.get('Slot', '?')}" for task in listed}
+        for line in self._engine.read_output("/services/{}/logs", live.id, tail=tail, follow=follow, details=True):
+            details, _, text = line.partition(" ")
+            task = dict(one.partition("=")[::2] for one in details.split(",")).get("com.docker.swarm.task.id", "")
+            yield LogLine(names.get(task, f"{live.name} {task}".strip()), text)
+
     def close(self) -> None:
         """Close the connections to the engine."""
         self._engine.close()
@@ -293,19 +314,28 @@ class SwarmPlatform:
         """Read all tasks of ours where one may be missing, or be counted although it does not run; None otherwise.
 
         The first observation needs them, too, for the names of the networks that they are in. In between, the nodes
-        are read periodically: one that is down makes the next observation read the tasks.
+        are read periodically: one that is down makes the next observation read the tasks. So are the tasks that should
+        not run any more: of one that has ended, and was replaced at once, only they tell.
         """
         suspected = any(needs_tasks(raw) or raw["Spec"]["Name"].lower() in suspects for raw in own)
         if not (self._has_stale_tasks or self._has_unknown_networks(own) or suspected):
-            self._has_stale_tasks = self._nodes.are_down()
+            self._ended = {}
+            if time.monotonic() >= self._ends_due:  # and the nodes at the next observation: three requests at most
+                self._ended = self._read_tasks(**{"desired-state": ["shutdown"]})
+            else:
+                self._has_stale_tasks = self._nodes.are_down()
             return None
-        labels = [f"{OWNER}={self.owner}"]  # of their services
-        listed = self._engine.get("/tasks", params={"filters": {"label": labels}})
-        tasks = group_by_service(listed)
-        self._networks = {**self._networks, **network_names(listed)}
+        tasks = self._read_tasks()
+        self._networks = {**self._networks, **network_names(task for each in tasks.values() for task in each)}
         self._learn_networks(own)
         self._has_stale_tasks = any(count_stale_tasks(tasks.get(raw["ID"], ())) for raw in own)
         return tasks
+
+    def _read_tasks(self, **filters: list[str]) -> Tasks:
+        """Read the tasks of our services, those that match further filters, by service."""
+        self._ends_due = time.monotonic() + ENDS_EVERY
+        labels = {"label": [f"{OWNER}={self.owner}"]}  # of their services
+        return group_by_service(self._engine.get("/tasks", params={"filters": labels | filters}))
 
     def _learn_networks(self, services: Sequence[Raw]) -> None:
         if self._has_unknown_networks(services):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from reconciler.domain.services import LiveRegistry, LiveService, Record
+from reconciler.domain.services import LiveRegistry, LiveService, Record, TaskEnd
 from reconciler.platforms.answers import parse_time
 from reconciler.platforms.protocol import FAILED, FAILURE, INSTALLATION, KIND, OWNER, STEADY_AFTER
 from reconciler.platforms.swarm.spec import from_engine
@@ -32,6 +32,8 @@ _SHOULD_RUN = frozenset({"ready", "running"})
 _BEFORE_RUNNING = ("new", "allocated", "pending", "assigned", "accepted", "preparing", "ready", "starting")
 #: This many tasks that ended with success are no accident; one may have been stopped.
 _ENDS = 2
+#: The exit code of what got a SIGKILL; the engine does not say whether for lack of memory.
+_KILLED = "non-zero exit (137)"
 _UNFINISHED_UPDATES = frozenset({"updating", "paused", "rollback_started", "rollback_paused"})
 _DOCUMENT = re.compile(r".+_registry-[0-9a-z]+")
 #: A number that an operator may have written; a longer one, which Python would refuse to read, is not ours.
@@ -137,6 +139,39 @@ def find_error(raw: Raw, tasks: Iterable[Raw]) -> str:
     if sum(task["Status"]["State"] == "complete" for task in present) >= _ENDS:
         return "its tasks end by themselves, with exit code 0: a service must not end"
     return update.get("Message", "") if "paused" in update.get("State", "") else ""
+
+
+def find_ends(services: Iterable[Raw], tasks: Tasks) -> tuple[TaskEnd, ...]:
+    """Return the tasks of services that ended by themselves, or in whose place the engine started others, oldest first.
+
+    Those that an update has replaced are none.
+    """
+    found = [
+        TaskEnd(
+            id=task.get("ID") or f"{raw['ID']} {task['CreatedAt']}",
+            service=raw["Spec"]["Name"],
+            task=f"{raw['Spec']['Name']}.{task.get('Slot', '?')}",
+            at=parse_time(task["Status"].get("Timestamp") or task["CreatedAt"]),
+            reason=reason,
+        )
+        for raw in services
+        for task in tasks.get(raw["ID"], ())
+        if task["DesiredState"] not in _SHOULD_RUN and (reason := _explain_end(raw, task))
+    ]
+    return tuple(sorted(found, key=lambda end: end.at))
+
+
+def _explain_end(raw: Raw, task: Raw) -> str:
+    """Return why a task ended, ``""`` for one that should."""
+    status = task["Status"]
+    if error := status.get("Err"):
+        return f"{error}: killed, often because its memory was used up" if _KILLED in error else str(error)
+    if status["State"] in ("failed", "rejected", "orphaned", "complete"):
+        return {"complete": "ended by itself, with exit code 0"}.get(status["State"], str(status["State"]))
+    ended, changed = status.get("Timestamp"), raw.get("UpdatedAt")
+    stopped = status["State"] == "shutdown" and ended and changed and parse_time(ended) > parse_time(changed)
+    same = _comparable(task["Spec"]) == _comparable(raw["Spec"]["TaskTemplate"])
+    return "stopped by the engine, not by an update: a node was drained, or lost" if stopped and same else ""
 
 
 def describe_waiting(tasks: Iterable[Raw]) -> str:

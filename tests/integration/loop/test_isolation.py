@@ -150,7 +150,8 @@ class _Broken:
 def test_neither_the_log_nor_any_metric_is_needed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them raise at once, through failed reads and writes, a collapse and a removal: the work is done."""
     stage.ksqldb.assets |= {f"x{number}": f"x{number}" for number in range(6)}
-    monkeypatch.setattr("reconciler.control.memory.log", _Broken())
+    for module in ("memory", "journal"):
+        monkeypatch.setattr(f"reconciler.control.{module}.log", _Broken())
     controller = stage.controller()
     for name, value in vars(controller.reporter.metrics).items():
         if hasattr(value, "collect"):

@@ -135,6 +135,8 @@ def test_the_log_names_the_fields_that_were_put_right(stage: Stage) -> None:
     live = stage.platform.services["ofa_group_weld"]
     assert live.spec is not None
     weld(stage, spec=replace(live.spec, env={**live.spec.env, "PASSWORD": "hunter2"}))
-    (line,) = said(stage.controller())
+    line, progress = said(stage.controller())[::-1]
+    assert progress["event"] == "progressing"
+    assert "hunter2" not in str(progress)
     assert (line["action"], line["drift"]) == ("update_service", ["env PASSWORD"])
     assert "hunter2" not in str(line)

@@ -17,7 +17,10 @@ FIRST, SECOND, OTHER = "first-" + "a" * 32, "second-" + "b" * 32, "other-install
 OFF, WRITES, ALL = "off", "writes", "all"
 OPEN = ("/healthz", "/readyz", "/metrics")
 REQUESTS = (
-    *(("GET", path) for path in ("/", "/status", "/registry", "/counters", "/groups/Weld", "/groups/", *OPEN)),
+    *(
+        ("GET", path)
+        for path in ("/", "/status", "/registry", "/counters", "/events", "/groups/Weld", "/groups/", *OPEN)
+    ),
     *(("HEAD", path) for path in ("/", "/status", *OPEN)),
     ("POST", "/reconcile"),
     ("POST", "/pause?seconds=600"),

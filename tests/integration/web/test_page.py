@@ -39,7 +39,7 @@ def test_a_filter_and_a_condition_choose_rows_on_the_server(operator: Operator) 
     assert 'value="PAINT"' in page
     _, _, page = operator.ask("/?condition=Conflict")
     assert "its names are held by group Weld" in page
-    assert "ofa_group_Paint" not in page
+    assert "ofa_group_Paint" not in page.partition('id="history"')[0]
     assert re.search(r'aria-current="true"><span aria-hidden="true">.</span> Conflict <b>1</b>', page)
     _, _, page = operator.ask("/?q=%3Cb%3E%22")
     assert 'value="&lt;b&gt;&#34;"' in page
@@ -184,3 +184,17 @@ def _luminance(colour: str) -> float:
     shares = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
     linear = [share / 12.92 if share <= 0.03928 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_the_history_is_on_the_page(operator: Operator) -> None:
+    """All of it or that of one group, and no text of it is more than text."""
+    journal = operator.loop.controller.reporter.journal
+    journal.warning("task ended", object="service x", group="Weld", reason="<script>alert(1)</script>\u202e")
+    _, _, page = operator.ask("/?q=Weld")
+    history = page.partition('id="history"')[2].partition("</section>")[0]
+    assert "Warning" in history
+    assert "task ended: service x: &lt;script&gt;alert(1)&lt;/script&gt;\\u202e" in history
+    assert "write done: create_service service ofa_group_Weld" in history
+    assert "Paint" not in history
+    _, _, page = operator.ask("/?q=elsewhere")
+    assert "Nothing" in page.partition('id="history"')[2].partition("</section>")[0]

@@ -69,7 +69,7 @@ def _parse_example(line: str) -> None:
         ("reconciler pla", {"plan"}),
         ("reconciler plan --det", {"--detailed-exitcode"}),
         ("reconciler plan -o ", {"text", "json", "markdown"}),
-        ("reconciler schema ", {"plan", "status"}),
+        ("reconciler schema ", {"plan", "status", "events"}),
         ("reconciler completion z", {"zsh"}),
         ("reconciler --onc", {"--once"}),
         ("reconciler xyz", set()),

@@ -1,4 +1,4 @@
-"""What is logged of a group over time: one letter a cycle, and the lines that follow; a line a case."""
+"""What is recorded of a group over time: one letter a cycle, and the lines that follow; a line a case."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from reconciler.control.journal import Journal
 from reconciler.control.transitions import TransitionLog
-from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan, Refusal
+from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan, Reason, Refusal
 from tests.unit.planning.tables import rows
 
 LOOKS = {
@@ -23,13 +24,15 @@ LOOKS = {
     "j": (Condition.DEGRADED, "task fedcba9876543210 failed after 99 s"),
     "E": (Condition.DEGRADED, "out of memory"),
     "C": (Condition.CONFLICT, "not ours"),
+    "Q": (Condition.DEGRADED, "rolled back"),
 }
 CASES = """
     # cycles           lines: in which cycle, and what
     R                  -
     RRRRR              -
-    P                  -
-    PPRPL              -
+    P                  1 progressing
+    PPPP               1 progressing
+    PPRPL              1 progressing, 3 ready, 4 progressing, 5 leaving
     D                  1 bad
     DDDD               1 bad
     Dd                 1 bad             # only a number differs
@@ -38,7 +41,7 @@ CASES = """
     DED                1 bad, 2 bad, 3 bad
     DC                 1 bad, 2 bad
     CCC                1 bad
-    H                  -
+    H                  1 held
     DR                 1 bad
     DRR                1 bad
     DRRR               1 bad, 4 good
@@ -50,38 +53,88 @@ CASES = """
     DPPPP              1 bad
     DRPRR              1 bad, 5 good    # cycles in between count neither for nor against it
     CRRR               1 bad, 4 good
-    D-                 1 bad
-    D-D                1 bad, 3 bad     # it was gone in between
-    D-RRR              1 bad
-    DXX                1 bad             # a rule stops everything: another cluster may have been read
-    XXX                -
-    DXD                1 bad
-    DRXRR              1 bad, 5 good
+    D-                 1 bad, 2 gone
+    D-D                1 bad, 2 gone, 3 bad
+    D-RRR              1 bad, 2 gone
+    LLL-               1 leaving, 4 gone
+    DXX                1 bad, 2 refused  # a rule stops everything: another cluster may have been read
+    XXX                1 refused
+    DXD                1 bad, 2 refused, 3 no longer refused
+    DRXRR              1 bad, 3 refused, 4 no longer refused, 5 good
+    RBBR               2 refused, 4 no longer refused
+    RBbB               2 refused         # only a number differs
+    RBXR               2 refused, 3 refused, 3 no longer refused, 4 no longer refused
+    RQQ                2 bad, 2 halted   # the group that a halted rollout holds
+    QQRRR              1 bad, 1 halted, 3 continues, 5 good
 """
 
 
+REFUSED = {
+    "X": Refusal(Guard.IDENTITY, "another cluster", stops=True),
+    "B": Refusal(Guard.BUDGET, "4 of 10 groups"),
+    "b": Refusal(Guard.BUDGET, "5 of 10 groups"),
+}
+WORDS = {
+    "degraded": "bad",
+    "recovered": "good",
+    "rollout halted": "halted",
+    "rollout continues": "continues",
+}
+
+
 @pytest.mark.parametrize(("looks", "lines"), rows(CASES))
-def test_what_is_logged(looks: str, lines: str) -> None:
-    """Each change once, what stays never again, and a recovery only when it is certain."""
+def test_what_is_recorded(looks: str, lines: str) -> None:
+    """Each change once, what stays never again, a recovery only when it is certain; the entries say what the log says.
+
+    Beside it is a service of another owner, in conflict from the first cycle: it is said once.
+    """
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
-    changes, said = TransitionLog(), []
+    journal, said, logged = Journal(), [], []
+    changes, last = TransitionLog(journal), journal.last
+    foreign = ObjectStatus("service ofa_mine", Condition.CONFLICT, detail="belongs to owner other")
     for number, letter in enumerate(looks, 1):
-        stops = (Refusal(Guard.IDENTITY, "another cluster", stops=True),) if letter == "X" else ()
-        condition, detail = LOOKS.get(letter, LOOKS["D"])
-        items = () if letter == "-" else (ObjectStatus("group Weld", condition, detail=detail, group="Weld"),)
-        with capture_logs() as logged:
-            changes.record(Plan(items=items, refusals=stops))
-        said += [f"{number} {'bad' if line['log_level'] == 'warning' else 'good'}" for line in logged]
-    assert ", ".join(said) == lines
+        refusals = (REFUSED[letter],) if letter in REFUSED else ()
+        condition, detail = LOOKS.get(letter, LOOKS["R"])
+        reason = Reason.ROLLOUT if letter == "Q" else None
+        item = ObjectStatus("group Weld", condition, detail=detail, group="Weld", reason=reason)
+        with capture_logs() as captured:
+            changes.record(Plan(items=(foreign,) if letter == "-" else (item, foreign), refusals=refusals))
+        said += [(number, entry) for entry in journal.after(last)]
+        logged += captured
+        last = journal.last
+    assert [one["event"] for one in logged] == [entry.event for _, entry in said]
+    assert [one.get("reason") for one in logged] == [entry.reason for _, entry in said]
+    assert [one.get("group") for one in logged] == [entry.group for _, entry in said]
+    assert sum(entry.object == foreign.title for _, entry in said) == (looks.strip("X") != "")
+    shown = [f"{number} {WORDS.get(one.event, one.event)}" for number, one in said if one.object != foreign.title]
+    assert ", ".join(shown) == lines
+
+
+def test_a_hundred_equal_cycles_make_no_entry() -> None:
+    """Whatever is wrong, in progress, refused or halted, is said in the first cycle and never again."""
+    journal = Journal()
+    changes = TransitionLog(journal)
+    reasons = {"Q": Reason.ROLLOUT}
+    items = tuple(
+        ObjectStatus(f"group {letter}", *look[:1], detail=look[1], group=letter, reason=reasons.get(letter))
+        for letter, look in LOOKS.items()
+    )
+    plan = Plan(items=items, refusals=(REFUSED["B"],))
+    changes.record(plan)
+    entries = journal.after()
+    assert len(entries) == len(LOOKS) + 1  # all but the one that is ready, the refusal, the rollout
+    for _ in range(100):
+        changes.record(plan)
+    assert journal.after() == entries
 
 
 def test_a_thousand_groups_that_come_and_go_leave_nothing_behind() -> None:
     """What is remembered of a group goes with it."""
-    changes = TransitionLog()
+    changes = TransitionLog(Journal())
     for number in range(1000):
         bad = ObjectStatus(f"group {number}", Condition.DEGRADED, detail="no", group=str(number))
         good = ObjectStatus(f"group {number}", Condition.READY, group=str(number))
         for item in (bad, good):
             changes.record(Plan(items=(item,)))
         changes.record(Plan())
-    assert (len(changes._logged), len(changes._ready)) == (0, 0)
+    assert (len(changes._wrong), len(changes._ready), len(changes._conditions)) == (0, 0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -146,3 +147,46 @@ def test_there_are_never_two_when_the_record_is_spoilt(
             holder = {"holder": there.fields["holder"] or "x"} if spoilt.get("holder", "").startswith("p") else {}
             crowd.platform.write_record("lease", {**spoilt, **holder}, there)
             crowd.assert_one()
+
+
+class Lines:
+    """What an elector reports, oldest first."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.said: list[tuple[str, str, str]] = []
+
+    def info(self, event: str, **fields: Any) -> None:
+        """An event."""
+        self.said.append(("info", event, str(fields.get("holder") or fields.get("error") or "")))
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """A problem."""
+        self.said.append(("warning", event, str(fields.get("holder") or fields.get("error") or "")))
+
+
+def test_who_leads_is_said_once_each_time_it_changes() -> None:
+    """Gained, lost because the record cannot be written, taken by another, seen by the one that lost it."""
+    platform, now, lines = FakePlatform(), [0.0], [Lines(), Lines()]
+    first, second = (Elector(platform, Candidate(f"p{number}", DURATION), clock=lambda: now[0]) for number in range(2))
+    first.events, second.events = lines
+
+    def renew(*electors: Elector, seconds: float) -> None:
+        for _ in range(int(seconds)):
+            now[0] += 1
+            for elector in electors:
+                elector.renew()
+
+    renew(first, second, seconds=60)
+    assert [line.said for line in lines] == [[("info", "lease acquired", "p0")], [("info", "standby", "p0")]]
+    platform.fault = lambda _call: (_ for _ in ()).throw(PlatformUnreachable("no engine"))
+    renew(first, second, seconds=60)
+    platform.fault = lambda _call: None
+    renew(second, seconds=60)
+    renew(first, second, seconds=60)
+    away = ("warning", "lease: the record cannot be read or written", "")
+    assert lines[0].said[1:] == [(*away[:2], "no engine"), ("warning", "lease lost", "p0"), ("info", "standby", "p1")]
+    assert lines[1].said[1:] == [(*away[:2], "no engine"), ("info", "lease acquired", "p1")]
+    second.stop()
+    renew(first, seconds=60)
+    assert lines[0].said[4:] == [("info", "lease acquired", "p0")]

@@ -16,6 +16,7 @@ import pytest
 from openfactory_common.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
 from reconciler.domain.services import Kind, LiveService, ServiceSpec
 from reconciler.platforms.answers import parse_time
+from reconciler.platforms.engine import split_output
 from reconciler.platforms.protocol import Reference
 from reconciler.platforms.swarm.platform import SwarmPlatform
 from reconciler.platforms.swarm.spec import to_engine
@@ -319,3 +320,20 @@ def test_every_request_is_told_with_its_code(engine: ScriptedEngine) -> None:
 def test_times_of_the_engine_are_parsed(text: str, microsecond: int) -> None:
     """The engine writes up to nine digits and cuts off zeros."""
     assert parse_time(text) == datetime(2026, 1, 2, 3, 4, 5, microsecond, UTC)
+
+
+def frame(text: bytes, stream: int = 1) -> bytes:
+    """Return a part of an output as the engine sends it."""
+    return bytes([stream, 0, 0, 0]) + len(text).to_bytes(4) + text
+
+
+OUTPUT = frame(b"one\n") + frame(b"two\nthree\n", 2) + frame(b"") + frame("vier \u00e4\n".encode()) + frame(b"\xff end")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 9, 1000])
+def test_an_output_is_the_same_lines_however_it_is_cut(size: int) -> None:
+    """Frames come in parts of any length; the last, incomplete one is none."""
+    whole = OUTPUT + frame(b"never complete")[:-1]
+    parts = [whole[at : at + size] for at in range(0, len(whole), size)]
+    assert list(split_output(parts)) == ["one", "two", "three", "", "vier \u00e4", "\ufffd end"]
+    assert list(split_output([])) == []

@@ -15,11 +15,13 @@ import pytest
 import yaml
 
 from openfactory_common.errors import KsqlUnreachable
+from openfactory_common.text import printable_json
 from reconciler.cli.show import choose_exit
 from reconciler.control.converge import Exit
+from reconciler.control.journal import Journal
 from reconciler.domain.status import Plan
 from reconciler.planning.survey import Survey
-from reconciler.report.documents import make_schema
+from reconciler.report.documents import events_document, make_schema
 from reconciler.report.text import COMMENT_MARK, plan_json, plan_markdown, status_json, status_markdown
 from tests.harness.fakes import Stage
 
@@ -86,6 +88,24 @@ def test_every_document_is_as_its_published_schema_says(situation: str) -> None:
         published = json.loads((ROOT / "docs" / "schema" / f"{name}.schema.json").read_text())
         jsonschema.Draft202012Validator.check_schema(published)
         jsonschema.Draft202012Validator(published).validate(json.loads(text))
+
+
+def test_the_history_is_as_its_published_schema_says() -> None:
+    """Also with text that no one would choose, which stays within its string."""
+    published = json.loads((ROOT / "docs" / "schema" / "events.schema.json").read_text())
+    assert published == make_schema("events")
+    checker = jsonschema.Draft202012Validator(published)
+    journal = Journal()
+    assert checker.is_valid(json.loads(events_document(journal, "ofa", None).model_dump_json()))
+    hostile = "We\nld\ud800\u202e</script>"
+    journal.warning("write failed", object=f"group {hostile}", group=hostile, error="no", drift=["image"], before=3)
+    document = json.loads(printable_json(events_document(journal, "ofa", "standby").model_dump_json()))
+    checker.validate(document)
+    (event,) = document["events"]
+    assert event["fields"] == {"drift": ["image"], "before": "3"}
+    assert event["group"] == "We\nld?\u202e</script>"
+    del document["last"]
+    assert not checker.is_valid(document)
 
 
 @pytest.mark.parametrize("name", ["plan", "status"])

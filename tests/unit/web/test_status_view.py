@@ -9,6 +9,7 @@ import pytest
 
 from reconciler.domain.status import Condition
 from reconciler.report.documents import (
+    EventDocument,
     KsqldbDocument,
     ObjectDocument,
     OperatorDocument,
@@ -16,7 +17,7 @@ from reconciler.report.documents import (
     StatusDocument,
 )
 from reconciler.settings import Settings
-from reconciler.web.status_view import MOST_ROWS, Filter, View, make_view
+from reconciler.web.status_view import MOST_EVENTS, MOST_ROWS, Filter, View, make_view
 
 EVERYTHING = Filter()
 REFUSAL = RefusalDocument(guard="budget", text="3 of 5 groups are missing", stops=True)
@@ -171,3 +172,54 @@ def test_warnings_name_the_cause_and_what_ends_it() -> None:
         ("Writes are suspended:", "paused until noon. `reconciler resume` ends the pause."),
         ("RECONCILE_POLICY=create-only.", "Not every difference is corrected."),
     ]
+
+
+def event(number: int, group: str | None = None, level: str = "info", **fields: str) -> EventDocument:
+    """Return an entry of the history."""
+    return EventDocument(
+        id=number,
+        at=datetime(2026, 1, 1, tzinfo=UTC),
+        level=level,
+        event=f"event {number}",
+        object=group and f"group {group}",
+        group=group,
+        reason="no image" if level == "warning" else None,
+        fields=fields,
+    )
+
+
+SETTINGS = Settings(_env_file=None, kafka_broker="k:9092", ksqldb_url="http://k:8088")  # type: ignore[call-arg]
+EVENTS = (
+    event(1, "Weld", action="create_stream"),
+    event(2, "Paint", "warning", drift="image"),
+    event(3, level="error"),
+)
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        (
+            "",
+            [
+                ("bad", "event 3"),
+                ("warn", "event 2: group Paint: no image; drift image"),
+                ("plain", "event 1: create_stream group Weld"),
+            ],
+        ),
+        ("weld", [("plain", "event 1: create_stream group Weld")]),
+        ("NO IMAGE", [("warn", "event 2: group Paint: no image; drift image")]),
+        ("elsewhere", []),
+    ],
+)
+def test_the_history_is_shown_newest_first(query: str, shown: list[tuple[str, str]]) -> None:
+    """Of a group, by the same filter as the rows."""
+    view = make_view(SETTINGS, operator(), status(item("Weld")), None, Filter(query), EVENTS)
+    assert [(one.sign.tone, one.text) for one in view.events] == shown
+
+
+def test_a_long_history_is_cut() -> None:
+    """The rest is in the document."""
+    many = tuple(event(number) for number in range(1000))
+    view = make_view(SETTINGS, operator(), status(), None, EVERYTHING, many)
+    assert [one.text for one in view.events] == [f"event {number}" for number in range(999, 999 - MOST_EVENTS, -1)]

@@ -24,7 +24,7 @@ from reconciler.domain.services import (
 )
 from reconciler.platforms.docker.platform import DockerPlatform
 from reconciler.platforms.docker.spec import ASKED, PREVIOUS, RegistryLocation, label_previous, to_engine
-from reconciler.platforms.docker.state import group_by_service, read_copies, read_service
+from reconciler.platforms.docker.state import find_ends, group_by_service, read_copies, read_service
 from reconciler.platforms.protocol import FAILED, FAILURE, label_failure
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -382,3 +382,14 @@ def test_a_rollback_makes_a_container_also_where_the_old_one_serves(
     assert isinstance(labels, dict)
     assert (labels[FAILED], labels[FAILURE]) == (failed, "it ended")
     assert '"image:2"' in labels[PREVIOUS]
+
+
+@pytest.mark.parametrize(("restarts", "reasons"), [(0, []), (3, ["its program ended, restarted 3 times"])])
+def test_a_container_that_was_started_again_has_ended(restarts: int, reasons: list[str]) -> None:
+    """Each restart is another end, at the time of the new start."""
+    raw = {**container("running", 500), "RestartCount": restarts, "Name": "/ofa_group_Weld"}
+    ends = find_ends(group_by_service([raw], NOW, 5).values())
+    assert [one.reason for one in ends] == reasons
+    assert [(one.service, one.task) for one in ends] == [("ofa_group_Weld", "ofa_group_Weld")] * len(ends)
+    again = find_ends(group_by_service([{**raw, "RestartCount": restarts + 1}], NOW, 5).values())
+    assert not {one.id for one in ends} & {one.id for one in again}

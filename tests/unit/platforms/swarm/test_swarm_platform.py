@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from reconciler.domain.services import LiveService
 from reconciler.platforms.swarm import platform as swarm
 from tests.unit.platforms.swarm.test_swarm_state import service, task
 
@@ -41,3 +43,48 @@ def test_the_tasks_of_a_suspect_are_read(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (found.running, found.error) == (1, "task: non-zero exit (1)")
     assert engine.requested == ["/services", "/configs", "/tasks"]
     assert platform.observe({"ofa_group_other"}).services["ofa_group_weld"].error == ""
+
+
+def test_the_tasks_that_have_ended_are_read_periodically(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that failed and was replaced at once is known within a minute; no observation has a fourth request for it."""
+    engine = CannedEngine()
+    monkeypatch.setattr(swarm, "Engine", lambda *_: engine)
+    monkeypatch.setattr(swarm, "ENDS_EVERY", 0.0)
+    platform = swarm.SwarmPlatform("ofa", "ofa", pin_digests=False)
+    state = platform.observe()
+    assert engine.requested == ["/services", "/configs", "/tasks"]
+    assert [one.reason for one in state.ended] == ["task: non-zero exit (1)"]
+    assert state.services["ofa_group_weld"].error == "", "it runs"
+    monkeypatch.setattr(swarm, "ENDS_EVERY", 3600.0)
+    platform.observe()
+    engine.requested.clear()
+    assert platform.observe().ended == ()
+    assert engine.requested == ["/services", "/configs", "/nodes"]
+
+
+class Writing(CannedEngine):
+    """The same, whose tasks have written two lines, and one line of a task that is no longer listed."""
+
+    def get(self, path: str, *names: str, **options: Any) -> Any:
+        """Return a list; tasks have ids here."""
+        found = super().get(path, *names, **options)
+        return [{**task, "ID": f"t{number}", "Slot": number} for number, task in enumerate(found)]
+
+    def read_output(self, path: str, *ids: str, tail: int, follow: bool, details: bool) -> Iterator[str]:
+        """Return what the engine sends (measured: with details, the ids stand before each line)."""
+        assert (path, ids, tail, follow, details) == ("/services/{}/logs", ("s1",), 7, False, True)
+        for identity, text in (("t0", "starts"), ("t1", "a b=c, d"), ("t9", "")):
+            label = "com.docker.swarm"
+            yield f"{label}.node.id=n1,{label}.service.id=s1,{label}.task.id={identity} {text}"
+
+
+def test_each_line_of_a_services_log_has_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the number of its slot; of one that is no longer listed, by its id."""
+    monkeypatch.setattr(swarm, "Engine", lambda *_: Writing())
+    platform = swarm.SwarmPlatform("ofa", "ofa", pin_digests=False)
+    lines = platform.task_logs(LiveService("s1", 1, "ofa_group_Weld", "ofa", None, 1), 7, follow=False)
+    assert [(line.task, line.text) for line in lines] == [
+        ("ofa_group_Weld.0", "starts"),
+        ("ofa_group_Weld.1", "a b=c, d"),
+        ("ofa_group_Weld t9", ""),
+    ]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reconciler.platforms.protocol import OWNER
-from reconciler.platforms.swarm.state import SEQUENCE, group_by_service, read_service, sequence_of
+from reconciler.platforms.swarm.state import SEQUENCE, find_ends, group_by_service, read_service, sequence_of
 
 #: When everything here has long been over.
 LATER = datetime(2026, 2, 1, tzinfo=UTC)
@@ -245,3 +245,44 @@ def test_a_service_of_any_mode_can_be_shown(mode: dict[str, Any], labels: dict[s
 def test_a_label_with_any_text_is_a_number_or_none(text: str, number: int) -> None:
     """Python refuses to read a number of thousands of digits: a person's label must not end the reading."""
     assert sequence_of({"Spec": {"Labels": {SEQUENCE: text}}}) == number
+
+
+def ended(state: str, error: str = "", at: int = 50, image: str = "a:1", desired: str = "shutdown") -> dict[str, Any]:
+    """Return a task that is no more, as the engine lists it."""
+    raw = task(state, desired, error)
+    raw["Status"]["Timestamp"] = f"2026-01-02T03:04:{at:02d}Z"
+    return {**raw, "ID": f"t-{state}", "Slot": 2, "Spec": {"ContainerSpec": {"Image": image}}}
+
+
+STOPPED = "stopped by the engine, not by an update: a node was drained, or lost"
+ENDS = [
+    ("failed", ended("failed", "task: non-zero exit (1)"), "task: non-zero exit (1)"),
+    (
+        "killed",
+        ended("failed", "task: non-zero exit (137)"),
+        "task: non-zero exit (137): killed, often because its memory was used up",
+    ),
+    ("of before an update", ended("failed", "task: non-zero exit (1)", image="a:0"), "task: non-zero exit (1)"),
+    ("rejected", ended("rejected", "No such image: a:1"), "No such image: a:1"),
+    ("complete", ended("complete"), "ended by itself, with exit code 0"),
+    ("orphaned", ended("orphaned"), "orphaned"),
+    ("a node was drained", ended("shutdown"), STOPPED),
+    ("an update", ended("shutdown", image="a:0"), ""),
+    ("an update and one back", ended("shutdown", at=5), ""),
+    ("one that is to start again", ended("failed", "task: non-zero exit (1)", desired="ready"), ""),
+    ("one that runs", MOVED, ""),
+    ("on a node that is down", LOST, ""),
+]
+
+
+@pytest.mark.parametrize(("name", "found", "reason"), ENDS, ids=[row[0] for row in ENDS])
+def test_what_ended_and_should_not_have(name: str, found: dict[str, Any], reason: str) -> None:
+    """Not what an update replaced, and not a task of another service."""
+    del name
+    raw = {**service(1), "UpdatedAt": "2026-01-02T03:04:10Z"}
+    foreign = {**ended("failed", "no"), "ServiceID": "s2"}
+    ends = find_ends([raw], group_by_service([found, foreign]))
+    assert [one.reason for one in ends] == ([reason] if reason else [])
+    for one in ends:
+        assert (one.id, one.service, one.task) == (found["ID"], "ofa_group_Weld", "ofa_group_Weld.2")
+        assert one.at == datetime(2026, 1, 2, 3, 4, 50, tzinfo=UTC)
