@@ -12,8 +12,8 @@ from pydantic import Field
 from openfactory_common.text import distinguish, printable
 from reconciler.control.backoff import Backoff
 from reconciler.control.controller import Controller
-from reconciler.domain.actions import Action, UpdateService
-from reconciler.domain.advice import service_advice, statement_advice
+from reconciler.domain.actions import Action, CreateService, UpdateService
+from reconciler.domain.advice import engine_advice, service_advice, statement_advice
 from reconciler.domain.readiness import Readiness, ReadyState
 from reconciler.domain.services import LiveService
 from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan, Reason
@@ -295,6 +295,7 @@ class _Explanation:
             yield from self._advise_missing()
         if live is not None:
             yield from self._advise_service(live)
+        yield from self._advise_write()
         if self.check is not None and self.check.verdict is StreamVerdict.SILENT:
             yield "its query is not listed: if that continues for several reads, the stream is recreated over its topic"
         yield from self._advise_shared()
@@ -324,6 +325,13 @@ class _Explanation:
                 f"FASTAPI_GROUP_READY_PATH ({settings.group_ready_path or 'empty'}): set what the image has; "
                 f"`docker service logs {live.name}` shows what it logs"
             )
+
+    def _advise_write(self) -> Iterator[str]:
+        """Say what helps where the engine refuses to create or to update the service."""
+        failed = self.context.backoff.failures.get(f"service {self.service}")
+        if failed is not None:
+            specs = (one.spec for one in self.actions if isinstance(one, CreateService | UpdateService))
+            yield from engine_advice(failed.text, next(specs, None))
 
     def _advise_shared(self) -> Iterator[str]:
         """Say what blocks this group and others."""

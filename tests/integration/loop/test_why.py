@@ -123,6 +123,18 @@ def test_drift_and_a_write_that_failed(stage: Stage) -> None:
     assert "name conflicts" in why_text(answer)
 
 
+def test_a_write_that_the_engine_refuses_has_its_cure(stage: Stage) -> None:
+    """Also before there is a service; the variable is that of what was to be created."""
+    del stage.platform.services["ofa_group_g2"]
+
+    def refuse(call: str) -> None:
+        if call == "create_service":
+            raise PlatformRefused("rpc error: code = InvalidArgument desc = network factory-net not found")
+
+    stage.platform.fault = refuse
+    assert "the network factory-net (DOCKER_NETWORK) is gone" in asked(stage, "g2").next
+
+
 def test_a_stream_whose_definition_differs(stage: Stage) -> None:
     """What differs is named."""
     topic, sql = stage.ksqldb.made["ASSET_STREAM_G3"]
