@@ -147,6 +147,18 @@ PAGES: Mapping[str, Page] = {
         (("ENVIRONMENT=local reconciler runserver", "serve on localhost:5555"),),
         ("KSQLDB_URL", "ROUTING_LAYER_PORT", "RECONCILER_URL", "LOG_LEVEL"),
     ),
+    "doctor": Page(
+        {
+            0: "nothing fails; there may be warnings",
+            2: "the settings cannot be used",
+            4: "something fails; its line says what to do",
+        },
+        (
+            ("reconciler doctor", "before the first deployment"),
+            ("reconciler doctor -o json | jq '.findings[] | select(.level == \"fail\")'", "what fails, for programs"),
+        ),
+        (*_CONNECTIONS, "DOCKER_NETWORK", "UNS_FASTAPI_GROUP_GROUPING_LEVEL"),
+    ),
     "settings": Page(
         {0: "the operator would start with these settings", 2: "a value is invalid, or a required one is not set"},
         (("reconciler settings -o markdown", "for a ticket"),),

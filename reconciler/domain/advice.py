@@ -183,9 +183,15 @@ def service_advice(live: LiveService) -> tuple[str, ...]:
     return tuple(_find_advice(source, text, _names(live.spec)))
 
 
-def engine_advice(error: str, spec: ServiceSpec | None) -> tuple[str, ...]:
-    """Return what helps against the engine's refusal of a write, or of a request about the service ``spec``."""
-    return tuple(_find_advice(_Source.ENGINE, error, _names(spec)))
+def engine_advice(error: str, spec: ServiceSpec | None, **names: str) -> tuple[str, ...]:
+    """Return what helps against the engine's refusal of a write, or of a request about the service ``spec``.
+
+    Args:
+        error: in the engine's words.
+        spec: of the service that it is about; None for none.
+        names: what braces of the table stand for, where ``spec`` does not say it.
+    """
+    return tuple(_find_advice(_Source.ENGINE, error, {**_names(spec), **names}))
 
 
 def _find_advice(source: _Source, text: str, names: Mapping[str, str]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from openfactory_common.errors import PlatformConflict, PlatformRefused
+from reconciler.domain.facts import EngineFacts
 from reconciler.domain.services import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
 from reconciler.platforms.answers import parse_time
 from reconciler.platforms.docker.records import RecordFiles
@@ -46,6 +47,7 @@ from reconciler.platforms.docker.state import (
     read_spec,
 )
 from reconciler.platforms.engine import Engine, NotFound, OnRequest
+from reconciler.platforms.inspection import inspect_docker
 from reconciler.platforms.protocol import KIND, OWNER, label_failure
 
 #: Value of the kind label on a network that we made.
@@ -196,6 +198,14 @@ class DockerPlatform:
     def remove_record(self, record: Record) -> None:
         """Remove it; one that is already gone is no error."""
         self._records.remove(record)
+
+    def inspect(self, network: str, images: Collection[str]) -> EngineFacts:
+        """Return what the engine says of itself, the network and the images; it only reads.
+
+        Raises:
+            PlatformError: it does not answer.
+        """
+        return inspect_docker(self._engine, network, images)
 
     def close(self) -> None:
         """Close the connections to the engine."""
