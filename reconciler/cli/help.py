@@ -99,7 +99,10 @@ PAGES: Mapping[str, Page] = {
     ),
     "why": Page(
         _SHOWN | {2: "no such group, or a usage or configuration error; the message names it"},
-        (("reconciler why Weld", "why is this group not served?"),),
+        (
+            ("reconciler why Weld", "why is this group not served?"),
+            ("reconciler why service:routing_layer", "why is the routing layer not ready?"),
+        ),
         _CONNECTIONS,
     ),
     "deploy": Page(
