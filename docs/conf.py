@@ -15,7 +15,15 @@ from openfactory_common import __version__
 #: The menu: what stands below a page, by captions.
 menu = {
     "README": {
-        "Use it": ["docs/demo", "docs/operations", "docs/laptop", "docs/ci", "docs/migrate", "manifests/README"],
+        "Use it": [
+            "docs/demo",
+            "docs/quickstart",
+            "docs/operations",
+            "docs/laptop",
+            "docs/ci",
+            "docs/migrate",
+            "manifests/README",
+        ],
         "How it behaves": [
             "docs/safety",
             "docs/security",
@@ -25,7 +33,7 @@ menu = {
             "docs/ksqldb",
             "docs/critique",
         ],
-        "Reference": ["docs/settings", "docs/cli", "docs/metrics", "docs/schema/README"],
+        "Reference": ["docs/settings", "docs/cli", "docs/metrics", "docs/versions", "docs/schema/README"],
         "Extend it": ["docs/plugins", "examples/two_levels/README"],
         "Develop it": ["docs/architecture", "CONTRIBUTING", "docs/adr/README", "demo/ksqldb/README", "tests/README"],
         "Project": ["SECURITY", "CHANGELOG"],

@@ -57,6 +57,7 @@ _IMAGE = re.compile(
 )
 _IMAGE_LIMIT = 512
 _LEVEL_LIMIT = 200
+_LEVELS = 8
 _SHOWN = 40
 
 
@@ -136,8 +137,24 @@ def image(value: str) -> str:
     return value
 
 
+def levels(value: str) -> str:
+    """Check the name of a UNS level, or the names of several with ``/`` between them.
+
+    Raises:
+        ValueError: with what is wrong.
+    """
+    names = value.split("/")
+    if len(names) > _LEVELS:
+        raise ValueError(f"it names more than {_LEVELS} levels")
+    if not all(names):
+        raise ValueError("a name is missing before, after or between /")
+    for name in names:
+        level(name)
+    return value
+
+
 def level(value: str) -> str:
-    """Check the name of a UNS level, which is data and may have any other characters in it.
+    """Check the name of a UNS level or of a group, which is data and may have any other characters in it.
 
     Raises:
         ValueError: with what is wrong.
@@ -145,7 +162,7 @@ def level(value: str) -> str:
     if value != value.strip() or not value:
         raise ValueError("it begins or ends with a blank")
     if value[0] in _QUOTES or value[-1] in _QUOTES:
-        raise ValueError("it begins or ends with a quote: write the level's name without")
+        raise ValueError("it begins or ends with a quote: write the name without")
     if len(value) > _LEVEL_LIMIT:
         raise ValueError(f"it has more than {_LEVEL_LIMIT} characters")
     return value

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from openfactory_common.errors import RegistryError
 from openfactory_common.ksqldb.failures import parse_json
-from openfactory_common.ksqldb.levels import JoinedLevels, Level
+from openfactory_common.ksqldb.levels import JoinedLevels, Level, WithFallback, split_level
 from openfactory_common.ksqldb.wire import literal
 
 #: Swarm refuses a config of more than 1000 KiB (measured on engine 20.10; older ones took 500 KB).
@@ -62,6 +62,8 @@ class GroupLookup(BaseModel):
         key: its key column.
         levels: the UNS levels whose values make the group: one, or several that are joined.
         separator: what stands between the values of several levels.
+        fallback: the group of assets that lack one of the levels, ``""`` for none; then it is not in the document, and
+            a proxy that does not know it serves these assets as before there was one: not at all.
     """
 
     model_config = _MODEL
@@ -70,18 +72,21 @@ class GroupLookup(BaseModel):
     key: str
     levels: tuple[str, ...] = Field(strict=False)
     separator: str = "-"
+    fallback: str = ""
 
     @classmethod
     def of(cls, table: str, key: str, level: Level) -> GroupLookup:
         """Return the membership of the groups at ``level``."""
-        if isinstance(level, str):
-            return cls(table=table, key=key, levels=(level,))
-        return cls(table=table, key=key, levels=level.names, separator=level.separator)
+        names, fallback = split_level(level)
+        levels = level.levels if isinstance(level, WithFallback) else level
+        separator = levels.separator if isinstance(levels, JoinedLevels) else "-"
+        return cls(table=table, key=key, levels=names, separator=separator, fallback=fallback)
 
     @property
     def level(self) -> Level:
         """By what assets are grouped."""
-        return self.levels[0] if len(self.levels) == 1 else JoinedLevels(self.levels, self.separator)
+        levels = self.levels[0] if len(self.levels) == 1 else JoinedLevels(self.levels, self.separator)
+        return WithFallback(levels, self.fallback) if self.fallback else levels
 
 
 class Registry(BaseModel):
@@ -114,8 +119,8 @@ class Registry(BaseModel):
             RegistryError: the document is larger than a Swarm config can be, or a reader would refuse it.
         """
         _check(self)
-        without = {name for name in ("replaces", "installation") if not getattr(self, name)}
-        document = self.model_dump(exclude=without)
+        without: dict[str, Any] = {name: True for name in ("replaces", "installation") if not getattr(self, name)}
+        document = self.model_dump(exclude=without | ({} if self.membership.fallback else {"membership": {"fallback"}}))
         try:
             data = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
         except UnicodeEncodeError as error:
@@ -198,8 +203,9 @@ def _check(registry: Registry) -> None:
             raise RegistryError(f"registry refused: membership.{field}: not a name of letters, digits and _")
     if not 1 <= len(source.levels) <= _LEVELS or not all(1 <= len(one) <= _LEVEL_LENGTH for one in source.levels):
         raise RegistryError(f"registry refused: membership.levels: 1 to {_LEVELS} names are needed")
-    if len(source.separator) > _LEVEL_LENGTH:
-        raise RegistryError(f"registry refused: membership.separator: more than {_LEVEL_LENGTH} characters")
+    for field, text in (("separator", source.separator), ("fallback", source.fallback)):
+        if len(text) > _LEVEL_LENGTH:
+            raise RegistryError(f"registry refused: membership.{field}: more than {_LEVEL_LENGTH} characters")
     for group, url in registry.groups.items():
         if not _is_address(url):
             raise RegistryError(f"registry refused: groups.{ascii(group)[1:-1][:_SHOWN]}: not the URL of a service")
@@ -223,7 +229,7 @@ _OLD_VALUE = re.compile(r"UNS_LEVELS\['((?:[^']|'')*)'\]")
 _OLD_SEPARATOR = re.compile(r"CONCAT\(UNS_LEVELS\['(?:[^']|'')*'\], '((?:[^']|'')*)', ")
 
 
-def _old_sql(level: Level) -> str:
+def _old_sql(level: str | JoinedLevels) -> str:
     """Return the SQL that earlier documents have instead of levels; there a blank value was a group."""
     if isinstance(level, str):
         return f"UNS_LEVELS[{literal(level)}]"
@@ -249,7 +255,7 @@ def _upgrade(document: Any) -> Any:
     names = names[: len(names) // 2] if found else names
     if not all(names) or not names or (len(names) == 1) is not (found is None):
         return document
-    level: Level = names[0] if len(names) == 1 else JoinedLevels(tuple(names), separator)
+    level = names[0] if len(names) == 1 else JoinedLevels(tuple(names), separator)
     if _old_sql(level) != sql:
         return document
     return {**document, "membership": {**source, "levels": names, "separator": separator}}

@@ -127,7 +127,7 @@ def topology_of(settings: Settings, level: Level | None = None) -> Topology:
     return Topology(
         assets_stream=settings.ksqldb_assets_stream,
         join_table=settings.join_table,
-        level=level or settings.uns_fastapi_group_grouping_level,
+        level=level or settings.grouping_level,
         shared_retention_ms=int(settings.shared_retention * 1000),
         group_retention_ms=int(settings.group_retention * 1000),
         owner=settings.reconciler_owner,

@@ -31,6 +31,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from openfactory_common import patterns
 from openfactory_common.edge import check_networks, check_origins
 from openfactory_common.errors import ConfigurationError
+from openfactory_common.ksqldb.levels import Level, parse_level
 from openfactory_common.settings_types import (
     CaFile,
     Cores,
@@ -315,8 +316,11 @@ class Settings(BaseSettings):
     groups_file: Path | None = None
     """A file (groups.toml) with what single groups, or groups by a pattern, have of their own: image, tasks, CPU,
     memory, nodes, and more; it is read again when it changes. Empty: all groups have the same."""
-    uns_fastapi_group_grouping_level: Annotated[str, AfterValidator(patterns.level)] = "workcenter"
-    """UNS level whose values are the groups."""
+    uns_fastapi_group_grouping_level: Annotated[str, AfterValidator(patterns.levels)] = "workcenter"
+    """UNS level whose values are the groups; several with `/` between them (`area/workcenter`) give groups like
+    `A1/Weld`."""
+    uns_fallback_group: Annotated[str, AfterValidator(lambda value: value and patterns.level(value))] = ""
+    """Group of the assets that are in the map without a value at the level; empty: they are in no group."""
 
     state_api_image: Image = "ghcr.io/openfactoryio/state-api:latest"
     """Image of the asset state API."""
@@ -565,6 +569,11 @@ class Settings(BaseSettings):
     def allowed_hosts(self) -> tuple[str, ...]:
         """The names of `RECONCILER_ALLOWED_HOSTS`."""
         return tuple(name.strip() for name in self.reconciler_allowed_hosts.split(",") if name.strip())
+
+    @property
+    def grouping_level(self) -> Level:
+        """By what assets are grouped, unless a plug-in says otherwise."""
+        return parse_level(self.uns_fastapi_group_grouping_level, self.uns_fallback_group)
 
     @property
     def join_table(self) -> str:

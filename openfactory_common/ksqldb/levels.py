@@ -1,4 +1,4 @@
-"""By what assets are grouped, as data: the value of one UNS level, or several values joined.
+"""By what assets are grouped, as data: the value of one UNS level, or several joined, perhaps with a fallback.
 
 The group of an asset is worked out in three places: by the operator's reads, by the streams and by the routing layer.
 All of them get their SQL from here, so they agree, and a grouping strategy brings names and never SQL: whatever is in
@@ -37,8 +37,48 @@ class JoinedLevels:
             raise ConfigurationError(f"several UNS levels are to be joined, not {', '.join(map(repr, self.names))}")
 
 
-Level = str | JoinedLevels
-"""One UNS level by its name, or several joined."""
+@dataclass(frozen=True)
+class WithFallback:
+    """One level or several, and a group for the assets that lack one of them.
+
+    Attributes:
+        levels: by what the other assets are grouped.
+        group: of an asset without a value; assets that have this very value are in it too.
+    """
+
+    levels: str | JoinedLevels
+    group: str
+
+
+Level = str | JoinedLevels | WithFallback
+"""One UNS level by its name, or several joined; perhaps with a fallback."""
+#: Stands between the names of several levels in a setting, and between their values in a group.
+SEPARATOR = "/"
+
+
+def parse_level(text: str, fallback: str = "") -> Level:
+    """Return the level that a setting names: ``workcenter``, or several as ``area/workcenter``.
+
+    Args:
+        text: one name, or several with `SEPARATOR` between them.
+        fallback: the group of assets without one of the levels; ``""`` for none.
+
+    Raises:
+        ConfigurationError: one of several names is empty.
+    """
+    names = tuple(text.split(SEPARATOR))
+    return add_fallback(text if len(names) == 1 else JoinedLevels(names, SEPARATOR), fallback)
+
+
+def add_fallback(level: Level, group: str) -> Level:
+    """Return the level with this group for assets without a value; as it is for ``""``, or if it has a fallback."""
+    return WithFallback(level, group) if group and not isinstance(level, WithFallback) else level
+
+
+def split_level(level: Level) -> tuple[tuple[str, ...], str]:
+    """Return the names of the levels, and the fallback group, ``""`` for none."""
+    levels, fallback = (level.levels, level.group) if isinstance(level, WithFallback) else (level, "")
+    return ((levels,) if isinstance(levels, str) else levels.names), fallback
 
 
 def group_sql(level: Level, side: str = "") -> str:
@@ -50,14 +90,15 @@ def group_sql(level: Level, side: str = "") -> str:
         level: by what assets are grouped.
         side: what goes before the column in a join (``"H."``).
     """
-    names = (level,) if isinstance(level, str) else level.names
+    names, fallback = split_level(level)
     values = [f"{side}UNS_LEVELS[{literal(name)}]" for name in names]
     # Brackets as the server renders them, so that its text equals the one that was sent.
     present = f"(TRIM({values[0]}) <> '')"
     for value in values[1:]:
         present = f"({present} AND (TRIM({value}) <> ''))"
-    group = values[0] if isinstance(level, str) else f"CONCAT({f', {literal(level.separator)}, '.join(values)})"
-    return f"CASE WHEN {present} THEN {group} END"
+    levels = level.levels if isinstance(level, WithFallback) else level
+    group = values[0] if isinstance(levels, str) else f"CONCAT({f', {literal(levels.separator)}, '.join(values)})"
+    return f"CASE WHEN {present} THEN {group}{f' ELSE {literal(fallback)}' if fallback else ''} END"
 
 
 def membership_sql(table: str, key: str, level: Level) -> str:

@@ -100,7 +100,10 @@ PAGES: Mapping[str, Page] = {
     ),
     "why": Page(
         _SHOWN | {2: "no such group, or a usage or configuration error; the message names it"},
-        (("reconciler why Weld", "why is this group not served?"),),
+        (
+            ("reconciler why Weld", "why is this group not served?"),
+            ("reconciler why service:routing_layer", "why is the routing layer not ready?"),
+        ),
         _CONNECTIONS,
     ),
     "deploy": Page(
@@ -147,6 +150,18 @@ PAGES: Mapping[str, Page] = {
         {0: "ended by a signal", 1: "", 2: ""},
         (("ENVIRONMENT=local reconciler runserver", "serve on localhost:5555"),),
         ("KSQLDB_URL", "ROUTING_LAYER_PORT", "RECONCILER_URL", "LOG_LEVEL"),
+    ),
+    "doctor": Page(
+        {
+            0: "nothing fails; there may be warnings",
+            2: "the settings cannot be used",
+            4: "something fails; its line says what to do",
+        },
+        (
+            ("reconciler doctor", "before the first deployment"),
+            ("reconciler doctor -o json | jq '.findings[] | select(.level == \"fail\")'", "what fails, for programs"),
+        ),
+        (*_CONNECTIONS, "DOCKER_NETWORK", "UNS_FASTAPI_GROUP_GROUPING_LEVEL"),
     ),
     "settings": Page(
         {0: "the operator would start with these settings", 2: "a value is invalid, or a required one is not set"},

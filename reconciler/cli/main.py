@@ -16,15 +16,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from openfactory_common import __version__, logs
 from openfactory_common.errors import ConfigurationError, ReconcilerError
 from reconciler.cli import (
+    doctor,
     events,
     migrate,
     pause,
@@ -39,12 +42,17 @@ from reconciler.cli import (
     why,
 )
 from reconciler.cli.help import MAIN, wrap
-from reconciler.cli.output import OutputFailed, checked_stdout, echo_error
+from reconciler.cli.output import OutputFailed, checked_stdout, echo, echo_error
+from reconciler.cli.running_operator import list_groups
 from reconciler.control.converge import Exit
 from reconciler.control.outcome import explain_error
 from reconciler.settings import Policy, Settings, load
 
-_COMMANDS = (show, why, run, pause, teardown, runserver, migrate, settings, schema, events, wait, task_logs)
+_COMMANDS = (doctor, show, why, events, wait, task_logs, run, pause, teardown, runserver, migrate, settings, schema)
+#: The hidden command that a shell's completion calls.
+_GROUPS = "__groups"
+_REFUSED_CHOICE = re.compile(r"invalid choice: '(?P<typed>[^']*)' \(choose from (?P<choices>.*)\)")
+_UNRECOGNIZED = re.compile(r"unrecognized arguments: (?P<typed>--[\w-]+)")
 _DEFAULTS = {
     "timeout": 300.0,
     "approve": "",
@@ -70,6 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
+            if list(sys.argv[1:] if arguments is None else arguments) == [_GROUPS]:
+                echo("\n".join(list_groups()))
+                return Exit.OK
             return _run(make_parser().parse_args(arguments))
         finally:
             with checked_stdout():
@@ -113,9 +124,31 @@ def _run(options: argparse.Namespace) -> int:
         return Exit.ERROR
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that names what may have been meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2."""
+        refused, unknown = _REFUSED_CHOICE.search(message), _UNRECOGNIZED.search(message)
+        known: list[str] = []
+        if refused is not None:
+            known = re.findall(r"[\w-]+", refused["choices"])
+        elif unknown is not None:
+            known = self._list_options()
+        typed = refused or unknown
+        close = get_close_matches(typed["typed"], known, 1) if typed else []
+        super().error(f"{message}; did you mean {close[0]}?" if close else message)
+
+    def _list_options(self) -> list[str]:
+        """Return the long options of this parser and of its commands."""
+        subparsers = [one.choices.values() for one in self._actions if isinstance(one, argparse._SubParsersAction)]  # noqa: SLF001 - argparse has no other way
+        parsers = [self, *(parser for some in subparsers for parser in some)]
+        return [name for parser in parsers for name in parser._option_string_actions if name.startswith("--")]  # noqa: SLF001
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="reconciler",
         description=wrap(__doc__ or ""),
         epilog=MAIN.epilog,

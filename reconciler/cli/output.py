@@ -65,6 +65,11 @@ def add_output_option(parser: argparse.ArgumentParser, *choices: str) -> None:
     parser.add_argument("-o", "--output", choices=choices or ("text", "json", "markdown"), help=text)
 
 
+def complete_groups(argument: argparse.Action) -> None:
+    """Let a shell complete the names of groups, which the running operator knows."""
+    argument.complete = dict.fromkeys(("bash", "zsh"), "_reconciler_groups")  # type: ignore[attr-defined]
+
+
 def add_adopt_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--adopt``; it names exactly one installation, so a loop may have it too."""
     text = "adopt objects of installation ID when its record is missing; 'legacy': objects from before there were ids"

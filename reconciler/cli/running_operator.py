@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from openfactory_common.settings_types import strip_user
 from openfactory_common.tokens import TokenFile
 from reconciler.report.counters import Counters
-from reconciler.settings import Settings
+from reconciler.settings import Settings, read
 
 #: Seconds to wait for a response; the operator answers from memory.
 _TIMEOUT = 3.0
@@ -66,6 +66,17 @@ def ask(settings: Settings, path: str) -> OperatorResponse | NoResponse:
         else:
             return OperatorResponse(url, *found)
     return NoResponse("; ".join(tried))
+
+
+def list_groups() -> tuple[str, ...]:
+    """Return the groups that the running operator knows, for a shell's completion; none without operator or settings.
+
+    Names that a terminal cannot show, or that are more than a line, are left out.
+    """
+    settings = read()
+    answer = ask(settings, "/groups/") if isinstance(settings, Settings) else NoResponse("")
+    known = answer.document.get("known", ()) if isinstance(answer, OperatorResponse) else ()
+    return tuple(name for name in known if isinstance(name, str) and name.isprintable())
 
 
 def ask_counters(settings: Settings) -> tuple[str, Counters] | NoResponse:

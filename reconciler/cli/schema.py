@@ -12,6 +12,22 @@ from reconciler.cli.output import add_command, echo
 from reconciler.control.converge import Exit
 from reconciler.report.documents import make_schema
 
+#: Functions that the scripts call; shtab asks for candidates in bash, zsh's own function adds them. Names of groups are
+#: data: `compgen -W` would execute a $(command) in one.
+_PREAMBLE = {
+    "bash": """_reconciler_groups() {
+  local name
+  reconciler __groups 2>/dev/null | while IFS= read -r name; do
+    case $name in *[[:space:]]*) ;; "$1"*) printf '%s\n' "$name" ;; esac
+  done
+}""",
+    "zsh": """_reconciler_groups() {
+  local -a groups
+  groups=("${(@f)$(reconciler __groups 2>/dev/null)}")
+  compadd -a groups
+}""",
+}
+
 
 def add(commands: Any) -> None:
     """Register ``schema`` and ``completion``."""
@@ -34,7 +50,8 @@ def _schema(options: argparse.Namespace) -> int:
 def _completion(options: argparse.Namespace) -> int:
     """Print a completion script for a shell.
 
-    With it, the shell completes commands and options. It needs no settings.
+    With it, the shell completes commands, options and names of groups, which the running operator knows; without one,
+    or without settings, no group is offered. In bash, names with blanks are left out.
     """
-    echo(shtab.complete(options.make_parser(), shell=options.shell))
+    echo(shtab.complete(options.make_parser(), shell=options.shell, preamble=_PREAMBLE[options.shell]))
     return Exit.OK

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from openfactory_common.errors import ConfigurationError
 from openfactory_common.text import printable_json
-from reconciler.cli.output import add_command, add_output_option, echo
+from reconciler.cli.output import add_command, add_output_option, complete_groups, echo
 from reconciler.cli.running_operator import NoResponse, ask
 from reconciler.cli.show import make_reader
 from reconciler.control.converge import Exit
-from reconciler.report.why import WhyDocument, explain_group, find_similar, known_groups, make_context, why_text
+from reconciler.report.why import SHARED, WhyDocument, explain_group, find_similar, known_groups, make_context, why_text
 from reconciler.settings import Settings
 
 #: Groups that are named when no name is similar.
@@ -26,16 +26,18 @@ DIRECT = "direct read, no history"
 def add(commands: Any) -> None:
     """Register ``why``."""
     parser = add_command(commands, "why", _why)
-    parser.add_argument("group", metavar="GROUP", help="the group's value in the UNS, spelled exactly")
+    text = f"the group's value in the UNS, spelled exactly; or {', '.join(SHARED)}"
+    complete_groups(parser.add_argument("group", metavar="GROUP", help=text))
     add_output_option(parser, "text", "json")
 
 
 def _why(options: argparse.Namespace, settings: Settings) -> int:
-    """Explain one group: its state, the reason, and what to do.
+    """Explain one group, or what all share: its state, the reason, and what to do.
 
     It shows the members, stream, service and tasks of the group, the decision about it, the rule behind it, and the
-    next step. The running operator answers if it is reachable: it has the counters and the objects in backoff.
-    Otherwise the command reads everything itself. It writes nothing.
+    next step. The routing layer, the state API, the shared stream and the operator itself are explained too; a group of
+    such a name comes first: write service:routing_layer. The running operator answers if it is reachable: it has the
+    counters and the objects in backoff. Otherwise the command reads everything itself. It writes nothing.
     """
     if not options.group.strip():
         raise ConfigurationError(f"{options.group!r} is not a group: an empty value at the level names no group")

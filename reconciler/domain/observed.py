@@ -19,12 +19,16 @@ class MapSnapshot:
         fresh: read in this cycle; False where the last scan is used again, which proves no absence.
         unknown_level: a message if no asset has the level that groups are made from, with the levels that exist;
             ``""`` where there are groups, or where it is not known.
+        fallback: the group of assets without a value at the level, ``""`` for none.
+        ambiguous: why each of these groups is not served: assets with other values could get the same name.
     """
 
     assets: int
     groups: Mapping[str, int]
     fresh: bool = True
     unknown_level: str = ""
+    fallback: str = ""
+    ambiguous: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ungrouped(self) -> int:

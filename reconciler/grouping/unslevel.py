@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from openfactory_common.ksqldb.levels import Level
+from openfactory_common.ksqldb.levels import SEPARATOR, Level, add_fallback, split_level
 from openfactory_common.registry import GroupLookup
 from openfactory_common.text import list_some
 from reconciler.domain.observed import MapSnapshot
@@ -36,7 +36,7 @@ class LevelGrouping:
     """Groups assets by their values in the UNS map; a custom strategy has only to give the level.
 
     Attributes:
-        level: by what assets are grouped.
+        level: by what assets are grouped, with the group of `UNS_FALLBACK_GROUP`.
         variable: the setting that names the level, for messages.
     """
 
@@ -44,7 +44,7 @@ class LevelGrouping:
 
     def __init__(self, settings: Settings, ksqldb: UnsMap, level: Level) -> None:
         """Read the table that ``settings`` name from ``ksqldb``."""
-        self.level = level
+        self.level = add_fallback(level, settings.uns_fallback_group)
         self._table = settings.ksqldb_uns_map.upper()
         self._ksqldb = ksqldb
 
@@ -55,14 +55,14 @@ class LevelGrouping:
             openfactory_common.errors.KsqlError: the read was not complete.
         """
         rows = self._ksqldb.members(self._table, KEY, self.level)
-        found = _make_snapshot(rows)
-        if found.groups or not rows:
+        found = self._make_snapshot(rows)
+        if found.groups.keys() - {split_level(self.level)[1]} or not rows:
             return found
         return replace(found, unknown_level=self._explain_unknown_level([asset for asset, _ in rows[:_SAMPLE]]))
 
     def _explain_unknown_level(self, assets: Sequence[str]) -> str:
         """Return a message if no asset has our level and some have others: its name is likely misspelt."""
-        names = (self.level,) if isinstance(self.level, str) else self.level.names
+        names, _ = split_level(self.level)
         seen = self._ksqldb.level_names(self._table, KEY, assets)
         unknown = [name for name in names if name not in seen]
         if not seen or not unknown:
@@ -77,23 +77,43 @@ class LevelGrouping:
         Raises:
             openfactory_common.errors.KsqlError: the read was not complete, or names fewer than ``at_least`` assets.
         """
-        return _make_snapshot(self._ksqldb.members_directly(self._table, KEY, self.level, at_least))
+        return self._make_snapshot(self._ksqldb.members_directly(self._table, KEY, self.level, at_least))
 
     def lookup(self) -> GroupLookup:
         """Return how the proxy finds the group of one asset."""
         return GroupLookup.of(self._table, KEY, self.level)
 
+    def _make_snapshot(self, rows: tuple[tuple[str, str | None], ...]) -> MapSnapshot:
+        groups = Counter(group for _, group in rows if group is not None)
+        return MapSnapshot(len(rows), dict(sorted(groups.items())), fallback=split_level(self.level)[1])
+
 
 class UNSLevelGroupingStrategy(LevelGrouping):
-    """Groups assets by the value of the UNS level named by `UNS_FASTAPI_GROUP_GROUPING_LEVEL`."""
+    """Groups assets by their values at the UNS levels named by `UNS_FASTAPI_GROUP_GROUPING_LEVEL`."""
 
     variable = "UNS_FASTAPI_GROUP_GROUPING_LEVEL"
 
     def __init__(self, settings: Settings, ksqldb: UnsMap) -> None:
         """Read from ``ksqldb``, with table and level from ``settings``."""
-        super().__init__(settings, ksqldb, settings.uns_fastapi_group_grouping_level)
+        super().__init__(settings, ksqldb, settings.grouping_level)
+
+    def _make_snapshot(self, rows: tuple[tuple[str, str | None], ...]) -> MapSnapshot:
+        found = super()._make_snapshot(rows)
+        return replace(found, ambiguous=_find_ambiguous(found.groups, self.level))
 
 
-def _make_snapshot(rows: tuple[tuple[str, str | None], ...]) -> MapSnapshot:
-    groups = Counter(group for _, group in rows if group is not None)
-    return MapSnapshot(assets=len(rows), groups=dict(sorted(groups.items())))
+def _find_ambiguous(groups: Iterable[str], level: Level) -> Mapping[str, str]:
+    """Return why each of these groups is not served.
+
+    With several levels a value that has the separator in it can give the name of other values (``A/B`` + ``C`` and
+    ``A`` + ``B/C``), and then two machines' data would be in one stream. Which values a name was made of cannot be seen
+    in it, so every name with too many separators is refused.
+    """
+    names, fallback = split_level(level)
+    if len(names) == 1:
+        return {}
+    why = (
+        f"a value at {' or '.join(names)} has a {SEPARATOR} in it, so other values could give the same name: change it "
+        f"in the UNS"
+    )
+    return {group: why for group in groups if group.count(SEPARATOR) >= len(names) and group != fallback}

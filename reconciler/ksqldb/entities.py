@@ -164,6 +164,7 @@ class Description:
         constraints: the sources that were created from it, which block its DROP.
         consumed: how far the queries that write it have read their topics; only with EXTENDED, and only complete sums.
         tells: the server reports how far its queries have read; a query that has read nothing is not in ``consumed``.
+        keys: its key columns, each with its type.
         written: messages that the asked server wrote into it since its start; None where it does not report them.
     """
 
@@ -177,6 +178,7 @@ class Description:
     consumed: Mapping[str, Consumed] = field(default_factory=dict)
     tells: bool = False
     written: int | None = None
+    keys: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_not_running(listed: Iterable[QueryInfo], tables: Collection[str], is_ours: Callable[[QueryInfo], bool]) -> str:

@@ -118,6 +118,11 @@ def _parse_description(source: Object) -> Description:
         consumed=_sum_offsets(summaries),
         tells=bool(summaries),
         written=int(sum(numbers)) if numbers else None,
+        keys={
+            _optional_text(one, "name"): str((one.get("schema") or {}).get("type"))
+            for one in _list_objects(source, "fields")
+            if one.get("type") == "KEY"
+        },
     )
 
 

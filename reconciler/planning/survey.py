@@ -117,11 +117,12 @@ def make_survey(observed: Observed, topology: Topology, settings: Settings) -> S
     published, unreadable = current_registry(observed.platform.registries)
     services = _find_services(observed, settings)
     there = services.keys() | (published.document.groups.keys() if published else set())
-    usable = {group for group in observed.membership.groups if not _SURROGATE.search(group)}
+    ambiguous = observed.membership.ambiguous
+    usable = {group for group in observed.membership.groups if not _SURROGATE.search(group) and group not in ambiguous}
     wanted, held = assign(usable, settings.resource_prefix, there)
     losers = {group: f"its names are held by group {holder}" for group, holder in held.items()}
     writers = _find_writers(observed.source, topology)
-    losers |= dict.fromkeys(observed.membership.groups.keys() - usable, "its name is not valid text")
+    losers |= {**dict.fromkeys(observed.membership.groups.keys() - usable, "its name is not valid text"), **ambiguous}
     return Survey(
         observed=observed,
         wanted=wanted,

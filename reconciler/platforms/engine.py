@@ -79,6 +79,7 @@ class Engine:
         self._timeout = timeout
         self._on_request = on_request
         self._client: APIClient | None = None
+        self._about: Mapping[str, Any] = {}
         self._version = NEWEST_API
 
     @property
@@ -90,6 +91,16 @@ class Engine:
         """
         self._get_client()
         return self._version
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What the engine says of its version.
+
+        Raises:
+            PlatformError: no engine answers.
+        """
+        self._get_client()
+        return self._about
 
     def get(
         self,
@@ -227,7 +238,8 @@ class Engine:
         try:
             where: dict[str, Any] = {"base_url": self._base_url} if self._base_url else {**kwargs_from_env()}
             client = _Client(**where, version=_format_version(NEWEST_API), timeout=max(1, round(self._timeout)))
-            self._version = _negotiate_version(client.version(api_version=False))
+            self._about = client.version(api_version=False)
+            self._version = _negotiate_version(self._about)
         except (DockerException, RequestException, OSError, ValueError) as problem:
             if isinstance(problem, RequestException | OSError) or isinstance(problem.__cause__, RequestException):
                 address = self._base_url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
@@ -320,13 +332,14 @@ def _parse_lines(label: str, body: bytes) -> list[Mapping[str, Any]]:
 def _negotiate_version(answer: Any) -> tuple[int, int]:
     """Return the version to use: the newest that both sides have, from the answer of ``GET /version``."""
     found = answer if isinstance(answer, Mapping) else {}
-    newest, oldest = _parse_version(found.get("ApiVersion")), _parse_version(found.get("MinAPIVersion"))
+    newest, oldest = parse_version(found.get("ApiVersion")), parse_version(found.get("MinAPIVersion"))
     if newest is None:
         raise PlatformError("GET /version: the Docker engine sent an incomplete answer: ApiVersion")
     return max(min(newest, NEWEST_API), oldest or (0, 0))
 
 
-def _parse_version(version: Any) -> tuple[int, int] | None:
+def parse_version(version: Any) -> tuple[int, int] | None:
+    """Parse a version of the API (``1.44``); None where it is none."""
     form = re.fullmatch(r"(\d{1,4})\.(\d{1,4})", version) if isinstance(version, str) else None
     return (int(form[1]), int(form[2])) if form else None
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
+from reconciler.domain.facts import EngineFacts
 from reconciler.domain.services import (
     LiveRegistry,
     LiveService,
@@ -99,6 +100,18 @@ class Reference(StrEnum):
 
     NETWORK = "network"
     SECRET = "secret"  # noqa: S105 - a word, not a secret
+
+
+@runtime_checkable
+class Inspectable(Protocol):
+    """An optional part of a `Platform`: it describes its engine, for ``doctor``. It only reads."""
+
+    def inspect(self, network: str, images: Collection[str]) -> EngineFacts:
+        """Return what the engine says of itself, of this network and of these images.
+
+        Raises:
+            PlatformError: it does not answer.
+        """
 
 
 @runtime_checkable

@@ -183,7 +183,8 @@ def status_notes(plan: Plan, survey: Survey) -> list[str]:
     notes = [
         f"ksqlDB {source.version}, kafka {survey.identity.kafka}, service id {survey.identity.ksqldb}: "
         + (source.unhealthy or "healthy"),
-        f"{membership.assets} assets, {membership.ungrouped} without a group",
+        f"{membership.assets} assets, {membership.ungrouped} without a group"
+        + (f"; without a value at the level: group {membership.fallback}" if membership.fallback else ""),
         f"registry {plan.registry_before or 'none'}",
     ]
     notes += [f"refused by {printable(refusal.guard)}: {refusal.text}" for refusal in plan.refusals]

@@ -1,8 +1,9 @@
-"""Everything that is known about one group, from its members to the last error, and what to do. Pure."""
+"""Everything that is known about one group, or about what all groups share, and what to do. Pure."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,17 +13,22 @@ from pydantic import Field
 from openfactory_common.text import distinguish, printable
 from reconciler.control.backoff import Backoff
 from reconciler.control.controller import Controller
-from reconciler.domain.actions import Action, UpdateService
-from reconciler.domain.advice import service_advice, statement_advice
+from reconciler.domain.actions import Action, CreateService, UpdateService
+from reconciler.domain.advice import engine_advice, service_advice, statement_advice
 from reconciler.domain.readiness import Readiness, ReadyState
 from reconciler.domain.services import LiveService
 from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan, Reason
+from reconciler.ksqldb.definition import definition_of
 from reconciler.planning.guards import Absence, GuardMemory
 from reconciler.planning.options import GroupFile
+from reconciler.planning.specs import routing_layer_name, state_api_name
 from reconciler.planning.survey import StreamVerdict, Survey
 from reconciler.report.documents import BackoffDocument, ExtensibleDocument, backoff_documents
 from reconciler.report.text import shorten_verb
 from reconciler.settings import Policy, Settings
+
+#: What all groups share and can be explained too; with ``service:`` or ``stream:`` before it, or a service's own name.
+SHARED = ("routing_layer", "state_api", "shared_stream", "operator")
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,8 @@ class WhyDocument(ExtensibleDocument):
 
     schema_version: int = 2
     owner: str
-    group: str
+    kind: str = Field(default="group", description="`group`; `service`, `stream` or `operator` for what groups share.")
+    group: str = Field(description="The group's value; the name of an object that groups share.")
     condition: Condition
     plan: str | None = Field(description="What the plan does about it, or why it does nothing.")
     desired: bool = Field(description="The UNS map names the group.")
@@ -171,9 +178,36 @@ def find_similar(group: str, survey: Survey) -> tuple[str, ...]:
 
 
 def explain_group(group: str, context: WhyContext, source: str) -> WhyDocument | None:
-    """Return everything that is known about a group; None if there is no such group."""
-    item = next((one for one in context.plan.items if one.group == group), None)
+    """Return everything that is known about a group, or an object of `SHARED`; None if there is no such group."""
+    item = next((one for one in context.plan.items if one.group == group), None) or _find_shared(group, context)
     return None if item is None else _Explanation(context, group, item).make_document(source)
+
+
+def _find_shared(name: str, context: WhyContext) -> ObjectStatus | None:
+    """Return the status of what all groups share; a group of the same name comes first."""
+    plain, settings = re.sub("^(service|stream):", "", name), context.settings
+    if plain == "operator":
+        stops = [refusal for refusal in context.plan.refusals if refusal.stops]
+        detail = context.paused or "; ".join(refusal.text for refusal in stops)
+        return ObjectStatus("operator", Condition.HELD if detail else Condition.READY, detail=detail)
+    titles = {
+        "routing_layer": f"service {routing_layer_name(settings)}",
+        "state_api": f"service {state_api_name(settings)}",
+    }
+    shared = [one for one in context.plan.items if one.group is None]
+    if plain == "shared_stream":
+        streams = [one for one in shared if one.title.startswith("stream ")]
+        return streams[0] if streams else _find_read_stream(context.survey)
+    wanted = titles.get(plain, f"service {plain}")
+    return next((one for one in shared if one.title == wanted), None)
+
+
+def _find_read_stream(survey: Survey) -> ObjectStatus | None:
+    """Return the shared stream that groups read: the plan names it only where something is wrong with it."""
+    queries = survey.observed.source.queries
+    texts = (queries[names.stream].text for names in survey.wanted.values() if names.stream in queries)
+    found = next(filter(None, map(definition_of, texts)), None)
+    return ObjectStatus(f"stream {found.source}", Condition.READY) if found else None
 
 
 class _Explanation:
@@ -191,11 +225,19 @@ class _Explanation:
             self.stream = item.names.stream
         self.service = item.names.service if item.names else self.live.name if self.live else None
         self.missing = self._find_missing()
+        self.kind, _, name = ("group", "", "") if item.group is not None else item.title.partition(" ")
+        if self.kind == "service":
+            self.service, self.live = name, context.survey.observed.platform.services.get(name.lower())
+        elif self.kind == "stream":
+            self.stream, self.check = name, context.survey.shared
+        if self.kind != "group":
+            self.actions = [action for action in context.plan.actions if action.key == item.title]
 
     def make_document(self, source: str) -> WhyDocument:
         context, item, membership = self.context, self.item, self.context.survey.observed.membership
         return WhyDocument(
             owner=context.settings.reconciler_owner,
+            kind=self.kind,
             group=self.group,
             condition=item.condition,
             plan=self._update_count(item.detail) or None,
@@ -259,7 +301,7 @@ class _Explanation:
         item, live = self.item, self.live
         updates = [action for action in self.actions if isinstance(action, UpdateService)]
         return ServicePart(
-            name=live.name if live else item.names.service if item.names else None,
+            name=live.name if live else self.service,
             exists=live is not None,
             ours=live is not None and live.owner == self.context.settings.reconciler_owner,
             running=live.running if live else 0,
@@ -304,6 +346,7 @@ class _Explanation:
             yield from self._advise_missing()
         if live is not None:
             yield from self._advise_service(live)
+        yield from self._advise_write()
         if self.check is not None and self.check.verdict is StreamVerdict.SILENT:
             yield "its query is not listed: if that continues for several reads, the stream is recreated over its topic"
         yield from self._advise_shared()
@@ -319,7 +362,7 @@ class _Explanation:
             hint = f"; if clients still get 502, compare {port} with the port that its image listens on"
             found = self._find_readiness()
             is_known = found is not None and found.state is ReadyState.READY
-            yield f"nothing: it is in its desired state{'' if is_known else hint}"
+            yield f"nothing: it is in its desired state{'' if is_known or self.kind != 'group' else hint}"
 
     def _advise_service(self, live: LiveService) -> Iterator[str]:
         """Say what helps where its tasks do not run, or do not serve."""
@@ -328,12 +371,22 @@ class _Explanation:
             yield f"`docker service ps --no-trunc {live.name}` and `docker service logs {live.name}` show more"
         elif self.item.reason is Reason.NOT_READY:
             settings = self.context.settings
-            path = settings.ready_path(live.spec.image if live.spec else "") or "empty"
-            yield (
-                f"its tasks are asked at FASTAPI_GROUP_PORT ({settings.fastapi_group_port}), path "
-                f"FASTAPI_GROUP_READY_PATH ({path}): set what the image has; "
-                f"`docker service logs {live.name}` shows what it logs"
-            )
+            logs = f"`docker service logs {live.name}` shows what it logs"
+            if self.kind == "group":
+                path = settings.ready_path(live.spec.image if live.spec else "") or "empty"
+                yield (
+                    f"its tasks are asked at FASTAPI_GROUP_PORT ({settings.fastapi_group_port}), path "
+                    f"FASTAPI_GROUP_READY_PATH ({path}): set what the image has; {logs}"
+                )
+            else:
+                yield f"its tasks are asked at /ready; {logs}"
+
+    def _advise_write(self) -> Iterator[str]:
+        """Say what helps where the engine refuses to create or to update the service."""
+        failed = self.context.backoff.failures.get(f"service {self.service}")
+        if failed is not None:
+            specs = (one.spec for one in self.actions if isinstance(one, CreateService | UpdateService))
+            yield from engine_advice(failed.text, next(specs, None))
 
     def _advise_shared(self) -> Iterator[str]:
         """Say what blocks this group and others."""
@@ -357,7 +410,9 @@ class _Explanation:
         settings, item = self.context.settings, self.item
         failed = self.context.backoff.failures.get(f"service {self.service}") if item.names is not None else None
         engine_errors = [failed.text if failed is not None else "", self.live.error if self.live is not None else ""]
-        if item.condition is not Condition.DEGRADED or any(text and text in item.detail for text in engine_errors):
+        if self.kind == "service" or item.condition is not Condition.DEGRADED:
+            return None
+        if any(text and text in item.detail for text in engine_errors):
             return None
         names = {
             "KAFKA_BROKER": settings.kafka_broker,
@@ -403,25 +458,18 @@ def why_text(document: WhyDocument) -> str:
 
 
 def _list_facts(document: WhyDocument) -> Iterator[tuple[str, str]]:
-    read, stream, service = document.read, document.stream, document.service
-    yield "group", f"{distinguish([document.group])[document.group]}: {document.condition.value}"
+    read, stream = document.read, document.stream
+    yield document.kind, f"{distinguish([document.group])[document.group]}: {document.condition.value}"
     yield "plan", document.plan or "nothing to do"
-    unmapped = "" if document.desired else ", the UNS map does not name it"
-    yield "members", f"{document.members} of {read.assets} assets{unmapped}"
-    yield "stream", _join(stream.name, (stream.state or "exists") if stream.exists else "absent", stream.detail)
-    tasks = f"{service.running} of {service.wanted} tasks" if service.exists else "absent"
-    foreign = "not ours" if service.exists and not service.ours else None
-    update = {None: None, "completed": None, "updating": "update in progress"}.get(
-        service.update, f"update {service.update}"
-    )
-    yield "service", _join(service.name, tasks, foreign, update)
-    if service.error:
-        yield "error", service.error
-    if service.readiness:
-        yield "readiness", service.readiness
-    yield from (("drift", one) for one in service.drift)
-    yield from (("option", one) for one in service.options)
-    yield "URL", document.url or "not in the registry"
+    is_group = document.kind == "group"
+    if is_group:
+        unmapped = "" if document.desired else ", the UNS map does not name it"
+        yield "members", f"{document.members} of {read.assets} assets{unmapped}"
+    if stream.name or is_group:
+        yield "stream", _join(stream.name, (stream.state or "exists") if stream.exists else "absent", stream.detail)
+    yield from _list_service_facts(document)
+    if is_group:
+        yield "URL", document.url or "not in the registry"
     for write in document.writes:
         verb, _, key = write.partition(" ")
         yield "write", f"{shorten_verb(verb, key)} {key}".rstrip()
@@ -438,6 +486,24 @@ def _list_facts(document: WhyDocument) -> Iterator[tuple[str, str]]:
         yield "cycle", read.last_cycle
     yield "read by", document.source + (f" ({document.role})" if document.role else "")
     yield from (("next", text) for text in document.next)
+
+
+def _list_service_facts(document: WhyDocument) -> Iterator[tuple[str, str]]:
+    service = document.service
+    if not service.name and document.kind != "group":
+        return
+    tasks = f"{service.running} of {service.wanted} tasks" if service.exists else "absent"
+    foreign = "not ours" if service.exists and not service.ours else None
+    update = {None: None, "completed": None, "updating": "update in progress"}.get(
+        service.update, f"update {service.update}"
+    )
+    yield "service", _join(service.name, tasks, foreign, update)
+    if service.error:
+        yield "error", service.error
+    if service.readiness:
+        yield "readiness", service.readiness
+    yield from (("drift", one) for one in service.drift)
+    yield from (("option", one) for one in service.options)
 
 
 def _describe_count(missing: MissingPart) -> str:

@@ -271,7 +271,8 @@ def _list_facts(
     yield Fact("Version", __version__)
     yield Fact("Policy", f"{settings.reconcile_policy}, every {settings.reconcile_interval:g} s")
     yield Fact("Platform", f"{settings.deployment_platform}, {settings.environment}")
-    yield Fact("Grouping", f"{settings.grouping_strategy}, level {settings.uns_fastapi_group_grouping_level}")
+    fallback = f", else group {settings.uns_fallback_group}" if settings.uns_fallback_group else ""
+    yield Fact("Grouping", f"{settings.grouping_strategy}, level {settings.uns_fastapi_group_grouping_level}{fallback}")
     if document:
         yield Fact("Assets", f"{document.assets:,}, {document.ungrouped:,} without a group")
         yield Fact("Registry", document.registry or "none published yet")

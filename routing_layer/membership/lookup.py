@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from openfactory_common.errors import KsqlError
+from openfactory_common.ksqldb.levels import split_level
 from openfactory_common.registry import GroupLookup as Source
 from routing_layer.membership.ksqldb import MembershipQueries
 from routing_layer.membership.store import UNKNOWN, Absence, Group, MembershipStore
@@ -73,8 +74,7 @@ class Lookup:
             return group
         if group is None:
             source = self._source()
-            level = source.level if source is not None else "?"
-            names = (level,) if isinstance(level, str) else level.names
+            names = split_level(source.level)[0] if source is not None else ("?",)
             named = ("level " if len(names) == 1 else "levels ") + " and ".join(map(repr, names))
             detail = f"asset {asset!r} is in the UNS map, but has no {named}, so it belongs to no group"
             raise Problem(ProblemType.ASSET_WITHOUT_LEVEL, detail)

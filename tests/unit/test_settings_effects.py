@@ -686,6 +686,7 @@ EFFECTS = (
         ("area",),
     ),
     Effect("UNS_FASTAPI_GROUP_GROUPING_LEVEL", "area", has("UNS_LEVELS['area']"), False, True),
+    Effect("UNS_FALLBACK_GROUP", "Rest", has("ELSE 'Rest' END"), False, True),
     Effect("STATE_API_IMAGE", "s:2", state(lambda s: s.image), "ghcr.io/openfactoryio/state-api:latest", "s:2"),
     Effect("STATE_API_REPLICAS", "2", state(lambda s: s.replicas), 1, 2),
     Effect("STATE_API_CPU_LIMIT", "1", state(lambda s: s.cpu_limit), 0.5, 1.0),

@@ -14,6 +14,7 @@ BROKERS = ("KAFKA_BROKER",)
 URLS = ("KSQLDB_URL", "KSQLDB_SERVICE_URL", "RECONCILER_URL")
 IMAGES = ("ROUTING_LAYER_IMAGE", "FASTAPI_GROUP_IMAGE", "STATE_API_IMAGE")
 HOSTS = ("SWARM_NODE_HOST",)
+FALLBACK = ("UNS_FALLBACK_GROUP",)
 LEVELS = ("UNS_FASTAPI_GROUP_GROUPING_LEVEL",)
 CORES = tuple(f"{one}_CPU_{kind}" for one in ("ROUTING_LAYER", "STATE_API") for kind in ("LIMIT", "RESERVATION"))
 PORTS = ("RECONCILER_PORT", "ROUTING_LAYER_PORT", "FASTAPI_GROUP_PORT", "FASTAPI_GROUP_PORT_BASE", "STATE_API_PORT")
@@ -32,7 +33,8 @@ RIGHT = {
     URLS: ("http://k:8088", "https://k", "http://10.0.0.1:8088/", "http://[::1]:8088", "http://u:p%40s;x@k:8088/base"),
     IMAGES: ("a", "a:1", "host.example:5000/a/b_c:1.2-x", "a/b@sha256:" + "0" * 64, "localhost/a", "reg:5000/a"),
     HOSTS: ("localhost", "10.0.0.1", "node-1.plant.example", "[fd00::1]", "ofa_node"),
-    LEVELS: ("workcenter", "area", "O'Brien's level", "Ebene 1", "溶接"),
+    LEVELS: ("workcenter", "area", "area/workcenter", "a/b/c/d/e/f/g/h", "O'Brien's level", "Ebene 1", "溶接"),
+    FALLBACK: ("Rest", "no area", "A1/Weld", "übrige"),
     CORES: ("0", "0.01", "1", "4096"),
     PORTS: ("1", "65535"),
     PERIODS: ("1", "500ms", "1d"),
@@ -62,7 +64,11 @@ WRONG = {
         *("a;b", "a" * 600),
     ),
     HOSTS: ("http://h", "h:80", "h/x", '"h"', "a b", "999.9.9.9", "[::1", "::1", "a..b", "h;x"),
-    LEVELS: ("'workcenter'", '"workcenter"', " workcenter", "workcenter ", "x" * 201),
+    FALLBACK: ("'Rest'", " Rest", "Rest ", " ", "x" * 201),
+    LEVELS: (
+        *("/", "area/", "/area", "area//line", "area/ line", "area /line", "a/b/c/d/e/f/g/h/i"),
+        *("'workcenter'", '"workcenter"', " workcenter", "workcenter ", "x" * 201),
+    ),
     CORES: ("nan", "inf", "-inf", "-1", "0.001", "5000", "1e400", "one", "1,5"),
     PORTS: ("0", "-1", "65536", "8080.5", "nan", "http", "8080/tcp", "9" * 400),
     PERIODS: ("0", "-1", "nan", "inf", "1e9", "2d", "1 h 3", "soon", "9" * 400),

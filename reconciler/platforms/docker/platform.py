@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from openfactory_common.errors import PlatformConflict, PlatformRefused
+from reconciler.domain.facts import EngineFacts
 from reconciler.domain.services import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
 from reconciler.platforms.answers import parse_time
 from reconciler.platforms.docker.records import RecordFiles
@@ -47,6 +48,7 @@ from reconciler.platforms.docker.state import (
     read_spec,
 )
 from reconciler.platforms.engine import Engine, NotFound, OnRequest
+from reconciler.platforms.inspection import inspect_docker
 from reconciler.platforms.protocol import KIND, OWNER, LogLine, label_failure
 
 #: Value of the kind label on a network that we made.
@@ -211,6 +213,14 @@ class DockerPlatform:
             follows = follow and identity == identities[-1]
             for text in self._engine.read_output("/containers/{}/logs", identity, tail=tail, follow=follows):
                 yield LogLine(f"{live.name} {identity[:12]}", text)
+
+    def inspect(self, network: str, images: Collection[str]) -> EngineFacts:
+        """Return what the engine says of itself, the network and the images; it only reads.
+
+        Raises:
+            PlatformError: it does not answer.
+        """
+        return inspect_docker(self._engine, network, images)
 
     def close(self) -> None:
         """Close the connections to the engine."""

@@ -18,8 +18,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from openfactory_common.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
+from reconciler.domain.facts import EngineFacts
 from reconciler.domain.services import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
 from reconciler.platforms.engine import PRIVILEGES_API, Engine, NotFound, OnRequest
+from reconciler.platforms.inspection import inspect_swarm
 from reconciler.platforms.protocol import INSTALLATION, KIND, OWNER, LogLine, Reference, label_failure
 from reconciler.platforms.swarm.spec import live_image, merge_update, network_ids, to_engine
 from reconciler.platforms.swarm.state import (
@@ -256,6 +258,14 @@ class SwarmPlatform:
             details, _, text = line.partition(" ")
             task = dict(one.partition("=")[::2] for one in details.split(",")).get("com.docker.swarm.task.id", "")
             yield LogLine(names.get(task, f"{live.name} {task}".strip()), text)
+
+    def inspect(self, network: str, images: Collection[str]) -> EngineFacts:
+        """Return what the engine says of itself, its Swarm, the network and the images; it only reads.
+
+        Raises:
+            PlatformError: it does not answer, or its Swarm has no leader.
+        """
+        return inspect_swarm(self._engine, self.owner, network, images)
 
     def close(self) -> None:
         """Close the connections to the engine."""

@@ -16,6 +16,7 @@ LOOKUP = {
     "levels": ["area", "workcenter"],
     "separator": "-",
 }
+RESERVE = {**LOOKUP, "fallback": "Rest"}
 
 
 def mapping(asset: str, **levels: str) -> str:
@@ -48,6 +49,37 @@ async def routed(directory: Path) -> None:
         await proxy.stop()
         await north.stop()
         await south.stop()
+
+
+async def routed_to_fallback(directory: Path) -> None:
+    """Ask for an asset that was mapped before the start, for one mapped since, and for one that is nowhere."""
+    ksql, north, rest = Embedded(), await Service().start(), await Service().start()
+    copy = directory / "registry.json"
+    copy.write_bytes(registry({"North-Weld": north.url, "Rest": rest.url}, membership=RESERVE))
+    proxy = Proxy({"KSQLDB_URL": ksql.url, "REGISTRY_FILE": str(copy)})
+    try:
+        async with ksql.running():
+            await ksql.statement(mapping("X1", workcenter="Weld"))
+            await proxy.start()
+            await proxy.wait_current()
+            client = await proxy.get("/asset_stream?asset_uuid=X1")
+            assert (client.status, len(rest.open)) == (200, 1)
+            assert (await proxy.get("/asset_stream?asset_uuid=X9")).status == 404
+            await ksql.statement(mapping("X2"))
+            assert (await proxy.get("/asset_stream?asset_uuid=X2")).status == 200
+            await ksql.statement(mapping("X1", area="North", workcenter="Weld"))
+            assert await client.rest() == b""
+            client = await proxy.get("/asset_stream?asset_uuid=X1")
+            assert (client.status, len(north.open)) == (200, 1)
+    finally:
+        await proxy.stop()
+        await north.stop()
+        await rest.stop()
+
+
+def test_an_asset_without_the_level_is_routed_to_the_fallback_until_it_has_one(tmp_path: Path) -> None:
+    """By the watch and by the direct query; an asset that is not in the map stays unknown."""
+    asyncio.run(asyncio.wait_for(routed_to_fallback(tmp_path), 60))
 
 
 def test_an_asset_is_routed_by_two_levels_and_moved(tmp_path: Path) -> None:

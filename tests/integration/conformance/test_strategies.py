@@ -27,3 +27,45 @@ class TestUNSLevel(GroupingConformance):
             },
             groups={"W1": "Weld", "W2": "Weld", "P1": "Paint", "O1": "O'Brien & Söhne", "N1": None},
         )
+
+
+TWO = {
+    "W1": {"area": "A1", "workcenter": "Weld"},
+    "W2": {"area": "A2", "workcenter": "Weld"},
+    "W3": {"area": "A2", "workcenter": "Weld"},
+    "N1": {"area": "A1"},
+    "N2": {"area": "A1", "workcenter": " "},
+    "N3": {},
+}
+
+
+class TestTwoUNSLevels(GroupingConformance):
+    """Every rule, for the joined values of two levels."""
+
+    @pytest.fixture
+    def bench(self) -> GroupingBench:
+        """Assets that have both levels, one, and none."""
+        return GroupingBench(
+            ksqldb=EmbeddedKsqldb,
+            make=UNSLevelGroupingStrategy,
+            assets=TWO,
+            groups={"W1": "A1/Weld", "W2": "A2/Weld", "W3": "A2/Weld", "N1": None, "N2": None, "N3": None},
+            settings={"uns_fastapi_group_grouping_level": "area/workcenter"},
+        )
+
+
+class TestFallback(GroupingConformance):
+    """Every rule, where assets without a value are in a group of their own."""
+
+    @pytest.fixture
+    def bench(self) -> GroupingBench:
+        """Assets without a level, with a blank one, and one whose real group has the fallback's name."""
+        real = {"R1": {"area": "Else", "workcenter": "where's"}}
+        rest = dict.fromkeys(("N1", "N2", "N3", "R1"), "Else/where's")
+        return GroupingBench(
+            ksqldb=EmbeddedKsqldb,
+            make=UNSLevelGroupingStrategy,
+            assets=TWO | real,
+            groups={"W1": "A1/Weld", "W2": "A2/Weld", "W3": "A2/Weld"} | rest,
+            settings={"uns_fastapi_group_grouping_level": "area/workcenter", "uns_fallback_group": "Else/where's"},
+        )

@@ -123,6 +123,18 @@ def test_drift_and_a_write_that_failed(stage: Stage) -> None:
     assert "name conflicts" in why_text(answer)
 
 
+def test_a_write_that_the_engine_refuses_has_its_cure(stage: Stage) -> None:
+    """Also before there is a service; the variable is that of what was to be created."""
+    del stage.platform.services["ofa_group_g2"]
+
+    def refuse(call: str) -> None:
+        if call == "create_service":
+            raise PlatformRefused("rpc error: code = InvalidArgument desc = network factory-net not found")
+
+    stage.platform.fault = refuse
+    assert "the network factory-net (DOCKER_NETWORK) is gone" in asked(stage, "g2").next
+
+
 def test_a_stream_whose_definition_differs(stage: Stage) -> None:
     """What differs is named."""
     topic, sql = stage.ksqldb.made["ASSET_STREAM_G3"]
@@ -254,6 +266,58 @@ def test_conflict_trouble_and_pause(stage: Stage) -> None:
     assert "paused    until 2026-01-01 00:10:00 UTC by ana@shell: audit" in text
     assert "it cannot reach Kafka" in text
     assert "reconciler resume" in text
+
+
+SHARED_ONES = [
+    # asked for, kind, facts in this order
+    ("routing_layer", "service", ["service", "plan", "service", "read", "cycle", "read by", "next"]),
+    ("service:state_api", "service", ["service", "plan", "service", "read", "cycle", "read by", "next"]),
+    ("ofa_state_api", "service", ["service", "plan", "service", "read", "cycle", "read by", "next"]),
+    ("shared_stream", "stream", ["stream", "plan", "stream", "read", "cycle", "read by", "next"]),
+    ("operator", "operator", ["operator", "plan", "read", "cycle", "read by", "next"]),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "facts"), SHARED_ONES)
+def test_what_all_groups_share_is_explained_too(stage: Stage, name: str, kind: str, facts: list[str]) -> None:
+    """Nothing of a group stands there; all is well."""
+    answer = asked(stage, name)
+    assert (answer.kind, answer.condition) == (kind, Condition.READY)
+    lines = why_text(answer).splitlines()
+    assert [line[:10].strip() for line in lines] == facts
+    assert lines[-1] == "next      nothing: it is in its desired state"
+
+
+def test_a_group_with_the_name_of_a_service_comes_first(stage: Stage) -> None:
+    """With a prefix the service is meant."""
+    stage.ksqldb.assets["x"] = "state_api"
+    controller = stage.controller()
+    assert asked(stage, "state_api", controller).kind == "group"
+    assert asked(stage, "service:state_api", controller).kind == "service"
+
+
+def test_a_service_that_the_engine_refuses_has_its_cure(stage: Stage) -> None:
+    """The variable is that of the service; nothing is said of ksqlDB."""
+    del stage.platform.services["ofa_state_api"]
+
+    def refuse(call: str) -> None:
+        if call == "create_service":
+            raise PlatformRefused("No such image: acme/x:1 (HTTP 404)")
+
+    stage.platform.fault = refuse
+    answer = asked(stage, "state_api")
+    assert answer.writes == ("create_service service ofa_state_api",)
+    assert [one.object_ for one in answer.backoff][:1] == ["service ofa_state_api"]
+    assert any("STATE_API_IMAGE" in text for text in answer.next)
+
+
+def test_a_pause_explains_the_operator(stage: Stage) -> None:
+    """It is held, and the command that ends the pause is named."""
+    context = replace(known(stage, stage.controller()), paused="paused until 12:00 by me: upgrade")
+    answer = explain_group("operator", context, "this operator")
+    assert answer is not None
+    assert (answer.condition, answer.plan) == (Condition.HELD, "paused until 12:00 by me: upgrade")
+    assert "reconciler resume" in answer.next[0]
 
 
 def test_names_that_are_close(stage: Stage) -> None:

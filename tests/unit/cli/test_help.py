@@ -91,6 +91,64 @@ def test_bash_completes(typed: str, offered: set[str], tmp_path: Path, capsys: p
     assert done.stderr == ""
 
 
+def complete_group(script: Path, typed: str, shell: str = "bash") -> list[str]:
+    """Complete the name of a group; the running operator is a function of the shell."""
+    known = "reconciler() { [ \"$1\" = __groups ] && printf '%s\\n' Weld 'Weld 2' \"O'Brien\" '$(pwd)'; }"
+    asked = f'{known}; source {script}; _reconciler_groups "$@"'
+    done = subprocess.run([shell, "-c", asked, shell, typed], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    return done.stdout.split("\n")[:-1]
+
+
+def test_bash_completes_the_groups_of_the_running_operator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names with blanks, which bash would split, are left out; none is executed; `why` offers them."""
+    script = tmp_path / "completion"
+    script.write_text(printed(capsys, "completion", "bash"))
+    assert complete_group(script, "We") == ["Weld"]
+    assert complete_group(script, "") == ["Weld", "O'Brien", "$(pwd)"]
+    assert re.search(r"_why\w*_COMPGEN=_reconciler_groups", script.read_text())
+
+
+def test_without_operator_and_settings_no_group_is_offered(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A shell that completes shows no error."""
+    monkeypatch.chdir(tmp_path)
+    assert printed(capsys, "__groups") == "\n"
+    monkeypatch.setenv("KAFKA_BROKER", "b:9092")
+    monkeypatch.setenv("KSQLDB_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("RECONCILER_PORT", "1")
+    assert printed(capsys, "__groups") == "\n"
+    assert "__groups" not in printed(capsys, "--help")
+
+
+MISTYPED = [
+    (("pln",), "did you mean plan?"),
+    (("plan", "-o", "jsn"), "did you mean json?"),
+    (("plan", "--detailed-exitcod", "x"), "unrecognized arguments"),
+    (("plan", "--detialed-exitcode"), "did you mean --detailed-exitcode?"),
+    (("--onec",), "did you mean --once?"),
+    (("completion", "bsh"), "did you mean bash?"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "hint"), MISTYPED)
+def test_what_may_be_meant_is_named(arguments: tuple[str, ...], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Commands, values of options, options."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_what_is_like_nothing_has_no_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    """Rather none than a wrong one."""
+    for typed in ("zzzz", "--zzzz"):
+        with pytest.raises(SystemExit):
+            cli.main([typed])
+    assert "did you mean" not in capsys.readouterr().err
+
+
 def test_zsh_gets_a_script_with_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     """The script for zsh names itself and every command."""
     text = printed(capsys, "completion", "zsh")

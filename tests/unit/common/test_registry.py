@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from openfactory_common.errors import RegistryError
-from openfactory_common.ksqldb.levels import JoinedLevels, Level, group_sql
+from openfactory_common.ksqldb.levels import JoinedLevels, Level, WithFallback, group_sql
 from openfactory_common.registry import (
     LIMIT_BYTES,
     GroupLookup,
@@ -47,6 +47,22 @@ def test_what_is_published_is_read_back(groups: dict[str, str], earlier: list[Id
     assert parse(registry.canonical()) == registry
 
 
+LEVELS: list[tuple[Level, dict[str, object]]] = [
+    ("a", {"levels": ["a"], "separator": "-"}),
+    (JoinedLevels(("a", "b"), "/"), {"levels": ["a", "b"], "separator": "/"}),
+    (WithFallback("a", "x"), {"levels": ["a"], "separator": "-", "fallback": "x"}),
+    (WithFallback(JoinedLevels(("a", "b"), "/"), "x"), {"levels": ["a", "b"], "separator": "/", "fallback": "x"}),
+]
+
+
+@pytest.mark.parametrize(("level", "fields"), LEVELS)
+def test_a_fallback_is_one_more_field_and_only_where_there_is_one(level: Level, fields: dict[str, object]) -> None:
+    """Documents without one keep their bytes; a proxy of before it ignores the field."""
+    made = document({"a": URL}, membership=GroupLookup.of("T", "K", level))
+    assert json.loads(made.canonical())["membership"] == {"table": "T", "key": "K", **fields}
+    assert parse(made.canonical()).membership.level == level
+
+
 @given(st.dictionaries(st.text(max_size=20), st.just(URL), max_size=8))
 def test_the_revision_does_not_depend_on_order(groups: dict[str, str]) -> None:
     """T30: equal content has equal bytes."""
@@ -78,6 +94,8 @@ def test_a_registry_that_no_config_can_hold_is_refused_with_its_size() -> None:
         {"membership": {"table": "T", "key": "K", "levels": [1]}},
         {"membership": {"table": "T", "key": "K", "levels": []}},
         {"membership": {"table": "T", "key": "K", "levels": [""]}},
+        {"membership": {"table": "T", "key": "K", "levels": ["a"], "fallback": 1}},
+        {"membership": {"table": "T", "key": "K", "levels": ["a"], "fallback": "x" * 256}},
         {"membership": {"table": "T", "key": "K", "levels": ["a"] * 9}},
         {"membership": {"table": "T", "key": "K", "levels": ["a", "b"], "separator": None}},
     ],

@@ -59,3 +59,21 @@ def test_progress_is_what_was_told(members: dict[str, Any], consumed: dict[str, 
     found: Description = entity.value
     assert dict(found.consumed) == consumed
     assert found.written == written
+
+
+KEY = {"name": "ASSET_UUID", "schema": {"type": "STRING", "fields": None, "memberSchema": None}, "type": "KEY"}
+VALUE = {"name": "ID", "schema": {"type": "STRING", "fields": None, "memberSchema": None}}
+FIELDS: list[tuple[Any, dict[str, str]]] = [
+    ([KEY, VALUE], {"ASSET_UUID": "STRING"}),
+    ([VALUE], {}),
+    (None, {}),
+    ([{**KEY, "schema": None}, 7], {"ASSET_UUID": "None"}),
+]
+
+
+@pytest.mark.parametrize(("fields", "keys"), FIELDS)
+def test_key_columns_are_those_that_are_marked(fields: Any, keys: dict[str, str]) -> None:
+    """Another form is no failed read: nothing but `doctor` needs them."""
+    body = json.dumps([{"@type": "sourceDescription", "sourceDescription": {**PLAIN, "fields": fields}}])
+    (entity,) = parse_entities(body.encode())
+    assert dict(entity.value.keys) == keys

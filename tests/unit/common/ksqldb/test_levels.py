@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openfactory_common.errors import ConfigurationError
-from openfactory_common.ksqldb.levels import JoinedLevels, group_sql
+from openfactory_common.ksqldb.levels import JoinedLevels, Level, WithFallback, group_sql, parse_level
 from reconciler.ksqldb.definition import definition_of
 from reconciler.ksqldb.statements import Topology
 
@@ -31,6 +31,31 @@ def test_several_are_joined_where_all_are_there() -> None:
         "(TRIM(H.UNS_LEVELS['c']) <> '')) THEN "
         "CONCAT(H.UNS_LEVELS['a'], '/', H.UNS_LEVELS['b'], '/', H.UNS_LEVELS['c']) END"
     )
+
+
+def test_what_lacks_a_level_is_in_the_fallback() -> None:
+    """A blank value counts as none, as it does without a fallback."""
+    value = "UNS_LEVELS['a']"
+    assert group_sql(WithFallback("a", "it's")) == f"CASE WHEN (TRIM({value}) <> '') THEN {value} ELSE 'it''s' END"
+
+
+PARSED: list[tuple[str, str, Level]] = [
+    ("a", "", "a"),
+    ("a/b", "", JoinedLevels(("a", "b"), "/")),
+    ("a/b/c", "x", WithFallback(JoinedLevels(("a", "b", "c"), "/"), "x")),
+    ("a", "x", WithFallback("a", "x")),
+]
+
+
+@pytest.mark.parametrize(("text", "fallback", "level"), PARSED)
+def test_a_setting_names_one_level_or_several(text: str, fallback: str, level: Level) -> None:
+    """Any number of levels; the statement of each is recognised again."""
+    assert parse_level(text, fallback) == level
+    topology = replace(ONE, level=level)
+    found = definition_of(topology.create_shared().sql)
+    assert found is not None
+    assert topology.shared_differences(found) == ()
+    assert topology.shared_name == replace(ONE, level=parse_level(text, fallback)).shared_name
 
 
 @pytest.mark.parametrize("names", [(), ("area",), ("area", "")])
