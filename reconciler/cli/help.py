@@ -114,12 +114,15 @@ PAGES: Mapping[str, Page] = {
     ),
     "pause": Page(
         _DONE | {5: "recorded, but an operator may still be in the middle of a write"},
-        (("reconciler pause --for 30m --reason 'Kafka upgrade'", "no changes for half an hour"),),
+        (
+            ("reconciler pause --for 30m --reason 'Kafka upgrade'", "no changes for half an hour"),
+            ("reconciler pause Paint --for 7d --reason 'audit'", "Paint must not be touched this week"),
+        ),
         ("RECONCILER_OWNER", "DEPLOYMENT_PLATFORM"),
     ),
     "resume": Page(
         _DONE,
-        (("reconciler resume", "end the pause now"),),
+        (("reconciler resume", "end the pause now"), ("reconciler resume Paint", "end that of one group")),
         ("RECONCILER_OWNER", "DEPLOYMENT_PLATFORM"),
     ),
     "teardown": Page(

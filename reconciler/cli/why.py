@@ -37,15 +37,20 @@ def _why(options: argparse.Namespace, settings: Settings) -> int:
     next step. The running operator answers if it is reachable: it has the counters and the objects in backoff.
     Otherwise the command reads everything itself. It writes nothing.
     """
-    if not options.group.strip():
-        raise ConfigurationError(f"{options.group!r} is not a group: an empty value at the level names no group")
-    document = _find(options.group, settings)
+    document = find_group(options.group, settings)
     echo(printable_json(document.model_dump_json(indent=2)) if options.output == "json" else why_text(document))
     return Exit.OK
 
 
-def _find(group: str, settings: Settings) -> WhyDocument:
-    """Ask the running operator; without a usable response, read directly and say why."""
+def find_group(group: str, settings: Settings) -> WhyDocument:
+    """Ask the running operator; without a usable response, read directly and say why.
+
+    Raises:
+        ConfigurationError: there is no such group; names those that may be meant.
+        ReconcilerError: no operator answered, and a read failed.
+    """
+    if not group.strip():
+        raise ConfigurationError(f"{group!r} is not a group: an empty value at the level names no group")
     response = ask(settings, f"/groups/{quote(group, safe='', errors='surrogatepass')}")
     if isinstance(response, NoResponse):
         return _read_directly(group, settings, response.why)

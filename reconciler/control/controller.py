@@ -92,7 +92,7 @@ class Controller:
         """Read both sides in full, and understand what was read."""
         memory = self.memory
         platform = self.deps.platform.observe(memory.suspects)
-        memory.update_pause(platform.records)
+        memory.update_pause(platform.records, self.clocks.wall())
         self.reporter.probe(self.deps.prober, platform)
         self.reporter.report_platform(platform)
         failures = self.deps.ksqldb.failures
@@ -106,6 +106,8 @@ class Controller:
         memory, settings, now = self.memory, self.deps.settings, self.clocks.monotonic()
         self.reporter.report_collapse(survey, settings)
         memory.guards = guards.remember(memory.guards, survey, self.deps.topology, settings, now)
+        # What nothing is written of is not on its way out: after a pause the whole grace time begins.
+        memory.guards = memory.guards.forget(memory.find_held())
         memory.guards = guards.approve(memory.guards, survey, self.overrides)
         verdict = guards.judge(memory.guards, survey, settings, self.overrides, now)
         due = guards.find_due(survey, verdict)

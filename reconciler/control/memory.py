@@ -26,7 +26,7 @@ from reconciler.domain.readiness import Readiness, ReadyState, find_readiness
 from reconciler.domain.services import LiveService, PlatformState, Record, ServiceSpec
 from reconciler.domain.status import BlockReason, Condition, CycleResult, ObjectStatus, Part, Plan
 from reconciler.ksqldb.statements import Topology
-from reconciler.leadership.pause import Pause, read_pause
+from reconciler.leadership.pause import GROUP_PAUSES_RECORD, Pause, read_marks, read_pause
 from reconciler.metrics import Metrics
 from reconciler.planning.guards import GuardMemory, has_collapsed
 from reconciler.planning.inputs import PlanInputs
@@ -64,6 +64,7 @@ class Memory:
         backoff: objects whose last write failed.
         contest: objects that another writer keeps changing.
         pause: the pause that was read last.
+        group_pauses: the pauses of single groups that were in force at the last read.
         stalled: objects in progress, by title, each with since when the same has been said of it.
         flow: watches whether events flow; None where that is not watched.
         silent_streams: what the running operator's `flow` says, in a process that does not watch by itself.
@@ -78,6 +79,7 @@ class Memory:
     backoff: Backoff = field(default_factory=Backoff)
     contest: Contest = field(default_factory=Contest)
     pause: Pause | None = None
+    group_pauses: Mapping[str, Pause] = field(default_factory=dict)
     stalled: Mapping[str, StalledObject] = field(default_factory=dict)
     flow: FlowWatch | None = None
     silent_streams: Mapping[str, str] = field(default_factory=dict)
@@ -86,13 +88,18 @@ class Memory:
     unready: Mapping[str, float] = field(default_factory=dict)
     suspects: frozenset[str] = frozenset()
 
-    def update_pause(self, records: Mapping[str, Record]) -> None:
-        """Take over the pause that is on record; a record that is not there changes nothing."""
+    def update_pause(self, records: Mapping[str, Record], wall: datetime) -> None:
+        """Take over the pauses that are on record; where that of all writes is not there, it stays as it was."""
         self.pause = read_pause(self.pause, records)
+        self.group_pauses = read_marks(GROUP_PAUSES_RECORD, records, wall)
 
     def find_active_pause(self, wall: datetime) -> Pause | None:
         """Return the pause that suspends writes at this time of day; None where none does."""
         return self.pause if self.pause is not None and self.pause.active(wall) else None
+
+    def find_held(self) -> Mapping[str, str]:
+        """Return the groups of which nothing is written in this cycle, each with the reason."""
+        return {group: pause.text for group, pause in self.group_pauses.items()}
 
     def silent(self) -> Mapping[str, str]:
         """Return why streams are silent (see `reconciler.control.flow`), by group; that of the shared stream by ""."""
@@ -163,6 +170,7 @@ class Memory:
             ),
             past=frozenset(key for key, seconds in ages.items() if seconds >= trial and key in self.proved),
             fallen=frozenset(key for key, seconds in unready.items() if seconds < trial),
+            held=self.find_held(),
         )
 
     def finish_plan(self, plan: Plan, settings: Settings, clocks: Clocks) -> Plan:
@@ -328,6 +336,7 @@ class Reporter:
                 self._show_registry(published.live.data, revision_of(published.live.data))
         with self.isolate():
             self.metrics.paused.set(self._memory.find_active_pause(self._clocks.wall()) is not None)
+            self.metrics.paused_groups.set(len(self._memory.find_held()))
 
     def probe(self, prober: Prober | None, platform: PlatformState) -> None:
         """Remember which services are ready, and whose tasks to read next time; a bug in that leaves what was known."""

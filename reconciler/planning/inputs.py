@@ -46,6 +46,7 @@ class PlanInputs:
         contested: why each object that another writer keeps changing is not written now.
         offset_reset: the offset with which the server begins every query that names none; ``""`` where that is not
             known or left to Kafka.
+        held: groups of which nothing is written, and whose entry in the registry stays as it is, each with the reason.
         claim: which installation this is, and whether that has to be recorded.
     """
 
@@ -68,6 +69,7 @@ class PlanInputs:
     on_trial: frozenset[str] = frozenset()
     past: frozenset[str] = frozenset()
     fallen: frozenset[str] = frozenset()
+    held: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,14 @@ def make_degraded(item: ObjectStatus, detail: str, reason: Reason | None = None)
 def make_conflict(group: str, detail: str) -> PlannedObject:
     """Return a group that cannot exist, without actions."""
     return PlannedObject(ObjectStatus(f"group {group}", Condition.CONFLICT, "x", detail, group=group))
+
+
+def hold(planned: PlannedObject, why: str) -> PlannedObject:
+    """Return a group of which nothing may be written, with what would be done or is wrong."""
+    item = planned.item
+    detail = f"{why}; otherwise: {item.detail}" if item.detail else why
+    item = replace(item, condition=Condition.HELD, change="?", detail=detail, serves=False, reason=Reason.PAUSED)
+    return PlannedObject(item)
 
 
 def add_failure(item: ObjectStatus, actions: Iterable[Action], inputs: PlanInputs) -> ObjectStatus:

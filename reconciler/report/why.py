@@ -131,6 +131,7 @@ class WhyDocument(ExtensibleDocument):
     owner: str
     group: str
     condition: Condition
+    reason: Reason | None = Field(default=None, description="Why, as one word; null where `plan` alone says it.")
     plan: str | None = Field(description="What the plan does about it, or why it does nothing.")
     desired: bool = Field(description="The UNS map names the group.")
     members: int
@@ -190,6 +191,7 @@ class _Explanation:
             owner=context.settings.reconciler_owner,
             group=self.group,
             condition=item.condition,
+            reason=item.reason,
             plan=self._update_count(item.detail) or None,
             desired=self.group in membership.groups,
             members=membership.groups.get(self.group, 0),
@@ -291,7 +293,7 @@ class _Explanation:
             yield f"nothing is written until this is resolved: {stops}"
         if self.item.condition is Condition.CONFLICT:
             yield from self._advise_conflict()
-        if self.missing is not None:
+        if self.missing is not None and self.item.reason is not Reason.PAUSED:
             yield from self._advise_missing()
         if live is not None:
             yield from self._advise_service(live)
@@ -326,7 +328,9 @@ class _Explanation:
             )
 
     def _advise_shared(self) -> Iterator[str]:
-        """Say what blocks this group and others."""
+        """Say what blocks this group, or also others."""
+        if self.item.reason is Reason.PAUSED:
+            yield "nothing of it is written; `reconciler resume GROUP` ends the pause of a group"
         if self.item.reason is Reason.ROLLOUT:
             yield (
                 "change the settings of the group services (FASTAPI_GROUP_IMAGE, ...) to start another rollout; to try "
