@@ -125,6 +125,17 @@ PAGES: Mapping[str, Page] = {
         (("reconciler resume", "end the pause now"), ("reconciler resume Paint", "end that of one group")),
         ("RECONCILER_OWNER", "DEPLOYMENT_PLATFORM"),
     ),
+    "delete": Page(
+        {
+            0: "it is gone, or the answer to the question was no",
+            1: "",
+            2: "no such group, or a usage or configuration error; the message names it",
+            4: "nothing is removed: it has assets or is paused, or a safety rule refuses; the message says what to do",
+            5: "not removed in time; the request stays valid for an hour",
+        },
+        (("reconciler delete Paint", "its last asset has been moved, and it should go now"),),
+        (*_CONNECTIONS, "RECONCILER_URL", "RECONCILE_POLICY"),
+    ),
     "teardown": Page(
         {
             0: "everything is removed, or the answer to the question was no",

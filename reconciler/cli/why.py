@@ -23,6 +23,10 @@ _NAMED = 10
 DIRECT = "direct read, no history"
 
 
+class UnknownGroup(ConfigurationError):
+    """There is no group of this name."""
+
+
 def add(commands: Any) -> None:
     """Register ``why``."""
     parser = add_command(commands, "why", _why)
@@ -46,11 +50,11 @@ def find_group(group: str, settings: Settings) -> WhyDocument:
     """Ask the running operator; without a usable response, read directly and say why.
 
     Raises:
-        ConfigurationError: there is no such group; names those that may be meant.
+        UnknownGroup: there is no such group; names those that may be meant.
         ReconcilerError: no operator answered, and a read failed.
     """
     if not group.strip():
-        raise ConfigurationError(f"{group!r} is not a group: an empty value at the level names no group")
+        raise UnknownGroup(f"{group!r} is not a group: an empty value at the level names no group")
     response = ask(settings, f"/groups/{quote(group, safe='', errors='surrogatepass')}")
     if isinstance(response, NoResponse):
         return _read_directly(group, settings, response.why)
@@ -73,7 +77,7 @@ def _read_directly(group: str, settings: Settings, reason: str) -> WhyDocument:
     return document
 
 
-def _unknown_group(group: str, similar: Sequence[str], known: Sequence[str]) -> ConfigurationError:
+def _unknown_group(group: str, similar: Sequence[str], known: Sequence[str]) -> UnknownGroup:
     """Name the groups that may be meant."""
     if similar:
         hint = f"similar names: {', '.join(map(repr, similar))}; `reconciler status` shows all"
@@ -83,4 +87,4 @@ def _unknown_group(group: str, similar: Sequence[str], known: Sequence[str]) -> 
         hint = f"the groups are {', '.join(map(repr, known[:_NAMED]))}"
         if len(known) > _NAMED:
             hint += f" and {len(known) - _NAMED} more; `reconciler status` shows all"
-    return ConfigurationError(f"no group {group!r}; {hint}")
+    return UnknownGroup(f"no group {group!r}; {hint}")

@@ -6,13 +6,17 @@ Level-triggered: every cycle starts from complete reads and decides from them al
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 
+from openfactory_common.errors import PlatformError
 from reconciler.control.executor import Executor
 from reconciler.control.memory import Memory, Reporter
 from reconciler.control.observe import Clocks, Dependencies, Observer
 from reconciler.control.outcome import CycleOutcome, describe_block, judge_cycle
 from reconciler.domain.status import CycleResult, Plan
 from reconciler.leadership.elector import AlwaysLeader, WriteBlock, WriteGate
+from reconciler.leadership.pause import DELETIONS_RECORD, write_mark
 from reconciler.metrics import Metrics
 from reconciler.planning import guards
 from reconciler.planning.plan import make_plan
@@ -92,7 +96,7 @@ class Controller:
         """Read both sides in full, and understand what was read."""
         memory = self.memory
         platform = self.deps.platform.observe(memory.suspects)
-        memory.update_pause(platform.records, self.clocks.wall())
+        memory.update_marks(platform.records, self.clocks.wall())
         self.reporter.probe(self.deps.prober, platform)
         self.reporter.report_platform(platform)
         failures = self.deps.ksqldb.failures
@@ -104,19 +108,20 @@ class Controller:
     def _judge(self, survey: Survey) -> guards.Verdict:
         """Count what is missing, and let the guards decide; before removals the map is read from Kafka itself."""
         memory, settings, now = self.memory, self.deps.settings, self.clocks.monotonic()
+        overrides = replace(self.overrides, delete=frozenset(memory.deletions))
         self.reporter.report_collapse(survey, settings)
         memory.guards = guards.remember(memory.guards, survey, self.deps.topology, settings, now)
         # What nothing is written of is not on its way out: after a pause the whole grace time begins.
         memory.guards = memory.guards.forget(memory.find_held())
         memory.guards = guards.approve(memory.guards, survey, self.overrides)
-        verdict = guards.judge(memory.guards, survey, settings, self.overrides, now)
+        verdict = guards.judge(memory.guards, survey, settings, overrides, now)
         due = guards.find_due(survey, verdict)
         if due and not self.stopping() and self.write_block() is None:
             direct, doubt = self._observer.read_directly(self.deps, memory.guards.largest or 0)
             missing = memory.guards.missing.keys()
             memory.guards = guards.confirm(memory.guards, survey, due, direct, doubt)
             self.reporter.report_kept(missing - memory.guards.missing.keys())
-        return guards.judge(memory.guards, survey, settings, self.overrides, now)
+        return guards.judge(memory.guards, survey, settings, overrides, now)
 
     def plan(self, survey: Survey, verdict: guards.Verdict) -> Plan:
         """Plan one cycle; before streams are created, the server is asked how many it allows.
@@ -145,7 +150,14 @@ class Controller:
             with self.reporter.isolate():
                 self.on_step()
             results.append(result)
+        self._end_deletions(survey)
         return judge_cycle(plan, survey, tuple(results), "withheld" if self.reporter.dry_run else "done")
+
+    def _end_deletions(self, survey: Survey) -> None:
+        """End what was asked for groups that are gone, or have assets again: it must not count for a later absence."""
+        for group in self.memory.deletions.keys() - survey.missing:
+            with suppress(PlatformError):  # the next cycle tries again
+                write_mark(self.deps.platform, DELETIONS_RECORD, group, None, self.clocks.wall())
 
     def observe(self) -> tuple[Survey, guards.Verdict]:
         """Read everything, and let the guards judge it.

@@ -26,7 +26,7 @@ from reconciler.domain.readiness import Readiness, ReadyState, find_readiness
 from reconciler.domain.services import LiveService, PlatformState, Record, ServiceSpec
 from reconciler.domain.status import BlockReason, Condition, CycleResult, ObjectStatus, Part, Plan
 from reconciler.ksqldb.statements import Topology
-from reconciler.leadership.pause import GROUP_PAUSES_RECORD, Pause, read_marks, read_pause
+from reconciler.leadership.pause import DELETIONS_RECORD, GROUP_PAUSES_RECORD, Pause, read_marks, read_pause
 from reconciler.metrics import Metrics
 from reconciler.planning.guards import GuardMemory, has_collapsed
 from reconciler.planning.inputs import PlanInputs
@@ -65,6 +65,7 @@ class Memory:
         contest: objects that another writer keeps changing.
         pause: the pause that was read last.
         group_pauses: the pauses of single groups that were in force at the last read.
+        deletions: the groups that a person wanted removed at the last read, with who and until when that is valid.
         stalled: objects in progress, by title, each with since when the same has been said of it.
         flow: watches whether events flow; None where that is not watched.
         silent_streams: what the running operator's `flow` says, in a process that does not watch by itself.
@@ -80,6 +81,7 @@ class Memory:
     contest: Contest = field(default_factory=Contest)
     pause: Pause | None = None
     group_pauses: Mapping[str, Pause] = field(default_factory=dict)
+    deletions: Mapping[str, Pause] = field(default_factory=dict)
     stalled: Mapping[str, StalledObject] = field(default_factory=dict)
     flow: FlowWatch | None = None
     silent_streams: Mapping[str, str] = field(default_factory=dict)
@@ -88,10 +90,11 @@ class Memory:
     unready: Mapping[str, float] = field(default_factory=dict)
     suspects: frozenset[str] = frozenset()
 
-    def update_pause(self, records: Mapping[str, Record], wall: datetime) -> None:
-        """Take over the pauses that are on record; where that of all writes is not there, it stays as it was."""
+    def update_marks(self, records: Mapping[str, Record], wall: datetime) -> None:
+        """Take over what is on record; the pause of all writes stays where its record is not there."""
         self.pause = read_pause(self.pause, records)
         self.group_pauses = read_marks(GROUP_PAUSES_RECORD, records, wall)
+        self.deletions = read_marks(DELETIONS_RECORD, records, wall)
 
     def find_active_pause(self, wall: datetime) -> Pause | None:
         """Return the pause that suspends writes at this time of day; None where none does."""

@@ -77,12 +77,13 @@ class GuardMemory:
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the command line allows, for this run."""
+    """What the command line allows, for this run; ``delete`` are groups whose removal a person has asked for."""
 
     allow_empty: bool = False
     accept_identity: bool = False
     approve: str = ""
     adopt: str = ""
+    delete: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,12 @@ def judge(memory: GuardMemory, survey: Survey, settings: Settings, overrides: Ov
     approval = approval_id(survey) if over else ""
     if over:
         refusals.append(Refusal(Guard.BUDGET, f"{over}; approve exactly this with --approve {approval}"))
-    ripe = frozenset(group for group in survey.missing if _is_ripe(memory.missing.get(group), settings, now))
+    # One that a person wants removed needs no more than one read that counts: neither their number nor their time.
+    ripe = frozenset(
+        group
+        for group in survey.missing
+        if _is_ripe(memory.missing.get(group), settings, now) or (group in overrides.delete and group in memory.missing)
+    )
     sync = settings.reconcile_policy is Policy.SYNC
     # A stream whose owner is not known yet may be one more group that is missing.
     complete = survey.observed.membership.fresh and not source.unknown_owners
