@@ -136,6 +136,21 @@ PAGES: Mapping[str, Page] = {
         (("reconciler delete Paint", "its last asset has been moved, and it should go now"),),
         (*_CONNECTIONS, "RECONCILER_URL", "RECONCILE_POLICY"),
     ),
+    "adopt": Page(
+        {
+            0: "shown, nothing to adopt, or adopted and converged",
+            1: "",
+            2: "no such group or installation, or a usage or configuration error; the message names it",
+            4: "it belongs to others, or a safety rule refuses; nothing was changed",
+            5: "",
+        },
+        (
+            ("reconciler adopt Paint", "what has Paint's names, whose it is, and what adopting it would do"),
+            ("reconciler adopt Paint --replace --yes", "also a stream: it is dropped and created again"),
+            ("reconciler adopt 1a2b3c4d --yes", "all objects of an installation whose record is lost"),
+        ),
+        _CONNECTIONS,
+    ),
     "teardown": Page(
         {
             0: "everything is removed, or the answer to the question was no",

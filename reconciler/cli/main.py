@@ -24,18 +24,20 @@ from typing import TextIO
 
 from openfactory_common import __version__, logs
 from openfactory_common.errors import ConfigurationError, ReconcilerError
-from reconciler.cli import groups, migrate, pause, run, runserver, schema, settings, show, teardown, why
+from reconciler.cli import adopt, groups, migrate, pause, run, runserver, schema, settings, show, teardown, why
 from reconciler.cli.help import MAIN, wrap
 from reconciler.cli.output import OutputFailed, checked_stdout, echo_error
 from reconciler.control.converge import Exit
 from reconciler.control.outcome import explain_error
 from reconciler.settings import Policy, Settings, load
 
-_COMMANDS = (show, why, run, pause, groups, teardown, runserver, migrate, settings, schema)
+_COMMANDS = (show, why, run, pause, groups, adopt, teardown, runserver, migrate, settings, schema)
 _DEFAULTS = {
     "timeout": 300.0,
     "approve": "",
     "adopt": "",
+    "adoption": None,
+    "replace": False,
     "output": "text",
     "detailed_exitcode": False,
     "keep_streams": False,

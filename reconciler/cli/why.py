@@ -59,7 +59,7 @@ def find_group(group: str, settings: Settings) -> WhyDocument:
     if isinstance(response, NoResponse):
         return _read_directly(group, settings, response.why)
     if "close" in response.document:
-        raise _unknown_group(group, response.document["close"], response.document.get("known", ()))
+        raise unknown_group(group, response.document["close"], response.document.get("known", ()))
     try:
         return WhyDocument.model_validate({**response.document, "source": f"the operator at {response.url}"})
     except ValidationError:
@@ -73,11 +73,11 @@ def _read_directly(group: str, settings: Settings, reason: str) -> WhyDocument:
     context = make_context(controller, survey, controller.plan(survey, verdict), controller.clocks.wall())
     document = explain_group(group, context, f"{DIRECT} ({reason})")
     if document is None:
-        raise _unknown_group(group, find_similar(group, survey), sorted(known_groups(survey)))
+        raise unknown_group(group, find_similar(group, survey), sorted(known_groups(survey)))
     return document
 
 
-def _unknown_group(group: str, similar: Sequence[str], known: Sequence[str]) -> UnknownGroup:
+def unknown_group(group: str, similar: Sequence[str], known: Sequence[str]) -> UnknownGroup:
     """Name the groups that may be meant."""
     if similar:
         hint = f"similar names: {', '.join(map(repr, similar))}; `reconciler status` shows all"

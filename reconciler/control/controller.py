@@ -130,6 +130,7 @@ class Controller:
             ReconcilerError: that could not be read.
         """
         inputs = self.memory.make_plan_inputs(self.deps, survey.observed.platform, self._observer.claim, self.clocks)
+        inputs = replace(inputs, adoption=self.overrides.adoption)
         plan = make_plan(survey, verdict, inputs)
         complete = self._observer.ask_before_creating(self.deps, plan.actions, inputs)
         if complete is not inputs:

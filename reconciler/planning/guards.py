@@ -21,6 +21,7 @@ from openfactory_common.registry import Identity
 from reconciler.domain.observed import MapSnapshot
 from reconciler.domain.status import Guard, Refusal
 from reconciler.ksqldb.statements import Topology
+from reconciler.planning.inputs import Adoption
 from reconciler.planning.survey import Published, StreamVerdict, Survey
 from reconciler.settings import Policy, Settings
 
@@ -84,6 +85,7 @@ class Overrides:
     approve: str = ""
     adopt: str = ""
     delete: frozenset[str] = frozenset()
+    adoption: Adoption | None = None
 
 
 @dataclass(frozen=True)

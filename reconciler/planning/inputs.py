@@ -20,6 +20,21 @@ D = TypeVar("D")
 
 
 @dataclass(frozen=True)
+class Adoption:
+    """What a person was shown of a group and wants to be ours; what has changed since is not meant.
+
+    Attributes:
+        group: whose names the objects have.
+        service: id and version of a service without our label; None for none.
+        query_id: of the query that writes a stream of a user, which is dropped for the group's own; ``""`` for none.
+    """
+
+    group: str
+    service: tuple[str, int] | None = None
+    query_id: str = ""
+
+
+@dataclass(frozen=True)
 class PlanInputs:
     """What a plan depends on besides the survey and the verdict.
 
@@ -47,6 +62,7 @@ class PlanInputs:
         offset_reset: the offset with which the server begins every query that names none; ``""`` where that is not
             known or left to Kafka.
         held: groups of which nothing is written, and whose entry in the registry stays as it is, each with the reason.
+        adoption: what a person wants to be ours in this run.
         claim: which installation this is, and whether that has to be recorded.
     """
 
@@ -70,6 +86,7 @@ class PlanInputs:
     past: frozenset[str] = frozenset()
     fallen: frozenset[str] = frozenset()
     held: Mapping[str, str] = field(default_factory=dict)
+    adoption: Adoption | None = None
 
 
 @dataclass(frozen=True)

@@ -242,7 +242,7 @@ def _plan_group(
     shared_item: ObjectStatus,
     names: GroupNames,
 ) -> PlannedObject:
-    stream = plan_stream(survey, verdict, shared, names)
+    stream = plan_stream(survey, verdict, shared, names, inputs.adoption)
     service = plan_service(survey, inputs, group_spec(names, inputs.settings, ports.of(names.service)))
     for one in (stream, service):
         if one.item.condition is Condition.CONFLICT:
