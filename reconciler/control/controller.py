@@ -155,8 +155,15 @@ class Controller:
         return judge_cycle(plan, survey, tuple(results), "withheld" if self.reporter.dry_run else "done")
 
     def _end_deletions(self, survey: Survey) -> None:
-        """End what was asked for groups that are gone, or have assets again: it must not count for a later absence."""
-        for group in self.memory.deletions.keys() - survey.missing:
+        """End what was asked for groups that are gone, or have assets again: it must not count for a later absence.
+
+        Two scans in a row say so: one that is older than the request may still show the assets.
+        """
+        memory = self.memory
+        if not survey.observed.membership.fresh:
+            return
+        before, memory.done_deletions = memory.done_deletions, frozenset(memory.deletions) - survey.missing
+        for group in before & memory.done_deletions:
             with suppress(PlatformError):  # the next cycle tries again
                 write_mark(self.deps.platform, DELETIONS_RECORD, group, None, self.clocks.wall())
 

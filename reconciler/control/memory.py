@@ -65,6 +65,7 @@ class Memory:
         contest: objects that another writer keeps changing.
         pause: the pause that was read last.
         group_pauses: the pauses of single groups that were in force at the last read.
+        done_deletions: those of `deletions` that were gone, or had assets, at the last scan of the map.
         deletions: the groups that a person wanted removed at the last read, with who and until when that is valid.
         stalled: objects in progress, by title, each with since when the same has been said of it.
         flow: watches whether events flow; None where that is not watched.
@@ -82,6 +83,7 @@ class Memory:
     pause: Pause | None = None
     group_pauses: Mapping[str, Pause] = field(default_factory=dict)
     deletions: Mapping[str, Pause] = field(default_factory=dict)
+    done_deletions: frozenset[str] = frozenset()
     stalled: Mapping[str, StalledObject] = field(default_factory=dict)
     flow: FlowWatch | None = None
     silent_streams: Mapping[str, str] = field(default_factory=dict)

@@ -191,9 +191,8 @@ def _deleted(stage: Stage) -> None:
 
 
 def _asked(stage: Stage) -> None:
-    """A person wants it removed at once; without the request it would stay for a day."""
+    """A person wants it removed at once; stale reads that still show its asset end that, and the grace time follows."""
     del stage.ksqldb.assets["a4"]
-    stage.options["prune_grace"] = 86400.0
     write_mark(stage.platform, DELETIONS_RECORD, "g4", start_pause(stage.wall, 3600, "ana@shell"), stage.wall)
 
 

@@ -220,5 +220,19 @@ def test_the_request_outlives_a_command_that_gave_up(stage: Stage, capsys: pytes
     stage.ksqldb.well = WELL
     mapped_again(stage)
     assert cli.main(["delete", "Paint", "--yes"]) == 4
-    stage.controller().cycle()
+    stage.run(stage.controller(), 2)
+    assert asked(stage) == set()
+
+
+def test_an_older_scan_does_not_end_a_request(stage: Stage) -> None:
+    """A first read that still has the asset is no reason: it goes all the same. Two in a row are."""
+    ask(stage)
+    controller = stage.controller()
+    stage.ksqldb.assets["p"] = "Paint"
+    controller.cycle()
+    assert asked(stage) == {"Paint"}
+    del stage.ksqldb.assets["p"]
+    assert run(stage, controller)[-1] == "stream ASSET_STREAM_PAINT"
+    ask(stage)
+    stage.run(controller, 2)
     assert asked(stage) == set()
