@@ -6,17 +6,14 @@ Level-triggered: every cycle starts from complete reads and decides from them al
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 
-from openfactory_common.errors import PlatformError
 from reconciler.control.executor import Executor
 from reconciler.control.memory import Memory, Reporter
 from reconciler.control.observe import Clocks, Dependencies, Observer
 from reconciler.control.outcome import CycleOutcome, describe_block, judge_cycle
 from reconciler.domain.status import CycleResult, Plan
 from reconciler.leadership.elector import AlwaysLeader, WriteBlock, WriteGate
-from reconciler.leadership.pause import DELETIONS_RECORD, write_mark
 from reconciler.metrics import Metrics
 from reconciler.planning import guards
 from reconciler.planning.plan import make_plan
@@ -151,21 +148,8 @@ class Controller:
             with self.reporter.isolate():
                 self.on_step()
             results.append(result)
-        self._end_deletions(survey)
+        memory.end_deletions(self.deps.platform, survey, self.clocks.wall())
         return judge_cycle(plan, survey, tuple(results), "withheld" if self.reporter.dry_run else "done")
-
-    def _end_deletions(self, survey: Survey) -> None:
-        """End what was asked for groups that are gone, or have assets again: it must not count for a later absence.
-
-        Two scans in a row say so: one that is older than the request may still show the assets.
-        """
-        memory = self.memory
-        if not survey.observed.membership.fresh:
-            return
-        before, memory.done_deletions = memory.done_deletions, frozenset(memory.deletions) - survey.missing
-        for group in before & memory.done_deletions:
-            with suppress(PlatformError):  # the next cycle tries again
-                write_mark(self.deps.platform, DELETIONS_RECORD, group, None, self.clocks.wall())
 
     def observe(self) -> tuple[Survey, guards.Verdict]:
         """Read everything, and let the guards judge it.

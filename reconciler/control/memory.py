@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from openfactory_common.errors import ReconcilerError, describe
+from openfactory_common.errors import PlatformError, ReconcilerError, describe
 from openfactory_common.registry import revision_of
 from reconciler.control.backoff import Backoff, Contest
 from reconciler.control.flow import FlowWatch
@@ -26,12 +26,20 @@ from reconciler.domain.readiness import Readiness, ReadyState, find_readiness
 from reconciler.domain.services import LiveService, PlatformState, Record, ServiceSpec
 from reconciler.domain.status import BlockReason, Condition, CycleResult, ObjectStatus, Part, Plan
 from reconciler.ksqldb.statements import Topology
-from reconciler.leadership.pause import DELETIONS_RECORD, GROUP_PAUSES_RECORD, Pause, read_marks, read_pause
+from reconciler.leadership.pause import (
+    DELETIONS_RECORD,
+    GROUP_PAUSES_RECORD,
+    Pause,
+    read_marks,
+    read_pause,
+    write_mark,
+)
 from reconciler.metrics import Metrics
 from reconciler.planning.guards import GuardMemory, has_collapsed
 from reconciler.planning.inputs import PlanInputs
 from reconciler.planning.streams import note_offset
 from reconciler.planning.survey import Survey, current_registry
+from reconciler.platforms.protocol import Records
 from reconciler.settings import Settings
 
 log = structlog.get_logger()
@@ -97,6 +105,18 @@ class Memory:
         self.pause = read_pause(self.pause, records)
         self.group_pauses = read_marks(GROUP_PAUSES_RECORD, records, wall)
         self.deletions = read_marks(DELETIONS_RECORD, records, wall)
+
+    def end_deletions(self, records: Records, survey: Survey, wall: datetime) -> None:
+        """End what was asked for groups that are gone, or have assets again: it must not count for a later absence.
+
+        Two scans in a row say so: one that is older than the request may still show the assets.
+        """
+        if not survey.observed.membership.fresh:
+            return
+        before, self.done_deletions = self.done_deletions, frozenset(self.deletions) - survey.missing
+        for group in before & self.done_deletions:
+            with suppress(PlatformError):  # the next scan tries again
+                write_mark(records, DELETIONS_RECORD, group, None, wall)
 
     def find_active_pause(self, wall: datetime) -> Pause | None:
         """Return the pause that suspends writes at this time of day; None where none does."""
