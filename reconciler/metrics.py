@@ -90,6 +90,9 @@ class Metrics:
             registry=r,
         )
         self.paused = Gauge("reconciler_paused", "1 while a pause suspends all writes", registry=r)
+        self.paused_groups = Gauge(
+            "reconciler_paused_groups", "Groups of which nothing is written because they are paused", registry=r
+        )
         self.leader = Gauge("reconciler_leader", "1 while this operator holds the lease", registry=r)
         self.lease_info = Gauge("reconciler_lease_info", "Who holds the lease", ["holder"], registry=r)
         self.bugs = Counter("reconciler_bugs", "Unexpected exceptions, by part of the operator", ["part"], registry=r)

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from openfactory_common.errors import ConfigurationError, ReconcilerError
 from openfactory_common.settings_types import Seconds
 from openfactory_common.text import printable_json
-from reconciler.cli.output import add_command, add_output_option, echo, echo_error
+from reconciler.cli.output import add_command, add_output_option, complete_groups, echo, echo_error
 from reconciler.cli.running_operator import NoResponse, ask, follow
 from reconciler.control.converge import Exit
 from reconciler.report.documents import EventDocument, EventsDocument
@@ -28,7 +28,7 @@ _RETRY_SECONDS = 1.0
 def add(commands: Any) -> None:
     """Register ``events``."""
     parser = add_command(commands, "events", _events)
-    parser.add_argument("group", metavar="GROUP", nargs="?", help="only of this group")
+    complete_groups(parser.add_argument("group", metavar="GROUP", nargs="?", help="only of this group"))
     parser.add_argument("-w", "--watch", action="store_true", help="go on with each new event, until Ctrl-C")
     parser.add_argument("--since", metavar="TIME", help="of the last 90s, 30m, 8h")
     add_output_option(parser, "text", "json")

@@ -118,13 +118,42 @@ PAGES: Mapping[str, Page] = {
     ),
     "pause": Page(
         _DONE | {5: "recorded, but an operator may still be in the middle of a write"},
-        (("reconciler pause --for 30m --reason 'Kafka upgrade'", "no changes for half an hour"),),
+        (
+            ("reconciler pause --for 30m --reason 'Kafka upgrade'", "no changes for half an hour"),
+            ("reconciler pause Paint --for 7d --reason 'audit'", "Paint must not be touched this week"),
+        ),
         ("RECONCILER_OWNER", "DEPLOYMENT_PLATFORM"),
     ),
     "resume": Page(
         _DONE,
-        (("reconciler resume", "end the pause now"),),
+        (("reconciler resume", "end the pause now"), ("reconciler resume Paint", "end that of one group")),
         ("RECONCILER_OWNER", "DEPLOYMENT_PLATFORM"),
+    ),
+    "delete": Page(
+        {
+            0: "it is gone, or the answer to the question was no",
+            1: "",
+            2: "no such group, or a usage or configuration error; the message names it",
+            4: "nothing is removed: it has assets or is paused, or a safety rule refuses; the message says what to do",
+            5: "not removed in time; the request stays valid for an hour",
+        },
+        (("reconciler delete Paint", "its last asset has been moved, and it should go now"),),
+        (*_CONNECTIONS, "RECONCILER_URL", "RECONCILE_POLICY"),
+    ),
+    "adopt": Page(
+        {
+            0: "shown, nothing to adopt, or adopted and converged",
+            1: "",
+            2: "no such group or installation, or a usage or configuration error; the message names it",
+            4: "it belongs to others, or a safety rule refuses; nothing was changed",
+            5: "",
+        },
+        (
+            ("reconciler adopt Paint", "what has Paint's names, whose it is, and what adopting it would do"),
+            ("reconciler adopt Paint --replace --yes", "also a stream: it is dropped and created again"),
+            ("reconciler adopt 1a2b3c4d --yes", "all objects of an installation whose record is lost"),
+        ),
+        _CONNECTIONS,
     ),
     "teardown": Page(
         {

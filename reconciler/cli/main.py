@@ -27,8 +27,10 @@ from typing import NoReturn, TextIO
 from openfactory_common import __version__, logs
 from openfactory_common.errors import ConfigurationError, ReconcilerError
 from reconciler.cli import (
+    adopt,
     doctor,
     events,
+    groups,
     migrate,
     pause,
     run,
@@ -48,7 +50,10 @@ from reconciler.control.converge import Exit
 from reconciler.control.outcome import explain_error
 from reconciler.settings import Policy, Settings, load
 
-_COMMANDS = (doctor, show, why, events, wait, task_logs, run, pause, teardown, runserver, migrate, settings, schema)
+_COMMANDS = (
+    *(doctor, show, why, events, wait, task_logs, run, pause, groups, adopt),
+    *(teardown, runserver, migrate, settings, schema),
+)
 #: The hidden command that a shell's completion calls.
 _GROUPS = "__groups"
 _REFUSED_CHOICE = re.compile(r"invalid choice: '(?P<typed>[^']*)' \(choose from (?P<choices>.*)\)")
@@ -57,6 +62,8 @@ _DEFAULTS = {
     "timeout": 300.0,
     "approve": "",
     "adopt": "",
+    "adoption": None,
+    "replace": False,
     "output": "text",
     "detailed_exitcode": False,
     "keep_streams": False,

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from openfactory_common.errors import ConfigurationError
 from openfactory_common.text import printable, printable_json, printable_lines
 from reconciler.cli.help import PAGES, wrap
 from reconciler.control.converge import Exit
@@ -161,6 +162,23 @@ def echo_status(output: str, plan: Plan | None, survey: Survey | None, first: st
     else:
         render = {"text": status_text, "json": status_json, "markdown": status_markdown}[output]
         echo(render(plan, survey))
+
+
+def ask_to_go_on(question: str, *, yes: bool) -> bool:
+    """Ask on a terminal, unless ``--yes`` was given; an end of the input (Ctrl-D) is a no.
+
+    Raises:
+        ConfigurationError: there is no terminal to ask on.
+    """
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise ConfigurationError("there is no terminal to ask on: --yes goes on without the question")
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        echo("")
+        return False
 
 
 @contextlib.contextmanager

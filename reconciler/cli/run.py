@@ -55,7 +55,7 @@ _APPROVAL = re.compile("[0-9a-f]{8}")
 
 def add(commands: Any) -> None:
     """Register ``deploy``."""
-    add_once_options(add_command(commands, "deploy", _deploy))
+    add_once_options(add_command(commands, "deploy", deploy))
 
 
 def add_once_options(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +81,7 @@ def check(options: argparse.Namespace) -> None:
     """
     if options.adopt and not is_id(options.adopt):
         raise ConfigurationError(f"--adopt {options.adopt}: an installation id is 8 hex digits, or 'legacy'")
-    if options.dry_run and options.run not in (run, _deploy):
+    if options.dry_run and options.run not in (run, deploy):
         raise ConfigurationError("--dry-run goes with --once, deploy, or no command; `plan` shows what would be done")
     if options.approve and not _APPROVAL.fullmatch(options.approve):
         raise ConfigurationError(
@@ -97,11 +97,12 @@ def check(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Run the loop, or ``--once`` or ``--dry-run``."""
-    return _deploy(options, settings) if options.once or options.dry_run else _run_loop(options, settings)
+    return deploy(options, settings) if options.once or options.dry_run else _run_loop(options, settings)
 
 
 def _make_overrides(options: argparse.Namespace) -> Overrides:
-    return Overrides(options.allow_empty, options.accept_identity, options.approve, options.adopt)
+    allowed = (options.allow_empty, options.accept_identity, options.approve, options.adopt)
+    return Overrides(*allowed, adoption=options.adoption)
 
 
 def make_loop(settings: Settings, overrides: Overrides, metrics: Metrics) -> tuple[Dependencies, Loop, Server, Elector]:
@@ -178,7 +179,7 @@ def _log_access(settings: Settings) -> None:
         )
 
 
-def _deploy(options: argparse.Namespace, settings: Settings) -> int:
+def deploy(options: argparse.Namespace, settings: Settings) -> int:
     """Apply, wait until ready, exit; the same as --once.
 
     It runs cycles until everything is in sync or cannot become so, and waits for the grace time of due removals.

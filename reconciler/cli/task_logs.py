@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from openfactory_common.errors import ConfigurationError
 from openfactory_common.text import printable
 from reconciler.app import build_platform
-from reconciler.cli.output import add_command, add_output_option, echo, make_json
+from reconciler.cli.output import add_command, add_output_option, complete_groups, echo, make_json
 from reconciler.control.converge import Exit
 from reconciler.metrics import Metrics
 from reconciler.platforms.protocol import TaskLogs
@@ -23,7 +23,7 @@ _MOST = 1_000_000
 def add(commands: Any) -> None:
     """Register ``logs``."""
     parser = add_command(commands, "logs", _logs)
-    parser.add_argument("group", metavar="GROUP", help="the group's value in the UNS, spelled exactly")
+    complete_groups(parser.add_argument("group", metavar="GROUP", help="the group's value in the UNS, spelled exactly"))
     parser.add_argument("-f", "--follow", action="store_true", help="go on with each new line, until Ctrl-C")
     parser.add_argument("--tail", type=_parse_tail, metavar="N", help=f"the last lines of each task ({_TAIL})")
     add_output_option(parser, "text", "json")

@@ -11,7 +11,15 @@ from pydantic import ValidationError
 
 from openfactory_common.errors import ConfigurationError, ReconcilerError
 from openfactory_common.text import printable
-from reconciler.cli.output import add_command, add_output_option, add_timeout_option, echo, echo_error, make_json
+from reconciler.cli.output import (
+    add_command,
+    add_output_option,
+    add_timeout_option,
+    complete_groups,
+    echo,
+    echo_error,
+    make_json,
+)
 from reconciler.cli.running_operator import NoResponse, ask
 from reconciler.cli.show import make_reader
 from reconciler.control.converge import Exit
@@ -27,7 +35,7 @@ _ASK_SECONDS, _READ_SECONDS = 1.0, 5.0
 def add(commands: Any) -> None:
     """Register ``wait``."""
     parser = add_command(commands, "wait", _wait)
-    parser.add_argument("group", metavar="GROUP", help="the group's value in the UNS, spelled exactly")
+    complete_groups(parser.add_argument("group", metavar="GROUP", help="the group's value in the UNS, spelled exactly"))
     goals = (Condition.READY.value, GONE)
     parser.add_argument("--for", dest="goal", choices=goals, required=True, help="condition to wait for")
     add_timeout_option(parser)

@@ -23,6 +23,10 @@ _NAMED = 10
 DIRECT = "direct read, no history"
 
 
+class UnknownGroup(ConfigurationError):
+    """There is no group of this name."""
+
+
 def add(commands: Any) -> None:
     """Register ``why``."""
     parser = add_command(commands, "why", _why)
@@ -39,20 +43,25 @@ def _why(options: argparse.Namespace, settings: Settings) -> int:
     such a name comes first: write service:routing_layer. The running operator answers if it is reachable: it has the
     counters and the objects in backoff. Otherwise the command reads everything itself. It writes nothing.
     """
-    if not options.group.strip():
-        raise ConfigurationError(f"{options.group!r} is not a group: an empty value at the level names no group")
-    document = _find(options.group, settings)
+    document = find_group(options.group, settings)
     echo(printable_json(document.model_dump_json(indent=2)) if options.output == "json" else why_text(document))
     return Exit.OK
 
 
-def _find(group: str, settings: Settings) -> WhyDocument:
-    """Ask the running operator; without a usable response, read directly and say why."""
+def find_group(group: str, settings: Settings) -> WhyDocument:
+    """Ask the running operator; without a usable response, read directly and say why.
+
+    Raises:
+        UnknownGroup: there is no such group; names those that may be meant.
+        ReconcilerError: no operator answered, and a read failed.
+    """
+    if not group.strip():
+        raise UnknownGroup(f"{group!r} is not a group: an empty value at the level names no group")
     response = ask(settings, f"/groups/{quote(group, safe='', errors='surrogatepass')}")
     if isinstance(response, NoResponse):
         return _read_directly(group, settings, response.why)
     if "close" in response.document:
-        raise _unknown_group(group, response.document["close"], response.document.get("known", ()))
+        raise unknown_group(group, response.document["close"], response.document.get("known", ()))
     try:
         return WhyDocument.model_validate({**response.document, "source": f"the operator at {response.url}"})
     except ValidationError:
@@ -66,11 +75,11 @@ def _read_directly(group: str, settings: Settings, reason: str) -> WhyDocument:
     context = make_context(controller, survey, controller.plan(survey, verdict), controller.clocks.wall())
     document = explain_group(group, context, f"{DIRECT} ({reason})")
     if document is None:
-        raise _unknown_group(group, find_similar(group, survey), sorted(known_groups(survey)))
+        raise unknown_group(group, find_similar(group, survey), sorted(known_groups(survey)))
     return document
 
 
-def _unknown_group(group: str, similar: Sequence[str], known: Sequence[str]) -> ConfigurationError:
+def unknown_group(group: str, similar: Sequence[str], known: Sequence[str]) -> UnknownGroup:
     """Name the groups that may be meant."""
     if similar:
         hint = f"similar names: {', '.join(map(repr, similar))}; `reconciler status` shows all"
@@ -80,4 +89,4 @@ def _unknown_group(group: str, similar: Sequence[str], known: Sequence[str]) -> 
         hint = f"the groups are {', '.join(map(repr, known[:_NAMED]))}"
         if len(known) > _NAMED:
             hint += f" and {len(known) - _NAMED} more; `reconciler status` shows all"
-    return ConfigurationError(f"no group {group!r}; {hint}")
+    return UnknownGroup(f"no group {group!r}; {hint}")

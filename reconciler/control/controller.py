@@ -5,7 +5,7 @@ Level-triggered: every cycle starts from complete reads and decides from them al
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from reconciler.control.executor import Executor
@@ -94,7 +94,7 @@ class Controller:
         memory = self.memory
         self.deps.groups_file.refresh()
         platform = self.deps.platform.observe(memory.suspects)
-        memory.update_pause(platform.records)
+        memory.update_marks(platform.records, self.clocks.wall())
         self.reporter.probe(self.deps.prober, platform)
         self.reporter.report_platform(platform)
         failures = self.deps.ksqldb.failures
@@ -106,18 +106,26 @@ class Controller:
     def _judge(self, survey: Survey) -> guards.Verdict:
         """Count what is missing, and let the guards decide; before removals the map is read from Kafka itself."""
         memory, settings, now = self.memory, self.deps.settings, self.clocks.monotonic()
+        overrides = replace(self.overrides, delete=frozenset(memory.deletions))
         self.reporter.report_collapse(survey, settings)
         memory.guards = guards.remember(memory.guards, survey, self.deps.topology, settings, now)
+        # What nothing is written of is not on its way out: after a pause the whole grace time begins.
+        memory.guards = memory.guards.forget(self.find_held(survey))
         memory.guards = guards.approve(memory.guards, survey, self.overrides)
         kept = self.deps.groups_file.current.find_kept(survey.missing)
-        verdict = guards.judge(memory.guards, survey, settings, self.overrides, now, kept)
+        verdict = guards.judge(memory.guards, survey, settings, overrides, now, kept)
         due = guards.find_due(survey, verdict)
         if due and not self.stopping() and self.write_block() is None:
             direct, doubt = self._observer.read_directly(self.deps, memory.guards.largest or 0)
             missing = memory.guards.missing.keys()
             memory.guards = guards.confirm(memory.guards, survey, due, direct, doubt)
             self.reporter.report_kept(missing - memory.guards.missing.keys())
-        return guards.judge(memory.guards, survey, settings, self.overrides, now, kept)
+        return guards.judge(memory.guards, survey, settings, overrides, now, kept)
+
+    def find_held(self, survey: Survey) -> Mapping[str, str]:
+        """Return the groups of which nothing is written in this cycle, each with the reason."""
+        paused = self.deps.groups_file.current.find_paused(survey.wanted.keys() | survey.missing)
+        return {**paused, **self.memory.find_held()}
 
     def plan(self, survey: Survey, verdict: guards.Verdict) -> Plan:
         """Plan one cycle; before streams are created, the server is asked how many it allows.
@@ -126,8 +134,7 @@ class Controller:
             ReconcilerError: that could not be read.
         """
         inputs = self.memory.make_plan_inputs(self.deps, survey.observed.platform, self._observer.claim, self.clocks)
-        paused = inputs.options.find_paused(survey.wanted.keys() | survey.missing)
-        inputs = replace(inputs, held={**paused, **inputs.held})
+        inputs = replace(inputs, held=self.find_held(survey), adoption=self.overrides.adoption)
         plan = make_plan(survey, verdict, inputs)
         complete = self._observer.ask_before_creating(self.deps, plan.actions, inputs)
         if complete is not inputs:
@@ -148,6 +155,7 @@ class Controller:
             with self.reporter.isolate():
                 self.on_step()
             results.append(result)
+        memory.end_deletions(self.deps.platform, survey, self.clocks.wall())
         return judge_cycle(plan, survey, tuple(results), "withheld" if self.reporter.dry_run else "done")
 
     def observe(self) -> tuple[Survey, guards.Verdict]:

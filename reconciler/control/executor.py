@@ -15,6 +15,7 @@ from functools import cached_property
 from openfactory_common.errors import KsqlConflict, KsqlError, KsqlInUse, KsqlRefused, LeaseLost
 from reconciler.domain.actions import (
     Action,
+    AdoptStream,
     CreateService,
     CreateSharedStream,
     CreateStream,
@@ -98,6 +99,8 @@ class Executor:
                 self._replace_stream(action)
             case RecreateStream():
                 self._recreate_stream(action)
+            case AdoptStream():
+                self._adopt_stream(action)
             case ResumeStream():
                 self._ksqldb.execute(self._topology.resume(action.query_id))
             case DropStream():
@@ -184,6 +187,18 @@ class Executor:
         self._drop(names.stream, delete_topic=False)
         self._create(names, action.retention_ms)
 
+    def _adopt_stream(self, action: AdoptStream) -> None:
+        """Drop the stream that a person was shown, if it is still that one, and create ours; its topic stays."""
+        name = action.names.stream
+        description = self._ksqldb.describe_or_none(name)
+        if description is None or [query.id for query in _find_own_query(description)] != [action.query_id]:
+            raise KsqlConflict(f"stream {name} changed since it was shown")
+        ownership = self._topology.ownership(name, description.statement)
+        if ownership.whose not in (Whose.FOREIGN, Whose.READER):
+            raise KsqlRefused(f"stream {name} {ownership.text}: not touched")
+        self._drop_unread(description, delete_topic=False)
+        self._create(action.names, None)
+
     def _drop(self, name: str, *, delete_topic: bool) -> None:
         """Drop a stream of ours that has no readers.
 
@@ -196,6 +211,10 @@ class Executor:
         ownership = self._topology.ownership(name, description.statement)
         if ownership.whose not in (Whose.SHARED, Whose.GROUP):
             raise KsqlRefused(f"stream {name} {ownership.text}: not touched")
+        self._drop_unread(description, delete_topic=delete_topic)
+
+    def _drop_unread(self, description: Description, *, delete_topic: bool) -> None:
+        name = description.name
         # Sources that were made from it, and queries that read it.
         readers = (*description.constraints, *(query.id for query in description.read_queries))
         if readers:

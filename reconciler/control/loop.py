@@ -21,7 +21,7 @@ from reconciler.control.memory import Memory
 from reconciler.control.outcome import CycleOutcome
 from reconciler.domain.actions import Result, WriteResult
 from reconciler.domain.status import Condition, CycleResult, Part, Plan
-from reconciler.leadership.pause import Pause, write_pause
+from reconciler.leadership.pause import GROUP_PAUSES_RECORD, Pause, write_mark, write_pause
 from reconciler.settings import Settings
 
 
@@ -91,7 +91,9 @@ def next_due(
     if any(failures[key].until <= now for key in failed & failures.keys()):
         return 0.0
     planned = {action.key for action in plan.actions} | plan.left_out
+    ends = [(one.until - wall).total_seconds() for one in memory.group_pauses.values() if one.until is not None]
     moments = [
+        *(now + seconds for seconds in ends),
         *(failure.until for key, failure in failures.items() if key in planned),
         *(held.until for key, held in memory.contest.held.items() if key in planned),
         *(absence.since + settings.prune_grace for absence in (*guards.missing.values(), *guards.silent.values())),
@@ -181,6 +183,18 @@ class Loop:
             self.controller.memory.pause = pause
             write_pause(self.controller.deps.platform, pause)
         self.nudge()
+
+    def pause_group(self, group: str, pause: Pause | None) -> Pause | None:
+        """Begin or end (None) the pause of one group, and return the one of before; a running cycle has ended then.
+
+        Raises:
+            PlatformError: it may or may not have been recorded.
+        """
+        controller = self.controller
+        with self._cycling:
+            before = write_mark(controller.deps.platform, GROUP_PAUSES_RECORD, group, pause, controller.clocks.wall())
+        self.nudge()
+        return before
 
     def stop(self) -> None:
         """End the loop after the current cycle."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from openfactory_common.errors import ReconcilerError, describe
+from openfactory_common.errors import PlatformError, ReconcilerError, describe
 from openfactory_common.registry import revision_of
 from reconciler.control.backoff import Backoff, Contest
 from reconciler.control.flow import FlowWatch
@@ -27,12 +27,20 @@ from reconciler.domain.readiness import Readiness, ReadyState, find_readiness
 from reconciler.domain.services import LiveService, PlatformState, Record, ServiceSpec
 from reconciler.domain.status import BlockReason, Condition, CycleResult, ObjectStatus, Part, Plan
 from reconciler.ksqldb.statements import Topology
-from reconciler.leadership.pause import Pause, read_pause
+from reconciler.leadership.pause import (
+    DELETIONS_RECORD,
+    GROUP_PAUSES_RECORD,
+    Pause,
+    read_marks,
+    read_pause,
+    write_mark,
+)
 from reconciler.metrics import Metrics
 from reconciler.planning.guards import GuardMemory, has_collapsed
 from reconciler.planning.inputs import PlanInputs
 from reconciler.planning.streams import note_offset
 from reconciler.planning.survey import Survey, current_registry
+from reconciler.platforms.protocol import Records
 from reconciler.settings import Settings
 
 log = structlog.get_logger()
@@ -67,6 +75,9 @@ class Memory:
         backoff: objects whose last write failed.
         contest: objects that another writer keeps changing.
         pause: the pause that was read last.
+        group_pauses: the pauses of single groups that were in force at the last read.
+        done_deletions: those of `deletions` that were gone, or had assets, at the last scan of the map.
+        deletions: the groups that a person wanted removed at the last read, with who and until when that is valid.
         stalled: objects in progress, by title, each with since when the same has been said of it.
         flow: watches whether events flow; None where that is not watched.
         silent_streams: what the running operator's `flow` says, in a process that does not watch by itself.
@@ -81,6 +92,9 @@ class Memory:
     backoff: Backoff = field(default_factory=Backoff)
     contest: Contest = field(default_factory=Contest)
     pause: Pause | None = None
+    group_pauses: Mapping[str, Pause] = field(default_factory=dict)
+    deletions: Mapping[str, Pause] = field(default_factory=dict)
+    done_deletions: frozenset[str] = frozenset()
     stalled: Mapping[str, StalledObject] = field(default_factory=dict)
     flow: FlowWatch | None = None
     silent_streams: Mapping[str, str] = field(default_factory=dict)
@@ -89,13 +103,31 @@ class Memory:
     unready: Mapping[str, float] = field(default_factory=dict)
     suspects: frozenset[str] = frozenset()
 
-    def update_pause(self, records: Mapping[str, Record]) -> None:
-        """Take over the pause that is on record; a record that is not there changes nothing."""
+    def update_marks(self, records: Mapping[str, Record], wall: datetime) -> None:
+        """Take over what is on record; the pause of all writes stays where its record is not there."""
         self.pause = read_pause(self.pause, records)
+        self.group_pauses = read_marks(GROUP_PAUSES_RECORD, records, wall)
+        self.deletions = read_marks(DELETIONS_RECORD, records, wall)
+
+    def end_deletions(self, records: Records, survey: Survey, wall: datetime) -> None:
+        """End what was asked for groups that are gone, or have assets again: it must not count for a later absence.
+
+        Two scans in a row say so: one that is older than the request may still show the assets.
+        """
+        if not survey.observed.membership.fresh:
+            return
+        before, self.done_deletions = self.done_deletions, frozenset(self.deletions) - survey.missing
+        for group in before & self.done_deletions:
+            with suppress(PlatformError):  # the next scan tries again
+                write_mark(records, DELETIONS_RECORD, group, None, wall)
 
     def find_active_pause(self, wall: datetime) -> Pause | None:
         """Return the pause that suspends writes at this time of day; None where none does."""
         return self.pause if self.pause is not None and self.pause.active(wall) else None
+
+    def find_held(self) -> Mapping[str, str]:
+        """Return the groups of which nothing is written in this cycle, each with the reason."""
+        return {group: pause.text for group, pause in self.group_pauses.items()}
 
     def silent(self) -> Mapping[str, str]:
         """Return why streams are silent (see `reconciler.control.flow`), by group; that of the shared stream by ""."""
@@ -168,6 +200,7 @@ class Memory:
             ),
             past=frozenset(key for key, seconds in ages.items() if seconds >= trial and key in self.proved),
             fallen=frozenset(key for key, seconds in unready.items() if seconds < trial),
+            held=self.find_held(),
         )
 
     def finish_plan(self, plan: Plan, settings: Settings, clocks: Clocks) -> Plan:
@@ -259,6 +292,7 @@ class Reporter:
         self._clocks = clocks
         self._transitions = TransitionLog(self.journal)
         self._paused: Pause | None = None
+        self._held: Mapping[str, str] = {}
         self._unread = False
         self._ends: dict[str, datetime] = {}
         self._collapsed = False
@@ -350,9 +384,13 @@ class Reporter:
         with self.isolate():
             self.metrics.paused.set(self._memory.find_active_pause(self._clocks.wall()) is not None)
         with self.isolate():
+            self.metrics.paused_groups.set(len(self._memory.find_held()))
+        with self.isolate():
             self._report_ends(platform)
         with self.isolate():
             self._report_pause(self._memory.find_active_pause(self._clocks.wall()))
+        with self.isolate():
+            self._report_held(self._memory.find_held())
 
     def _report_ends(self, platform: PlatformState) -> None:
         """Record which tasks have ended since the last time, one entry a service; at the start, those of one day."""
@@ -378,6 +416,15 @@ class Reporter:
             ended = self._memory.pause
             by = ended.by if ended is not None and ended.until is None else "its time"
             self.journal.info("writes are resumed", by=by, reason=before.text)
+
+    def _report_held(self, held: Mapping[str, str]) -> None:
+        """Record of which groups a pause has begun, was changed, or has ended."""
+        before, self._held = self._held, held
+        for group, text in held.items():
+            if before.get(group) != text:
+                self.journal.warning("group is paused", object=f"group {group}", group=group, reason=text)
+        for group in before.keys() - held.keys():
+            self.journal.info("group is resumed", object=f"group {group}", group=group, reason=before[group])
 
     def probe(self, prober: Prober | None, platform: PlatformState) -> None:
         """Remember which services are ready, and whose tasks to read next time; a bug in that leaves what was known."""

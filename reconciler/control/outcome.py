@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from openfactory_common.errors import KsqlError, KsqlUnreachable, KsqlWrongShape, ReconcilerError
 from openfactory_common.settings_types import strip_user
+from openfactory_common.text import list_some
 from reconciler.domain.actions import Result, WriteResult
-from reconciler.domain.status import Condition, CycleResult, Plan
+from reconciler.domain.status import Condition, CycleResult, Plan, Reason
 from reconciler.leadership.elector import WriteBlock
 from reconciler.planning.survey import Survey
 from reconciler.settings import Settings
@@ -88,6 +89,8 @@ def _summarize(plan: Plan, survey: Survey, results: tuple[Result, ...] = (), sai
         text += f", {done} {'write' if done == 1 else 'writes'} {said}"
     if failed:
         text += f", {len(failed)} failed (first: {failed[0].action.key}: {failed[0].error})"
+    paused = sorted(item.group or "" for item in groups if item.reason is Reason.PAUSED)
+    text += f"; paused: {list_some(paused)}" if paused else ""
     text += f"; {plan.halted}" if plan.halted else ""
     return text + ("" if results or not plan.in_sync else ", in sync")
 

@@ -130,6 +130,18 @@ class RecreateStream(StreamAction):
     effect: ClassVar[Effect] = Effect.UPDATE
 
 
+@dataclass(frozen=True)
+class AdoptStream(StreamAction):
+    """Drop the stream that a user made under a group's name, as a person has asked for, and create the group's own.
+
+    ``query_id`` is that of the query that was shown: another one is not touched.
+    """
+
+    query_id: str
+    verb: ClassVar[str] = "adopt_stream"
+    effect: ClassVar[Effect] = Effect.UPDATE
+
+
 class _NamedStreamAction(Action):
     """A write to a group's stream or to a shared one."""
 

@@ -139,6 +139,13 @@ def sift(platform: PlatformState, owner: str, installation: Installation) -> Pla
     return replace(platform, services=services)
 
 
+def find_objects(platform: PlatformState, streams: Iterable[str], owner: str) -> Mapping[str, list[str]]:
+    """Return what there is of our owner id, by installation; ``platform`` as it was read, before `sift`."""
+    here = _find_on_platform(platform, owner, _find_publisher(platform.registries))
+    elsewhere = _find_in_ksqldb(streams, owner)
+    return {one: [*here.get(one, []), *elsewhere.get(one, [])] for one in sorted({*here, *elsewhere})}
+
+
 def _find_on_platform(platform: PlatformState, owner: str, published: str) -> Mapping[str, list[str]]:
     """Find the services and the registry of our owner id, by installation."""
     found: dict[str, list[str]] = {}

@@ -253,7 +253,7 @@ class Record:
     Attributes:
         id: of the platform.
         version: that a write must carry.
-        name: ``lease``, ``pause`` or ``installation``.
+        name: ``lease``, ``pause``, ``group-pauses``, ``deletions`` or ``installation``.
         fields: what it says.
     """
 

@@ -55,6 +55,7 @@ class Reason(StrEnum):
     ROLLOUT = "RolloutHalted"
     CONTESTED = "Contested"
     WRITE_FAILED = "WriteFailed"
+    PAUSED = "Paused"
     BUG = "InternalError"
 
 

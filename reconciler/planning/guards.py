@@ -21,6 +21,7 @@ from openfactory_common.registry import Identity
 from reconciler.domain.observed import MapSnapshot
 from reconciler.domain.status import Guard, Refusal
 from reconciler.ksqldb.statements import Topology
+from reconciler.planning.inputs import Adoption
 from reconciler.planning.survey import Published, StreamVerdict, Survey
 from reconciler.settings import Policy, Settings
 
@@ -77,12 +78,14 @@ class GuardMemory:
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the command line allows, for this run."""
+    """What the command line allows, for this run; ``delete`` are groups whose removal a person has asked for."""
 
     allow_empty: bool = False
     accept_identity: bool = False
     approve: str = ""
     adopt: str = ""
+    delete: frozenset[str] = frozenset()
+    adoption: Adoption | None = None
 
 
 @dataclass(frozen=True)
@@ -194,8 +197,11 @@ def judge(
     approval = approval_id(survey) if over else ""
     if over:
         refusals.append(Refusal(Guard.BUDGET, f"{over}; approve exactly this with --approve {approval}"))
+    # One that a person wants removed needs no more than one read that counts: neither their number nor their time.
     ripe = frozenset(
-        group for group in survey.missing - kept.keys() if _is_ripe(memory.missing.get(group), settings, now)
+        group
+        for group in survey.missing - kept.keys()
+        if _is_ripe(memory.missing.get(group), settings, now) or (group in overrides.delete and group in memory.missing)
     )
     sync = settings.reconcile_policy is Policy.SYNC
     # A stream whose owner is not known yet may be one more group that is missing.

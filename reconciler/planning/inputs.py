@@ -21,6 +21,21 @@ D = TypeVar("D")
 
 
 @dataclass(frozen=True)
+class Adoption:
+    """What a person was shown of a group and wants to be ours; what has changed since is not meant.
+
+    Attributes:
+        group: whose names the objects have.
+        service: id and version of a service without our label; None for none.
+        query_id: of the query that writes a stream of a user, which is dropped for the group's own; ``""`` for none.
+    """
+
+    group: str
+    service: tuple[str, int] | None = None
+    query_id: str = ""
+
+
+@dataclass(frozen=True)
 class PlanInputs:
     """What a plan depends on besides the survey and the verdict.
 
@@ -47,10 +62,11 @@ class PlanInputs:
         contested: why each object that another writer keeps changing is not written now.
         offset_reset: the offset with which the server begins every query that names none; ``""`` where that is not
             known or left to Kafka.
+        held: groups of which nothing is written, and whose entry in the registry stays as it is, each with the reason.
+        adoption: what a person wants to be ours in this run.
         claim: which installation this is, and whether that has to be recorded.
         options: what single groups have of their own.
         options_problem: why groups.toml is not in force as it is now; ``""`` where it is.
-        held: groups of which nothing is written, each with the reason.
     """
 
     settings: Settings
@@ -75,6 +91,7 @@ class PlanInputs:
     options: GroupFile = field(default_factory=GroupFile)
     options_problem: str = ""
     held: Mapping[str, str] = field(default_factory=dict)
+    adoption: Adoption | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +115,14 @@ def make_degraded(item: ObjectStatus, detail: str, reason: Reason | None = None)
 def make_conflict(group: str, detail: str) -> PlannedObject:
     """Return a group that cannot exist, without actions."""
     return PlannedObject(ObjectStatus(f"group {group}", Condition.CONFLICT, "x", detail, group=group))
+
+
+def hold(planned: PlannedObject, why: str) -> PlannedObject:
+    """Return a group of which nothing may be written, with what would be done or is wrong."""
+    item = planned.item
+    detail = f"{why}; otherwise: {item.detail}" if item.detail else why
+    item = replace(item, condition=Condition.HELD, change="?", detail=detail, serves=False, reason=Reason.PAUSED)
+    return PlannedObject(item)
 
 
 def add_failure(item: ObjectStatus, actions: Iterable[Action], inputs: PlanInputs) -> ObjectStatus:

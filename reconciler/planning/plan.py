@@ -29,6 +29,7 @@ from reconciler.planning.inputs import (
     PlanInputs,
     PlannedObject,
     add_failure,
+    hold,
     make_conflict,
     make_degraded,
 )
@@ -91,12 +92,18 @@ def make_plan(survey: Survey, verdict: Verdict, inputs: PlanInputs) -> Plan:
         )
         for names in survey.wanted.values()
     ]
-    groups = parts.plan_part("rollouts", partial(plan_rollout, groups, survey, inputs), leave_out_updates(groups))
+    free = [one for one in groups if one.item.group not in inputs.held]
+    waves = parts.plan_part("rollouts", partial(plan_rollout, free, survey, inputs), leave_out_updates(free))
+    groups = [*waves, *(one for one in groups if one.item.group in inputs.held)]
     groups += [make_conflict(group, reason) for group, reason in survey.losers.items()]
     leaving = [
         parts.plan_object(item, partial(_plan_leaving, survey, verdict, inputs, item))
         for item in (_make_leaving(survey, verdict, group) for group in sorted(survey.missing))
     ]
+    groups, leaving = (
+        [hold(one, held) if (held := inputs.held.get(one.item.group or "")) is not None else one for one in some]
+        for some in (groups, leaving)
+    )
     published = survey.published.document if survey.published else None
     registry, too_large = parts.plan_part(
         "registry",
@@ -237,7 +244,7 @@ def _plan_group(
     shared_item: ObjectStatus,
     names: GroupNames,
 ) -> PlannedObject:
-    stream = plan_stream(survey, verdict, shared, names)
+    stream = plan_stream(survey, verdict, shared, names, inputs.adoption)
     options = inputs.options.of_service(names.group, inputs.settings)
     spec = group_spec(names, inputs.settings, ports.of(names.service), options)
     service = plan_service(survey, inputs, spec, options.origins)

@@ -22,14 +22,20 @@ def make_registry(
 ) -> Registry | None:
     """Return the document that should be current: what was published and may stay, and what has become ready.
 
-    A ready group stays while its service restarts, so a short restart disconnects no client.
+    A ready group stays while its service restarts, so a short restart disconnects no client. The entry of a group of
+    which nothing is written stays as it is, and one that is not there is not added.
     """
     settings = inputs.settings
     published = survey.published.document.groups if survey.published else {}
-    urls = {group: url for group, url in published.items() if group in survey.missing and group not in verdict.retire}
+    held = inputs.held.keys()
+    urls = {
+        group: url
+        for group, url in published.items()
+        if group in held or (group in survey.missing and group not in verdict.retire)
+    }
     for group in groups:
         names = group.item.names
-        if names is not None and (group.item.serves or names.group in published):
+        if names is not None and names.group not in held and (group.item.serves or names.group in published):
             port = ports.of(names.service)
             local = f"http://{settings.swarm_node_host}:{port}/asset_stream"
             urls[names.group] = names.url(settings.fastapi_group_port) if port is None else local

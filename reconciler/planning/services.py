@@ -30,21 +30,45 @@ def plan_service(
     action: CreateService | UpdateService
     if live is None:
         action, change, detail = CreateService(spec), "+", f"create service {spec.name}"
-    elif conflict := _find_conflict(live, spec, inputs.settings):
+    elif (conflict := find_conflict(live, spec, inputs.settings)) and not _is_adopted(live, spec, inputs):
         return PlannedObject(replace(item, condition=Condition.CONFLICT, change="x", detail=conflict))
     else:
         item = replace(item, running=live.running)
         differences = drift(live.spec, spec) if live.spec else ()
-        if not differences:
+        if live.spec and not differences:
             return PlannedObject(check_health(item, live, inputs))
         sources = {name: f" ({origin})" for name, origin in (origins or {}).items() if origin != DEFAULT}
         text = "; ".join(f"{d.field} {d.live} -> {d.wanted}{sources.get(d.field, '')}" for d in differences)
+        text = text or "it is adopted"  # of one that is not ours there is no spec to compare with
         action, change, detail = UpdateService(live, spec, differences), "~", f"update service: {text}"
     item = replace(item, condition=Condition.PROGRESSING, change=change, detail=detail)
     return PlannedObject(add_failure(item, (action,), inputs), (action,))
 
 
-def _find_conflict(live: LiveService, spec: ServiceSpec, settings: Settings) -> str:
+def _is_adopted(live: LiveService, spec: ServiceSpec, inputs: PlanInputs) -> bool:
+    """Whether a person was shown exactly this service and wants it to be ours, and nothing is in the way."""
+    adoption = inputs.adoption
+    if adoption is None or (adoption.group, adoption.service) != (spec.group, (live.id, live.version)):
+        return False
+    return not refuse_adoption(live, spec, inputs.settings, inputs.topology.installation.id)
+
+
+def refuse_adoption(live: LiveService, spec: ServiceSpec, settings: Settings, installation: str) -> str:
+    """Return why a service that has the name of one of ours can never become ours; ``""`` where it can.
+
+    One can that has no owner, or our own labels without the rest: what belongs to others says so in its labels.
+    """
+    if settings.deployment_platform != "swarm":
+        return f"{live.name}: only Swarm's services get labels later; remove it, and the operator creates it"
+    if live.owner is None and live.installation not in ("", installation):
+        return f"service {live.name} has the label of installation {live.installation}"
+    if live.owner is None or (live.owner == settings.reconciler_owner and live.spec is None):
+        return ""
+    return find_conflict(live, spec, settings)
+
+
+def find_conflict(live: LiveService, spec: ServiceSpec, settings: Settings) -> str:
+    """Return why a service that has the name of one of ours is not it; ``""`` where it is."""
     if live.owner is None:
         return f"service {live.name} exists without our label, not touched"
     if live.owner != settings.reconciler_owner:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from openfactory_common.text import list_some
 from reconciler.domain.actions import (
     Action,
+    AdoptStream,
     CreateSharedStream,
     CreateStream,
     DropStream,
@@ -23,6 +24,7 @@ from reconciler.ksqldb.entities import OFFSET_RESET
 from reconciler.ksqldb.ownership import Whose
 from reconciler.planning.guards import Verdict
 from reconciler.planning.inputs import (
+    Adoption,
     PlanInputs,
     PlannedObject,
     add_failure,
@@ -36,11 +38,13 @@ from reconciler.planning.survey import StreamCheck, StreamVerdict, Survey
 _NEED_SHARED = (StreamVerdict.MOVED, StreamVerdict.SILENT, StreamVerdict.TOPICLESS)
 
 
-def plan_stream(survey: Survey, verdict: Verdict, shared: StreamCheck, names: GroupNames) -> PlannedObject:
-    """Plan what the group's stream needs."""
+def plan_stream(
+    survey: Survey, verdict: Verdict, shared: StreamCheck, names: GroupNames, adoption: Adoption | None = None
+) -> PlannedObject:
+    """Plan what the group's stream needs; one of a user is changed only as ``adoption`` says."""
     check = survey.streams[names.group]
     if check.verdict is StreamVerdict.FOREIGN:
-        return make_conflict(names.group, f"{check.detail}, not touched")
+        return _plan_foreign(survey, check, shared, names, adoption)
     blocked = _find_shared_problem(shared)
     if blocked and check.verdict is not StreamVerdict.IN_SYNC:
         return PlannedObject(ObjectStatus("", Condition.DEGRADED, "!", blocked))
@@ -69,6 +73,18 @@ def plan_stream(survey: Survey, verdict: Verdict, shared: StreamCheck, names: Gr
             ready = ObjectStatus("", Condition.READY)
             return PlannedObject(make_degraded(ready, problem) if problem else ready)
     return PlannedObject(make_progressing(change, text), (action,))
+
+
+def _plan_foreign(
+    survey: Survey, check: StreamCheck, shared: StreamCheck, names: GroupNames, adoption: Adoption | None
+) -> PlannedObject:
+    """Leave a stream of others alone, unless a person was shown exactly this one of a user and wants ours instead."""
+    query = survey.observed.source.queries.get(names.stream)
+    shown = (adoption.group, adoption.query_id) if adoption is not None else None
+    allowed = check.of_user and shared.verdict is StreamVerdict.IN_SYNC
+    if query is None or not allowed or shown != (names.group, query.id):
+        return make_conflict(names.group, f"{check.detail}, not touched")
+    return PlannedObject(make_progressing("~", "adopt stream"), (AdoptStream(names, query.id),))
 
 
 def _find_shared_problem(shared: StreamCheck) -> str:

@@ -50,12 +50,14 @@ class StreamCheck:
         detail: the evidence.
         query_id: of the query that writes it.
         retention_ms: that its topic was made with.
+        of_user: it is foreign, and no installation of an operator made it.
     """
 
     verdict: StreamVerdict
     detail: str = ""
     query_id: str = ""
     retention_ms: int | None = None
+    of_user: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,8 @@ def check_stream(names: GroupNames, source: SourceState, topology: Topology, wri
         return StreamCheck(StreamVerdict.SILENT, "no query writes it")
     whose, definition = topology.ownership(names.stream, query.text), definition_of(query.text)
     if whose.whose is not Whose.GROUP or definition is None:
-        return StreamCheck(StreamVerdict.FOREIGN, f"stream {names.stream} {whose.text}")
+        of_user = whose.whose in (Whose.FOREIGN, Whose.READER)
+        return StreamCheck(StreamVerdict.FOREIGN, f"stream {names.stream} {whose.text}", of_user=of_user)
     differences = topology.group_differences(definition, names)
     if taken and "topic" in differences:
         return StreamCheck(StreamVerdict.FOREIGN, taken)

@@ -146,6 +146,7 @@ class WhyDocument(ExtensibleDocument):
     kind: str = Field(default="group", description="`group`; `service`, `stream` or `operator` for what groups share.")
     group: str = Field(description="The group's value; the name of an object that groups share.")
     condition: Condition
+    reason: Reason | None = Field(default=None, description="Why, as one word; null where `plan` alone says it.")
     plan: str | None = Field(description="What the plan does about it, or why it does nothing.")
     desired: bool = Field(description="The UNS map names the group.")
     members: int
@@ -240,6 +241,7 @@ class _Explanation:
             kind=self.kind,
             group=self.group,
             condition=item.condition,
+            reason=item.reason,
             plan=self._update_count(item.detail) or None,
             desired=self.group in membership.groups,
             members=membership.groups.get(self.group, 0),
@@ -342,7 +344,7 @@ class _Explanation:
             yield f"nothing is written until this is resolved: {stops}"
         if self.item.condition is Condition.CONFLICT:
             yield from self._advise_conflict()
-        if self.missing is not None:
+        if self.missing is not None and self.item.reason is not Reason.PAUSED:
             yield from self._advise_missing()
         if live is not None:
             yield from self._advise_service(live)
@@ -389,7 +391,9 @@ class _Explanation:
             yield from engine_advice(failed.text, next(specs, None))
 
     def _advise_shared(self) -> Iterator[str]:
-        """Say what blocks this group and others."""
+        """Say what blocks this group, or also others."""
+        if self.item.reason is Reason.PAUSED:
+            yield "nothing of it is written; `reconciler resume GROUP` ends the pause of a group"
         if self.item.reason is Reason.ROLLOUT:
             yield (
                 "change the settings of the group services (FASTAPI_GROUP_IMAGE, ...) to start another rollout; to try "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import resource
 import threading
 import time
@@ -25,7 +26,7 @@ from openfactory_common.errors import ConfigurationError, PlatformError, describ
 from openfactory_common.registry import ROLE_HEADER
 from openfactory_common.text import printable_json
 from reconciler.control.loop import Loop
-from reconciler.leadership.pause import LONGEST_PAUSE, Pause, end_pause, start_pause
+from reconciler.leadership.pause import LONGEST_GROUP_PAUSE, LONGEST_PAUSE, Pause, end_pause, start_pause
 from reconciler.report.counters import make_counters
 from reconciler.report.why import (
     WhyContext,
@@ -98,6 +99,7 @@ class Server:
         self._guard = ConnectionGuard(limits or read_process_limits(), _log_ending)
         self._pauses = Pauses(loop.pause)
         self._history = Events(loop)
+        self._group_pauses = asyncio.Lock()
         self._started = threading.Event()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="server", daemon=True)
@@ -239,14 +241,18 @@ class Server:
             return self._answer_not_yet()
         document = explain_group(group, context, "this operator")
         if document is None:
-            unknown = {
-                "title": "unknown group",
-                "owner": context.settings.reconciler_owner,
-                "close": find_similar(group, context.survey),
-                "known": sorted(known_groups(context.survey)),
-            }
-            return web.json_response(unknown, status=404)
+            return self._answer_unknown(group, context)
         return web.Response(text=printable_json(document.model_dump_json()), content_type="application/json")
+
+    def _answer_unknown(self, group: str, context: WhyContext) -> web.Response:
+        """Answer 404 with the groups that may be meant."""
+        unknown = {
+            "title": "unknown group",
+            "owner": context.settings.reconciler_owner,
+            "close": find_similar(group, context.survey),
+            "known": sorted(known_groups(context.survey)),
+        }
+        return web.json_response(unknown, status=404)
 
     def _make_context(self) -> WhyContext | None:
         history = self._loop.history
@@ -279,16 +285,35 @@ class Server:
             seconds = float(request.query["seconds"])
         except (KeyError, ValueError):
             seconds = -1.0
-        if not 0 < seconds <= LONGEST_PAUSE:
-            detail = f"?seconds=N with 0 < N <= {LONGEST_PAUSE:.0f} is required"
+        group = request.query.get("group")
+        longest = LONGEST_PAUSE if group is None else LONGEST_GROUP_PAUSE
+        if not 0 < seconds <= longest:
+            detail = f"?seconds=N with 0 < N <= {longest:.0f} is required"
             return web.json_response({"title": "bad pause", "detail": detail}, status=400)
-        now = self._loop.controller.clocks.wall()
-        return await self._put_pause(
-            start_pause(now, seconds, f"a request from {request.remote}", request.query.get("reason", ""))
-        )
+        now, by = self._loop.controller.clocks.wall(), f"a request from {request.remote}"
+        pause = start_pause(now, seconds, by, request.query.get("reason", ""), longest)
+        return await self._put_pause(pause) if group is None else await self._put_group_pause(group, pause)
 
     async def _post_resume(self, request: web.Request) -> web.Response:
+        group = request.query.get("group")
+        if group is not None:
+            return await self._put_group_pause(group, None)
         return await self._put_pause(end_pause(f"a request from {request.remote}"))
+
+    async def _put_group_pause(self, group: str, pause: Pause | None) -> web.Response:
+        """Record the pause of one group, or its end (None), which needs no group that exists."""
+        context = self._make_context()
+        if context is None:
+            return self._answer_not_yet()
+        if pause is not None and group not in known_groups(context.survey):
+            return self._answer_unknown(group, context)
+        try:
+            async with self._group_pauses:  # waiting requests occupy one thread, see `Pauses`
+                before = await asyncio.to_thread(self._loop.pause_group, group, pause)
+        except PlatformError as error:
+            return web.json_response({"title": "not recorded", "detail": str(error)}, status=503)
+        answer = {"group": group, "paused": pause.text if pause else None, "before": before.text if before else None}
+        return web.Response(text=printable_json(json.dumps(answer)), content_type="application/json")
 
     async def _put_pause(self, pause: Pause) -> web.Response:
         try:

@@ -115,6 +115,7 @@ class FakePlatform:
         self.services[live.name.casefold()] = replace(
             current,
             version=next(self._ids),
+            owner=self.owner,
             spec=spec,
             installation=spec.installation,
             since=now,

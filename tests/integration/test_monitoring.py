@@ -73,6 +73,7 @@ _OF_THE_PLANT = "|".join(
     f"reconciler_{name}"
     for name in (
         *("groups", "desired_groups", "live_groups", "assets", "guard_active", "registry_bytes", "paused"),
+        "paused_groups",
         *("deletes_blocked_total", "probes_total"),
     )
 )

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from reconciler.app import topology_of
 from reconciler.control.controller import Clocks, Controller, Dependencies
 from reconciler.control.outcome import CycleOutcome
-from reconciler.domain.status import Condition
+from reconciler.domain.status import Condition, Reason
 from reconciler.grouping.unslevel import UNSLevelGroupingStrategy
 from reconciler.metrics import Metrics
 from reconciler.planning.guards import Overrides
@@ -146,11 +146,12 @@ def _converge(stage: Stage, seam: Seam, cell: Cell | None, again: Callable[[], C
 
 
 def is_done(outcome: CycleOutcome) -> bool:
-    """Nothing was done, nothing is left to do, and every group is served or cannot be."""
+    """Nothing was done, nothing is left to do, and every group is served, cannot be, or is paused."""
     plan = outcome.plan
     if plan is None or plan.actions or plan.refusals or plan.left_out:
         return False
-    return all(item.condition in (Condition.READY, Condition.CONFLICT) for item in plan.items)
+    fine = (Condition.READY, Condition.CONFLICT)
+    return all(item.condition in fine or item.reason is Reason.PAUSED for item in plan.items)
 
 
 def cells(calls: list[Call]) -> Iterator[Cell]:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from functools import cache
 
 from reconciler.domain.services import Kind, LiveService, ServiceSpec
+from reconciler.leadership.pause import DELETIONS_RECORD, GROUP_PAUSES_RECORD, start_pause, write_mark
 from tests.harness.fakes import FakeKsqldb, FakePlatform, Stage
 
 FIVE: dict[str, str | None] = {f"a{n}": f"g{n}" for n in range(5)}
@@ -189,6 +190,20 @@ def _deleted(stage: Stage) -> None:
     del stage.ksqldb.assets["a4"]
 
 
+def _asked(stage: Stage) -> None:
+    """A person wants it removed at once; stale reads that still show its asset end that, and the grace time follows."""
+    del stage.ksqldb.assets["a4"]
+    write_mark(stage.platform, DELETIONS_RECORD, "g4", start_pause(stage.wall, 3600, "ana@shell"), stage.wall)
+
+
+def _paused(stage: Stage) -> None:
+    """One group is paused, and all have another image; two were changed by hand."""
+    _image(stage)
+    for name in ("ofa_group_g0", "ofa_group_g1"):
+        stage.platform.touch(name, replicas=7)
+    write_mark(stage.platform, GROUP_PAUSES_RECORD, "g0", start_pause(stage.wall, 3600, "ana@shell"), stage.wall)
+
+
 def _back(stage: Stage) -> None:
     stage.ksqldb.assets["a4"] = "g4"
 
@@ -226,6 +241,8 @@ SCENARIOS = (
     Scenario("image changed", settled, _image),
     Scenario("environment changed", settled, _environment),
     Scenario("group deleted", settled, _deleted),
+    Scenario("group deleted on request", settled, _asked),
+    Scenario("one group paused", settled, _paused),
     Scenario("group back while it leaves", lambda: clone(_leaving()), _back),
     Scenario("level changed", unread, _level),
     Scenario("registry rolled", lambda: clone(_outdated()), _roll),

@@ -130,6 +130,29 @@ def test_paused_it_looks_and_does_not_write(running: Running) -> None:
     running.until(lambda: "ofa_group_laser" in running.stage.platform.services)
 
 
+def test_one_group_is_paused_by_a_request(running: Running) -> None:
+    """It says until when and by whom, another group goes on, and an unknown one is named with those that are meant."""
+    running.until(lambda: (last := running.loop.history.last) is not None and last.result == "in_sync")
+    status, _, body = running.ask("POST", "/pause?group=paint&seconds=600")
+    assert (status, json.loads(body)["close"]) == (404, ["Paint"])
+    assert running.ask("POST", "/pause?group=Paint&seconds=2678401")[0] == 400
+    assert running.ask("POST", "/pause?group=Paint&seconds=604800&reason=audit")[0] == 200
+    for name in ("ofa_group_weld", "ofa_group_paint"):
+        running.stage.platform.touch(name, replicas=7)
+    running.ask("POST", "/reconcile")
+    services = running.stage.platform.services
+    running.until(lambda: (spec := services["ofa_group_weld"].spec) is not None and spec.replicas == 1)
+    paint = json.loads(running.ask("GET", "/groups/Paint")[2])
+    assert (paint["condition"], paint["reason"]) == ("Held", "Paused")
+    assert "by a request from 127.0.0.1: audit" in paint["plan"]
+    assert b"reconciler_paused_groups 1.0" in running.ask("GET", "/metrics")[2]
+    assert json.loads(running.ask("POST", "/resume")[2])["paused"] is None
+    assert (spec := services["ofa_group_paint"].spec) is not None
+    assert spec.replicas == 7
+    assert "audit" in json.loads(running.ask("POST", "/resume?group=Paint")[2])["before"]
+    running.until(lambda: (spec := services["ofa_group_paint"].spec) is not None and spec.replicas == 1)
+
+
 @pytest.mark.parametrize("query", ["", "?seconds=", "?seconds=-1", "?seconds=inf", "?seconds=1e9", "?seconds=nan"])
 def test_a_pause_needs_an_end(running: Running, query: str) -> None:
     """A pause that no one ends must end by itself: without a sane duration it is refused."""

@@ -25,6 +25,8 @@ REQUESTS = (
     ("POST", "/reconcile"),
     ("POST", "/pause?seconds=600"),
     ("POST", "/resume"),
+    ("POST", "/pause?group=Weld&seconds=600"),
+    ("POST", "/resume?group=Weld"),
     # What no route serves, and other spellings of what one does.
     *(
         ("GET", path)
@@ -103,7 +105,7 @@ def test_every_request_needs_what_it_should(protected: tuple[str, Operator], cre
         needed = protect != OFF and not (reads and (protect == WRITES or target in OPEN))
         status, _, body = ask(operator, method, target, *fields)
         assert (status == 401) == (needed and not valid), (method, target, status)
-        assert operator.loop.paused == (target.startswith("/pause") and method == "POST" and status == 200)
+        assert operator.loop.paused == (target.startswith("/pause?seconds") and method == "POST" and status == 200)
         assert not [token for token in (FIRST, SECOND, OTHER) if token.encode() in body]
 
 

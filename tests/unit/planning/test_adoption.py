@@ -1,0 +1,159 @@
+"""What can be adopted, and that nothing else is touched for it: inputs and expected actions, a line a case."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from reconciler.domain.names import names_of
+from reconciler.domain.status import Condition, Plan
+from reconciler.planning.adoption import Offer, offer_adoption
+from reconciler.planning.guards import Verdict
+from reconciler.planning.inputs import Adoption
+from reconciler.planning.plan import make_plan
+from reconciler.planning.survey import Survey
+from tests.unit.planning.tables import (
+    THEIRS,
+    document,
+    live_registry,
+    observed,
+    plan_inputs,
+    rows,
+    seen,
+    service,
+    settings,
+    source,
+    spec_of,
+    topology_of_now,
+)
+
+QUERY = f"CSAS_{names_of('Weld').stream}"
+SHOWN = Adoption("Weld", ("id", 1), QUERY)
+
+
+def plant(stream: str, live: str, shared: str = "ok", **more: object) -> Survey:
+    """Group Weld in these states, beside group Paint whose service a user made as well."""
+    made = live_registry(document(["Weld", "Paint"]), 1, mounted=True)
+    services = [service(spec_of("Weld"), live), service(spec_of("Paint"), "unlabelled")]
+    read = source({"Weld": stream, "Paint": "foreign"}, shared, **more)
+    return seen(observed({"Weld": 1, "Paint": 1}, read, services, [made]))
+
+
+def offer(survey: Survey, group: str = "Weld", platform: str = "swarm", held: dict[str, str] | None = None) -> Offer:
+    """Look at one group."""
+    options = settings(deployment_platform=platform)
+    return offer_adoption(group, survey, topology_of_now(survey.observed.source), options, held or {})
+
+
+OFFERED = """
+    # stream   service     offered         refused
+    ok         ok          -               -
+    absent     absent      -               -
+    moved      drifted     -               -
+    ok         unlabelled  service         -
+    ok         global      service         -
+    absent     unlabelled  service         -
+    ok         other's     -               belongs to owner other
+    ok         theirs      -               belongs to owner ofa, installation 99999999
+    foreign    ok          stream          -
+    reader     ok          stream          -
+    filter     ok          stream          -
+    foreign    absent      stream          -
+    foreign    unlabelled  service stream  -
+    other      ok          -               belongs to installation 99999999
+    legacy     ok          -               belongs to an installation made before there were ids
+    other      unlabelled  -               belongs to installation 99999999
+    foreign    other's     -               belongs to owner other
+"""
+
+
+@pytest.mark.parametrize(("stream", "live", "offered", "refused"), rows(OFFERED))
+def test_what_is_offered(stream: str, live: str, offered: str, refused: str) -> None:
+    """What has no owner, or is a user's; never what is of another owner or installation, nor the rest beside it."""
+    found = offer(plant(stream, live))
+    adoption = Adoption("Weld", ("id", 1) if "service" in offered else None, QUERY if "stream" in offered else "")
+    assert found.adoption == (adoption if offered else None)
+    assert (refused in "; ".join(found.refusals)) if refused else not found.refusals
+    assert bool(found.shown) == bool(offered or live in ("other's", "theirs") or (refused and live == "unlabelled"))
+
+
+def test_what_is_in_the_way_is_said() -> None:
+    """A pause, readers of the stream, a shared stream that is not there, a platform without labels, no such group."""
+    by_hand = plant("foreign", "unlabelled")
+    assert offer(by_hand, held={"Weld": "paused until then"}).refusals == ("group Weld is paused until then",)
+    read = plant("foreign", "ok", inserts={"INSERT_1": f"INSERT INTO X SELECT * FROM {names_of('Weld').stream};"})
+    assert "is read by INSERT_1: drop those first" in offer(read).refusals[0]
+    assert "the shared stream" in offer(plant("foreign", "ok", "silent")).refusals[0]
+    assert "only Swarm's services get labels later" in offer(plant("ok", "unlabelled"), platform="docker").refusals[0]
+    assert "the UNS map does not name it" in offer(by_hand, "Laser").refusals[0]
+    assert offer(by_hand, held={"Paint": "paused"}).adoption == SHOWN
+
+
+def actions(plan: Plan, group: str = "Weld") -> str:
+    """What is done about a group, in words."""
+    return ", ".join(action.verb for action in plan.actions if action.group == group)
+
+
+PLANNED = """
+    # stream   service     adoption     actions
+    ok         unlabelled  shown        update_service
+    ok         global      shown        update_service
+    foreign    ok          shown        adopt_stream
+    reader     unlabelled  shown        adopt_stream, update_service
+    foreign    absent      shown        adopt_stream, create_service
+    foreign    unlabelled  none         -
+    foreign    unlabelled  of Paint     -
+    ok         unlabelled  older        -
+    ok         unlabelled  replaced     -
+    foreign    ok          other query  -
+    foreign    unlabelled  service      -
+    foreign    unlabelled  stream       -
+    other      ok          shown        -
+    legacy     ok          shown        -
+    ok         other's     shown        -
+    ok         theirs      shown        -
+    foreign    theirs      shown        -
+    other      unlabelled  shown        -
+    ok         ok          shown        -
+"""
+ADOPTIONS = {
+    "shown": SHOWN,
+    "none": None,
+    "of Paint": Adoption("Paint", ("id", 1), QUERY),
+    "older": Adoption("Weld", ("id", 0), QUERY),
+    "replaced": Adoption("Weld", ("other", 1), QUERY),
+    "other query": Adoption("Weld", ("id", 1), f"{QUERY}_7"),
+    "service": Adoption("Weld", ("id", 1)),
+    "stream": Adoption("Weld", None, QUERY),
+}
+
+
+@pytest.mark.parametrize(("stream", "live", "adoption", "expected"), rows(PLANNED))
+def test_only_what_was_shown_is_adopted(stream: str, live: str, adoption: str, expected: str) -> None:
+    """Replaced or changed since it was shown, or of others: a conflict as before; Paint is never touched for it."""
+    plan = make_plan(plant(stream, live), Verdict(), plan_inputs(adoption=ADOPTIONS[adoption]))
+    assert (actions(plan), actions(plan, "Paint")) == (expected, "")
+    if not expected and (stream, live) != ("ok", "ok"):
+        assert next(item for item in plan.items if item.group == "Weld").condition is Condition.CONFLICT
+
+
+def test_rules_come_before_an_adoption() -> None:
+    """A paused group, an unhealthy server and a policy that changes nothing keep everything as it is."""
+    by_hand = plant("foreign", "unlabelled")
+    held = plan_inputs(adoption=SHOWN, held={"Weld": "paused"})
+    assert actions(make_plan(by_hand, Verdict(), held)) == ""
+    assert actions(make_plan(by_hand, Verdict(ddl=False), plan_inputs(adoption=SHOWN))) == ""
+    kept = plan_inputs(settings(reconcile_policy="create-only"), adoption=SHOWN)
+    assert actions(make_plan(by_hand, Verdict(), kept)) == ""
+    absent = plant("foreign", "ok", "silent")
+    assert actions(make_plan(absent, Verdict(), plan_inputs(adoption=SHOWN))) == ""
+
+
+def test_a_label_of_another_installation_is_enough() -> None:
+    """A service that has lost its owner label, and says whose it is all the same."""
+    found = plant("ok", "unlabelled").observed
+    live = replace(found.platform.services["ofa_group_weld"], installation=THEIRS)
+    survey = seen(replace(found, platform=replace(found.platform, services={"ofa_group_weld": live})))
+    assert offer(survey).refusals == (f"service ofa_group_Weld has the label of installation {THEIRS}",)
+    assert actions(make_plan(survey, Verdict(), plan_inputs(adoption=SHOWN))) == ""
