@@ -45,6 +45,8 @@ from reconciler.domain.services import Publish
 IN_FILES = ("ksqldb_username", "ksqldb_password")
 #: Fields that an empty variable sets. All others are unset by it: ``VAR=`` is what a stack file's ${VAR:-} makes.
 SET_BY_EMPTY = frozenset({"fastapi_group_ready_path"})
+#: The least `IDLE_AFTER`: a browser that reloads its page, or a proxy that is replaced, is back sooner.
+_LEAST_IDLE = 60.0
 _SHOWN = 80
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
@@ -320,6 +322,9 @@ class Settings(BaseSettings):
     shutdown see `ROUTING_LAYER_DRAIN_SECONDS`."""
     delete_topics: bool = False
     """Delete a removed group's Kafka topic too."""
+    idle_after: Seconds = 0.0
+    """Seconds without a client after which a group sleeps: no task, and its query is paused, until a client asks for
+    it. At least 60; 0: never."""
     shared_retention: Retention = 3600.0
     """How long the shared pre-join topic keeps events."""
     group_retention: Retention = 604800.0
@@ -415,6 +420,17 @@ class Settings(BaseSettings):
             if bool(getattr(self, name)) != bool(url or keys):
                 one = "ROUTING_LAYER_AUTH_JWKS_URL or ROUTING_LAYER_AUTH_KEYS_SECRET"
                 raise ValueError(f"{one}, and {name.upper()}: both or none, or no client would be checked")
+        return self
+
+    @model_validator(mode="after")
+    def _may_sleep(self) -> Settings:
+        """Refuse sleep where nothing knows of the clients, or where it could not be."""
+        if self.idle_after and self.idle_after < _LEAST_IDLE:
+            raise ValueError(f"IDLE_AFTER={self.idle_after:g}: at least {_LEAST_IDLE:g} seconds, or 0 for never")
+        if self.idle_after and self.routing_mode is RoutingMode.REDIRECT:
+            raise ValueError("IDLE_AFTER and ROUTING_MODE=redirect: streams past the routing layer are not known to it")
+        if self.idle_after and self.deployment_platform == "docker":
+            raise ValueError("IDLE_AFTER needs DEPLOYMENT_PLATFORM=swarm: a plain container has no number of tasks")
         return self
 
     @property

@@ -9,6 +9,7 @@ from typing import TypeVar
 from openfactory_common.errors import describe
 from openfactory_common.registry import GroupLookup
 from reconciler.domain.actions import Action
+from reconciler.domain.demand import DemandReport
 from reconciler.domain.installation import Claim
 from reconciler.domain.readiness import Readiness
 from reconciler.domain.status import Bug, Condition, ObjectStatus, Reason
@@ -47,6 +48,8 @@ class PlanInputs:
         offset_reset: the offset with which the server begins every query that names none; ``""`` where that is not
             known or left to Kafka.
         claim: which installation this is, and whether that has to be recorded.
+        demand: what the routing layer reports; None where it is not asked.
+        held: groups of which nothing is written, each with the reason.
     """
 
     settings: Settings
@@ -68,6 +71,8 @@ class PlanInputs:
     on_trial: frozenset[str] = frozenset()
     past: frozenset[str] = frozenset()
     fallen: frozenset[str] = frozenset()
+    demand: DemandReport | None = None
+    held: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
