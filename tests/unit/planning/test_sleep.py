@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from reconciler.domain.demand import DemandReport, GroupDemand, TaskDemand
 from reconciler.planning.sleep import Demand, GroupState, Sleep, decide_sleep, judge_demand
@@ -241,8 +241,8 @@ class World:
             self.apply(one)
 
 
-#: Whose answers are lost: mostly nobody's.
-LOST = st.sampled_from([frozenset[int](), frozenset[int](), frozenset({0}), frozenset({1}), frozenset({0, 1})])
+NUMBER = st.integers(0, 3)
+IN_BETWEEN = st.sampled_from(["write", "write", "asks", "all read", "reads"])
 
 
 class Protocol(RuleBasedStateMachine):
@@ -256,76 +256,61 @@ class Protocol(RuleBasedStateMachine):
     def _task(self, number: int) -> Task:
         return self.world.tasks[number % len(self.world.tasks)]
 
-    @rule(number=st.integers(0, 3))
-    def client_asks(self, number: int) -> None:
-        """It gets a stream from a task whose registry has the group, and waits at any other."""
-        one = self._task(number)
-        one.asked = self.world.now
-        if self.world.documents[one.document].registered:
-            one.open += 1
-        else:
-            one.waiting += 1
+    def _do(self, event: str, number: int) -> None:  # noqa: C901, PLR0912 - one case an event
+        """One event, at one task where it is of a task."""
+        world, one = self.world, self._task(number)
+        match event:
+            case "write":
+                if world.writes:
+                    world.write()
+            case "asks":  # it gets a stream from a task whose registry has the group, and waits at any other
+                registered = world.documents[one.document].registered
+                one.asked, one.open, one.waiting = world.now, one.open + registered, one.waiting + (not registered)
+            case "leave":
+                if one.open or one.waiting:
+                    one.open, one.waiting, one.asked = 0, 0, world.now
+            case "reads":
+                world.apply(one)
+            case "all read":
+                for each in world.tasks:
+                    world.apply(each)
+            case "joins":  # with a boot copy that may be old
+                world.tasks.append(Task(max(0, len(world.documents) - 1 - number), world.now))
+            case "ends":
+                if len(world.tasks) > 1:
+                    world.tasks.remove(one)
+            case "is ready":
+                world.ready = world.replicas > 0
+            case _:
+                raise AssertionError(event)
 
-    @rule(number=st.integers(0, 3))
-    def clients_leave(self, number: int) -> None:
-        """All of a task."""
-        one = self._task(number)
-        if one.open or one.waiting:
-            one.open, one.waiting, one.asked = 0, 0, self.world.now
+    @rule(event=st.sampled_from(["asks", "leave", "reads", "all read", "joins", "ends", "is ready"]), number=NUMBER)
+    def happens(self, event: str, number: int) -> None:
+        """Something outside of a cycle."""
+        self._do(event, number)
 
-    @rule(number=st.integers(0, 3), all_=st.booleans())
-    def task_reads(self, number: int, *, all_: bool) -> None:
-        """A task reads the registry, or all do; one that is slow does so late."""
-        for one in self.world.tasks if all_ else [self._task(number)]:
-            self.world.apply(one)
+    @rule(seconds=st.sampled_from([1, 30, 150, 2000]), step=st.sampled_from([0, 0, -5000, -60, 60, 5000]))
+    def time_passes(self, seconds: int, step: int) -> None:
+        """For both clocks; the wall clock may step besides."""
+        self.world.now, self.world.wall = self.world.now + seconds, self.world.wall + seconds + step
 
-    @precondition(lambda self: len(self.world.tasks) < 4)
-    @rule(back=st.integers(0, 5))
-    def task_joins(self, back: int) -> None:
-        """A task starts, with a boot copy that may be old."""
-        self.world.tasks.append(Task(max(0, len(self.world.documents) - 1 - back), self.world.now))
+    @rule(
+        lost=st.sampled_from([frozenset[int](), frozenset({0}), frozenset({1})]),
+        script=st.lists(
+            st.tuples(st.sampled_from(["write", "write", "asks", "all read", "reads"]), NUMBER), max_size=5
+        ),
+        forgets=st.booleans(),
+    )
+    def operator_cycles(self, lost: AbstractSet[int], script: list[tuple[str, int]], *, forgets: bool) -> None:
+        """It observes and writes, with other things in between.
 
-    @precondition(lambda self: len(self.world.tasks) > 1)
-    @rule(number=st.integers(0, 3))
-    def task_ends(self, number: int) -> None:
-        """With its clients."""
-        self.world.tasks.remove(self._task(number))
-
-    @rule()
-    def service_is_ready(self) -> None:
-        """Its tasks have started."""
-        self.world.ready = self.world.replicas > 0
-
-    @rule(seconds=st.sampled_from([1, 30, 90, 150, 2000]))
-    def time_passes(self, seconds: int) -> None:
-        """For both clocks."""
-        self.world.now, self.world.wall = self.world.now + seconds, self.world.wall + seconds
-
-    @rule(seconds=st.sampled_from([-5000, -60, 60, 5000]))
-    def clock_steps(self, seconds: int) -> None:
-        """The wall clock alone."""
-        self.world.wall += seconds
-
-    @rule(lost=LOST, writes=st.integers(0, 3))
-    def operator_cycles(self, lost: AbstractSet[int], writes: int) -> None:
-        """It observes, and does so many of its writes before anything else happens.
-
-        Whatever was left of the plan before is lost: that is also how an operator ends anywhere.
+        Writes that are left are lost with the next observation: that is also how an operator ends anywhere.
         """
+        if forgets:
+            self.world.lossless = None
         self.world.observe(lost)
-        for _ in range(min(writes, len(self.world.writes))):
-            self.world.write()
-
-    @precondition(lambda self: self.world.writes)
-    @rule()
-    def operator_writes(self) -> None:
-        """One write of its plan."""
-        self.world.write()
-
-    @rule()
-    def operator_restarts(self) -> None:
-        """It remembers nothing."""
-        self.world.writes, self.world.lossless = [], None
+        for event, number in script:
+            self._do(event, number)
 
     def teardown(self) -> None:
         """Whatever has happened: a client that waits is served soon, also at a task that cannot be asked."""
@@ -337,6 +322,7 @@ class Protocol(RuleBasedStateMachine):
         assert first.waiting == 0
         assert world.replicas
         assert not world.paused
+        world.changed = min(world.changed, world.wall)  # a clock that was set back only makes sleep later
         first.open = first.waiting = 0  # and when it has gone and nobody comes, everything sleeps
         for one in world.tasks:
             one.open = one.waiting = 0
