@@ -429,6 +429,8 @@ class Settings(BaseSettings):
             raise ValueError(f"IDLE_AFTER={self.idle_after:g}: at least {_LEAST_IDLE:g} seconds, or 0 for never")
         if self.idle_after and self.routing_mode is RoutingMode.REDIRECT:
             raise ValueError("IDLE_AFTER and ROUTING_MODE=redirect: streams past the routing layer are not known to it")
+        if self.idle_after and self.reconcile_policy is Policy.CREATE_ONLY:
+            raise ValueError("IDLE_AFTER and RECONCILE_POLICY=create-only: sleep changes services and queries")
         if self.idle_after and self.deployment_platform == "docker":
             raise ValueError("IDLE_AFTER needs DEPLOYMENT_PLATFORM=swarm: a plain container has no number of tasks")
         return self

@@ -19,6 +19,7 @@ from reconciler.domain.actions import (
     CreateSharedStream,
     CreateStream,
     DropStream,
+    PauseStream,
     PublishRegistry,
     RecordInstallation,
     RecreateStream,
@@ -100,6 +101,8 @@ class Executor:
                 self._recreate_stream(action)
             case ResumeStream():
                 self._ksqldb.execute(self._topology.resume(action.query_id))
+            case PauseStream():
+                self._ksqldb.execute(self._topology.pause(action.query_id))
             case DropStream():
                 self._drop(action.name, delete_topic=action.delete_topic)
             case CreateService():

@@ -43,7 +43,7 @@ class TransitionLog:
                     log.warning(
                         "degraded", object=item.title, group=item.group, condition=condition, reason=item.detail
                     )
-            elif item.title in self._logged and item.condition is Condition.READY:
+            elif item.title in self._logged and item.condition in (Condition.READY, Condition.ASLEEP):
                 self._ready[item.title] += 1
                 if self._ready[item.title] >= _RECOVERED_AFTER:
                     del self._logged[item.title], self._ready[item.title]

@@ -17,12 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum
 
 from openfactory_common.registry import revision_of
 from reconciler.domain.demand import DemandReport
 from reconciler.planning.inputs import PlanInputs
 from reconciler.planning.survey import StreamVerdict, Survey
+from reconciler.settings import Settings
 
 
 class Demand(Enum):
@@ -65,6 +67,13 @@ class Sleep:
     since: int
     stopped: bool = False
     paused: bool = False
+
+    def describe(self) -> str:
+        """Return what is said of the group."""
+        since = f"asleep since {datetime.fromtimestamp(self.since, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        if not self.stopped:
+            return "falls asleep, once no task of the routing layer can open a stream of it"
+        return f"{since}, until a client asks" if self.paused else f"{since}, its query catches up"
 
 
 def judge_demand(group: str, report: DemandReport, idle_after: float) -> Demand:
@@ -116,8 +125,7 @@ def decide_sleep(
         return Sleep(report.at) if demand is Demand.IDLE and rests else None
     left = demand is Demand.IDLE and all(task.revision == revision for task in report.tasks)
     stopped = kept.stopped or left
-    # Also where the clock was set back since: then nobody knows for how long it has been paused.
-    overdue = retention is not None and abs(report.at - kept.since) > retention / 2
+    overdue = _is_overdue(kept.since, report.at, retention)
     if overdue and group in report.caught_up and not kept.paused:
         return Sleep(report.at, stopped=stopped)
     return Sleep(kept.since, stopped=stopped, paused=not overdue and (kept.paused or (left and stopped)))
@@ -126,6 +134,19 @@ def decide_sleep(
 def idle_after_of(_group: str, inputs: PlanInputs) -> float:
     """Return after how many seconds without demand a group falls asleep; 0 for never."""
     return inputs.settings.idle_after
+
+
+def find_overdue(survey: Survey, settings: Settings, at: int) -> Iterator[str]:
+    """Return the marked groups whose queries must read what the shared topic may soon delete; ``at`` as a mark."""
+    marks = survey.published.document.asleep if survey.published else {}
+    for group in survey.wanted.keys() & marks.keys():
+        if _is_overdue(marks[group], at, settings.shared_retention):
+            yield group
+
+
+def _is_overdue(since: int, at: int, retention: float | None) -> bool:
+    # Also where the clock was set back since: then nobody knows for how long it has been paused.
+    return retention is not None and abs(at - since) > retention / 2
 
 
 def plan_sleep(survey: Survey, inputs: PlanInputs) -> Mapping[str, Sleep]:
@@ -137,7 +158,6 @@ def _plan_each(survey: Survey, inputs: PlanInputs) -> Iterator[tuple[str, Sleep]
     published, report = survey.published, inputs.demand
     marks = published.document.asleep if published else {}
     revision = revision_of(published.live.data) if published else ""
-    kept_ms = inputs.topology.shared_retention_ms
     for group in survey.wanted:
         live, check = survey.owned[group].service if group in survey.owned else None, survey.streams[group]
         if check.verdict is StreamVerdict.FOREIGN:
@@ -159,7 +179,7 @@ def _plan_each(survey: Survey, inputs: PlanInputs) -> Iterator[tuple[str, Sleep]
             revision,
             idle_after=idle_after_of(group, inputs),
             held=group in inputs.held,
-            retention=kept_ms / 1000 if kept_ms >= 0 else None,
+            retention=inputs.settings.shared_retention,
         )
         if sleep is not None:
             yield group, sleep
