@@ -78,7 +78,7 @@ audit: ## look for known vulnerabilities in the locked libraries (needs the inde
 	@test -x build/audit/bin/pip-audit || { scripts/venv.sh $(PYTHON) build/audit && build/audit/bin/pip install -q --disable-pip-version-check pip-audit==2.10.1; }
 	@$(PYTHON) scripts/audit.py build/audit/bin/pip-audit
 
-sleep: venv ## 10,000 schedules of the protocol by which groups fall asleep and wake (about five minutes)
+sleep: venv ## 10,000 schedules of the protocol by which groups fall asleep and wake (about seven minutes)
 	SLEEP_SCHEDULES=10000 $(BIN)/python -m pytest -q --timeout 0 tests/unit/planning/test_sleep.py
 
 soak: venv kafka ## random faults from a seed for long, e.g. make soak SOAK="--cycles 5000 --seed 7"; 1,000 reconnects
