@@ -24,7 +24,7 @@ SITE := $(BIN)/sphinx-build -q -W --keep-going -c docs -d build/site-cache . bui
 IMAGES := scripts/images.sh >build/images.env.new && mv build/images.env.new build/images.env
 
 .NOTPARALLEL:
-.PHONY: help demo demo-down test test-fast test-kafka test-engine coverage mutants lint docs docs-serve audit soak bench cli release release-dry-run images engine kafka venv wheels lock clean
+.PHONY: help demo demo-down test test-fast test-kafka test-engine coverage mutants lint docs docs-serve audit sleep soak bench cli release release-dry-run images engine kafka venv wheels lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ docs-serve: docs ## show the documentation site on http://localhost:8000
 audit: ## look for known vulnerabilities in the locked libraries (needs the index's database)
 	@test -x build/audit/bin/pip-audit || { scripts/venv.sh $(PYTHON) build/audit && build/audit/bin/pip install -q --disable-pip-version-check pip-audit==2.10.1; }
 	@$(PYTHON) scripts/audit.py build/audit/bin/pip-audit
+
+sleep: venv ## 10,000 schedules of the protocol by which groups fall asleep and wake (about seven minutes)
+	SLEEP_SCHEDULES=10000 $(BIN)/python -m pytest -q --timeout 0 tests/unit/planning/test_sleep.py
 
 soak: venv kafka ## random faults from a seed for long, e.g. make soak SOAK="--cycles 5000 --seed 7"; 1,000 reconnects
 	$(BIN)/python -m tests.soak $(SOAK)

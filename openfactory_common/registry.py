@@ -97,6 +97,8 @@ class Registry(BaseModel):
         identity: the cluster it was made from.
         replaces: the clusters whose place this one has taken, each accepted by a person, the first one first.
         groups: URL of each group's stream service, by the group's value.
+        asleep: groups that sleep or fall asleep, each with since when (seconds since 1970). They have no URL: a client
+            that asks for one waits, as for a new group, and what is open stays open.
         state_api: URL of the asset state service, None where it is not deployed.
         membership: how the proxy finds an asset's group.
         installation: id of the installation that published it, None in a document of before there were ids.
@@ -108,6 +110,7 @@ class Registry(BaseModel):
     identity: Identity
     replaces: tuple[Identity, ...] = Field((), strict=False)
     groups: dict[str, str] = Field(default_factory=dict)
+    asleep: dict[str, int] = Field(default_factory=dict)
     state_api: str | None = None
     membership: GroupLookup
     installation: str | None = None
@@ -119,7 +122,8 @@ class Registry(BaseModel):
             RegistryError: the document is larger than a Swarm config can be, or a reader would refuse it.
         """
         _check(self)
-        without: dict[str, Any] = {name: True for name in ("replaces", "installation") if not getattr(self, name)}
+        names = ("replaces", "installation", "asleep")
+        without: dict[str, Any] = {name: True for name in names if not getattr(self, name)}
         document = self.model_dump(exclude=without | ({} if self.membership.fallback else {"membership": {"fallback"}}))
         try:
             data = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"

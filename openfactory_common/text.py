@@ -63,7 +63,8 @@ def distinguish(names: Iterable[str]) -> Mapping[str, str]:
     shown = {}
     for name in every:
         look = _find_look(name)
-        if looks[look] > 1 or not name.isprintable() or not look:
+        # (One that begins with a quote could be the quoted form of another.)
+        if looks[look] > 1 or not name.isprintable() or not look or name[0] in "'\"":
             shown[name] = ascii(name)
         else:
             shown[name] = name if name == " ".join(name.split()) else repr(name)

@@ -14,7 +14,7 @@ from prometheus_client.core import REGISTRY
 
 from openfactory_common import __version__
 from openfactory_common.errors import KsqlError, ReconcilerError
-from reconciler.domain.actions import Action, Result, UpdateService, WriteResult
+from reconciler.domain.actions import Action, PublishRegistry, Result, UpdateService, WriteResult
 from reconciler.domain.readiness import ProbeResult
 from reconciler.domain.status import BlockReason, Condition, CycleResult, Guard, Part, Plan
 from reconciler.planning.survey import Survey
@@ -107,6 +107,7 @@ class Metrics:
             ["result"],
             registry=r,
         )
+        self.wakes = Counter("reconciler_group_wakes", "Groups that slept and were woken", registry=r)
         Gauge("reconciler_build_info", "Version of the software", ["version"], registry=r).labels(__version__).set(1)
         self._create_labels()
 
@@ -181,6 +182,8 @@ class Metrics:
         if isinstance(result.action, UpdateService):
             for difference in result.action.drift:
                 self.drift.labels(difference.field.split(" ")[0]).inc()
+        if isinstance(result.action, PublishRegistry) and result.outcome is WriteResult.OK:
+            self.wakes.inc(result.action.woken)
         if result.error is not None and type(result.error).__name__.endswith("Conflict"):
             self.conflicts.inc()
 

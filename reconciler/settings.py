@@ -419,6 +419,9 @@ class Settings(BaseSettings):
     shutdown see `ROUTING_LAYER_DRAIN_SECONDS`."""
     delete_topics: bool = False
     """Delete a removed group's Kafka topic too."""
+    idle_after: Annotated[Seconds, AfterValidator(service_values.idle_time)] = 0.0
+    """Seconds without a client after which a group sleeps: no task, and its query is paused, until a client asks for
+    it. At least 60; 0: never."""
     shared_retention: Retention = 3600.0
     """How long the shared pre-join topic keeps events."""
     group_retention: Retention = 604800.0
@@ -520,6 +523,17 @@ class Settings(BaseSettings):
             if bool(getattr(self, name)) != bool(url or keys):
                 one = "ROUTING_LAYER_AUTH_JWKS_URL or ROUTING_LAYER_AUTH_KEYS_SECRET"
                 raise ValueError(f"{one}, and {name.upper()}: both or none, or no client would be checked")
+        return self
+
+    @model_validator(mode="after")
+    def _may_sleep(self) -> Settings:
+        """Refuse sleep where nothing knows of the clients, or where it could not be."""
+        if self.idle_after and self.routing_mode is RoutingMode.REDIRECT:
+            raise ValueError("IDLE_AFTER and ROUTING_MODE=redirect: streams past the routing layer are not known to it")
+        if self.idle_after and self.reconcile_policy is Policy.CREATE_ONLY:
+            raise ValueError("IDLE_AFTER and RECONCILE_POLICY=create-only: sleep changes services and queries")
+        if self.idle_after and self.deployment_platform == "docker":
+            raise ValueError("IDLE_AFTER needs DEPLOYMENT_PLATFORM=swarm: a plain container has no number of tasks")
         return self
 
     @property

@@ -46,7 +46,7 @@ class Rejection(StrEnum):
     BUG = "bug"
 
 
-ROUTES = ("asset_stream", "group_stream", "asset_state", "healthz", "ready", "readyz", "metrics", "other")
+ROUTES = ("asset_stream", "group_stream", "asset_state", "healthz", "ready", "readyz", "metrics", "demand", "other")
 _CODES = (200, 204, 307, 400, 401, 403, 404, 405, 429, 500, 502, 503, 504, 505)
 #: The label of every status that HTTP does not define: services can invent 500 of them, each would stay as a series.
 _UNKNOWN_CODE = "other"

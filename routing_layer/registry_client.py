@@ -76,6 +76,11 @@ class RegistryClient:
         """Seconds since the document in use was last confirmed by the operator; without one, by the file."""
         return time.monotonic() - self._confirmed
 
+    @property
+    def revision(self) -> str:
+        """The revision of the document in use; ``""`` before the first."""
+        return self._revision
+
     async def close(self) -> None:
         """Close the connections to the operator."""
         for nudge in self._nudges:
@@ -156,9 +161,14 @@ class RegistryClient:
         if self.current is not None and group not in self.current.groups:
             self._start_nudge()
 
-    def nudge(self) -> None:
-        """Nudge the operator because a client waits for a service, unless that was done a moment ago."""
-        if time.monotonic() - self._nudged >= _NUDGE_GAP:
+    def nudge_for(self, group: str) -> None:
+        """Nudge the operator because a client waits for the group's service, unless that was done a moment ago.
+
+        For a group that sleeps after the gap then: only a new request wakes it, and the last nudge was before this one.
+        """
+        if self.current is not None and group in self.current.asleep:
+            self.notice(group)
+        elif time.monotonic() - self._nudged >= _NUDGE_GAP:
             self._start_nudge()
 
     def _start_nudge(self) -> None:

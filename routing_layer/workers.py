@@ -52,6 +52,11 @@ class WorkerPeers:
         if self._own is not None:
             self._server = await asyncio.start_unix_server(serve, sock=self._own)
 
+    @property
+    def count(self) -> int:
+        """How many workers there are, this one included."""
+        return 1 + len(self._others)
+
     async def collect(self) -> list[Any]:
         """Return the snapshots of the others, of those that answer."""
         answers = await asyncio.gather(*map(_ask, self._others))

@@ -225,7 +225,8 @@ def describe_waiting(outcome: CycleOutcome) -> str:
     if outcome.plan is None:
         return f"waiting: {printable(outcome.sentence)}"
     titles = show_titles(outcome.plan.items)
-    waiting = [item for item in outcome.plan.items if item.condition not in (Condition.READY, Condition.HELD)]
+    fine = (Condition.READY, Condition.HELD, Condition.ASLEEP)
+    waiting = [item for item in outcome.plan.items if item.condition not in fine]
     parts = [printable(outcome.sentence)] if outcome.result in (CycleResult.PAUSED, CycleResult.STANDBY) else []
     parts += [f"refused by {refusal.guard}: {printable(refusal.text)}" for refusal in outcome.plan.refusals]
     for item in waiting[:_NAMED]:

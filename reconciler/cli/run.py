@@ -31,6 +31,7 @@ from reconciler.cli.output import (
 from reconciler.cli.settings import describe_unknown, make_report
 from reconciler.control.controller import Controller, Dependencies
 from reconciler.control.converge import Exit, converge
+from reconciler.control.demand import DemandReader
 from reconciler.control.flow import FlowWatch
 from reconciler.control.guarded import DryRunLog, guard_by_lease
 from reconciler.control.loop import Loop
@@ -122,7 +123,7 @@ def make_loop(settings: Settings, overrides: Overrides, metrics: Metrics) -> tup
         on_change=on_change,
     )
     deps = guard_by_lease(build_dependencies(settings, metrics), elector.writing)
-    deps = replace(deps, prober=build_prober(settings, metrics))
+    deps = replace(deps, prober=build_prober(settings, metrics), demand=DemandReader(settings))
     controller = Controller(deps, metrics, overrides, on_registry=cache.put, write_gate=elector)
     elector.events = controller.reporter.journal
     if settings.flow_interval > 0:

@@ -14,6 +14,7 @@ from reconciler.domain.actions import (
     Action,
     CreateService,
     Effect,
+    PauseStream,
     PublishRegistry,
     RecreateStream,
     ReplaceStream,
@@ -149,6 +150,8 @@ def _desired_state(action: Action) -> object:
             return action.spec
         case PublishRegistry():
             return action.document
+        case PauseStream():  # a group that falls asleep and wakes is no dispute
+            return action.verb
     return action.key
 
 

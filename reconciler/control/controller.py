@@ -101,7 +101,10 @@ class Controller:
         self.deps, observed = self._observer.observe(self.deps, platform, self.overrides.adopt)
         if self.deps.ksqldb.failures != failures:
             memory.guards = memory.guards.distrust()  # a read succeeded only when repeated: it proves no absence
-        return make_survey(observed, self.deps.topology, self.deps.settings)
+        survey = make_survey(observed, self.deps.topology, self.deps.settings)
+        if self.deps.demand is not None:
+            self.reporter.ask_demand(self.deps.demand, survey, self.deps.ksqldb, self.deps.topology.shared_name)
+        return survey
 
     def _judge(self, survey: Survey) -> guards.Verdict:
         """Count what is missing, and let the guards decide; before removals the map is read from Kafka itself."""

@@ -20,6 +20,7 @@ from reconciler.domain.actions import (
     CreateSharedStream,
     CreateStream,
     DropStream,
+    PauseStream,
     PublishRegistry,
     RecordInstallation,
     RecreateStream,
@@ -103,6 +104,8 @@ class Executor:
                 self._adopt_stream(action)
             case ResumeStream():
                 self._ksqldb.execute(self._topology.resume(action.query_id))
+            case PauseStream():
+                self._ksqldb.execute(self._topology.pause(action.query_id))
             case DropStream():
                 self._drop(action.name, delete_topic=action.delete_topic)
             case CreateService():

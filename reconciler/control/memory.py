@@ -15,6 +15,7 @@ from structlog.contextvars import bound_contextvars
 from openfactory_common.errors import PlatformError, ReconcilerError, describe
 from openfactory_common.registry import revision_of
 from reconciler.control.backoff import Backoff, Contest
+from reconciler.control.demand import DemandReader
 from reconciler.control.flow import FlowWatch
 from reconciler.control.journal import Journal
 from reconciler.control.observe import Clocks, Dependencies
@@ -22,10 +23,12 @@ from reconciler.control.outcome import CycleOutcome, explain_error
 from reconciler.control.readiness import Prober
 from reconciler.control.transitions import TransitionLog
 from reconciler.domain.actions import Action, PublishRegistry, Result, UpdateService, WriteResult
+from reconciler.domain.demand import DemandReport
 from reconciler.domain.installation import Claim
 from reconciler.domain.readiness import Readiness, ReadyState, find_readiness
 from reconciler.domain.services import LiveService, PlatformState, Record, ServiceSpec
 from reconciler.domain.status import BlockReason, Condition, CycleResult, ObjectStatus, Part, Plan
+from reconciler.ksqldb.api import Ksqldb
 from reconciler.ksqldb.statements import Topology
 from reconciler.leadership.pause import (
     DELETIONS_RECORD,
@@ -85,6 +88,7 @@ class Memory:
         proved: the spec with which each service was ready for `ROLLOUT_BAKE`, by its name in lower case.
         unready: since when (monotonic seconds) each service that is not ready has been seen so, by its name in lower
             case; what was not probed yet is not in it.
+        demand: what the routing layer's tasks reported last; None where they are not asked.
         suspects: services that may be crashing in a loop, by name in lower case; see `find_suspects`.
     """
 
@@ -101,6 +105,7 @@ class Memory:
     readiness: Mapping[str, Readiness] | None = None
     proved: Mapping[str, ServiceSpec | None] = field(default_factory=dict)
     unready: Mapping[str, float] = field(default_factory=dict)
+    demand: DemandReport | None = None
     suspects: frozenset[str] = frozenset()
 
     def update_marks(self, records: Mapping[str, Record], wall: datetime) -> None:
@@ -186,6 +191,7 @@ class Memory:
             options_problem=deps.groups_file.problem,
             silent=self.silent(),
             readiness=self.readiness,
+            demand=self.demand,
             starting=frozenset(
                 key
                 for key, found in (self.readiness or {}).items()
@@ -435,6 +441,15 @@ class Reporter:
             except Exception as error:  # noqa: BLE001 - the other parts of the cycle go on
                 self.report_bug(Part.PROBE, error)
         memory.suspects = find_suspects(platform, memory.readiness)
+
+    def ask_demand(self, reader: DemandReader, survey: Survey, ksqldb: Ksqldb, shared: str) -> None:
+        """Remember which groups clients ask for; with a bug in that, all groups wake."""
+        memory, wall = self._memory, self._clocks.wall()
+        try:
+            memory.demand = reader.read(survey, ksqldb, shared, self._clocks.monotonic(), wall)
+        except Exception as error:  # noqa: BLE001 - the other parts of the cycle go on
+            memory.demand = DemandReport(int(wall.timestamp()), doubtful=True)
+            self.report_bug(Part.PROBE, error)
 
     def report_collapse(self, survey: Survey, settings: Settings) -> None:
         """Warn when the map has lost many assets at once; one warning, however long that lasts."""

@@ -16,6 +16,7 @@ from typing import TypeVar
 from openfactory_common.errors import KsqlError, ReconcilerError, describe
 from openfactory_common.ksqldb.wire import fold_name
 from openfactory_common.registry import Identity
+from reconciler.control.demand import DemandReader
 from reconciler.control.groups_file import GroupsFile
 from reconciler.control.orphans import OrphanStreams
 from reconciler.control.readiness import Prober
@@ -46,7 +47,7 @@ _MADE_BY_OPERATORS = (Whose.SHARED, Whose.GROUP, Whose.OTHER)
 class Dependencies:
     """What the operator works with: ksqlDB, the platform, how assets are grouped, what streams and groups should be.
 
-    Without a ``prober`` the engine's view of what is ready counts.
+    Without a ``prober`` the engine's view of what is ready counts; without ``demand`` no group falls asleep.
     """
 
     settings: Settings
@@ -56,6 +57,7 @@ class Dependencies:
     topology: Topology
     prober: Prober | None = None
     groups_file: GroupsFile = field(default_factory=GroupsFile)
+    demand: DemandReader | None = None
 
 
 @dataclass

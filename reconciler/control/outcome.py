@@ -83,6 +83,8 @@ def _summarize(plan: Plan, survey: Survey, results: tuple[Result, ...] = (), sai
     groups = [item for item in plan.items if item.group is not None]
     ready = sum(item.condition is Condition.READY for item in groups)
     text = f"{ready} of {len(groups)} groups ready, {survey.observed.membership.assets} assets"
+    asleep = sum(item.condition is Condition.ASLEEP for item in groups)
+    text += f", {asleep} asleep" if asleep else ""
     done = sum(result.outcome is WriteResult.OK for result in results)
     failed = [result for result in results if result.error is not None]
     if done:

@@ -271,11 +271,13 @@ def ask_task(address: str, endpoint: Endpoint) -> Answer:
     """
     deadline = time.monotonic() + ANSWER_SECONDS
     try:
-        status, body = _get(address, endpoint, endpoint.path or "/", deadline, read=bool(endpoint.path))
+        status, body = send_get(
+            address, endpoint, endpoint.path or "/", deadline, limit=_MAX_BODY if endpoint.path else 0
+        )
         if status == HTTPStatus.NOT_FOUND and endpoint.path and endpoint.group is not None:
             streams = 0
             with suppress(OSError, http.client.HTTPException):  # a stream's head may come with its first event
-                streams, _ = _get(address, endpoint, STREAM_PATH, deadline, read=False)
+                streams, _ = send_get(address, endpoint, STREAM_PATH, deadline, limit=0)
             if streams == HTTPStatus.NOT_FOUND:
                 text = f"answers 404 to GET {endpoint.path} and to GET {STREAM_PATH}: it is no group service"
                 return Answer(ProbeResult.NOT_READY, text)
@@ -294,8 +296,13 @@ def ask_task(address: str, endpoint: Endpoint) -> Answer:
         return Answer(ProbeResult.NO_ANSWER, f"port {endpoint.port} cannot be reached: {error.strerror or error}")
 
 
-def _get(address: str, endpoint: Endpoint, path: str, deadline: float, *, read: bool) -> tuple[int, bytes]:
-    """Return status and, with ``read``, body of one request."""
+def send_get(address: str, endpoint: Endpoint, path: str, deadline: float, *, limit: int) -> tuple[int, bytes]:
+    """Return status and up to ``limit`` bytes of the body of one request; ``deadline`` in monotonic seconds.
+
+    Raises:
+        OSError: there is no answer in time.
+        http.client.HTTPException: the answer is no HTTP.
+    """
     connection = http.client.HTTPConnection(address, endpoint.port, timeout=ANSWER_SECONDS)
     headers = {"Host": endpoint.name, "Accept": "application/json", "Connection": "close"}
     try:
@@ -303,15 +310,15 @@ def _get(address: str, endpoint: Endpoint, path: str, deadline: float, *, read: 
         connection.sock = (_secure if endpoint.tls else _DeadlineSocket)(connection.sock, deadline)
         connection.request("GET", path, headers=headers)
         response = connection.getresponse()
-        return response.status, _read_body(response) if read else b""
+        return response.status, _read_body(response, limit) if limit else b""
     finally:
         connection.close()
 
 
-def _read_body(response: http.client.HTTPResponse) -> bytes:
+def _read_body(response: http.client.HTTPResponse, limit: int) -> bytes:
     """Return the beginning of the body; of one that does not end in time, nothing: the status counts."""
     try:
-        return response.read(_MAX_BODY)
+        return response.read(limit)
     except (OSError, http.client.HTTPException):
         return b""
 

@@ -70,7 +70,7 @@ class TransitionLog:
                     "degraded", object=title, group=item.group, condition=condition.value, reason=item.detail
                 )
         elif title in self._wrong:  # one that crashes and starts in turns is in none of its conditions for long
-            self._ready[title] += condition is Condition.READY
+            self._ready[title] += condition in (Condition.READY, Condition.ASLEEP)
             if self._ready[title] >= _RECOVERED_AFTER:
                 del self._wrong[title], self._ready[title]
                 self._journal.info("recovered", object=title, group=item.group)

@@ -172,6 +172,17 @@ class ResumeStream(_NamedStreamAction):
 
 
 @dataclass(frozen=True)
+class PauseStream(_NamedStreamAction):
+    """Pause the query of a stream whose group sleeps."""
+
+    name: str
+    query_id: str
+    of_group: str | None
+    verb: ClassVar[str] = "pause_stream"
+    effect: ClassVar[Effect] = Effect.UPDATE
+
+
+@dataclass(frozen=True)
 class DropStream(_NamedStreamAction):
     """Drop a stream of ours that nothing needs any more."""
 
@@ -249,10 +260,11 @@ class RemoveService(Action):
 
 @dataclass(frozen=True)
 class PublishRegistry(Action):
-    """Make a registry document the current one."""
+    """Make a registry document the current one; ``woken`` groups were marked asleep in the one before."""
 
     document: Registry
     sequence: int
+    woken: int = 0
     verb: ClassVar[str] = "publish_registry"
     effect: ClassVar[Effect] = Effect.PUBLISH
 

@@ -16,6 +16,8 @@ from reconciler.domain.services import Healthcheck, Kind
 #: The smallest memory limit of a container (engine 20.10 and later).
 LEAST_MEMORY = 6 * 1024 * 1024
 _MOST_MEMORY = 1 << 50
+#: Seconds: a browser that reloads its page, or a proxy that is replaced, is back sooner.
+LEAST_IDLE = 60.0
 _SHOWN = 40
 _MEMORY = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -183,8 +185,20 @@ def healthcheck(value: Any) -> Any:
     return Healthcheck(value.strip()) if isinstance(value, str) else value
 
 
+def idle_time(value: float) -> float:
+    """Return after how many seconds without demand a group may sleep; 0 for never.
+
+    Raises:
+        ValueError: it is too short.
+    """
+    if 0 < value < LEAST_IDLE:
+        raise ValueError(f"{value:g}: it must be at least {LEAST_IDLE:g} seconds, or 0 for never")
+    return value
+
+
 def _shorten(text: str) -> str:
-    return ascii(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+    shown = ascii(text)  # whose length counts: a character can be ten
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}...'"
 
 
 def _check(values: Mapping[str, str], name: re.Pattern[str], words: str) -> dict[str, str]:

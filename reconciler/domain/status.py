@@ -81,6 +81,7 @@ class Condition(StrEnum):
     CONFLICT = "Conflict"
     LEAVING = "Leaving"
     HELD = "Held"
+    ASLEEP = "Asleep"
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,6 @@ class Plan:
     @property
     def in_sync(self) -> bool:
         """Everything is as it should be, as far as the policy allows it."""
-        good = (Condition.READY, Condition.HELD)
+        good = (Condition.READY, Condition.HELD, Condition.ASLEEP)
         fine = not self.refusals and not self.halted
         return self.settled and fine and all(item.condition in good for item in self.items)

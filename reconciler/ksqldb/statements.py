@@ -183,6 +183,11 @@ class Topology:
         text = f"RESUME {identifier(query_id)};"
         return Statement(text, verb="resume", target=query_id, command_id=f"resume/{query_id}/execute")
 
+    def pause(self, query_id: str) -> Statement:
+        """Return the statement that pauses a query; it loses nothing that its topic keeps until it is resumed."""
+        text = f"PAUSE {identifier(query_id)};"
+        return Statement(text, verb="pause", target=query_id, command_id=f"pause/{query_id}/execute")
+
     def group_differences(self, definition: Definition, names: GroupNames) -> tuple[str, ...]:
         """Return the differences between a group's stream of our form and the desired one of this group.
 

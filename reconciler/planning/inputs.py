@@ -9,6 +9,7 @@ from typing import TypeVar
 from openfactory_common.errors import describe
 from openfactory_common.registry import GroupLookup
 from reconciler.domain.actions import Action
+from reconciler.domain.demand import DemandReport
 from reconciler.domain.installation import Claim
 from reconciler.domain.readiness import Readiness
 from reconciler.domain.status import Bug, Condition, ObjectStatus, Reason
@@ -67,6 +68,7 @@ class PlanInputs:
         claim: which installation this is, and whether that has to be recorded.
         options: what single groups have of their own.
         options_problem: why groups.toml is not in force as it is now; ``""`` where it is.
+        demand: what the routing layer reports; None where it is not asked.
     """
 
     settings: Settings
@@ -92,6 +94,7 @@ class PlanInputs:
     options_problem: str = ""
     held: Mapping[str, str] = field(default_factory=dict)
     adoption: Adoption | None = None
+    demand: DemandReport | None = None
 
 
 @dataclass(frozen=True)

@@ -241,7 +241,7 @@ class _Table(BaseModel):
     healthcheck: Annotated[_Healthcheck, BeforeValidator(_make_check)] | None = None
     paused: bool | None = None
     keep: bool | None = None
-    idle_after: Seconds | None = None
+    idle_after: Annotated[Seconds, AfterValidator(values.idle_time)] | None = None
 
 
 def parse_groups_file(text: str) -> GroupFile:

@@ -7,7 +7,7 @@ an interrupted one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -42,6 +42,7 @@ from reconciler.planning.services import (
     plan_routing_layer,
     plan_service,
 )
+from reconciler.planning.sleep import Sleep, plan_sleep
 from reconciler.planning.specs import (
     HostPorts,
     assign_ports,
@@ -85,10 +86,11 @@ def make_plan(survey: Survey, verdict: Verdict, inputs: PlanInputs) -> Plan:
         ObjectStatus(f"stream {inputs.topology.shared_name}", Condition.DEGRADED),
         lambda: plan_shared_stream(check, survey, verdict, inputs),
     )
+    asleep: Mapping[str, Sleep] = parts.plan_part("sleep", lambda: plan_sleep(survey, inputs), {})
     groups = [
         parts.plan_object(
             _add_group(ObjectStatus("", Condition.DEGRADED), survey, names),
-            partial(_plan_group, survey, verdict, inputs, ports, check, shared.item, names),
+            partial(_plan_group, survey, verdict, inputs, ports, check, shared.item, names, asleep.get(names.group)),
         )
         for names in survey.wanted.values()
     ]
@@ -107,7 +109,7 @@ def make_plan(survey: Survey, verdict: Verdict, inputs: PlanInputs) -> Plan:
     published = survey.published.document if survey.published else None
     registry, too_large = parts.plan_part(
         "registry",
-        lambda: keep_within_limits(make_registry(survey, verdict, inputs, ports, groups), survey),
+        lambda: keep_within_limits(make_registry(survey, verdict, inputs, ports, groups, asleep), survey),
         (published, ()),
     )
     state_api = parts.plan_object(
@@ -235,7 +237,7 @@ def _select_permitted(
     return tuple(kept)
 
 
-def _plan_group(
+def _plan_group(  # noqa: PLR0913, PLR0917 - what a group depends on
     survey: Survey,
     verdict: Verdict,
     inputs: PlanInputs,
@@ -243,10 +245,13 @@ def _plan_group(
     shared: StreamCheck,
     shared_item: ObjectStatus,
     names: GroupNames,
+    sleep: Sleep | None,
 ) -> PlannedObject:
-    stream = plan_stream(survey, verdict, shared, names, inputs.adoption)
+    paused = sleep is not None and sleep.paused
+    stream = plan_stream(survey, verdict, shared, names, inputs.adoption, paused=paused)
     options = inputs.options.of_service(names.group, inputs.settings)
     spec = group_spec(names, inputs.settings, ports.of(names.service), options)
+    spec = replace(spec, replicas=0) if sleep and sleep.stopped else spec
     service = plan_service(survey, inputs, spec, options.origins)
     for one in (stream, service):
         if one.item.condition is Condition.CONFLICT:
@@ -262,6 +267,8 @@ def _plan_group(
         item = replace(item, detail=detail, reason=None)
     else:
         item = service.item
+    if sleep is not None and item.condition is Condition.READY:
+        item = replace(item, condition=Condition.ASLEEP, detail=sleep.describe(), serves=False)
     item = add_failure(item, actions, inputs)
     if stream.item.condition is Condition.PROGRESSING:
         item = add_shared_problem(item, shared_item)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 from openfactory_common.errors import RegistryError
@@ -12,30 +12,37 @@ from reconciler.domain.services import is_named
 from reconciler.domain.status import Guard, Refusal
 from reconciler.planning.guards import Verdict
 from reconciler.planning.inputs import PlanInputs, PlannedObject
+from reconciler.planning.sleep import Sleep
 from reconciler.planning.specs import HostPorts, state_api_name
 from reconciler.planning.survey import Survey, sort_newest_first
 from reconciler.settings import Settings
 
 
 def make_registry(
-    survey: Survey, verdict: Verdict, inputs: PlanInputs, ports: HostPorts, groups: Iterable[PlannedObject]
+    survey: Survey,
+    verdict: Verdict,
+    inputs: PlanInputs,
+    ports: HostPorts,
+    groups: Iterable[PlannedObject],
+    asleep: Mapping[str, Sleep],
 ) -> Registry | None:
     """Return the document that should be current: what was published and may stay, and what has become ready.
 
-    A ready group stays while its service restarts, so a short restart disconnects no client. The entry of a group of
-    which nothing is written stays as it is, and one that is not there is not added.
+    A ready group stays while its service restarts, so a short restart disconnects no client. One that is to sleep is
+    only marked, and one that has no asset keeps its mark until it is retired. The entry of a group of which nothing is
+    written stays as it is, and one that is not there is not added.
     """
     settings = inputs.settings
-    published = survey.published.document.groups if survey.published else {}
+    document = survey.published.document if survey.published else None
+    published, marks = (document.groups, document.asleep) if document else ({}, {})
     held = inputs.held.keys()
-    urls = {
-        group: url
-        for group, url in published.items()
-        if group in held or (group in survey.missing and group not in verdict.retire)
-    }
+    stay = held | (survey.missing - verdict.retire)
+    kept = {group: since for group, since in marks.items() if group in stay}
+    urls = {group: url for group, url in published.items() if group in stay}
     for group in groups:
         names = group.item.names
-        if names is not None and names.group not in held and (group.item.serves or names.group in published):
+        changes = names is not None and names.group not in held and names.group not in asleep
+        if names is not None and changes and (group.item.serves or names.group in published):
             port = ports.of(names.service)
             local = f"http://{settings.swarm_node_host}:{port}/asset_stream"
             urls[names.group] = names.url(settings.fastapi_group_port) if port is None else local
@@ -48,6 +55,7 @@ def make_registry(
         identity=survey.identity,
         replaces=list_replaced(survey.published.document if survey.published else None, survey.identity),
         groups=urls,
+        asleep=kept | {group: sleep.since for group, sleep in asleep.items()},
         state_api=f"http://{host}/asset_state",
         membership=inputs.lookup,
         installation=inputs.topology.installation.id,
@@ -83,7 +91,8 @@ def plan_publication(survey: Survey, registry: Registry | None) -> list[Action]:
         if not any(live.sequence >= current.sequence for live in registries if live.name != current.name):
             return []
     newest = max((live.sequence for live in registries), default=0)
-    return [PublishRegistry(registry, max(newest, 0) + 1)]
+    woken = published.document.asleep.keys() - registry.asleep.keys() - survey.missing if published else ()
+    return [PublishRegistry(registry, max(newest, 0) + 1, len(woken))]
 
 
 def plan_registry_cleanup(survey: Survey, inputs: PlanInputs, registry: Registry | None) -> list[Action]:

@@ -100,8 +100,10 @@ class _Member:
 
     @property
     def busy(self) -> bool:
-        """It may still show either."""
-        return self.update is None and not self.settled and not self.failed and (self.ready or not self.overdue)
+        """It may still show either; one that sleeps shows neither."""
+        if self.update is not None or (self.live.spec is not None and not self.live.spec.replicas):
+            return False
+        return not self.settled and not self.failed and (self.ready or not self.overdue)
 
     @property
     def broken(self) -> bool:

@@ -13,6 +13,7 @@ from reconciler.domain.actions import (
     CreateSharedStream,
     CreateStream,
     DropStream,
+    PauseStream,
     RecreateStream,
     ReplaceStream,
     ResumeStream,
@@ -38,10 +39,19 @@ from reconciler.planning.survey import StreamCheck, StreamVerdict, Survey
 _NEED_SHARED = (StreamVerdict.MOVED, StreamVerdict.SILENT, StreamVerdict.TOPICLESS)
 
 
-def plan_stream(
-    survey: Survey, verdict: Verdict, shared: StreamCheck, names: GroupNames, adoption: Adoption | None = None
+def plan_stream(  # noqa: C901 - one case a verdict; what it depends on
+    survey: Survey,
+    verdict: Verdict,
+    shared: StreamCheck,
+    names: GroupNames,
+    adoption: Adoption | None = None,
+    *,
+    paused: bool = False,
 ) -> PlannedObject:
-    """Plan what the group's stream needs; one of a user is changed only as ``adoption`` says."""
+    """Plan what the group's stream needs; one of a user is changed only as ``adoption`` says.
+
+    Its query is to be ``paused`` while the group sleeps.
+    """
     check = survey.streams[names.group]
     if check.verdict is StreamVerdict.FOREIGN:
         return _plan_foreign(survey, check, shared, names, adoption)
@@ -63,6 +73,11 @@ def plan_stream(
         case StreamVerdict.TOPICLESS:
             action = RecreateStream(names, check.detail, check.retention_ms, topic_gone=True)
             change, text = "!", f"recreate stream: {check.detail}"
+        case StreamVerdict.PAUSED if paused:
+            return PlannedObject(ObjectStatus("", Condition.READY))
+        case StreamVerdict.IN_SYNC if paused and not check.detail and not blocked:
+            action = PauseStream(names.stream, check.query_id, names.group)
+            change, text = "~", "pause its query"
         case StreamVerdict.PAUSED:
             action = ResumeStream(names.stream, check.query_id, names.group)
             change, text = "!", "resume its paused query"

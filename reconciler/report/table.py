@@ -17,6 +17,7 @@ from reconciler.report.text import STATUS_HEAD, align, status_rows
 
 _COLOUR = {
     Condition.READY: "green",
+    Condition.ASLEEP: "blue",
     Condition.PROGRESSING: "cyan",
     Condition.DEGRADED: "red",
     Condition.CONFLICT: "magenta",

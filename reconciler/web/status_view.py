@@ -37,6 +37,7 @@ SIGNS = {
     Condition.LEAVING: Sign("Leaving", "\N{DOWNWARDS ARROW}", "warn"),
     Condition.HELD: Sign("Held", "\N{DOUBLE VERTICAL LINE}", "warn"),
     Condition.PROGRESSING: Sign("Progressing", "\N{RIGHTWARDS ARROW}", "busy"),
+    Condition.ASLEEP: Sign("Asleep", "\N{FIRST QUARTER MOON}", "good"),
     Condition.READY: Sign("Ready", "\N{CHECK MARK}", "good"),
 }
 """By condition, what needs attention first."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
 import structlog
@@ -22,6 +23,7 @@ from routing_layer.access.gate import Gate, Permit
 from routing_layer.client.request import Request
 from routing_layer.client.response import Response
 from routing_layer.cors import Cors
+from routing_layer.demand import Demand, merge
 from routing_layer.limits import StreamLimits, StreamRefusal
 from routing_layer.membership.ksqldb import MembershipQueries
 from routing_layer.membership.lookup import Lookup
@@ -79,7 +81,8 @@ class Proxy:
         self.peers = peers
         self.draining = False
         self.metrics = Metrics()
-        self.streams = StreamTable(self.metrics)
+        self.demand = Demand()
+        self.streams = StreamTable(self.metrics, self.demand.ask)
         self.registry = RegistryClient(
             settings.reconciler_url,
             settings.registry_file,
@@ -143,7 +146,10 @@ class Proxy:
             "/ready": ("ready", self._get_readiness),
             "/readyz": ("readyz", self._get_readiness),
         }
-        self._metrics_routes: dict[str, tuple[str, _Handler]] = {"/metrics": ("metrics", self._get_metrics)}
+        self._metrics_routes: dict[str, tuple[str, _Handler]] = {
+            "/metrics": ("metrics", self._get_metrics),
+            "/demand": ("demand", self._get_demand),
+        }
         if settings.metrics_port is None:
             self._routes |= self._metrics_routes
         self._group_route = "group_stream", self._hold(self._get_group_stream)
@@ -168,7 +174,7 @@ class Proxy:
 
     async def start(self) -> None:
         """Read the boot copy and start the background tasks."""
-        await self.peers.listen(self.metrics.snapshot)
+        await self.peers.listen(lambda: {"metrics": self.metrics.snapshot(), "demand": self._take_demand()})
         self.registry.load_file()
         self.supervisor.start("registry", lambda: self.registry.run(self.settings.registry_poll))
         self.supervisor.start("connections", lambda: run_until_one_ends(self.guard.run(), self.metrics_guard.run()))
@@ -336,7 +342,7 @@ class Proxy:
 
     def _check_group_exists(self, group: str) -> None:
         registry = self.registry.current
-        if self.store.has_group(group) or (registry is not None and group in registry.groups):
+        if self.store.has_group(group) or (registry is not None and group in {**registry.groups, **registry.asleep}):
             return
         if not self.store.complete:
             raise Problem(ProblemType.NOT_READY, "the membership has not been listed; retry")
@@ -348,14 +354,16 @@ class Proxy:
         Raises:
             Problem: 503, it is still not served.
         """
+        self.demand.ask(group)
         url = self.registry.find_url(group)
         if url is None:
             if not request.held:
-                self.registry.nudge()
+                self.registry.nudge_for(group)
             request.held = True
             # An event source is held: it looks for its group at every attempt, because its asset may move meanwhile.
             patience = _RETRY_SECONDS if _is_event_source(request) else self.settings.lazy_deploy_wait
-            url = await self.registry.wait_for_url(group, patience)
+            with self.demand.wait(group):
+                url = await self.registry.wait_for_url(group, patience)
         if url is None:
             detail = f"group {group!r} has no service yet; the operator has been notified"
             raise Problem(ProblemType.GROUP_NOT_DEPLOYED, detail, transient=True)
@@ -419,7 +427,14 @@ class Proxy:
         return Response(HTTPStatus.OK, await self._exposition.get(), headers)
 
     async def _render_metrics(self) -> bytes:
-        return self.metrics.exposition(await self.peers.collect())
+        return self.metrics.exposition([each["metrics"] for each in await self.peers.collect()])
+
+    async def _get_demand(self, _request: Request) -> Response | None:
+        others = [each["demand"] for each in await self.peers.collect()]
+        return _json(merge([self._take_demand(), *others], self.peers.count))
+
+    def _take_demand(self) -> dict[str, Any]:
+        return self.demand.snapshot(self.registry.revision, [stream.group for stream in self.streams.all])
 
     def issues(self) -> list[str]:
         """Return why clients cannot be served, one sentence each; empty if they can."""
@@ -437,7 +452,8 @@ class Proxy:
 
     def _apply_registry(self, before: Registry | None, now: Registry) -> None:
         if before is not None:
-            self.streams.end_groups(frozenset(before.groups.keys() - now.groups.keys()))
+            # A group that falls asleep has no service soon, unless a stream is still open: that keeps it awake.
+            self.streams.end_groups(frozenset(before.groups.keys() - now.groups.keys() - now.asleep.keys()))
         if before is None or (before.membership, before.identity) != (now.membership, now.identity):
             self.supervisor.start("membership", partial(self.watcher.run, now.membership))
 

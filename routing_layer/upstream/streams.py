@@ -384,12 +384,13 @@ class StreamTable:
         expiring: those that end with their client's token.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
-        """Start without streams."""
+    def __init__(self, metrics: Metrics, on_end: Callable[[str], None] = lambda _group: None) -> None:
+        """Start without streams; ``on_end`` is called with the group of each one that is over."""
         self.all: set[ClientStream] = set()
         self.expiring = ExpiringStreams()
         self._by_asset: dict[str, set[ClientStream]] = {}
         self._metrics = metrics
+        self._on_end = on_end
 
     def add(self, stream: ClientStream) -> None:
         """Add a stream, before its service is asked."""
@@ -401,6 +402,7 @@ class StreamTable:
     def remove(self, stream: ClientStream) -> None:
         """Remove a stream that is over, and count why it ended."""
         self.all.discard(stream)
+        self._on_end(stream.group)
         if stream.permit is not None:
             self.expiring.remove(stream.permit.expires, stream)
         same_asset = self._by_asset.get(stream.asset)

@@ -167,6 +167,8 @@ class FakeKsqldb:
                 self._drop(statement)
             case "resume":
                 self._resume(statement.target.removeprefix("CSAS_"))
+            case "pause":
+                self.paused.add(statement.target.removeprefix("CSAS_"))
 
     def _create(self, statement: Statement) -> None:
         name, sql = statement.target, statement.sql

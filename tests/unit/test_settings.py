@@ -192,3 +192,20 @@ def test_an_empty_readiness_path_is_a_value(
 def test_the_operator_knows_all_variables_of_the_routing_layer() -> None:
     """None of them is reported as misspelt."""
     assert {name.upper() for name in RoutingLayerSettings.model_fields} == ROUTING_LAYER_VARIABLES
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"idle_after": 59}, "IDLE_AFTER=59"),
+        ({"idle_after": 60, "routing_mode": "redirect"}, "ROUTING_MODE=redirect"),
+        ({"idle_after": 60, "deployment_platform": "docker"}, "DEPLOYMENT_PLATFORM=swarm"),
+        ({"idle_after": 60, "reconcile_policy": "create-only"}, "RECONCILE_POLICY=create-only"),
+    ],
+)
+def test_sleep_is_refused_where_it_cannot_be(given: dict[str, object], named: str) -> None:
+    """One line that names the variable; each alone is accepted."""
+    with pytest.raises(ConfigurationError, match=named):
+        load(_env_file=None, kafka_broker="k:9092", ksqldb_url="http://k:8088", **given)
+    others = {name: value for name, value in given.items() if name != "idle_after"}
+    assert load(_env_file=None, kafka_broker="k:9092", ksqldb_url="http://k:8088", **others).idle_after == 0

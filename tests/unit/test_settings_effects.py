@@ -23,12 +23,14 @@ from reconciler.cli.run import make_loop
 from reconciler.control.controller import Dependencies
 from reconciler.control.loop import Loop
 from reconciler.control.readiness import ReadinessProber
+from reconciler.domain.demand import DemandReport, TaskDemand
 from reconciler.domain.names import names_of
 from reconciler.domain.services import Healthcheck, LiveService, Publish, ServiceSpec
 from reconciler.domain.status import Condition
 from reconciler.leadership.elector import Elector
 from reconciler.metrics import Metrics
 from reconciler.planning.guards import Overrides
+from reconciler.planning.sleep import GroupState, decide_sleep
 from reconciler.planning.specs import group_spec, routing_layer_spec, state_api_spec
 from reconciler.platforms.swarm.platform import SwarmPlatform
 from reconciler.settings import Settings, load
@@ -229,6 +231,14 @@ def asked_path(settings: Settings, _: Places) -> str:
 def probes_in_a_minute(settings: Settings, _: Places) -> int:
     """How often a task that is ready is asked, with a cycle every 5 seconds."""
     return len(probe(settings.model_copy(update={"fastapi_group_port": free_port()}), range(0, 61, 5)))
+
+
+def sleeps_after_an_hour(settings: Settings, _: Places) -> bool:
+    """Whether a group for which nobody has asked for an hour falls asleep."""
+    task = TaskDemand("r", complete=True, uptime=3600.0)
+    state = GroupState(registered=True, replicas=1, unchanged=3600.0)
+    report = DemandReport(0, (task,), complete=True)
+    return decide_sleep("Weld", state, report, "r", idle_after=settings.idle_after) is not None
 
 
 def kept_documents(settings: Settings, places: Places) -> int:
@@ -718,6 +728,7 @@ EFFECTS = (
     Effect("RECONCILE_INTERVAL", "500ms", lambda s, _: loop_of(s)[0], 10.0, 0.5),
     Effect("RESYNC_INTERVAL", "20s", topic_lists, 0, 5),
     Effect("FLOW_INTERVAL", "0s", flow_checks, 60.0, None),
+    Effect("IDLE_AFTER", "10m", sleeps_after_an_hour, False, True),
     Effect("READY_INTERVAL", "10s", probes_in_a_minute, 3, 7),
     Effect("RECONCILE_POLICY", "upsert-only", gone_after, 80.0, None),
     Effect("RECONCILE_POLICY", "create-only", repaired, True, False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -127,6 +128,46 @@ def test_the_life_of_a_group_stream(client: KsqlClient) -> None:
     client.execute(TOPOLOGY.drop(names.stream))
     assert client.describe_or_none(names.stream) is None
     assert names.topic in client.topics()
+
+
+def test_a_paused_query_loses_and_repeats_nothing(client: KsqlClient, url: str) -> None:
+    """What comes meanwhile is written once, after RESUME; PAUSE twice is as once. Another group's query goes on."""
+    weld, other = names_of("Weld"), names_of("Other")
+
+    def written(stream: str) -> int:
+        described = client.describe_extended(stream)
+        assert described is not None
+        return described.written or 0
+
+    def send(number: int) -> None:
+        values = f"('A1', 'A1', 'x', '{number}', 'Samples', 'T', '0')"
+        sql = f"INSERT INTO enriched_assets_stream (key, asset_uuid, id, value, type, tag, timestamp) VALUES {values};"
+        httpx.post(f"{url}/ksql", json={"ksql": sql}, timeout=10.0).raise_for_status()
+
+    def wait_for(number: int) -> None:
+        deadline = time.monotonic() + 20
+        while written(weld.stream) < number:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    for names in (weld, other):
+        client.execute(TOPOLOGY.create_group(names))
+    send(0)
+    wait_for(1)
+    (query,) = client.describe(weld.stream).write_queries
+    for _ in range(2):
+        client.execute(TOPOLOGY.pause(query.id))
+    assert {one.id: one.paused for one in client.queries()}[query.id]
+    assert not any(one.paused for one in client.queries() if other.stream in one.sinks)
+    for number in (1, 2, 3):
+        send(number)
+    assert written(weld.stream) == 1
+    client.execute(TOPOLOGY.resume(query.id))
+    send(4)
+    wait_for(5)
+    assert written(weld.stream) == 5
+    for names in (weld, other):
+        client.execute(TOPOLOGY.drop(names.stream, delete_topic=True))
 
 
 def test_another_retention_is_refused_and_says_why(client: KsqlClient) -> None:

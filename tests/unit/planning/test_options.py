@@ -169,6 +169,7 @@ ILLEGAL = """
     paused = "yes"                                         2    paused: Input should be a valid boolean
     idle_after = "soon"                                    2    idle_after: 'soon' is not a duration
     idle_after = -1                                        2    idle_after: Input should be greater
+    idle_after = 59                                        2    idle_after: 59: it must be at least 60 seconds, or 0
 """
 
 

@@ -1,0 +1,148 @@
+"""Asks the tasks of the routing layer which groups clients ask for (`GET /demand`), where groups may sleep."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any
+
+from openfactory_common.errors import KsqlError
+from reconciler.control.readiness import ANSWER_SECONDS, AT_ONCE, Endpoint, find_endpoint, resolve_host, send_get
+from reconciler.domain.demand import DemandReport, GroupDemand, TaskDemand
+from reconciler.domain.services import LiveService
+from reconciler.ksqldb.api import Ksqldb
+from reconciler.planning.sleep import find_overdue
+from reconciler.planning.specs import is_ours, routing_layer_name
+from reconciler.planning.survey import Survey
+from reconciler.settings import Environment, Settings
+
+#: Seconds without an answer of every task after which all groups wake: a client may wait at the one that is silent.
+DOUBT_SECONDS = 60.0
+#: Bytes of an answer: 1,000 groups have about 80 KiB.
+_MAX_BODY = 8 * 1024 * 1024
+
+
+class DemandReader:
+    """Reads the demand for one operator."""
+
+    def __init__(self, settings: Settings, resolve: Callable[[str, int], Sequence[str]] = resolve_host) -> None:
+        """Prepare to ask; ``resolve`` returns the addresses of a host, and raises `OSError` where it has none."""
+        self._settings = settings
+        self._resolve = resolve
+        self._answered: float | None = None
+        self._targets: dict[str, int] = {}
+
+    def read(self, survey: Survey, ksqldb: Ksqldb, shared: str, now: float, wall: datetime) -> DemandReport | None:
+        """Ask every task of the routing layer that runs; this takes 2 s at most.
+
+        Args:
+            survey: what was observed in this cycle.
+            ksqldb: says how far queries have read.
+            shared: name of the shared stream.
+            now: monotonic seconds.
+            wall: the time of day.
+
+        Returns:
+            None where no group ever sleeps.
+        """
+        if not self._settings.idle_after:
+            return None
+        live = survey.observed.platform.services.get(routing_layer_name(self._settings).casefold())
+        tasks = self._ask(live) if live is not None else ()
+        answered = live is not None and all_answered(live, tasks)
+        self._answered = now if answered or self._answered is None else self._answered
+        at = int(wall.timestamp())
+        return DemandReport(
+            at,
+            tuple(task for task in tasks if task is not None),
+            complete=answered and live is not None and not may_drain(live, tasks, wall),
+            doubtful=now - self._answered >= DOUBT_SECONDS,
+            caught_up=self._find_caught_up(survey, ksqldb, shared, at),
+        )
+
+    def _ask(self, live: LiveService) -> Sequence[TaskDemand | None]:
+        """Return what each address of the service answers; None for one that does not."""
+        if live.spec is None or not is_ours(live, self._settings) or self._settings.environment is Environment.LOCAL:
+            return ()
+        endpoint = find_endpoint(live.spec, self._settings)
+        port = live.spec.env.get("METRICS_PORT")
+        endpoint = endpoint if port is None else endpoint._replace(port=int(port), tls=False)
+        try:
+            addresses = self._resolve(endpoint.host, endpoint.port)
+        except OSError:
+            return ()
+        with ThreadPoolExecutor(AT_ONCE, "demand") as pool:
+            return tuple(pool.map(lambda address: ask_task(address, endpoint), addresses))
+
+    def _find_caught_up(self, survey: Survey, ksqldb: Ksqldb, shared: str, at: int) -> frozenset[str]:
+        """Return the groups whose query has read what the shared topic had when it was first seen to run again."""
+        streams = {group: survey.wanted[group].stream for group in find_overdue(survey, self._settings, at)}
+        self._targets = {group: end for group, end in self._targets.items() if group in streams}
+        source, found = survey.observed.source, set()
+        for group, stream in streams.items():
+            query, topic = source.queries.get(stream), source.streams.get(shared)
+            if query is None or query.paused or topic is None:
+                self._targets.pop(group, None)
+                continue
+            with suppress(KsqlError):  # asked again in the next cycle; until then it reads on
+                described = ksqldb.describe_extended(stream)
+                consumed = described.consumed.get(topic.topic) if described is not None else None
+                # With exactly-once a topic at rest ends one marker behind what is read.
+                if consumed is not None and consumed.read + 1 >= self._targets.setdefault(group, consumed.end):
+                    found.add(group)
+        return frozenset(found)
+
+
+def all_answered(live: LiveService, tasks: Sequence[TaskDemand | None]) -> bool:
+    """Whether every task that runs has answered for all its workers, and no other is on its way. Pure."""
+    return live.converged and len(tasks) == live.running and all(task is not None and task.complete for task in tasks)
+
+
+def may_drain(live: LiveService, tasks: Sequence[TaskDemand | None], wall: datetime) -> bool:
+    """Whether a task that was replaced may still have streams: its name resolves no more, so it is not asked. Pure.
+
+    It is not where the service was last changed, and every task was started, longer ago than one has to end.
+    """
+    grace = live.spec.stop_grace if live.spec else 0.0
+    changed = live.updated_at
+    recent = changed is None or (wall - changed).total_seconds() < grace
+    return recent or any(task is not None and task.uptime < grace for task in tasks)
+
+
+def ask_task(address: str, endpoint: Endpoint) -> TaskDemand | None:
+    """Return what one task reports; None where it does not answer, or with something else."""
+    deadline = time.monotonic() + ANSWER_SECONDS
+    try:
+        status, body = send_get(address, endpoint, "/demand", deadline, limit=_MAX_BODY)
+    except (OSError, http.client.HTTPException):
+        return None
+    return parse_demand(body) if status == HTTPStatus.OK else None
+
+
+def parse_demand(body: bytes) -> TaskDemand | None:
+    """Read what a task reports; None for anything else. Pure."""
+    try:
+        document = json.loads(body)
+        return TaskDemand(
+            _typed(document["revision"], str),
+            _typed(document["complete"], bool),
+            float(document["uptime_seconds"]),
+            {
+                group: GroupDemand(_typed(one["open"], int), _typed(one["waiting"], int), float(one["idle_seconds"]))
+                for group, one in _typed(document["groups"], dict).items()
+            },
+        )
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None
+
+
+def _typed(value: Any, kind: type[Any]) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(kind.__name__)
+    return value

@@ -1,0 +1,71 @@
+"""A group falls asleep and wakes in a running operator; one that restarts between any two cycles continues."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from openfactory_common.registry import Registry, revision_of
+from reconciler.control.controller import Controller
+from reconciler.control.demand import DemandReader
+from reconciler.domain.demand import DemandReport, GroupDemand, TaskDemand
+from reconciler.domain.names import names_of
+from reconciler.ksqldb.api import Ksqldb
+from reconciler.planning.survey import Survey
+from tests.harness.fakes import Stage
+
+
+class Router(DemandReader):
+    """A routing layer of one task that uses the current registry; ``asked``: groups that a client waits for."""
+
+    asked: frozenset[str] = frozenset({"Weld", "Paint"})
+
+    def read(self, survey: Survey, ksqldb: Ksqldb, shared: str, now: float, wall: object) -> DemandReport:
+        """What it reports."""
+        del ksqldb, shared, now, wall
+        revision = revision_of(survey.published.live.data) if survey.published else ""
+        groups = {group: GroupDemand(waiting=1) for group in self.asked}
+        # Far after the services' last change.
+        return DemandReport(
+            4_000_000_000, (TaskDemand(revision, complete=True, uptime=9e9, groups=groups),), complete=True
+        )
+
+
+def start(stage: Stage, router: Router) -> Controller:
+    """An operator that asks this routing layer, and remembers nothing."""
+    controller = stage.controller()
+    controller.deps = replace(controller.deps, demand=router)
+    return controller
+
+
+def published(controller: Controller) -> Registry:
+    """The current registry."""
+    outcome = controller.cycle()
+    assert outcome.survey is not None
+    assert outcome.survey.published is not None
+    return outcome.survey.published.document
+
+
+def test_a_group_sleeps_and_wakes_and_the_others_do_not_notice() -> None:
+    """A new operator for each cycle. Paint has clients throughout; nothing of it is written."""
+    stage = Stage(options={"idle_after": 60})
+    stage.ksqldb.assets = {"a": "Weld", "b": "Paint"}
+    router = Router(stage.settings)
+    stage.settle(start(stage, router))
+    weld, paint = names_of("Weld"), names_of("Paint")
+    router.asked = frozenset({"Paint"})
+    for _ in range(6):
+        start(stage, router).cycle()
+    assert stage.ksqldb.paused == {weld.stream}
+    document = published(start(stage, router))
+    assert (document.groups.keys(), document.asleep.keys()) == ({"Paint"}, {"Weld"})
+    writes = stage.writes
+    assert start(stage, router).cycle().result == "in_sync"
+    assert stage.writes == writes
+    router.asked = frozenset({"Paint", "Weld"})
+    for _ in range(4):
+        start(stage, router).cycle()
+    assert stage.ksqldb.paused == set()
+    document = published(start(stage, router))
+    assert (document.groups.keys(), document.asleep) == ({"Paint", "Weld"}, {})
+    touched = {statement.target for statement in stage.ksqldb.statements if statement.verb in ("pause", "resume")}
+    assert not any(paint.stream in target for target in touched)

@@ -1,0 +1,139 @@
+"""What is planned for groups that sleep: actions, condition and registry; another installation's group stays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from reconciler.domain.demand import DemandReport, GroupDemand, TaskDemand
+from reconciler.domain.services import LiveService
+from reconciler.domain.status import Condition, Plan
+from reconciler.planning.guards import Verdict
+from reconciler.planning.options import GroupFile, parse_groups_file
+from reconciler.planning.plan import make_plan
+from tests.unit.planning.tables import (
+    NOW,
+    document,
+    live_registry,
+    observed,
+    plan_inputs,
+    routing_layer,
+    seen,
+    service,
+    settings,
+    source,
+    spec_of,
+    state_api,
+)
+
+AT = int(NOW.timestamp()) + 500
+OPTIONS = settings().model_copy(update={"idle_after": 100.0})
+
+
+def plan(
+    mark: bool,
+    replicas: int,
+    stream: str,
+    idle: float | None,
+    *,
+    image: str = "",
+    off: bool = False,
+) -> Plan:
+    """Weld in this state, and Paint, which has clients; ``idle``: since when nobody asks for Weld, None: unknown."""
+    registry = document(["Paint"] if mark else ["Paint", "Weld"]).model_copy(
+        update={"asleep": {"Weld": AT - 200} if mark else {}}
+    )
+    made = live_registry(registry, 1, mounted=True)
+    spec = replace(spec_of("Weld"), replicas=replicas)
+    weld = service(replace(spec, image=image or spec.image), "ok")
+    assert weld is not None
+    weld = replace(weld, updated_at=NOW - timedelta(seconds=300), running=replicas)
+    theirs = LiveService("t", 1, "ofa_group_Mill", "other", replace(spec_of("Mill"), replicas=0), 0)
+    services = [weld, service(spec_of("Paint"), "ok"), theirs, state_api(), routing_layer(mounted=made.name)]
+    survey = seen(observed({"Weld": 1, "Paint": 1}, source({"Weld": stream, "Paint": "ok"}, "ok"), services, [made]))
+    groups = {"Paint": GroupDemand(open=1), "Weld": GroupDemand(idle=idle or 0.0, open=int(idle == 0))}
+    task = TaskDemand(registry.revision, complete=True, uptime=9000.0, groups=groups)
+    report = None if idle is None else DemandReport(AT, (task,), complete=True)
+    options = settings() if off else OPTIONS
+    return make_plan(survey, Verdict(), plan_inputs(options, demand=report, baked=frozenset({"ofa_group_paint"})))
+
+
+@pytest.mark.parametrize(
+    ("mark", "replicas", "stream", "idle", "actions", "condition", "in_registry"),
+    [
+        (False, 1, "ok", 5, "", "Ready", "served"),
+        (False, 1, "ok", None, "", "Ready", "served"),
+        (False, 1, "ok", 200, "publish_registry", "Asleep", "marked"),
+        (False, 1, "paused", 200, "resume_stream", "Progressing", "served"),  # a person paused it
+        (False, 0, "ok", 200, "update_service", "Progressing", "served"),  # a person stopped it
+        (True, 1, "ok", 200, "pause_stream update_service", "Progressing", "marked"),
+        (True, 0, "ok", 200, "pause_stream", "Progressing", "marked"),
+        (True, 1, "paused", 200, "update_service", "Progressing", "marked"),
+        (True, 0, "paused", 200, "", "Asleep", "marked"),
+        (True, 0, "paused", None, "", "Asleep", "marked"),
+        (True, 1, "ok", None, "", "Asleep", "marked"),
+        (True, 0, "paused", 0, "resume_stream update_service publish_registry", "Progressing", "neither"),
+        (True, 1, "ok", 0, "publish_registry", "Ready", "served"),  # nothing was stopped yet
+    ],
+)
+def test_a_group_falls_asleep_and_wakes(
+    *, mark: bool, replicas: int, stream: str, idle: float | None, actions: str, condition: str, in_registry: str
+) -> None:
+    """First the registry, then query and service; back in the registry only once its service is ready."""
+    made = plan(mark, replicas, stream, idle)
+    assert [action.verb for action in made.actions] == actions.split()
+    (weld,) = (item for item in made.items if item.group == "Weld")
+    (paint,) = (item for item in made.items if item.group == "Paint")
+    assert (weld.condition, paint.condition) == (Condition(condition), Condition.READY)
+    assert made.registry is not None
+    assert "Paint" in made.registry.groups
+    found = "served" if "Weld" in made.registry.groups else "marked" if "Weld" in made.registry.asleep else "neither"
+    assert found == in_registry
+    assert made.settled is (not made.actions)
+    assert made.in_sync is (not made.actions)
+
+
+def test_switched_off_all_wake() -> None:
+    """Whatever is reported, and without a report."""
+    made = plan(mark=True, replicas=0, stream="paused", idle=None, off=True)
+    assert [action.verb for action in made.actions] == ["resume_stream", "update_service", "publish_registry"]
+    assert made.actions[-1].woken == 1  # type: ignore[attr-defined]
+
+
+def test_an_update_reaches_a_sleeping_group_and_starts_no_task() -> None:
+    """Its service gets the new image with no task, so that it wakes with it; that is no wave that others wait for."""
+    made = plan(mark=True, replicas=0, stream="paused", idle=200, image="group:old")
+    (update,) = made.actions
+    assert update.verb == "update_service"
+    assert update.spec.replicas == 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("own", "sleeps"), [("", True), ("idle_after = 0", False), ("idle_after = 250", False), ("idle_after = 150", True)]
+)
+def test_a_group_may_have_a_time_of_its_own(own: str, sleeps: bool) -> None:
+    """In groups.toml; nobody has asked for 200 seconds, and `IDLE_AFTER` is 100."""
+    assert ("Weld" in asleep_with(parse_groups_file(f'[groups."Weld"]\n{own}\n'), {})) is sleeps
+
+
+def test_a_group_of_which_nothing_is_written_does_not_fall_asleep() -> None:
+    """Its entry in the registry stays."""
+    assert not asleep_with(GroupFile(), {"Weld": "paused until tomorrow"})
+
+
+def asleep_with(file: GroupFile, held: dict[str, str]) -> set[str]:
+    """Weld, for which nobody has asked for 200 seconds: return the groups that the next registry marks."""
+    registry = document(["Weld"])
+    weld = service(spec_of("Weld"), "ok")
+    assert weld is not None
+    services = [replace(weld, updated_at=NOW - timedelta(seconds=300)), state_api(), routing_layer()]
+    world = observed({"Weld": 1}, source({"Weld": "ok"}, "ok"), services, [live_registry(registry, 1, mounted=True)])
+    task = TaskDemand(registry.revision, complete=True, uptime=9000.0, groups={"Weld": GroupDemand(idle=200.0)})
+    inputs = plan_inputs(OPTIONS, demand=DemandReport(AT, (task,), complete=True), held=held)
+    inputs = replace(inputs, options=file)
+    made = make_plan(seen(world), Verdict(), inputs).registry
+    assert made is not None
+    assert held.keys() <= made.groups.keys()
+    return set(made.asleep)
