@@ -197,7 +197,7 @@ def test_the_operator_knows_all_variables_of_the_routing_layer() -> None:
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        ({"idle_after": 59}, "IDLE_AFTER=59"),
+        ({"idle_after": 59}, "IDLE_AFTER=.59"),
         ({"idle_after": 60, "routing_mode": "redirect"}, "ROUTING_MODE=redirect"),
         ({"idle_after": 60, "deployment_platform": "docker"}, "DEPLOYMENT_PLATFORM=swarm"),
         ({"idle_after": 60, "reconcile_policy": "create-only"}, "RECONCILE_POLICY=create-only"),
