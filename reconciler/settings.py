@@ -534,6 +534,12 @@ class Settings(BaseSettings):
             raise ValueError("IDLE_AFTER and RECONCILE_POLICY=create-only: sleep changes services and queries")
         if self.idle_after and self.deployment_platform == "docker":
             raise ValueError("IDLE_AFTER needs DEPLOYMENT_PLATFORM=swarm: a plain container has no number of tasks")
+        tokens = self.routing_layer_auth_jwks_url or self.routing_layer_auth_keys_secret
+        if self.idle_after and tokens and self.routing_layer_metrics_port is None:
+            raise ValueError(
+                "IDLE_AFTER with ROUTING_LAYER_AUTH_* needs ROUTING_LAYER_METRICS_PORT: /demand names groups, and the "
+                "clients' port would show them to everyone"
+            )
         return self
 
     @property

@@ -1,7 +1,7 @@
 """Keep ksqlDB streams and services in sync with the groups of the UNS map, and publish where each group is served.
 
-A group is a value at one level of the Unified Namespace (UNS), for example a workcenter; the UNS map is the ksqlDB
-table of the assets and their levels.
+A group is a value at one level of the Unified Namespace (UNS), for example a workcenter, or at several
+(area/workcenter); the UNS map is the ksqlDB table of the assets and their levels.
 
 Without a command, the operator runs as a loop until SIGTERM, as the Swarm service does: every RECONCILE_INTERVAL
 seconds, a cycle reads everything, plans, and writes what differs. Settings are environment variables or lines of a .env

@@ -152,6 +152,8 @@ class Proxy:
         }
         if settings.metrics_port is None:
             self._routes |= self._metrics_routes
+            if self.gate.keys is not None:
+                del self._routes["/demand"]  # it names groups, which tokens are asked for
         self._group_route = "group_stream", self._hold(self._get_group_stream)
         add_gauge = self.metrics.add_gauge
         add_gauge("streams", "Open streams.", lambda: len(self.streams.all), sum)

@@ -194,6 +194,13 @@ def test_the_operator_knows_all_variables_of_the_routing_layer() -> None:
     assert {name.upper() for name in RoutingLayerSettings.model_fields} == ROUTING_LAYER_VARIABLES
 
 
+_TOKENS = {
+    "routing_layer_auth_jwks_url": "https://issuer/keys",
+    "routing_layer_auth_issuer": "i",
+    "routing_layer_auth_audience": "a",
+}
+
+
 @pytest.mark.parametrize(
     ("given", "named"),
     [
@@ -201,6 +208,7 @@ def test_the_operator_knows_all_variables_of_the_routing_layer() -> None:
         ({"idle_after": 60, "routing_mode": "redirect"}, "ROUTING_MODE=redirect"),
         ({"idle_after": 60, "deployment_platform": "docker"}, "DEPLOYMENT_PLATFORM=swarm"),
         ({"idle_after": 60, "reconcile_policy": "create-only"}, "RECONCILE_POLICY=create-only"),
+        ({"idle_after": 60, **_TOKENS}, "ROUTING_LAYER_METRICS_PORT"),
     ],
 )
 def test_sleep_is_refused_where_it_cannot_be(given: dict[str, object], named: str) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 from openfactory_common.registry import revision_of
 from tests.harness.coroutines import until
+from tests.integration.routing_layer.fake_sources import free_port
 from tests.integration.routing_layer.proxy_system import ProxySystem, start_system
 
 
@@ -75,3 +77,19 @@ async def test_a_sleeping_group_keeps_its_streams_and_holds_requests_until_it_is
         await system.weld.open[0].event("still open")
         while (await client.event()).data != "still open":
             pass
+
+
+async def test_with_authentication_only_the_metrics_port_names_groups(tmp_path: Path) -> None:
+    """The clients' port would tell everyone, without a token, which groups there are and how many read them."""
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps({"keys": [{"kty": "oct", "kid": "1", "alg": "HS256", "k": "c2VjcmV0" * 8}]}))
+    tokens = {"AUTH_KEYS_FILE": str(keys), "AUTH_ISSUER": "i", "AUTH_AUDIENCE": "a"}
+    port = free_port()
+    async with start_system(METRICS_PORT=str(port), **tokens) as system:
+        assert (await system.proxy.get("/demand")).status == 404
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /demand HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+    async with start_system(**tokens) as system:
+        assert (await system.proxy.get("/demand")).status == 404
