@@ -107,9 +107,10 @@ def all_answered(live: LiveService, tasks: Sequence[TaskDemand | None]) -> bool:
 def may_drain(live: LiveService, tasks: Sequence[TaskDemand | None], wall: datetime) -> bool:
     """Whether a task that was replaced may still have streams: its name resolves no more, so it is not asked. Pure.
 
-    It is not where the service was last changed, and every task was started, longer ago than one has to end.
+    It is not where the service was last changed, and every task was started, longer ago than one has to end: with the
+    grace time that it was started with, which the change may have shortened.
     """
-    grace = live.spec.stop_grace if live.spec else 0.0
+    grace = max((spec.stop_grace for spec in (live.spec, live.previous) if spec is not None), default=0.0)
     changed = live.updated_at
     recent = changed is None or (wall - changed).total_seconds() < grace
     return recent or any(task is not None and task.uptime < grace for task in tasks)

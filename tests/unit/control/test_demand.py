@@ -70,14 +70,27 @@ def test_all_tasks_that_run_must_answer(
 
 
 @pytest.mark.parametrize(
-    ("changed", "uptime", "expected"),
-    [(None, 500.0, True), (29, 500.0, True), (31, 500.0, False), (31, 29.0, True)],
+    ("changed", "uptime", "before", "expected"),
+    [
+        (None, 500.0, None, True),
+        (29, 500.0, None, True),
+        (31, 500.0, None, False),
+        (31, 29.0, None, True),
+        (31, 500.0, 90.0, True),  # the change has shortened the time: the task of before still has its own
+        (91, 500.0, 90.0, False),
+        (91, 89.0, 90.0, True),
+        (29, 500.0, 10.0, True),
+    ],
 )
-def test_a_replaced_task_has_its_time_to_end(changed: int | None, uptime: float, *, expected: bool) -> None:
+def test_a_replaced_task_has_its_time_to_end(
+    changed: int | None, uptime: float, before: float | None, *, expected: bool
+) -> None:
     """The grace time is 30 s: until then it may have streams, and its name resolves no more."""
     assert LIVE is not None
     updated = None if changed is None else NOW - timedelta(seconds=changed)
-    live = replace(LIVE, updated_at=updated)
+    assert LIVE.spec is not None
+    previous = None if before is None else replace(LIVE.spec, stop_grace=before)
+    live = replace(LIVE, updated_at=updated, previous=previous)
     assert live.spec is not None
     assert live.spec.stop_grace == 30
     assert may_drain(live, (replace(TASK, uptime=uptime),), NOW) is expected
