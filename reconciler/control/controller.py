@@ -103,7 +103,7 @@ class Controller:
             memory.guards = memory.guards.distrust()  # a read succeeded only when repeated: it proves no absence
         survey = make_survey(observed, self.deps.topology, self.deps.settings)
         if self.deps.demand is not None:
-            self.reporter.ask_demand(self.deps.demand, survey, self.deps.ksqldb, self.deps.topology.shared_name)
+            self.reporter.ask_demand(self.deps.demand, survey, self.deps.ksqldb)
         return survey
 
     def _judge(self, survey: Survey) -> guards.Verdict:

@@ -442,11 +442,11 @@ class Reporter:
                 self.report_bug(Part.PROBE, error)
         memory.suspects = find_suspects(platform, memory.readiness)
 
-    def ask_demand(self, reader: DemandReader, survey: Survey, ksqldb: Ksqldb, shared: str) -> None:
+    def ask_demand(self, reader: DemandReader, survey: Survey, ksqldb: Ksqldb) -> None:
         """Remember which groups clients ask for; with a bug in that, all groups wake."""
         memory, wall = self._memory, self._clocks.wall()
         try:
-            memory.demand = reader.read(survey, ksqldb, shared, self._clocks.monotonic(), wall)
+            memory.demand = reader.read(survey, ksqldb, self._clocks.monotonic(), wall)
         except Exception as error:  # noqa: BLE001 - the other parts of the cycle go on
             memory.demand = DemandReport(int(wall.timestamp()), doubtful=True)
             self.report_bug(Part.PROBE, error)

@@ -230,7 +230,7 @@ class _Waves:
     def _sort(self, waiting: Iterable[_Member]) -> list[_Member]:
         """Return the groups in their order: those that serve nobody first, as nothing of them can break.
 
-        Last are those whose stream is written first, those whose update failed: it may never come, and those that sleep.
+        Last are those whose stream is written first, those whose update failed: it may never come, and those asleep.
         """
         failures, contested = self._inputs.failures, self._inputs.contested
         mine = (one for one in waiting if one.write not in contested)

@@ -19,9 +19,9 @@ class Router(DemandReader):
 
     asked: frozenset[str] = frozenset({"Weld", "Paint"})
 
-    def read(self, survey: Survey, ksqldb: Ksqldb, shared: str, now: float, wall: object) -> DemandReport:
+    def read(self, survey: Survey, ksqldb: Ksqldb, now: float, wall: object) -> DemandReport:
         """What it reports."""
-        del ksqldb, shared, now, wall
+        del ksqldb, now, wall
         revision = revision_of(survey.published.live.data) if survey.published else ""
         groups = {group: GroupDemand(waiting=1) for group in self.asked}
         # Far after the services' last change.
