@@ -107,19 +107,27 @@ def decide_sleep(
         report: of this cycle; None where nobody was asked (`plan`, `status`), which changes nothing.
         revision: of the current registry.
         idle_after: seconds without demand after which it falls asleep; 0 for never.
-        held: nothing of it may be written.
+        held: it is left as it is, so it does not fall asleep. It wakes as any other, and its query reads what the
+            shared topic may soon delete: neither changes what a person keeps. Its mark stays until all of it runs.
         retention: seconds for which the shared topic keeps what a paused query has not read; None for ever.
     """
     kept = None
     if state.since is not None:
         kept = Sleep(state.since, stopped=not state.replicas, paused=state.paused)
-    if held or (idle_after and report is None):
+    awake = None
+    if held:
+        if kept is None or not (kept.stopped or kept.paused):
+            return None
+        awake = Sleep(kept.since)
+        if not kept.stopped:
+            return awake
+    if idle_after and report is None:
         return kept
     if not idle_after or report is None or report.doubtful:
-        return None
+        return awake
     demand = judge_demand(group, report, idle_after)
     if demand is Demand.ASKED:
-        return None
+        return awake
     if kept is None:
         rests = state.registered and state.replicas and not state.paused and state.unchanged >= idle_after
         return Sleep(report.at) if demand is Demand.IDLE and rests else None

@@ -9,7 +9,9 @@ from reconciler.control.controller import Controller
 from reconciler.control.demand import DemandReader
 from reconciler.domain.demand import DemandReport, GroupDemand, TaskDemand
 from reconciler.domain.names import names_of
+from reconciler.domain.services import LiveService
 from reconciler.ksqldb.api import Ksqldb
+from reconciler.leadership.pause import GROUP_PAUSES_RECORD, LONGEST_GROUP_PAUSE, start_pause, write_mark
 from reconciler.planning.survey import Survey
 from tests.harness.fakes import Stage
 
@@ -35,6 +37,12 @@ def start(stage: Stage, router: Router) -> Controller:
     controller = stage.controller()
     controller.deps = replace(controller.deps, demand=router)
     return controller
+
+
+def pause(stage: Stage, group: str) -> None:
+    """Pause one group, as the command does."""
+    mark = start_pause(stage.wall, 7 * 86400.0, "ana@shell", "audit", LONGEST_GROUP_PAUSE)
+    write_mark(stage.platform, GROUP_PAUSES_RECORD, group, mark, stage.wall)
 
 
 def published(controller: Controller) -> Registry:
@@ -69,3 +77,33 @@ def test_a_group_sleeps_and_wakes_and_the_others_do_not_notice() -> None:
     assert (document.groups.keys(), document.asleep) == ({"Paint", "Weld"}, {})
     touched = {statement.target for statement in stage.ksqldb.statements if statement.verb in ("pause", "resume")}
     assert not any(paint.stream in target for target in touched)
+
+
+def test_a_paused_group_that_sleeps_wakes_as_it_was_and_stays_awake() -> None:
+    """A new operator for each cycle; the image that all are to have now does not reach it. A user's service stays."""
+    stage = Stage(options={"idle_after": 60})
+    stage.ksqldb.assets = {"a": "Weld", "b": "Paint"}
+    stage.platform.services["ofa_group_users"] = LiveService("u", 1, "ofa_group_users", None, None, 1)
+    router = Router(stage.settings)
+    stage.settle(start(stage, router))
+    weld = names_of("Weld")
+    before = stage.platform.services[weld.service.casefold()].spec
+    router.asked = frozenset({"Paint"})
+    for _ in range(6):
+        start(stage, router).cycle()
+    assert stage.ksqldb.paused == {weld.stream}
+    pause(stage, "Weld")
+    stage.options["fastapi_group_image"] = "another:2"
+    start(stage, router).cycle()
+    assert stage.ksqldb.paused == {weld.stream}, "nobody asks for it"
+    router.asked = frozenset({"Paint", "Weld"})
+    for _ in range(4):
+        start(stage, router).cycle()
+    router.asked = frozenset({"Paint"})
+    for _ in range(6):
+        start(stage, router).cycle()
+    document = published(start(stage, router))
+    assert (document.groups.keys(), document.asleep) == ({"Paint", "Weld"}, {})
+    assert stage.ksqldb.paused == set()
+    assert stage.platform.services[weld.service.casefold()].spec == before
+    assert stage.platform.services["ofa_group_users"].owner is None

@@ -7,12 +7,15 @@ from datetime import timedelta
 
 import pytest
 
+from reconciler.domain.actions import UpdateService
 from reconciler.domain.demand import DemandReport, GroupDemand, TaskDemand
-from reconciler.domain.services import LiveService
+from reconciler.domain.names import names_of
+from reconciler.domain.services import LiveService, apply_in_place
 from reconciler.domain.status import Condition, Plan
 from reconciler.planning.guards import Verdict
 from reconciler.planning.options import GroupFile, parse_groups_file
 from reconciler.planning.plan import make_plan
+from reconciler.planning.specs import group_spec
 from tests.unit.planning.tables import (
     NOW,
     document,
@@ -40,6 +43,7 @@ def plan(
     *,
     image: str = "",
     off: bool = False,
+    why: str = "",
 ) -> Plan:
     """Weld in this state, and Paint, which has clients; ``idle``: since when nobody asks for Weld, None: unknown."""
     registry = document(["Paint"] if mark else ["Paint", "Weld"]).model_copy(
@@ -57,7 +61,8 @@ def plan(
     task = TaskDemand(registry.revision, complete=True, uptime=9000.0, groups=groups)
     report = None if idle is None else DemandReport(AT, (task,), complete=True)
     options = settings() if off else OPTIONS
-    return make_plan(survey, Verdict(), plan_inputs(options, demand=report, baked=frozenset({"ofa_group_paint"})))
+    inputs = plan_inputs(options, demand=report, baked=frozenset({"ofa_group_paint"}))
+    return make_plan(survey, Verdict(), replace(inputs, held={"Weld": why} if why else {}))
 
 
 @pytest.mark.parametrize(
@@ -93,6 +98,51 @@ def test_a_group_falls_asleep_and_wakes(
     assert found == in_registry
     assert made.settled is (not made.actions)
     assert made.in_sync is (not made.actions)
+
+
+@pytest.mark.parametrize(
+    ("mark", "replicas", "stream", "idle", "actions", "detail", "in_registry"),
+    [
+        (False, 1, "ok", 200, "", "paused; otherwise: update service", "served"),
+        (False, 0, "ok", 0, "", "paused; otherwise: update service", "served"),  # a person stopped it
+        (False, 1, "paused", 0, "", "paused; otherwise: resume its paused query", "served"),
+        (True, 1, "ok", 200, "publish_registry", "paused; otherwise: update service", "served"),
+        (True, 0, "paused", 200, "", "paused; otherwise: update service", "marked"),
+        (True, 0, "paused", None, "", "paused; otherwise: update service", "marked"),
+        (True, 0, "paused", 0, "resume_stream update_service", "paused; resume stream, update service", "marked"),
+        (True, 0, "ok", 0, "update_service", "paused; update service", "marked"),
+        (True, 1, "paused", 0, "resume_stream", "paused; resume stream", "marked"),
+        (True, 1, "ok", 0, "publish_registry", "paused; otherwise: update service", "served"),
+        (True, 1, "moved", 0, "publish_registry", "paused; otherwise: ", "served"),
+    ],
+)
+def test_a_group_of_which_nothing_is_written_wakes_as_it_was(
+    *, mark: bool, replicas: int, stream: str, idle: float | None, actions: str, detail: str, in_registry: str
+) -> None:
+    """With the image that it has: that, a person wants to keep. It does not fall asleep."""
+    made = plan(mark, replicas, stream, idle, image="group:theirs", why="paused")
+    assert [action.verb for action in made.actions] == actions.split()
+    (weld,) = (item for item in made.items if item.group == "Weld")
+    assert (weld.condition, weld.detail[: len(detail)]) == (Condition.HELD, detail)
+    assert made.registry is not None
+    assert "Paint" in made.registry.groups
+    assert in_registry == ("served" if "Weld" in made.registry.groups else "marked")
+    assert ("Weld" in made.registry.asleep) is (in_registry == "marked")
+    for update in made.actions:
+        if isinstance(update, UpdateService):
+            assert [(one.field, one.wanted) for one in update.drift] == [("replicas", "1")]
+            assert update.spec.image == "group:theirs"
+
+
+def test_a_group_of_which_nothing_is_written_wakes_with_one_task() -> None:
+    """Where it has no consumer group for more."""
+    options = settings(fastapi_group_replicas=2)
+    before = spec_of("Weld")
+    wanted = group_spec(names_of("Weld"), options, None)
+    assert [
+        apply_in_place(replace(before, replicas=live), replace(wanted, replicas=want)).replicas
+        for live, want in [(0, 2), (0, 0), (1, 2), (1, 0)]
+    ] == [1, 0, 1, 0]
 
 
 def test_switched_off_all_wake() -> None:
