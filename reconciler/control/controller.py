@@ -148,7 +148,8 @@ class Controller:
     def _apply(self, plan: Plan, survey: Survey) -> CycleOutcome:
         """Do what was planned, as long as it may be done; what fails waits, and is tried again in a later cycle."""
         memory, now, results = self.memory, self.clocks.monotonic(), []
-        memory.backoff = memory.backoff.keep_only({action.key for action in plan.actions} | plan.left_out)
+        kept = memory.backoff.keep_only({action.key for action in plan.actions} | plan.left_out)
+        memory.backoff = kept.forget_opposites(plan.actions)
         executor = Executor(self.deps.ksqldb, self.deps.platform, self.deps.topology)
         for result in executor.apply(
             plan.actions,

@@ -261,8 +261,10 @@ def _plan_group(  # noqa: PLR0913, PLR0917 - what a group depends on
     stream = plan_stream(survey, verdict, shared, names, inputs.adoption, paused=paused)
     options = inputs.options.of_service(names.group, inputs.settings)
     spec = group_spec(names, inputs.settings, ports.of(names.service), options)
-    spec = replace(spec, replicas=0) if sleep and sleep.stopped else spec
-    service = plan_service(survey, inputs, spec, options.origins)
+    origins = options.origins
+    if sleep is not None and sleep.stopped:
+        spec, origins = replace(spec, replicas=0), {**origins, "replicas": "asleep"}
+    service = plan_service(survey, inputs, spec, origins)
     for one in (stream, service):
         if one.item.condition is Condition.CONFLICT:
             return PlannedObject(_add_group(one.item, survey, names))

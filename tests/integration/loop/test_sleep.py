@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from openfactory_common.errors import KsqlUnknownOutcome
 from openfactory_common.registry import Registry, revision_of
 from reconciler.control.controller import Controller
 from reconciler.control.demand import DemandReader
@@ -11,6 +14,7 @@ from reconciler.domain.demand import DemandReport, GroupDemand, TaskDemand
 from reconciler.domain.names import names_of
 from reconciler.domain.services import LiveService
 from reconciler.ksqldb.api import Ksqldb
+from reconciler.ksqldb.entities import Statement
 from reconciler.leadership.pause import GROUP_PAUSES_RECORD, LONGEST_GROUP_PAUSE, start_pause, write_mark
 from reconciler.planning.survey import Survey
 from tests.harness.fakes import Stage
@@ -107,3 +111,44 @@ def test_a_paused_group_that_sleeps_wakes_as_it_was_and_stays_awake() -> None:
     assert stage.ksqldb.paused == set()
     assert stage.platform.services[weld.service.casefold()].spec == before
     assert stage.platform.services["ofa_group_users"].owner is None
+
+
+def test_neither_a_pause_nor_a_resume_that_fails_keeps_clients_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One operator, and no time that passes: the answers of both are lost, and that of the pause was executed."""
+    stage = Stage(options={"idle_after": 60})
+    stage.ksqldb.assets = {"a": "Weld", "b": "Paint"}
+    router = Router(stage.settings)
+    controller = start(stage, router)
+    stage.settle(controller)
+    weld, execute, lost = names_of("Weld"), stage.ksqldb.execute, {"pause"}
+
+    def lose(statement: Statement) -> None:
+        if statement.verb not in lost:
+            execute(statement)
+            return
+        if statement.verb == "pause":
+            execute(statement)
+        raise KsqlUnknownOutcome("no answer")
+
+    monkeypatch.setattr(stage.ksqldb, "execute", lose)
+    router.asked = frozenset({"Paint"})
+    while not stage.ksqldb.paused:
+        controller.cycle()
+    router.asked = frozenset({"Paint", "Weld"})
+    controller.cycle()
+    assert stage.ksqldb.paused == set(), "the pause's failure delays no resume"
+    lost.clear()
+    router.asked = frozenset({"Paint"})
+    stage.run(controller, 6, 100.0)
+    asleep = stage.platform.services[weld.service.casefold()].spec
+    assert asleep is not None
+    assert (asleep.replicas, stage.ksqldb.paused) == (0, {weld.stream})
+    lost.add("resume")
+    router.asked = frozenset({"Paint", "Weld"})
+    controller.cycle()
+    awake = stage.platform.services[weld.service.casefold()].spec
+    assert awake is not None
+    assert awake.replicas == 1, "nor does that of the resume delay the tasks"
+    lost.clear()
+    stage.run(controller, 2, 100.0)
+    assert stage.ksqldb.paused == set()

@@ -16,6 +16,7 @@ from reconciler.planning.guards import Verdict
 from reconciler.planning.options import GroupFile, parse_groups_file
 from reconciler.planning.plan import make_plan
 from reconciler.planning.specs import group_spec
+from reconciler.settings import Settings
 from tests.unit.planning.tables import (
     NOW,
     document,
@@ -42,8 +43,8 @@ def plan(
     idle: float | None,
     *,
     image: str = "",
-    off: bool = False,
-    why: str = "",
+    given: Settings = OPTIONS,
+    **more: object,
 ) -> Plan:
     """Weld in this state, and Paint, which has clients; ``idle``: since when nobody asks for Weld, None: unknown."""
     registry = document(["Paint"] if mark else ["Paint", "Weld"]).model_copy(
@@ -60,9 +61,8 @@ def plan(
     groups = {"Paint": GroupDemand(open=1), "Weld": GroupDemand(idle=idle or 0.0, open=int(idle == 0))}
     task = TaskDemand(registry.revision, complete=True, uptime=9000.0, groups=groups)
     report = None if idle is None else DemandReport(AT, (task,), complete=True)
-    options = settings() if off else OPTIONS
-    inputs = plan_inputs(options, demand=report, baked=frozenset({"ofa_group_paint"}))
-    return make_plan(survey, Verdict(), replace(inputs, held={"Weld": why} if why else {}))
+    inputs = plan_inputs(given, demand=report, baked=frozenset({"ofa_group_paint"}))
+    return make_plan(survey, Verdict(), replace(inputs, **more))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_group_of_which_nothing_is_written_wakes_as_it_was(
     *, mark: bool, replicas: int, stream: str, idle: float | None, actions: str, detail: str, in_registry: str
 ) -> None:
     """With the image that it has: that, a person wants to keep. It does not fall asleep."""
-    made = plan(mark, replicas, stream, idle, image="group:theirs", why="paused")
+    made = plan(mark, replicas, stream, idle, image="group:theirs", held={"Weld": "paused"})
     assert [action.verb for action in made.actions] == actions.split()
     (weld,) = (item for item in made.items if item.group == "Weld")
     assert (weld.condition, weld.detail[: len(detail)]) == (Condition.HELD, detail)
@@ -145,9 +145,17 @@ def test_a_group_of_which_nothing_is_written_wakes_with_one_task() -> None:
     ] == [1, 0, 1, 0]
 
 
+def test_no_setting_is_named_for_the_tasks_that_a_sleeping_group_has_not() -> None:
+    """It is not the setting that says 0."""
+    own = parse_groups_file('[groups."Weld"]\nreplicas = 1\n')
+    made = plan(mark=True, replicas=1, stream="paused", idle=200, options=own)
+    (weld,) = (item for item in made.items if item.group == "Weld")
+    assert weld.detail == "update service: replicas 1 -> 0 (asleep)"
+
+
 def test_switched_off_all_wake() -> None:
     """Whatever is reported, and without a report."""
-    made = plan(mark=True, replicas=0, stream="paused", idle=None, off=True)
+    made = plan(mark=True, replicas=0, stream="paused", idle=None, given=settings())
     assert [action.verb for action in made.actions] == ["resume_stream", "update_service", "publish_registry"]
     assert made.actions[-1].woken == 1  # type: ignore[attr-defined]
 
