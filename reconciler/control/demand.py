@@ -28,13 +28,16 @@ from reconciler.ksqldb.api import Ksqldb
 from reconciler.ksqldb.definition import sources_of
 from reconciler.planning.sleep import find_overdue
 from reconciler.planning.specs import is_ours, routing_layer_name
-from reconciler.planning.survey import Survey
+from reconciler.planning.survey import StreamVerdict, Survey
 from reconciler.settings import Environment, Settings
 
 #: Seconds without an answer of every task after which all groups wake: a client may wait at the one that is silent.
 DOUBT_SECONDS = 60.0
 #: Groups whose query is asked in one cycle how far it has read, in turn.
 _DESCRIBED = 10
+#: Seconds after which a query that runs counts as one that has read enough for its stream to move: it may have failed,
+#: or the server may not tell how far it is, and clients wait.
+MOVE_SECONDS = 600.0
 #: Bytes of an answer: 1,000 groups have about 80 KiB.
 _MAX_BODY = 8 * 1024 * 1024
 
@@ -49,6 +52,7 @@ class DemandReader:
         self._pool = ThreadPoolExecutor(AT_ONCE, "demand")
         self._silent_since: float | None = None
         self._targets: dict[str, int] = {}
+        self._running: dict[str, float] = {}
         self._turn = 0
 
     def read(self, survey: Survey, ksqldb: Ksqldb, now: float, wall: datetime) -> DemandReport | None:
@@ -77,7 +81,7 @@ class DemandReader:
             tuple(task for task in tasks if task is not None),
             complete=answered and live is not None and not may_drain(live, tasks, wall),
             doubtful=not answered and now - silent_since >= DOUBT_SECONDS,
-            caught_up=self._find_caught_up(survey, ksqldb, at),
+            caught_up=self._find_caught_up(survey, ksqldb, at, now),
         )
 
     def _ask(self, live: LiveService) -> Sequence[TaskDemand | None]:
@@ -93,7 +97,7 @@ class DemandReader:
             return ()
         return tuple(self._pool.map(lambda address: ask_task(address, endpoint), addresses))
 
-    def _find_caught_up(self, survey: Survey, ksqldb: Ksqldb, at: int) -> frozenset[str]:
+    def _find_caught_up(self, survey: Survey, ksqldb: Ksqldb, at: int, now: float) -> frozenset[str]:
         """Return the groups whose query has read what its source had when it was first seen to run again."""
         source, topics = survey.observed.source, dict[str, str]()
         for group in sorted(find_overdue(survey, self._settings, at)):
@@ -104,7 +108,9 @@ class DemandReader:
         self._targets = {group: end for group, end in self._targets.items() if group in topics}
         groups, turn = list(topics), self._turn % max(1, len(topics))
         self._turn = turn + _DESCRIBED
-        found = set()
+        self._running = {group: self._running.get(group, now) for group in topics}
+        moved = (group for group in topics if survey.streams[group].verdict is StreamVerdict.MOVED)
+        found = {group for group in moved if now - self._running[group] >= MOVE_SECONDS}
         for group in [*groups[turn:], *groups[:turn]][:_DESCRIBED]:
             with suppress(KsqlError):  # asked again in a later cycle; until then it reads on
                 described = ksqldb.describe_extended(survey.wanted[group].stream)

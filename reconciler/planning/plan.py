@@ -258,7 +258,9 @@ def _plan_group(  # noqa: PLR0913, PLR0917 - what a group depends on
     sleep: Sleep | None,
 ) -> PlannedObject:
     paused = sleep is not None and sleep.paused
-    stream = plan_stream(survey, verdict, shared, names, inputs.adoption, paused=paused)
+    caught_up = inputs.demand.caught_up if inputs.demand is not None else frozenset()
+    behind = sleep is not None and names.group not in caught_up
+    stream = plan_stream(survey, verdict, shared, names, inputs.adoption, paused=paused, behind=behind)
     options = inputs.options.of_service(names.group, inputs.settings)
     spec = group_spec(names, inputs.settings, ports.of(names.service), options)
     origins = options.origins

@@ -14,6 +14,7 @@ from reconciler.domain.demand import DemandReport, GroupDemand, TaskDemand
 from reconciler.domain.names import names_of
 from reconciler.domain.services import LiveService
 from reconciler.ksqldb.api import Ksqldb
+from reconciler.ksqldb.definition import sources_of
 from reconciler.ksqldb.entities import Statement
 from reconciler.leadership.pause import GROUP_PAUSES_RECORD, LONGEST_GROUP_PAUSE, start_pause, write_mark
 from reconciler.planning.survey import Survey
@@ -24,6 +25,7 @@ class Router(DemandReader):
     """A routing layer of one task that uses the current registry; ``asked``: groups that a client waits for."""
 
     asked: frozenset[str] = frozenset({"Weld", "Paint"})
+    caught_up: frozenset[str] = frozenset()
 
     def read(self, survey: Survey, ksqldb: Ksqldb, now: float, wall: object) -> DemandReport:
         """What it reports."""
@@ -32,7 +34,10 @@ class Router(DemandReader):
         groups = {group: GroupDemand(waiting=1) for group in self.asked}
         # Far after the services' last change.
         return DemandReport(
-            4_000_000_000, (TaskDemand(revision, complete=True, uptime=9e9, groups=groups),), complete=True
+            4_000_000_000,
+            (TaskDemand(revision, complete=True, uptime=9e9, groups=groups),),
+            complete=True,
+            caught_up=self.caught_up,
         )
 
 
@@ -152,3 +157,32 @@ def test_neither_a_pause_nor_a_resume_that_fails_keeps_clients_waiting(monkeypat
     lost.clear()
     stage.run(controller, 2, 100.0)
     assert stage.ksqldb.paused == set()
+
+
+def test_a_sleeping_groups_stream_reads_its_source_before_it_moves() -> None:
+    """The shared stream loses its query and is followed by another; Weld has not read all of the first one yet."""
+    stage = Stage(options={"idle_after": 60})
+    stage.ksqldb.assets = {"a": "Weld", "b": "Paint"}
+    router = Router(stage.settings)
+    controller = start(stage, router)
+    stage.settle(controller)
+    weld, paint = names_of("Weld").stream, names_of("Paint").stream
+    router.asked = frozenset({"Paint"})
+    stage.run(controller, 6, 10.0)
+    assert stage.ksqldb.paused == {weld}
+    first = controller.deps.topology.shared_name
+    sources = {name: sources_of(sql) for name, (_, sql) in stage.ksqldb.made.items()}
+    assert sources[weld] == {first}
+    stage.ksqldb.terminated.add(first)
+    stage.run(controller, 60, 30.0)
+    sources = {name: sources_of(sql) for name, (_, sql) in stage.ksqldb.made.items()}
+    assert sources[paint] != {first} == sources[weld]
+    assert stage.ksqldb.paused == set()
+    router.asked = frozenset({"Paint", "Weld"})
+    stage.run(controller, 3, 30.0)
+    assert sources_of(stage.ksqldb.made[weld][1]) == {first}, "also while a client waits"
+    router.caught_up = frozenset({"Weld"})
+    stage.run(controller, 6, 30.0)
+    assert sources_of(stage.ksqldb.made[weld][1]) == sources[paint]
+    document = published(controller)
+    assert (document.groups.keys(), document.asleep) == ({"Paint", "Weld"}, {})

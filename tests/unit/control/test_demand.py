@@ -15,6 +15,7 @@ from openfactory_common.errors import KsqlUnreachable
 from reconciler.control import demand
 from reconciler.control.demand import (
     DOUBT_SECONDS,
+    MOVE_SECONDS,
     DemandReader,
     all_answered,
     ask_task,
@@ -304,7 +305,7 @@ def overdue(words: dict[str, str], partitions: int = 1) -> Survey:
     """Groups whose streams are in these states, which are marked since the beginning of time."""
     marked = document([]).model_copy(update={"asleep": dict.fromkeys(words, 1)})
     read = source(words, partitions={SHARED: partitions})
-    if "moved" in words.values():
+    if any(word.startswith("moved") for word in words.values()):
         older = older_shared()
         read = replace(
             read, streams={**read.streams, older: replace(read.streams[topology().shared_name], topic="old")}
@@ -343,6 +344,28 @@ def test_a_query_has_caught_up_when_it_has_read_what_there_was(
         assert report is not None
         found = report.caught_up
     assert ("Weld" in found, "Mill" in found) == (expected, False)
+
+
+@pytest.mark.parametrize(("word", "expected"), [("moved", True), ("ok", False), ("moved-paused", False)])
+def test_a_stream_that_is_to_move_waits_for_its_query_for_some_minutes(word: str, *, expected: bool) -> None:
+    """It may have failed, and clients wait. One that only must read before the shared topic forgets reads on."""
+    reader = DemandReader(OPTIONS.model_copy(update={"shared_retention": 3600.0}), resolve)
+    found = []
+    for now in (5, 4 + MOVE_SECONDS, 5 + MOVE_SECONDS):
+        report = reader.read(overdue({"Weld": word, "Mill": "ok"}), readings(Weld={"old": Consumed(9, 1)}), now, NOW)
+        assert report is not None
+        found.append("Weld" in report.caught_up)
+    assert found == [False, False, expected]
+
+
+def test_only_a_stream_that_is_to_move_is_asked_where_the_shared_topic_keeps_all() -> None:
+    """Without a limit nothing is overdue."""
+    ksqldb = readings(Weld={"old": Consumed(9, 9)})
+    report = DemandReader(OPTIONS.model_copy(update={"shared_retention": None}), resolve).read(
+        overdue({"Weld": "moved", "Mill": "ok"}), ksqldb, 0, NOW
+    )
+    assert report is not None
+    assert (report.caught_up, ksqldb.described) == ({"Weld"}, [names_of("Weld").stream])
 
 
 def test_few_queries_are_asked_in_one_cycle_and_all_in_turn() -> None:

@@ -44,6 +44,7 @@ def plan(
     *,
     image: str = "",
     given: Settings = OPTIONS,
+    read: bool = False,
     **more: object,
 ) -> Plan:
     """Weld in this state, and Paint, which has clients; ``idle``: since when nobody asks for Weld, None: unknown."""
@@ -60,7 +61,11 @@ def plan(
     survey = seen(observed({"Weld": 1, "Paint": 1}, source({"Weld": stream, "Paint": "ok"}, "ok"), services, [made]))
     groups = {"Paint": GroupDemand(open=1), "Weld": GroupDemand(idle=idle or 0.0, open=int(idle == 0))}
     task = TaskDemand(registry.revision, complete=True, uptime=9000.0, groups=groups)
-    report = None if idle is None else DemandReport(AT, (task,), complete=True)
+    report = (
+        None
+        if idle is None
+        else DemandReport(AT, (task,), complete=True, caught_up=frozenset({"Weld"} if read else ()))
+    )
     inputs = plan_inputs(given, demand=report, baked=frozenset({"ofa_group_paint"}))
     return make_plan(survey, Verdict(), replace(inputs, **more))  # type: ignore[arg-type]
 
@@ -98,6 +103,35 @@ def test_a_group_falls_asleep_and_wakes(
     assert found == in_registry
     assert made.settled is (not made.actions)
     assert made.in_sync is (not made.actions)
+
+
+@pytest.mark.parametrize(
+    ("mark", "replicas", "stream", "idle", "read", "actions", "in_registry"),
+    [
+        (True, 0, "moved-paused", 200, False, "resume_stream", "marked"),
+        (True, 0, "moved-paused", 200, True, "resume_stream", "marked"),
+        (True, 0, "moved", 200, False, "", "marked"),
+        (True, 0, "moved", None, False, "", "marked"),
+        (True, 0, "moved", 200, True, "recreate_stream", "marked"),
+        (True, 0, "moved-paused", 0, False, "resume_stream update_service", "marked"),
+        (True, 0, "moved", 0, False, "update_service", "marked"),
+        (True, 1, "moved", 0, False, "", "marked"),
+        (True, 1, "moved", 0, True, "recreate_stream", "marked"),
+        (True, 1, "ok", 0, False, "publish_registry", "served"),
+        (False, 1, "moved", 0, False, "recreate_stream", "served"),
+        (False, 1, "moved-paused", 0, False, "resume_stream", "served"),  # a person paused it
+    ],
+)
+def test_a_stream_of_a_sleeping_group_moves_when_it_has_read_its_source(
+    *, mark: bool, replicas: int, stream: str, idle: float | None, read: bool, actions: str, in_registry: str
+) -> None:
+    """What it has not read yet would be lost; the mark stays until then, also when a client asks."""
+    made = plan(mark, replicas, stream, idle, read=read)
+    assert [action.verb for action in made.actions] == actions.split()
+    assert made.registry is not None
+    assert in_registry == ("served" if "Weld" in made.registry.groups else "marked")
+    (weld,) = (item for item in made.items if item.group == "Weld")
+    assert weld.condition is (Condition.READY if stream == "ok" else Condition.PROGRESSING)
 
 
 @pytest.mark.parametrize(
