@@ -51,7 +51,7 @@ class DemandReader:
         self._resolve = resolve
         self._pool = ThreadPoolExecutor(AT_ONCE, "demand")
         self._silent_since: float | None = None
-        self._targets: dict[str, int] = {}
+        self._targets: dict[tuple[str, str], int] = {}
         self._running: dict[str, float] = {}
         self._turn = 0
 
@@ -105,7 +105,7 @@ class DemandReader:
             read = next(iter(sources_of(query.text)), "") if query is not None and not query.paused else ""
             if read in source.streams:
                 topics[group] = source.streams[read].topic
-        self._targets = {group: end for group, end in self._targets.items() if group in topics}
+        self._targets = {key: end for key, end in self._targets.items() if key in topics.items()}
         groups, turn = list(topics), self._turn % max(1, len(topics))
         self._turn = turn + _DESCRIBED
         self._running = {group: self._running.get(group, now) for group in topics}
@@ -117,7 +117,8 @@ class DemandReader:
                 consumed = described.consumed.get(topics[group]) if described is not None else None
                 # With exactly-once each partition at rest ends one marker behind what is read.
                 behind = source.partitions.get(topics[group], 1)
-                if consumed is not None and consumed.read + behind >= self._targets.setdefault(group, consumed.end):
+                key = (group, topics[group])
+                if consumed is not None and consumed.read + behind >= self._targets.setdefault(key, consumed.end):
                     found.add(group)
         return frozenset(found)
 

@@ -358,6 +358,15 @@ def test_a_stream_that_is_to_move_waits_for_its_query_for_some_minutes(word: str
     assert found == [False, False, expected]
 
 
+def test_what_a_stream_had_to_read_before_it_moved_says_nothing_of_its_new_source() -> None:
+    """Another topic counts from its own beginning."""
+    reader = DemandReader(OPTIONS.model_copy(update={"shared_retention": 3600.0}), resolve)
+    reader.read(overdue({"Weld": "moved"}), readings(Weld={"old": Consumed(1000, 500)}), 0, NOW)
+    report = reader.read(overdue({"Weld": "ok"}), readings(Weld={SHARED: Consumed(10, 10)}), 0, NOW)
+    assert report is not None
+    assert report.caught_up == {"Weld"}
+
+
 def test_only_a_stream_that_is_to_move_is_asked_where_the_shared_topic_keeps_all() -> None:
     """Without a limit nothing is overdue."""
     ksqldb = readings(Weld={"old": Consumed(9, 9)})
