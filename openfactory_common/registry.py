@@ -39,6 +39,8 @@ _URL = re.compile(
 _URL_LENGTH = 2048
 _MODEL = ConfigDict(frozen=True, extra="ignore", strict=True)
 _SHOWN = 200
+#: Seconds since 1970 that no mark reaches: the year 2106.
+_END_OF_TIME = 2**32
 
 
 class OtherClusterError(RegistryError):
@@ -213,8 +215,15 @@ def _check(registry: Registry) -> None:
     for group, url in registry.groups.items():
         if not _is_address(url):
             raise RegistryError(f"registry refused: groups.{ascii(group)[1:-1][:_SHOWN]}: not the URL of a service")
+    for group, since in registry.asleep.items():
+        _check_mark(group, since, registry)
     if registry.state_api is not None and not _is_address(registry.state_api):
         raise RegistryError("registry refused: state_api: not the URL of a service")
+
+
+def _check_mark(group: str, since: int, registry: Registry) -> None:
+    if group in registry.groups or not 0 <= since < _END_OF_TIME:
+        raise RegistryError(f"registry refused: asleep.{ascii(group)[1:-1][:_SHOWN]}: has a URL, or no such time")
 
 
 @lru_cache(maxsize=4096)  # 1,000 groups: 1.1 ms of each reading and each rendering, several times a cycle

@@ -63,11 +63,13 @@ def distinguish(names: Iterable[str]) -> Mapping[str, str]:
     shown = {}
     for name in every:
         look = _find_look(name)
-        # (One that begins with a quote could be the quoted form of another.)
-        if looks[look] > 1 or not name.isprintable() or not look or name[0] in "'\"":
+        if looks[look] > 1 or not name.isprintable() or not look:
             shown[name] = ascii(name)
         else:
             shown[name] = name if name == " ".join(name.split()) else repr(name)
+    # A name that is shown as it is may be the quoted form of another.
+    while same := {name for name, count in Counter(shown.values()).items() if count > 1}:
+        shown |= {name: ascii(name) for name in same}
     # Of blanks in a row a page shows only one.
     return {name: text.replace("  ", r"\x20\x20") for name, text in shown.items()}
 

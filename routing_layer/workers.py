@@ -1,7 +1,7 @@
 """The processes that share a port: how they are started, and how each reports the metrics of all.
 
 Each listens on a socket of its own that the kernel names (Linux's abstract sockets: no file, no port), made before
-the processes fork. A connection to it is answered with the worker's metrics as JSON.
+the processes fork. A connection to it is answered with the worker's metrics and demand as JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from openfactory_common.signals import STOP_SIGNALS
 _log = structlog.get_logger(__name__)
 #: A worker that does not answer within this time is left out.
 _PATIENCE_SECONDS = 2.0
-#: A worker's answer is made once in this time, however many of the others ask.
+#: A worker's metrics are made once in this time, however many of the others ask.
 _CACHE_SECONDS = 1.0
 
 
@@ -37,16 +37,19 @@ class WorkerPeers:
         self._others = others
         self._server: asyncio.Server | None = None
 
-    async def listen(self, snapshot: Callable[[], Any]) -> None:
-        """Answer the others with ``snapshot()``."""
-        answer, until = b"", 0.0
+    async def listen(self, metrics: Callable[[], Any], demand: Callable[[], Any]) -> None:
+        """Answer the others with ``metrics()`` as of lately, and ``demand()`` as it is.
+
+        The demand must not be older than the question, because groups are stopped by it.
+        """
+        cached, until = "", 0.0
 
         async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal answer, until
+            nonlocal cached, until
             if time.monotonic() >= until:
                 until = time.monotonic() + _CACHE_SECONDS
-                answer = json.dumps(snapshot()).encode()
-            writer.write(answer)
+                cached = json.dumps(metrics())
+            writer.write(f'{{"metrics":{cached},"demand":{json.dumps(demand())}}}'.encode())
             writer.close()
 
         if self._own is not None:

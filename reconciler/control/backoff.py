@@ -5,7 +5,7 @@ Both are lost at a restart, which only makes the operator try sooner.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -40,11 +40,12 @@ CONTEST_PAUSE = 300.0
 
 @dataclass(frozen=True)
 class Failure:
-    """The last error of one object, how often in a row, and when (monotonic seconds) it may be tried again."""
+    """The last error of one object, how often in a row, when (monotonic seconds) it may be tried again, and of what."""
 
     times: int
     until: float
     text: str
+    verb: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,15 @@ class Backoff:
 
     failures: Mapping[str, Failure] = field(default_factory=dict)
 
-    def add_failure(self, key: str, error: Exception, now: float) -> Backoff:
-        """Let ``key`` wait: twice as long after each failure in a row, up to five minutes."""
+    def add_failure(self, key: str, error: Exception, now: float, verb: str = "") -> Backoff:
+        """Let ``key`` wait: twice as long after each failure in a row, up to five minutes; ``verb`` is what failed."""
         times = self.failures[key].times + 1 if key in self.failures else 1
         delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(times - 1, _DOUBLINGS))
         if isinstance(error, KsqlUnknownOutcome) or not isinstance(error, ReconcilerError):
             delay = max(delay, UNKNOWN_OUTCOME_DELAY)
         elif error.retry is Retry.LOOK_FIRST:
             delay = 0.0 if times == 1 else delay / 2  # the next cycle observes first; then as after any failure
-        return Backoff({**self.failures, key: Failure(times, now + delay, describe(error))})
+        return Backoff({**self.failures, key: Failure(times, now + delay, describe(error), verb)})
 
     def forget(self, key: str) -> Backoff:
         """Forget the failures of ``key``."""
@@ -70,6 +71,21 @@ class Backoff:
     def keep_only(self, keys: Collection[str]) -> Backoff:
         """Forget what no plan wants any more."""
         return Backoff({name: failure for name, failure in self.failures.items() if name in keys})
+
+    def forget_opposites(self, actions: Iterable[Action]) -> Backoff:
+        """Forget what failed where the opposite is planned now: a group that cannot be paused must still wake at once.
+
+        Should the server execute the other one late, the next cycle sees it and repairs it.
+        """
+        verbs = {action.key: action.verb for action in actions if isinstance(action, (PauseStream, ResumeStream))}
+        opposites = {PauseStream.verb, ResumeStream.verb}
+        return Backoff(
+            {
+                key: failure
+                for key, failure in self.failures.items()
+                if key not in verbs or failure.verb not in opposites - {verbs[key]}
+            }
+        )
 
     def find_waiting(self, now: float) -> frozenset[str]:
         """Return the objects that must not be tried yet."""
@@ -165,6 +181,8 @@ def _describe_other_writer(action: Action, wall: datetime) -> str:
             does = f"changes it, {action.why}"
         case ResumeStream():
             does = "pauses its query"
+        case PauseStream():
+            does = "resumes its query"
         case PublishRegistry():
             does = "replaces it"
         case _:

@@ -103,7 +103,7 @@ class Controller:
             memory.guards = memory.guards.distrust()  # a read succeeded only when repeated: it proves no absence
         survey = make_survey(observed, self.deps.topology, self.deps.settings)
         if self.deps.demand is not None:
-            self.reporter.ask_demand(self.deps.demand, survey, self.deps.ksqldb, self.deps.topology.shared_name)
+            self.reporter.ask_demand(self.deps.demand, survey, self.deps.ksqldb)
         return survey
 
     def _judge(self, survey: Survey) -> guards.Verdict:
@@ -148,7 +148,8 @@ class Controller:
     def _apply(self, plan: Plan, survey: Survey) -> CycleOutcome:
         """Do what was planned, as long as it may be done; what fails waits, and is tried again in a later cycle."""
         memory, now, results = self.memory, self.clocks.monotonic(), []
-        memory.backoff = memory.backoff.keep_only({action.key for action in plan.actions} | plan.left_out)
+        kept = memory.backoff.keep_only({action.key for action in plan.actions} | plan.left_out)
+        memory.backoff = kept.forget_opposites(plan.actions)
         executor = Executor(self.deps.ksqldb, self.deps.platform, self.deps.topology)
         for result in executor.apply(
             plan.actions,

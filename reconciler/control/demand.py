@@ -13,17 +13,31 @@ from http import HTTPStatus
 from typing import Any
 
 from openfactory_common.errors import KsqlError
-from reconciler.control.readiness import ANSWER_SECONDS, AT_ONCE, Endpoint, find_endpoint, resolve_host, send_get
+from reconciler.control.readiness import (
+    ANSWER_SECONDS,
+    AT_ONCE,
+    DNS_SECONDS,
+    Endpoint,
+    find_endpoint,
+    resolve_host,
+    send_get,
+)
 from reconciler.domain.demand import DemandReport, GroupDemand, TaskDemand
 from reconciler.domain.services import LiveService
 from reconciler.ksqldb.api import Ksqldb
+from reconciler.ksqldb.definition import sources_of
 from reconciler.planning.sleep import find_overdue
 from reconciler.planning.specs import is_ours, routing_layer_name
-from reconciler.planning.survey import Survey
+from reconciler.planning.survey import StreamVerdict, Survey
 from reconciler.settings import Environment, Settings
 
 #: Seconds without an answer of every task after which all groups wake: a client may wait at the one that is silent.
 DOUBT_SECONDS = 60.0
+#: Groups whose query is asked in one cycle how far it has read, in turn.
+_DESCRIBED = 10
+#: Seconds after which a query that runs counts as one that has read enough for its stream to move: it may have failed,
+#: or the server may not tell how far it is, and clients wait.
+MOVE_SECONDS = 600.0
 #: Bytes of an answer: 1,000 groups have about 80 KiB.
 _MAX_BODY = 8 * 1024 * 1024
 
@@ -35,16 +49,18 @@ class DemandReader:
         """Prepare to ask; ``resolve`` returns the addresses of a host, and raises `OSError` where it has none."""
         self._settings = settings
         self._resolve = resolve
-        self._answered: float | None = None
-        self._targets: dict[str, int] = {}
+        self._pool = ThreadPoolExecutor(AT_ONCE, "demand")
+        self._silent_since: float | None = None
+        self._targets: dict[tuple[str, str], int] = {}
+        self._running: dict[str, float] = {}
+        self._turn = 0
 
-    def read(self, survey: Survey, ksqldb: Ksqldb, shared: str, now: float, wall: datetime) -> DemandReport | None:
-        """Ask every task of the routing layer that runs; this takes 2 s at most.
+    def read(self, survey: Survey, ksqldb: Ksqldb, now: float, wall: datetime) -> DemandReport | None:
+        """Ask every task of the routing layer that runs; this takes 3 s at most, and what ksqlDB is asked.
 
         Args:
             survey: what was observed in this cycle.
             ksqldb: says how far queries have read.
-            shared: name of the shared stream.
             now: monotonic seconds.
             wall: the time of day.
 
@@ -56,14 +72,16 @@ class DemandReader:
         live = survey.observed.platform.services.get(routing_layer_name(self._settings).casefold())
         tasks = self._ask(live) if live is not None else ()
         answered = live is not None and all_answered(live, tasks)
-        self._answered = now if answered or self._answered is None else self._answered
+        # Not since the last complete answer: nothing is asked while ksqlDB is away, and that is no task's silence.
+        silent_since = now if self._silent_since is None else self._silent_since
+        self._silent_since = None if answered else silent_since
         at = int(wall.timestamp())
         return DemandReport(
             at,
             tuple(task for task in tasks if task is not None),
             complete=answered and live is not None and not may_drain(live, tasks, wall),
-            doubtful=now - self._answered >= DOUBT_SECONDS,
-            caught_up=self._find_caught_up(survey, ksqldb, shared, at),
+            doubtful=not answered and now - silent_since >= DOUBT_SECONDS,
+            caught_up=self._find_caught_up(survey, ksqldb, at, now),
         )
 
     def _ask(self, live: LiveService) -> Sequence[TaskDemand | None]:
@@ -74,27 +92,33 @@ class DemandReader:
         port = live.spec.env.get("METRICS_PORT")
         endpoint = endpoint if port is None else endpoint._replace(port=int(port), tls=False)
         try:
-            addresses = self._resolve(endpoint.host, endpoint.port)
-        except OSError:
+            addresses = self._pool.submit(self._resolve, endpoint.host, endpoint.port).result(DNS_SECONDS)
+        except OSError:  # also a TimeoutError: the name is still being looked up
             return ()
-        with ThreadPoolExecutor(AT_ONCE, "demand") as pool:
-            return tuple(pool.map(lambda address: ask_task(address, endpoint), addresses))
+        return tuple(self._pool.map(lambda address: ask_task(address, endpoint), addresses))
 
-    def _find_caught_up(self, survey: Survey, ksqldb: Ksqldb, shared: str, at: int) -> frozenset[str]:
-        """Return the groups whose query has read what the shared topic had when it was first seen to run again."""
-        streams = {group: survey.wanted[group].stream for group in find_overdue(survey, self._settings, at)}
-        self._targets = {group: end for group, end in self._targets.items() if group in streams}
-        source, found = survey.observed.source, set()
-        for group, stream in streams.items():
-            query, topic = source.queries.get(stream), source.streams.get(shared)
-            if query is None or query.paused or topic is None:
-                self._targets.pop(group, None)
-                continue
-            with suppress(KsqlError):  # asked again in the next cycle; until then it reads on
-                described = ksqldb.describe_extended(stream)
-                consumed = described.consumed.get(topic.topic) if described is not None else None
-                # With exactly-once a topic at rest ends one marker behind what is read.
-                if consumed is not None and consumed.read + 1 >= self._targets.setdefault(group, consumed.end):
+    def _find_caught_up(self, survey: Survey, ksqldb: Ksqldb, at: int, now: float) -> frozenset[str]:
+        """Return the groups whose query has read what its source had when it was first seen to run again."""
+        source, topics = survey.observed.source, dict[str, str]()
+        for group in sorted(find_overdue(survey, self._settings, at)):
+            query = source.queries.get(survey.wanted[group].stream)
+            read = next(iter(sources_of(query.text)), "") if query is not None and not query.paused else ""
+            if read in source.streams:
+                topics[group] = source.streams[read].topic
+        self._targets = {key: end for key, end in self._targets.items() if key in topics.items()}
+        groups, turn = list(topics), self._turn % max(1, len(topics))
+        self._turn = turn + _DESCRIBED
+        self._running = {group: self._running.get(group, now) for group in topics}
+        moved = (group for group in topics if survey.streams[group].verdict is StreamVerdict.MOVED)
+        found = {group for group in moved if now - self._running[group] >= MOVE_SECONDS}
+        for group in [*groups[turn:], *groups[:turn]][:_DESCRIBED]:
+            with suppress(KsqlError):  # asked again in a later cycle; until then it reads on
+                described = ksqldb.describe_extended(survey.wanted[group].stream)
+                consumed = described.consumed.get(topics[group]) if described is not None else None
+                # With exactly-once each partition at rest ends one marker behind what is read.
+                behind = source.partitions.get(topics[group], 1)
+                key = (group, topics[group])
+                if consumed is not None and consumed.read + behind >= self._targets.setdefault(key, consumed.end):
                     found.add(group)
         return frozenset(found)
 
@@ -107,9 +131,10 @@ def all_answered(live: LiveService, tasks: Sequence[TaskDemand | None]) -> bool:
 def may_drain(live: LiveService, tasks: Sequence[TaskDemand | None], wall: datetime) -> bool:
     """Whether a task that was replaced may still have streams: its name resolves no more, so it is not asked. Pure.
 
-    It is not where the service was last changed, and every task was started, longer ago than one has to end.
+    It is not where the service was last changed, and every task was started, longer ago than one has to end: with the
+    grace time that it was started with, which the change may have shortened.
     """
-    grace = live.spec.stop_grace if live.spec else 0.0
+    grace = max((spec.stop_grace for spec in (live.spec, live.previous) if spec is not None), default=0.0)
     changed = live.updated_at
     recent = changed is None or (wall - changed).total_seconds() < grace
     return recent or any(task is not None and task.uptime < grace for task in tasks)

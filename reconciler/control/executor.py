@@ -2,7 +2,7 @@
 
 Actions re-check their preconditions right before writing where the observation may be stale: whether a topic exists,
 whose a stream without a query is, whether a stream that is to be dropped has readers. One group's failure skips the
-rest of that group's actions and nothing else.
+rest of that group's actions and nothing else; that of a resume skips nothing.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class Executor:
             else:
                 result = self._apply_one(action, must_wait)
             if result.outcome is not WriteResult.OK:
-                broken.add(action.group)
+                if not isinstance(action, ResumeStream):  # a group that wakes needs its tasks all the same
+                    broken.add(action.group)
                 unrecorded = unrecorded or isinstance(action, RecordInstallation)
                 shared_broken = shared_broken or isinstance(action, CreateSharedStream)
             yield result

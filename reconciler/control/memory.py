@@ -362,11 +362,11 @@ class Reporter:
         except Exception as error:  # noqa: BLE001 - counted as a bug, whatever it is
             self.report_bug(Part.REPORT, error)
 
-    def report_bug(self, part: Part, error: Exception, key: str = "") -> None:
+    def report_bug(self, part: Part, error: Exception, key: str = "", verb: str = "") -> None:
         """Log an unexpected exception with its traceback, and count it; with ``key``, let that object wait."""
         self._bugs.append(f"{key or part}: {type(error).__name__}: {error}")
         if key:
-            self._memory.backoff = self._memory.backoff.add_failure(key, error, self._clocks.monotonic())
+            self._memory.backoff = self._memory.backoff.add_failure(key, error, self._clocks.monotonic(), verb)
         with suppress(Exception):  # what reports it may itself be what fails
             self.metrics.bugs.labels(part).inc()
         with suppress(Exception):
@@ -442,11 +442,11 @@ class Reporter:
                 self.report_bug(Part.PROBE, error)
         memory.suspects = find_suspects(platform, memory.readiness)
 
-    def ask_demand(self, reader: DemandReader, survey: Survey, ksqldb: Ksqldb, shared: str) -> None:
+    def ask_demand(self, reader: DemandReader, survey: Survey, ksqldb: Ksqldb) -> None:
         """Remember which groups clients ask for; with a bug in that, all groups wake."""
         memory, wall = self._memory, self._clocks.wall()
         try:
-            memory.demand = reader.read(survey, ksqldb, shared, self._clocks.monotonic(), wall)
+            memory.demand = reader.read(survey, ksqldb, self._clocks.monotonic(), wall)
         except Exception as error:  # noqa: BLE001 - the other parts of the cycle go on
             memory.demand = DemandReport(int(wall.timestamp()), doubtful=True)
             self.report_bug(Part.PROBE, error)
@@ -494,9 +494,9 @@ class Reporter:
         with self.isolate():
             memory, action, error = self._memory, result.action, result.error
             if result.outcome is WriteResult.BUG and error is not None:
-                self.report_bug(Part.WRITE, error, action.key)
+                self.report_bug(Part.WRITE, error, action.key, action.verb)
             elif error is not None:
-                memory.backoff = memory.backoff.add_failure(action.key, error, self._clocks.monotonic())
+                memory.backoff = memory.backoff.add_failure(action.key, error, self._clocks.monotonic(), action.verb)
                 self.journal.warning(
                     "write failed", action=action.verb, object=action.key, group=action.group, error=str(error)
                 )

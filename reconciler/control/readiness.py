@@ -42,7 +42,7 @@ CYCLE_SECONDS = 3.0
 #: resolves a moment after the first task runs.
 OUTSIDE_AFTER = 5.0
 #: Seconds after which a name that is still being looked up counts as one that does not resolve.
-_DNS_SECONDS = 1.0
+DNS_SECONDS = 1.0
 #: Bytes of a body that are read, and characters of what it says that are shown.
 _MAX_BODY, _SHOWN = 64 * 1024, 300
 #: Failing tasks that are named.
@@ -200,7 +200,7 @@ class ReadinessProber:
         resolved: set[str] = set()
         futures = {key: self._pool.submit(self._ask_tasks, endpoint, resolved) for key, endpoint in endpoints.items()}
         _, late = wait(futures.values(), timeout=CYCLE_SECONDS)
-        wait([future for future in late if not future.cancel()], timeout=ANSWER_SECONDS + _DNS_SECONDS)
+        wait([future for future in late if not future.cancel()], timeout=ANSWER_SECONDS + DNS_SECONDS)
         found = {
             key: one.result() if one.done() else ()  # what still waits for DNS has no name
             for key, one in futures.items()

@@ -299,10 +299,10 @@ def apply_in_place(live: ServiceSpec, wanted: ServiceSpec) -> ServiceSpec:
     """Return ``live`` with all of ``wanted`` that changes no task: the difference that is left replaces them.
 
     The number of tasks changes only with the consumer group that is meant for it: of two tasks with one id, one gets
-    no event.
+    no event. One that sleeps wakes with one task.
     """
     same = live.env.get(_CONSUMER_GROUP) == wanted.env.get(_CONSUMER_GROUP)
-    replicas = wanted.replicas if same else live.replicas
+    replicas = wanted.replicas if same or not wanted.replicas else live.replicas or 1
     left = tuple(name for name in live.unexpected if name not in _REPAIRED_IN_PLACE)
     return replace(live, replicas=replicas, group=wanted.group, installation=wanted.installation, unexpected=left)
 

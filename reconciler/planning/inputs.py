@@ -63,7 +63,8 @@ class PlanInputs:
         contested: why each object that another writer keeps changing is not written now.
         offset_reset: the offset with which the server begins every query that names none; ``""`` where that is not
             known or left to Kafka.
-        held: groups of which nothing is written, and whose entry in the registry stays as it is, each with the reason.
+        held: groups of which nothing is written, and whose entry in the registry stays as it is, each with the reason;
+            one that sleeps still wakes.
         adoption: what a person wants to be ours in this run.
         claim: which installation this is, and whether that has to be recorded.
         options: what single groups have of their own.
@@ -123,7 +124,8 @@ def make_conflict(group: str, detail: str) -> PlannedObject:
 def hold(planned: PlannedObject, why: str) -> PlannedObject:
     """Return a group of which nothing may be written, with what would be done or is wrong."""
     item = planned.item
-    detail = f"{why}; otherwise: {item.detail}" if item.detail else why
+    otherwise = "" if item.condition is Condition.ASLEEP else "otherwise: "
+    detail = f"{why}; {otherwise}{item.detail}" if item.detail else why
     item = replace(item, condition=Condition.HELD, change="?", detail=detail, serves=False, reason=Reason.PAUSED)
     return PlannedObject(item)
 

@@ -18,10 +18,14 @@ from reconciler.domain.actions import (
     CreateStream,
     DropStream,
     Effect,
+    PauseStream,
     RecordInstallation,
     RemoveService,
+    ResumeStream,
+    UpdateService,
 )
 from reconciler.domain.names import GroupNames
+from reconciler.domain.services import apply_in_place, drift
 from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan, Reason, Refusal
 from reconciler.planning.guards import Verdict
 from reconciler.planning.inputs import (
@@ -36,6 +40,7 @@ from reconciler.planning.inputs import (
 from reconciler.planning.registry import keep_within_limits, make_registry, plan_publication, plan_registry_cleanup
 from reconciler.planning.rollout import leave_out_updates, plan_rollout
 from reconciler.planning.services import (
+    check_health,
     note_no_endpoint,
     note_other_installations,
     note_unmanaged,
@@ -103,7 +108,12 @@ def make_plan(survey: Survey, verdict: Verdict, inputs: PlanInputs) -> Plan:
         for item in (_make_leaving(survey, verdict, group) for group in sorted(survey.missing))
     ]
     groups, leaving = (
-        [hold(one, held) if (held := inputs.held.get(one.item.group or "")) is not None else one for one in some]
+        [
+            _hold_group(one, held, survey, inputs)
+            if (held := inputs.held.get(one.item.group or "")) is not None
+            else one
+            for one in some
+        ]
         for some in (groups, leaving)
     )
     published = survey.published.document if survey.published else None
@@ -248,11 +258,15 @@ def _plan_group(  # noqa: PLR0913, PLR0917 - what a group depends on
     sleep: Sleep | None,
 ) -> PlannedObject:
     paused = sleep is not None and sleep.paused
-    stream = plan_stream(survey, verdict, shared, names, inputs.adoption, paused=paused)
+    caught_up = inputs.demand.caught_up if inputs.demand is not None else frozenset()
+    behind = sleep is not None and names.group not in caught_up
+    stream = plan_stream(survey, verdict, shared, names, inputs.adoption, paused=paused, behind=behind)
     options = inputs.options.of_service(names.group, inputs.settings)
     spec = group_spec(names, inputs.settings, ports.of(names.service), options)
-    spec = replace(spec, replicas=0) if sleep and sleep.stopped else spec
-    service = plan_service(survey, inputs, spec, options.origins)
+    origins = options.origins
+    if sleep is not None and sleep.stopped:
+        spec, origins = replace(spec, replicas=0), {**origins, "replicas": "asleep"}
+    service = plan_service(survey, inputs, spec, origins)
     for one in (stream, service):
         if one.item.condition is Condition.CONFLICT:
             return PlannedObject(_add_group(one.item, survey, names))
@@ -273,6 +287,25 @@ def _plan_group(  # noqa: PLR0913, PLR0917 - what a group depends on
     if stream.item.condition is Condition.PROGRESSING:
         item = add_shared_problem(item, shared_item)
     return PlannedObject(_add_group(_add_silence(item, survey, inputs, names), survey, names), actions)
+
+
+def _hold_group(planned: PlannedObject, why: str, survey: Survey, inputs: PlanInputs) -> PlannedObject:
+    """Return a group of which nothing may be written, except what wakes it or keeps its events while it sleeps."""
+    item, group = hold(planned, why).item, planned.item.group or ""
+    if survey.published is None or group not in survey.published.document.asleep.keys() & survey.wanted.keys():
+        return PlannedObject(item)
+    actions: list[Action] = [one for one in planned.actions if isinstance(one, (PauseStream, ResumeStream))]
+    live = survey.owned[group].service if group in survey.owned else None
+    if live is not None and live.spec is not None:
+        health = check_health(replace(planned.item, wanted=live.spec.replicas), live, inputs)
+        item = replace(item, serves=health.serves and not actions)
+        update = next((one for one in planned.actions if isinstance(one, UpdateService)), None)
+        if update is not None and not live.spec.replicas and update.spec.replicas:
+            spec = replace(live.spec, replicas=apply_in_place(live.spec, update.spec).replicas)
+            actions.append(UpdateService(live, spec, drift(live.spec, spec), failed=live.failed, failure=live.failure))
+    if actions:
+        item = replace(item, detail=f"{why}; {', '.join(one.verb.replace('_', ' ') for one in actions)}")
+    return PlannedObject(add_failure(item, actions, inputs), tuple(actions))
 
 
 def _add_silence(item: ObjectStatus, survey: Survey, inputs: PlanInputs, names: GroupNames) -> ObjectStatus:

@@ -30,19 +30,23 @@ def make_registry(
 
     A ready group stays while its service restarts, so a short restart disconnects no client. One that is to sleep is
     only marked, and one that has no asset keeps its mark until it is retired. The entry of a group of which nothing is
-    written stays as it is, and one that is not there is not added.
+    written stays as it is, and one that is not there is not added; but one that wakes gets its own back.
     """
     settings = inputs.settings
     document = survey.published.document if survey.published else None
     published, marks = (document.groups, document.asleep) if document else ({}, {})
     held = inputs.held.keys()
     stay = held | (survey.missing - verdict.retire)
-    kept = {group: since for group, since in marks.items() if group in stay}
+    kept = {group: since for group, since in marks.items() if group in stay - survey.wanted.keys()}
     urls = {group: url for group, url in published.items() if group in stay}
     for group in groups:
         names = group.item.names
-        changes = names is not None and names.group not in held and names.group not in asleep
-        if names is not None and changes and (group.item.serves or names.group in published):
+        if names is None or names.group in asleep:
+            continue
+        wakes = names.group in held and names.group in marks
+        if wakes and not group.item.serves:
+            kept[names.group] = marks[names.group]
+        elif (wakes or names.group not in held) and (group.item.serves or names.group in published):
             port = ports.of(names.service)
             local = f"http://{settings.swarm_node_host}:{port}/asset_stream"
             urls[names.group] = names.url(settings.fastapi_group_port) if port is None else local

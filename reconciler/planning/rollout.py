@@ -12,6 +12,10 @@ and not that it does not: its node may be what is broken. Neither does one that 
 a rollout. A failed spec is remembered by its
 `template_hash` in a label of the service, so the same is not tried again, and no update and rollback alternate.
 
+A group that sleeps shows nothing, so it is updated last: when every group of its template that has tasks has shown that
+the new spec works. Where all sleep, none is updated before one wakes; a group that wakes before its turn does so with
+the spec that it has.
+
 Creations, and changes that replace no task, belong to no rollout.
 """
 
@@ -88,9 +92,15 @@ class _Member:
         return self.health.condition is Condition.READY
 
     @property
+    def sleeps(self) -> bool:
+        """It is to have no task, and shows nothing."""
+        spec = self.update.spec if self.update is not None else self.live.spec
+        return spec is not None and not spec.replicas
+
+    @property
     def settled(self) -> bool:
         """It shows that the desired spec works."""
-        return self.update is None and self.ready and self.baked
+        return self.update is None and self.ready and self.baked and not self.sleeps
 
     @property
     def failed(self) -> bool:
@@ -101,7 +111,7 @@ class _Member:
     @property
     def busy(self) -> bool:
         """It may still show either; one that sleeps shows neither."""
-        if self.update is not None or (self.live.spec is not None and not self.live.spec.replicas):
+        if self.update is not None or self.sleeps:
             return False
         return not self.settled and not self.failed and (self.ready or not self.overdue)
 
@@ -210,7 +220,8 @@ class _Waves:
         tried = any(one.update is None and one.broken for one in members)  # one that was broken before, and still is
         if not settled and tried:
             waiting = [*(one for one in waiting if not one.broken), *(one for one in waiting if one.broken)]
-        known = [one for one in waiting if not _is_unprobed(one.live, inputs)]
+        proven = settled and all(one.settled or one.sleeps for one in members)
+        known = [one for one in waiting if (proven or not one.sleeps) and not _is_unprobed(one.live, inputs)]
         self._now = [] if self._halt else known[: max(0, min(room, free))]
         self.started = len(self._now)
         self._order = [*self._now, *(one for one in waiting if one not in self._now)]
@@ -219,13 +230,20 @@ class _Waves:
     def _sort(self, waiting: Iterable[_Member]) -> list[_Member]:
         """Return the groups in their order: those that serve nobody first, as nothing of them can break.
 
-        Last are those whose stream is written first, and those whose update failed: it may never come.
+        Last are those whose stream is written first, those whose update failed: it may never come, and those asleep.
         """
         failures, contested = self._inputs.failures, self._inputs.contested
         mine = (one for one in waiting if one.write not in contested)
         return sorted(
             mine,
-            key=lambda one: (one.write in failures, len(one.planned.actions), not one.broken, one.ready, one.group),
+            key=lambda one: (
+                one.sleeps,
+                one.write in failures,
+                len(one.planned.actions),
+                not one.broken,
+                one.ready,
+                one.group,
+            ),
         )
 
     def _find_halt(self, members: Sequence[_Member]) -> str:
@@ -259,6 +277,9 @@ class _Waves:
             return self._hold(member, Condition.DEGRADED, text, Reason.ROLLOUT)
         if self._halt:
             return self._hold(member, Condition.HELD, f"rollout halted by {self._halt}", Reason.ROLLOUT)
+        if member.sleeps:
+            text = f"asleep; {text} (waits until the groups with tasks have shown that it works)"
+            return self._hold(member, Condition.ASLEEP, text)
         wave = f"wave {self._wave(member)} of {self._wave(self._order[-1])}"
         text = f"{text} (waits for its wave: {self._updated} of {self._total} groups updated, {wave})"
         return self._hold(member, member.planned.item.condition, text, member.planned.item.reason)

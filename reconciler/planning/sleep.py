@@ -45,6 +45,7 @@ class GroupState:
         replicas: tasks that its service is to have; None where there is no service.
         paused: its query is paused, or not listed.
         unchanged: seconds since its service was last changed.
+        moved: its stream is to read another source, once it has read the present one.
     """
 
     since: int | None = None
@@ -52,6 +53,7 @@ class GroupState:
     replicas: int | None = None
     paused: bool = False
     unchanged: float = 0.0
+    moved: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,19 +109,28 @@ def decide_sleep(
         report: of this cycle; None where nobody was asked (`plan`, `status`), which changes nothing.
         revision: of the current registry.
         idle_after: seconds without demand after which it falls asleep; 0 for never.
-        held: nothing of it may be written.
+        held: it is left as it is, so it does not fall asleep. It wakes as any other, and its query reads what the
+            shared topic may soon delete: neither changes what a person keeps. Its mark stays until all of it runs.
         retention: seconds for which the shared topic keeps what a paused query has not read; None for ever.
     """
     kept = None
     if state.since is not None:
         kept = Sleep(state.since, stopped=not state.replicas, paused=state.paused)
-    if held or (idle_after and report is None):
+    awake = None
+    if held:
+        if kept is None or not (kept.stopped or kept.paused):
+            return None
+        awake = Sleep(kept.since)
+        if not kept.stopped:
+            return awake
+    if idle_after and report is None:
         return kept
     if not idle_after or report is None or report.doubtful:
-        return None
+        return awake
     demand = judge_demand(group, report, idle_after)
     if demand is Demand.ASKED:
-        return None
+        # The mark says that what its query has not read yet is not to be lost.
+        return Sleep(kept.since) if kept is not None and state.moved else awake
     if kept is None:
         rests = state.registered and state.replicas and not state.paused and state.unchanged >= idle_after
         return Sleep(report.at) if demand is Demand.IDLE and rests else None
@@ -138,10 +149,14 @@ def idle_after_of(group: str, inputs: PlanInputs) -> float:
 
 
 def find_overdue(survey: Survey, settings: Settings, at: int) -> Iterator[str]:
-    """Return the marked groups whose queries must read what the shared topic may soon delete; ``at`` as a mark."""
+    """Return the marked groups whose queries must read: the shared topic may soon delete it, or the stream is to move.
+
+    ``at`` is a time as in a mark.
+    """
     marks = survey.published.document.asleep if survey.published else {}
     for group in survey.wanted.keys() & marks.keys():
-        if _is_overdue(marks[group], at, settings.shared_retention):
+        moved = survey.streams[group].verdict is StreamVerdict.MOVED
+        if moved or _is_overdue(marks[group], at, settings.shared_retention):
             yield group
 
 
@@ -170,8 +185,9 @@ def _plan_each(survey: Survey, inputs: PlanInputs) -> Iterator[tuple[str, Sleep]
             registered=in_order and published is not None and group in published.document.groups,
             replicas=live.spec.replicas if live and live.spec else None,
             # While a server stops, its queries are not listed: that wakes nobody.
-            paused=check.verdict in (StreamVerdict.PAUSED, StreamVerdict.SILENT),
+            paused=check.paused or check.verdict in (StreamVerdict.PAUSED, StreamVerdict.SILENT),
             unchanged=report.at - changed.timestamp() if report and changed else 0.0,
+            moved=check.verdict is StreamVerdict.MOVED,
         )
         sleep = decide_sleep(
             group,

@@ -39,7 +39,7 @@ from reconciler.planning.survey import StreamCheck, StreamVerdict, Survey
 _NEED_SHARED = (StreamVerdict.MOVED, StreamVerdict.SILENT, StreamVerdict.TOPICLESS)
 
 
-def plan_stream(  # noqa: C901 - one case a verdict; what it depends on
+def plan_stream(  # noqa: C901, PLR0912 - one case a verdict; what it depends on
     survey: Survey,
     verdict: Verdict,
     shared: StreamCheck,
@@ -47,10 +47,12 @@ def plan_stream(  # noqa: C901 - one case a verdict; what it depends on
     adoption: Adoption | None = None,
     *,
     paused: bool = False,
+    behind: bool = False,
 ) -> PlannedObject:
     """Plan what the group's stream needs; one of a user is changed only as ``adoption`` says.
 
-    Its query is to be ``paused`` while the group sleeps.
+    Its query is to be ``paused`` while the group sleeps. One that is ``behind`` reads its source before it moves to
+    another, as what it has not read yet would be lost.
     """
     check = survey.streams[names.group]
     if check.verdict is StreamVerdict.FOREIGN:
@@ -67,6 +69,11 @@ def plan_stream(  # noqa: C901 - one case a verdict; what it depends on
     match check.verdict:
         case StreamVerdict.ABSENT:
             change, text, action = "+", f"create stream {names.topic}", CreateStream(names)
+        case StreamVerdict.MOVED if check.paused:
+            action = ResumeStream(names.stream, check.query_id, names.group)
+            change, text = "~", f"resume its paused query, then move stream: {check.detail}"
+        case StreamVerdict.MOVED if behind:
+            return PlannedObject(make_progressing("~", f"its query catches up, then it moves: {check.detail}"))
         case StreamVerdict.MOVED:
             action = RecreateStream(names, check.detail, check.retention_ms)
             change, text = "~", f"move stream: {check.detail}"

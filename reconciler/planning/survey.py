@@ -51,6 +51,7 @@ class StreamCheck:
         query_id: of the query that writes it.
         retention_ms: that its topic was made with.
         of_user: it is foreign, and no installation of an operator made it.
+        paused: it is moved, and its query is paused.
     """
 
     verdict: StreamVerdict
@@ -58,6 +59,7 @@ class StreamCheck:
     query_id: str = ""
     retention_ms: int | None = None
     of_user: bool = False
+    paused: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def check_stream(names: GroupNames, source: SourceState, topology: Topology, wri
     if differences:  # neither source nor topic can be replaced in place
         retention = None if "topic" in differences else definition.retention_ms
         detail = f"its {' and '.join(differences)} differ{'s' if len(differences) == 1 else ''}"
-        return StreamCheck(StreamVerdict.MOVED, detail, query.id, retention)
+        return StreamCheck(StreamVerdict.MOVED, detail, query.id, retention, paused=query.paused)
     retention = definition.retention_ms
     if source.topics is not None and source.streams[names.stream].topic not in source.topics:
         return StreamCheck(StreamVerdict.TOPICLESS, "its topic is gone", query.id, retention)

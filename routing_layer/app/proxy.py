@@ -176,7 +176,7 @@ class Proxy:
 
     async def start(self) -> None:
         """Read the boot copy and start the background tasks."""
-        await self.peers.listen(lambda: {"metrics": self.metrics.snapshot(), "demand": self._take_demand()})
+        await self.peers.listen(self.metrics.snapshot, self._take_demand)
         self.registry.load_file()
         self.supervisor.start("registry", lambda: self.registry.run(self.settings.registry_poll))
         self.supervisor.start("connections", lambda: run_until_one_ends(self.guard.run(), self.metrics_guard.run()))

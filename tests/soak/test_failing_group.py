@@ -71,7 +71,7 @@ def size_of(controller: Controller) -> int:
     kept = (
         *(memory.guards.missing, memory.guards.silent, memory.guards.unregistered),
         *(memory.backoff.failures, memory.contest.written, memory.contest.held),
-        *(transitions._logged, transitions._ready),
+        *(transitions._conditions, transitions._wrong, transitions._ready, transitions._refused),
     )
     return sum(map(len, kept))
 

@@ -132,7 +132,7 @@ def follower(url: str, _ca: str | None, token_file: Path | None = None) -> str:
         client = registry_client.RegistryClient(url_with_user, Path("/none"), metrics, lambda *_: None, token_file)
         try:
             await client.refresh()
-            client.nudge()
+            client.nudge_for("Weld")
             await asyncio.gather(*client._nudges)
             assert client.current is None
             return client._last_rejection

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from openfactory_common.errors import KsqlUnknownOutcome
 from openfactory_common.registry import Registry, revision_of
 from reconciler.control.controller import Controller
 from reconciler.control.demand import DemandReader
 from reconciler.domain.demand import DemandReport, GroupDemand, TaskDemand
 from reconciler.domain.names import names_of
+from reconciler.domain.services import LiveService
 from reconciler.ksqldb.api import Ksqldb
+from reconciler.ksqldb.definition import sources_of
+from reconciler.ksqldb.entities import Statement
+from reconciler.leadership.pause import GROUP_PAUSES_RECORD, LONGEST_GROUP_PAUSE, start_pause, write_mark
 from reconciler.planning.survey import Survey
 from tests.harness.fakes import Stage
 
@@ -18,15 +25,19 @@ class Router(DemandReader):
     """A routing layer of one task that uses the current registry; ``asked``: groups that a client waits for."""
 
     asked: frozenset[str] = frozenset({"Weld", "Paint"})
+    caught_up: frozenset[str] = frozenset()
 
-    def read(self, survey: Survey, ksqldb: Ksqldb, shared: str, now: float, wall: object) -> DemandReport:
+    def read(self, survey: Survey, ksqldb: Ksqldb, now: float, wall: object) -> DemandReport:
         """What it reports."""
-        del ksqldb, shared, now, wall
+        del ksqldb, now, wall
         revision = revision_of(survey.published.live.data) if survey.published else ""
         groups = {group: GroupDemand(waiting=1) for group in self.asked}
         # Far after the services' last change.
         return DemandReport(
-            4_000_000_000, (TaskDemand(revision, complete=True, uptime=9e9, groups=groups),), complete=True
+            4_000_000_000,
+            (TaskDemand(revision, complete=True, uptime=9e9, groups=groups),),
+            complete=True,
+            caught_up=self.caught_up,
         )
 
 
@@ -35,6 +46,12 @@ def start(stage: Stage, router: Router) -> Controller:
     controller = stage.controller()
     controller.deps = replace(controller.deps, demand=router)
     return controller
+
+
+def pause(stage: Stage, group: str) -> None:
+    """Pause one group, as the command does."""
+    mark = start_pause(stage.wall, 7 * 86400.0, "ana@shell", "audit", LONGEST_GROUP_PAUSE)
+    write_mark(stage.platform, GROUP_PAUSES_RECORD, group, mark, stage.wall)
 
 
 def published(controller: Controller) -> Registry:
@@ -69,3 +86,103 @@ def test_a_group_sleeps_and_wakes_and_the_others_do_not_notice() -> None:
     assert (document.groups.keys(), document.asleep) == ({"Paint", "Weld"}, {})
     touched = {statement.target for statement in stage.ksqldb.statements if statement.verb in ("pause", "resume")}
     assert not any(paint.stream in target for target in touched)
+
+
+def test_a_paused_group_that_sleeps_wakes_as_it_was_and_stays_awake() -> None:
+    """A new operator for each cycle; the image that all are to have now does not reach it. A user's service stays."""
+    stage = Stage(options={"idle_after": 60})
+    stage.ksqldb.assets = {"a": "Weld", "b": "Paint"}
+    stage.platform.services["ofa_group_users"] = LiveService("u", 1, "ofa_group_users", None, None, 1)
+    router = Router(stage.settings)
+    stage.settle(start(stage, router))
+    weld = names_of("Weld")
+    before = stage.platform.services[weld.service.casefold()].spec
+    router.asked = frozenset({"Paint"})
+    for _ in range(6):
+        start(stage, router).cycle()
+    assert stage.ksqldb.paused == {weld.stream}
+    pause(stage, "Weld")
+    stage.options["fastapi_group_image"] = "another:2"
+    start(stage, router).cycle()
+    assert stage.ksqldb.paused == {weld.stream}, "nobody asks for it"
+    router.asked = frozenset({"Paint", "Weld"})
+    for _ in range(4):
+        start(stage, router).cycle()
+    router.asked = frozenset({"Paint"})
+    for _ in range(6):
+        start(stage, router).cycle()
+    document = published(start(stage, router))
+    assert (document.groups.keys(), document.asleep) == ({"Paint", "Weld"}, {})
+    assert stage.ksqldb.paused == set()
+    assert stage.platform.services[weld.service.casefold()].spec == before
+    assert stage.platform.services["ofa_group_users"].owner is None
+
+
+def test_neither_a_pause_nor_a_resume_that_fails_keeps_clients_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One operator, and no time that passes: the answers of both are lost, and that of the pause was executed."""
+    stage = Stage(options={"idle_after": 60})
+    stage.ksqldb.assets = {"a": "Weld", "b": "Paint"}
+    router = Router(stage.settings)
+    controller = start(stage, router)
+    stage.settle(controller)
+    weld, execute, lost = names_of("Weld"), stage.ksqldb.execute, {"pause"}
+
+    def lose(statement: Statement) -> None:
+        if statement.verb not in lost:
+            execute(statement)
+            return
+        if statement.verb == "pause":
+            execute(statement)
+        raise KsqlUnknownOutcome("no answer")
+
+    monkeypatch.setattr(stage.ksqldb, "execute", lose)
+    router.asked = frozenset({"Paint"})
+    while not stage.ksqldb.paused:
+        controller.cycle()
+    router.asked = frozenset({"Paint", "Weld"})
+    controller.cycle()
+    assert stage.ksqldb.paused == set(), "the pause's failure delays no resume"
+    lost.clear()
+    router.asked = frozenset({"Paint"})
+    stage.run(controller, 6, 100.0)
+    asleep = stage.platform.services[weld.service.casefold()].spec
+    assert asleep is not None
+    assert (asleep.replicas, stage.ksqldb.paused) == (0, {weld.stream})
+    lost.add("resume")
+    router.asked = frozenset({"Paint", "Weld"})
+    controller.cycle()
+    awake = stage.platform.services[weld.service.casefold()].spec
+    assert awake is not None
+    assert awake.replicas == 1, "nor does that of the resume delay the tasks"
+    lost.clear()
+    stage.run(controller, 2, 100.0)
+    assert stage.ksqldb.paused == set()
+
+
+def test_a_sleeping_groups_stream_reads_its_source_before_it_moves() -> None:
+    """The shared stream loses its query and is followed by another; Weld has not read all of the first one yet."""
+    stage = Stage(options={"idle_after": 60})
+    stage.ksqldb.assets = {"a": "Weld", "b": "Paint"}
+    router = Router(stage.settings)
+    controller = start(stage, router)
+    stage.settle(controller)
+    weld, paint = names_of("Weld").stream, names_of("Paint").stream
+    router.asked = frozenset({"Paint"})
+    stage.run(controller, 6, 10.0)
+    assert stage.ksqldb.paused == {weld}
+    first = controller.deps.topology.shared_name
+    sources = {name: sources_of(sql) for name, (_, sql) in stage.ksqldb.made.items()}
+    assert sources[weld] == {first}
+    stage.ksqldb.terminated.add(first)
+    stage.run(controller, 60, 30.0)
+    sources = {name: sources_of(sql) for name, (_, sql) in stage.ksqldb.made.items()}
+    assert sources[paint] != {first} == sources[weld]
+    assert stage.ksqldb.paused == set()
+    router.asked = frozenset({"Paint", "Weld"})
+    stage.run(controller, 3, 30.0)
+    assert sources_of(stage.ksqldb.made[weld][1]) == {first}, "also while a client waits"
+    router.caught_up = frozenset({"Weld"})
+    stage.run(controller, 6, 30.0)
+    assert sources_of(stage.ksqldb.made[weld][1]) == sources[paint]
+    document = published(controller)
+    assert (document.groups.keys(), document.asleep) == ({"Paint", "Weld"}, {})

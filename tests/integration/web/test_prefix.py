@@ -49,7 +49,7 @@ async def test_every_address_on_the_page_is_below_the_prefix() -> None:
                         seen.add(target)
                         todo.append(target)
             paths = {urlsplit(target).path.removeprefix(PREFIX) for target in seen}
-            assert paths == {"/", "/status", "/registry", "/metrics", "/healthz"}
+            assert paths == {"/", "/events", "/status", "/registry", "/metrics", "/healthz"}
             assert any("condition=" in target for target in seen)
             assert proxy.outside == []
             async with session.get(f"{proxy.url}{PREFIX}/status") as answer:

@@ -250,6 +250,21 @@ def test_what_is_not_the_url_of_a_service_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("since", "fits"), [(0, True), (2**32 - 1, True), (-1, False), (2**32, False), (10**30, False)]
+)
+def test_since_when_a_group_sleeps_is_a_time(since: int, *, fits: bool) -> None:
+    """Which programs can show; a group that has a URL does not sleep."""
+    made = raw(groups={"Paint": "http://h/"}, asleep={"Weld": since})
+    if fits:
+        assert parse(made).asleep == {"Weld": since}
+    else:
+        with pytest.raises(RegistryError, match=r"asleep\.Weld"):
+            parse(made)
+    with pytest.raises(RegistryError, match=r"asleep\.Weld"):
+        parse(raw(groups={"Weld": "http://h/"}, asleep={"Weld": 7}))
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "http://ofa_group_Weld:8000/asset_stream",

@@ -23,6 +23,7 @@ from reconciler.domain.actions import (
     CreateSharedStream,
     CreateStream,
     DropStream,
+    PauseStream,
     PublishRegistry,
     RecreateStream,
     RemoveService,
@@ -92,6 +93,26 @@ def test_what_is_forgotten() -> None:
     assert both.errors == {"x": "a", "y": "internal error, please report it: RuntimeError: b"}
 
 
+@pytest.mark.parametrize(
+    ("failed", "planned", "waits"),
+    [
+        ("sleep", "resume", False),
+        ("resume", "sleep", False),
+        ("sleep", "sleep", True),
+        ("resume", "resume", True),
+        ("replace", "resume", True),
+        ("make", "replace", True),  # of an unknown outcome: it may still be executed
+    ],
+)
+def test_a_pause_that_failed_delays_no_wake(failed: str, planned: str, *, waits: bool) -> None:
+    """Its outcome is not known for a minute, and clients wait; what failed of another object is kept."""
+    action = ACTIONS[failed]
+    before = Backoff().add_failure(action.key, KsqlUnknownOutcome("?"), 0.0, action.verb)
+    before = before.add_failure("service x", KsqlTransient("no"), 0.0, "pause_stream")
+    kept = before.forget_opposites([ACTIONS[planned], ACTIONS["create"]])
+    assert kept.failures.keys() == {"service x", *([action.key] if waits else [])}
+
+
 WELD = names_of("Weld")
 LIVE = service(spec_of("Weld"), "drifted")
 assert LIVE is not None
@@ -106,6 +127,7 @@ ACTIONS: dict[str, Action] = {
     "replace": ReplaceStream(WELD, "its filter differs"),
     "again": RecreateStream(WELD, "its source differs"),
     "resume": ResumeStream(WELD.stream, "q", "Weld"),
+    "sleep": PauseStream(WELD.stream, "q", "Weld"),
     "drop": DropStream(WELD.stream, "Weld"),
     "share": CreateSharedStream("OFA_ASSETS_WITH_UNS_0FA0FA00_0BADC0DE_1"),
     "follow": CreateSharedStream("OFA_ASSETS_WITH_UNS_0FA0FA00_0BADC0DE_2"),
@@ -168,6 +190,7 @@ TEXTS = """
     again     stream ASSET_STREAM_WELD  another writer changes it, its source differs
     replace   stream ASSET_STREAM_WELD  another writer changes it, its filter differs
     resume    stream ASSET_STREAM_WELD  another writer pauses its query
+    sleep     stream ASSET_STREAM_WELD  another writer resumes its query
     publish   registry                another writer replaces it
     drop      stream ASSET_STREAM_WELD  another writer makes it again (seen at 00:00:00 UTC); removed 6 times
     remove    service ofa_group_Weld  another writer makes it again (seen at 00:00:00 UTC); removed 6 times

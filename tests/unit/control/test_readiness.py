@@ -444,7 +444,7 @@ def test_a_lookup_that_does_not_end_is_a_name_that_does_not_resolve(monkeypatch:
     """An operator on a machine without DNS must get to know that it is outside."""
     monkeypatch.setattr(readiness, "CYCLE_SECONDS", 0.1)
     monkeypatch.setattr(readiness, "ANSWER_SECONDS", 0.1)
-    monkeypatch.setattr(readiness, "_DNS_SECONDS", 0.1)
+    monkeypatch.setattr(readiness, "DNS_SECONDS", 0.1)
     over = threading.Event()
 
     def resolve(_host: str, _port: int) -> Sequence[str]:
@@ -486,7 +486,7 @@ def test_tasks_for_which_there_is_no_time_are_not_asked(monkeypatch: pytest.Monk
 
 def test_a_service_that_is_still_asked_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is left out, however often: nothing is known of it, and the operator is not outside."""
-    for name in ("CYCLE_SECONDS", "ANSWER_SECONDS", "_DNS_SECONDS"):
+    for name in ("CYCLE_SECONDS", "ANSWER_SECONDS", "DNS_SECONDS"):
         monkeypatch.setattr(readiness, name, 0.1)
     prober = ask_slowly(monkeypatch, 5)
     assert [prober.probe(as_mapping(live(replicas=3)), now) for now in (0, 6)] == [{}, {}]

@@ -84,7 +84,9 @@ def source(streams: Mapping[str, str], shared: str = "ok", **more: object) -> So
         words[topology().shared_name] = ("silent", topology().shared_name.lower(), "")
     found = {name: LiveStream(name, topic) for name, (word, topic, _) in words.items() if word != "absent"}
     queries = {
-        name: LiveQuery(f"CSAS_{name}", _text(word, name, text), word == "paused", word == "failed")
+        name: LiveQuery(
+            f"CSAS_{name}", _text(word.partition("-")[0], name, text), word.endswith("paused"), word == "failed"
+        )
         for name, (word, _, text) in words.items()
         if word not in ("absent", "silent")
     }

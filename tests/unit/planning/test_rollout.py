@@ -23,7 +23,18 @@ from reconciler.planning.specs import group_spec
 from reconciler.settings import Settings
 from tests.harness.rollouts import Rollout, away_of
 from tests.unit.planning import tables
-from tests.unit.planning.tables import observed, plan_inputs, rows, seen, service, source, spec_of, state_api
+from tests.unit.planning.tables import (
+    document,
+    live_registry,
+    observed,
+    plan_inputs,
+    rows,
+    seen,
+    service,
+    source,
+    spec_of,
+    state_api,
+)
 
 ERROR = "task: non-zero exit (1)"
 #: What each word says of a group's service: its fields, then the inputs that name it.
@@ -50,6 +61,9 @@ STATES: dict[str, tuple[dict[str, object], str]] = {
     "stuck": ({"running": 0, "update_state": "updating"}, "overdue"),
     "given-up": ({"update_state": "paused", "error": ERROR}, ""),
     "no-way-back": ({"running": 0, "error": ERROR, "previous": None}, "on_trial overdue"),
+    "old-asleep": ({}, "baked overdue"),
+    "new-asleep": ({}, "baked overdue"),
+    "old-wakes": ({}, "baked overdue"),
     "never-was": ({"running": 0, "error": ERROR, "failure": "no suitable node"}, "on_trial overdue"),
 }
 
@@ -65,6 +79,8 @@ def plan_of(words: list[str], options: Settings, tasks: int = 1, file: GroupFile
         assert made is not None
         assert made.spec is not None
         made = replace(made, spec=replace(made.spec, replicas=tasks), running=tasks)
+        if word.endswith(("asleep", "wakes")):
+            made = replace(made, spec=replace(made.spec, replicas=0), running=0)
         assert made.spec is not None
         before = replace(made.spec, image="old:1")
         old = word.startswith(("old", "rolled-back", "failed-once"))
@@ -74,7 +90,12 @@ def plan_of(words: list[str], options: Settings, tasks: int = 1, file: GroupFile
         for name in inputs.split():
             named[name].add(made.name.casefold())
     members = dict.fromkeys("ABCDEFGH"[: len(words)], 1)
-    survey = seen(observed(members, source(dict.fromkeys(members, "ok")), live), options)
+    asleep = [group for group, word in zip("ABCDEFGH", words, strict=False) if word.endswith("asleep")]
+    options = options.model_copy(update={"idle_after": 100.0}) if asleep else options
+    registry = document(set(members) - set(asleep)).model_copy(update={"asleep": dict.fromkeys(asleep, 1)})
+    streams = {group: "paused" if group in asleep else "ok" for group in members}
+    registries = [live_registry(registry, 1)] if asleep else []
+    survey = seen(observed(members, source(streams), live, registries), options)
     given = {name: frozenset(found) for name, found in named.items()}
     return make_plan(survey, Verdict(), replace(plan_inputs(options, **given, **more), options=file))
 
@@ -134,6 +155,21 @@ PLANS = """
     new bad-long-ago                      1         . wrong
     new new bad                           1         . . back
     never-was new                         1         wrong .
+    old old-asleep                        1         update .
+    starting old-asleep new-asleep        1         waits . .
+    fresh old-asleep                      1         . .
+    new fresh old-asleep                  1         . . .
+    bad old-asleep                        1         back held
+    bad-past new old-asleep               1         wrong . .
+    new old-asleep old-asleep             1         . update update
+    new old-asleep old-asleep             0.25      . update .
+    new-asleep old-asleep                 1         . .
+    new-asleep old old                    1         . update waits
+    old-asleep old-asleep                 1         . .
+    old-wakes old-asleep                  1         update .
+    new old-wakes old-asleep              1         . update .
+    fresh old-wakes old-asleep            1         . update .
+    bad old-wakes old-asleep              1         back update held
 """
 
 
@@ -182,6 +218,25 @@ def test_a_group_with_options_of_its_own_has_another_template() -> None:
     plan = plan_of(["bad", "old"], options, file=file)
     (action,) = (one for one in plan.actions if isinstance(one, RollBackService))
     assert action.failed == found["A"]
+
+
+def test_a_group_that_wakes_while_the_rollout_is_halted_has_its_old_image() -> None:
+    """Its clients are served, and a bad image reaches it neither asleep nor awake."""
+    plan = plan_of(["bad", "old-wakes", "old-asleep"], tables.settings())
+    (wakes,) = (one for one in plan.actions if isinstance(one, UpdateService) and one.group == "B")
+    assert (wakes.spec.image, wakes.spec.replicas) == ("old:1", 1)
+    asleep = next(item for item in plan.items if item.group == "C")
+    assert (asleep.condition, asleep.reason) == (Condition.HELD, Reason.ROLLOUT)
+
+
+def test_where_all_sleep_the_first_that_wakes_shows_whether_the_image_works() -> None:
+    """Until then nothing waits: the plan is in sync, and says what will be done. It can be rolled back."""
+    plan = plan_of(["old-asleep", "old-asleep"], tables.settings())
+    assert not any(isinstance(one, UpdateService) for one in plan.actions)
+    (first, _) = (item for item in plan.items if item.group)
+    assert first.condition is Condition.ASLEEP
+    assert first.detail.endswith("(waits until the groups with tasks have shown that it works)")
+    assert said(plan_of(["old-wakes", "old-asleep"], tables.settings())) == "update ."
 
 
 def test_a_bad_group_stays_for_a_person_where_that_is_asked_for() -> None:

@@ -77,6 +77,9 @@ CASES = {
     "half paused: a client asks": (replace(LEAVING, paused=True), ASKED, None),
     "asleep: nobody asks": (ASLEEP, NOBODY, KEPT),
     "asleep: a client asks": (ASLEEP, ASKED, None),
+    "asleep: its stream is to move": (replace(ASLEEP, moved=True), NOBODY, KEPT),
+    "asleep: its stream is to move, a client asks": (replace(ASLEEP, moved=True), ASKED, Sleep(NOW - 500)),
+    "awake: its stream is to move": (replace(AWAKE, moved=True, registered=False), ASKED, None),
     "asleep: a client asks a task of an incomplete report": (ASLEEP, replace(ASKED, complete=False), None),
     "asleep: a task has just started": (ASLEEP, report(task(150), task(uptime=1.0, revision="r1")), KEPT),
     "asleep: not every task answers": (ASLEEP, UNKNOWN, KEPT),
@@ -95,12 +98,36 @@ def test_each_phase(case: str) -> None:
 
 @pytest.mark.parametrize("state", [AWAKE, LEAVING, STOPPED, ASLEEP])
 @pytest.mark.parametrize("given", [None, NOBODY, ASKED, UNKNOWN])
-def test_switched_off_wakes_all_and_a_held_group_stays_as_it_is(state: GroupState, given: DemandReport | None) -> None:
-    """Whatever is reported."""
+def test_switched_off_wakes_all(state: GroupState, given: DemandReport | None) -> None:
+    """Whatever is reported; a held group keeps its mark until all of it runs."""
     assert decide_sleep("Weld", state, given, REVISION, idle_after=0.0) is None
-    held = decide_sleep("Weld", state, given, REVISION, idle_after=IDLE, held=True)
-    live = None if state.since is None else Sleep(state.since, stopped=not state.replicas, paused=state.paused)
-    assert held == live
+    held = decide_sleep("Weld", state, given, REVISION, idle_after=0.0, held=True)
+    assert held == (Sleep(state.since) if state.since is not None and not state.replicas else None)
+
+
+HELD = {
+    "awake": (AWAKE, NOBODY, None),
+    "leaving": (LEAVING, NOBODY, None),  # it serves, so it gets its URL back
+    "leaving: nobody was asked": (LEAVING, None, None),
+    "half paused": (replace(LEAVING, paused=True), NOBODY, Sleep(NOW - 5)),
+    "half paused: nobody was asked": (replace(LEAVING, paused=True), None, Sleep(NOW - 5)),
+    "half stopped": (STOPPED, NOBODY, Sleep(NOW - 5, stopped=True, paused=True)),
+    "half stopped: a client asks": (STOPPED, ASKED, Sleep(NOW - 5)),
+    "asleep: nobody asks": (ASLEEP, NOBODY, KEPT),
+    "asleep: nobody was asked": (ASLEEP, None, KEPT),
+    "asleep: a client asks": (ASLEEP, ASKED, Sleep(NOW - 500)),
+    "asleep: not every task answers for long": (ASLEEP, replace(UNKNOWN, doubtful=True), Sleep(NOW - 500)),
+    "its tasks run, its query is paused": (replace(ASLEEP, replicas=2), ASKED, Sleep(NOW - 500)),
+    "its query runs, no task": (replace(ASLEEP, paused=False), ASKED, Sleep(NOW - 500)),
+    "all of it runs": (replace(ASLEEP, replicas=2, paused=False), ASKED, None),
+}
+
+
+@pytest.mark.parametrize("case", HELD)
+def test_a_held_group_wakes_and_does_not_fall_asleep(case: str) -> None:
+    """It keeps its mark until all of it runs: then nobody takes what a person stopped for what sleeps."""
+    state, given, expected = HELD[case]
+    assert decide_sleep("Weld", state, given, REVISION, idle_after=IDLE, held=True) == expected
 
 
 @pytest.mark.parametrize(
@@ -122,8 +149,9 @@ def test_a_paused_query_reads_before_the_shared_topic_forgets(
     """With a retention of 200 s; this needs no complete report. Without a limit it is never needed."""
     given = report(task(150), complete=complete, caught_up=frozenset({"Weld"} if caught_up else ()))
     state = GroupState(since, replicas=0, paused=paused)
-    found = decide_sleep("Weld", state, given, REVISION, idle_after=IDLE, retention=200.0)
-    assert found == (expected if complete or paused else replace(expected, paused=False))
+    for held in (False, True):
+        found = decide_sleep("Weld", state, given, REVISION, idle_after=IDLE, retention=200.0, held=held)
+        assert found == (expected if complete or paused else replace(expected, paused=False))
     forever = decide_sleep("Weld", state, given, REVISION, idle_after=IDLE)
     assert forever == Sleep(since, stopped=True, paused=complete or paused)
 

@@ -7,12 +7,16 @@ from datetime import timedelta
 
 import pytest
 
+from reconciler.domain.actions import UpdateService
 from reconciler.domain.demand import DemandReport, GroupDemand, TaskDemand
-from reconciler.domain.services import LiveService
+from reconciler.domain.names import names_of
+from reconciler.domain.services import LiveService, apply_in_place
 from reconciler.domain.status import Condition, Plan
 from reconciler.planning.guards import Verdict
 from reconciler.planning.options import GroupFile, parse_groups_file
 from reconciler.planning.plan import make_plan
+from reconciler.planning.specs import group_spec
+from reconciler.settings import Settings
 from tests.unit.planning.tables import (
     NOW,
     document,
@@ -39,7 +43,9 @@ def plan(
     idle: float | None,
     *,
     image: str = "",
-    off: bool = False,
+    given: Settings = OPTIONS,
+    read: bool = False,
+    **more: object,
 ) -> Plan:
     """Weld in this state, and Paint, which has clients; ``idle``: since when nobody asks for Weld, None: unknown."""
     registry = document(["Paint"] if mark else ["Paint", "Weld"]).model_copy(
@@ -55,9 +61,13 @@ def plan(
     survey = seen(observed({"Weld": 1, "Paint": 1}, source({"Weld": stream, "Paint": "ok"}, "ok"), services, [made]))
     groups = {"Paint": GroupDemand(open=1), "Weld": GroupDemand(idle=idle or 0.0, open=int(idle == 0))}
     task = TaskDemand(registry.revision, complete=True, uptime=9000.0, groups=groups)
-    report = None if idle is None else DemandReport(AT, (task,), complete=True)
-    options = settings() if off else OPTIONS
-    return make_plan(survey, Verdict(), plan_inputs(options, demand=report, baked=frozenset({"ofa_group_paint"})))
+    report = (
+        None
+        if idle is None
+        else DemandReport(AT, (task,), complete=True, caught_up=frozenset({"Weld"} if read else ()))
+    )
+    inputs = plan_inputs(given, demand=report, baked=frozenset({"ofa_group_paint"}))
+    return make_plan(survey, Verdict(), replace(inputs, **more))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -95,9 +105,91 @@ def test_a_group_falls_asleep_and_wakes(
     assert made.in_sync is (not made.actions)
 
 
+@pytest.mark.parametrize(
+    ("mark", "replicas", "stream", "idle", "read", "actions", "in_registry"),
+    [
+        (True, 0, "moved-paused", 200, False, "resume_stream", "marked"),
+        (True, 0, "moved-paused", 200, True, "resume_stream", "marked"),
+        (True, 0, "moved", 200, False, "", "marked"),
+        (True, 0, "moved", None, False, "", "marked"),
+        (True, 0, "moved", 200, True, "recreate_stream", "marked"),
+        (True, 0, "moved-paused", 0, False, "resume_stream update_service", "marked"),
+        (True, 0, "moved", 0, False, "update_service", "marked"),
+        (True, 1, "moved", 0, False, "", "marked"),
+        (True, 1, "moved", 0, True, "recreate_stream", "marked"),
+        (True, 1, "ok", 0, False, "publish_registry", "served"),
+        (False, 1, "moved", 0, False, "recreate_stream", "served"),
+        (False, 1, "moved-paused", 0, False, "resume_stream", "served"),  # a person paused it
+    ],
+)
+def test_a_stream_of_a_sleeping_group_moves_when_it_has_read_its_source(
+    *, mark: bool, replicas: int, stream: str, idle: float | None, read: bool, actions: str, in_registry: str
+) -> None:
+    """What it has not read yet would be lost; the mark stays until then, also when a client asks."""
+    made = plan(mark, replicas, stream, idle, read=read)
+    assert [action.verb for action in made.actions] == actions.split()
+    assert made.registry is not None
+    assert in_registry == ("served" if "Weld" in made.registry.groups else "marked")
+    (weld,) = (item for item in made.items if item.group == "Weld")
+    assert weld.condition is (Condition.READY if stream == "ok" else Condition.PROGRESSING)
+
+
+@pytest.mark.parametrize(
+    ("mark", "replicas", "stream", "idle", "actions", "detail", "in_registry"),
+    [
+        (False, 1, "ok", 200, "", "paused; otherwise: update service", "served"),
+        (False, 0, "ok", 0, "", "paused; otherwise: update service", "served"),  # a person stopped it
+        (False, 1, "paused", 0, "", "paused; otherwise: resume its paused query", "served"),
+        (True, 1, "ok", 200, "publish_registry", "paused; otherwise: update service", "served"),
+        (True, 0, "paused", 200, "", "paused; otherwise: update service", "marked"),
+        (True, 0, "paused", None, "", "paused; otherwise: update service", "marked"),
+        (True, 0, "paused", 0, "resume_stream update_service", "paused; resume stream, update service", "marked"),
+        (True, 0, "ok", 0, "update_service", "paused; update service", "marked"),
+        (True, 1, "paused", 0, "resume_stream", "paused; resume stream", "marked"),
+        (True, 1, "ok", 0, "publish_registry", "paused; otherwise: update service", "served"),
+        (True, 1, "moved", 0, "publish_registry", "paused; otherwise: ", "served"),
+    ],
+)
+def test_a_group_of_which_nothing_is_written_wakes_as_it_was(
+    *, mark: bool, replicas: int, stream: str, idle: float | None, actions: str, detail: str, in_registry: str
+) -> None:
+    """With the image that it has: that, a person wants to keep. It does not fall asleep."""
+    made = plan(mark, replicas, stream, idle, image="group:theirs", held={"Weld": "paused"})
+    assert [action.verb for action in made.actions] == actions.split()
+    (weld,) = (item for item in made.items if item.group == "Weld")
+    assert (weld.condition, weld.detail[: len(detail)]) == (Condition.HELD, detail)
+    assert made.registry is not None
+    assert "Paint" in made.registry.groups
+    assert in_registry == ("served" if "Weld" in made.registry.groups else "marked")
+    assert ("Weld" in made.registry.asleep) is (in_registry == "marked")
+    for update in made.actions:
+        if isinstance(update, UpdateService):
+            assert [(one.field, one.wanted) for one in update.drift] == [("replicas", "1")]
+            assert update.spec.image == "group:theirs"
+
+
+def test_a_group_of_which_nothing_is_written_wakes_with_one_task() -> None:
+    """Where it has no consumer group for more."""
+    options = settings(fastapi_group_replicas=2)
+    before = spec_of("Weld")
+    wanted = group_spec(names_of("Weld"), options, None)
+    assert [
+        apply_in_place(replace(before, replicas=live), replace(wanted, replicas=want)).replicas
+        for live, want in [(0, 2), (0, 0), (1, 2), (1, 0)]
+    ] == [1, 0, 1, 0]
+
+
+def test_no_setting_is_named_for_the_tasks_that_a_sleeping_group_has_not() -> None:
+    """It is not the setting that says 0."""
+    own = parse_groups_file('[groups."Weld"]\nreplicas = 1\n')
+    made = plan(mark=True, replicas=1, stream="paused", idle=200, options=own)
+    (weld,) = (item for item in made.items if item.group == "Weld")
+    assert weld.detail == "update service: replicas 1 -> 0 (asleep)"
+
+
 def test_switched_off_all_wake() -> None:
     """Whatever is reported, and without a report."""
-    made = plan(mark=True, replicas=0, stream="paused", idle=None, off=True)
+    made = plan(mark=True, replicas=0, stream="paused", idle=None, given=settings())
     assert [action.verb for action in made.actions] == ["resume_stream", "update_service", "publish_registry"]
     assert made.actions[-1].woken == 1  # type: ignore[attr-defined]
 
