@@ -197,7 +197,7 @@ class Executor:
         if description is None or [query.id for query in _find_own_query(description)] != [action.query_id]:
             raise KsqlConflict(f"stream {name} changed since it was shown")
         ownership = self._topology.ownership(name, description.statement)
-        if ownership.whose not in (Whose.FOREIGN, Whose.READER):
+        if not ownership.is_users:
             raise KsqlRefused(f"stream {name} {ownership.text}: not touched")
         self._drop_unread(description, delete_topic=False)
         self._create(action.names, None)

@@ -158,8 +158,7 @@ def check_stream(names: GroupNames, source: SourceState, topology: Topology, wri
         return StreamCheck(StreamVerdict.SILENT, "no query writes it")
     whose, definition = topology.ownership(names.stream, query.text), definition_of(query.text)
     if whose.whose is not Whose.GROUP or definition is None:
-        of_user = whose.whose in (Whose.FOREIGN, Whose.READER)
-        return StreamCheck(StreamVerdict.FOREIGN, f"stream {names.stream} {whose.text}", of_user=of_user)
+        return StreamCheck(StreamVerdict.FOREIGN, f"stream {names.stream} {whose.text}", of_user=whose.is_users)
     differences = topology.group_differences(definition, names)
     if taken and "topic" in differences:
         return StreamCheck(StreamVerdict.FOREIGN, taken)

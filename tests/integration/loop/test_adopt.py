@@ -150,6 +150,19 @@ def test_a_stream_that_is_replaced_right_before_the_write_is_not_touched(stage: 
     assert is_by_hand(stage)[0]
 
 
+def test_a_stream_that_reads_another_installations_stays(stage: Stage) -> None:
+    """Also where only the description says so; with a column more than ours it may still be that installation's."""
+    theirs = BY_HAND.replace("FROM S", "FROM OFA_ASSETS_WITH_UNS_99999999_0F0F0F0F_1")
+
+    def interfere(call: str) -> None:
+        if call == "describe":
+            stage.ksqldb.made["ASSET_STREAM_PAINT"] = ("paint_by_hand", theirs)
+
+    stage.ksqldb.fault = interfere
+    assert cli.main(["adopt", "Paint", "--replace", "--yes"]) == 5
+    assert stage.ksqldb.made["ASSET_STREAM_PAINT"][1] == theirs
+
+
 def test_a_stream_with_readers_stays(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     """They are named; whoever made them drops them first."""
     text = "CREATE STREAM ALARMS WITH (KAFKA_TOPIC='alarms') AS SELECT * FROM ASSET_STREAM_PAINT EMIT CHANGES;"

@@ -64,6 +64,8 @@ OFFERED = """
     other      ok          -               belongs to installation 99999999
     legacy     ok          -               belongs to an installation made before there were ids
     other      unlabelled  -               belongs to installation 99999999
+    other, one more column  ok  -          reads the shared stream of another installation (99999999)
+    joins ours and theirs   ok  -          reads the shared stream of another installation (99999999)
     foreign    other's     -               belongs to owner other
 """
 
@@ -110,6 +112,8 @@ PLANNED = """
     foreign    unlabelled  service      -
     foreign    unlabelled  stream       -
     other      ok          shown        -
+    other, one more column  ok  shown   -
+    joins ours and theirs   ok  shown   -
     legacy     ok          shown        -
     ok         other's     shown        -
     ok         theirs      shown        -
