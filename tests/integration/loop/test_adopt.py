@@ -163,6 +163,30 @@ def test_a_stream_that_reads_another_installations_stays(stage: Stage) -> None:
     assert stage.ksqldb.made["ASSET_STREAM_PAINT"][1] == theirs
 
 
+def lose_the_shared_stream(stage: Stage) -> None:
+    """A person drops it."""
+    del stage.ksqldb.made[stage.controller().deps.topology.current(dict.fromkeys(stage.ksqldb.made)).shared_name]
+
+
+def change_partitions(stage: Stage) -> None:
+    """Kafka creates the topic that ours is for, with its own number of partitions."""
+    stage.ksqldb.topics = lambda: {"asset_stream_Paint": 7}  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("meanwhile", [lose_the_shared_stream, change_partitions])
+def test_a_stream_is_not_dropped_where_ours_cannot_follow(stage: Stage, meanwhile: Callable[[Stage], None]) -> None:
+    """Also where that changes right before the write."""
+
+    def interfere(call: str) -> None:
+        if call == "describe":
+            stage.ksqldb.fault = lambda _: None
+            meanwhile(stage)
+
+    stage.ksqldb.fault = interfere
+    assert cli.main(["adopt", "Paint", "--replace", "--yes"]) == 5
+    assert is_by_hand(stage)[1]
+
+
 def test_a_stream_with_readers_stays(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     """They are named; whoever made them drops them first."""
     text = "CREATE STREAM ALARMS WITH (KAFKA_TOPIC='alarms') AS SELECT * FROM ASSET_STREAM_PAINT EMIT CHANGES;"
