@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from openfactory_common import patterns
-from openfactory_common.settings_types import ROUTING_LAYER_VARIABLES
-from reconciler.domain.services import Healthcheck, Kind
+from reconciler.domain.services import RESERVED_VARIABLES, Healthcheck, Kind
 
 #: The smallest memory limit of a container (engine 20.10 and later).
 LEAST_MEMORY = 6 * 1024 * 1024
@@ -33,40 +32,6 @@ _NETWORK = re.compile(patterns.NETWORK)
 _OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 #: Labels with these beginnings say whose a service is: `docker stack deploy --prune` removes by the second.
 _RESERVED_LABELS = ("org.openfactory.", "com.docker.")
-#: Variables of the routing layer that the operator never sets.
-_FREE = frozenset(
-    {"AUTH_LEEWAY", "MEMBERSHIP_RESYNC", "NEGATIVE_CACHE_SECONDS", "NEGATIVE_CACHE_SIZE", "REGISTRY_POLL"}
-)
-#: Variables that the operator sets itself, by the kind of service.
-RESERVED_VARIABLES: Mapping[Kind, frozenset[str]] = {
-    Kind.GROUP: frozenset(
-        {
-            "GROUP_NAME",
-            "KAFKA_BROKER",
-            "KAFKA_CA_FILE",
-            "KAFKA_CONFIG_FILE",
-            "KAFKA_CONSUMER_GROUP_ID",
-            "KAFKA_TOPIC",
-            "KSQLDB_STREAM",
-            "KSQLDB_URL",
-            "LOG_LEVEL",
-            "PORT",
-        }
-    ),
-    Kind.ROUTING_LAYER: ROUTING_LAYER_VARIABLES - _FREE,
-    Kind.STATE_API: frozenset(
-        {
-            "DEPLOYMENT_PLATFORM",
-            "KSQLDB_ASSETS_TABLE",
-            "KSQLDB_CA_FILE",
-            "KSQLDB_PASSWORD_FILE",
-            "KSQLDB_URL",
-            "KSQLDB_USERNAME_FILE",
-            "LOG_LEVEL",
-            "PORT",
-        }
-    ),
-}
 
 
 def memory(value: Any) -> Any:

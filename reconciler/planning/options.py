@@ -81,11 +81,12 @@ class GroupOptions:
         return replace(self, **said, origins={**self.origins, **later.origins})
 
     def describe(self) -> tuple[str, ...]:
-        """Return a line for each value that is not a default, with its origin; the values of variables are left out."""
+        """Return a line for each value that is not a default, with its origin.
+
+        Of variables, labels and log options there are only the names, of a healthcheck only the times: others read it.
+        """
         found = [
-            f"{name} ({origin})"
-            if name.startswith("env ")
-            else f"{name} = {_show(getattr(self, name, None) if ' ' not in name else self.labels[name[6:]])} ({origin})"
+            f"{name} ({origin})" if " " in name else f"{name} = {_show(getattr(self, name))} ({origin})"
             for name, origin in self.origins.items()
             if origin != DEFAULT
         ]
@@ -100,11 +101,11 @@ def _show(value: object) -> str:
         case bool():
             return str(value).lower()
         case Healthcheck():
-            return value.command or "the image's own"
+            return value.text if value.command else "the image's own"
         case tuple():
             return ", ".join(map(str, value)) or "none"
         case dict():
-            return ", ".join(f"{name}={text}" for name, text in value.items()) or "none"
+            return ", ".join(value) or "none"
         case float():
             return f"{value:g}"
     return str(value)

@@ -251,14 +251,16 @@ def test_a_time_of_a_healthcheck_can_be_said() -> None:
     assert parse_groups_file(text).of("A").healthcheck == Healthcheck("true", 60.0, start_period=30.0)
 
 
-def test_every_value_of_the_file_is_described_but_for_a_variables_value() -> None:
-    """With its origin; a variable may have what nobody should read."""
+def test_every_value_of_the_file_is_described_but_for_what_may_be_secret() -> None:
+    """With its origin; variables, labels, log options and a healthcheck may have what nobody should read."""
     lines = parse_groups_file(FILE).of_service("Night Weld", tables.settings()).describe()
     assert "paused = true (GROUPS_FILE line 26, group Night Weld)" in lines
-    assert "label plant = a (GROUPS_FILE line 10, pattern *)" in lines
+    assert "label plant (GROUPS_FILE line 10, pattern *)" in lines
     assert "env LEVEL (GROUPS_FILE line 28, group Night Weld)" in lines
     assert "constraints = node.labels.gpu==true, node.role!=manager (GROUPS_FILE line 18, group Night Weld)" in lines
-    assert "healthcheck = curl -f localhost:8000 (GROUPS_FILE line 25, group Night Weld)" in lines
+    times = "a command every 10 s, timeout 5 s, 3 retries, start period 10 s"
+    assert f"healthcheck = {times} (GROUPS_FILE line 25, group Night Weld)" in lines
+    assert "log_options = max-size (GROUPS_FILE line 24, group Night Weld)" in lines
     assert len(lines) == len(fields(GroupOptions)) - 1 + 1  # without origins, with a second variable
 
 
