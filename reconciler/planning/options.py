@@ -252,12 +252,15 @@ def parse_groups_file(text: str) -> GroupFile:
         ConfigurationError: one line a problem, each with the line and the key, and what it must be.
     """
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return _parse(text)
+    except ValueError as error:  # also a number of more digits than Python reads
         raise ConfigurationError(f"GROUPS_FILE: this is no TOML: {error}") from error
     except RecursionError as error:
         raise ConfigurationError("GROUPS_FILE: it is nested too deeply") from error
-    lines = _find_lines(text)
+
+
+def _parse(text: str) -> GroupFile:
+    document, lines = tomllib.loads(text), _find_lines(text)
     problems: list[str] = []
     # In this order they apply.
     rules = [

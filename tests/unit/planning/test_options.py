@@ -194,6 +194,9 @@ def test_an_illegal_value_is_refused_with_its_line_and_key(line: str, at: str, w
         ("\n[group.Weld]\npaused = true", 'GROUPS_FILE line 2: group: unknown; write [groups."NAME"]'),
         ("[[groups]]\nWeld = 1", "GROUPS_FILE line 1: groups: it must be a table"),
         ("a = " + "[" * 5000 + "]" * 5000, "GROUPS_FILE"),
+        ("[groups.A]\nreplicas = " + "9" * 5000, "GROUPS_FILE: this is no TOML"),
+        ("[groups.A]\n" + "a." * 1200 + "a = 1", "GROUPS_FILE: it is nested too deeply"),
+        ("[groups.A]\nlabels." + "a." * 300 + "a = 1", "GROUPS_FILE"),
     ],
 )
 def test_another_shape_is_refused(text: str, words: str) -> None:
