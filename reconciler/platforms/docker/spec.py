@@ -96,7 +96,11 @@ def to_engine(spec: ServiceSpec, owner: str, registry: RegistryLocation) -> dict
         "publish": {str(port.target): port.mode.value for port in spec.ports},
         "start_first": spec.start_first,
     }
-    optional = {"labels": sorted(spec.labels), "log_driver": spec.log_driver, "log_options": sorted(spec.log_options)}
+    optional: dict[str, Any] = {
+        "labels": sorted(spec.labels),
+        "log_driver": spec.log_driver,
+        "log_options": sorted(spec.log_options),
+    }
     optional["healthcheck"] = asdict(spec.healthcheck) if spec.healthcheck else None
     asked |= {name: value for name, value in optional.items() if value}
     labels = {**spec.labels, OWNER: owner, KIND: spec.kind.value, SERVICE: spec.name}

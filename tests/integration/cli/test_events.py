@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +21,9 @@ from reconciler.cli import events, show, task_logs, wait
 from reconciler.cli import main as cli
 from reconciler.control.journal import Journal
 from reconciler.domain.services import LiveService
+from reconciler.domain.status import Condition
 from reconciler.platforms.protocol import LogLine
+from reconciler.web import server
 from tests.harness.fake_platform import FakePlatform
 from tests.harness.fakes import NOW, Stage, unreachable
 from tests.harness.ports import free_port
@@ -188,6 +190,60 @@ def test_a_group_is_waited_for(
     assert (f"not {goal} within 0 s: group {group}: {condition}" in said.err) == (code == 5)
 
 
+@pytest.mark.parametrize(
+    ("now", "goal", "code", "condition"),
+    [
+        ("as before", "Ready", 0, "Ready"),
+        ("silent", "Ready", 5, "Degraded"),
+        ("asleep", "Ready", 0, "Asleep"),
+        ("asleep", "Gone", 5, "Asleep"),
+    ],
+)
+def test_what_the_operator_knew_before_does_not_end_the_wait(
+    now: str,
+    goal: str,
+    code: int,
+    condition: str,
+    operator: Operator,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is asked to read again, with the token, and that counts; a group that sleeps is in order."""
+    operator.until(lambda: all(item.condition == "Ready" for item in _items(operator)))
+    controller, naps = operator.loop.controller, list[float]()
+    controller.clocks = replace(controller.clocks, wall=lambda: datetime.now(UTC))
+    if now == "silent":
+        operator.stage.ksqldb.terminated.add("ASSET_STREAM_WELD")
+
+    def explain(*given: Any) -> Any:
+        found = real(*given)
+        return found.model_copy(update={"condition": Condition.ASLEEP})
+
+    def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        time.sleep(0.05)
+
+    real = server.explain_group
+    if now == "asleep":
+        monkeypatch.setattr(server, "explain_group", explain)
+    monkeypatch.setattr(wait, "time", SimpleNamespace(monotonic=lambda: sum(naps), sleep=sleep))
+    assert cli.main(["wait", "Weld", "--for", goal, "--timeout", "60", "-o", "json"]) == code
+    assert json.loads(capsys.readouterr().out)["condition"] == condition
+    assert naps
+
+
+def test_an_operator_that_reads_nothing_ends_no_wait(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever it knew, of a group or of none; only --timeout 0 takes that."""
+    operator.loop.stop()
+    for group, goal in (("Weld", "Ready"), ("elsewhere", "Gone")):
+        naps: list[float] = []
+        monkeypatch.setattr(wait, "time", SimpleNamespace(monotonic=lambda naps=naps: sum(naps), sleep=naps.append))
+        assert cli.main(["wait", group, "--for", goal, "--timeout", "2"]) == 5
+        assert "has read nothing since this command began" in capsys.readouterr().err
+
+
 def test_waiting_ends_when_the_group_is_there(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
     """It does not exist at first."""
     naps = []
@@ -195,6 +251,7 @@ def test_waiting_ends_when_the_group_is_there(operator: Operator, monkeypatch: p
     def sleep(seconds: float) -> None:
         naps.append(seconds)
         operator.stage.ksqldb.assets["N"] = "New"
+        operator.stage.wall += timedelta(seconds=1)
         operator.until(lambda: any(one.group == "New" and one.condition == "Ready" for one in _items(operator)))
 
     monkeypatch.setattr(wait, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
