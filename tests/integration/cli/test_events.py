@@ -89,6 +89,18 @@ def test_as_a_document(operator: Operator, capsys: pytest.CaptureFixture[str]) -
     assert len(said.out.splitlines()) == len(document["events"])
 
 
+@pytest.mark.parametrize("role", ["standby", "leader"])
+def test_a_standby_is_said_to_be_one(
+    role: str, operator: Operator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it has not written is not in its history; its own events are shown all the same."""
+    monkeypatch.setattr(operator.loop.controller.write_gate, "role", role)
+    assert cli.main(["events"]) == 0
+    said = capsys.readouterr()
+    assert ("is on standby: the leader's history has the writes" in said.err) is (role == "standby")
+    assert len(said.out.splitlines()) == len(journal_of(operator).after())
+
+
 def test_without_an_operator_there_is_no_history(capsys: pytest.CaptureFixture[str]) -> None:
     """It says who did not answer."""
     assert cli.main(["events"]) == 1
@@ -285,10 +297,15 @@ class Writing(FakePlatform):
 def test_logs_show_each_line_with_its_task(
     operator: Operator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of our service, whatever service of another owner says that it is of this group."""
-    foreign = replace(operator.stage.platform.services["ofa_group_weld"], name="theirs_Weld", owner="other")
-    services = {"ofa_aaa": foreign, **operator.stage.platform.services}
-    monkeypatch.setattr(task_logs, "build_platform", lambda *_: Writing(services=services))
+    """Of our service, whatever service of another owner, installation or name says that it is of this group."""
+    ours = operator.stage.platform.services["ofa_group_weld"]
+    copies = {
+        "ofa_aaa": replace(ours, name="theirs_Weld", owner="other"),
+        "ofa_aab": replace(ours, name="ofa_aab"),  # with all our labels: a person's
+    }
+    services = {**copies, **operator.stage.platform.services}
+    records = operator.stage.platform.kept_records
+    monkeypatch.setattr(task_logs, "build_platform", lambda *_: Writing(services=services, kept_records=records))
     assert cli.main(["logs", "Weld", "--tail", "2"]) == 0
     assert capsys.readouterr().out == "".join(
         f"ofa_group_Weld.1 | line {number} of 2, False\t\\x1b[2J\n" for number in range(2)
@@ -298,6 +315,9 @@ def test_logs_show_each_line_with_its_task(
         "task": "ofa_group_Weld.1",
         "text": "line 0 of 1, True\t\x1b[2J",
     }
+    services["ofa_group_weld"] = replace(ours, installation="99999999")
+    assert cli.main(["logs", "Weld"]) == 2
+    services["ofa_group_weld"] = ours
     assert cli.main(["logs", "elsewhere"]) == 2
     assert "group 'elsewhere' has no service of ours" in capsys.readouterr().err
     monkeypatch.setattr(task_logs, "build_platform", lambda *_: FakePlatform(services=services))
