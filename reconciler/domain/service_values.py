@@ -17,6 +17,8 @@ LEAST_MEMORY = 6 * 1024 * 1024
 _MOST_MEMORY = 1 << 50
 #: Seconds: a browser that reloads its page, or a proxy that is replaced, is back sooner.
 LEAST_IDLE = 60.0
+#: Seconds of a healthcheck (engine 20.10 and later).
+_LEAST_CHECK_TIME = 0.001
 _SHOWN = 40
 _MEMORY = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -29,6 +31,8 @@ _CONSTRAINT = re.compile(
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?")
 _NETWORK = re.compile(patterns.NETWORK)
+#: What Swarm calls a network; in a spec it is read back as the network's name.
+_NETWORK_ID = re.compile(r"(?=[a-z]*[0-9])[0-9a-z]{25}")
 _OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 #: Labels with these beginnings say whose a service is: `docker stack deploy --prune` removes by the second.
 _RESERVED_LABELS = ("org.openfactory.", "com.docker.")
@@ -98,6 +102,8 @@ def networks(values: Iterable[str]) -> tuple[str, ...]:
     for name in found:
         if not _NETWORK.fullmatch(name):
             raise ValueError(f"{_shorten(name)} is no network's name: at most 63 letters, digits, _, . and -")
+        if _NETWORK_ID.fullmatch(name):
+            raise ValueError(f"{_shorten(name)} is a network's id: write its name (`docker network ls`)")
     return found
 
 
@@ -148,6 +154,17 @@ def log_driver(value: str) -> str:
 def healthcheck(value: Any) -> Any:
     """Return a healthcheck from its command; one without a command stands for the image's own."""
     return Healthcheck(value.strip()) if isinstance(value, str) else value
+
+
+def check_time(value: float) -> float:
+    """Return a time of a healthcheck as the engine keeps it: in nanoseconds.
+
+    Raises:
+        ValueError: it is too short.
+    """
+    if 0 < value < _LEAST_CHECK_TIME:
+        raise ValueError(f"{value:g}: it must be at least 1ms: the engine takes no less")
+    return round(value, 9)
 
 
 def idle_time(value: float) -> float:

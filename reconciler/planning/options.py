@@ -203,16 +203,19 @@ def _check_env(value: dict[str, str]) -> dict[str, str]:
     return values.variables(value, Kind.GROUP)
 
 
+_CheckTime = Annotated[Seconds, AfterValidator(values.check_time)]
+
+
 class _Healthcheck(BaseModel):
     """A healthcheck with its times."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     command: Annotated[str, Field(min_length=1)]
-    interval: Annotated[Seconds, Field(gt=0)] = Healthcheck.interval
-    timeout: Annotated[Seconds, Field(gt=0)] = Healthcheck.timeout
+    interval: Annotated[_CheckTime, Field(gt=0)] = Healthcheck.interval
+    timeout: Annotated[_CheckTime, Field(gt=0)] = Healthcheck.timeout
     retries: Annotated[int, Field(ge=1, le=100)] = Healthcheck.retries
-    start_period: Seconds = Healthcheck.start_period
+    start_period: _CheckTime = Healthcheck.start_period
 
 
 def _make_check(value: Any) -> Any:

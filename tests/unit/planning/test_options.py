@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 
 from openfactory_common.errors import ConfigurationError
 from reconciler.domain.names import names_of
-from reconciler.domain.services import Healthcheck, Kind
+from reconciler.domain.services import Healthcheck, Kind, drift
 from reconciler.planning.options import GroupFile, GroupOptions, parse_groups_file, read_variables
 from reconciler.planning.specs import group_spec
+from reconciler.platforms.swarm.spec import from_engine, to_engine
 from tests.unit.planning import tables
 
 FILE = """
@@ -114,6 +116,7 @@ LEGAL = """
     labels = {"com.example/a" = ""}
     env = {TZ = "Europe/Berlin"}
     networks = []
+    networks = ["factory-network-productio1", "abcdefghijklmnopqrstuvwxy"]
     log_driver = ""
     log_driver = "registry/plugin:1"
     healthcheck = ""
@@ -165,6 +168,11 @@ ILLEGAL = """
     log_driver = "a b"                                     2    log_driver: it must be the name of a log driver
     healthcheck = 1                                        2    healthcheck: Input should be
     healthcheck = {comand = "x"}                           2    healthcheck.comand: unknown key; did you mean command?
+    networks = ["q3jmbosbtbgnk3nxb3zqkxz1q"]               2    networks: 'q3jmbosbtbgnk3nxb3zqkxz1q' is a network's id
+    healthcheck = {command = "x", interval = "0.9ms"}      2    healthcheck.interval: 0.0009: it must be at least 1ms
+    healthcheck = {command = "x", timeout = 0.0001}        2    healthcheck.timeout: 0.0001: it must be at least 1ms
+    healthcheck = {command = "x", start_period = 1e-9}     2    healthcheck.start_period: 1e-09: it must be at least
+    healthcheck = {command = "x", interval = 0}            2    healthcheck.interval: Input should be greater than 0
     healthcheck = {command = "x", retries = 0}             2    healthcheck.retries: Input should be greater
     paused = "yes"                                         2    paused: Input should be a valid boolean
     idle_after = "soon"                                    2    idle_after: 'soon' is not a duration
@@ -246,6 +254,21 @@ def test_a_group_has_its_own_in_place_of_what_the_variables_say() -> None:
     assert spec.env["KAFKA_CONSUMER_GROUP_ID"].endswith("\0slot\0")
     other = group_spec(names_of("Paint"), options, None, parse_groups_file(text).of_service("Paint", options))
     assert other == group_spec(names_of("Paint"), options, None)
+
+
+@pytest.mark.parametrize("number", ["0.33333333333333", "1.0000000001", "0.1", "2.0123456789"])
+def test_a_number_is_what_an_engine_gives_back(number: str) -> None:
+    """It counts in 1e-9: what it cannot keep would differ in every cycle."""
+    check = f'healthcheck = {{command = "true", interval = {number}, timeout = {number}, start_period = {number}}}'
+    text = f"[groups.A]\ncpu_limit = {number}\ncpu_reservation = {number}\n{check}\n"
+    options = tables.settings()
+    spec = group_spec(names_of("A"), options, None, parse_groups_file(text).of_service("A", options))
+    live = from_engine(json.loads(json.dumps(to_engine(spec, "ofa", {}))), {})
+    assert live is not None
+    assert drift(live, spec) == ()
+    assert abs(live.cpu_limit - float(number)) < 1e-9
+    settings = tables.settings(fastapi_group_cpu_limit=float(number))
+    assert group_spec(names_of("A"), settings, None).cpu_limit == live.cpu_limit
 
 
 def test_a_time_of_a_healthcheck_can_be_said() -> None:
