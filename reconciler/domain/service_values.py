@@ -35,7 +35,7 @@ _NETWORK = re.compile(patterns.NETWORK)
 _NETWORK_ID = re.compile(r"(?=[a-z]*[0-9])[0-9a-z]{25}")
 _OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 #: Labels with these beginnings say whose a service is: `docker stack deploy --prune` removes by the second.
-_RESERVED_LABELS = ("org.openfactory.", "com.docker.")
+RESERVED_LABELS = ("org.openfactory.", "com.docker.")
 
 
 def memory(value: Any) -> Any:
@@ -114,7 +114,7 @@ def labels(values: Mapping[str, str]) -> dict[str, str]:
         ValueError: a name cannot be one, or is reserved.
     """
     for name in values:
-        if name.startswith(_RESERVED_LABELS):
+        if name.startswith(RESERVED_LABELS):
             raise ValueError(f"label {_shorten(name)} is reserved: it says whose a service is")
     return _check(values, _LABEL, "no label's name: letters, digits, ., _, / and -")
 
