@@ -67,8 +67,9 @@ def test_what_happened_is_shown_line_by_line(operator: Operator, capsys: pytest.
     )
     assert cli.main(["events", "Weld"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1][20:] == ("warning: task ended: service ofa_group_Weld: exit (137)\\x1b[2J; task ofa_group_Weld.1")
-    assert [line[20:] for line in lines if "write done" in line] == [
+    assert all(line[19:24] == " UTC " for line in lines)
+    assert lines[-1][24:] == ("warning: task ended: service ofa_group_Weld: exit (137)\\x1b[2J; task ofa_group_Weld.1")
+    assert [line[24:] for line in lines if "write done" in line] == [
         "write done: create_stream stream ASSET_STREAM_WELD",
         "write done: create_service service ofa_group_Weld",
     ]
@@ -165,7 +166,7 @@ def test_an_operator_that_was_away_is_asked_for_what_is_missed(
     monkeypatch.setattr(events, "_RETRY_SECONDS", 0.0)
     assert cli.main(["events", "-w"]) == 130
     said = capsys.readouterr()
-    assert [line[20:] for line in said.out.splitlines()[len(before) :]] == ["streamed", "missed"]
+    assert [line[24:] for line in said.out.splitlines()[len(before) :]] == ["streamed", "missed"]
     assert "does not answer any more (cut), trying again" in said.err
     assert asked == [before[-1].id, journal.last]
 
