@@ -81,10 +81,10 @@ def seconds(value: Any) -> Any:
 
 
 def cores(value: float) -> float:
-    """Refuse a part of a core that the engine would refuse when it creates the first service."""
+    """Refuse a part of a core that the engine would refuse when it creates the first service; it counts in 1e-9."""
     if 0 < value < _LEAST_CORES:
         raise ValueError(f"it must be 0 (none) or at least {_LEAST_CORES:g} cores: the engine takes no less")
-    return value
+    return round(value, 9)
 
 
 def read_text(path: Path) -> str:

@@ -95,9 +95,12 @@ def _ask(settings: Settings, group: str | None, since: int) -> tuple[str, Events
     if isinstance(answer, NoResponse):
         raise ReconcilerError(f"only a running operator has a history, and none has answered: {answer.why}")
     try:
-        return answer.url, EventsDocument.model_validate(answer.document)
+        document = EventsDocument.model_validate(answer.document)
     except ValidationError as error:
         raise ReconcilerError(f"{answer.url} has another version: it has no history") from error
+    if document.role == "standby":
+        echo_error(f"{answer.url} is on standby: the leader's history has the writes; run this on the leader's host")
+    return answer.url, document
 
 
 def _wait_for_answer(settings: Settings, group: str | None, since: int) -> tuple[str, EventsDocument]:

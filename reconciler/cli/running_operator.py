@@ -68,6 +68,12 @@ def ask(settings: Settings, path: str) -> OperatorResponse | NoResponse:
     return NoResponse("; ".join(tried))
 
 
+def nudge(settings: Settings, url: str) -> None:
+    """Ask the operator at ``url``, which is of this owner (see `ask`), to begin a cycle; one may have its own pace."""
+    file = settings.reconciler_token_file
+    _get(f"{url}/reconcile", {} if file is None else TokenFile(file, "RECONCILER_TOKEN_FILE").header(), b"")
+
+
 def list_groups() -> tuple[str, ...]:
     """Return the groups that the running operator knows, for a shell's completion; none without operator or settings.
 
@@ -134,24 +140,25 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """Follow no redirect."""
 
 
-def _open(url: str, headers: Mapping[str, str], timeout: float) -> Any:
-    request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310 - http(s) by the settings
+def _open(url: str, headers: Mapping[str, str], timeout: float, body: bytes | None = None) -> Any:
+    """Send a GET, with a body a POST."""
+    request = urllib.request.Request(url, body, dict(headers))  # noqa: S310 - http(s) by the settings
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
     return opener.open(request, timeout=timeout)
 
 
-def _get(url: str, headers: Mapping[str, str]) -> tuple[int, dict[str, Any]] | str:
+def _get(url: str, headers: Mapping[str, str], body: bytes | None = None) -> tuple[int, dict[str, Any]] | str:
     """Return status and document, or what is wrong with the response."""
     try:
         try:
-            with _open(url, headers, _TIMEOUT) as response:
-                status, body = response.status, response.read(_MAX_BYTES)
+            with _open(url, headers, _TIMEOUT, body) as response:
+                status, text = response.status, response.read(_MAX_BYTES)
         except urllib.error.HTTPError as error:
-            status, body = error.code, error.read(_MAX_BYTES)
+            status, text = error.code, error.read(_MAX_BYTES)
     except (OSError, ValueError, http.client.HTTPException) as error:
         return f"does not answer ({getattr(error, 'reason', error)})"
     try:
-        document = json.loads(body)
+        document = json.loads(text)
     except (ValueError, RecursionError):
         document = None
     return (status, document) if isinstance(document, dict) else f"answers {status} without a JSON document"

@@ -104,7 +104,7 @@ def _status(options: argparse.Namespace, settings: Settings) -> int:
     It also shows running and wanted tasks, and the reason if a group is not Ready. It reads everything and writes
     nothing. A narrow terminal leaves out what follows from a group's name; a pipe and -o json have everything. The
     running operator shows the same at http://<manager>:RECONCILER_PORT/ for people and at /status for programs. With -w
-    a terminal shows it anew when it has changed, and a pipe gets a line for each object that has.
+    a terminal shows it again when it has changed, and a pipe gets a line for each object that has changed.
     """
     if getattr(options, "watch", False):
         _watch(options.output, settings)

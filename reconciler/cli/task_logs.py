@@ -12,7 +12,9 @@ from openfactory_common.text import printable
 from reconciler.app import build_platform
 from reconciler.cli.output import add_command, add_output_option, complete_groups, echo, make_json
 from reconciler.control.converge import Exit
+from reconciler.domain import installation
 from reconciler.metrics import Metrics
+from reconciler.planning.specs import is_ours
 from reconciler.platforms.protocol import TaskLogs
 from reconciler.settings import Settings
 
@@ -43,10 +45,13 @@ def _logs(options: argparse.Namespace, settings: Settings) -> int:
     """
     platform = build_platform(settings, Metrics(CollectorRegistry()))
     try:
+        state = platform.observe()
+        if (recorded := installation.parse(state.records.get(installation.RECORD))) is not None:
+            state = installation.sift(state, settings.reconciler_owner, recorded)
         found = [
             live
-            for live in platform.observe().services.values()
-            if live.owner == settings.reconciler_owner and live.spec is not None and live.spec.group == options.group
+            for live in state.services.values()
+            if is_ours(live, settings) and live.spec is not None and live.spec.group == options.group
         ]
         if not found:
             raise ConfigurationError(f"group {options.group!r} has no service of ours; `reconciler status` shows all")

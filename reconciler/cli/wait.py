@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -20,7 +21,7 @@ from reconciler.cli.output import (
     echo_error,
     make_json,
 )
-from reconciler.cli.running_operator import NoResponse, ask
+from reconciler.cli.running_operator import NoResponse, ask, nudge
 from reconciler.cli.show import make_reader
 from reconciler.control.converge import Exit
 from reconciler.domain.status import Condition
@@ -37,7 +38,9 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "wait", _wait)
     complete_groups(parser.add_argument("group", metavar="GROUP", help="the group's value in the UNS, spelled exactly"))
     goals = (Condition.READY.value, GONE)
-    parser.add_argument("--for", dest="goal", choices=goals, required=True, help="condition to wait for")
+    parser.add_argument(
+        "--for", dest="goal", choices=goals, required=True, help="condition to wait for; Asleep counts as Ready"
+    )
     add_timeout_option(parser)
     add_output_option(parser, "text", "json")
 
@@ -46,17 +49,27 @@ def _wait(options: argparse.Namespace, settings: Settings) -> int:
     """Wait until a group is ready or gone.
 
     The running operator is asked every second, on this host or at RECONCILER_URL; without one the command reads
-    everything itself, every 5 seconds. A group that does not exist yet is waited for. It writes nothing.
+    everything itself, every 5 seconds. What the operator knew when the command began does not count: it is asked to
+    read again, and only a later read ends the wait (--timeout 0 takes what it knows). A group that sleeps is in order,
+    so --for Ready ends with it, and the output says Asleep: a client wakes it. A group that does not exist yet is
+    waited for. It writes nothing.
     """
     group, goal, deadline = options.group, options.goal, time.monotonic() + options.timeout
     if not group.strip():
         raise ConfigurationError(f"{group!r} is not a group: an empty value at the level names no group")
+    wanted, known = {goal, Condition.ASLEEP.value} if goal == Condition.READY else {goal}, ""
     while True:
-        condition, reason, pause = _look(group, settings)
-        met, left = condition == goal, deadline - time.monotonic()
+        seen = _look(group, settings)
+        if seen.read_at and not known and options.timeout:
+            known = seen.read_at
+            nudge(settings, seen.url)
+        fresh, left = not known or seen.read_at != known, deadline - time.monotonic()
+        met = fresh and seen.condition in wanted
         if met or left <= 0:
             break
-        time.sleep(min(pause, left))
+        time.sleep(min(seen.pause, left))
+    condition = seen.condition
+    reason = seen.reason if fresh else f"{seen.url} has read nothing since this command began"
     text = f"group {printable(group)}: {condition or 'unknown'}{f': {printable(reason)}' if reason else ''}"
     if options.output == "json":
         echo(make_json(group=group, goal=goal, met=met, condition=condition or None, reason=reason or None))
@@ -67,18 +80,32 @@ def _wait(options: argparse.Namespace, settings: Settings) -> int:
     return Exit.OK if met else Exit.NOT_CONVERGED
 
 
-def _look(group: str, settings: Settings) -> tuple[str, str, float]:
-    """Return the group's condition, ``Gone`` or ``""`` for unknown, the reason, and how long that may be believed."""
+@dataclass(frozen=True)
+class _Look:
+    """A group's condition, ``Gone`` or ``""`` for unknown, the reason, and how many seconds that may be believed.
+
+    ``url`` and ``read_at`` are of the operator that has read it; ``""`` where none has.
+    """
+
+    condition: str
+    reason: str
+    pause: float = _ASK_SECONDS
+    url: str = ""
+    read_at: str = ""
+
+
+def _look(group: str, settings: Settings) -> _Look:
     answer = ask(settings, f"/groups/{quote(group, safe='', errors='surrogatepass')}")
     if isinstance(answer, NoResponse):
-        return (*_read_directly(group, settings), _READ_SECONDS)
+        return _Look(*_read_directly(group, settings), _READ_SECONDS)
     if "close" in answer.document:
-        return GONE, "", _ASK_SECONDS
+        return _Look(GONE, "", url=answer.url, read_at=str(answer.document.get("read_at") or ""))
     try:
         document = WhyDocument.model_validate({**answer.document, "source": answer.url})
     except ValidationError:
-        return "", str(answer.document.get("detail") or f"{answer.url} has another version"), _ASK_SECONDS
-    return document.condition.value, document.plan or "", _ASK_SECONDS
+        return _Look("", str(answer.document.get("detail") or f"{answer.url} has another version"))
+    read_at = document.read.at.isoformat()
+    return _Look(document.condition.value, document.plan or "", url=answer.url, read_at=read_at)
 
 
 def _read_directly(group: str, settings: Settings) -> tuple[str, str]:

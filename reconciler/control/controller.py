@@ -82,10 +82,12 @@ class Controller:
         """Observe both sides, let the guards judge, plan, and apply unless a pause or another leader forbids it."""
         self.write_gate.begin()
         survey = self._survey()
-        verdict = self._judge(survey)
+        block = self.write_block()
+        verdict = self._judge(survey, block)
         plan = self.plan(survey, verdict)
         self.reporter.report_plan(plan, survey, self.deps.topology)
-        if (block := self.write_block()) is not None:
+        # A block that ends in between blocks this cycle all the same: its last question was not asked.
+        if (block := block or self.write_block()) is not None:
             return describe_block(block, plan, survey)
         return self._apply(plan, survey).cut_short(self.write_block())
 
@@ -106,7 +108,7 @@ class Controller:
             self.reporter.ask_demand(self.deps.demand, survey, self.deps.ksqldb)
         return survey
 
-    def _judge(self, survey: Survey) -> guards.Verdict:
+    def _judge(self, survey: Survey, block: WriteBlock | None) -> guards.Verdict:
         """Count what is missing, and let the guards decide; before removals the map is read from Kafka itself."""
         memory, settings, now = self.memory, self.deps.settings, self.clocks.monotonic()
         overrides = replace(self.overrides, delete=frozenset(memory.deletions))
@@ -118,7 +120,7 @@ class Controller:
         kept = self.deps.groups_file.current.find_kept(survey.missing)
         verdict = guards.judge(memory.guards, survey, settings, overrides, now, kept)
         due = guards.find_due(survey, verdict)
-        if due and not self.stopping() and self.write_block() is None:
+        if due and not self.stopping() and block is None:
             direct, doubt = self._observer.read_directly(self.deps, memory.guards.largest or 0)
             missing = memory.guards.missing.keys()
             memory.guards = guards.confirm(memory.guards, survey, due, direct, doubt)
@@ -169,7 +171,7 @@ class Controller:
             ReconcilerError: a read failed or was not complete; nothing may be concluded.
         """
         survey = self._survey()
-        return survey, self._judge(survey)
+        return survey, self._judge(survey, self.write_block())
 
     def write_block(self) -> WriteBlock | None:
         """Return why nothing may be written now, None if it may: a pause, or another operator that holds the lease."""

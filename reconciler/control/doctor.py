@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TypeVar
 
-from openfactory_common.errors import KsqlError, PlatformError, ReconcilerError
+from openfactory_common.errors import KsqlError, ReconcilerError
 from openfactory_common.ksqldb.wire import fold_name
 from reconciler.control.observe import Dependencies
 from reconciler.control.outcome import explain_error
@@ -87,14 +87,14 @@ def _read_ksqldb(deps: Dependencies) -> tuple[KsqldbFacts | str, dict[str, str]]
     def read(what: str, call: Callable[[], T]) -> T | None:
         try:
             return call()
-        except KsqlError as error:
-            errors[what] = str(error)
+        except Exception as error:  # noqa: BLE001 - a finding, and the rest is checked
+            errors[what] = _name_error(error)
             return None
 
     try:
         info = ksqldb.info()
-    except KsqlError as error:
-        return explain_error(error, settings), {}
+    except Exception as error:  # noqa: BLE001 - a finding, and the rest is checked
+        return explain_error(error, settings) if isinstance(error, KsqlError) else _name_error(error), {}
     streams = read("the list of streams", ksqldb.streams) or ()
     queries = read("the list of queries", ksqldb.queries) or ()
     names = (
@@ -140,7 +140,7 @@ def _without_ours(facts: KsqldbFacts, deps: Dependencies, claimed: Claim | None)
     mine = (Whose.SHARED, Whose.GROUP)
     try:
         queries = deps.ksqldb.queries()
-    except KsqlError:  # reported already
+    except Exception:  # noqa: BLE001 - reported already
         return facts
     others = [
         query
@@ -150,12 +150,12 @@ def _without_ours(facts: KsqldbFacts, deps: Dependencies, claimed: Claim | None)
     return replace(facts, queries=len(others))
 
 
-def _read_platform(deps: Dependencies, streams: dict[str, str]) -> tuple[PlatformState | PlatformError, Claim | None]:
+def _read_platform(deps: Dependencies, streams: dict[str, str]) -> tuple[PlatformState | Exception, Claim | None]:
     """Return what services there are, those of other installations marked as foreign; and whose all that is."""
     owner = deps.settings.reconciler_owner
     try:
         state = deps.platform.observe()
-    except PlatformError as error:
+    except Exception as error:  # noqa: BLE001 - a finding, and the rest is checked
         return error, None
     claimed = claim(state, streams, owner, fresh=new_id())
     return sift(state, owner, claimed.installation), claimed
@@ -169,7 +169,7 @@ def _check_engine(deps: Dependencies, groups: int, reach: Reach) -> Iterator[Fin
         return
     try:
         facts = deps.platform.inspect(settings.docker_network, list_images(settings))
-    except PlatformError as error:
+    except Exception as error:  # noqa: BLE001 - a finding, and the rest is checked
         yield _explain_platform(error)
         return
     is_local = os.environ.get("DOCKER_HOST", "unix://").startswith("unix://")
@@ -177,8 +177,13 @@ def _check_engine(deps: Dependencies, groups: int, reach: Reach) -> Iterator[Fin
     yield from check_engine(facts, settings, groups, [port for port in ports if not reach("127.0.0.1", port)])
 
 
-def _explain_platform(error: ReconcilerError) -> Finding:
-    return Finding(Level.FAIL, str(error), "DOCKER_HOST", "; ".join(engine_advice(str(error), None)[:1]))
+def _explain_platform(error: Exception) -> Finding:
+    return Finding(Level.FAIL, _name_error(error), "DOCKER_HOST", "; ".join(engine_advice(str(error), None)[:1]))
+
+
+def _name_error(error: Exception) -> str:
+    """Return an error in its own words; one that is none of ours with its kind, for a report."""
+    return str(error) if isinstance(error, ReconcilerError) else f"unexpected {type(error).__name__}: {error}"
 
 
 def _check_secrets(deps: Dependencies) -> Iterator[Finding]:
@@ -187,7 +192,7 @@ def _check_secrets(deps: Dependencies) -> Iterator[Finding]:
         return
     try:
         missing = deps.platform.missing_references(Reference.SECRET, tuple(secrets))
-    except PlatformError as error:
+    except Exception as error:  # noqa: BLE001 - a finding, and the rest is checked
         yield _explain_platform(error)
         return
     for name, variable in secrets.items():

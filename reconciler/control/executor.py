@@ -198,8 +198,14 @@ class Executor:
         if description is None or [query.id for query in _find_own_query(description)] != [action.query_id]:
             raise KsqlConflict(f"stream {name} changed since it was shown")
         ownership = self._topology.ownership(name, description.statement)
-        if ownership.whose not in (Whose.FOREIGN, Whose.READER):
+        if not ownership.is_users:
             raise KsqlRefused(f"stream {name} {ownership.text}: not touched")
+        shared = self._ksqldb.describe_or_none(self._topology.shared_name)
+        if shared is None:
+            raise KsqlConflict(f"stream {self._topology.shared_name} is gone, which ours reads")
+        found, wanted = (self._topics.get(topic) for topic in (action.names.topic, shared.topic))
+        if found not in (None, wanted):
+            raise KsqlRefused(f"topic {action.names.topic} has {found} partitions, not {wanted}: {name} is not touched")
         self._drop_unread(description, delete_topic=False)
         self._create(action.names, None)
 

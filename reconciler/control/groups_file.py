@@ -46,7 +46,7 @@ class GroupsFile:
             else:
                 self.current, self._text, problem = parse_groups_file(text), text, ""
                 log.info("groups file read again", rules=len(self.current.rules))
-        except ConfigurationError as error:
+        except Exception as error:  # noqa: BLE001 - whatever the file holds, the groups are kept as they are
             first, *more = str(error).split("\n")
             problem = f"{first}{f' (and {len(more)} more)' if more else ''}; what it said before stays in force"
         if problem and problem != self.problem:

@@ -10,14 +10,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from openfactory_common import patterns
-from openfactory_common.settings_types import ROUTING_LAYER_VARIABLES
-from reconciler.domain.services import Healthcheck, Kind
+from reconciler.domain.services import RESERVED_VARIABLES, Healthcheck, Kind
 
 #: The smallest memory limit of a container (engine 20.10 and later).
 LEAST_MEMORY = 6 * 1024 * 1024
 _MOST_MEMORY = 1 << 50
 #: Seconds: a browser that reloads its page, or a proxy that is replaced, is back sooner.
 LEAST_IDLE = 60.0
+#: Seconds of a healthcheck (engine 20.10 and later).
+_LEAST_CHECK_TIME = 0.001
 _SHOWN = 40
 _MEMORY = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -30,43 +31,11 @@ _CONSTRAINT = re.compile(
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?")
 _NETWORK = re.compile(patterns.NETWORK)
+#: What Swarm calls a network; in a spec it is read back as the network's name.
+_NETWORK_ID = re.compile(r"(?=[a-z]*[0-9])[0-9a-z]{25}")
 _OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 #: Labels with these beginnings say whose a service is: `docker stack deploy --prune` removes by the second.
-_RESERVED_LABELS = ("org.openfactory.", "com.docker.")
-#: Variables of the routing layer that the operator never sets.
-_FREE = frozenset(
-    {"AUTH_LEEWAY", "MEMBERSHIP_RESYNC", "NEGATIVE_CACHE_SECONDS", "NEGATIVE_CACHE_SIZE", "REGISTRY_POLL"}
-)
-#: Variables that the operator sets itself, by the kind of service.
-RESERVED_VARIABLES: Mapping[Kind, frozenset[str]] = {
-    Kind.GROUP: frozenset(
-        {
-            "GROUP_NAME",
-            "KAFKA_BROKER",
-            "KAFKA_CA_FILE",
-            "KAFKA_CONFIG_FILE",
-            "KAFKA_CONSUMER_GROUP_ID",
-            "KAFKA_TOPIC",
-            "KSQLDB_STREAM",
-            "KSQLDB_URL",
-            "LOG_LEVEL",
-            "PORT",
-        }
-    ),
-    Kind.ROUTING_LAYER: ROUTING_LAYER_VARIABLES - _FREE,
-    Kind.STATE_API: frozenset(
-        {
-            "DEPLOYMENT_PLATFORM",
-            "KSQLDB_ASSETS_TABLE",
-            "KSQLDB_CA_FILE",
-            "KSQLDB_PASSWORD_FILE",
-            "KSQLDB_URL",
-            "KSQLDB_USERNAME_FILE",
-            "LOG_LEVEL",
-            "PORT",
-        }
-    ),
-}
+RESERVED_LABELS = ("org.openfactory.", "com.docker.")
 
 
 def memory(value: Any) -> Any:
@@ -133,6 +102,8 @@ def networks(values: Iterable[str]) -> tuple[str, ...]:
     for name in found:
         if not _NETWORK.fullmatch(name):
             raise ValueError(f"{_shorten(name)} is no network's name: at most 63 letters, digits, _, . and -")
+        if _NETWORK_ID.fullmatch(name):
+            raise ValueError(f"{_shorten(name)} is a network's id: write its name (`docker network ls`)")
     return found
 
 
@@ -143,7 +114,7 @@ def labels(values: Mapping[str, str]) -> dict[str, str]:
         ValueError: a name cannot be one, or is reserved.
     """
     for name in values:
-        if name.startswith(_RESERVED_LABELS):
+        if name.startswith(RESERVED_LABELS):
             raise ValueError(f"label {_shorten(name)} is reserved: it says whose a service is")
     return _check(values, _LABEL, "no label's name: letters, digits, ., _, / and -")
 
@@ -183,6 +154,17 @@ def log_driver(value: str) -> str:
 def healthcheck(value: Any) -> Any:
     """Return a healthcheck from its command; one without a command stands for the image's own."""
     return Healthcheck(value.strip()) if isinstance(value, str) else value
+
+
+def check_time(value: float) -> float:
+    """Return a time of a healthcheck as the engine keeps it: in nanoseconds.
+
+    Raises:
+        ValueError: it is too short.
+    """
+    if 0 < value < _LEAST_CHECK_TIME:
+        raise ValueError(f"{value:g}: it must be at least 1ms: the engine takes no less")
+    return round(value, 9)
 
 
 def idle_time(value: float) -> float:

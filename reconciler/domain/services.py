@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import astuple, dataclass, field, fields, replace
 from datetime import datetime
 from enum import StrEnum
 
-from openfactory_common.settings_types import mask
+from openfactory_common.settings_types import ROUTING_LAYER_VARIABLES, mask
 
-_SECRET = re.compile(r"PASS|SECRET|TOKEN|CREDENTIAL|PRIVATE|API_?KEY", re.IGNORECASE)
 #: Within a variable: the number of the task that reads it. No value that is data has a NUL.
 TASK_SLOT = "\0slot\0"
 _CONSUMER_GROUP = "KAFKA_CONSUMER_GROUP_ID"
@@ -43,6 +41,42 @@ class Kind(StrEnum):
     GROUP = "group"
     ROUTING_LAYER = "routing-layer"
     STATE_API = "state-api"
+
+
+#: Variables of the routing layer that the operator never sets.
+_FREE = frozenset(
+    {"AUTH_LEEWAY", "MEMBERSHIP_RESYNC", "NEGATIVE_CACHE_SECONDS", "NEGATIVE_CACHE_SIZE", "REGISTRY_POLL"}
+)
+#: Variables that the operator sets itself, by the kind of service.
+RESERVED_VARIABLES: Mapping[Kind, frozenset[str]] = {
+    Kind.GROUP: frozenset(
+        {
+            "GROUP_NAME",
+            "KAFKA_BROKER",
+            "KAFKA_CA_FILE",
+            "KAFKA_CONFIG_FILE",
+            "KAFKA_CONSUMER_GROUP_ID",
+            "KAFKA_TOPIC",
+            "KSQLDB_STREAM",
+            "KSQLDB_URL",
+            "LOG_LEVEL",
+            "PORT",
+        }
+    ),
+    Kind.ROUTING_LAYER: ROUTING_LAYER_VARIABLES - _FREE,
+    Kind.STATE_API: frozenset(
+        {
+            "DEPLOYMENT_PLATFORM",
+            "KSQLDB_ASSETS_TABLE",
+            "KSQLDB_CA_FILE",
+            "KSQLDB_PASSWORD_FILE",
+            "KSQLDB_URL",
+            "KSQLDB_USERNAME_FILE",
+            "LOG_LEVEL",
+            "PORT",
+        }
+    ),
+}
 
 
 class Publish(StrEnum):
@@ -87,6 +121,14 @@ class Healthcheck:
     timeout: float = 5.0
     retries: int = 3
     start_period: float = 10.0
+
+    @property
+    def text(self) -> str:
+        """As plans show it: without its command, which may have a secret."""
+        return (
+            f"a command every {self.interval:g} s, timeout {self.timeout:g} s, {self.retries} retries, "
+            f"start period {self.start_period:g} s"
+        )
 
 
 @dataclass(frozen=True)
@@ -315,24 +357,28 @@ def drift(live: ServiceSpec, wanted: ServiceSpec) -> tuple[Drift, ...]:
     for item in fields(ServiceSpec):
         was, want = getattr(live, item.name), getattr(wanted, item.name)
         if item.name in _MAPPINGS:
-            found += _compare_mapping(_MAPPINGS[item.name], was, want)
+            # Only what the operator sets itself is known to be no secret.
+            open_ = RESERVED_VARIABLES[wanted.kind] if item.name == "env" else frozenset()
+            found += _compare_mapping(_MAPPINGS[item.name], was, want, open_)
         elif was != want:
             found.append(Drift(item.name, _show(was), _show(want)))
     return tuple(found)
 
 
-def _compare_mapping(title: str, live: Mapping[str, str], wanted: Mapping[str, str]) -> list[Drift]:
+def _compare_mapping(
+    title: str, live: Mapping[str, str], wanted: Mapping[str, str], open_: Collection[str]
+) -> list[Drift]:
     names = sorted(live.keys() | wanted.keys())
     return [
-        Drift(f"{title} {name}", _show_variable(name, live.get(name)), _show_variable(name, wanted.get(name)))
+        Drift(f"{title} {name}", *(_show_value(one.get(name), hidden=name not in open_) for one in (live, wanted)))
         for name in names
         if live.get(name) != wanted.get(name)
     ]
 
 
-def _show_variable(name: str, value: str | None) -> str:
-    """Return a variable for a plan that others read: without a secret, also within a URL or its query."""
-    if value and _SECRET.search(name):
+def _show_value(value: str | None, *, hidden: bool) -> str:
+    """Return a value for a plan that others read: without a secret, also within a URL or its query."""
+    if value and hidden:
         return "***"
     return _show(None if value is None else mask(value))
 
@@ -347,7 +393,7 @@ def _show(value: object) -> str:
     if isinstance(value, ConfigMount | SecretMount):
         return value.name
     if isinstance(value, Healthcheck):
-        return f'"{value.command}" every {value.interval:g} s'
+        return value.text
     if isinstance(value, str) and not isinstance(value, StrEnum):
         return f'"{value.replace(TASK_SLOT, "<slot>")}"'
     return str(value)

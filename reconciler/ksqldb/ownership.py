@@ -50,7 +50,7 @@ class Ownership:
     Attributes:
         whose: the owner.
         group: the group of a group stream of ours.
-        installation: the id of another installation that owns it.
+        installation: the id of another installation that owns it, or whose shared stream it reads.
     """
 
     whose: Whose
@@ -58,9 +58,16 @@ class Ownership:
     installation: str = ""
 
     @property
+    def is_users(self) -> bool:
+        """Whether no installation has a part in it: what reads another one's shared stream may be of that one."""
+        return self.whose in (Whose.FOREIGN, Whose.READER) and not self.installation
+
+    @property
     def text(self) -> str:
         """The predicate of a source that is not ours, for messages."""
         match self.whose, self.installation:
+            case ((Whose.READER | Whose.FOREIGN), installation) if installation:
+                return f"reads the shared stream of another installation ({installation})"
             case Whose.READER, _:
                 return "reads our shared stream, but is not a group stream as we make them"
             case Whose.OTHER, installation if installation == LEGACY:
@@ -89,11 +96,10 @@ def ownership(name: str, text: str, owner: str, installation: Installation) -> O
         return Ownership(Whose.SHARED) if is_ours(own_name) else Ownership(Whose.OTHER, None, own_name.installation)
     read = [shared for source in sources_of(text) if (shared := SharedName.parse(source)) is not None]
     group = group_of(definition, name) if definition is not None else None
+    theirs = min((shared.installation for shared in read if not is_ours(shared)), default="")
     if any(is_ours(shared) for shared in read):
-        return Ownership(Whose.READER) if group is None else Ownership(Whose.GROUP, group)
-    if read and group is not None:
-        return Ownership(Whose.OTHER, None, read[0].installation)
-    return Ownership(Whose.FOREIGN)
+        return Ownership(Whose.READER, None, theirs) if group is None else Ownership(Whose.GROUP, group)
+    return Ownership(Whose.OTHER if read and group is not None else Whose.FOREIGN, None, theirs)
 
 
 def group_of(definition: Definition, name: str) -> str | None:

@@ -301,13 +301,17 @@ def _find_stops(survey: Survey, settings: Settings, overrides: Overrides) -> tup
 
 
 def _check_budget(memory: GuardMemory, survey: Survey, settings: Settings, kept: Collection[str]) -> str:
-    """Return both numbers for a message when too many groups are missing at once; those that are kept do not count."""
+    """Return both numbers for a message when too many groups are missing at once.
+
+    Those that are kept count in neither: with them the others would have to be fewer than the fraction says.
+    """
     missing = survey.missing - memory.approved - set(kept)
-    allowed = allowed_removals(len(survey.owned), settings.prune_max_fraction)
+    owned = len(survey.owned.keys() - set(kept))
+    allowed = allowed_removals(owned, settings.prune_max_fraction)
     if len(missing) <= allowed:
         return ""
     return (
-        f"{len(missing)} of {len(survey.owned)} groups are missing, at most {allowed} may go at once "
+        f"{len(missing)} of {owned} groups are missing, at most {allowed} may go at once "
         f"(PRUNE_MAX_FRACTION={settings.prune_max_fraction}): none is removed"
     )
 

@@ -81,11 +81,12 @@ class GroupOptions:
         return replace(self, **said, origins={**self.origins, **later.origins})
 
     def describe(self) -> tuple[str, ...]:
-        """Return a line for each value that is not a default, with its origin; the values of variables are left out."""
+        """Return a line for each value that is not a default, with its origin.
+
+        Of variables, labels and log options there are only the names, of a healthcheck only the times: others read it.
+        """
         found = [
-            f"{name} ({origin})"
-            if name.startswith("env ")
-            else f"{name} = {_show(getattr(self, name, None) if ' ' not in name else self.labels[name[6:]])} ({origin})"
+            f"{name} ({origin})" if " " in name else f"{name} = {_show(getattr(self, name))} ({origin})"
             for name, origin in self.origins.items()
             if origin != DEFAULT
         ]
@@ -100,11 +101,11 @@ def _show(value: object) -> str:
         case bool():
             return str(value).lower()
         case Healthcheck():
-            return value.command or "the image's own"
+            return value.text if value.command else "the image's own"
         case tuple():
             return ", ".join(map(str, value)) or "none"
         case dict():
-            return ", ".join(f"{name}={text}" for name, text in value.items()) or "none"
+            return ", ".join(value) or "none"
         case float():
             return f"{value:g}"
     return str(value)
@@ -202,16 +203,19 @@ def _check_env(value: dict[str, str]) -> dict[str, str]:
     return values.variables(value, Kind.GROUP)
 
 
+_CheckTime = Annotated[Seconds, AfterValidator(values.check_time)]
+
+
 class _Healthcheck(BaseModel):
     """A healthcheck with its times."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     command: Annotated[str, Field(min_length=1)]
-    interval: Annotated[Seconds, Field(gt=0)] = Healthcheck.interval
-    timeout: Annotated[Seconds, Field(gt=0)] = Healthcheck.timeout
+    interval: Annotated[_CheckTime, Field(gt=0)] = Healthcheck.interval
+    timeout: Annotated[_CheckTime, Field(gt=0)] = Healthcheck.timeout
     retries: Annotated[int, Field(ge=1, le=100)] = Healthcheck.retries
-    start_period: Seconds = Healthcheck.start_period
+    start_period: _CheckTime = Healthcheck.start_period
 
 
 def _make_check(value: Any) -> Any:
@@ -251,12 +255,15 @@ def parse_groups_file(text: str) -> GroupFile:
         ConfigurationError: one line a problem, each with the line and the key, and what it must be.
     """
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return _parse(text)
+    except ValueError as error:  # also a number of more digits than Python reads
         raise ConfigurationError(f"GROUPS_FILE: this is no TOML: {error}") from error
     except RecursionError as error:
         raise ConfigurationError("GROUPS_FILE: it is nested too deeply") from error
-    lines = _find_lines(text)
+
+
+def _parse(text: str) -> GroupFile:
+    document, lines = tomllib.loads(text), _find_lines(text)
     problems: list[str] = []
     # In this order they apply.
     rules = [

@@ -28,6 +28,10 @@ from reconciler.settings import Settings
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+#: Who writes each topic, in words, by the source that a query made, or by the id of a query that inserts.
+Writers = Mapping[str, Mapping[str, str]]
+
+
 class StreamVerdict(Enum):
     """The state of a stream, by which the planner decides."""
 
@@ -50,7 +54,7 @@ class StreamCheck:
         detail: the evidence.
         query_id: of the query that writes it.
         retention_ms: that its topic was made with.
-        of_user: it is foreign, and no installation of an operator made it.
+        of_user: it is foreign, no installation of an operator made it, and ours can take its place.
         paused: it is moved, and its query is paused.
     """
 
@@ -136,7 +140,7 @@ def make_survey(observed: Observed, topology: Topology, settings: Settings) -> S
         unreadable=unreadable,
         streams={
             # A topic of a group that is served is ours already: its stream may have been dropped to be created again.
-            group: check_stream(names, observed.source, topology, {} if group in there else writers)
+            group: check_stream(names, observed.source, topology, writers, served=group in there)
             for group, names in wanted.items()
         },
         shared=check_shared(observed.source, topology),
@@ -144,7 +148,9 @@ def make_survey(observed: Observed, topology: Topology, settings: Settings) -> S
     )
 
 
-def check_stream(names: GroupNames, source: SourceState, topology: Topology, writers: Mapping[str, str]) -> StreamCheck:
+def check_stream(
+    names: GroupNames, source: SourceState, topology: Topology, writers: Writers, *, served: bool
+) -> StreamCheck:
     """Compare a group's stream with what it should be.
 
     A topic that another owner's query writes is theirs: our events are not mixed into it.
@@ -152,7 +158,8 @@ def check_stream(names: GroupNames, source: SourceState, topology: Topology, wri
     A missing query is only *silent*: while a server stops, LIST QUERIES shrinks query by query although nothing
     was terminated (measured: for up to 70 s, with status RUNNING). LIST STREAMS stays complete to the end.
     """
-    taken = f"topic {names.topic} is written by {writers[names.topic]}" if names.topic in writers else ""
+    writing = writers.get(names.topic, {})
+    taken = "" if served else _find_taken(names, writing)
     if names.stream not in source.streams:
         return StreamCheck(StreamVerdict.FOREIGN if taken else StreamVerdict.ABSENT, taken)
     query = source.queries.get(names.stream)
@@ -160,8 +167,13 @@ def check_stream(names: GroupNames, source: SourceState, topology: Topology, wri
         return StreamCheck(StreamVerdict.SILENT, "no query writes it")
     whose, definition = topology.ownership(names.stream, query.text), definition_of(query.text)
     if whose.whose is not Whose.GROUP or definition is None:
-        of_user = whose.whose in (Whose.FOREIGN, Whose.READER)
-        return StreamCheck(StreamVerdict.FOREIGN, f"stream {names.stream} {whose.text}", of_user=of_user)
+        detail = f"stream {names.stream} {whose.text}"
+        if not whose.is_users:
+            return StreamCheck(StreamVerdict.FOREIGN, detail)
+        # Its own query goes with it, any other one would go on; and it is dropped only if ours can follow.
+        others = {writer: text for writer, text in writing.items() if writer != names.stream}
+        problem = _find_taken(names, others) or _find_other_partitions(names, source, topology)
+        return StreamCheck(StreamVerdict.FOREIGN, problem or detail, of_user=not problem)
     differences = topology.group_differences(definition, names)
     if taken and "topic" in differences:
         return StreamCheck(StreamVerdict.FOREIGN, taken)
@@ -176,6 +188,18 @@ def check_stream(names: GroupNames, source: SourceState, topology: Topology, wri
         return StreamCheck(StreamVerdict.PAUSED, "its query is paused", query.id)
     detail = "its query failed" if query.failed else _check_partitions(names, source, topology)
     return StreamCheck(StreamVerdict.IN_SYNC, detail, query.id)
+
+
+def _find_taken(names: GroupNames, writing: Mapping[str, str]) -> str:
+    return f"topic {names.topic} is written by {list(writing.values())[-1]}" if writing else ""
+
+
+def _find_other_partitions(names: GroupNames, source: SourceState, topology: Topology) -> str:
+    shared = source.streams.get(topology.shared_name)
+    found, wanted = source.partitions.get(names.topic), source.partitions.get(shared.topic if shared else "")
+    if found is None or wanted is None or found == wanted:
+        return ""
+    return f"topic {names.topic} has {found} partitions, and ksqlDB creates ours only over one of {wanted}"
 
 
 def _check_partitions(names: GroupNames, source: SourceState, topology: Topology) -> str:
@@ -194,14 +218,17 @@ def _check_partitions(names: GroupNames, source: SourceState, topology: Topology
     )
 
 
-def _find_writers(source: SourceState, topology: Topology) -> Mapping[str, str]:
+def _find_writers(source: SourceState, topology: Topology) -> Writers:
     """Return who writes each topic, as far as queries show it; the topic of assets has its producers."""
-    found = {topic_of(query.text): f"the query of {name}" for name, query in source.queries.items()}
-    targets = {query: target_of(text) for query, text in source.inserts.items()}
-    found |= {source.streams[name].topic: f"query {query}" for query, name in targets.items() if name in source.streams}
+    found: dict[str, dict[str, str]] = {}
+    for name, query in source.queries.items():
+        found.setdefault(topic_of(query.text), {})[name] = f"the query of {name}"
+    for query_id, text in source.inserts.items():
+        if (target := source.streams.get(target_of(text))) is not None:
+            found.setdefault(target.topic, {})[query_id] = f"query {query_id}"
     assets = source.streams.get(fold_name(topology.assets_stream))
     if assets is not None:
-        found[assets.topic] = f"what feeds stream {assets.name}"
+        found.setdefault(assets.topic, {})[""] = f"what feeds stream {assets.name}"
     return found
 
 

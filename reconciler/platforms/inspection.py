@@ -112,7 +112,9 @@ def _read_network(
     raw = next((raw for raw in engine.get("/networks") if raw["Name"] == name), None)
     if raw is None:
         return None
-    subnets = [ip_network(one["Subnet"]) for one in (raw.get("IPAM") or {}).get("Config") or () if one.get("Subnet")]
+    configs = (raw.get("IPAM") or {}).get("Config") or ()
+    # An engine keeps what a person wrote, also an address within the subnet: 10.0.1.1/24.
+    subnets = [ip_network(one["Subnet"], strict=False) for one in configs if one.get("Subnet")]
     sizes = [net.num_addresses - _TAKEN_OF_SUBNET for net in subnets if isinstance(net, IPv4Network)]
     attached = [one for task in tasks for one in task.get("NetworksAttachments") or ()]
     used = sum(len(one.get("Addresses") or ()) for one in attached if one["Network"]["ID"] == raw["Id"])

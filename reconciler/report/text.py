@@ -162,7 +162,7 @@ def status_text(plan: Plan, survey: Survey) -> str:
 def event_text(event: EventDocument) -> str:
     """Render an entry of the history as one line: when, what, of which object, why."""
     level = "" if event.level == "info" else f"{event.level}: "
-    return f"{event.at:%Y-%m-%d %H:%M:%S} {printable(level + event_words(event))}"
+    return f"{event.at:%Y-%m-%d %H:%M:%S} UTC {printable(level + event_words(event))}"
 
 
 def event_words(event: EventDocument) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -431,6 +432,10 @@ class _Explanation:
             "rename the group or the other object: objects of others are never changed, and of two groups with the "
             "same name the first in order gets it"
         )
+        if self.kind == "group" and self.group not in self.context.survey.losers:
+            yield (
+                f"`reconciler adopt {shlex.quote(self.group)}` shows whose it is, and takes it over if a user made it"
+            )
         installation = (published.document.installation if published else None) or ""
         if live is None or live.installation not in ("", installation) or settings.deployment_platform != "swarm":
             return

@@ -251,6 +251,7 @@ class Server:
             "owner": context.settings.reconciler_owner,
             "close": find_similar(group, context.survey),
             "known": sorted(known_groups(context.survey)),
+            "read_at": context.read_at.isoformat(),
         }
         return web.json_response(unknown, status=404)
 

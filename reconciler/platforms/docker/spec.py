@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from openfactory_common.errors import PlatformRefused
-from reconciler.domain.services import ConfigMount, Kind, Port, Publish, ServiceSpec
+from reconciler.domain.services import ConfigMount, Healthcheck, Kind, Port, Publish, ServiceSpec
 from reconciler.platforms.healthcheck import is_other_healthcheck, read_healthcheck, write_healthcheck
 from reconciler.platforms.protocol import GROUP, INSTALLATION, KIND, LABEL, OWNER, TMP_BYTES
 
@@ -59,6 +59,7 @@ _FROM_IMAGE = ("Cmd", "Entrypoint", "User", "WorkingDir")
 
 Raw = Mapping[str, Any]
 _SPEC = TypeAdapter(ServiceSpec)
+_HEALTHCHECK = TypeAdapter(Healthcheck | None)
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,12 @@ def to_engine(spec: ServiceSpec, owner: str, registry: RegistryLocation) -> dict
         "publish": {str(port.target): port.mode.value for port in spec.ports},
         "start_first": spec.start_first,
     }
-    optional = {"labels": sorted(spec.labels), "log_driver": spec.log_driver, "log_options": sorted(spec.log_options)}
+    optional: dict[str, Any] = {
+        "labels": sorted(spec.labels),
+        "log_driver": spec.log_driver,
+        "log_options": sorted(spec.log_options),
+    }
+    optional["healthcheck"] = asdict(spec.healthcheck) if spec.healthcheck else None
     asked |= {name: value for name, value in optional.items() if value}
     labels = {**spec.labels, OWNER: owner, KIND: spec.kind.value, SERVICE: spec.name}
     labels[ASKED] = json.dumps(asked, sort_keys=True, separators=(",", ":"))
@@ -142,7 +148,6 @@ def from_engine(raw: Raw, image: Raw | None, registry: RegistryLocation) -> Serv
     asked = _read_asked(labels.get(ASKED, ""))
     joined, first = sorted(networks(raw)), host.get("NetworkMode", "")
     log = (host.get("LogConfig") or {}) if asked.get("log_driver") else {}
-    own = config.get("Healthcheck") if _has_own_healthcheck(config, image) else None
     return ServiceSpec(
         name=labels[SERVICE],
         kind=Kind(labels[KIND]),
@@ -167,7 +172,8 @@ def from_engine(raw: Raw, image: Raw | None, registry: RegistryLocation) -> Serv
         log_driver=log.get("Type") or "",
         # The engine adds its own options for the driver.
         log_options={name: text for name, text in (log.get("Config") or {}).items() if name in asked["log_options"]},
-        healthcheck=read_healthcheck(own),
+        healthcheck=asked.get("healthcheck")
+        or (read_healthcheck(config.get("Healthcheck")) if _has_own_healthcheck(config, image, asked) else None),
     )
 
 
@@ -217,7 +223,11 @@ def _read_asked(label: str) -> Mapping[str, Any]:
         return {}
     match asked:
         case {"env": list(env), "publish": dict(publish), "cpu_reservation": float()}:
-            asked = {"labels": [], "log_options": [], **asked}
+            try:
+                check = _HEALTHCHECK.validate_python(asked.get("healthcheck"))
+            except ValueError:
+                return {}
+            asked = {"labels": [], "log_options": [], **asked, "healthcheck": check}
             names = (asked["labels"], asked["log_options"])
             texts = [*env, *publish.values(), *(text for one in names if isinstance(one, list) for text in one)]
             lists = all(isinstance(one, list) for one in names)
@@ -230,10 +240,15 @@ def _log_config(spec: ServiceSpec) -> dict[str, Any]:
     return {"LogConfig": {"Type": spec.log_driver, "Config": dict(spec.log_options)}} if spec.log_driver else {}
 
 
-def _has_own_healthcheck(config: Raw, image: Raw | None) -> bool:
-    """Whether a container's healthcheck is not that of its image, which every container shows."""
+def _has_own_healthcheck(config: Raw, image: Raw | None, asked: Raw) -> bool:
+    """Whether a container has a healthcheck that neither its spec nor its image has.
+
+    Every container shows one: what a spec leaves open, the engine takes from the image. So of one that was asked only
+    the label says what was asked, and the two may also be the same.
+    """
     theirs = (image or {}).get("Config") or {}
-    return image is not None and (config.get("Healthcheck") or None) != (theirs.get("Healthcheck") or None)
+    differs = image is not None and (config.get("Healthcheck") or None) != (theirs.get("Healthcheck") or None)
+    return differs and not asked.get("healthcheck")
 
 
 def _mount(mount: ConfigMount, registry: RegistryLocation) -> dict[str, Any]:
@@ -295,7 +310,8 @@ def _find_unexpected(raw: Raw, image: Raw | None) -> Iterator[str]:
     service = raw["Config"]["Labels"][SERVICE]
     if any(service not in (network.get("Aliases") or ()) for network in networks(raw).values()):
         yield "network_alias"
-    if _has_own_healthcheck(raw["Config"], image) and is_other_healthcheck(raw["Config"].get("Healthcheck")):
+    check, asked = raw["Config"].get("Healthcheck"), _read_asked(raw["Config"]["Labels"].get(ASKED, ""))
+    if _has_own_healthcheck(raw["Config"], image, asked) and is_other_healthcheck(check):
         yield "healthcheck"
     if image is not None:
         own, theirs = raw["Config"], image.get("Config") or {}

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
+from reconciler.domain.service_values import RESERVED_LABELS
 from reconciler.domain.services import (
     TASK_SLOT,
     ConfigMount,
@@ -251,10 +252,17 @@ def _write_resources(cores: float, memory: int) -> dict[str, int]:
 
 
 def _read_labels(raw: Raw) -> dict[str, str]:
-    """Return the labels that the service and its containers have: one of the service alone is a person's."""
+    """Return the labels that the service and its containers have: one of the service alone is a person's.
+
+    `docker stack deploy` gives its own labels to both, and no spec of ours has them.
+    """
     of_service = raw.get("Labels") or {}
     of_container = raw["TaskTemplate"]["ContainerSpec"].get("Labels") or {}
-    return {name: value for name, value in of_container.items() if of_service.get(name) == value}
+    return {
+        name: value
+        for name, value in of_container.items()
+        if of_service.get(name) == value and not name.startswith(RESERVED_LABELS)
+    }
 
 
 def _is_hardened(container: Raw) -> bool:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +21,9 @@ from reconciler.cli import events, show, task_logs, wait
 from reconciler.cli import main as cli
 from reconciler.control.journal import Journal
 from reconciler.domain.services import LiveService
+from reconciler.domain.status import Condition
 from reconciler.platforms.protocol import LogLine
+from reconciler.web import server
 from tests.harness.fake_platform import FakePlatform
 from tests.harness.fakes import NOW, Stage, unreachable
 from tests.harness.ports import free_port
@@ -65,8 +67,9 @@ def test_what_happened_is_shown_line_by_line(operator: Operator, capsys: pytest.
     )
     assert cli.main(["events", "Weld"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1][20:] == ("warning: task ended: service ofa_group_Weld: exit (137)\\x1b[2J; task ofa_group_Weld.1")
-    assert [line[20:] for line in lines if "write done" in line] == [
+    assert all(line[19:24] == " UTC " for line in lines)
+    assert lines[-1][24:] == ("warning: task ended: service ofa_group_Weld: exit (137)\\x1b[2J; task ofa_group_Weld.1")
+    assert [line[24:] for line in lines if "write done" in line] == [
         "write done: create_stream stream ASSET_STREAM_WELD",
         "write done: create_service service ofa_group_Weld",
     ]
@@ -85,6 +88,18 @@ def test_as_a_document(operator: Operator, capsys: pytest.CaptureFixture[str]) -
     said = capsys.readouterr()
     assert "has no events of before" in said.err, "it was started 8 hours later"
     assert len(said.out.splitlines()) == len(document["events"])
+
+
+@pytest.mark.parametrize("role", ["standby", "leader"])
+def test_a_standby_is_said_to_be_one(
+    role: str, operator: Operator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it has not written is not in its history; its own events are shown all the same."""
+    monkeypatch.setattr(operator.loop.controller.write_gate, "role", role)
+    assert cli.main(["events"]) == 0
+    said = capsys.readouterr()
+    assert ("is on standby: the leader's history has the writes" in said.err) is (role == "standby")
+    assert len(said.out.splitlines()) == len(journal_of(operator).after())
 
 
 def test_without_an_operator_there_is_no_history(capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,7 +166,7 @@ def test_an_operator_that_was_away_is_asked_for_what_is_missed(
     monkeypatch.setattr(events, "_RETRY_SECONDS", 0.0)
     assert cli.main(["events", "-w"]) == 130
     said = capsys.readouterr()
-    assert [line[20:] for line in said.out.splitlines()[len(before) :]] == ["streamed", "missed"]
+    assert [line[24:] for line in said.out.splitlines()[len(before) :]] == ["streamed", "missed"]
     assert "does not answer any more (cut), trying again" in said.err
     assert asked == [before[-1].id, journal.last]
 
@@ -188,6 +203,60 @@ def test_a_group_is_waited_for(
     assert (f"not {goal} within 0 s: group {group}: {condition}" in said.err) == (code == 5)
 
 
+@pytest.mark.parametrize(
+    ("now", "goal", "code", "condition"),
+    [
+        ("as before", "Ready", 0, "Ready"),
+        ("silent", "Ready", 5, "Degraded"),
+        ("asleep", "Ready", 0, "Asleep"),
+        ("asleep", "Gone", 5, "Asleep"),
+    ],
+)
+def test_what_the_operator_knew_before_does_not_end_the_wait(
+    now: str,
+    goal: str,
+    code: int,
+    condition: str,
+    operator: Operator,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is asked to read again, with the token, and that counts; a group that sleeps is in order."""
+    operator.until(lambda: all(item.condition == "Ready" for item in _items(operator)))
+    controller, naps = operator.loop.controller, list[float]()
+    controller.clocks = replace(controller.clocks, wall=lambda: datetime.now(UTC))
+    if now == "silent":
+        operator.stage.ksqldb.terminated.add("ASSET_STREAM_WELD")
+
+    def explain(*given: Any) -> Any:
+        found = real(*given)
+        return found.model_copy(update={"condition": Condition.ASLEEP})
+
+    def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        time.sleep(0.05)
+
+    real = server.explain_group
+    if now == "asleep":
+        monkeypatch.setattr(server, "explain_group", explain)
+    monkeypatch.setattr(wait, "time", SimpleNamespace(monotonic=lambda: sum(naps), sleep=sleep))
+    assert cli.main(["wait", "Weld", "--for", goal, "--timeout", "60", "-o", "json"]) == code
+    assert json.loads(capsys.readouterr().out)["condition"] == condition
+    assert naps
+
+
+def test_an_operator_that_reads_nothing_ends_no_wait(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever it knew, of a group or of none; only --timeout 0 takes that."""
+    operator.loop.stop()
+    for group, goal in (("Weld", "Ready"), ("elsewhere", "Gone")):
+        naps: list[float] = []
+        monkeypatch.setattr(wait, "time", SimpleNamespace(monotonic=lambda naps=naps: sum(naps), sleep=naps.append))
+        assert cli.main(["wait", group, "--for", goal, "--timeout", "2"]) == 5
+        assert "has read nothing since this command began" in capsys.readouterr().err
+
+
 def test_waiting_ends_when_the_group_is_there(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
     """It does not exist at first."""
     naps = []
@@ -195,6 +264,7 @@ def test_waiting_ends_when_the_group_is_there(operator: Operator, monkeypatch: p
     def sleep(seconds: float) -> None:
         naps.append(seconds)
         operator.stage.ksqldb.assets["N"] = "New"
+        operator.stage.wall += timedelta(seconds=1)
         operator.until(lambda: any(one.group == "New" and one.condition == "Ready" for one in _items(operator)))
 
     monkeypatch.setattr(wait, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
@@ -228,10 +298,15 @@ class Writing(FakePlatform):
 def test_logs_show_each_line_with_its_task(
     operator: Operator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of our service, whatever service of another owner says that it is of this group."""
-    foreign = replace(operator.stage.platform.services["ofa_group_weld"], name="theirs_Weld", owner="other")
-    services = {"ofa_aaa": foreign, **operator.stage.platform.services}
-    monkeypatch.setattr(task_logs, "build_platform", lambda *_: Writing(services=services))
+    """Of our service, whatever service of another owner, installation or name says that it is of this group."""
+    ours = operator.stage.platform.services["ofa_group_weld"]
+    copies = {
+        "ofa_aaa": replace(ours, name="theirs_Weld", owner="other"),
+        "ofa_aab": replace(ours, name="ofa_aab"),  # with all our labels: a person's
+    }
+    services = {**copies, **operator.stage.platform.services}
+    records = operator.stage.platform.kept_records
+    monkeypatch.setattr(task_logs, "build_platform", lambda *_: Writing(services=services, kept_records=records))
     assert cli.main(["logs", "Weld", "--tail", "2"]) == 0
     assert capsys.readouterr().out == "".join(
         f"ofa_group_Weld.1 | line {number} of 2, False\t\\x1b[2J\n" for number in range(2)
@@ -241,6 +316,9 @@ def test_logs_show_each_line_with_its_task(
         "task": "ofa_group_Weld.1",
         "text": "line 0 of 1, True\t\x1b[2J",
     }
+    services["ofa_group_weld"] = replace(ours, installation="99999999")
+    assert cli.main(["logs", "Weld"]) == 2
+    services["ofa_group_weld"] = ours
     assert cli.main(["logs", "elsewhere"]) == 2
     assert "group 'elsewhere' has no service of ours" in capsys.readouterr().err
     monkeypatch.setattr(task_logs, "build_platform", lambda *_: FakePlatform(services=services))

@@ -150,6 +150,43 @@ def test_a_stream_that_is_replaced_right_before_the_write_is_not_touched(stage: 
     assert is_by_hand(stage)[0]
 
 
+def test_a_stream_that_reads_another_installations_stays(stage: Stage) -> None:
+    """Also where only the description says so; with a column more than ours it may still be that installation's."""
+    theirs = BY_HAND.replace("FROM S", "FROM OFA_ASSETS_WITH_UNS_99999999_0F0F0F0F_1")
+
+    def interfere(call: str) -> None:
+        if call == "describe":
+            stage.ksqldb.made["ASSET_STREAM_PAINT"] = ("paint_by_hand", theirs)
+
+    stage.ksqldb.fault = interfere
+    assert cli.main(["adopt", "Paint", "--replace", "--yes"]) == 5
+    assert stage.ksqldb.made["ASSET_STREAM_PAINT"][1] == theirs
+
+
+def lose_the_shared_stream(stage: Stage) -> None:
+    """A person drops it."""
+    del stage.ksqldb.made[next(name for name in stage.ksqldb.made if name.startswith("OFA_ASSETS_WITH_UNS"))]
+
+
+def change_partitions(stage: Stage) -> None:
+    """Kafka creates the topic that ours is for, with its own number of partitions."""
+    stage.ksqldb.topics = lambda: {"asset_stream_Paint": 7}  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("meanwhile", [lose_the_shared_stream, change_partitions])
+def test_a_stream_is_not_dropped_where_ours_cannot_follow(stage: Stage, meanwhile: Callable[[Stage], None]) -> None:
+    """Also where that changes right before the write."""
+
+    def interfere(call: str) -> None:
+        if call == "describe":
+            stage.ksqldb.fault = lambda _: None
+            meanwhile(stage)
+
+    stage.ksqldb.fault = interfere
+    assert cli.main(["adopt", "Paint", "--replace", "--yes"]) == 5
+    assert is_by_hand(stage)[1]
+
+
 def test_a_stream_with_readers_stays(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     """They are named; whoever made them drops them first."""
     text = "CREATE STREAM ALARMS WITH (KAFKA_TOPIC='alarms') AS SELECT * FROM ASSET_STREAM_PAINT EMIT CHANGES;"

@@ -109,6 +109,20 @@ def test_a_mistake_changes_nothing_and_is_said_until_it_is_corrected(path: Path)
     assert controller.cycle().result is CycleResult.IN_SYNC
 
 
+@pytest.mark.parametrize("line", ["replicas = " + "9" * 5000, "a." * 1200 + "a = 1", "memory_limit = '\x00"])
+def test_whatever_the_file_holds_the_cycles_go_on(path: Path, line: str) -> None:
+    """Also what is beyond the limits of Python: a number of thousands of digits, a key of as many parts."""
+    stage = make_stage(path, WELD)
+    controller = stage.controller()
+    stage.settle(controller)
+    path.write_text(f"{WELD}{line}\n")
+    assert controller.cycle().result is CycleResult.REFUSED
+    stage.ksqldb.assets["c"] = "New"
+    stage.run(controller, 8)
+    assert "ofa_group_new" in stage.platform.services
+    assert spec_of(stage, "Weld").memory_limit == 1 << 31
+
+
 @pytest.mark.parametrize("text", ["[groups", "[groups.A]\nx = 1\n", None])
 def test_a_mistake_at_the_start_is_an_error_of_configuration(path: Path, text: str | None) -> None:
     """There is nothing that could stay in force."""

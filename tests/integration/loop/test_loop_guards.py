@@ -12,7 +12,8 @@ import structlog
 from structlog.testing import capture_logs
 
 from reconciler.control.converge import Exit, converge
-from reconciler.domain.status import Condition, Guard
+from reconciler.domain.status import Condition, CycleResult, Guard
+from reconciler.leadership.elector import AlwaysLeader, WriteBlock
 from reconciler.planning.guards import Overrides, allowed_removals
 from tests.harness.fakes import WELL, Stage, unreachable
 
@@ -151,6 +152,39 @@ def test_a_direct_question_has_the_last_word(stage: Stage) -> None:
     assert stage.ksqldb.calls["members_directly"] > 0
     assert controller.reporter.metrics.blocked.labels("question")._value.get() > 0
     assert "ofa_group_g9" in stage.platform.services
+
+
+class Flipping(AlwaysLeader):
+    """The write gate of an operator whose block ends after some questions of a cycle."""
+
+    blocked = 0
+
+    def __init__(self, questions: int) -> None:
+        """Block the first so many questions of each cycle."""
+        self.questions = questions
+
+    def begin(self) -> None:
+        """A cycle begins."""
+        self.blocked = self.questions
+
+    def write_block(self) -> WriteBlock | None:
+        """Block, or not any more."""
+        self.blocked -= 1
+        return WriteBlock(CycleResult.PAUSED, "paused") if self.blocked >= 0 else None
+
+
+@pytest.mark.parametrize("questions", range(4))
+def test_a_block_that_ends_within_a_cycle_skips_no_direct_question(stage: Stage, questions: int) -> None:
+    """Whenever it ends: a group that Kafka still has stays as it is, although ksqlDB has lost it."""
+    controller = stage.controller()
+    read = controller.deps.strategy.read_directly
+    complete = lambda at_least: replace(read(at_least), groups={**read(at_least).groups, "g9": 1})  # noqa: E731
+    controller.deps.strategy.read_directly = complete  # type: ignore[method-assign]
+    controller.write_gate = Flipping(questions)
+    del stage.ksqldb.assets["a9"]
+    before = stage.writes
+    stage.run(controller, 60)
+    assert stage.writes == before
 
 
 def test_too_many_missing_groups_remove_none(stage: Stage) -> None:

@@ -17,6 +17,7 @@ from reconciler.cli import show
 from reconciler.control.backoff import Contest, Suspended
 from reconciler.control.controller import Controller
 from reconciler.control.loop import History, Loop
+from reconciler.domain.names import names_of
 from reconciler.domain.status import Condition
 from reconciler.leadership.pause import start_pause, write_pause
 from reconciler.metrics import Metrics
@@ -217,6 +218,23 @@ def test_a_service_that_lost_its_labels_can_be_given_them_again(stage: Stage) ->
     for foreign in ({"owner": "someone"}, {"owner": "someone", "installation": ""}, {"installation": "deadbeef"}):
         stage.platform.services["ofa_group_g0"] = replace(ours, **foreign)
         assert not any("--label-add" in text for text in asked(stage, "g0").next), foreign
+
+
+@pytest.mark.parametrize("group", ["g0", "cell 7"])
+def test_a_conflict_with_an_object_names_the_command_that_adopts(stage: Stage, group: str) -> None:
+    """Not one between two groups of the same name, nor one of a service that belongs to no group."""
+    name = names_of(group).service
+    services = stage.platform.services
+    services[name.lower()] = replace(services["ofa_group_g0"], name=name, owner=None, spec=None)
+    services["ofa_state_api"] = replace(services["ofa_state_api"], owner=None, spec=None)
+    stage.ksqldb.assets |= {"new": group, "twin": "G1"}
+    command = "`reconciler adopt g0`" if group == "g0" else "`reconciler adopt 'cell 7'`"
+    conflicts = {one: asked(stage, one) for one in (group, "G1", "state_api")}
+    assert {one.condition for one in conflicts.values()} == {Condition.CONFLICT}
+    adopts = {one: [text for text in answer.next if "reconciler adopt" in text] for one, answer in conflicts.items()}
+    assert adopts == {group: [f"{command} shows whose it is, and takes it over if a user made it"]} | {
+        one: [] for one in ("G1", "state_api")
+    }
 
 
 def test_what_the_engine_refuses_gets_no_advice_about_ksqldb(stage: Stage) -> None:

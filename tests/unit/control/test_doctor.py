@@ -129,6 +129,20 @@ def test_an_engine_that_refuses_is_a_finding_with_its_cure(call: str) -> None:
     assert "docker swarm init" in found.cure
 
 
+@pytest.mark.parametrize("call", ["info", *READS, "observe", "inspect", "missing_references"])
+def test_an_error_that_nobody_expected_is_one_finding(call: str) -> None:
+    """An answer of another shape, for one: a line with its kind, and no traceback; the rest is checked."""
+    made = stage(**SECRETS)
+
+    def break_(asked: str) -> None:
+        if asked == call:
+            raise AttributeError("no such part")
+
+    made.ksqldb.fault = made.platform.fault = break_
+    (found,) = failed(made)
+    assert "unexpected AttributeError: no such part" in found
+
+
 def test_an_unhealthy_server() -> None:
     """Its parts, or the state of the server."""
     made = stage()

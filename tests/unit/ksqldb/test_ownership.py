@@ -157,6 +157,22 @@ def test_what_was_adopted_is_ours(adopted: set[str], source: str, whose: Whose) 
     assert (found.whose, found.group) == (whose, "Weld" if whose is Whose.GROUP else None)
 
 
+@pytest.mark.parametrize(
+    ("case", "users"),
+    [
+        ("no filter", True),
+        ("of something else", True),
+        ("a reader of another installation's", False),
+        ("another installation's group", False),
+        ("a group's stream", False),
+    ],
+)
+def test_only_what_no_installation_has_a_part_in_is_a_users(case: str, users: bool) -> None:
+    """What reads another installation's shared stream may be of that one, whatever its form."""
+    (name, text), _ = CASES[case]
+    assert ownership(name, text, "ofa", Installation("1a2b3c4d")).is_users is users
+
+
 def test_another_installation_is_named() -> None:
     """So that a person can find it, or say that it is this one."""
     found = ownership(*group(source=THEIRS), "ofa", Installation("1a2b3c4d"))

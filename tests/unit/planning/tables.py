@@ -94,7 +94,7 @@ def source(streams: Mapping[str, str], shared: str = "ok", **more: object) -> So
     return replace(SourceState(HERE, "7.7.0", "", found, queries, topics), **more)  # type: ignore[arg-type]
 
 
-def _text(word: str, name: str, text: str) -> str:
+def _text(word: str, name: str, text: str) -> str:  # noqa: C901 - one case a word
     match word:
         case "foreign":
             return FOREIGN.format(name)
@@ -104,6 +104,12 @@ def _text(word: str, name: str, text: str) -> str:
             return text.replace(" EMIT CHANGES", " AND type = 'Condition' EMIT CHANGES")
         case "other":
             return READ.sub(older_shared(THEIRS), text)
+        case "other, one more column":
+            return READ.sub(older_shared(THEIRS), text).replace("`timestamp` FROM", "`timestamp`, 1 AS `more` FROM")
+        case "joins ours and theirs":
+            return FOREIGN.format(name).replace(
+                "THEIRS", f"`{topology().shared_name}` S JOIN `{older_shared(THEIRS)}` T WITHIN 1 HOURS ON S.A = T.A"
+            )
         case "legacy":
             return READ.sub(older_shared(LEGACY), text)
         case "moved":

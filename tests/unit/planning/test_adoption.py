@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from reconciler.domain.names import names_of
+from reconciler.domain.observed import LiveQuery
 from reconciler.domain.status import Condition, Plan
 from reconciler.planning.adoption import Offer, offer_adoption
 from reconciler.planning.guards import Verdict
@@ -64,6 +65,8 @@ OFFERED = """
     other      ok          -               belongs to installation 99999999
     legacy     ok          -               belongs to an installation made before there were ids
     other      unlabelled  -               belongs to installation 99999999
+    other, one more column  ok  -          reads the shared stream of another installation (99999999)
+    joins ours and theirs   ok  -          reads the shared stream of another installation (99999999)
     foreign    other's     -               belongs to owner other
 """
 
@@ -90,6 +93,34 @@ def test_what_is_in_the_way_is_said() -> None:
     assert offer(by_hand, held={"Paint": "paused"}).adoption == SHOWN
 
 
+WELD = names_of("Weld")
+INTO = f"WITH (KAFKA_TOPIC='{WELD.topic}') AS SELECT * FROM X EMIT CHANGES;"
+BESIDE = """
+    # written by                  partitions   refused
+    -                             1            -
+    its own query                 1            -
+    another stream's query        1            topic asset_stream_Weld is written by the query of MINE
+    its own and another's         1            topic asset_stream_Weld is written by the query of MINE
+    -                             2            topic asset_stream_Weld has 2 partitions
+"""
+
+
+@pytest.mark.parametrize(("writer", "partitions", "refused"), rows(BESIDE))
+def test_a_stream_is_dropped_only_if_ours_can_have_the_topic(writer: str, partitions: str, refused: str) -> None:
+    """Not where another query would go on writing to it, nor where ksqlDB would refuse our stream over it."""
+    queries = dict(source({"Weld": "foreign"}).queries)
+    if "own" in writer:
+        queries[WELD.stream] = LiveQuery(QUERY, f"CREATE STREAM {WELD.stream} {INTO}")
+    if "another" in writer:
+        queries["MINE"] = LiveQuery("Q", f"CREATE STREAM MINE {INTO}")
+    shared = topology_of_now(source({})).shared_name.lower()
+    survey = plant("foreign", "ok", queries=queries, partitions={WELD.topic: int(partitions), shared: 1})
+    found = offer(survey)
+    assert bool(found.adoption) is not bool(refused)
+    assert refused in "; ".join(found.refusals)
+    assert actions(make_plan(survey, Verdict(), plan_inputs(adoption=SHOWN))) == ("" if refused else "adopt_stream")
+
+
 def actions(plan: Plan, group: str = "Weld") -> str:
     """What is done about a group, in words."""
     return ", ".join(action.verb for action in plan.actions if action.group == group)
@@ -110,6 +141,8 @@ PLANNED = """
     foreign    unlabelled  service      -
     foreign    unlabelled  stream       -
     other      ok          shown        -
+    other, one more column  ok  shown   -
+    joins ours and theirs   ok  shown   -
     legacy     ok          shown        -
     ok         other's     shown        -
     ok         theirs      shown        -

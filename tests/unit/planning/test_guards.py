@@ -124,6 +124,29 @@ def test_what_is_kept_is_not_removed_and_does_not_count_as_missing() -> None:
     assert [refusal.guard for refusal in judge(memory, found, options, Overrides(), NOW).refusals] == ["budget"]
 
 
+KEPT = """
+    # there  missing  kept   fraction   refused
+    6        4        0      0.4        -
+    6        5        0      0.4        5 of 11 groups are missing, at most 4
+    4        6        4      0.4        -
+    4        7        4      0.4        3 of 7 groups are missing, at most 2
+    2        8        6      0.5        -
+    1        9        7      0.5        2 of 3 groups are missing, at most 1
+"""
+
+
+@pytest.mark.parametrize(("there", "missing", "kept", "fraction", "refused"), rows(KEPT))
+def test_what_is_kept_counts_in_neither_number(
+    there: str, missing: str, kept: str, fraction: str, refused: str
+) -> None:
+    """Of all others, no more than the fraction go at once."""
+    options = settings(prune_max_fraction=float(fraction))
+    reasons = {f"x{number}": "kept by the file" for number in range(int(kept))}
+    refusals = judge(GuardMemory(), plant(int(there), int(missing)), options, Overrides(), NOW, reasons).refusals
+    assert bool(refusals) is bool(refused)
+    assert all(refused in refusal.text for refusal in refusals)
+
+
 COUNT = """
     # before: reads  since  trouble  fresh  assets before  assets now  after: reads  since
     0                -      -        yes    10             10          1             1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 
 from openfactory_common.errors import ConfigurationError
 from reconciler.domain.names import names_of
-from reconciler.domain.services import Healthcheck, Kind
+from reconciler.domain.services import Healthcheck, Kind, drift
 from reconciler.planning.options import GroupFile, GroupOptions, parse_groups_file, read_variables
 from reconciler.planning.specs import group_spec
+from reconciler.platforms.swarm.spec import from_engine, to_engine
 from tests.unit.planning import tables
 
 FILE = """
@@ -114,6 +116,7 @@ LEGAL = """
     labels = {"com.example/a" = ""}
     env = {TZ = "Europe/Berlin"}
     networks = []
+    networks = ["factory-network-productio1", "abcdefghijklmnopqrstuvwxy"]
     log_driver = ""
     log_driver = "registry/plugin:1"
     healthcheck = ""
@@ -165,6 +168,11 @@ ILLEGAL = """
     log_driver = "a b"                                     2    log_driver: it must be the name of a log driver
     healthcheck = 1                                        2    healthcheck: Input should be
     healthcheck = {comand = "x"}                           2    healthcheck.comand: unknown key; did you mean command?
+    networks = ["q3jmbosbtbgnk3nxb3zqkxz1q"]               2    networks: 'q3jmbosbtbgnk3nxb3zqkxz1q' is a network's id
+    healthcheck = {command = "x", interval = "0.9ms"}      2    healthcheck.interval: 0.0009: it must be at least 1ms
+    healthcheck = {command = "x", timeout = 0.0001}        2    healthcheck.timeout: 0.0001: it must be at least 1ms
+    healthcheck = {command = "x", start_period = 1e-9}     2    healthcheck.start_period: 1e-09: it must be at least
+    healthcheck = {command = "x", interval = 0}            2    healthcheck.interval: Input should be greater than 0
     healthcheck = {command = "x", retries = 0}             2    healthcheck.retries: Input should be greater
     paused = "yes"                                         2    paused: Input should be a valid boolean
     idle_after = "soon"                                    2    idle_after: 'soon' is not a duration
@@ -194,6 +202,9 @@ def test_an_illegal_value_is_refused_with_its_line_and_key(line: str, at: str, w
         ("\n[group.Weld]\npaused = true", 'GROUPS_FILE line 2: group: unknown; write [groups."NAME"]'),
         ("[[groups]]\nWeld = 1", "GROUPS_FILE line 1: groups: it must be a table"),
         ("a = " + "[" * 5000 + "]" * 5000, "GROUPS_FILE"),
+        ("[groups.A]\nreplicas = " + "9" * 5000, "GROUPS_FILE: this is no TOML"),
+        ("[groups.A]\n" + "a." * 1200 + "a = 1", "GROUPS_FILE: it is nested too deeply"),
+        ("[groups.A]\nlabels." + "a." * 300 + "a = 1", "GROUPS_FILE"),
     ],
 )
 def test_another_shape_is_refused(text: str, words: str) -> None:
@@ -245,20 +256,37 @@ def test_a_group_has_its_own_in_place_of_what_the_variables_say() -> None:
     assert other == group_spec(names_of("Paint"), options, None)
 
 
+@pytest.mark.parametrize("number", ["0.33333333333333", "1.0000000001", "0.1", "2.0123456789"])
+def test_a_number_is_what_an_engine_gives_back(number: str) -> None:
+    """It counts in 1e-9: what it cannot keep would differ in every cycle."""
+    check = f'healthcheck = {{command = "true", interval = {number}, timeout = {number}, start_period = {number}}}'
+    text = f"[groups.A]\ncpu_limit = {number}\ncpu_reservation = {number}\n{check}\n"
+    options = tables.settings()
+    spec = group_spec(names_of("A"), options, None, parse_groups_file(text).of_service("A", options))
+    live = from_engine(json.loads(json.dumps(to_engine(spec, "ofa", {}))), {})
+    assert live is not None
+    assert drift(live, spec) == ()
+    assert abs(live.cpu_limit - float(number)) < 1e-9
+    settings = tables.settings(fastapi_group_cpu_limit=float(number))
+    assert group_spec(names_of("A"), settings, None).cpu_limit == live.cpu_limit
+
+
 def test_a_time_of_a_healthcheck_can_be_said() -> None:
     """The others have their defaults."""
     text = '[groups.A]\nhealthcheck = {command = "true", interval = "1m", start_period = 30}\n'
     assert parse_groups_file(text).of("A").healthcheck == Healthcheck("true", 60.0, start_period=30.0)
 
 
-def test_every_value_of_the_file_is_described_but_for_a_variables_value() -> None:
-    """With its origin; a variable may have what nobody should read."""
+def test_every_value_of_the_file_is_described_but_for_what_may_be_secret() -> None:
+    """With its origin; variables, labels, log options and a healthcheck may have what nobody should read."""
     lines = parse_groups_file(FILE).of_service("Night Weld", tables.settings()).describe()
     assert "paused = true (GROUPS_FILE line 26, group Night Weld)" in lines
-    assert "label plant = a (GROUPS_FILE line 10, pattern *)" in lines
+    assert "label plant (GROUPS_FILE line 10, pattern *)" in lines
     assert "env LEVEL (GROUPS_FILE line 28, group Night Weld)" in lines
     assert "constraints = node.labels.gpu==true, node.role!=manager (GROUPS_FILE line 18, group Night Weld)" in lines
-    assert "healthcheck = curl -f localhost:8000 (GROUPS_FILE line 25, group Night Weld)" in lines
+    times = "a command every 10 s, timeout 5 s, 3 retries, start period 10 s"
+    assert f"healthcheck = {times} (GROUPS_FILE line 25, group Night Weld)" in lines
+    assert "log_options = max-size (GROUPS_FILE line 24, group Night Weld)" in lines
     assert len(lines) == len(fields(GroupOptions)) - 1 + 1  # without origins, with a second variable
 
 

@@ -102,6 +102,23 @@ def test_a_swarm_is_described() -> None:
     assert (other.reserved, other.network) == (1.0, None)
 
 
+@pytest.mark.parametrize(
+    ("config", "addresses"),
+    [
+        ([{"Subnet": "10.0.1.5/24"}], 253),
+        ([{"Subnet": "10.0.1.0/24"}, {"Subnet": "10.0.2.9/28"}], 253 + 13),
+        ([{"Gateway": "10.0.1.1"}], None),
+        (None, None),
+    ],
+)
+def test_the_addresses_of_a_network(config: list[dict[str, str]] | None, addresses: int | None) -> None:
+    """Also where its subnet was written with an address in it, which an engine keeps as it is."""
+    table = {**SWARM, "/networks": [{**NET, "IPAM": {"Config": config}}]}
+    found = inspect_swarm(Answers(table), "ofa", "factory-net", ())  # type: ignore[arg-type]
+    assert found.network is not None
+    assert found.network.addresses == addresses
+
+
 @pytest.mark.parametrize("words", ["This node is not a swarm manager.", "the Swarm has no leader"])
 def test_a_swarm_that_cannot_be_asked_is_an_error(words: str) -> None:
     """Nothing that it lists could be believed."""

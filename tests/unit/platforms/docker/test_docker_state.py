@@ -229,6 +229,24 @@ def test_options_of_a_log_driver_are_those_that_were_asked_for() -> None:
     assert observed(made_of(spec)).spec == spec
 
 
+IMAGES_CHECKS: dict[str, dict[str, Any]] = {
+    "the same": {"Test": ["CMD-SHELL", "true"], "Interval": 10**10, "Timeout": 5 * 10**9, "Retries": 3},
+    "with more times": {"Test": ["CMD", "x"], "StartInterval": 10**9, "StartPeriod": 7 * 10**9},
+}
+
+
+@pytest.mark.parametrize("of_image", IMAGES_CHECKS)
+def test_a_healthcheck_that_was_asked_is_read_back_beside_that_of_the_image(of_image: str) -> None:
+    """Also where the two are the same, and where the engine takes from the image what the spec leaves open."""
+    spec = dataclasses.replace(SPEC, healthcheck=Healthcheck("true", start_period=0.0))
+    raw, check = made_of(spec), IMAGES_CHECKS[of_image]
+    written = {name: value for name, value in raw["Config"]["Healthcheck"].items() if value}
+    raw["Config"]["Healthcheck"] = {**check, **written}
+    [containers] = group_by_service([raw], NOW, 5.0).values()
+    live = read_service(containers, {"sha256:1": {"Config": {"Healthcheck": check}}}, SHELF, NOW)
+    assert live.spec == spec
+
+
 def test_a_healthcheck_of_the_image_is_no_difference() -> None:
     """Every container of it shows it; one that is another's is."""
     check = {"Test": ["CMD", "true"], "Interval": 10**9}
@@ -283,6 +301,7 @@ ASKED_LABELS = (
     '{"env": ["A"], "cpu_reservation": "x", "publish": {}}',
     '{"env": ["A"], "cpu_reservation": 0.1, "publish": {}, "labels": 1}',
     '{"env": ["A"], "cpu_reservation": 0.1, "publish": {}, "log_driver": "x", "log_options": [{}]}',
+    '{"env": ["A"], "cpu_reservation": 0.1, "publish": {}, "healthcheck": {"command": 1}}',
 )
 
 

@@ -246,6 +246,18 @@ def test_an_option_that_is_set_is_drift_until_it_is_written_and_after_it_was_tak
     assert stored(_repair(written, plain)) == before
 
 
+def test_the_labels_of_a_stack_stay_when_its_service_is_adopted() -> None:
+    """`docker stack deploy` gives them to the service and its containers; without them the stack has lost it."""
+    raw, wanted = engine_spec(group_spec(image="theirs:1")), group_spec(labels={"team": "a"})
+    stack = {"com.docker.stack.namespace": "plant", "com.docker.stack.image": "theirs:1"}
+    raw["Labels"] |= stack
+    raw["TaskTemplate"]["ContainerSpec"]["Labels"] = {"com.docker.stack.namespace": "plant"}
+    written = stored(_repair(raw, wanted))
+    assert stack.items() <= written["Labels"].items()
+    assert drift(read(written), wanted) == ()
+    assert _repair(written, group_spec())["Labels"].items() >= stack.items()
+
+
 def test_a_label_that_a_person_took_off_the_service_is_given_again_without_new_tasks() -> None:
     """The container still has it."""
     wanted = group_spec(labels={"team": "a"})
@@ -285,12 +297,12 @@ def test_what_is_escaped_has_no_action_but_ours(text: str) -> None:
 
 def test_the_number_of_a_task_is_the_only_template() -> None:
     """It is read back as what it was written from; data that reads like it stays data."""
-    spec = group_spec(env={"ID": f"group_{TASK_SLOT}", "OTHER": "{{.Task.Slot}}"})
+    spec = group_spec(env={"PORT": f"group_{TASK_SLOT}", "OTHER": "{{.Task.Slot}}"})
     raw = engine_spec(spec)
     variables = raw["TaskTemplate"]["ContainerSpec"]["Env"]
-    assert variables == ["ID=group_{{.Task.Slot}}", 'OTHER={{"{{"}}.Task.Slot}}']
+    assert variables == ['OTHER={{"{{"}}.Task.Slot}}', "PORT=group_{{.Task.Slot}}"]
     assert drift(read(raw), spec) == ()
-    (difference,) = drift(group_spec(env={**spec.env, "ID": "x"}), spec)
+    (difference,) = drift(group_spec(env={**spec.env, "PORT": "x"}), spec)
     assert difference.wanted == '"group_<slot>"'
 
 
