@@ -130,7 +130,7 @@ class Controller:
     def find_held(self, survey: Survey) -> Mapping[str, str]:
         """Return the groups of which nothing is written in this cycle, each with the reason."""
         paused = self.deps.groups_file.current.find_paused(survey.wanted.keys() | survey.missing)
-        return {**paused, **self.memory.find_held()}
+        return {**paused, **self.memory.find_paused()}
 
     def plan(self, survey: Survey, verdict: guards.Verdict) -> Plan:
         """Plan one cycle; before streams are created, the server is asked how many it allows.

@@ -130,8 +130,8 @@ class Memory:
         """Return the pause that suspends writes at this time of day; None where none does."""
         return self.pause if self.pause is not None and self.pause.active(wall) else None
 
-    def find_held(self) -> Mapping[str, str]:
-        """Return the groups of which nothing is written in this cycle, each with the reason."""
+    def find_paused(self) -> Mapping[str, str]:
+        """Return the groups that a command has paused, each until when and by whom."""
         return {group: pause.text for group, pause in self.group_pauses.items()}
 
     def silent(self) -> Mapping[str, str]:
@@ -206,7 +206,6 @@ class Memory:
             ),
             past=frozenset(key for key, seconds in ages.items() if seconds >= trial and key in self.proved),
             fallen=frozenset(key for key, seconds in unready.items() if seconds < trial),
-            held=self.find_held(),
         )
 
     def finish_plan(self, plan: Plan, settings: Settings, clocks: Clocks) -> Plan:
@@ -390,13 +389,11 @@ class Reporter:
         with self.isolate():
             self.metrics.paused.set(self._memory.find_active_pause(self._clocks.wall()) is not None)
         with self.isolate():
-            self.metrics.paused_groups.set(len(self._memory.find_held()))
-        with self.isolate():
             self._report_ends(platform)
         with self.isolate():
             self._report_pause(self._memory.find_active_pause(self._clocks.wall()))
         with self.isolate():
-            self._report_held(self._memory.find_held())
+            self._report_held(self._memory.find_paused())
 
     def _report_ends(self, platform: PlatformState) -> None:
         """Record which tasks have ended since the last time, one entry a service; at the start, those of one day."""
@@ -425,6 +422,7 @@ class Reporter:
 
     def _report_held(self, held: Mapping[str, str]) -> None:
         """Record of which groups a pause has begun, was changed, or has ended."""
+        self.metrics.paused_groups.set(len(held))
         before, self._held = self._held, held
         for group, text in held.items():
             if before.get(group) != text:
