@@ -156,22 +156,28 @@ def find_ends(services: Iterable[Raw], tasks: Tasks) -> tuple[TaskEnd, ...]:
         )
         for raw in services
         for task in tasks.get(raw["ID"], ())
-        if task["DesiredState"] not in _SHOULD_RUN and (reason := _explain_end(raw, task))
+        if task["DesiredState"] not in _SHOULD_RUN and (reason := _explain_end(raw, task, tasks[raw["ID"]]))
     ]
     return tuple(sorted(found, key=lambda end: end.at))
 
 
-def _explain_end(raw: Raw, task: Raw) -> str:
-    """Return why a task ended, ``""`` for one that should."""
+def _explain_end(raw: Raw, task: Raw, tasks: Iterable[Raw]) -> str:
+    """Return why a task ended, ``""`` for one that should; ``tasks`` are those of its service."""
     status = task["Status"]
     if error := status.get("Err"):
         return f"{error}: killed, often because its memory was used up" if _KILLED in error else str(error)
     if status["State"] in ("failed", "rejected", "orphaned", "complete"):
         return {"complete": "ended by itself, with exit code 0"}.get(status["State"], str(status["State"]))
     ended, changed = status.get("Timestamp"), raw.get("UpdatedAt")
-    stopped = status["State"] == "shutdown" and ended and changed and parse_time(ended) > parse_time(changed)
-    same = _comparable(task["Spec"]) == _comparable(raw["Spec"]["TaskTemplate"])
-    return "stopped by the engine, not by an update: a node was drained, or lost" if stopped and same else ""
+    if status["State"] != "shutdown" or not ended or not changed or parse_time(ended) <= parse_time(changed):
+        return ""
+    # What a change stops has no successor (fewer tasks), or one with another template (measured also for a change that
+    # was reverted before the old task had ended).
+    created = parse_time(task["CreatedAt"])
+    later = [one for one in tasks if one.get("Slot") == task.get("Slot") and parse_time(one["CreatedAt"]) > created]
+    successor = min(later, key=lambda one: parse_time(one["CreatedAt"]), default=None)
+    same = successor is not None and _comparable(successor["Spec"]) == _comparable(task["Spec"])
+    return "stopped by the engine, not by an update: a node was drained, or lost" if same else ""
 
 
 def describe_waiting(tasks: Iterable[Raw]) -> str:

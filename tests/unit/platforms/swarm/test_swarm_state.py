@@ -247,42 +247,53 @@ def test_a_label_with_any_text_is_a_number_or_none(text: str, number: int) -> No
     assert sequence_of({"Spec": {"Labels": {SEQUENCE: text}}}) == number
 
 
-def ended(state: str, error: str = "", at: int = 50, image: str = "a:1", desired: str = "shutdown") -> dict[str, Any]:
+def ended(
+    state: str, error: str = "", at: int = 50, image: str = "a:1", desired: str = "shutdown", created: int = 1
+) -> dict[str, Any]:
     """Return a task that is no more, as the engine lists it."""
-    raw = task(state, desired, error)
+    raw = task(state, desired, error, created)
     raw["Status"]["Timestamp"] = f"2026-01-02T03:04:{at:02d}Z"
     return {**raw, "ID": f"t-{state}", "Slot": 2, "Spec": {"ContainerSpec": {"Image": image}}}
 
 
+def runs(created: int, image: str = "a:1", slot: int = 2) -> dict[str, Any]:
+    """Return a task that runs."""
+    return {**task("running", "running", created=created), "Slot": slot, "Spec": {"ContainerSpec": {"Image": image}}}
+
+
 STOPPED = "stopped by the engine, not by an update: a node was drained, or lost"
 ENDS = [
-    ("failed", ended("failed", "task: non-zero exit (1)"), "task: non-zero exit (1)"),
+    ("failed", [ended("failed", "task: non-zero exit (1)")], "task: non-zero exit (1)"),
     (
         "killed",
-        ended("failed", "task: non-zero exit (137)"),
+        [ended("failed", "task: non-zero exit (137)")],
         "task: non-zero exit (137): killed, often because its memory was used up",
     ),
-    ("of before an update", ended("failed", "task: non-zero exit (1)", image="a:0"), "task: non-zero exit (1)"),
-    ("rejected", ended("rejected", "No such image: a:1"), "No such image: a:1"),
-    ("complete", ended("complete"), "ended by itself, with exit code 0"),
-    ("orphaned", ended("orphaned"), "orphaned"),
-    ("a node was drained", ended("shutdown"), STOPPED),
-    ("an update", ended("shutdown", image="a:0"), ""),
-    ("an update and one back", ended("shutdown", at=5), ""),
-    ("one that is to start again", ended("failed", "task: non-zero exit (1)", desired="ready"), ""),
-    ("one that runs", MOVED, ""),
-    ("on a node that is down", LOST, ""),
+    ("of before an update", [ended("failed", "task: non-zero exit (1)", image="a:0")], "task: non-zero exit (1)"),
+    ("rejected", [ended("rejected", "No such image: a:1")], "No such image: a:1"),
+    ("complete", [ended("complete")], "ended by itself, with exit code 0"),
+    ("orphaned", [ended("orphaned")], "orphaned"),
+    ("a node was drained", [ended("shutdown"), runs(40)], STOPPED),
+    ("of two nodes", [ended("shutdown"), runs(30), runs(40)], STOPPED),
+    ("fewer tasks are wanted", [ended("shutdown"), runs(40, slot=1)], ""),
+    ("and more again", [ended("shutdown", created=20), runs(1), runs(15)], ""),
+    ("an update", [ended("shutdown", image="a:0"), runs(40)], ""),
+    ("an update and one back", [ended("shutdown", at=5), runs(6)], ""),
+    ("and one back before it ended", [ended("shutdown"), runs(9, "a:0"), runs(11)], ""),
+    ("one that is to start again", [ended("failed", "task: non-zero exit (1)", desired="ready")], ""),
+    ("one that runs", [MOVED], ""),
+    ("on a node that is down", [LOST], ""),
 ]
 
 
 @pytest.mark.parametrize(("name", "found", "reason"), ENDS, ids=[row[0] for row in ENDS])
-def test_what_ended_and_should_not_have(name: str, found: dict[str, Any], reason: str) -> None:
-    """Not what an update replaced, and not a task of another service."""
+def test_what_ended_and_should_not_have(name: str, found: list[dict[str, Any]], reason: str) -> None:
+    """Not what a change stopped, and not a task of another service; ``found`` begins with the task in question."""
     del name
     raw = {**service(1), "UpdatedAt": "2026-01-02T03:04:10Z"}
     foreign = {**ended("failed", "no"), "ServiceID": "s2"}
-    ends = find_ends([raw], group_by_service([found, foreign]))
+    ends = find_ends([raw], group_by_service([*found, foreign]))
     assert [one.reason for one in ends] == ([reason] if reason else [])
     for one in ends:
-        assert (one.id, one.service, one.task) == (found["ID"], "ofa_group_Weld", "ofa_group_Weld.2")
+        assert (one.id, one.service, one.task) == (found[0]["ID"], "ofa_group_Weld", "ofa_group_Weld.2")
         assert one.at == datetime(2026, 1, 2, 3, 4, 50, tzinfo=UTC)
