@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from openfactory_common.errors import PlatformRefused
 from reconciler.domain.services import Port, Publish, ServiceSpec
 
 from .sandbox import Sandbox, docker
@@ -125,6 +126,21 @@ def test_a_global_service_with_our_labels_is_seen_without_a_spec(sandbox: Sandbo
     )
     live = sandbox.platform.observe().services[name.lower()]
     assert (live.owner, live.spec, live.running) == (sandbox.owner, None, 0)
+
+
+def test_a_constraint_that_no_node_fulfils_ends_no_task(sandbox: Sandbox) -> None:
+    """The engine would end it at once, before another one runs."""
+    spec = sandbox.create_running(sandbox.spec())
+    before = sandbox.tasks(spec)
+    nowhere = dataclasses.replace(spec, constraints=("node.labels.gpu==nope", "node.role==manager"))
+    with pytest.raises(PlatformRefused, match=r"active nodes fulfils node\.labels\.gpu==nope: it stays as it is"):
+        sandbox.repair(nowhere)
+    assert (sandbox.tasks(spec), sandbox.live(spec).running) == (before, 1)
+    here = dataclasses.replace(spec, constraints=("node.labels.gpu!=nope", "node.role==manager"))
+    sandbox.repair(here)
+    live = sandbox.wait(here, lambda live: live.running == 1 and live.update_state != "updating")
+    assert live.error == ""
+    assert sandbox.drift(here) == ()
 
 
 def test_a_repair_keeps_labels_of_others_and_restarts_no_task(sandbox: Sandbox) -> None:

@@ -123,7 +123,7 @@ def states(system: System, *groups: str) -> dict[str, tuple[str, str]]:
 
 
 def test_a_group_without_clients_sleeps_and_its_next_client_has_missed_nothing(system: System) -> None:
-    """Paint sleeps and wakes; Weld has a client and Assembly is paused, so both run on. What users made is untouched."""
+    """Paint sleeps and wakes; Weld has a client and Assembly is paused: both run on, and what is a user's stays."""
     users = f"{system.name}-users"
     image = docker("service", "inspect", system.group("Paint"), "--format", IMAGE)
     docker("service", "create", "--detach", "--name", users, "--entrypoint", "sleep", image, "infinity")

@@ -23,6 +23,7 @@ from reconciler.domain.services import LiveRegistry, LiveService, PlatformState,
 from reconciler.platforms.engine import PRIVILEGES_API, Engine, NotFound, OnRequest
 from reconciler.platforms.inspection import inspect_swarm
 from reconciler.platforms.protocol import INSTALLATION, KIND, OWNER, LogLine, Reference, label_failure
+from reconciler.platforms.swarm.placement import find_unmet
 from reconciler.platforms.swarm.spec import live_image, merge_update, network_ids, to_engine
 from reconciler.platforms.swarm.state import (
     RECORD_FIELD,
@@ -144,9 +145,12 @@ class SwarmPlatform:
 
         Raises:
             PlatformConflict: the service changed or was removed since it was read.
-            PlatformRefused: the engine does not accept the spec, for example another mode or name.
+            PlatformRefused: the engine does not accept the spec, for example another mode or name, or no node fulfils
+                new constraints.
             PlatformUnreachable: it may or may not have been updated.
         """
+        if live.spec is None or live.spec.constraints != spec.constraints:
+            self._check_placement(spec)
         raw = self._engine.get("/services/{}", live.id)
         if raw["Version"]["Index"] != live.version:
             raise PlatformConflict(f"service {live.name} changed since it was read: update out of sequence")
@@ -284,6 +288,19 @@ class SwarmPlatform:
             ids |= {name: str(raw["ID"]) for name, raw in found.items()}
         lacks_setting = self._engine.api_version < PRIVILEGES_API
         return to_engine(spec, self.owner, ids, image, new_privileges=lacks_setting)
+
+    def _check_placement(self, spec: ServiceSpec) -> None:
+        """Refuse constraints that no node fulfils.
+
+        Swarm ends running tasks at once where their node does not fulfil new constraints, before others have started
+        (measured on 20.10, with ``start-first`` too), so a misspelt label would end the service.
+        """
+        try:
+            why = find_unmet(spec.constraints, self._engine.get("/nodes")) if spec.constraints else ""
+        except PlatformRefused:  # a filter before the engine may not allow the question
+            return
+        if why:
+            raise PlatformRefused(f"service {spec.name}: {why}: it stays as it is, as its tasks would end")
 
     def _report_lost_digest(self, live: LiveService, raw: Raw) -> LiveService:
         """Show an image without its digest as drift, if the digest can be read: otherwise an update does not help."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from openfactory_common.errors import PlatformRefused
 from reconciler.domain.services import LiveService
 from reconciler.platforms.swarm import platform as swarm
 from tests.unit.platforms.swarm.test_swarm_state import service, task
@@ -88,3 +91,58 @@ def test_each_line_of_a_services_log_has_its_task(monkeypatch: pytest.MonkeyPatc
         ("ofa_group_Weld.1", "a b=c, d"),
         ("ofa_group_Weld t9", ""),
     ]
+
+
+class Placing(CannedEngine):
+    """An engine whose one node has no label, or that does not tell; it keeps what is written."""
+
+    api_version = (1, 41)
+
+    def __init__(self, *, tells: bool) -> None:
+        """Nothing was written yet."""
+        super().__init__()
+        self.tells = tells
+        self.written: list[Any] = []
+
+    def get(self, path: str, *names: str, **options: Any) -> Any:
+        """Return the node, or refuse to; else the service."""
+        if path == "/nodes":
+            if not self.tells:
+                raise PlatformRefused("403: not allowed here")
+            return [{"ID": "n1", "Status": {"State": "ready"}, "Spec": {"Role": "manager"}}]
+        return service(1) if path == "/services/{}" else super().get(path, *names, **options)
+
+    def credentials(self, _image: str) -> dict[str, str]:
+        """Return none."""
+        return {}
+
+    def post(self, _path: str, *_names: str, body: Any, **_options: Any) -> None:
+        """Keep what is written."""
+        self.written.append(body["TaskTemplate"].get("Placement"))
+
+
+@pytest.mark.parametrize(
+    ("tells", "had", "wanted", "refused"),
+    [
+        (True, (), ("node.labels.gpu==yes",), True),
+        (False, (), ("node.labels.gpu==yes",), False),
+        (True, ("node.labels.gpu==yes",), ("node.labels.gpu==yes",), False),
+        (True, ("node.labels.gpu==yes",), (), False),
+        (True, (), ("node.role==manager",), False),
+    ],
+    ids=["no node", "not told", "as before", "taken away", "a node"],
+)
+def test_new_constraints_that_no_node_fulfils_are_not_written(
+    monkeypatch: pytest.MonkeyPatch, *, tells: bool, had: tuple[str, ...], wanted: tuple[str, ...], refused: bool
+) -> None:
+    """The engine would end the tasks that run."""
+    engine = Placing(tells=tells)
+    monkeypatch.setattr(swarm, "Engine", lambda *_: engine)
+    platform = swarm.SwarmPlatform("ofa", "ofa", pin_digests=False)
+    live = platform.observe().services["ofa_group_weld"]
+    spec = live.spec
+    assert spec is not None
+    live = replace(live, spec=replace(spec, constraints=had))
+    with pytest.raises(PlatformRefused, match="none of the 1 active nodes fulfils") if refused else nullcontext():
+        platform.update_service(live, replace(spec, constraints=wanted))
+    assert len(engine.written) == (not refused)
