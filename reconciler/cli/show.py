@@ -51,7 +51,9 @@ def add(commands: Any) -> None:
 def make_reader(settings: Settings) -> Controller:
     """Return a controller that reads once and cannot write."""
     metrics = Metrics(CollectorRegistry())
-    return Controller(build_dependencies(settings, metrics, DryRunLog()), metrics, reads_once=True)
+    controller = Controller(build_dependencies(settings, metrics, DryRunLog()), metrics, reads_once=True)
+    controller.reporter.journal.logs = False
+    return controller
 
 
 def observe(settings: Settings) -> tuple[Plan, Survey]:

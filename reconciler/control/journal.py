@@ -72,7 +72,10 @@ class Journal:
 
     Attributes:
         on_entry: called after each new entry, in the thread that has made it.
+        logs: whether lines go to the log, too. A command that shows what it has read says all of it there.
     """
+
+    logs = True
 
     def __init__(self, wall: Callable[[], datetime] = lambda: datetime.now(UTC), kept: int = KEPT) -> None:
         """Keep the last ``kept`` entries; ``wall`` is the time of day."""
@@ -120,7 +123,8 @@ class Journal:
     def _write(self, level: str, event: str, fields: dict[str, Any]) -> None:
         event, fields = _mask(event), {name: _mask(value) for name, value in fields.items()}
         is_new = self._record(level, event, fields)
-        getattr(log, level)(event, **fields)
+        if self.logs:
+            getattr(log, level)(event, **fields)
         if is_new:
             self.on_entry()
 

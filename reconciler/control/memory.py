@@ -510,7 +510,7 @@ class Reporter:
         contested = memory.contest.find_contested(now).get(action.key)
         # The names of the fields alone: what stood in them may be a secret.
         cause: dict[str, object] = {}
-        if isinstance(action, UpdateService):
+        if isinstance(action, UpdateService) and action.drift:
             cause = {"drift": [each.field for each in action.drift]}
         if reason := getattr(action, "failure", "") or getattr(action, "why", ""):
             cause["reason"] = reason

@@ -35,7 +35,8 @@ class TransitionLog:
         for item in plan.items:
             self._record_item(item)
         for gone in self._conditions.keys() - {item.title for item in plan.items}:
-            self._journal.info("gone", object=gone, group=_group_of(gone))
+            # A plan has the shared stream while something is to be said of it.
+            self._journal.info("ready" if gone.startswith("stream ") else "gone", object=gone, group=_group_of(gone))
             del self._conditions[gone]
             self._wrong.pop(gone, None)
             self._ready.pop(gone, None)

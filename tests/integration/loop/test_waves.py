@@ -49,6 +49,9 @@ def test_a_bad_image_is_at_one_group_and_is_taken_back(rollout: Rollout) -> None
     plan = rollout.run(controller, 5)
     assert images(rollout) == first
     assert conditions(plan) == [Condition.DEGRADED, *[Condition.HELD] * 4]
+    [back] = [one for one in controller.reporter.journal.after() if one.fields.get("action") == "roll_back_service"]
+    assert (back.event, back.fields) == ("write done", {"action": "roll_back_service"})
+    assert back.reason is not None
     assert plan.halted.startswith("group G00: the rollout failed and was rolled back: ")
     live = rollout.stage.platform.services[min(rollout.names).casefold()]
     assert live.previous is not None

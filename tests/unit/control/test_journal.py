@@ -370,3 +370,14 @@ def test_a_task_that_ends_in_every_cycle_fills_no_history(stage: Stage) -> None:
         stage.platform.ended = (replace(_end(0, stage), id=f"t{number}"),)
         entries += run(stage, controller, 1)
     assert [one.event for one in entries] == ["task ended"]
+
+
+def test_a_command_that_shows_what_it_has_read_logs_nothing_of_it() -> None:
+    """Its entries are there for the command; above its table, a line with the present time looked like something new."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    journal = Journal()
+    journal.logs = False
+    with capture_logs() as captured:
+        journal.warning("task ended", object="group Weld", reason="killed")
+    assert captured == []
+    assert [one.event for one in journal.after()] == ["task ended"]

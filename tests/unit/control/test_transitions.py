@@ -138,3 +138,15 @@ def test_a_thousand_groups_that_come_and_go_leave_nothing_behind() -> None:
             changes.record(Plan(items=(item,)))
         changes.record(Plan())
     assert (len(changes._wrong), len(changes._ready), len(changes._conditions)) == (0, 0, 0)
+
+
+def test_a_stream_that_is_in_order_is_not_gone() -> None:
+    """A plan has the shared stream only while there is something to say of it."""
+    journal = Journal()
+    changes, last = TransitionLog(journal), journal.last
+    for items in ((ObjectStatus("stream SHARED", Condition.PROGRESSING, detail="create it"),), ()):
+        changes.record(Plan(items=items))
+    assert [(one.event, one.object, one.group) for one in journal.after(last)] == [
+        ("progressing", "stream SHARED", None),
+        ("ready", "stream SHARED", None),
+    ]
