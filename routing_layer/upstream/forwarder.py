@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 from http import HTTPStatus
 from urllib.parse import parse_qsl, unquote_to_bytes
 
+from openfactory_common.settings_types import seconds
 from routing_layer.client.request import Request
 from routing_layer.metrics import EndReason
 from routing_layer.problems import Problem, ProblemType
@@ -387,8 +388,15 @@ def _may_share(request: Request) -> bool:
 
 
 def _resume_field(request: Request) -> bytes | None:
-    """Return the field that asks for the events since the request came; None where the client says itself."""
-    names = {name for name, _ in parse_qsl(request.query)}  # without a value, a parameter says nothing
-    if request.method != "GET" or request.header(b"last-event-id") or names & _STARTS:
+    """Return the field that asks for the events since the request came; None where the client says itself.
+
+    A duration (``since=15m``) counts from the request, and its service would count it from when it was forwarded.
+    """
+    asked = dict(parse_qsl(request.query))  # without a value, a parameter says nothing
+    if request.method != "GET" or request.header(b"last-event-id") or "lastEventId" in asked:
         return None
-    return b"Last-Event-ID: @%d" % request.arrived
+    try:
+        back = int(seconds(asked.get("since", "0")) * 1000)
+    except (ValueError, OverflowError):  # a date and time, or what the service will refuse
+        return None
+    return b"Last-Event-ID: @%d" % max(0, request.arrived - back)

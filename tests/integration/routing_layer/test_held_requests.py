@@ -72,7 +72,9 @@ async def test_a_new_groups_first_client_misses_nothing_since_its_request(header
     [
         (_NEW, "Last-Event-ID: Fit/0/4711@9", ["Fit/0/4711@9"]),
         (f"{_NEW}&lastEventId=Fit/0/4711", "X-Any: 1", []),
-        (f"{_NEW}&since=15m", "X-Any: 1", []),
+        (f"{_NEW}&since=2026-01-02T03:04:05Z", "X-Any: 1", []),
+        (f"{_NEW}&since=15parsecs", "X-Any: 1", []),
+        (f"{_NEW}&since={'9' * 400}", "X-Any: 1", []),
     ],
 )
 async def test_a_held_client_that_says_where_it_begins_is_believed(target: str, header: str, passed: list[str]) -> None:
@@ -81,6 +83,18 @@ async def test_a_held_client_that_says_where_it_begins_is_believed(target: str, 
         connection = await _deploy_fit(system, await _ask_new(system, header, target=target))
         assert connection.header("Last-Event-ID") == passed
         assert connection.target == target
+
+
+@pytest.mark.parametrize(("since", "milliseconds"), [("15m", 900_000), ("2", 2_000), ("100000d", None)])
+async def test_a_duration_counts_from_the_request(since: str, milliseconds: int | None) -> None:
+    """The service counts from the time at which it gets the request, which is seconds later."""
+    async with start_system() as system:
+        before = int(time.time() * 1000)
+        coming = await _ask_new(system, target=f"{_NEW}&since={since}")
+        held = int(time.time() * 1000)
+        await asyncio.sleep(0.1)
+        asked = _asked_from(await _deploy_fit(system, coming))
+        assert asked == 0 if milliseconds is None else before <= asked + milliseconds <= held
 
 
 @pytest.mark.parametrize(

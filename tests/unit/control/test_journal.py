@@ -373,7 +373,7 @@ def test_a_task_that_ends_in_every_cycle_fills_no_history(stage: Stage) -> None:
 
 
 def test_a_command_that_shows_what_it_has_read_logs_nothing_of_it() -> None:
-    """Its entries are there for the command; above its table, a line with the present time looked like something new."""
+    """Above its table, a line with the present time looked like something new; the command has the entries."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
     journal = Journal()
     journal.logs = False
