@@ -98,7 +98,7 @@ def _migrate(options: argparse.Namespace, settings: Settings) -> int:
 def _run_with_lease(chosen: str, options: argparse.Namespace, settings: Settings, old: OldServices) -> int:
     """Run one step; the same lease guards its writes and those of the operator's own cycles."""
     overrides = Overrides(options.allow_empty, options.accept_identity, options.approve)
-    operator, elector = make_preempting_controller(settings, overrides)
+    operator, elector = make_preempting_controller(settings, overrides, "migrate")
     deps = operator.deps
 
     def converge_operator() -> int:

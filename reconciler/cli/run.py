@@ -187,7 +187,8 @@ def deploy(options: argparse.Namespace, settings: Settings) -> int:
     """
     if options.dry_run:
         return _dry_run(options, settings)
-    controller, elector = make_preempting_controller(settings, _make_overrides(options))
+    command = "adopt" if options.adoption or options.adopt else "once"
+    controller, elector = make_preempting_controller(settings, _make_overrides(options), command)
     logs.only_once()
     for line in describe_unknown():
         echo_error(line)
@@ -207,10 +208,10 @@ def deploy(options: argparse.Namespace, settings: Settings) -> int:
     return code
 
 
-def make_preempting_controller(settings: Settings, overrides: Overrides) -> tuple[Controller, Elector]:
+def make_preempting_controller(settings: Settings, overrides: Overrides, command: str) -> tuple[Controller, Elector]:
     """Make a controller that takes the lease from a running operator for its first write, and its election."""
     metrics = Metrics(CollectorRegistry())
-    candidate = Candidate(own_name(), settings.lease_seconds, preempts=True)
+    candidate = Candidate(own_name(command), settings.lease_seconds, preempts=True)
     elector = Elector(build_platform(settings, metrics), candidate, lazy=True)
     deps = guard_by_lease(build_dependencies(settings, metrics), elector.writing)
     deps = replace(deps, prober=build_prober(settings, metrics))

@@ -69,7 +69,7 @@ def _teardown(options: argparse.Namespace, settings: Settings) -> int:
     if not options.yes and sys.stdin.isatty() and not _confirm(settings):
         return Exit.OK
     metrics = Metrics(CollectorRegistry())
-    candidate = Candidate(own_name(), settings.lease_seconds, preempts=True)
+    candidate = Candidate(own_name("teardown"), settings.lease_seconds, preempts=True)
     elector = Elector(build_platform(settings, metrics), candidate, heeds_pause=False)
     deps = guard_by_lease(build_dependencies(settings, metrics), elector.writing)
     refused = _check_preconditions(deps, options)

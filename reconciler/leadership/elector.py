@@ -44,9 +44,12 @@ def boot_clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
-def own_name() -> str:
-    """Return a name that no other process has had or will have."""
-    return f"{socket.gethostname()}-{os.urandom(4).hex()}"
+def own_name(command: str = "") -> str:
+    """Return a name that no other process has had or will have.
+
+    A command is in it: the history of the operator that gave it the lease has nothing else of what it wrote.
+    """
+    return "-".join(part for part in (socket.gethostname(), command, os.urandom(4).hex()) if part)
 
 
 @dataclass(frozen=True)

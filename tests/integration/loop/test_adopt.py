@@ -38,7 +38,8 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     for name, value in {"KAFKA_BROKER": "k:9092", "KSQLDB_URL": "http://k:8088", "RECONCILER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
 
-    def operate(_: object, overrides: Overrides) -> tuple[Controller, object]:
+    def operate(_: object, overrides: Overrides, command: str) -> tuple[Controller, object]:
+        assert command == "adopt"
         return stage.controller(overrides), SimpleNamespace(stop=lambda: None)
 
     def converge(controller: Controller, *_: object, **more: object) -> object:

@@ -269,6 +269,6 @@ def test_the_loop_and_once_probe_and_count_and_commands_that_read_do_not() -> No
         assert deps.prober.probe({WELD: live}, 0)[WELD].state is ReadyState.READY
     assert registry.get_sample_value("reconciler_probes_total", {"result": "ready"}) == 1
     assert registry.get_sample_value("reconciler_probes_total", {"result": "no_name"}) == 0
-    assert make_preempting_controller(settings, Overrides())[0].deps.prober is not None
+    assert make_preempting_controller(settings, Overrides(), "once")[0].deps.prober is not None
     reader = make_reader(settings)
     assert (reader.deps.prober, reader.reporter.journal.logs) == (None, False)

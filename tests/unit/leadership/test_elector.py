@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openfactory_common.errors import PlatformUnreachable
-from reconciler.leadership.elector import Elector
+from reconciler.leadership.elector import Elector, own_name
 from reconciler.leadership.lease import Candidate
 from tests.harness.fakes import FakePlatform
 
@@ -190,3 +192,10 @@ def test_who_leads_is_said_once_each_time_it_changes() -> None:
     second.stop()
     renew(first, seconds=60)
     assert lines[0].said[4:] == [("info", "lease acquired", "p0")]
+
+
+def test_the_name_of_a_command_says_which_it_is() -> None:
+    """The operator that gives it the lease records the name; no two processes have the same."""
+    assert re.fullmatch(rf"{re.escape(socket.gethostname())}-adopt-[0-9a-f]{{8}}", own_name("adopt"))
+    assert re.fullmatch(rf"{re.escape(socket.gethostname())}-[0-9a-f]{{8}}", own_name())
+    assert own_name("once") != own_name("once")
