@@ -109,7 +109,7 @@ _TABLE: Mapping[_Source, Mapping[str, str]] = {
             "{image} ({image_variable}) has no such program: is it the image for this service?"
         ),
         r"no suitable node|scheduling constraints|not available for new tasks|unsupported platform": (
-            "check `docker node ls`: no node meets the service's requirements"
+            "check `docker node ls`, and the labels in `docker node inspect NODE`: no node meets its requirements"
         ),
         r"unhealthy": "its healthcheck fails: `docker inspect` shows its output; does the image listen on its port?",
         r"exec format error|no matching manifest for|no match for platform": (
