@@ -133,12 +133,19 @@ def find_error(raw: Raw, tasks: Iterable[Raw]) -> str:
         present = [task for task in present if not began or parse_time(task["CreatedAt"]) >= parse_time(began)]
     elif not present:
         present = own
-    failed = [task for task in present if task["Status"].get("Err")]
+    failed = [task for task in present if task["Status"].get("Err") and not _is_history(task, present)]
     if failed:
         return str(max(failed, key=lambda task: parse_time(task["CreatedAt"]))["Status"]["Err"])
     if sum(task["Status"]["State"] == "complete" for task in present) >= _ENDS:
         return "its tasks end by themselves, with exit code 0: a service must not end"
     return update.get("Message", "") if "paused" in update.get("State", "") else ""
+
+
+def _is_history(task: Raw, tasks: Iterable[Raw]) -> bool:
+    """Whether a later task in its place worked, and the engine stopped that one."""
+    created = parse_time(task["CreatedAt"])
+    stopped = (one for one in tasks if one["Status"]["State"] == "shutdown" and not one["Status"].get("Err"))
+    return any(one.get("Slot") == task.get("Slot") and parse_time(one["CreatedAt"]) > created for one in stopped)
 
 
 def find_ends(services: Iterable[Raw], tasks: Tasks) -> tuple[TaskEnd, ...]:

@@ -58,6 +58,17 @@ def test_a_task_on_a_lost_node_does_not_run(
     assert (live.running, live.error) == (running, error)
 
 
+def test_an_error_of_before_a_task_that_worked_is_history() -> None:
+    """Scaled to 0 after it had recovered from a crash: the crash is not why it has no task."""
+    crashed, worked = task("failed", "shutdown", CRASH, 1), task("shutdown", "shutdown", created=2)
+    starts = task("starting", "running", created=9)
+    assert read_service(service(0), "ofa", {}, group_by_service([crashed, worked, starts]), LATER).error == ""
+    again = task("failed", "shutdown", CRASH, 5)
+    assert read_service(service(0), "ofa", {}, group_by_service([crashed, worked, again, starts]), LATER).error == CRASH
+    other = {**task("failed", "shutdown", CRASH, 1), "Slot": 2}
+    assert read_service(service(0), "ofa", {}, group_by_service([other, worked, starts]), LATER).error == CRASH
+
+
 def test_a_task_that_is_not_listed_as_ours_counts() -> None:
     """It was made while the service had lost its label: the engine's count knows it."""
     failed = task("failed", "shutdown", "task: non-zero exit (1)")
@@ -256,7 +267,7 @@ def ended(
     return {**raw, "ID": f"t-{state}", "Slot": 2, "Spec": {"ContainerSpec": {"Image": image}}}
 
 
-def runs(created: int, image: str = "a:1", slot: int = 2) -> dict[str, Any]:
+def follows(created: int, image: str = "a:1", slot: int = 2) -> dict[str, Any]:
     """Return a task that runs."""
     return {**task("running", "running", created=created), "Slot": slot, "Spec": {"ContainerSpec": {"Image": image}}}
 
@@ -273,13 +284,13 @@ ENDS = [
     ("rejected", [ended("rejected", "No such image: a:1")], "No such image: a:1"),
     ("complete", [ended("complete")], "ended by itself, with exit code 0"),
     ("orphaned", [ended("orphaned")], "orphaned"),
-    ("a node was drained", [ended("shutdown"), runs(40)], STOPPED),
-    ("of two nodes", [ended("shutdown"), runs(30), runs(40)], STOPPED),
-    ("fewer tasks are wanted", [ended("shutdown"), runs(40, slot=1)], ""),
-    ("and more again", [ended("shutdown", created=20), runs(1), runs(15)], ""),
-    ("an update", [ended("shutdown", image="a:0"), runs(40)], ""),
-    ("an update and one back", [ended("shutdown", at=5), runs(6)], ""),
-    ("and one back before it ended", [ended("shutdown"), runs(9, "a:0"), runs(11)], ""),
+    ("a node was drained", [ended("shutdown"), follows(40)], STOPPED),
+    ("of two nodes", [ended("shutdown"), follows(30), follows(40)], STOPPED),
+    ("fewer tasks are wanted", [ended("shutdown"), follows(40, slot=1)], ""),
+    ("and more again", [ended("shutdown", created=20), follows(1), follows(15)], ""),
+    ("an update", [ended("shutdown", image="a:0"), follows(40)], ""),
+    ("an update and one back", [ended("shutdown", at=5), follows(6)], ""),
+    ("and one back before it ended", [ended("shutdown"), follows(9, "a:0"), follows(11)], ""),
     ("one that is to start again", [ended("failed", "task: non-zero exit (1)", desired="ready")], ""),
     ("one that runs", [MOVED], ""),
     ("on a node that is down", [LOST], ""),
