@@ -11,11 +11,10 @@ from openfactory_common.errors import PlatformUnreachable
 from reconciler.control.backoff import SURPLUS_SECONDS
 from reconciler.control.controller import Controller
 from reconciler.control.guarded import DryRunLog, withhold_writes
-from reconciler.control.observe import Clocks
 from reconciler.domain.services import LiveService
-from reconciler.domain.status import Condition
+from reconciler.domain.status import Condition, CycleResult
 from reconciler.leadership.elector import WriteBlock
-from reconciler.leadership.pause import GROUP_PAUSES_RECORD, start_pause, write_mark
+from reconciler.leadership.pause import GROUP_PAUSES_RECORD, start_pause, write_mark, write_pause
 from reconciler.report.why import explain_group, make_context, why_text
 from tests.harness.fakes import Stage
 
@@ -68,6 +67,15 @@ def test_it_is_cured_once_and_told(stage: Stage) -> None:
     assert count._value.get() == 1
 
 
+@pytest.mark.parametrize("name", ["routing_layer", "state_api"])
+def test_services_that_belong_to_no_group_are_cured_too(stage: Stage, name: str) -> None:
+    """In the same way."""
+    stage.platform.keeping = {f"ofa_{name}": 1}
+    stage.run(operator := stage.controller(), LATE + 1)
+    assert stage.platform.keeping == {}
+    assert operator.cycle().result == "in_sync"
+
+
 def told(context: object) -> str:
     """Return what `why` says of Weld."""
     answer = explain_group("Weld", context, "this operator")  # type: ignore[arg-type]
@@ -88,7 +96,7 @@ def test_why_names_the_write_when_it_is_due(stage: Stage) -> None:
 
 
 def test_what_that_does_not_cure_is_written_ever_more_rarely(stage: Stage) -> None:
-    """Each time after at least twice as long as the surplus had lasted before; four times in the first hour."""
+    """Each time after at least twice as long as the surplus had lasted before; six times in an hour."""
 
     class Kept(dict[str, int]):
         def pop(self, *_: object) -> int:  # type: ignore[override]
@@ -158,16 +166,14 @@ def pause_group(stage: Stage, _controller: Controller) -> None:
     write_mark(stage.platform, GROUP_PAUSES_RECORD, "Weld", start_pause(stage.wall, 86400, "ana@shell"), stage.wall)
 
 
-def pause_all(stage: Stage, controller: Controller) -> None:
+def pause_all(stage: Stage, _controller: Controller) -> None:
     """A person has paused everything."""
-    del stage
-    controller.memory.find_active_pause = lambda _wall: start_pause(Clocks().wall(), 86400, "x")  # type: ignore[method-assign]
+    write_pause(stage.platform, start_pause(stage.wall, 86400, "ana@shell"))
 
 
-def stand_by(stage: Stage, controller: Controller) -> None:
+def stand_by(_stage: Stage, controller: Controller) -> None:
     """Another operator holds the lease."""
-    del stage
-    block = WriteBlock(controller.cycle().result, "standby")
+    block = WriteBlock(CycleResult.STANDBY, "standby")
     controller.write_gate.write_block = lambda: block  # type: ignore[method-assign]
 
 
