@@ -14,7 +14,7 @@ from structlog.contextvars import bound_contextvars
 
 from openfactory_common.errors import PlatformError, ReconcilerError, describe
 from openfactory_common.registry import revision_of
-from reconciler.control.backoff import Backoff, Contest
+from reconciler.control.backoff import Backoff, Contest, Surplus
 from reconciler.control.demand import DemandReader
 from reconciler.control.flow import FlowWatch
 from reconciler.control.journal import Journal
@@ -22,10 +22,10 @@ from reconciler.control.observe import Clocks, Dependencies
 from reconciler.control.outcome import CycleOutcome, explain_error
 from reconciler.control.readiness import Prober
 from reconciler.control.transitions import TransitionLog
-from reconciler.domain.actions import Action, PublishRegistry, Result, UpdateService, WriteResult
+from reconciler.domain.actions import Action, PublishRegistry, ResubmitService, Result, UpdateService, WriteResult
 from reconciler.domain.demand import DemandReport
 from reconciler.domain.installation import Claim
-from reconciler.domain.readiness import Readiness, ReadyState, find_readiness
+from reconciler.domain.readiness import Readiness, ReadyState, find_readiness, is_known_unready
 from reconciler.domain.services import LiveService, PlatformState, Record, ServiceSpec
 from reconciler.domain.status import BlockReason, Condition, CycleResult, ObjectStatus, Part, Plan
 from reconciler.ksqldb.api import Ksqldb
@@ -90,6 +90,7 @@ class Memory:
             case; what was not probed yet is not in it.
         demand: what the routing layer's tasks reported last; None where they are not asked.
         suspects: services that may be crashing in a loop, by name in lower case; see `find_suspects`.
+        surplus: services with more tasks than wanted.
     """
 
     guards: GuardMemory = field(default_factory=GuardMemory)
@@ -107,6 +108,7 @@ class Memory:
     unready: Mapping[str, float] = field(default_factory=dict)
     demand: DemandReport | None = None
     suspects: frozenset[str] = frozenset()
+    surplus: Surplus = field(default_factory=Surplus)
 
     def update_marks(self, records: Mapping[str, Record], wall: datetime) -> None:
         """Take over what is on record; the pause of all writes stays where its record is not there."""
@@ -160,8 +162,7 @@ class Memory:
             return found.state is ReadyState.READY and now - found.since >= settings.rollout_bake
 
         def is_unready(key: str, live: LiveService) -> bool:
-            found = (self.readiness or {}).get(key)  # what was not probed yet is no evidence
-            return not live.converged or live.error != "" or (found is not None and found.state is ReadyState.NOT_READY)
+            return not live.converged or live.error != "" or is_known_unready(self.readiness, key)
 
         services, deadline = platform.services, settings.progress_deadline
         ages = {key: age(live.updated_at) for key, live in services.items() if live.updated_at is not None}
@@ -171,6 +172,7 @@ class Memory:
         self.unready = {key: self.unready.get(key, now) for key, live in services.items() if is_unready(key, live)}
         unready = {key: now - since for key, since in self.unready.items()}
         trial = _TRIAL * settings.rollout_timeout
+        self.surplus = self.surplus.observe(services, now)
         return PlanInputs(
             settings=settings,
             topology=deps.topology,
@@ -206,6 +208,12 @@ class Memory:
             ),
             past=frozenset(key for key, seconds in ages.items() if seconds >= trial and key in self.proved),
             fallen=frozenset(key for key, seconds in unready.items() if seconds < trial),
+            # The engine keeps one previous spec: that of one which may be rolled back must not be overwritten.
+            surplus=frozenset(
+                key
+                for key in self.surplus.find_due(now)
+                if ages.get(key, trial) >= trial or not is_known_unready(self.readiness, key)
+            ),
         )
 
     def finish_plan(self, plan: Plan, settings: Settings, clocks: Clocks) -> Plan:
@@ -505,6 +513,8 @@ class Reporter:
     def _report_done(self, action: Action) -> None:
         memory, now = self._memory, self._clocks.monotonic()
         memory.backoff = memory.backoff.forget(action.key)
+        if isinstance(action, ResubmitService):
+            memory.surplus = memory.surplus.add_cure(action, now)
         known = action.key in memory.contest.find_contested(now)
         memory.contest = memory.contest.add_write(action, now, self._clocks.wall())
         contested = memory.contest.find_contested(now).get(action.key)
@@ -512,7 +522,7 @@ class Reporter:
         cause: dict[str, object] = {}
         if isinstance(action, UpdateService) and action.drift:
             cause = {"drift": [each.field for each in action.drift]}
-        if reason := getattr(action, "failure", "") or getattr(action, "why", ""):
+        if reason := getattr(action, "why", "") or getattr(action, "failure", ""):
             cause["reason"] = reason
         event = "write withheld" if self.dry_run else "write done"
         self.journal.info(event, action=action.verb, object=action.key, group=action.group, **cause)

@@ -239,6 +239,22 @@ class RollBackService(UpdateService):
 
 
 @dataclass(frozen=True)
+class ResubmitService(UpdateService):
+    """Write the spec of a service that has more tasks than wanted again: the engine then ends those that it kept.
+
+    Measured on engine 20.10: after quick updates both tasks of one slot may stay. The engine looks at a slot again when
+    its service is written, keeps one task of the present spec and ends the others, so no client of that one is cut.
+    """
+
+    verb: ClassVar[str] = "resubmit_service"
+
+    @property
+    def why(self) -> str:
+        """How many tasks run, and how many should."""
+        return f"{self.live.running} tasks run, {self.spec.replicas} wanted"
+
+
+@dataclass(frozen=True)
 class RemoveService(Action):
     """Remove a service of ours."""
 

@@ -51,3 +51,9 @@ def find_readiness(known: Mapping[str, Readiness] | None, key: str) -> Readiness
     None where nothing is probed.
     """
     return None if known is None else known.get(key, Readiness(ReadyState.NOT_READY))
+
+
+def is_known_unready(known: Mapping[str, Readiness] | None, key: str) -> bool:
+    """Tell whether a probe found a service not ready; one that was not probed yet proves nothing."""
+    found = (known or {}).get(key)
+    return found is not None and found.state is ReadyState.NOT_READY

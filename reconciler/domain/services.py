@@ -245,6 +245,11 @@ class LiveService:
         """Whether its tasks run, all of one version, as far as the platform can tell."""
         return self.spec is not None and self.running == self.spec.replicas > 0 and self.update_state in _AT_REST
 
+    @property
+    def has_surplus(self) -> bool:
+        """Whether more of its tasks run than wanted, and no update goes on that would end one of them."""
+        return self.spec is not None and self.running > self.spec.replicas and self.update_state in _AT_REST
+
 
 @dataclass(frozen=True)
 class TaskEnd:

@@ -57,6 +57,7 @@ class PlanInputs:
             operator has seen not ready for the whole `ROLLOUT_TIMEOUT`.
         past: services that were changed long ago, and have been seen ready for `ROLLOUT_BAKE` with their present spec.
         fallen: services that are not ready, and were so long ago or have not been seen before.
+        surplus: services that have had more tasks than wanted for long, and may be written again now.
         silent: why streams are silent (see `reconciler.control.flow`), by group; that of the shared stream by "".
         query_limit: how many persistent queries ksqlDB allows; None where it is not known.
         waiting: objects that are in back-off now.
@@ -91,6 +92,7 @@ class PlanInputs:
     on_trial: frozenset[str] = frozenset()
     past: frozenset[str] = frozenset()
     fallen: frozenset[str] = frozenset()
+    surplus: frozenset[str] = frozenset()
     options: GroupFile = field(default_factory=GroupFile)
     options_problem: str = ""
     held: Mapping[str, str] = field(default_factory=dict)

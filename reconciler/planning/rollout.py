@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 
 from reconciler.domain.actions import Action, RollBackService, UpdateService
 from reconciler.domain.names import names_of
+from reconciler.domain.readiness import is_known_unready
 from reconciler.domain.services import LiveService, ServiceSpec, apply_in_place, drift, spec_hash
 from reconciler.domain.status import Condition, ObjectStatus, Reason
 from reconciler.planning.inputs import PlanInputs, PlannedObject, add_failure
@@ -185,7 +186,9 @@ def _make_member(planned: PlannedObject, live: LiveService, inputs: PlanInputs) 
     health = check_health(replace(item, wanted=spec.replicas if spec else 0), live, inputs)
     update = None if in_place else update
     pulls = update is None and not live.error and "preparing" in live.waits
-    overdue = key in inputs.overdue and not pulls and not _is_unprobed(live, inputs)
+    # A task of before that the engine keeps says nothing of the new spec, if all tasks serve.
+    surplus = live.has_surplus and not is_known_unready(inputs.readiness, key)
+    overdue = key in inputs.overdue and not pulls and not surplus and not _is_unprobed(live, inputs)
     options = inputs.options.of_service(planned.item.group or "", inputs.settings)
     template = template_hash(inputs.settings, options)
     return _Member(planned, template, live, health, update, key in inputs.baked, overdue, key in inputs.past)

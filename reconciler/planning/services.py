@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from openfactory_common.registry import Registry
 from openfactory_common.text import list_some
-from reconciler.domain.actions import CreateService, RemoveService, UpdateService
+from reconciler.domain.actions import CreateService, RemoveService, ResubmitService, UpdateService
 from reconciler.domain.advice import service_advice
 from reconciler.domain.readiness import ReadyState, find_readiness
 from reconciler.domain.services import Kind, LiveService, ServiceSpec, drift
@@ -36,13 +36,22 @@ def plan_service(
         item = replace(item, running=live.running)
         differences = drift(live.spec, spec) if live.spec else ()
         if live.spec and not differences:
-            return PlannedObject(check_health(item, live, inputs))
+            return _plan_surplus(check_health(item, live, inputs), live, spec, inputs)
         sources = {name: f" ({origin})" for name, origin in (origins or {}).items() if origin != DEFAULT}
         text = "; ".join(f"{d.field} {d.live} -> {d.wanted}{sources.get(d.field, '')}" for d in differences)
         text = text or "it is adopted"  # of one that is not ours there is no spec to compare with
         action, change, detail = UpdateService(live, spec, differences), "~", f"update service: {text}"
     item = replace(item, condition=Condition.PROGRESSING, change=change, detail=detail)
     return PlannedObject(add_failure(item, (action,), inputs), (action,))
+
+
+def _plan_surplus(item: ObjectStatus, live: LiveService, spec: ServiceSpec, inputs: PlanInputs) -> PlannedObject:
+    """Plan a service without drift: where the engine keeps more tasks than wanted, the same spec is written again."""
+    if live.name.casefold() not in inputs.surplus:
+        return PlannedObject(item)
+    cure = (ResubmitService(live, spec, ()),)
+    item = replace(item, change="~", detail=f"{item.detail}; its spec is written again")
+    return PlannedObject(add_failure(item, cure, inputs), cure)
 
 
 def _is_adopted(live: LiveService, spec: ServiceSpec, inputs: PlanInputs) -> bool:

@@ -80,6 +80,9 @@ class Platform(Records, Protocol):
         ``failed`` and ``failure`` are stored with the service and read back as those of `LiveService`; empty ones clear
         what was stored. Storing them replaces no task. Rollouts need them, and `LiveService.previous`, to roll back;
         a platform that keeps none of the three ignores them.
+
+        It is also called with the spec that ``live`` has, where more tasks run than wanted (`LiveService.has_surplus`):
+        those that are too many are to end, and the others stay.
         """
 
     def remove_service(self, live: LiveService) -> None:

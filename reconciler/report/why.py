@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pydantic import Field
 
 from openfactory_common.text import distinguish, printable
-from reconciler.control.backoff import Backoff
+from reconciler.control.backoff import SURPLUS_SECONDS, Backoff
 from reconciler.control.controller import Controller
 from reconciler.domain.actions import Action, CreateService, UpdateService
 from reconciler.domain.advice import engine_advice, service_advice, statement_advice
@@ -368,7 +368,13 @@ class _Explanation:
             yield f"nothing: it is in its desired state{'' if is_known or self.kind != 'group' else hint}"
 
     def _advise_service(self, live: LiveService) -> Iterator[str]:
-        """Say what helps where its tasks do not run, or do not serve."""
+        """Say what helps where its tasks do not run, or do not serve, or are too many."""
+        if live.has_surplus:
+            yield (
+                f"after {SURPLUS_SECONDS:.0f} s of too many tasks the operator writes the same spec again, so that the "
+                f"engine ends them, then ever more rarely; if that does not help: `docker service update --force "
+                f"{live.name}`"
+            )
         if live.error or live.since is not None:
             yield from service_advice(live)
             yield f"`docker service ps --no-trunc {live.name}` and `docker service logs {live.name}` show more"

@@ -31,6 +31,8 @@ class FakePlatform:
         fault: called with the name of each method before it acts; may raise.
         crashing: the error of each service, in lower case, whose tasks end right after each start: between two ends
             they look as they should, so only the tasks that are read of suspects show it.
+        keeping: how many tasks the engine keeps of before, by the name of the service in lower case, until the service
+            is written.
         ended: what `PlatformState.ended` says.
         strangers: names of configs that another party made.
     """
@@ -45,6 +47,7 @@ class FakePlatform:
     calls: Counter[str] = field(default_factory=Counter)
     healthy: Callable[[str], bool] = lambda _name: True
     crashing: Mapping[str, str] = field(default_factory=dict)
+    keeping: dict[str, int] = field(default_factory=dict)
     fault: Callable[[str], None] = lambda _call: None
     clock: Callable[[], datetime] = lambda: NOW
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -59,6 +62,7 @@ class FakePlatform:
         return replace(
             self,
             services=dict(self.services),
+            keeping=dict(self.keeping),
             registries=dict(self.registries),
             kept_records=dict(self.kept_records),
             calls=Counter(self.calls),
@@ -70,7 +74,9 @@ class FakePlatform:
         self._call("observe")
         mounted = self._mounted()
         live = {
-            name: self._running(service, service.spec.replicas if self.healthy(service.name) else 0)
+            name: self._running(
+                service, self.keeping.get(name, 0) + (service.spec.replicas if self.healthy(service.name) else 0)
+            )
             if service.spec
             else service
             for name, service in self.services.items()
@@ -112,6 +118,7 @@ class FakePlatform:
             raise PlatformConflict(f"service {live.name}: update out of sequence")
         self._need_configs(spec)
         now = self.clock()
+        self.keeping.pop(live.name.casefold(), None)
         self.services[live.name.casefold()] = replace(
             current,
             version=next(self._ids),

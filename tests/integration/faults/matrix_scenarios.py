@@ -223,6 +223,11 @@ def _broken(stage: Stage) -> None:
     stage.ksqldb.terminated.add("ASSET_STREAM_G3")
 
 
+def _kept(stage: Stage) -> None:
+    """The engine keeps a task of before."""
+    stage.platform.keeping["ofa_group_g0"] = 1
+
+
 def _silenced(stage: Stage) -> None:
     stage.ksqldb.terminated.add(shared_of(stage))
 
@@ -248,4 +253,5 @@ SCENARIOS = (
     Scenario("registry rolled", lambda: clone(_outdated()), _roll),
     Scenario("broken by hand", settled, _broken),
     Scenario("shared stream silenced", settled, _silenced),
+    Scenario("a task too many", settled, _kept),
 )

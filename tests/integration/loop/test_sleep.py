@@ -62,6 +62,25 @@ def published(controller: Controller) -> Registry:
     return outcome.survey.published.document
 
 
+def test_a_task_that_the_engine_keeps_of_a_sleeping_group_is_ended() -> None:
+    """It wakes nobody: the group stays asleep, without a task and with its query paused."""
+    stage = Stage(options={"idle_after": 60})
+    stage.ksqldb.assets = {"a": "Weld", "b": "Paint"}
+    router = Router(stage.settings)
+    stage.settle(start(stage, router))
+    router.asked = frozenset({"Paint"})
+    operator = start(stage, router)
+    stage.run(operator, 6)
+    key = names_of("Weld").service.lower()
+    stage.platform.keeping[key] = 1
+    stage.run(operator, 10)
+    live = stage.platform.observe().services[key]
+    assert live.spec is not None
+    assert (live.running, live.spec.replicas, stage.platform.keeping) == (0, 0, {})
+    assert published(operator).asleep.keys() == {"Weld"}
+    assert stage.ksqldb.paused == {names_of("Weld").stream}
+
+
 def test_a_group_sleeps_and_wakes_and_the_others_do_not_notice() -> None:
     """A new operator for each cycle. Paint has clients throughout; nothing of it is written."""
     stage = Stage(options={"idle_after": 60})

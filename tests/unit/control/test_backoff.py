@@ -16,7 +16,7 @@ from openfactory_common.errors import (
     PlatformRefused,
     PlatformUnreachable,
 )
-from reconciler.control.backoff import CONTEST_PAUSE, LONGEST_DELAY, Backoff, Contest, Failure
+from reconciler.control.backoff import CONTEST_PAUSE, LONGEST_DELAY, Backoff, Contest, Failure, Surplus
 from reconciler.domain.actions import (
     Action,
     CreateService,
@@ -28,6 +28,7 @@ from reconciler.domain.actions import (
     RecreateStream,
     RemoveService,
     ReplaceStream,
+    ResubmitService,
     ResumeStream,
     UpdateService,
 )
@@ -226,3 +227,45 @@ def test_a_hold_ends_and_what_is_old_is_forgotten() -> None:
     contest = contest.add_write(ACTIONS["make"], 9000.0, NOW)
     assert contest.written.keys() == {"stream ASSET_STREAM_WELD"}
     assert contest.held == {}
+
+
+#: Observations: the second, the version, how many tasks run of two that are wanted, the state of the update, or "w"
+#: where the service is written then; whether it may be written at the last.
+SURPLUS = """
+    # observations                                   due
+    0,1,3,                                           no
+    0,1,3, 59,1,3,                                   no
+    0,1,3, 60,1,3,                                   yes
+    0,1,3,completed 60,1,3,completed                 yes
+    0,1,2, 60,1,2,                                   no
+    0,1,1, 60,1,1,                                   no
+    0,1,3,updating 60,1,3,updating                   no
+    0,1,3,rollback_started 60,1,3,rollback_started   no
+    0,1,3,paused 60,1,3,paused                       no
+    0,1,3, 30,2,3, 60,2,3,                           no
+    0,1,3, 30,2,3, 90,2,3,                           yes
+    0,1,3, 30,1,2, 60,1,3,                           no
+    0,1,3, 60,1,3,w 61,2,3, 179,2,3,                 no
+    0,1,3, 60,1,3,w 61,2,3, 180,2,3,                 yes
+    0,1,3, 60,1,3,w 70,1,3,                          no
+    0,1,3, 60,1,3,w 61,2,2, 999,3,3, 1058,3,3,       no
+    0,1,3, 60,1,3,w 61,2,2, 999,3,3, 1059,3,3,       yes
+"""
+
+
+@pytest.mark.parametrize(("observations", "due"), [(*row[:-1], row[-1]) for row in rows(SURPLUS)])
+def test_when_a_surplus_may_be_cured(observations: str, due: str) -> None:
+    """After a minute in one version and at rest; again after twice as long as it had lasted."""
+    surplus, now = Surplus(), 0.0
+    live = service(replace(spec_of("Weld"), replicas=2), "ok")
+    assert live is not None
+    for one in observations.split():
+        at, version, running, state = one.split(",")
+        now = float(at)
+        live = replace(live, version=int(version), running=int(running), update_state=state.removeprefix("w"))
+        surplus = surplus.observe({"ofa_group_weld": live}, now)
+        if one.endswith(",w"):
+            assert live.spec is not None
+            surplus = surplus.add_cure(ResubmitService(live, live.spec, ()), now)
+    assert surplus.find_due(now) == ({"ofa_group_weld"} if due == "yes" else set())
+    assert surplus.observe({}, now) == Surplus(), "what is gone is forgotten"

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import pytest
 
-from reconciler.control.backoff import Backoff, Failure
+from reconciler.control.backoff import Backoff, Failure, Surplus
 from reconciler.control.memory import Memory, degrade_stalled
 from reconciler.control.observe import Clocks
 from reconciler.domain.actions import CreateSharedStream
@@ -128,6 +128,28 @@ def test_a_service_is_baked_once_it_was_ready_for_long_enough(
     assert inputs.readiness == readiness
     assert inputs.baked == ({"ofa_group_weld"} if baked else set())
     assert inputs.overdue == ({"ofa_group_weld"} if overdue else set())
+
+
+@pytest.mark.parametrize(
+    ("state", "changed", "cured"),
+    [(READY, 60, True), (None, 60, True), (UNREACHABLE, 60, True), (NOT_READY, 599, False), (NOT_READY, 600, True)],
+)
+def test_one_that_may_be_rolled_back_is_not_written_again(state: ReadyState | None, changed: int, cured: bool) -> None:
+    """The engine keeps one previous spec only, so the write would take away the way back; after the trial it may."""
+    stage = Stage(options={"rollout_timeout": 120})
+    stage.ksqldb.assets = {"A": "Weld"}
+    stage.settle(controller := stage.controller())
+    live = stage.platform.observe().services["ofa_group_weld"]
+    live = replace(live, updated_at=stage.wall - timedelta(seconds=changed), running=2)
+    readiness = {} if state is None else {"ofa_group_weld": Readiness(state)}
+    memory = Memory(readiness=readiness, surplus=Surplus({("ofa_group_weld", live.version): stage.now - 60}))
+    inputs = memory.make_plan_inputs(
+        controller.deps,
+        PlatformState({"ofa_group_weld": live}),
+        Claim(stage.topology.installation),
+        Clocks(lambda: stage.now, lambda: stage.wall),
+    )
+    assert inputs.surplus == ({"ofa_group_weld"} if cured else set())
 
 
 #: Cycles at which the service is seen, each with seconds, whether its tasks run and what they answer (None: not asked

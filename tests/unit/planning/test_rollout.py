@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.domain.actions import RollBackService, UpdateService
+from reconciler.domain.actions import ResubmitService, RollBackService, UpdateService
 from reconciler.domain.names import GroupNames, names_of
 from reconciler.domain.readiness import Readiness, ReadyState
 from reconciler.domain.services import LiveService, ServiceSpec, apply_in_place, drift
@@ -64,6 +64,8 @@ STATES: dict[str, tuple[dict[str, object], str]] = {
     "old-asleep": ({}, "baked overdue"),
     "new-asleep": ({}, "baked overdue"),
     "old-wakes": ({}, "baked overdue"),
+    "too-many": ({"running": 2}, "on_trial overdue"),
+    "new-asleep-kept": ({"running": 1}, "on_trial overdue"),
     "never-was": ({"running": 0, "error": ERROR, "failure": "no suitable node"}, "on_trial overdue"),
 }
 
@@ -79,7 +81,7 @@ def plan_of(words: list[str], options: Settings, tasks: int = 1, file: GroupFile
         assert made is not None
         assert made.spec is not None
         made = replace(made, spec=replace(made.spec, replicas=tasks), running=tasks)
-        if word.endswith(("asleep", "wakes")):
+        if "asleep" in word or word.endswith("wakes"):
             made = replace(made, spec=replace(made.spec, replicas=0), running=0)
         assert made.spec is not None
         before = replace(made.spec, image="old:1")
@@ -90,7 +92,7 @@ def plan_of(words: list[str], options: Settings, tasks: int = 1, file: GroupFile
         for name in inputs.split():
             named[name].add(made.name.casefold())
     members = dict.fromkeys("ABCDEFGH"[: len(words)], 1)
-    asleep = [group for group, word in zip("ABCDEFGH", words, strict=False) if word.endswith("asleep")]
+    asleep = [group for group, word in zip("ABCDEFGH", words, strict=False) if "asleep" in word]
     options = options.model_copy(update={"idle_after": 100.0}) if asleep else options
     registry = document(set(members) - set(asleep)).model_copy(update={"asleep": dict.fromkeys(asleep, 1)})
     streams = {group: "paused" if group in asleep else "ok" for group in members}
@@ -148,6 +150,9 @@ PLANS = """
     new bad-past old                      1         . wrong update
     rolled-back old old                   1         wrong held held
     failed-once old old                   1         update waits waits
+    too-many old old                      1         waits waits waits
+    new too-many old old                  0.5       . waits update waits
+    new new-asleep-kept old               1         . waits update
     never-was old old                     1         wrong update waits
     never-was old-away old                1         wrong wrong update
     never-was old-away                    1         wrong update
@@ -305,6 +310,28 @@ def test_no_group_is_updated_before_its_readiness_is_known() -> None:
     ready = {names_of("B").service.casefold(): Readiness(ReadyState.READY)}
     assert said(plan_of(["old", "old"], tables.settings(), readiness={})) == "waits waits"
     assert said(plan_of(["old", "old"], tables.settings(), readiness=ready)) == "waits update"
+
+
+def test_a_group_with_a_task_too_many_is_rolled_back_only_if_it_does_not_serve() -> None:
+    """What the engine keeps is no fault of the new spec; that the tasks do not serve may be."""
+    for state, done in ((ReadyState.READY, "waits waits"), (ReadyState.NOT_READY, "back held")):
+        readiness = {
+            names_of(group).service.casefold(): Readiness(state if group == "A" else ReadyState.READY) for group in "AB"
+        }
+        assert said(plan_of(["too-many", "old"], tables.settings(), readiness=readiness)) == done
+
+
+def test_what_the_last_update_left_is_kept_when_a_spec_is_written_again() -> None:
+    """Why it was not ready before, and what failed of it before, stay known."""
+    key = names_of("A").service.casefold()
+    plan = plan_of(["too-many", "old"], tables.settings(), surplus=frozenset({key}))
+    (cure,) = (one for one in plan.actions if isinstance(one, ResubmitService))
+    assert (cure.live.name.casefold(), cure.spec, cure.drift) == (key, cure.live.spec, ())
+    live = replace(cure.live, failed="0123456789ab", failure=ERROR)
+    survey = seen(observed({"A": 1}, source({"A": "ok"}), [state_api(), live]))
+    plan = make_plan(survey, Verdict(), plan_inputs(surplus=frozenset({key})))
+    (cure,) = (one for one in plan.actions if isinstance(one, ResubmitService))
+    assert (cure.failed, cure.failure) == ("0123456789ab", ERROR)
 
 
 def test_a_contested_group_is_no_rollout() -> None:

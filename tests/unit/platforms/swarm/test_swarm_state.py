@@ -56,6 +56,7 @@ def test_a_task_on_a_lost_node_does_not_run(
     """It is counted until the node comes back or is removed, whether or not another one runs in its place."""
     live = read_service(service(counted), "ofa", {}, group_by_service(tasks), LATER)
     assert (live.running, live.error) == (running, error)
+    assert not live.has_surplus, "writing it again would end nothing"
 
 
 def test_an_error_of_before_a_task_that_worked_is_history() -> None:
