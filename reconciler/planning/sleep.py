@@ -112,15 +112,15 @@ def decide_sleep(
         revision: of the current registry.
         idle_after: seconds without demand after which it falls asleep; 0 for never.
         held: it is left as it is, so it does not fall asleep. It wakes as any other, and its query reads what the
-            shared topic may soon delete: neither changes what a person keeps. Its mark stays until all of it runs.
+            shared topic may soon delete: neither changes what a person keeps.
         retention: seconds for which the shared topic keeps what a paused query has not read; None for ever.
     """
     kept = None
     if state.since is not None:
         kept = Sleep(state.since, stopped=not state.replicas, paused=state.paused)
-    # Whatever wakes it: the mark says that what its query has not read yet is not to be lost by a move.
+    # Whatever wakes it: the mark stays until all of it runs, and what its query has not read is not lost by a move.
     behind = state.moved and (state.paused or report is None or group not in report.caught_up)
-    awake = Sleep(kept.since) if kept and (behind or (held and (kept.stopped or kept.paused))) else None
+    awake = Sleep(kept.since) if kept and (kept.stopped or kept.paused or behind) else None
     if held and (kept is None or not kept.stopped):
         return awake
     if idle_after and report is None:

@@ -74,9 +74,11 @@ CASES = {
     "half stopped": (STOPPED, NOBODY, Sleep(NOW - 5, stopped=True, paused=True)),
     "half stopped: not every task answers": (STOPPED, UNKNOWN, Sleep(NOW - 5, stopped=True)),
     "half paused: not every task answers": (replace(LEAVING, paused=True), UNKNOWN, Sleep(NOW - 5, paused=True)),
-    "half paused: a client asks": (replace(LEAVING, paused=True), ASKED, None),
+    "half paused: a client asks": (replace(LEAVING, paused=True), ASKED, Sleep(NOW - 5)),
+    "all of it runs again: a client asks": (replace(ASLEEP, replicas=2, paused=False), ASKED, None),
     "asleep: nobody asks": (ASLEEP, NOBODY, KEPT),
-    "asleep: a client asks": (ASLEEP, ASKED, None),
+    "asleep: a client asks": (ASLEEP, ASKED, Sleep(NOW - 500)),
+    "asleep: its query runs, a client asks": (replace(ASLEEP, paused=False), ASKED, Sleep(NOW - 500)),
     "asleep: its stream is to move": (replace(ASLEEP, moved=True), NOBODY, KEPT),
     "asleep: its stream is to move, a client asks": (replace(ASLEEP, moved=True), ASKED, Sleep(NOW - 500)),
     "asleep: its stream is to move, in doubt": (
@@ -85,7 +87,7 @@ CASES = {
         Sleep(NOW - 500),
     ),
     "its stream is to move, its query has read": (
-        replace(ASLEEP, moved=True, paused=False),
+        replace(ASLEEP, replicas=2, moved=True, paused=False),
         replace(ASKED, caught_up=frozenset({"Weld"})),
         None,
     ),
@@ -95,10 +97,10 @@ CASES = {
         Sleep(NOW - 500),
     ),
     "awake: its stream is to move": (replace(AWAKE, moved=True, registered=False), ASKED, None),
-    "asleep: a client asks a task of an incomplete report": (ASLEEP, replace(ASKED, complete=False), None),
+    "asleep: a client asks a task of an incomplete report": (ASLEEP, replace(ASKED, complete=False), Sleep(NOW - 500)),
     "asleep: a task has just started": (ASLEEP, report(task(150), task(uptime=1.0, revision="r1")), KEPT),
     "asleep: not every task answers": (ASLEEP, UNKNOWN, KEPT),
-    "asleep: not every task answers for long": (ASLEEP, replace(UNKNOWN, doubtful=True), None),
+    "asleep: not every task answers for long": (ASLEEP, replace(UNKNOWN, doubtful=True), Sleep(NOW - 500)),
     "asleep: nobody was asked": (ASLEEP, None, KEPT),
     "asleep: its service was removed": (replace(ASLEEP, replicas=None), NOBODY, KEPT),
 }
@@ -114,12 +116,13 @@ def test_each_phase(case: str) -> None:
 @pytest.mark.parametrize("state", [AWAKE, LEAVING, STOPPED, ASLEEP])
 @pytest.mark.parametrize("given", [None, NOBODY, ASKED, UNKNOWN])
 def test_switched_off_wakes_all(state: GroupState, given: DemandReport | None) -> None:
-    """Whatever is reported; a held group keeps its mark until all of it runs."""
-    assert decide_sleep("Weld", state, given, REVISION, idle_after=0.0) is None
+    """Whatever is reported; a group keeps its mark until all of it runs."""
+    woken = Sleep(state.since) if state.since is not None and not state.replicas else None
+    assert decide_sleep("Weld", state, given, REVISION, idle_after=0.0) == woken
     moved = decide_sleep("Weld", replace(state, moved=True), given, REVISION, idle_after=0.0)
     assert moved == (None if state.since is None else Sleep(state.since)), "its query is to read its source first"
     held = decide_sleep("Weld", state, given, REVISION, idle_after=0.0, held=True)
-    assert held == (Sleep(state.since) if state.since is not None and not state.replicas else None)
+    assert held == woken
 
 
 HELD = {

@@ -49,6 +49,7 @@ def plan(
 ) -> Plan:
     """Plan Weld in this state, and Paint, which has clients; ``idle``: since when nobody asks for Weld, or None."""
     verdict, doubtful = more.pop("verdict", Verdict()), bool(more.pop("doubtful", False))
+    shared = str(more.pop("shared", "ok"))
     there, stream = not stream.startswith("gone, "), stream.removeprefix("gone, ")
     registry = document(["Paint"] if mark else ["Paint", "Weld"]).model_copy(
         update={"asleep": {"Weld": AT - 200} if mark else {}}
@@ -66,7 +67,7 @@ def plan(
         state_api(),
         routing_layer(mounted=made.name),
     ]
-    survey = seen(observed({"Weld": 1, "Paint": 1}, source({"Weld": stream, "Paint": "ok"}, "ok"), services, [made]))
+    survey = seen(observed({"Weld": 1, "Paint": 1}, source({"Weld": stream, "Paint": "ok"}, shared), services, [made]))
     groups = {"Paint": GroupDemand(open=1), "Weld": GroupDemand(idle=idle or 0.0, open=int(idle == 0))}
     task = TaskDemand(registry.revision, complete=True, uptime=9000.0, groups=groups)
     report = None if idle is None else DemandReport(AT, (task,), True, doubtful, frozenset({"Weld"} if read else ()))
@@ -88,7 +89,9 @@ def plan(
         (True, 0, "paused", 200, "", "Asleep", "marked"),
         (True, 0, "paused", None, "", "Asleep", "marked"),
         (True, 1, "ok", None, "", "Asleep", "marked"),
-        (True, 0, "paused", 0, "resume_stream update_service publish_registry", "Progressing", "neither"),
+        (True, 0, "paused", 0, "resume_stream update_service", "Progressing", "marked"),
+        (True, 0, "ok", 0, "update_service", "Progressing", "marked"),
+        (True, 1, "paused", 0, "resume_stream", "Progressing", "marked"),
         (True, 1, "ok", 0, "publish_registry", "Ready", "served"),  # nothing was stopped yet
     ],
 )
@@ -198,7 +201,9 @@ def test_no_setting_is_named_for_the_tasks_that_a_sleeping_group_has_not() -> No
 def test_switched_off_all_wake() -> None:
     """Whatever is reported, and without a report."""
     made = plan(mark=True, replicas=0, stream="paused", idle=None, given=settings())
-    assert [action.verb for action in made.actions] == ["resume_stream", "update_service", "publish_registry"]
+    assert [action.verb for action in made.actions] == ["resume_stream", "update_service"]
+    made = plan(mark=True, replicas=1, stream="ok", idle=None, given=settings())
+    assert [action.verb for action in made.actions] == ["publish_registry"]
     assert made.actions[-1].woken == 1  # type: ignore[attr-defined]
 
 
@@ -253,6 +258,15 @@ def test_what_is_lost_with_a_topic_is_said() -> None:
         (action,) = (one for one in plan(True, 0, word, 200).actions if isinstance(one, RecreateStream))
         assert action.topic_gone
         assert action.why.endswith("what its paused query has not read is lost") is (word == "topicless-paused")
+
+
+def test_a_group_keeps_its_mark_while_its_query_cannot_be_resumed() -> None:
+    """The shared stream has lost its query: soon the group's stream moves, and what its query has not read is lost."""
+    for given in (OPTIONS, settings()):
+        made = plan(True, 0, "paused", 0, shared="silent", given=given)
+        assert "resume_stream" not in [action.verb for action in made.actions]
+        assert made.registry is not None
+        assert "Weld" in made.registry.asleep
 
 
 @pytest.mark.parametrize("stream", ["paused", "moved-paused"])
