@@ -149,8 +149,9 @@ def make_plan(survey: Survey, verdict: Verdict, inputs: PlanInputs) -> Plan:
         kept = (RecordInstallation(claim.installation, claim.before), *kept)
     others = [one for one in (state_api, routing) if one.item.detail != "-"]
     others += [shared] if shared.item.condition is not Condition.READY else []
+    later = sum(one.later != "" for one in groups)
     notes = parts.plan_part(
-        "notes", lambda: tuple(_make_notes(survey, kept, groups, (state_api, routing, shared), inputs)), ()
+        "notes", lambda: tuple(_make_notes(survey, kept, (state_api, routing, shared), inputs, later)), ()
     )
     before = published.groups if published else {}
     after = registry.groups if registry else before
@@ -185,18 +186,14 @@ def make_plan(survey: Survey, verdict: Verdict, inputs: PlanInputs) -> Plan:
 
 
 def _make_notes(
-    survey: Survey,
-    kept: Collection[Action],
-    groups: Iterable[PlannedObject],
-    objects: Iterable[PlannedObject],
-    inputs: PlanInputs,
+    survey: Survey, kept: Collection[Action], objects: Iterable[PlannedObject], inputs: PlanInputs, later: int
 ) -> Iterator[str]:
     # Writes that serve all groups and that no item speaks of, such as that of the registry.
     shown = {action.key for one in objects for action in one.actions}
     texts = {**inputs.failures, **inputs.contested}
     keys = dict.fromkeys(action.key for action in kept if action.group is None and action.key not in shown)
     yield from (f"{key}: {texts[key]}" for key in keys if key in texts)
-    if later := sum(one.later != "" for one in groups):
+    if later:
         yield f"{later} {'group that sleeps is' if later == 1 else 'groups that sleep are'} updated after waking"
     yield from note_unmanaged(survey, inputs.settings)
     unknown = survey.observed.source.unknown_owners

@@ -274,8 +274,10 @@ class _Waves:
         if member in self._now:
             number, last = self._wave(member), self._wave(self._order[-1])
             text = f"{text} (wave {number} of {last})" if number < last else text
-            failure = member.why if member.broken else ""
-            return self._replace(member, replace(update, failed="", failure=failure), text)
+            item = member.planned.item
+            if item.condition is not Condition.DEGRADED:  # a write that fails says so itself
+                item = replace(item, detail=text)
+            return _exchange(member, item, (replace(update, failed="", failure=member.why if member.broken else ""),))
         if self._was_rolled_back(member):
             text = f"the rollout failed and was rolled back: {member.live.failure}; change the settings to try again"
             return self._hold(member, Condition.DEGRADED, text, Reason.ROLLOUT)
@@ -329,13 +331,6 @@ class _Waves:
         item = replace(member.planned.item, change=change, detail=text, serves=health.serves)
         item = add_failure(replace(item, condition=condition, reason=reason), actions, self._inputs)
         return _exchange(member, item, actions)
-
-    def _replace(self, member: _Member, update: UpdateService, text: str = "") -> PlannedObject:
-        """Put another update in the place of the planned one."""
-        item = member.planned.item
-        if text and item.condition is not Condition.DEGRADED:  # a write that fails says so itself
-            item = replace(item, detail=text)
-        return _exchange(member, item, (update,))
 
 
 def _exchange(member: _Member, item: ObjectStatus, updates: Sequence[Action]) -> PlannedObject:

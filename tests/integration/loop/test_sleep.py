@@ -19,6 +19,7 @@ from reconciler.ksqldb.definition import sources_of
 from reconciler.ksqldb.entities import Statement
 from reconciler.leadership.pause import GROUP_PAUSES_RECORD, LONGEST_GROUP_PAUSE, start_pause, write_mark
 from reconciler.planning.survey import Survey
+from reconciler.report.why import explain_group, make_context
 from tests.harness.fakes import Stage
 
 
@@ -243,3 +244,29 @@ def test_a_sleeping_group_is_updated_after_its_wake() -> None:
     assert spec is not None
     assert spec.image == "another:2"
     assert published(start(stage, router)).groups.keys() == {"Paint", "Weld"}
+
+
+def test_why_says_since_when_a_group_sleeps_and_what_wakes_it() -> None:
+    """With which image, and what is changed of it after that."""
+    stage = Stage(options={"idle_after": 60})
+    stage.ksqldb.assets = {"a": "Weld", "b": "Paint"}
+    router = Router(stage.settings)
+    stage.settle(start(stage, router))
+    image = stage.settings.fastapi_group_image
+    router.asked = frozenset({"Paint"})
+    for _ in range(6):
+        start(stage, router).cycle()
+    stage.options["fastapi_group_image"] = "another:2"
+    controller = start(stage, router)
+    survey, verdict = controller.observe()
+    plan = controller.plan(survey, verdict)
+    found = explain_group("Weld", make_context(controller, survey, plan, stage.wall), "this operator")
+    assert found is not None
+    assert found.plan is not None
+    assert found.plan.startswith("asleep since ")
+    update = f'image "{image}" -> "another:2" (FASTAPI_GROUP_IMAGE)'
+    assert found.plan.endswith(f"until a client asks; updated after its wake: {update}")
+    assert found.writes == ()
+    assert "no client has asked for it for IDLE_AFTER (60 s); the first request" in found.next[0]
+    assert found.next[0].endswith(f"wakes it, with image {image}")
+    assert "1 group that sleeps is updated after waking" in plan.notes
