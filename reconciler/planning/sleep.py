@@ -9,8 +9,9 @@ A group falls asleep in two phases, because a routing layer that has an older re
 
 So nothing is stopped under a stream of a task that was asked: none has one, and none opens one before a later registry
 gives the group a URL again. Each cycle decides from what is live: the mark, the number of tasks, the query. Evidence
-that a client asks wakes a group from any phase. Without a complete report nothing falls asleep and what sleeps stays as
-it is; if that lasts, everything wakes, because a client may wait at the task that does not answer.
+that a client asks wakes a group from any phase; its mark stays until its tasks and its query run. Without a complete
+report nothing falls asleep and what sleeps stays as it is; if that lasts, everything wakes, because a client may wait
+at the task that does not answer.
 """
 
 from __future__ import annotations
