@@ -348,7 +348,7 @@ END
 
 def down(env: dict[str, str]) -> None:
     """Remove what the operator created, then the stack, its volume and the network, until nothing is left."""
-    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:  # noqa: S607 - found on PATH
+    if subprocess.run(["docker", "version"], capture_output=True, check=False).returncode:  # noqa: S607 - found on PATH
         say("no Docker engine answers, so the demo does not run")
         return
     check_is_demo(env)

@@ -13,7 +13,7 @@ OPTIONS=()
 say() { printf '  %s\n' "$*" >&2; }
 die() { printf 'engine: %s\n' "$*" >&2; exit 1; }
 
-answers() { command -v docker >/dev/null && timeout 20 docker info --format '{{.ServerVersion}}' >/dev/null 2>&1; }
+answers() { command -v docker >/dev/null && timeout 20 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
 require_root() { [ "$(id -u)" = 0 ] || die "no Docker engine answers (or this user may not use it): start it, join the group 'docker', or run as root"; }
 
@@ -65,7 +65,7 @@ install_suite() { # suite
 # Two engines on one machine would share the default socket, and iptables: the other one is for its owner to stop.
 require_version() { # the engine that answers is the one that was asked for
   local there wanted
-  there=$(docker info --format '{{.ServerVersion}}')
+  there=$(docker version --format '{{.Server.Version}}')
   wanted=$("$STATE/engines/$SUITE/engine-bin/dockerd" --version | sed 's/Docker version \([^,]*\).*/\1/')
   [ "$there" = "$wanted" ] || die "ENGINE=$SUITE is $wanted, but engine $there answers already: stop that one first"
 }

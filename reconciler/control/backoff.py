@@ -16,6 +16,7 @@ from reconciler.domain.actions import (
     Effect,
     PauseStream,
     PublishRegistry,
+    QueryAction,
     RecreateStream,
     ReplaceStream,
     ResubmitService,
@@ -82,7 +83,7 @@ class Backoff:
 
         Should the server execute the other one late, the next cycle sees it and repairs it.
         """
-        verbs = {action.key: action.verb for action in actions if isinstance(action, (PauseStream, ResumeStream))}
+        verbs = {action.key: action.verb for action in actions if isinstance(action, QueryAction)}
         opposites = {PauseStream.verb, ResumeStream.verb}
         return Backoff(
             {

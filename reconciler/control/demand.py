@@ -65,11 +65,13 @@ class DemandReader:
             wall: the time of day.
 
         Returns:
-            None where no group ever sleeps.
+            None where no group sleeps, or ever will. What sleeps when `IDLE_AFTER` is unset wakes, whatever is asked
+            for; then only the queries are read.
         """
-        if not self._settings.idle_after:
+        sleeps = self._settings.idle_after > 0
+        if not sleeps and not (survey.published and survey.published.document.asleep):
             return None
-        live = survey.observed.platform.services.get(routing_layer_name(self._settings).casefold())
+        live = survey.observed.platform.services.get(routing_layer_name(self._settings).casefold()) if sleeps else None
         tasks = self._ask(live) if live is not None else ()
         answered = live is not None and all_answered(live, tasks)
         # Not since the last complete answer: nothing is asked while ksqlDB is away, and that is no task's silence.

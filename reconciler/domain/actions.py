@@ -161,25 +161,25 @@ class _NamedStreamAction(Action):
 
 
 @dataclass(frozen=True)
-class ResumeStream(_NamedStreamAction):
+class QueryAction(_NamedStreamAction):
+    """Let the query of a stream run, or not."""
+
+    name: str
+    query_id: str
+    of_group: str | None
+    effect: ClassVar[Effect] = Effect.UPDATE
+
+
+class ResumeStream(QueryAction):
     """Resume the paused query of a stream."""
 
-    name: str
-    query_id: str
-    of_group: str | None
     verb: ClassVar[str] = "resume_stream"
-    effect: ClassVar[Effect] = Effect.UPDATE
 
 
-@dataclass(frozen=True)
-class PauseStream(_NamedStreamAction):
+class PauseStream(QueryAction):
     """Pause the query of a stream whose group sleeps."""
 
-    name: str
-    query_id: str
-    of_group: str | None
     verb: ClassVar[str] = "pause_stream"
-    effect: ClassVar[Effect] = Effect.UPDATE
 
 
 @dataclass(frozen=True)

@@ -102,10 +102,11 @@ class PlanInputs:
 
 @dataclass(frozen=True)
 class PlannedObject:
-    """What one object needs: its status, and the actions for it."""
+    """What one object needs: its status, the actions for it, and what is changed of it only after it has woken."""
 
     item: ObjectStatus
     actions: tuple[Action, ...] = ()
+    later: str = ""
 
 
 def make_progressing(change: str, detail: str) -> ObjectStatus:

@@ -18,7 +18,7 @@ from reconciler.domain.actions import (
     CreateStream,
     DropStream,
     Effect,
-    PauseStream,
+    QueryAction,
     RecordInstallation,
     RemoveService,
     ResumeStream,
@@ -41,6 +41,7 @@ from reconciler.planning.registry import keep_within_limits, make_registry, plan
 from reconciler.planning.rollout import leave_out_updates, plan_rollout
 from reconciler.planning.services import (
     check_health,
+    describe_drift,
     note_no_endpoint,
     note_other_installations,
     note_unmanaged,
@@ -148,7 +149,10 @@ def make_plan(survey: Survey, verdict: Verdict, inputs: PlanInputs) -> Plan:
         kept = (RecordInstallation(claim.installation, claim.before), *kept)
     others = [one for one in (state_api, routing) if one.item.detail != "-"]
     others += [shared] if shared.item.condition is not Condition.READY else []
-    notes = parts.plan_part("notes", lambda: tuple(_make_notes(survey, kept, (state_api, routing, shared), inputs)), ())
+    later = sum(one.later != "" for one in groups)
+    notes = parts.plan_part(
+        "notes", lambda: tuple(_make_notes(survey, kept, (state_api, routing, shared), inputs, later)), ()
+    )
     before = published.groups if published else {}
     after = registry.groups if registry else before
     return Plan(
@@ -182,13 +186,15 @@ def make_plan(survey: Survey, verdict: Verdict, inputs: PlanInputs) -> Plan:
 
 
 def _make_notes(
-    survey: Survey, kept: Collection[Action], objects: Iterable[PlannedObject], inputs: PlanInputs
+    survey: Survey, kept: Collection[Action], objects: Iterable[PlannedObject], inputs: PlanInputs, later: int
 ) -> Iterator[str]:
     # Writes that serve all groups and that no item speaks of, such as that of the registry.
     shown = {action.key for one in objects for action in one.actions}
     texts = {**inputs.failures, **inputs.contested}
     keys = dict.fromkeys(action.key for action in kept if action.group is None and action.key not in shown)
     yield from (f"{key}: {texts[key]}" for key in keys if key in texts)
+    if later:
+        yield f"{later} {'group that sleeps is' if later == 1 else 'groups that sleep are'} updated after waking"
     yield from note_unmanaged(survey, inputs.settings)
     unknown = survey.observed.source.unknown_owners
     if unknown:
@@ -240,7 +246,7 @@ def _select_permitted(
         if full and isinstance(action, (CreateSharedStream, CreateStream)):
             continue
         if action.effect not in effects or (action.on_ksqldb and not verdict.ddl) or action.group in blocked:
-            if action.group is not None:
+            if action.group is not None and not isinstance(action, ResumeStream):  # as in `Executor.apply`
                 blocked.add(action.group)
         else:
             kept.append(action)
@@ -266,6 +272,11 @@ def _plan_group(  # noqa: PLR0913, PLR0917 - what a group depends on
     origins = options.origins
     if sleep is not None and sleep.stopped:
         spec, origins = replace(spec, replicas=0), {**origins, "replicas": "asleep"}
+    live, later = survey.owned[names.group].service if names.group in survey.owned else None, ""
+    if live is not None and live.spec is not None and (sleep is not None or not live.spec.replicas):
+        # Only tasks show whether a spec works: it keeps the one that it has, and is updated when it is awake.
+        wanted, spec = spec, apply_in_place(live.spec, spec)
+        later = describe_drift(drift(spec, wanted), origins)
     service = plan_service(survey, inputs, spec, origins)
     for one in (stream, service):
         if one.item.condition is Condition.CONFLICT:
@@ -282,11 +293,12 @@ def _plan_group(  # noqa: PLR0913, PLR0917 - what a group depends on
     else:
         item = service.item
     if sleep is not None and item.condition is Condition.READY:
-        item = replace(item, condition=Condition.ASLEEP, detail=sleep.describe(), serves=False)
+        detail = f"{sleep.describe()}; updated after its wake: {later}" if later else sleep.describe()
+        item = replace(item, condition=Condition.ASLEEP, detail=detail, serves=False)
     item = add_failure(item, actions, inputs)
     if stream.item.condition is Condition.PROGRESSING:
         item = add_shared_problem(item, shared_item)
-    return PlannedObject(_add_group(_add_silence(item, survey, inputs, names), survey, names), actions)
+    return PlannedObject(_add_group(_add_silence(item, survey, inputs, names), survey, names), actions, later)
 
 
 def _hold_group(planned: PlannedObject, why: str, survey: Survey, inputs: PlanInputs) -> PlannedObject:
@@ -294,15 +306,15 @@ def _hold_group(planned: PlannedObject, why: str, survey: Survey, inputs: PlanIn
     item, group = hold(planned, why).item, planned.item.group or ""
     if survey.published is None or group not in survey.published.document.asleep.keys() & survey.wanted.keys():
         return PlannedObject(item)
-    actions: list[Action] = [one for one in planned.actions if isinstance(one, (PauseStream, ResumeStream))]
+    actions: list[Action] = [one for one in planned.actions if isinstance(one, QueryAction)]
     live = survey.owned[group].service if group in survey.owned else None
     if live is not None and live.spec is not None:
         health = check_health(replace(planned.item, wanted=live.spec.replicas), live, inputs)
         item = replace(item, serves=health.serves and not actions)
         update = next((one for one in planned.actions if isinstance(one, UpdateService)), None)
         if update is not None and not live.spec.replicas and update.spec.replicas:
-            spec = replace(live.spec, replicas=apply_in_place(live.spec, update.spec).replicas)
-            actions.append(UpdateService(live, spec, drift(live.spec, spec), failed=live.failed, failure=live.failure))
+            spec = replace(live.spec, replicas=update.spec.replicas)
+            actions.append(replace(update, spec=spec, drift=drift(live.spec, spec)))
     if actions:
         item = replace(item, detail=f"{why}; {', '.join(one.verb.replace('_', ' ') for one in actions)}")
     return PlannedObject(add_failure(item, actions, inputs), tuple(actions))

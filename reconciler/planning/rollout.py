@@ -12,9 +12,8 @@ and not that it does not: its node may be what is broken. Neither does one that 
 a rollout. A failed spec is remembered by its
 `template_hash` in a label of the service, so the same is not tried again, and no update and rollback alternate.
 
-A group that sleeps shows nothing, so it is updated last: when every group of its template that has tasks has shown that
-the new spec works. Where all sleep, none is updated before one wakes; a group that wakes before its turn does so with
-the spec that it has.
+A group that sleeps is not updated: it wakes with the spec that it has, and when that has started, or is broken, it is
+updated in its turn. What a wake breaks shows nothing of the spec: it worked before the group slept.
 
 Creations, and changes that replace no task, belong to no rollout.
 """
@@ -94,9 +93,13 @@ class _Member:
 
     @property
     def sleeps(self) -> bool:
-        """It is to have no task, and shows nothing."""
-        spec = self.update.spec if self.update is not None else self.live.spec
-        return spec is not None and not spec.replicas
+        """It has no task, or is updated after its wake: it shows nothing."""
+        return self.planned.later != "" or (self.live.spec is not None and not self.live.spec.replicas)
+
+    @property
+    def woken(self) -> bool:
+        """Its last change gave it its tasks again, with the spec that it had."""
+        return self.live.previous is not None and not self.live.previous.replicas
 
     @property
     def settled(self) -> bool:
@@ -107,7 +110,8 @@ class _Member:
     def failed(self) -> bool:
         """It shows that the desired spec does not work: neither broken before its update, nor long after it."""
         given_up = self.overdue or self.live.update_state in _GIVEN_UP
-        return self.update is None and not self.ready and given_up and not self.live.failure and not self.past
+        other = self.live.failure or self.past or self.woken  # another reason
+        return self.update is None and not self.ready and given_up and not other
 
     @property
     def busy(self) -> bool:
@@ -223,24 +227,24 @@ class _Waves:
         tried = any(one.update is None and one.broken for one in members)  # one that was broken before, and still is
         if not settled and tried:
             waiting = [*(one for one in waiting if not one.broken), *(one for one in waiting if one.broken)]
-        proven = settled and all(one.settled or one.sleeps for one in members)
-        known = [one for one in waiting if (proven or not one.sleeps) and not _is_unprobed(one.live, inputs)]
+        starts = [one for one in waiting if one.woken and not one.ready and not one.broken]  # clients wait for it
+        known = [one for one in waiting if one not in starts and not _is_unprobed(one.live, inputs)]
         self._now = [] if self._halt else known[: max(0, min(room, free))]
         self.started = len(self._now)
         self._order = [*self._now, *(one for one in waiting if one not in self._now)]
-        self._total, self._updated = len(members), sum(one.update is None for one in members)
+        awake = [one for one in members if not one.sleeps]
+        self._total, self._updated = len(awake), sum(one.update is None for one in awake)
 
     def _sort(self, waiting: Iterable[_Member]) -> list[_Member]:
         """Return the groups in their order: those that serve nobody first, as nothing of them can break.
 
-        Last are those whose stream is written first, those whose update failed: it may never come, and those asleep.
+        Last are those whose stream is written first, and those whose update failed: it may never come.
         """
         failures, contested = self._inputs.failures, self._inputs.contested
         mine = (one for one in waiting if one.write not in contested)
         return sorted(
             mine,
             key=lambda one: (
-                one.sleeps,
                 one.write in failures,
                 len(one.planned.actions),
                 not one.broken,
@@ -260,7 +264,7 @@ class _Waves:
         return f"{self._failed[0].group}: {self._failed[0].why}{more}"
 
     def _was_rolled_back(self, member: _Member) -> bool:
-        return member.update is not None and member.live.failed == self._template
+        return (member.update is not None or member.sleeps) and member.live.failed == self._template
 
     def decide(self, member: _Member) -> PlannedObject:
         """Return what is planned of a group now."""
@@ -273,16 +277,15 @@ class _Waves:
         if member in self._now:
             number, last = self._wave(member), self._wave(self._order[-1])
             text = f"{text} (wave {number} of {last})" if number < last else text
-            failure = member.why if member.broken else ""
-            return self._replace(member, replace(update, failure=failure), text)
+            item = member.planned.item
+            if item.condition is not Condition.DEGRADED:  # a write that fails says so itself
+                item = replace(item, detail=text)
+            return _exchange(member, item, (replace(update, failed="", failure=member.why if member.broken else ""),))
         if self._was_rolled_back(member):
             text = f"the rollout failed and was rolled back: {member.live.failure}; change the settings to try again"
             return self._hold(member, Condition.DEGRADED, text, Reason.ROLLOUT)
         if self._halt:
             return self._hold(member, Condition.HELD, f"rollout halted by {self._halt}", Reason.ROLLOUT)
-        if member.sleeps:
-            text = f"asleep; {text} (waits until the groups with tasks have shown that it works)"
-            return self._hold(member, Condition.ASLEEP, text)
         wave = f"wave {self._wave(member)} of {self._wave(self._order[-1])}"
         text = f"{text} (waits for its wave: {self._updated} of {self._total} groups updated, {wave})"
         return self._hold(member, member.planned.item.condition, text, member.planned.item.reason)
@@ -294,9 +297,6 @@ class _Waves:
     def _decide_updated(self, member: _Member) -> PlannedObject:
         """Return what is planned of a group with the desired spec: a rollback, or what was planned."""
         live, item = member.live, member.planned.item
-        kept = [one for one in member.planned.actions if isinstance(one, UpdateService)]
-        if kept:  # it replaces no task, so it does not change what is known of the last one that did
-            return self._replace(member, replace(kept[0], failed=live.failed, failure=live.failure))
         if member not in self._failed or member.planned.actions:
             return member.planned
         spec = self._find_way_back(live)
@@ -327,21 +327,13 @@ class _Waves:
         if live.spec is not None and update is not None:
             spec = apply_in_place(live.spec, update.spec)
             differences = drift(live.spec, spec)
-            marks = {"failed": live.failed, "failure": live.failure}
-            actions = (UpdateService(live, spec, differences, **marks),) if differences else ()
+            actions = (replace(update, spec=spec, drift=differences),) if differences else ()
         if not member.ready:
             condition, text, reason = health.condition, f"{health.detail}; {text}", health.reason
         change = "!" if condition is Condition.DEGRADED else "?"
         item = replace(member.planned.item, change=change, detail=text, serves=health.serves)
         item = add_failure(replace(item, condition=condition, reason=reason), actions, self._inputs)
         return _exchange(member, item, actions)
-
-    def _replace(self, member: _Member, update: UpdateService, text: str = "") -> PlannedObject:
-        """Put another update in the place of the planned one."""
-        item = member.planned.item
-        if text and item.condition is not Condition.DEGRADED:  # a write that fails says so itself
-            item = replace(item, detail=text)
-        return _exchange(member, item, (update,))
 
 
 def _exchange(member: _Member, item: ObjectStatus, updates: Sequence[Action]) -> PlannedObject:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from openfactory_common.registry import Registry
@@ -10,7 +10,7 @@ from openfactory_common.text import list_some
 from reconciler.domain.actions import CreateService, RemoveService, ResubmitService, UpdateService
 from reconciler.domain.advice import service_advice
 from reconciler.domain.readiness import ReadyState, find_readiness
-from reconciler.domain.services import Kind, LiveService, ServiceSpec, drift
+from reconciler.domain.services import Drift, Kind, LiveService, ServiceSpec, drift
 from reconciler.domain.status import Condition, ObjectStatus, Reason
 from reconciler.planning.inputs import PlanInputs, PlannedObject, add_failure, make_degraded
 from reconciler.planning.options import DEFAULT
@@ -37,19 +37,25 @@ def plan_service(
         differences = drift(live.spec, spec) if live.spec else ()
         if live.spec and not differences:
             return _plan_surplus(check_health(item, live, inputs), live, spec, inputs)
-        sources = {name: f" ({origin})" for name, origin in (origins or {}).items() if origin != DEFAULT}
-        text = "; ".join(f"{d.field} {d.live} -> {d.wanted}{sources.get(d.field, '')}" for d in differences)
-        text = text or "it is adopted"  # of one that is not ours there is no spec to compare with
-        action, change, detail = UpdateService(live, spec, differences), "~", f"update service: {text}"
+        # Of one that is not ours there is no spec to compare with.
+        text = describe_drift(differences, origins or {}) or "it is adopted"
+        action = UpdateService(live, spec, differences, live.failed, live.failure)
+        change, detail = "~", f"update service: {text}"
     item = replace(item, condition=Condition.PROGRESSING, change=change, detail=detail)
     return PlannedObject(add_failure(item, (action,), inputs), (action,))
+
+
+def describe_drift(differences: Iterable[Drift], origins: Mapping[str, str]) -> str:
+    """Return what differs, in words; ``origins`` says where fields of the spec are from."""
+    sources = {name: f" ({origin})" for name, origin in origins.items() if origin != DEFAULT}
+    return "; ".join(f"{one.field} {one.live} -> {one.wanted}{sources.get(one.field, '')}" for one in differences)
 
 
 def _plan_surplus(item: ObjectStatus, live: LiveService, spec: ServiceSpec, inputs: PlanInputs) -> PlannedObject:
     """Plan a service without drift: where the engine keeps more tasks than wanted, the same spec is written again."""
     if live.name.casefold() not in inputs.surplus:
         return PlannedObject(item)
-    cure = (ResubmitService(live, spec, ()),)
+    cure = (ResubmitService(live, spec, (), live.failed, live.failure),)
     item = replace(item, change="~", detail=f"{item.detail}; its spec is written again")
     return PlannedObject(add_failure(item, cure, inputs), cure)
 

@@ -9,8 +9,9 @@ A group falls asleep in two phases, because a routing layer that has an older re
 
 So nothing is stopped under a stream of a task that was asked: none has one, and none opens one before a later registry
 gives the group a URL again. Each cycle decides from what is live: the mark, the number of tasks, the query. Evidence
-that a client asks wakes a group from any phase. Without a complete report nothing falls asleep and what sleeps stays as
-it is; if that lasts, everything wakes, because a client may wait at the task that does not answer.
+that a client asks wakes a group from any phase; its mark stays until its tasks and its query run. Without a complete
+report nothing falls asleep and what sleeps stays as it is; if that lasts, everything wakes, because a client may wait
+at the task that does not answer.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from enum import Enum
 from openfactory_common.registry import revision_of
 from reconciler.domain.demand import DemandReport
 from reconciler.planning.inputs import PlanInputs
+from reconciler.planning.options import GroupFile
 from reconciler.planning.survey import StreamVerdict, Survey
 from reconciler.settings import Settings
 
@@ -41,7 +43,8 @@ class GroupState:
 
     Attributes:
         since: the mark in the current registry (seconds since 1970); None where there is none.
-        registered: it has a URL in the current registry, and its stream is in order.
+        registered: it has a URL in the current registry, its stream is in order, and its service has been ready for
+            `ROLLOUT_BAKE`: what sleeps has shown that its spec works.
         replicas: tasks that its service is to have; None where there is no service.
         paused: its query is paused, or not listed.
         unchanged: seconds since its service was last changed.
@@ -110,27 +113,24 @@ def decide_sleep(
         revision: of the current registry.
         idle_after: seconds without demand after which it falls asleep; 0 for never.
         held: it is left as it is, so it does not fall asleep. It wakes as any other, and its query reads what the
-            shared topic may soon delete: neither changes what a person keeps. Its mark stays until all of it runs.
+            shared topic may soon delete: neither changes what a person keeps.
         retention: seconds for which the shared topic keeps what a paused query has not read; None for ever.
     """
     kept = None
     if state.since is not None:
         kept = Sleep(state.since, stopped=not state.replicas, paused=state.paused)
-    awake = None
-    if held:
-        if kept is None or not (kept.stopped or kept.paused):
-            return None
-        awake = Sleep(kept.since)
-        if not kept.stopped:
-            return awake
+    # Whatever wakes it: the mark stays until all of it runs, and what its query has not read is not lost by a move.
+    behind = state.moved and (state.paused or report is None or group not in report.caught_up)
+    awake = Sleep(kept.since) if kept and (kept.stopped or kept.paused or behind) else None
+    if held and (kept is None or not kept.stopped):
+        return awake
     if idle_after and report is None:
         return kept
     if not idle_after or report is None or report.doubtful:
         return awake
     demand = judge_demand(group, report, idle_after)
     if demand is Demand.ASKED:
-        # The mark says that what its query has not read yet is not to be lost.
-        return Sleep(kept.since) if kept is not None and state.moved else awake
+        return awake
     if kept is None:
         rests = state.registered and state.replicas and not state.paused and state.unchanged >= idle_after
         return Sleep(report.at) if demand is Demand.IDLE and rests else None
@@ -142,10 +142,10 @@ def decide_sleep(
     return Sleep(kept.since, stopped=stopped, paused=not overdue and (kept.paused or (left and stopped)))
 
 
-def idle_after_of(group: str, inputs: PlanInputs) -> float:
+def idle_after_of(group: str, options: GroupFile, settings: Settings) -> float:
     """Return after how many seconds without demand a group falls asleep; 0 for never."""
-    own = inputs.options.of(group).idle_after
-    return inputs.settings.idle_after if own is None or not inputs.settings.idle_after else own
+    own = options.of(group).idle_after
+    return settings.idle_after if own is None or not settings.idle_after else own
 
 
 def find_overdue(survey: Survey, settings: Settings, at: int) -> Iterator[str]:
@@ -179,6 +179,7 @@ def _plan_each(survey: Survey, inputs: PlanInputs) -> Iterator[tuple[str, Sleep]
         if check.verdict is StreamVerdict.FOREIGN:
             continue
         in_order = check.verdict is StreamVerdict.IN_SYNC and not check.detail
+        in_order = in_order and live is not None and live.name.casefold() in inputs.baked
         changed = live.updated_at if live else None
         state = GroupState(
             marks.get(group),
@@ -194,7 +195,7 @@ def _plan_each(survey: Survey, inputs: PlanInputs) -> Iterator[tuple[str, Sleep]
             state,
             report,
             revision,
-            idle_after=idle_after_of(group, inputs),
+            idle_after=idle_after_of(group, inputs.options, inputs.settings),
             held=group in inputs.held,
             retention=inputs.settings.shared_retention,
         )

@@ -78,8 +78,9 @@ def plan_stream(  # noqa: C901, PLR0912 - one case a verdict; what it depends on
             action = RecreateStream(names, check.detail, check.retention_ms)
             change, text = "~", f"move stream: {check.detail}"
         case StreamVerdict.TOPICLESS:
-            action = RecreateStream(names, check.detail, check.retention_ms, topic_gone=True)
-            change, text = "!", f"recreate stream: {check.detail}"
+            why = f"{check.detail}, and what its paused query has not read is lost" if check.paused else check.detail
+            action = RecreateStream(names, why, check.retention_ms, topic_gone=True)
+            change, text = "!", f"recreate stream: {why}"
         case StreamVerdict.PAUSED if paused:
             return PlannedObject(ObjectStatus("", Condition.READY))
         case StreamVerdict.IN_SYNC if paused and not check.detail and not blocked:

@@ -55,7 +55,7 @@ class StreamCheck:
         query_id: of the query that writes it.
         retention_ms: that its topic was made with.
         of_user: it is foreign, no installation of an operator made it, and ours can take its place.
-        paused: it is moved, and its query is paused.
+        paused: it is moved or has no topic, and its query is paused.
     """
 
     verdict: StreamVerdict
@@ -183,7 +183,7 @@ def check_stream(
         return StreamCheck(StreamVerdict.MOVED, detail, query.id, retention, paused=query.paused)
     retention = definition.retention_ms
     if source.topics is not None and source.streams[names.stream].topic not in source.topics:
-        return StreamCheck(StreamVerdict.TOPICLESS, "its topic is gone", query.id, retention)
+        return StreamCheck(StreamVerdict.TOPICLESS, "its topic is gone", query.id, retention, paused=query.paused)
     if query.paused:
         return StreamCheck(StreamVerdict.PAUSED, "its query is paused", query.id)
     detail = "its query failed" if query.failed else _check_partitions(names, source, topology)

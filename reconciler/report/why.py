@@ -22,6 +22,7 @@ from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan, Reaso
 from reconciler.ksqldb.definition import definition_of
 from reconciler.planning.guards import Absence, GuardMemory
 from reconciler.planning.options import GroupFile
+from reconciler.planning.sleep import idle_after_of
 from reconciler.planning.specs import routing_layer_name, state_api_name
 from reconciler.planning.survey import StreamVerdict, Survey
 from reconciler.report.documents import BackoffDocument, ExtensibleDocument, backoff_documents
@@ -401,6 +402,12 @@ class _Explanation:
         """Say what blocks this group, or also others."""
         if self.item.reason is Reason.PAUSED:
             yield "nothing of it is written; `reconciler resume GROUP` ends the pause of a group"
+        if self.item.condition is Condition.ASLEEP and self.live is not None and self.live.spec is not None:
+            idle = idle_after_of(self.group, self.context.options, self.context.settings)
+            yield (
+                f"nothing: no client has asked for it for IDLE_AFTER ({idle:g} s); the first request for one of its "
+                f"assets at the routing layer wakes it, with image {self.live.spec.image}"
+            )
         if self.item.reason is Reason.ROLLOUT:
             yield (
                 "change the settings of the group services (FASTAPI_GROUP_IMAGE, ...) to start another rollout; to try "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -18,6 +19,7 @@ from reconciler.ksqldb.definition import sources_of
 from reconciler.ksqldb.entities import Statement
 from reconciler.leadership.pause import GROUP_PAUSES_RECORD, LONGEST_GROUP_PAUSE, start_pause, write_mark
 from reconciler.planning.survey import Survey
+from reconciler.report.why import explain_group, make_context
 from tests.harness.fakes import Stage
 
 
@@ -205,3 +207,85 @@ def test_a_sleeping_groups_stream_reads_its_source_before_it_moves() -> None:
     assert sources_of(stage.ksqldb.made[weld][1]) == sources[paint]
     document = published(controller)
     assert (document.groups.keys(), document.asleep) == ({"Paint", "Weld"}, {})
+
+
+def test_a_stream_reads_its_source_before_it_moves_also_where_idle_after_was_taken_away() -> None:
+    """The operator that has no such setting asks ksqlDB itself how far the query has read."""
+    stage = Stage(options={"idle_after": 60})
+    stage.ksqldb.assets = {"a": "Weld", "b": "Paint"}
+    router = Router(stage.settings)
+    controller = start(stage, router)
+    stage.settle(controller)
+    weld = names_of("Weld").stream
+    router.asked = frozenset({"Paint"})
+    stage.run(controller, 6, 10.0)
+    assert stage.ksqldb.paused == {weld}
+    first = controller.deps.topology.shared_name
+    stage.ksqldb.terminated.add(first)
+    del stage.options["idle_after"]
+    controller = stage.controller()
+    controller.deps = replace(controller.deps, demand=DemandReader(stage.settings))
+    stage.run(controller, 12, 30.0)
+    assert stage.ksqldb.paused == set()
+    assert sources_of(stage.ksqldb.made[weld][1]) == {first}, "the fake does not say how far it has read"
+    stage.run(controller, 20, 60.0)
+    assert sources_of(stage.ksqldb.made[weld][1]) != {first}, "after `MOVE_SECONDS` it moves all the same"
+    document = published(controller)
+    assert (document.groups.keys(), document.asleep) == ({"Paint", "Weld"}, {})
+
+
+def test_a_sleeping_group_is_updated_after_its_wake() -> None:
+    """Its image is gone, so it wakes in vain; then the update reaches it. Meanwhile nothing is in progress."""
+    stage = Stage(options={"idle_after": 60, "rollout_bake": 0})
+    stage.ksqldb.assets = {"a": "Weld", "b": "Paint"}
+    router = Router(stage.settings)
+    stage.settle(start(stage, router))
+    weld = names_of("Weld").service.casefold()
+    before = stage.platform.services[weld].spec
+    router.asked = frozenset({"Paint"})
+    for _ in range(6):
+        start(stage, router).cycle()
+    stage.options["fastapi_group_image"] = "another:2"
+    for _ in range(6):
+        outcome = start(stage, router).cycle()
+    assert outcome.result == "in_sync"
+    assert stage.platform.services[weld].spec == replace(before, replicas=0)  # type: ignore[type-var]
+    stage.platform.healthy = lambda name: (
+        name.casefold() != weld or "another" in str(stage.platform.services[weld].spec)
+    )
+    router.asked = frozenset({"Paint", "Weld"})
+    start(stage, router).cycle()
+    assert stage.platform.services[weld].spec == before
+    stage.wall += timedelta(seconds=stage.settings.rollout_timeout)
+    for _ in range(4):
+        start(stage, router).cycle()
+    spec = stage.platform.services[weld].spec
+    assert spec is not None
+    assert spec.image == "another:2"
+    assert published(start(stage, router)).groups.keys() == {"Paint", "Weld"}
+
+
+def test_why_says_since_when_a_group_sleeps_and_what_wakes_it() -> None:
+    """With which image, and what is changed of it after that."""
+    stage = Stage(options={"idle_after": 60})
+    stage.ksqldb.assets = {"a": "Weld", "b": "Paint"}
+    router = Router(stage.settings)
+    stage.settle(start(stage, router))
+    image = stage.settings.fastapi_group_image
+    router.asked = frozenset({"Paint"})
+    for _ in range(6):
+        start(stage, router).cycle()
+    stage.options["fastapi_group_image"] = "another:2"
+    controller = start(stage, router)
+    survey, verdict = controller.observe()
+    plan = controller.plan(survey, verdict)
+    found = explain_group("Weld", make_context(controller, survey, plan, stage.wall), "this operator")
+    assert found is not None
+    assert found.plan is not None
+    assert found.plan.startswith("asleep since ")
+    update = f'image "{image}" -> "another:2" (FASTAPI_GROUP_IMAGE)'
+    assert found.plan.endswith(f"until a client asks; updated after its wake: {update}")
+    assert found.writes == ()
+    assert "no client has asked for it for IDLE_AFTER (60 s); the first request" in found.next[0]
+    assert found.next[0].endswith(f"wakes it, with image {image}")
+    assert "1 group that sleeps is updated after waking" in plan.notes

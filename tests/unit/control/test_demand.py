@@ -207,6 +207,15 @@ def test_where_no_group_sleeps_nobody_is_asked() -> None:
     assert DemandReader(settings(), resolve).read(world(at_rest()), FakeKsqldb(), 0, NOW) is None
 
 
+@pytest.mark.parametrize(("end", "caught_up"), [(9, set()), (2, {"Weld"})])
+def test_without_idle_after_the_queries_of_what_sleeps_are_read(end: int, caught_up: set[str]) -> None:
+    """A stream that is to move waits for its query, whatever the settings say; no task is asked."""
+    reader = DemandReader(settings(), lambda *_: pytest.fail("asked"))
+    report = reader.read(overdue({"Weld": "moved"}), readings(Weld={"old": Consumed(end, 1)}), 0, NOW)
+    assert report is not None
+    assert (report.tasks, report.complete, report.caught_up) == ((), False, caught_up)
+
+
 @pytest.mark.parametrize(
     ("env", "asked"),
     [

@@ -90,7 +90,7 @@ def source(streams: Mapping[str, str], shared: str = "ok", **more: object) -> So
         for name, (word, _, text) in words.items()
         if word not in ("absent", "silent")
     }
-    topics = {topic: 1 for word, topic, _ in words.values() if word != "topicless"}
+    topics = {topic: 1 for word, topic, _ in words.values() if not word.startswith("topicless")}
     return replace(SourceState(HERE, "7.7.0", "", found, queries, topics), **more)  # type: ignore[arg-type]
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.domain.actions import ResubmitService, RollBackService, UpdateService
+from reconciler.domain.demand import DemandReport, TaskDemand
 from reconciler.domain.names import GroupNames, names_of
 from reconciler.domain.readiness import Readiness, ReadyState
 from reconciler.domain.services import LiveService, ServiceSpec, apply_in_place, drift
@@ -21,6 +22,7 @@ from reconciler.planning.plan import make_plan
 from reconciler.planning.rollout import template_hash
 from reconciler.planning.specs import group_spec
 from reconciler.settings import Settings
+from tests.harness.fake_platform import INSTALLATION
 from tests.harness.rollouts import Rollout, away_of
 from tests.unit.planning import tables
 from tests.unit.planning.tables import (
@@ -66,6 +68,12 @@ STATES: dict[str, tuple[dict[str, object], str]] = {
     "old-wakes": ({}, "baked overdue"),
     "too-many": ({"running": 2}, "on_trial overdue"),
     "new-asleep-kept": ({"running": 1}, "on_trial overdue"),
+    "rolled-back-asleep": ({"failed": template_hash(tables.settings()), "failure": ERROR}, "baked overdue"),
+    "old-woken": ({"running": 0}, ""),
+    "old-woken-ready": ({}, ""),
+    "old-woken-late": ({"running": 0}, "overdue"),
+    "old-woken-broken": ({"running": 0, "error": "no such image"}, ""),
+    "new-woken-broken": ({"running": 0, "error": ERROR}, "on_trial overdue"),
     "never-was": ({"running": 0, "error": ERROR, "failure": "no suitable node"}, "on_trial overdue"),
 }
 
@@ -87,6 +95,8 @@ def plan_of(words: list[str], options: Settings, tasks: int = 1, file: GroupFile
         before = replace(made.spec, image="old:1")
         old = word.startswith(("old", "rolled-back", "failed-once"))
         made = replace(made, spec=before if old else made.spec, previous=None if old else before)
+        if "woken" in word and made.spec is not None:
+            made = replace(made, previous=replace(made.spec, replicas=0))
         fields, inputs = STATES[word]
         live.append(replace(made, **fields))  # type: ignore[arg-type]
         for name in inputs.split():
@@ -110,6 +120,7 @@ def said(plan: Plan) -> str:
         if item.group is not None:
             action = done.get(item.group)
             verb = {RollBackService: "back", UpdateService: "update", type(None): ""}[type(action)]
+            verb = "wakes" if action is not None and [one.field for one in action.drift] == ["replicas"] else verb
             held = {Condition.HELD: "held", Condition.PROGRESSING: "waits", Condition.DEGRADED: "wrong"}
             words.append(verb or held.get(item.condition, "."))
     return " ".join(words)
@@ -164,17 +175,29 @@ PLANS = """
     starting old-asleep new-asleep        1         waits . .
     fresh old-asleep                      1         . .
     new fresh old-asleep                  1         . . .
-    bad old-asleep                        1         back held
+    bad old-asleep                        1         back .
     bad-past new old-asleep               1         wrong . .
-    new old-asleep old-asleep             1         . update update
-    new old-asleep old-asleep             0.25      . update .
+    new old-asleep old-asleep             1         . . .
+    new old old-asleep old-asleep         1         . update . .
+    old old old-asleep old-asleep         0.5       update waits . .
     new-asleep old-asleep                 1         . .
     new-asleep old old                    1         . update waits
     old-asleep old-asleep                 1         . .
-    old-wakes old-asleep                  1         update .
-    new old-wakes old-asleep              1         . update .
-    fresh old-wakes old-asleep            1         . update .
-    bad old-wakes old-asleep              1         back update held
+    old-wakes old-asleep                  1         wakes .
+    new old-wakes old-asleep              1         . wakes .
+    fresh old-wakes old-asleep            1         . wakes .
+    bad old-wakes old-asleep              1         back wakes .
+    rolled-back-asleep old                1         . held
+    rolled-back-asleep new                1         . .
+    old-woken old-asleep                  1         waits .
+    old-woken old                         1         waits update
+    new old-woken old                     1         . waits update
+    old-woken-ready old-asleep            1         update .
+    old-woken-late old                    1         update waits
+    old-woken-broken old                  1         update waits
+    bad old-woken-broken old              1         back wrong held
+    new-woken-broken old                  1         wrong update
+    new-woken-broken new                  1         wrong .
 """
 
 
@@ -226,22 +249,64 @@ def test_a_group_with_options_of_its_own_has_another_template() -> None:
 
 
 def test_a_group_that_wakes_while_the_rollout_is_halted_has_its_old_image() -> None:
-    """Its clients are served, and a bad image reaches it neither asleep nor awake."""
+    """Its clients are served, and a bad image reaches it neither asleep nor awake. What sleeps is no part of it."""
     plan = plan_of(["bad", "old-wakes", "old-asleep"], tables.settings())
     (wakes,) = (one for one in plan.actions if isinstance(one, UpdateService) and one.group == "B")
     assert (wakes.spec.image, wakes.spec.replicas) == ("old:1", 1)
     asleep = next(item for item in plan.items if item.group == "C")
-    assert (asleep.condition, asleep.reason) == (Condition.HELD, Reason.ROLLOUT)
+    assert (asleep.condition, asleep.reason) == (Condition.ASLEEP, None)
 
 
-def test_where_all_sleep_the_first_that_wakes_shows_whether_the_image_works() -> None:
-    """Until then nothing waits: the plan is in sync, and says what will be done. It can be rolled back."""
+def test_where_all_sleep_the_rollout_waits_for_the_first_that_wakes() -> None:
+    """Until then nothing is progressing: the plan is in sync, and says what will be done."""
     plan = plan_of(["old-asleep", "old-asleep"], tables.settings())
     assert not any(isinstance(one, UpdateService) for one in plan.actions)
     (first, _) = (item for item in plan.items if item.group)
     assert first.condition is Condition.ASLEEP
-    assert first.detail.endswith("(waits until the groups with tasks have shown that it works)")
-    assert said(plan_of(["old-wakes", "old-asleep"], tables.settings())) == "update ."
+    image = tables.settings().fastapi_group_image
+    assert first.detail.endswith(f'until a client asks; updated after its wake: image "old:1" -> "{image}"')
+    assert "2 groups that sleep are updated after waking" in plan.notes
+    assert (
+        "1 group that sleeps is updated after waking" in plan_of(["new-asleep", "old-asleep"], tables.settings()).notes
+    )
+    paused = plan_of(["new", "old-asleep"], tables.settings(), held={"B": "paused"})
+    assert not any("after waking" in note for note in plan_of(["new", "new-asleep"], tables.settings()).notes)
+    assert not any("after waking" in note for note in paused.notes), "not before its pause ends"
+
+
+@pytest.mark.parametrize("words", ["old-wakes new", "old-woken-ready new"])
+def test_a_group_has_its_way_back_after_its_wake(words: str) -> None:
+    """It wakes with what works, and only then gets another image: the engine keeps the one that it woke with."""
+    (action,) = (one for one in plan_of(words.split(), tables.settings()).actions if isinstance(one, UpdateService))
+    assert action.live.spec is not None
+    assert (action.live.spec.replicas == 0) == (action.spec.image == "old:1")
+
+
+def test_what_failed_of_a_group_stays_known_while_it_sleeps_and_when_it_wakes() -> None:
+    """Its wake replaces no task, so it does not change what is known of the last update that did."""
+    live = service(replace(spec_of("A"), image="old:1", replicas=0), "ok")
+    assert live is not None
+    live = replace(live, failed=template_hash(tables.settings()), failure=ERROR)
+    plan = make_plan(seen(observed({"A": 1}, source({"A": "ok"}), [state_api(), live])), Verdict(), plan_inputs())
+    (action,) = (one for one in plan.actions if isinstance(one, UpdateService))
+    assert (action.spec.image, action.failed, action.failure) == ("old:1", live.failed, ERROR)
+
+
+def test_what_a_person_changes_of_a_sleeping_service_is_repaired() -> None:
+    """A task that was started by hand is stopped, and a label is repaired; the image follows after its wake."""
+    options = tables.settings().model_copy(update={"idle_after": 100.0})
+    registry = document([]).model_copy(update={"asleep": {"A": 1}})
+    live = service(spec_of("A"), "ok")
+    assert live is not None
+    live = replace(live, spec=replace(spec_of("A"), image="theirs:1"))  # and without the installation's label
+    task = TaskDemand(registry.revision, complete=True, uptime=9e9)
+    report = DemandReport(500, (task,), complete=True)
+    read = source({"A": "paused"})
+    world = observed({"A": 1}, read, [state_api(), live], [live_registry(registry, 1)])
+    plan = make_plan(seen(world, options), Verdict(), plan_inputs(options, demand=report))
+    (action,) = (one for one in plan.actions if isinstance(one, UpdateService))
+    assert "replicas" in [one.field for one in action.drift]
+    assert (action.spec.replicas, action.spec.image, action.spec.installation) == (0, "theirs:1", INSTALLATION.id)
 
 
 def test_a_bad_group_stays_for_a_person_where_that_is_asked_for() -> None:

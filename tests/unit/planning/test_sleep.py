@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from reconciler.domain.demand import DemandReport, GroupDemand, TaskDemand
 from reconciler.planning.sleep import Demand, GroupState, Sleep, decide_sleep, judge_demand
@@ -74,16 +74,33 @@ CASES = {
     "half stopped": (STOPPED, NOBODY, Sleep(NOW - 5, stopped=True, paused=True)),
     "half stopped: not every task answers": (STOPPED, UNKNOWN, Sleep(NOW - 5, stopped=True)),
     "half paused: not every task answers": (replace(LEAVING, paused=True), UNKNOWN, Sleep(NOW - 5, paused=True)),
-    "half paused: a client asks": (replace(LEAVING, paused=True), ASKED, None),
+    "half paused: a client asks": (replace(LEAVING, paused=True), ASKED, Sleep(NOW - 5)),
+    "all of it runs again: a client asks": (replace(ASLEEP, replicas=2, paused=False), ASKED, None),
     "asleep: nobody asks": (ASLEEP, NOBODY, KEPT),
-    "asleep: a client asks": (ASLEEP, ASKED, None),
+    "asleep: a client asks": (ASLEEP, ASKED, Sleep(NOW - 500)),
+    "asleep: its query runs, a client asks": (replace(ASLEEP, paused=False), ASKED, Sleep(NOW - 500)),
     "asleep: its stream is to move": (replace(ASLEEP, moved=True), NOBODY, KEPT),
     "asleep: its stream is to move, a client asks": (replace(ASLEEP, moved=True), ASKED, Sleep(NOW - 500)),
+    "asleep: its stream is to move, in doubt": (
+        replace(ASLEEP, moved=True),
+        replace(UNKNOWN, doubtful=True),
+        Sleep(NOW - 500),
+    ),
+    "its stream is to move, its query has read": (
+        replace(ASLEEP, replicas=2, moved=True, paused=False),
+        replace(ASKED, caught_up=frozenset({"Weld"})),
+        None,
+    ),
+    "its stream is to move, its query had read": (
+        replace(ASLEEP, moved=True),
+        replace(ASKED, caught_up=frozenset({"Weld"})),
+        Sleep(NOW - 500),
+    ),
     "awake: its stream is to move": (replace(AWAKE, moved=True, registered=False), ASKED, None),
-    "asleep: a client asks a task of an incomplete report": (ASLEEP, replace(ASKED, complete=False), None),
+    "asleep: a client asks a task of an incomplete report": (ASLEEP, replace(ASKED, complete=False), Sleep(NOW - 500)),
     "asleep: a task has just started": (ASLEEP, report(task(150), task(uptime=1.0, revision="r1")), KEPT),
     "asleep: not every task answers": (ASLEEP, UNKNOWN, KEPT),
-    "asleep: not every task answers for long": (ASLEEP, replace(UNKNOWN, doubtful=True), None),
+    "asleep: not every task answers for long": (ASLEEP, replace(UNKNOWN, doubtful=True), Sleep(NOW - 500)),
     "asleep: nobody was asked": (ASLEEP, None, KEPT),
     "asleep: its service was removed": (replace(ASLEEP, replicas=None), NOBODY, KEPT),
 }
@@ -99,10 +116,13 @@ def test_each_phase(case: str) -> None:
 @pytest.mark.parametrize("state", [AWAKE, LEAVING, STOPPED, ASLEEP])
 @pytest.mark.parametrize("given", [None, NOBODY, ASKED, UNKNOWN])
 def test_switched_off_wakes_all(state: GroupState, given: DemandReport | None) -> None:
-    """Whatever is reported; a held group keeps its mark until all of it runs."""
-    assert decide_sleep("Weld", state, given, REVISION, idle_after=0.0) is None
+    """Whatever is reported; a group keeps its mark until all of it runs."""
+    woken = Sleep(state.since) if state.since is not None and not state.replicas else None
+    assert decide_sleep("Weld", state, given, REVISION, idle_after=0.0) == woken
+    moved = decide_sleep("Weld", replace(state, moved=True), given, REVISION, idle_after=0.0)
+    assert moved == (None if state.since is None else Sleep(state.since)), "its query is to read its source first"
     held = decide_sleep("Weld", state, given, REVISION, idle_after=0.0, held=True)
-    assert held == (Sleep(state.since) if state.since is not None and not state.replicas else None)
+    assert held == woken
 
 
 HELD = {
@@ -120,6 +140,16 @@ HELD = {
     "its tasks run, its query is paused": (replace(ASLEEP, replicas=2), ASKED, Sleep(NOW - 500)),
     "its query runs, no task": (replace(ASLEEP, paused=False), ASKED, Sleep(NOW - 500)),
     "all of it runs": (replace(ASLEEP, replicas=2, paused=False), ASKED, None),
+    "all of it runs, its stream is to move": (
+        replace(ASLEEP, replicas=2, paused=False, moved=True),
+        ASKED,
+        Sleep(NOW - 500),
+    ),
+    "all of it runs, its stream is to move, its query has read": (
+        replace(ASLEEP, replicas=2, paused=False, moved=True),
+        replace(ASKED, caught_up=frozenset({"Weld"})),
+        None,
+    ),
 }
 
 
@@ -196,7 +226,14 @@ class Document:
 
 @dataclass
 class World:
-    """One group, its routing layer and its operator. Times are seconds; tasks have another clock than the wall."""
+    """One group, its routing layer and its operator. Times are seconds; tasks have another clock than the wall.
+
+    Attributes:
+        moved: its stream is to read another source.
+        unread: its query has not read yet what came while it was paused.
+        held: it is paused, by a person.
+        idle_after: as the setting.
+    """
 
     now: float = 10_000.0
     wall: float = 1_000_000.0
@@ -205,6 +242,10 @@ class World:
     replicas: int = 1
     ready: bool = True
     paused: bool = False
+    moved: bool = False
+    unread: bool = False
+    held: bool = False
+    idle_after: float = IDLE
     changed: float = 0.0
     lossless: float | None = None
     asked: list[Task] = field(default_factory=list)
@@ -229,19 +270,37 @@ class World:
         doubtful = self.now - self.lossless >= DOUBT
         current = self.published()
         state = GroupState(
-            current.since, registered=current.registered, replicas=self.replicas, paused=self.paused,
-            unchanged=self.wall - self.changed,
+            current.since, registered=current.registered and self.ready and not self.moved, replicas=self.replicas,
+            paused=self.paused, unchanged=self.wall - self.changed, moved=self.moved,
         )  # fmt: skip
-        given = DemandReport(
-            int(self.wall), tasks, complete, doubtful, frozenset() if self.paused else frozenset({"Weld"})
-        )
+        read = not self.paused and not self.unread
+        given = DemandReport(int(self.wall), tasks, complete, doubtful, frozenset({"Weld"} if read else ()))
         revision = str(len(self.documents) - 1)
-        sleep = decide_sleep("Weld", state, given, revision, idle_after=IDLE, retention=RETENTION)
+        sleep = decide_sleep(
+            "Weld", state, given, revision, idle_after=self.idle_after, held=self.held, retention=RETENTION
+        )
         self.asked = list(self.tasks)
         replicas, paused = (0 if sleep and sleep.stopped else 1), bool(sleep and sleep.paused)
-        served = self.ready and self.replicas > 0 and not self.paused and replicas > 0 and not paused
-        following = Document(sleep is None and (current.registered or served), sleep.since if sleep else None)
-        wanted = (("pause", self.paused, paused), ("scale", self.replicas, replicas), ("publish", current, following))
+        moved = self.moved and (self.paused or (sleep is not None and not read))
+        if self.held:  # only what wakes it or keeps its events, as in `plan._hold_group`
+            marked = current.since is not None
+            replicas = replicas if marked and not self.replicas else self.replicas
+            paused, moved = paused if marked else self.paused, self.moved
+        paused = paused and not self.moved
+        served = self.ready and self.replicas > 0 and not self.paused and replicas > 0 and not paused and not moved
+        if not self.held:
+            registered = sleep is None and (current.registered or (served and not self.moved))
+            following = Document(registered, sleep.since if sleep else None)
+        elif sleep is None and current.since is not None and self.ready and self.replicas and not self.paused:
+            following = Document(registered=True)
+        else:
+            following = Document(current.registered, sleep.since if sleep else current.since)
+        wanted = (
+            ("pause", self.paused, paused),
+            ("move", self.moved, moved),
+            ("scale", self.replicas, replicas),
+            ("publish", current, following),
+        )
         self.writes = [(kind, to) for kind, was, to in wanted if was != to]
 
     def write(self) -> None:
@@ -250,13 +309,22 @@ class World:
         streams = sum(one.open for one in self.asked if one in self.tasks)
         if kind == "publish":
             assert isinstance(to, Document)
+            assert to.registered or not self.held or not self.published().registered, (
+                "a paused group is no longer served"
+            )
             self.documents.append(to)
         elif kind == "scale":
             assert to or not streams, "a service is stopped under a stream"
+            assert to or not self.held, "a paused group is stopped"
             self.replicas, self.ready, self.changed = int(bool(to)), False, self.wall
+        elif kind == "move":
+            assert not self.unread, "a stream is dropped before its query has read its source"
+            assert not self.held, "the stream of a paused group is dropped"
+            self.moved = False
         else:
             assert not to or not streams, "a query is paused under a stream"
-            self.paused = bool(to)
+            assert not to or not self.held or not self.replicas, "the query of a paused group is paused"
+            self.paused, self.unread = bool(to), self.unread or bool(to)
 
     def cycle(self, lost: AbstractSet[int], seconds: float) -> None:
         """One undisturbed cycle, after which all tasks read the registry and a service that was started is ready."""
@@ -265,12 +333,18 @@ class World:
             self.write()
         self.now, self.wall = self.now + seconds, self.wall + seconds
         self.ready = True
+        self.reads()
         for one in self.tasks:
             self.apply(one)
 
+    def reads(self) -> None:
+        """Its query reads what there is, where it runs."""
+        self.unread = self.unread and self.paused
+
 
 NUMBER = st.integers(0, 3)
-IN_BETWEEN = st.sampled_from(["write", "write", "asks", "all read", "reads"])
+EVENTS = ["asks", "leave", "reads", "all read", "joins", "ends", "is ready"]
+EVENTS += ["query reads", "moves", "held", "free", "IDLE_AFTER"]
 
 
 class Protocol(RuleBasedStateMachine):
@@ -309,10 +383,41 @@ class Protocol(RuleBasedStateMachine):
                     world.tasks.remove(one)
             case "is ready":
                 world.ready = world.replicas > 0
+            case "query reads":
+                world.reads()
+            case "moves":  # what a query reads that runs without a mark is little, and not known to the operator
+                world.moved = True
+                world.unread = world.unread and (world.paused or world.published().since is not None)
+            case "held":  # one that is on its way to the registry would get there only after the pause
+                world.held = world.published() != Document(registered=False)
+            case "free":
+                world.held = False
+            case "IDLE_AFTER":
+                world.idle_after = IDLE - world.idle_after
             case _:
                 raise AssertionError(event)
 
-    @rule(event=st.sampled_from(["asks", "leave", "reads", "all read", "joins", "ends", "is ready"]), number=NUMBER)
+    @initialize(asleep=st.booleans(), moved=st.booleans(), held=st.booleans())
+    def begins(self, *, asleep: bool, moved: bool, held: bool) -> None:
+        """Many schedules begin with a group that sleeps: few would come so far by themselves."""
+        world = self.world
+        world.moved, world.held = moved, held
+        if asleep:
+            world.documents.append(Document(registered=False, since=int(world.wall) - 10))
+            world.replicas, world.ready, world.paused, world.unread = 0, False, True, True
+            for one in world.tasks:
+                world.apply(one)
+
+    @rule(lost=st.sampled_from([frozenset[int](), frozenset({0})]), reads=st.booleans())
+    def operator_works(self, lost: AbstractSet[int], *, reads: bool) -> None:
+        """A whole cycle."""
+        self.world.observe(lost)
+        while self.world.writes:
+            self.world.write()
+        if reads:
+            self._do("all read", 0)
+
+    @rule(event=st.sampled_from(EVENTS), number=NUMBER)
     def happens(self, event: str, number: int) -> None:
         """Something outside of a cycle."""
         self._do(event, number)
@@ -350,6 +455,7 @@ class Protocol(RuleBasedStateMachine):
         assert first.waiting == 0
         assert world.replicas
         assert not world.paused
+        world.held, world.idle_after = False, IDLE
         world.changed = min(world.changed, world.wall)  # a clock that was set back only makes sleep later
         first.open = first.waiting = 0  # and when it has gone and nobody comes, everything sleeps
         for one in world.tasks:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from reconciler.domain.actions import UpdateService
+from reconciler.domain.actions import RecreateStream, UpdateService
 from reconciler.domain.demand import DemandReport, GroupDemand, TaskDemand
 from reconciler.domain.names import names_of
 from reconciler.domain.services import LiveService, apply_in_place
@@ -47,7 +47,10 @@ def plan(
     read: bool = False,
     **more: object,
 ) -> Plan:
-    """Weld in this state, and Paint, which has clients; ``idle``: since when nobody asks for Weld, None: unknown."""
+    """Plan Weld in this state, and Paint, which has clients; ``idle``: since when nobody asks for Weld, or None."""
+    verdict, doubtful = more.pop("verdict", Verdict()), bool(more.pop("doubtful", False))
+    shared = str(more.pop("shared", "ok"))
+    there, stream = not stream.startswith("gone, "), stream.removeprefix("gone, ")
     registry = document(["Paint"] if mark else ["Paint", "Weld"]).model_copy(
         update={"asleep": {"Weld": AT - 200} if mark else {}}
     )
@@ -57,17 +60,19 @@ def plan(
     assert weld is not None
     weld = replace(weld, updated_at=NOW - timedelta(seconds=300), running=replicas)
     theirs = LiveService("t", 1, "ofa_group_Mill", "other", replace(spec_of("Mill"), replicas=0), 0)
-    services = [weld, service(spec_of("Paint"), "ok"), theirs, state_api(), routing_layer(mounted=made.name)]
-    survey = seen(observed({"Weld": 1, "Paint": 1}, source({"Weld": stream, "Paint": "ok"}, "ok"), services, [made]))
+    services = [
+        weld if there else None,
+        service(spec_of("Paint"), "ok"),
+        theirs,
+        state_api(),
+        routing_layer(mounted=made.name),
+    ]
+    survey = seen(observed({"Weld": 1, "Paint": 1}, source({"Weld": stream, "Paint": "ok"}, shared), services, [made]))
     groups = {"Paint": GroupDemand(open=1), "Weld": GroupDemand(idle=idle or 0.0, open=int(idle == 0))}
     task = TaskDemand(registry.revision, complete=True, uptime=9000.0, groups=groups)
-    report = (
-        None
-        if idle is None
-        else DemandReport(AT, (task,), complete=True, caught_up=frozenset({"Weld"} if read else ()))
-    )
-    inputs = plan_inputs(given, demand=report, baked=frozenset({"ofa_group_paint"}))
-    return make_plan(survey, Verdict(), replace(inputs, **more))  # type: ignore[arg-type]
+    report = None if idle is None else DemandReport(AT, (task,), True, doubtful, frozenset({"Weld"} if read else ()))
+    inputs = plan_inputs(given, demand=report, baked=frozenset({"ofa_group_paint", "ofa_group_weld"}))
+    return make_plan(survey, verdict, replace(inputs, **more))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +89,9 @@ def plan(
         (True, 0, "paused", 200, "", "Asleep", "marked"),
         (True, 0, "paused", None, "", "Asleep", "marked"),
         (True, 1, "ok", None, "", "Asleep", "marked"),
-        (True, 0, "paused", 0, "resume_stream update_service publish_registry", "Progressing", "neither"),
+        (True, 0, "paused", 0, "resume_stream update_service", "Progressing", "marked"),
+        (True, 0, "ok", 0, "update_service", "Progressing", "marked"),
+        (True, 1, "paused", 0, "resume_stream", "Progressing", "marked"),
         (True, 1, "ok", 0, "publish_registry", "Ready", "served"),  # nothing was stopped yet
     ],
 )
@@ -112,11 +119,11 @@ def test_a_group_falls_asleep_and_wakes(
         (True, 0, "moved-paused", 200, True, "resume_stream", "marked"),
         (True, 0, "moved", 200, False, "", "marked"),
         (True, 0, "moved", None, False, "", "marked"),
-        (True, 0, "moved", 200, True, "recreate_stream", "marked"),
         (True, 0, "moved-paused", 0, False, "resume_stream update_service", "marked"),
         (True, 0, "moved", 0, False, "update_service", "marked"),
         (True, 1, "moved", 0, False, "", "marked"),
-        (True, 1, "moved", 0, True, "recreate_stream", "marked"),
+        (True, 1, "moved", 0, True, "recreate_stream publish_registry", "neither"),
+        (True, 0, "moved", 200, True, "recreate_stream", "marked"),
         (True, 1, "ok", 0, False, "publish_registry", "served"),
         (False, 1, "moved", 0, False, "recreate_stream", "served"),
         (False, 1, "moved-paused", 0, False, "resume_stream", "served"),  # a person paused it
@@ -129,7 +136,8 @@ def test_a_stream_of_a_sleeping_group_moves_when_it_has_read_its_source(
     made = plan(mark, replicas, stream, idle, read=read)
     assert [action.verb for action in made.actions] == actions.split()
     assert made.registry is not None
-    assert in_registry == ("served" if "Weld" in made.registry.groups else "marked")
+    found = "served" if "Weld" in made.registry.groups else "marked" if "Weld" in made.registry.asleep else "neither"
+    assert found == in_registry
     (weld,) = (item for item in made.items if item.group == "Weld")
     assert weld.condition is (Condition.READY if stream == "ok" else Condition.PROGRESSING)
 
@@ -141,13 +149,16 @@ def test_a_stream_of_a_sleeping_group_moves_when_it_has_read_its_source(
         (False, 0, "ok", 0, "", "paused; otherwise: update service", "served"),  # a person stopped it
         (False, 1, "paused", 0, "", "paused; otherwise: resume its paused query", "served"),
         (True, 1, "ok", 200, "publish_registry", "paused; otherwise: update service", "served"),
-        (True, 0, "paused", 200, "", "paused; otherwise: update service", "marked"),
-        (True, 0, "paused", None, "", "paused; otherwise: update service", "marked"),
+        (True, 0, "paused", 200, "", "paused; asleep since", "marked"),
+        (True, 0, "paused", None, "", "paused; asleep since", "marked"),
         (True, 0, "paused", 0, "resume_stream update_service", "paused; resume stream, update service", "marked"),
         (True, 0, "ok", 0, "update_service", "paused; update service", "marked"),
         (True, 1, "paused", 0, "resume_stream", "paused; resume stream", "marked"),
         (True, 1, "ok", 0, "publish_registry", "paused; otherwise: update service", "served"),
-        (True, 1, "moved", 0, "publish_registry", "paused; otherwise: ", "served"),
+        (True, 1, "moved", 0, "", "paused; otherwise: its query catches up", "marked"),  # it moves after the pause
+        (True, 0, "moved-paused", 0, "resume_stream update_service", "paused; resume stream", "marked"),
+        (True, 0, "gone, paused", 0, "resume_stream", "paused; resume stream", "marked"),
+        (True, 0, "gone, paused", 200, "", "paused; otherwise: create service", "marked"),
     ],
 )
 def test_a_group_of_which_nothing_is_written_wakes_as_it_was(
@@ -190,16 +201,87 @@ def test_no_setting_is_named_for_the_tasks_that_a_sleeping_group_has_not() -> No
 def test_switched_off_all_wake() -> None:
     """Whatever is reported, and without a report."""
     made = plan(mark=True, replicas=0, stream="paused", idle=None, given=settings())
-    assert [action.verb for action in made.actions] == ["resume_stream", "update_service", "publish_registry"]
+    assert [action.verb for action in made.actions] == ["resume_stream", "update_service"]
+    made = plan(mark=True, replicas=1, stream="ok", idle=None, given=settings())
+    assert [action.verb for action in made.actions] == ["publish_registry"]
     assert made.actions[-1].woken == 1  # type: ignore[attr-defined]
 
 
-def test_an_update_reaches_a_sleeping_group_and_starts_no_task() -> None:
-    """Its service gets the new image with no task, so that it wakes with it; that is no wave that others wait for."""
-    made = plan(mark=True, replicas=0, stream="paused", idle=200, image="group:old")
-    (update,) = made.actions
-    assert update.verb == "update_service"
-    assert update.spec.replicas == 0  # type: ignore[attr-defined]
+@pytest.mark.parametrize(
+    ("mark", "replicas", "idle", "replicas_after"),
+    [(True, 0, 200, None), (True, 0, 0, 1), (True, 1, 200, 0), (True, 1, None, None), (False, 0, 0, 1)],
+)
+def test_an_update_reaches_no_group_that_sleeps_falls_asleep_or_wakes(
+    *, mark: bool, replicas: int, idle: float | None, replicas_after: int | None
+) -> None:
+    """It has shown that its spec works, and is updated when it is awake: then it shows whether the next one does."""
+    stream = "paused" if mark and not replicas else "ok"
+    made = plan(mark, replicas, stream, idle, image="group:old")
+    updates = [(one.spec.replicas, one.spec.image) for one in made.actions if isinstance(one, UpdateService)]
+    assert updates == ([] if replicas_after is None else [(replicas_after, "group:old")])
+    (weld,) = (item for item in made.items if item.group == "Weld")
+    assert weld.condition is (Condition.ASLEEP if replicas_after is None else Condition.PROGRESSING)
+
+
+def test_a_group_falls_asleep_only_when_it_has_been_ready_for_a_while() -> None:
+    """One that does not work, or was just updated, stays awake: it shows so, and has its way back."""
+    assert "Weld" in plan(False, 1, "ok", 200).registry.asleep  # type: ignore[union-attr]
+    assert "Weld" not in plan(False, 1, "ok", 200, baked=frozenset({"ofa_group_paint"})).registry.asleep  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("stream", ["moved-paused", "moved"])
+@pytest.mark.parametrize("cause", ["no IDLE_AFTER", "its own is 0", "in doubt", "asked", "paused"])
+def test_whatever_wakes_a_group_its_stream_moves_only_when_its_query_has_read_its_source(
+    stream: str, cause: str
+) -> None:
+    """The mark in the registry decides, not the setting: what the query has not read would be lost."""
+    never = parse_groups_file('[groups."Weld"]\nidle_after = 0\n')
+    more: dict[str, dict[str, object]] = {
+        "no IDLE_AFTER": {"given": settings()},
+        "its own is 0": {"options": never},
+        "in doubt": {"doubtful": True},
+        "paused": {"held": {"Weld": "paused"}},
+    }
+    for read in (False, True):
+        made = plan(True, 1, stream, 0 if cause in ("asked", "paused") else 200, read=read, **more.get(cause, {}))  # type: ignore[arg-type]
+        verbs = [action.verb for action in made.actions]
+        assert made.registry is not None
+        moves = stream == "moved" and read
+        assert ("resume_stream" in verbs) is (stream == "moved-paused")
+        assert ("recreate_stream" in verbs) is (moves and cause != "paused")
+        assert ("Weld" in made.registry.asleep) is not moves
+
+
+def test_what_is_lost_with_a_topic_is_said() -> None:
+    """A stream whose own topic was deleted is made again; what its paused query had not read is lost, and said."""
+    for word in ("topicless", "topicless-paused"):
+        (action,) = (one for one in plan(True, 0, word, 200).actions if isinstance(one, RecreateStream))
+        assert action.topic_gone
+        assert action.why.endswith("what its paused query has not read is lost") is (word == "topicless-paused")
+
+
+def test_a_group_keeps_its_mark_while_its_query_cannot_be_resumed() -> None:
+    """The shared stream has lost its query: soon the group's stream moves, and what its query has not read is lost."""
+    for given in (OPTIONS, settings()):
+        made = plan(True, 0, "paused", 0, shared="silent", given=given)
+        assert "resume_stream" not in [action.verb for action in made.actions]
+        assert made.registry is not None
+        assert "Weld" in made.registry.asleep
+
+
+@pytest.mark.parametrize("stream", ["paused", "moved-paused"])
+def test_a_group_gets_its_tasks_where_ksqldb_takes_no_statement(stream: str) -> None:
+    """Only its query needs ksqlDB; it is in the registry when that runs. What falls asleep waits for both."""
+    made = plan(True, 0, stream, 0, verdict=Verdict(ddl=False))
+    assert made.registry is not None
+    assert [action.verb for action in made.actions if action.group] == ["update_service"]
+    assert "Weld" not in made.registry.groups
+    assert [action.verb for action in plan(True, 1, "ok", 200, verdict=Verdict(ddl=False)).actions] == []
+
+
+def test_a_stopped_group_gets_no_task_before_its_stream_is_made() -> None:
+    """A missing stream is no paused query."""
+    assert not [one for one in plan(True, 0, "absent", 0, verdict=Verdict(ddl=False)).actions if one.group]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +305,8 @@ def asleep_with(file: GroupFile, held: dict[str, str]) -> set[str]:
     services = [replace(weld, updated_at=NOW - timedelta(seconds=300)), state_api(), routing_layer()]
     world = observed({"Weld": 1}, source({"Weld": "ok"}, "ok"), services, [live_registry(registry, 1, mounted=True)])
     task = TaskDemand(registry.revision, complete=True, uptime=9000.0, groups={"Weld": GroupDemand(idle=200.0)})
-    inputs = plan_inputs(OPTIONS, demand=DemandReport(AT, (task,), complete=True), held=held)
+    report, baked = DemandReport(AT, (task,), complete=True), frozenset({"ofa_group_weld"})
+    inputs = plan_inputs(OPTIONS, demand=report, held=held, baked=baked)
     inputs = replace(inputs, options=file)
     made = make_plan(seen(world), Verdict(), inputs).registry
     assert made is not None
