@@ -250,7 +250,10 @@ def _check_map(facts: KsqldbFacts, settings: Settings) -> Iterator[Finding]:
     assert found is not None  # noqa: S101 - checked by the caller
     level = f"level {settings.uns_fastapi_group_grouping_level}"
     what = f"{level}: {len(found.groups)} groups of {found.assets} assets, {found.ungrouped} without a value"
-    if found.unknown_level:
+    if found.unknown_level and found.fallback:
+        what = f"{found.unknown_level}; all are in group {found.fallback}"
+        yield Finding(Level.WARN, what, variable, "correct the name; beside other groups it stops every write")
+    elif found.unknown_level:
         yield Finding(Level.FAIL, found.unknown_level, variable, "correct the name")
     elif not found.groups:
         cure = "map assets first: an empty map changes nothing"

@@ -149,6 +149,10 @@ KSQLDBS: list[tuple[dict[str, object], Level, str, str, str]] = [
         *(FAIL, "levels seen: area", "UNS_FASTAPI_GROUP_GROUPING_LEVEL", "correct"),
     ),
     (
+        {"membership": MapSnapshot(2, {"Rest": 2}, unknown_level="no asset has level 'x'", fallback="Rest")},
+        *(WARN, "no asset has level 'x'; all are in group Rest", "UNS_FASTAPI_GROUP_GROUPING_LEVEL", "other groups"),
+    ),
+    (
         {"membership": MapSnapshot(2, {"Weld": 1, "weld": 1})},
         *(WARN, "group weld cannot be served beside Weld", "UNS_FASTAPI_GROUP_GROUPING_LEVEL", "rename"),
     ),
