@@ -264,7 +264,7 @@ LEVELS = """
 
 @pytest.mark.parametrize(("fallback", "services", "streams", "registry", "unasked", "refused"), rows(LEVELS))
 @pytest.mark.parametrize("allow_empty", [False, True])
-def test_no_asset_has_the_level(  # noqa: PLR0913, PLR0917 - the columns of the table
+def test_no_asset_has_the_level(
     fallback: str, services: str, streams: str, registry: str, unasked: str, refused: str, allow_empty: bool
 ) -> None:
     """A misspelt name moves no group into the fallback; with nothing that could move, it is a plant without one yet."""
