@@ -275,7 +275,9 @@ class SwarmPlatform:
         Raises:
             PlatformError: it does not answer, or its Swarm has no leader.
         """
-        return inspect_swarm(self._engine, self.owner, network, images)
+        raws = self._engine.get("/configs")
+        others = {raw["Spec"]["Name"] for raw in raws if not (self._owns(raw) and is_of_kind(raw, RECORD_KIND))}
+        return replace(inspect_swarm(self._engine, self.owner, network, images), configs=frozenset(others))
 
     def close(self) -> None:
         """Close the connections to the engine."""
