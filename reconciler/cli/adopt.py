@@ -14,8 +14,10 @@ from reconciler.cli.why import unknown_group
 from reconciler.control.controller import Controller
 from reconciler.control.converge import Exit
 from reconciler.domain.installation import find_objects, is_id
+from reconciler.domain.services import ServiceSpec
 from reconciler.planning.adoption import offer_adoption
 from reconciler.planning.survey import Survey
+from reconciler.platforms.protocol import Platform
 from reconciler.report.why import find_similar, known_groups
 from reconciler.settings import Settings
 
@@ -52,7 +54,16 @@ def _adopt(options: argparse.Namespace, settings: Settings) -> int:
 
 def _adopt_group(options: argparse.Namespace, settings: Settings, controller: Controller, survey: Survey) -> int:
     group = options.target
-    offer = offer_adoption(group, survey, controller.deps.topology, settings, controller.find_held(survey))
+    deps = controller.deps
+    offer = offer_adoption(
+        group,
+        survey,
+        deps.topology,
+        settings,
+        controller.find_held(survey),
+        deps.groups_file.current,
+        _read_theirs(group, survey, deps.platform),
+    )
     for line in offer.shown:
         echo(printable(line))
     if offer.refusals:
@@ -60,10 +71,19 @@ def _adopt_group(options: argparse.Namespace, settings: Settings, controller: Co
     if offer.adoption is None:
         echo(f"nothing to adopt: whatever has the names of group {printable(group)} is ours")
         return Exit.OK
-    if offer.adoption.query_id and not options.replace:
+    if offer.adoption.stream and not options.replace:
         return _refuse("the stream would be dropped and created again: --replace says that this is intended")
     options.adoption = offer.adoption
     return _go_on(options, settings, f"Adopt what has the names of group {printable(group)}?")
+
+
+def _read_theirs(group: str, survey: Survey, platform: Platform) -> ServiceSpec | None:
+    """Read the service that has a group's name and is not ours, on a platform that can."""
+    names = survey.wanted.get(group)
+    live = survey.observed.platform.services.get(names.service.casefold()) if names is not None else None
+    read = getattr(platform, "read_foreign", None)  # a dry run's adapter has every method of the one within
+    theirs: ServiceSpec | None = read(live) if read is not None and live is not None and live.spec is None else None
+    return theirs
 
 
 def _adopt_installation(options: argparse.Namespace, settings: Settings, controller: Controller, survey: Survey) -> int:

@@ -31,9 +31,9 @@ def add(commands: Any) -> None:
 def _doctor(options: argparse.Namespace) -> int:
     """Check everything that a deployment needs, and write nothing.
 
-    It checks settings, ksqlDB with its stream and tables, the engine and its Swarm, the network and its addresses,
-    ports, images, secrets, and the addresses that services get. Each line is a check: ok, warn or fail, what was found,
-    the variable that it is about, and what to do.
+    It checks settings, ksqlDB with its stream and tables, the engine and its Swarm, cores and memory, the network and
+    its addresses, ports, images, secrets, configs and the registry's size, and the addresses that services get. Each
+    line is a check: ok, warn or fail, what was found, the variable that it is about, and what to do.
     """
     found = read()
     if isinstance(found, Settings):

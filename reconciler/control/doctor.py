@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ from openfactory_common.ksqldb.wire import fold_name
 from reconciler.control.observe import Dependencies
 from reconciler.control.outcome import explain_error
 from reconciler.domain.advice import engine_advice
-from reconciler.domain.facts import EngineFacts, KsqldbFacts, SourceFacts
+from reconciler.domain.facts import KsqldbFacts, SourceFacts
 from reconciler.domain.installation import Claim, claim, new_id, sift
 from reconciler.domain.services import PlatformState
 from reconciler.ksqldb.entities import Health, QueryInfo, ServerInfo, StreamInfo
@@ -28,6 +28,7 @@ from reconciler.planning.diagnosis import (
     check_engine,
     check_ksqldb,
     check_names,
+    check_registry,
     list_images,
 )
 from reconciler.platforms.protocol import Checkable, Inspectable, Reference
@@ -54,7 +55,7 @@ def diagnose(deps: Dependencies, reach: Reach | None = None) -> Iterator[Finding
         yield from check_ksqldb(_without_ours(facts, deps, claimed), settings)
     else:
         yield Finding(Level.FAIL, facts, "KSQLDB_URL", "start it, or correct the address")
-    yield from _check_engine(deps, len(groups), reach)
+    yield from _check_engine(deps, groups, reach)
     if isinstance(state, PlatformState):
         yield from check_names(state, settings, groups)
     else:
@@ -85,16 +86,15 @@ def _read_ksqldb(deps: Dependencies) -> tuple[KsqldbFacts | str, dict[str, str]]
     settings, ksqldb, errors = deps.settings, deps.ksqldb, dict[str, str]()
 
     def read(what: str, call: Callable[[], T]) -> T | None:
-        try:
-            return call()
-        except Exception as error:  # noqa: BLE001 - a finding, and the rest is checked
-            errors[what] = _name_error(error)
+        found = _attempt(call)
+        if isinstance(found, Exception):
+            errors[what] = _name_error(found)
             return None
+        return found
 
-    try:
-        info = ksqldb.info()
-    except Exception as error:  # noqa: BLE001 - a finding, and the rest is checked
-        return explain_error(error, settings) if isinstance(error, KsqlError) else _name_error(error), {}
+    info = _attempt(ksqldb.info)
+    if isinstance(info, Exception):
+        return explain_error(info, settings) if isinstance(info, KsqlError) else _name_error(info), {}
     streams = read("the list of streams", ksqldb.streams) or ()
     queries = read("the list of queries", ksqldb.queries) or ()
     names = (
@@ -114,6 +114,14 @@ def _read_ksqldb(deps: Dependencies) -> tuple[KsqldbFacts | str, dict[str, str]]
         errors=errors,
     )
     return facts, _list_statements(streams, queries)
+
+
+def _attempt(call: Callable[[], T]) -> T | Exception:
+    """Do one read; what cannot be read is a finding, and the rest is checked."""
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it has a line
+        return error
 
 
 def _describe(deps: Dependencies, name: str) -> SourceFacts | None:
@@ -138,9 +146,8 @@ def _without_ours(facts: KsqldbFacts, deps: Dependencies, claimed: Claim | None)
     """Count the persistent queries that are not of this installation."""
     ours = replace(deps.topology, installation=claimed.installation) if claimed else deps.topology
     mine = (Whose.SHARED, Whose.GROUP)
-    try:
-        queries = deps.ksqldb.queries()
-    except Exception:  # noqa: BLE001 - reported already
+    queries = _attempt(deps.ksqldb.queries)
+    if isinstance(queries, Exception):  # reported already
         return facts
     others = [
         query
@@ -153,28 +160,28 @@ def _without_ours(facts: KsqldbFacts, deps: Dependencies, claimed: Claim | None)
 def _read_platform(deps: Dependencies, streams: dict[str, str]) -> tuple[PlatformState | Exception, Claim | None]:
     """Return what services there are, those of other installations marked as foreign; and whose all that is."""
     owner = deps.settings.reconciler_owner
-    try:
-        state = deps.platform.observe()
-    except Exception as error:  # noqa: BLE001 - a finding, and the rest is checked
-        return error, None
+    state = _attempt(deps.platform.observe)
+    if isinstance(state, Exception):
+        return state, None
     claimed = claim(state, streams, owner, fresh=new_id())
     return sift(state, owner, claimed.installation), claimed
 
 
-def _check_engine(deps: Dependencies, groups: int, reach: Reach) -> Iterator[Finding]:
-    settings = deps.settings
-    facts: EngineFacts | None
-    if not isinstance(deps.platform, Inspectable):
+def _check_engine(deps: Dependencies, groups: Collection[str], reach: Reach) -> Iterator[Finding]:
+    settings, platform, file = deps.settings, deps.platform, deps.groups_file.current
+    if not isinstance(platform, Inspectable):
         yield Finding(Level.OK, f"platform {settings.deployment_platform} does not describe its engine: not checked")
         return
-    try:
-        facts = deps.platform.inspect(settings.docker_network, list_images(settings))
-    except Exception as error:  # noqa: BLE001 - a finding, and the rest is checked
-        yield _explain_platform(error)
+    facts = _attempt(lambda: platform.inspect(settings.docker_network, list_images(settings)))
+    if isinstance(facts, Exception):
+        yield _explain_platform(facts)
         return
     is_local = os.environ.get("DOCKER_HOST", "unix://").startswith("unix://")
     ports = (settings.reconciler_port, settings.routing_layer_port) if is_local else ()
-    yield from check_engine(facts, settings, groups, [port for port in ports if not reach("127.0.0.1", port)])
+    options = [file.of_service(group, settings) for group in groups]
+    yield from check_engine(facts, settings, options, [port for port in ports if not reach("127.0.0.1", port)])
+    if settings.deployment_platform == "swarm":
+        yield from check_registry(settings, groups, deps.strategy.lookup())
 
 
 def _explain_platform(error: Exception) -> Finding:
@@ -187,13 +194,12 @@ def _name_error(error: Exception) -> str:
 
 
 def _check_secrets(deps: Dependencies) -> Iterator[Finding]:
-    secrets = deps.settings.secrets
-    if not secrets or not isinstance(deps.platform, Checkable):
+    secrets, platform = deps.settings.secrets, deps.platform
+    if not secrets or not isinstance(platform, Checkable):
         return
-    try:
-        missing = deps.platform.missing_references(Reference.SECRET, tuple(secrets))
-    except Exception as error:  # noqa: BLE001 - a finding, and the rest is checked
-        yield _explain_platform(error)
+    missing = _attempt(lambda: platform.missing_references(Reference.SECRET, tuple(secrets)))
+    if isinstance(missing, Exception):
+        yield _explain_platform(missing)
         return
     for name, variable in secrets.items():
         if name in missing:

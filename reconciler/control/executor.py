@@ -195,7 +195,8 @@ class Executor:
         """Drop the stream that a person was shown, if it is still that one, and create ours; its topic stays."""
         name = action.names.stream
         description = self._ksqldb.describe_or_none(name)
-        if description is None or [query.id for query in _find_own_query(description)] != [action.query_id]:
+        own = [query.id for query in _find_own_query(description)] if description is not None else []
+        if description is None or (own or [description.statement]) != [action.shown]:
             raise KsqlConflict(f"stream {name} changed since it was shown")
         ownership = self._topology.ownership(name, description.statement)
         if not ownership.is_users:

@@ -1,7 +1,7 @@
-"""Orphan streams: no query writes them, and no asset's group has them. Whose are they, and of which group?
+"""Orphan streams: no query writes them. Whose are they, and of which group?
 
-A stream's lineage is read from its query. One that lost its query has none, and once its group's service and registry
-entry are gone, its name alone proves nothing. Its own definition says so.
+A stream's lineage is read from its query. One that lost its query, or that a user made over a topic, has none, and its
+name alone proves nothing. Its own definition says so.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class OrphanStreams:
 
     One that is ours, or that we may not see, is read again in its turn, for it may have been replaced under its name;
     one of another owner stays so while no query writes it. Before anything is done to a stream its definition is read
-    once more (`reconciler.control.executor`). While one has never been read, nothing is removed
-    (`reconciler.planning.guards`): it is unknown how many groups are missing.
+    once more (`reconciler.control.executor`). While one that no asset's group has has never been read, nothing is
+    removed (`reconciler.planning.guards`): it is unknown how many groups are missing.
 
     Attributes:
         ksqldb: is read from.
@@ -51,13 +51,14 @@ class OrphanStreams:
 
         A read that fails is repeated after the others, in another cycle: it suspends removals and nothing else.
         """
-        orphans = self._find_orphans(source, membership)
+        orphans = self._find_orphans(source)
+        wanted = {names_of(group).stream for group in membership.groups} if orphans else set()
         known = {
             name: text for name, text in self._known.items() if name in orphans and self._cluster == source.identity
         }
         self._errors = {name: error for name, error in self._errors.items() if name in orphans}
         again = [name for name, text in known.items() if not text or self._is_ours(name, text)]
-        never = sorted(orphans - known.keys() - self._errors.keys())
+        never = sorted(orphans - known.keys() - self._errors.keys(), key=lambda name: (name in wanted, name))
         failed = [name for name in self._errors if name not in known]  # the longest ago comes first
         for name in islice([*never, *failed, *again], self.at_once):
             known.pop(name, None)
@@ -72,22 +73,21 @@ class OrphanStreams:
             if statement is not None:
                 known[name] = statement
         self._known, self._cluster = known, source.identity
-        unknown = {name: self._errors.get(name, "") for name in orphans - known.keys()}
+        unknown = {name: self._errors.get(name, "") for name in orphans - known.keys() - wanted}
         return replace(source, orphans=known, unknown_owners=unknown)
 
     def _is_ours(self, name: str, text: str) -> bool:
         return self.topology.ownership(name, text).whose in (Whose.SHARED, Whose.GROUP)
 
-    def _find_orphans(self, source: SourceState, membership: MapSnapshot) -> frozenset[str]:
+    def _find_orphans(self, source: SourceState) -> frozenset[str]:
         """Return streams that could be ours; today's shared stream is not among them: a plan repairs it by its name."""
         topology = self.topology
-        silent = {
+        return frozenset(
             name
             for name in source.streams
             if name not in source.queries
             and (name.startswith(STREAM_PREFIX) or (topology.is_shared(name) and name != topology.shared_name))
-        }
-        return frozenset(silent - {names_of(group).stream for group in membership.groups} if silent else silent)
+        )
 
 
 def read_statement(ksqldb: Ksqldb, name: str) -> str | None:

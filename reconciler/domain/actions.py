@@ -134,10 +134,10 @@ class RecreateStream(StreamAction):
 class AdoptStream(StreamAction):
     """Drop the stream that a user made under a group's name, as a person has asked for, and create the group's own.
 
-    ``query_id`` is that of the query that was shown: another one is not touched.
+    ``shown`` identifies the one that was shown (`SourceState.identify`): another one is not touched.
     """
 
-    query_id: str
+    shown: str
     verb: ClassVar[str] = "adopt_stream"
     effect: ClassVar[Effect] = Effect.UPDATE
 

@@ -37,6 +37,10 @@ class EngineFacts:
         nodes: that can run tasks.
         cores: of these nodes.
         reserved: cores that services of others reserve.
+        memory: bytes of these nodes.
+        memory_reserved: bytes that services of others reserve.
+        limits_memory: its kernel has a memory cgroup; without one a container's limits have no effect.
+        configs: names of the Swarm's configs that are no records of this owner.
         network: the services' network; None where there is none of this name.
         ports: who publishes each host port: a service or a container.
         images: why each image cannot be had, ``""`` if it can.
@@ -49,6 +53,10 @@ class EngineFacts:
     nodes: int = 1
     cores: float = 0.0
     reserved: float = 0.0
+    memory: int = 0
+    memory_reserved: int = 0
+    limits_memory: bool = True
+    configs: frozenset[str] = frozenset()
     network: NetworkFacts | None = None
     ports: Mapping[int, str] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)

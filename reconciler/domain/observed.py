@@ -69,10 +69,10 @@ class SourceState:
         queries: persistent queries by the name of the stream or table they write.
         topics: partitions of all Kafka topics, by name; None where they were not read in this cycle.
         partitions: the same as of the last cycle that read them; those of an earlier cycle prove no absence.
-        orphans: the statements that made streams which no query writes and no asset's group has, by the stream's name;
-            ``""`` for one that ksqlDB does not show us.
-        unknown_owners: such streams whose statement is not known yet, each with the error of the last request;
-            ``""`` before the first.
+        orphans: the statements that made streams which no query writes, by the stream's name; ``""`` for one that
+            ksqlDB does not show us.
+        unknown_owners: such streams that no asset's group has and whose statement is not known yet, each with the error
+            of the last request; ``""`` before the first.
         inserts: statements of INSERT INTO queries, by the query's id: they read and write what others made.
     """
 
@@ -94,6 +94,11 @@ class SourceState:
         """Every statement that is known: by the source that it made, an INSERT INTO by its query's id."""
         made = {name: query.text for name, query in self.queries.items()}
         return {**self.orphans, **made, **self.inserts}
+
+    def identify(self, stream: str) -> str:
+        """Return what tells a stream from another of its name: its query's id, or the statement where it has none."""
+        query = self.queries.get(stream)
+        return query.id if query is not None else self.orphans.get(stream, "")
 
     @property
     def unhealthy(self) -> str:

@@ -7,14 +7,16 @@ labels can be set, and a stream cannot: one that has our form is ours already, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from openfactory_common.text import list_some
 from reconciler.domain.names import GroupNames
-from reconciler.ksqldb.definition import definition_of, sources_of
+from reconciler.domain.services import ServiceSpec, drift
+from reconciler.ksqldb.definition import Join, definition_of, sources_of, target_of, topic_of
 from reconciler.ksqldb.statements import Topology
 from reconciler.planning.inputs import Adoption
+from reconciler.planning.options import GroupFile
 from reconciler.planning.services import find_conflict, refuse_adoption
 from reconciler.planning.specs import group_spec
 from reconciler.planning.survey import StreamVerdict, Survey
@@ -37,7 +39,13 @@ class Offer:
 
 
 def offer_adoption(
-    group: str, survey: Survey, topology: Topology, settings: Settings, held: Mapping[str, str]
+    group: str,
+    survey: Survey,
+    topology: Topology,
+    settings: Settings,
+    held: Mapping[str, str],
+    options: GroupFile | None = None,
+    theirs: ServiceSpec | None = None,
 ) -> Offer:
     """Find what has the names of a group and is not ours.
 
@@ -47,6 +55,8 @@ def offer_adoption(
         topology: of this installation.
         settings: of the operator.
         held: groups of which nothing may be written, with the reason.
+        options: what single groups have of their own.
+        theirs: the spec of the service that has the group's name and is not ours; None where it was not read.
     """
     names = survey.wanted.get(group)
     if names is None:
@@ -54,27 +64,37 @@ def offer_adoption(
         return Offer(None, (), (f"group {group}: {why}",))
     refusals = [f"group {group} is {held[group]}"] if group in held else []
     shown: list[str] = []
-    service = _offer_service(names, survey, topology, settings, shown, refusals)
-    query_id = _offer_stream(names, survey, topology, shown, refusals)
-    adoption = Adoption(group, service, query_id) if (service or query_id) and not refusals else None
+    own = (options or GroupFile()).of_service(group, settings)
+    spec = replace(group_spec(names, settings, None, own), installation=topology.installation.id)
+    service = _offer_service(spec, theirs, survey, settings, shown, refusals)
+    stream = _offer_stream(names, survey, topology, shown, refusals)
+    adoption = Adoption(group, service, stream) if (service or stream) and not refusals else None
     return Offer(adoption, tuple(shown), tuple(refusals))
 
 
 def _offer_service(
-    names: GroupNames, survey: Survey, topology: Topology, settings: Settings, shown: list[str], refusals: list[str]
+    spec: ServiceSpec,
+    theirs: ServiceSpec | None,
+    survey: Survey,
+    settings: Settings,
+    shown: list[str],
+    refusals: list[str],
 ) -> tuple[str, int] | None:
-    live, spec = survey.observed.platform.services.get(names.service.casefold()), group_spec(names, settings, None)
+    live = survey.observed.platform.services.get(spec.name.casefold())
     if live is None or not (conflict := find_conflict(live, spec, settings)):
         return None
     shown.append(conflict.removesuffix(", not touched").removesuffix("; not touched"))
-    if refusal := refuse_adoption(live, spec, settings, topology.installation.id):
+    if refusal := refuse_adoption(live, spec, settings, spec.installation):
         refusals.append(refusal)
         return None
-    shown.append(
-        f"it gets our labels and our whole spec: image {spec.image}, variables {', '.join(sorted(spec.env))}, "
-        f"{spec.replicas} tasks, network {spec.network}; labels of others stay, and what else it has is gone: "
-        f"`docker service inspect {live.name}` shows it"
-    )
+    shown.append("it gets our labels and our whole spec; labels of others stay, and what else it has is gone:")
+    if theirs is None:
+        shown.append(f"  it cannot be compared with ours: `docker service inspect {live.name}` shows it")
+    else:  # that it gets our labels is said
+        same = replace(theirs, name=spec.name, kind=spec.kind, group=spec.group, installation=spec.installation)
+        shown += [f"  {one.field} {one.live} -> {one.wanted}" for one in drift(same, spec)] or [
+            "  nothing else differs"
+        ]
     return live.id, live.version
 
 
@@ -82,15 +102,16 @@ def _offer_stream(names: GroupNames, survey: Survey, topology: Topology, shown: 
     check, source = survey.streams[names.group], survey.observed.source
     if check.verdict is not StreamVerdict.FOREIGN:
         return ""
-    query = source.queries.get(names.stream)
-    if query is None or not check.of_user:
+    if not check.of_user:
         refusals.append(check.detail)
         return ""
-    definition = definition_of(query.text)
-    differences = topology.group_differences(definition, names) if definition is not None else ()
-    differ = f" (other than ours: {', '.join(differences)})" if differences else ""
-    shown.append(f"{check.detail}{differ}")
-    shown += [f"its statement: {query.text}", f"ours:          {topology.create_group(names).sql}"]
+    query, text, ours = source.queries.get(names.stream), source.statements[names.stream], topology.create_group(names)
+    shown += [check.detail, f"its statement: {text}", f"ours:          {ours.sql}", *_compare(text, ours.sql)]
+    if query is None:
+        shown.append(
+            f"no query writes it: what writes to topic {source.streams[names.stream].topic} is not known to ksqlDB, "
+            "and goes on"
+        )
     shown.append(
         "a stream becomes ours only by its form, so it is dropped and created again: its topic and what is in it "
         "stay, events of the meantime follow from the shared stream, and what only it did is gone"
@@ -100,8 +121,28 @@ def _offer_stream(names: GroupNames, survey: Survey, topology: Topology, shown: 
     )
     if readers:
         refusals.append(f"stream {names.stream} is read by {list_some(readers)}: drop those first")
+    writers = sorted(one for one, text in source.inserts.items() if target_of(text) == names.stream)
+    if writers:
+        refusals.append(f"stream {names.stream} is also written by {list_some(writers)}: terminate those first")
     if survey.shared.verdict is not StreamVerdict.IN_SYNC:
         refusals.append(
             "the shared stream that ours reads is not there yet: run it again when the other groups are ready"
         )
-    return query.id
+    return source.identify(names.stream)
+
+
+def _compare(text: str, ours: str) -> Iterator[str]:
+    """Show what differs between the statements of two streams; one without a query has a topic, and no source."""
+    live, wanted = definition_of(text), definition_of(ours)
+    for name in ("source", "topic", "columns", "filter", "join", "rest"):
+        was, want = getattr(live, name, topic_of(text) if name == "topic" else None), getattr(wanted, name)
+        if was != want and (live is not None or name != "columns"):
+            yield f"  {name} {_show(was)} -> {_show(want)}"
+
+
+def _show(value: object) -> str:
+    if isinstance(value, Join):
+        return f"{value.kind} {value.table} ON {value.condition}"
+    if isinstance(value, tuple):
+        return ", ".join(one.expression.removeprefix("s.") for one in value)
+    return str(value or "(none)")

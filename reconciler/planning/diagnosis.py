@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
+from openfactory_common.errors import RegistryError
 from openfactory_common.ksqldb.wire import fold_name
+from openfactory_common.registry import LIMIT_BYTES, GroupLookup, Identity, Registry
 from openfactory_common.text import list_some
 from reconciler.domain.advice import engine_advice
 from reconciler.domain.facts import EngineFacts, KsqldbFacts, SourceFacts
+from reconciler.domain.installation import RECORD
 from reconciler.domain.names import assign
-from reconciler.domain.services import PlatformState, Publish
+from reconciler.domain.services import Kind, PlatformState, Publish
+from reconciler.leadership.lease import LEASE_RECORD
+from reconciler.leadership.pause import DELETIONS_RECORD, GROUP_PAUSES_RECORD, PAUSE_RECORD
+from reconciler.planning.options import GroupOptions, read_variables
 from reconciler.planning.specs import routing_layer_name, state_api_name
 from reconciler.settings import Environment, Settings
 
@@ -23,6 +29,10 @@ _NEWEST_API = (1, 44)
 _QUERYABLE = "AS SELECT"
 _NAMED = 10
 _KEY = "ASSET_UUID"
+_RECORDS = (DELETIONS_RECORD, GROUP_PAUSES_RECORD, LEASE_RECORD, PAUSE_RECORD, RECORD)
+_MIB = 1 << 20
+#: As long as the real ones, which are not known before there is an installation.
+_SOME, _SOME_URL = Identity(kafka="x" * 22, ksqldb="default_"), "http://ofa_state_api:5555/asset_state"
 _LOOPBACK = ("localhost", "127.", "[::1]")
 
 
@@ -52,14 +62,14 @@ class Finding:
 
 
 def check_engine(
-    facts: EngineFacts, settings: Settings, groups: int, listening: Collection[int] = ()
+    facts: EngineFacts, settings: Settings, groups: Sequence[GroupOptions], listening: Collection[int] = ()
 ) -> Iterator[Finding]:
     """Check the engine, its Swarm, the network, ports and images.
 
     Args:
         facts: of the engine.
         settings: of the operator.
-        groups: how many there will be.
+        groups: what the service of each group has.
         listening: ports of this host at which a program listens.
     """
     api = f"Docker engine {facts.version}, API {_show(facts.api)}"
@@ -72,6 +82,11 @@ def check_engine(
     if settings.deployment_platform == "docker":
         yield Finding(Level.OK, "Swarm, its nodes and secrets: not checked, services are plain containers")
         yield from _check_bridge(facts, settings)
+        options = _list_options(settings, groups)
+        if not facts.limits_memory and any(one.memory_limit or one.memory_reservation for one in options):
+            what = "the engine's kernel has no memory cgroup: what containers may use of memory is not limited"
+            cure = "boot it with cgroup_enable=memory, or limit nothing"
+            yield Finding(Level.WARN, what, "FASTAPI_GROUP_MEMORY_LIMIT", cure)
     else:
         yield from _check_swarm(facts, settings, groups)
     yield from _check_ports(facts, settings, listening)
@@ -103,7 +118,12 @@ def _check_bridge(facts: EngineFacts, settings: Settings) -> Iterator[Finding]:
         yield Finding(Level.OK, f"network {name} ({network.driver})", "DOCKER_NETWORK")
 
 
-def _check_swarm(facts: EngineFacts, settings: Settings, groups: int) -> Iterator[Finding]:
+def _list_options(settings: Settings, groups: Sequence[GroupOptions]) -> tuple[GroupOptions, ...]:
+    """Return what the service of each group has, then the routing layer and the state API."""
+    return (*groups, *(read_variables(settings, kind) for kind in (Kind.ROUTING_LAYER, Kind.STATE_API)))
+
+
+def _check_swarm(facts: EngineFacts, settings: Settings, groups: Sequence[GroupOptions]) -> Iterator[Finding]:
     managers, reachable = facts.managers
     swarm = f"Swarm: {reachable} of {managers} managers reachable, {facts.nodes} nodes take tasks"
     if not facts.nodes:
@@ -112,7 +132,14 @@ def _check_swarm(facts: EngineFacts, settings: Settings, groups: int) -> Iterato
         yield Finding(Level.WARN, swarm, cure="the Swarm stops when half of its managers are lost: `docker node ls`")
     else:
         yield Finding(Level.OK, swarm)
-    yield from _check_cores(facts, settings, groups)
+    options = _list_options(settings, groups)
+    yield _check_cores(facts, options)
+    yield from _check_memory(facts, options)
+    for record in _RECORDS:
+        name = f"{settings.resource_prefix}_{record}"
+        if name in facts.configs:
+            what = f"config {name} is not ours, and the operator keeps a record under its name"
+            yield Finding(Level.FAIL, what, "RESOURCE_PREFIX", "use another prefix, or remove that config")
     name, network = settings.docker_network, facts.network
     create = f"docker network create --driver overlay --attachable {name}"
     if network is None:
@@ -124,15 +151,15 @@ def _check_swarm(facts: EngineFacts, settings: Settings, groups: int) -> Iterato
         yield _check_addresses(facts, settings, groups)
 
 
-def _check_addresses(facts: EngineFacts, settings: Settings, groups: int) -> Finding:
+def _check_addresses(facts: EngineFacts, settings: Settings, groups: Sequence[GroupOptions]) -> Finding:
     """Compare free addresses with those of all tasks; an update starts a task before it stops one."""
     network = facts.network
     assert network is not None  # noqa: S101 - checked by the caller
     if network.addresses is None:
         return Finding(Level.WARN, f"network {settings.docker_network}: no IPv4 subnet", "DOCKER_NETWORK", "check it")
     free = network.addresses - network.used
-    tasks = groups * settings.fastapi_group_replicas + settings.routing_layer_replicas + settings.state_api_replicas
-    needed = tasks + max(1, int(groups * settings.rollout_max_parallel))
+    tasks = _sum(_list_options(settings, groups), lambda _: 1)
+    needed = tasks + max(1, int(len(groups) * settings.rollout_max_parallel))
     what = f"network {settings.docker_network}: {free} of {network.addresses} addresses are free, {needed} are needed"
     if free >= needed:
         return Finding(Level.OK, what, "DOCKER_NETWORK")
@@ -141,19 +168,48 @@ def _check_addresses(facts: EngineFacts, settings: Settings, groups: int) -> Fin
     return Finding(Level.WARN if network.used >= tasks else Level.FAIL, what, "DOCKER_NETWORK", cure)
 
 
-def _check_cores(facts: EngineFacts, settings: Settings, groups: int) -> Iterator[Finding]:
-    needed = (
-        groups * settings.fastapi_group_replicas * settings.fastapi_group_cpu_reservation
-        + settings.routing_layer_replicas * settings.routing_layer_cpu_reservation
-        + settings.state_api_replicas * settings.state_api_cpu_reservation
-    )
+def _sum(options: Iterable[GroupOptions], of_task: Callable[[GroupOptions], float | None]) -> float:
+    """Sum up over all tasks."""
+    return sum((one.replicas or 0) * (of_task(one) or 0) for one in options)
+
+
+def _check_cores(facts: EngineFacts, options: Iterable[GroupOptions]) -> Finding:
+    needed = _sum(options, lambda one: one.cpu_reservation)
     free = facts.cores - facts.reserved
     what = f"{needed:g} cores are reserved by the services, {free:g} of {facts.cores:g} are not reserved by others"
     variable = "FASTAPI_GROUP_CPU_RESERVATION"
     if needed > free:
+        return Finding(Level.FAIL, what, variable, "lower it, or add nodes: tasks would stay in state pending")
+    return Finding(Level.OK, what, variable)
+
+
+def _check_memory(facts: EngineFacts, options: Iterable[GroupOptions]) -> Iterator[Finding]:
+    needed, most = _sum(options, lambda one: one.memory_reservation), _sum(options, lambda one: one.memory_limit)
+    free, variable = facts.memory - facts.memory_reserved, "FASTAPI_GROUP_MEMORY_RESERVATION"
+    what = f"{needed / _MIB:.0f} MiB are reserved by the services, {free / _MIB:.0f} are not reserved by others"
+    if needed > free:
         yield Finding(Level.FAIL, what, variable, "lower it, or add nodes: tasks would stay in state pending")
     else:
         yield Finding(Level.OK, what, variable)
+    if most > facts.memory:
+        what = f"the services may use {most / _MIB:.0f} MiB together, the nodes have {facts.memory / _MIB:.0f}"
+        cure = "lower it, reserve memory, or add nodes: a node without memory kills tasks"
+        yield Finding(Level.WARN, what, "FASTAPI_GROUP_MEMORY_LIMIT", cure)
+
+
+def check_registry(settings: Settings, groups: Collection[str], lookup: GroupLookup) -> Iterator[Finding]:
+    """Check that a Swarm config can hold the registry of these groups, as long as their names are what they are."""
+    named, _ = assign(groups, settings.resource_prefix)
+    urls = {one.group: one.url(settings.fastapi_group_port) for one in named.values()}
+    try:
+        size = len(
+            Registry(identity=_SOME, replaces=(), groups=urls, state_api=_SOME_URL, membership=lookup).canonical()
+        )
+    except RegistryError as error:
+        cure = "group by a coarser level, or shorten the names in the UNS"
+        yield Finding(Level.FAIL, str(error), "UNS_FASTAPI_GROUP_GROUPING_LEVEL", cure)
+    else:
+        yield Finding(Level.OK, f"the registry has {size} bytes, a config takes {LIMIT_BYTES}")
 
 
 def _check_ports(facts: EngineFacts, settings: Settings, listening: Collection[int]) -> Iterator[Finding]:
@@ -250,7 +306,10 @@ def _check_map(facts: KsqldbFacts, settings: Settings) -> Iterator[Finding]:
     assert found is not None  # noqa: S101 - checked by the caller
     level = f"level {settings.uns_fastapi_group_grouping_level}"
     what = f"{level}: {len(found.groups)} groups of {found.assets} assets, {found.ungrouped} without a value"
-    if found.unknown_level:
+    if found.unknown_level and found.fallback:
+        what = f"{found.unknown_level}; all are in group {found.fallback}"
+        yield Finding(Level.WARN, what, variable, "correct the name; beside other groups it stops every write")
+    elif found.unknown_level:
         yield Finding(Level.FAIL, found.unknown_level, variable, "correct the name")
     elif not found.groups:
         cure = "map assets first: an empty map changes nothing"

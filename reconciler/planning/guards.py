@@ -278,6 +278,15 @@ def another_cluster(published: Published | None, now: Identity) -> str:
     return f"another cluster answers: kafka {now.kafka}, ksqlDB {now.ksqldb} instead of {was.kafka}, {was.ksqldb}"
 
 
+def may_lack_level(survey: Survey) -> bool:
+    """Whether no asset need have the grouping level: only the fallback group has anything here, or nothing at all.
+
+    In a new plant no asset may have it yet. Where other groups are served it is misspelt, and every asset would move.
+    """
+    fallback, unknown = survey.observed.membership.fallback, survey.observed.source.unknown_owners
+    return bool(fallback) and survey.owned.keys() <= {fallback} and not unknown
+
+
 def _find_stops(survey: Survey, settings: Settings, overrides: Overrides) -> tuple[Refusal, ...]:
     refusals = []
     other = another_cluster(survey.published, survey.identity)
@@ -285,7 +294,8 @@ def _find_stops(survey: Survey, settings: Settings, overrides: Overrides) -> tup
         text = f"{other}; correct KSQLDB_URL, or if this is intended, run once with --accept-identity"
         refusals.append(Refusal(Guard.IDENTITY, text, stops=True))
     membership = survey.observed.membership
-    if membership.unknown_level:  # a misspelt name, which no option may turn into the removal of all groups
+    if membership.unknown_level and not may_lack_level(survey):
+        # A misspelt name, which no option may turn into the removal of all groups.
         refusals.append(Refusal(Guard.LEVEL, f"{membership.unknown_level}: nothing is changed", stops=True))
     elif not membership.groups and not overrides.allow_empty:
         empty = f"{membership.assets} assets" if membership.assets else "0 assets: it is empty, or not loaded yet"

@@ -28,12 +28,13 @@ class Adoption:
     Attributes:
         group: whose names the objects have.
         service: id and version of a service without our label; None for none.
-        query_id: of the query that writes a stream of a user, which is dropped for the group's own; ``""`` for none.
+        stream: what identifies a stream of a user (`SourceState.identify`), which is dropped for the group's own;
+            ``""`` for none.
     """
 
     group: str
     service: tuple[str, int] | None = None
-    query_id: str = ""
+    stream: str = ""
 
 
 @dataclass(frozen=True)

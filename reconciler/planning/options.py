@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from openfactory_common import patterns
 from openfactory_common.errors import ConfigurationError
-from openfactory_common.settings_types import Cores, Seconds, Tasks
+from openfactory_common.settings_types import Cores, Seconds, Tasks, Wait
 from reconciler.domain import service_values as values
 from reconciler.domain.services import Healthcheck, Kind
 from reconciler.settings import Image, Memory, Settings
@@ -203,7 +203,7 @@ def _check_env(value: dict[str, str]) -> dict[str, str]:
     return values.variables(value, Kind.GROUP)
 
 
-_CheckTime = Annotated[Seconds, AfterValidator(values.check_time)]
+_CheckTime = Annotated[Wait, AfterValidator(values.check_time)]
 
 
 class _Healthcheck(BaseModel):

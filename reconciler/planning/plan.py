@@ -27,7 +27,7 @@ from reconciler.domain.actions import (
 from reconciler.domain.names import GroupNames
 from reconciler.domain.services import apply_in_place, drift
 from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan, Reason, Refusal
-from reconciler.planning.guards import Verdict
+from reconciler.planning.guards import Verdict, may_lack_level
 from reconciler.planning.inputs import (
     IsolatedPlanning,
     PlanInputs,
@@ -203,6 +203,9 @@ def _make_notes(
         failed = [f"{name}: {error}" for name, error in sorted(unknown.items()) if error]
         why = f" (asking failed: {failed[0]})" if failed else ""
         yield f"Ownership of {streams} is unknown; deletions are suspended until it is determined{why}"
+    membership = survey.observed.membership
+    if membership.unknown_level and may_lack_level(survey):
+        yield f"{membership.unknown_level}; until one has, all are in group {membership.fallback} (UNS_FALLBACK_GROUP)"
     yield from note_other_installations(survey, inputs.settings)
     yield from note_no_endpoint(survey, inputs)
     yield from note_readers(survey)

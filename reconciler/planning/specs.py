@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from openfactory_common.settings_types import RoutingMode
@@ -206,7 +207,8 @@ def routing_layer_options(settings: Settings) -> dict[str, str]:
     if settings.routing_mode is not RoutingMode.PROXY:
         options["ROUTING_MODE"] = settings.routing_mode.value
     return {
-        name: f"{value:g}" if isinstance(value, float) else str(value)
+        # Without an exponent, which no program of ours reads in a duration.
+        name: f"{Decimal(str(value)).normalize():f}" if isinstance(value, float) else str(value)
         for name, value in options.items()
         if value is not None
     }

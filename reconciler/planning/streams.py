@@ -102,12 +102,12 @@ def _plan_foreign(
     survey: Survey, check: StreamCheck, shared: StreamCheck, names: GroupNames, adoption: Adoption | None
 ) -> PlannedObject:
     """Leave a stream of others alone, unless a person was shown exactly this one of a user and wants ours instead."""
-    query = survey.observed.source.queries.get(names.stream)
-    shown = (adoption.group, adoption.query_id) if adoption is not None else None
+    found = survey.observed.source.identify(names.stream)
+    shown = (adoption.group, adoption.stream) if adoption is not None else None
     allowed = check.of_user and shared.verdict is StreamVerdict.IN_SYNC
-    if query is None or not allowed or shown != (names.group, query.id):
+    if not found or not allowed or shown != (names.group, found):
         return make_conflict(names.group, f"{check.detail}, not touched")
-    return PlannedObject(make_progressing("~", "adopt stream"), (AdoptStream(names, query.id),))
+    return PlannedObject(make_progressing("~", "adopt stream"), (AdoptStream(names, found),))
 
 
 def _find_shared_problem(shared: StreamCheck) -> str:

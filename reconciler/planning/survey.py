@@ -156,17 +156,17 @@ def check_stream(
     A topic that another owner's query writes is theirs: our events are not mixed into it.
 
     A missing query is only *silent*: while a server stops, LIST QUERIES shrinks query by query although nothing
-    was terminated (measured: for up to 70 s, with status RUNNING). LIST STREAMS stays complete to the end.
+    was terminated (measured: for up to 70 s, with status RUNNING). LIST STREAMS stays complete to the end. But one
+    whose own definition is not ours is a user's, who made it over a topic, and never had a query of ours.
     """
     writing = writers.get(names.topic, {})
     taken = "" if served else _find_taken(names, writing)
     if names.stream not in source.streams:
         return StreamCheck(StreamVerdict.FOREIGN if taken else StreamVerdict.ABSENT, taken)
     query = source.queries.get(names.stream)
-    if query is None:
-        return StreamCheck(StreamVerdict.SILENT, "no query writes it")
-    whose, definition = topology.ownership(names.stream, query.text), definition_of(query.text)
-    if whose.whose is not Whose.GROUP or definition is None:
+    text = query.text if query is not None else source.orphans.get(names.stream, "")
+    whose, definition = topology.ownership(names.stream, text), definition_of(text)
+    if text and (whose.whose is not Whose.GROUP or definition is None):
         detail = f"stream {names.stream} {whose.text}"
         if not whose.is_users:
             return StreamCheck(StreamVerdict.FOREIGN, detail)
@@ -174,6 +174,8 @@ def check_stream(
         others = {writer: text for writer, text in writing.items() if writer != names.stream}
         problem = _find_taken(names, others) or _find_other_partitions(names, source, topology)
         return StreamCheck(StreamVerdict.FOREIGN, problem or detail, of_user=not problem)
+    if query is None or definition is None:
+        return StreamCheck(StreamVerdict.SILENT, "no query writes it")
     differences = topology.group_differences(definition, names)
     if taken and "topic" in differences:
         return StreamCheck(StreamVerdict.FOREIGN, taken)

@@ -199,7 +199,7 @@ class Engine:
         in_lines: bool = False,
     ) -> Any:
         client, label = self._get_client(), f"{method} {path}"
-        where = path.format(*(quote(item, safe="/:") for item in ids))
+        where = path.format(*(quote(item, safe="/:@") for item in ids))
         url = f"{client.base_url}/v{_format_version(self._version)}{where}"
         code, started, limit = _NO_ANSWER, time.monotonic(), timeout or self._timeout
         try:

@@ -33,7 +33,7 @@ def inspect_swarm(engine: Engine, owner: str, network: str, images: Collection[s
         for raw in nodes
         if raw["Status"]["State"] == "ready" and raw.get("Spec", {}).get("Availability", "active") == "active"
     ]
-    resources = (raw.get("Description", {}).get("Resources", {}) for raw in ready)
+    resources = [raw.get("Description", {}).get("Resources", {}) for raw in ready]
     ports = {
         port["PublishedPort"]: str(raw["Spec"]["Name"])
         for raw in services
@@ -45,7 +45,9 @@ def inspect_swarm(engine: Engine, owner: str, network: str, images: Collection[s
         managers=(len(reachability), reachability.count("reachable")),
         nodes=len(ready),
         cores=sum(one.get("NanoCPUs", 0) for one in resources) / _NANO,
-        reserved=_count_reserved(services, tasks, owner),
+        reserved=_count_reserved(services, tasks, owner, "NanoCPUs") / _NANO,
+        memory=sum(one.get("MemoryBytes", 0) for one in resources),
+        memory_reserved=_count_reserved(services, tasks, owner, "MemoryBytes"),
         network=_read_network(engine, network, services, tasks, len(ready)),
         ports=ports,
         images=find_images(engine, images),
@@ -61,6 +63,7 @@ def inspect_docker(engine: Engine, network: str, images: Collection[str]) -> Eng
     containers = engine.get("/containers/json")
     return EngineFacts(
         **_read_version(engine.about),
+        limits_memory=engine.get("/info").get("MemoryLimit") is not False,
         network=_read_network(engine, network, (), (), 0),
         ports={
             port["PublicPort"]: str((raw.get("Names") or ["?"])[0]).lstrip("/")
@@ -96,14 +99,14 @@ def _read_version(answer: Raw) -> dict[str, Any]:
     }
 
 
-def _count_reserved(services: Collection[Raw], tasks: Collection[Raw], owner: str) -> float:
+def _count_reserved(services: Collection[Raw], tasks: Collection[Raw], owner: str, resource: str) -> int:
     running = Counter(raw["ServiceID"] for raw in tasks)
     total = 0
     for raw in services:
-        reserved = raw["Spec"]["TaskTemplate"].get("Resources", {}).get("Reservations", {}).get("NanoCPUs", 0)
+        reserved = raw["Spec"]["TaskTemplate"].get("Resources", {}).get("Reservations", {}).get(resource, 0)
         if (raw["Spec"].get("Labels") or {}).get(OWNER) != owner:
             total += reserved * running[raw["ID"]]
-    return total / _NANO
+    return total
 
 
 def _read_network(

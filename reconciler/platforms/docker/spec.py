@@ -54,6 +54,8 @@ HARDENED: Mapping[str, Any] = {
     "SecurityOpt": ["no-new-privileges"],
     "Tmpfs": {"/tmp": f"rw,noexec,nosuid,nodev,size={TMP_BYTES},mode=1777"},  # noqa: S108 - a mount in a spec
 }
+#: An engine whose kernel has no memory cgroup discards these with a warning: without a label they would always differ.
+_MEMORY = ("memory_limit", "memory_reservation")
 #: Settings that a container has from its image.
 _FROM_IMAGE = ("Cmd", "Entrypoint", "User", "WorkingDir")
 
@@ -97,6 +99,7 @@ def to_engine(spec: ServiceSpec, owner: str, registry: RegistryLocation) -> dict
         "start_first": spec.start_first,
     }
     optional: dict[str, Any] = {
+        **{name: getattr(spec, name) for name in _MEMORY},
         "labels": sorted(spec.labels),
         "log_driver": spec.log_driver,
         "log_options": sorted(spec.log_options),
@@ -165,8 +168,8 @@ def from_engine(raw: Raw, image: Raw | None, registry: RegistryLocation) -> Serv
         hardened=_is_hardened(host),
         unexpected=tuple(sorted(_find_unexpected(raw, image))),
         installation=labels.get(INSTALLATION, ""),
-        memory_limit=host.get("Memory") or 0,
-        memory_reservation=host.get("MemoryReservation") or 0,
+        memory_limit=host.get("Memory") or asked.get("memory_limit", 0),
+        memory_reservation=host.get("MemoryReservation") or asked.get("memory_reservation", 0),
         labels={name: labels[name] for name in asked.get("labels", ()) if name in labels},
         networks=tuple(name for name in joined if name != first) if first in joined else (),
         log_driver=log.get("Type") or "",
@@ -231,6 +234,7 @@ def _read_asked(label: str) -> Mapping[str, Any]:
             names = (asked["labels"], asked["log_options"])
             texts = [*env, *publish.values(), *(text for one in names if isinstance(one, list) for text in one)]
             lists = all(isinstance(one, list) for one in names)
+            lists = lists and all(type(asked.get(name, 0)) is int for name in _MEMORY)
             return asked if lists and all(isinstance(text, str) for text in texts) else {}
     return {}
 

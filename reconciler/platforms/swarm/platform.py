@@ -19,12 +19,12 @@ from typing import Any
 
 from openfactory_common.errors import PlatformConflict, PlatformError, PlatformRefused, PlatformUnreachable
 from reconciler.domain.facts import EngineFacts
-from reconciler.domain.services import LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
+from reconciler.domain.services import Kind, LiveRegistry, LiveService, PlatformState, Record, ServiceSpec
 from reconciler.platforms.engine import PRIVILEGES_API, Engine, NotFound, OnRequest
 from reconciler.platforms.inspection import inspect_swarm
 from reconciler.platforms.protocol import INSTALLATION, KIND, OWNER, LogLine, Reference, label_failure
 from reconciler.platforms.swarm.placement import find_unmet
-from reconciler.platforms.swarm.spec import live_image, merge_update, network_ids, to_engine
+from reconciler.platforms.swarm.spec import from_engine, live_image, merge_update, network_ids, to_engine
 from reconciler.platforms.swarm.state import (
     RECORD_FIELD,
     RECORD_KIND,
@@ -263,13 +263,25 @@ class SwarmPlatform:
             task = dict(one.partition("=")[::2] for one in details.split(",")).get("com.docker.swarm.task.id", "")
             yield LogLine(names.get(task, f"{live.name} {task}".strip()), text)
 
+    def read_foreign(self, live: LiveService) -> ServiceSpec | None:
+        """Return the spec of a service that is not ours, as if it were a group's; None where it cannot be one.
+
+        Raises:
+            PlatformError: the read failed.
+        """
+        raw = self._engine.get("/services/{}", live.id)
+        networks = {one["Id"]: one["Name"] for one in self._engine.get("/networks")}
+        return from_engine(raw["Spec"], networks, Kind.GROUP)
+
     def inspect(self, network: str, images: Collection[str]) -> EngineFacts:
         """Return what the engine says of itself, its Swarm, the network and the images; it only reads.
 
         Raises:
             PlatformError: it does not answer, or its Swarm has no leader.
         """
-        return inspect_swarm(self._engine, self.owner, network, images)
+        raws = self._engine.get("/configs")
+        others = {raw["Spec"]["Name"] for raw in raws if not (self._owns(raw) and is_of_kind(raw, RECORD_KIND))}
+        return replace(inspect_swarm(self._engine, self.owner, network, images), configs=frozenset(others))
 
     def close(self) -> None:
         """Close the connections to the engine."""

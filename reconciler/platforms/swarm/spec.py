@@ -146,12 +146,13 @@ def to_engine(
     }
 
 
-def from_engine(raw: Raw, networks: Mapping[str, str]) -> ServiceSpec | None:
+def from_engine(raw: Raw, networks: Mapping[str, str], unlabelled: Kind | None = None) -> ServiceSpec | None:
     """Read a live service spec back.
 
     Args:
         raw: the ``Spec`` of a service as the engine answers it.
         networks: network names by id.
+        unlabelled: the kind of one that has no label with a kind of ours; None: it is not read.
 
     Returns:
         The spec, or None where it is not ours: it has no label with a kind of ours, is not a container, or its mode
@@ -160,7 +161,8 @@ def from_engine(raw: Raw, networks: Mapping[str, str]) -> ServiceSpec | None:
     labels = raw.get("Labels") or {}
     task = raw["TaskTemplate"]
     container = task.get("ContainerSpec")
-    if labels.get(KIND) not in set(Kind) or not container or raw["Mode"].get("Replicated") is None:
+    kind = Kind(labels[KIND]) if labels.get(KIND) in set(Kind) else unlabelled
+    if kind is None or not container or raw["Mode"].get("Replicated") is None:
         return None
     ports = _read_ports(raw)
     resources = task.get("Resources") or {}
@@ -170,7 +172,7 @@ def from_engine(raw: Raw, networks: Mapping[str, str]) -> ServiceSpec | None:
     variables = (_unescape(item).partition("=") for item in container.get("Env") or ())
     return ServiceSpec(
         name=raw["Name"],
-        kind=Kind(labels[KIND]),
+        kind=kind,
         group=labels.get(GROUP),
         image=_remove_digest(container["Image"], labels.get(IMAGE)),
         env={name: value for name, _, value in variables},

@@ -12,9 +12,11 @@ from reconciler.cli import adopt as adopt_command
 from reconciler.cli import main as cli
 from reconciler.cli import run as run_command
 from reconciler.control.controller import Controller
-from reconciler.domain.services import LiveService
+from reconciler.domain.services import Healthcheck, Kind, LiveService, ServiceSpec
+from reconciler.planning.adoption import Offer, offer_adoption
 from reconciler.planning.guards import Overrides
 from tests.harness.fakes import Stage
+from tests.harness.serving import Plant, plant
 from tests.integration.faults.matrix_scenarios import foreign_services
 
 BY_HAND = "CREATE STREAM ASSET_STREAM_PAINT WITH (KAFKA_TOPIC='paint_by_hand') AS SELECT * FROM S EMIT CHANGES;"
@@ -75,6 +77,63 @@ def test_it_shows_and_changes_nothing_without_an_answer(stage: Stage, capsys: py
     assert cli.main(["adopt", "Pant", "--yes"]) == 2
     assert "similar names: 'Paint'" in capsys.readouterr().err
     assert stage.writes == before
+
+
+def test_it_shows_what_would_change_field_by_field(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    """As plans show it: what may be a secret is not there, on either side."""
+    theirs = ServiceSpec(
+        "ofa_group_Paint",
+        Kind.GROUP,
+        None,
+        "colleague/paint:3",
+        {"PASSWORD": "hunter2", "KSQLDB_URL": "http://me:hunter2@ksql:1", "LOG_LEVEL": "debug"},
+        2,
+        1.0,
+        0.5,
+        "factory-net",
+        unexpected=("args", "mounts"),
+        labels={"team": "hunter2"},
+        log_driver="syslog",
+        log_options={"token": "hunter2"},
+        healthcheck=Healthcheck("curl -u me:hunter2 http://x"),
+    )
+    read: list[str] = []
+
+    def read_foreign(live: LiveService) -> ServiceSpec:
+        read.append(live.name)
+        return theirs
+
+    vars(stage.platform)["read_foreign"] = read_foreign
+    assert cli.main(["adopt", "Paint", "--replace"]) == 0
+    shown = capsys.readouterr().out
+    assert read == ["ofa_group_Paint"]
+    assert "hunter2" not in shown
+    for line in (
+        '  image "colleague/paint:3" -> "ghcr.io/openfactoryio/stream-api-non-replicated:latest"',
+        '  env LOG_LEVEL "debug" -> "info"',
+        "  env PASSWORD *** -> (unset)",
+        '  env KSQLDB_URL "http://***@ksql:1" -> "http://k:8088"',
+        "  label team *** -> (unset)",
+        "  log option token *** -> (unset)",
+        "  replicas 2 -> 1",
+        '  unexpected ["args", "mounts"] -> []',
+        "  topic paint_by_hand -> asset_stream_Paint",
+        "  columns * -> ASSET_KEY, asset_uuid, id, value, type, tag, timestamp",
+        "  filter (none) -> s.UNS_GROUP = 'Paint'",
+    ):
+        assert f"\n{line}" in shown
+    assert "\n  group" not in shown, "it is one of the labels"
+
+
+def test_what_already_is_as_ours_differs_in_nothing_but_labels(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A service that lost its labels."""
+    lost = stage.platform.services["ofa_group_weld"]
+    vars(stage.platform)["read_foreign"] = lambda _: replace(lost.spec, group=None, installation="")
+    stage.platform.services["ofa_group_weld"] = replace(lost, owner=None, spec=None)
+    assert cli.main(["adopt", "Weld"]) == 0
+    assert "\n  nothing else differs\n" in capsys.readouterr().out
 
 
 def test_it_takes_over_what_it_has_shown(stage: Stage) -> None:
@@ -212,3 +271,72 @@ def test_an_installation_is_shown_and_adopted_by_its_id(stage: Stage, capsys: py
     cli.main(["adopt", identity, "--yes"])
     assert stage.platform.kept_records["installation"].fields["id"] == identity
     assert {name: stage.platform.services[name] for name in OTHERS} == OTHERS
+
+
+OVER_A_TOPIC = (
+    "CREATE STREAM ASSET_STREAM_PAINT (asset VARCHAR KEY, speed INTEGER) "
+    "WITH (KAFKA_TOPIC='paint_by_hand', VALUE_FORMAT='JSON', PARTITIONS=1);"
+)
+
+
+def find_offer(made: Plant) -> Offer:
+    """Look at group Paint as the command does."""
+    reader = made.operator()
+    survey, _ = reader.observe()
+    return offer_adoption("Paint", survey, reader.deps.topology, made.settings, {})
+
+
+def adopt(made: Plant, offer: Offer) -> None:
+    """Do what was shown, in one cycle."""
+    made.run(made.operator(overrides=Overrides(adoption=offer.adoption)))
+
+
+def condition(made: Plant) -> str:
+    """Return the state of group Paint."""
+    plan = made.operator().cycle().plan
+    assert plan is not None
+    return str(next(item.condition for item in plan.items if item.group == "Paint"))
+
+
+def test_a_stream_over_a_topic_is_a_conflict_and_can_be_adopted() -> None:
+    """On the embedded server: nothing is written to it before, its topic stays, and the group is served after."""
+    with plant(1) as made:
+        made.ksqldb.sql(OVER_A_TOPIC)
+        made.ksqldb.assign({"p": "Paint"})
+        operator = made.operator()
+        outcomes = made.run(operator, 12, 60.0)
+        assert [result for outcome in outcomes for result in outcome.results if result.action.group == "Paint"] == []
+        assert condition(made) == "Conflict"
+        offer = find_offer(made)
+        assert offer.refusals == ()
+        assert "stream ASSET_STREAM_PAINT does not read from our shared stream" in offer.shown
+        assert any("`SPEED` INTEGER" in line or "SPEED INTEGER" in line for line in offer.shown)
+        assert "  topic paint_by_hand -> asset_stream_Paint" in offer.shown
+        assert any("what writes to topic paint_by_hand is not known" in line for line in offer.shown)
+        adopt(made, offer)
+        assert "paint_by_hand" in made.ksqldb.topics
+        made.settle(made.operator())
+        assert condition(made) == "Ready"
+        assert find_offer(made) == Offer(None, ())
+
+
+def test_a_stream_over_a_topic_that_is_in_use_or_another_one_is_not_touched() -> None:
+    """One that a stream or a query of others reads, that a query writes into, or that is not the one that was shown."""
+    with plant(1) as made:
+        made.ksqldb.sql(OVER_A_TOPIC, "CREATE STREAM ALARMS AS SELECT * FROM ASSET_STREAM_PAINT EMIT CHANGES;")
+        made.ksqldb.assign({"p": "Paint"})
+        assert "stream ASSET_STREAM_PAINT is read by ALARMS: drop those first" in find_offer(made).refusals
+        made.ksqldb.sql("DROP STREAM ALARMS;")
+        offer = find_offer(made)
+        assert offer.refusals == ()
+        made.ksqldb.sql("DROP STREAM ASSET_STREAM_PAINT;", OVER_A_TOPIC.replace("speed", "torque"))
+        adopt(made, offer)
+        assert condition(made) == "Conflict"
+        assert made.ksqldb.server.catalog.sources["ASSET_STREAM_PAINT"].topic.name == "paint_by_hand"
+        made.ksqldb.sql(
+            "CREATE STREAM THEIR (asset VARCHAR KEY, torque INTEGER) "
+            "WITH (KAFKA_TOPIC='theirs', VALUE_FORMAT='JSON', PARTITIONS=1);",
+            "INSERT INTO ASSET_STREAM_PAINT SELECT * FROM THEIR EMIT CHANGES;",
+        )
+        (refusal,) = find_offer(made).refusals
+        assert "is also written by INSERTQUERY" in refusal

@@ -58,7 +58,8 @@ def world(streams: dict[str, str]) -> SourceState:
 ASKED = """
     # stream                        query    its group has assets  asked
     ASSET_STREAM_WELD               silent   no                    yes
-    ASSET_STREAM_WELD               silent   yes                   no
+    ASSET_STREAM_WELD               silent   yes                   yes   # a user may have made it over a topic
+    ASSET_STREAM_WELD               running  yes                   no
     ASSET_STREAM_WELD               running  no                    no
     ASSET_STREAM_                   silent   no                    yes
     asset_stream_weld               silent   no                    no
@@ -75,7 +76,7 @@ ASKED = """
 
 @pytest.mark.parametrize(("name", "query", "members", "asked"), rows(ASKED))
 def test_who_is_asked_about(name: str, query: str, members: str, asked: str) -> None:
-    """Only a stream that could be ours, has no query, and whose group has no assets; today's shared one never."""
+    """Only a stream that could be ours and has no query; today's shared one never."""
     ksqldb = Asked({name: "ours"})
     membership = MapSnapshot(1, {"Weld": 1} if members == "yes" else {"Paint": 1})
     streams = {name: query, topology().shared_name: "silent"}
@@ -150,3 +151,17 @@ def test_a_new_reason_is_told_again_and_another_cluster_forgotten() -> None:
     ksqldb.answers["ASSET_STREAM_WELD"] = "timeout"
     other = replace(read, identity=Identity(kafka="k2", ksqldb="x"))
     assert orphans.observe(other, membership).orphans == {}
+
+
+@pytest.mark.parametrize("answer", ["theirs", "timeout"])
+def test_one_whose_group_has_assets_comes_last_and_suspends_nothing(answer: str) -> None:
+    """It is no group that may be missing, so its owner is no question that removals wait for."""
+    names = ["ASSET_STREAM_WELD", "ASSET_STREAM_X"]
+    ksqldb = Asked(dict.fromkeys(names, answer))
+    orphans = OrphanStreams(ksqldb, topology())  # type: ignore[arg-type]
+    unknown = [
+        set(orphans.observe(world(dict.fromkeys(names, "silent")), MapSnapshot(1, {"Weld": 1})).unknown_owners)
+        for _ in range(2)
+    ]
+    assert ksqldb.questions == names[::-1]
+    assert unknown == [set() if answer == "theirs" else {"ASSET_STREAM_X"}] * 2

@@ -81,6 +81,36 @@ def test_what_is_offered(stream: str, live: str, offered: str, refused: str) -> 
     assert bool(found.shown) == bool(offered or live in ("other's", "theirs") or (refused and live == "unlabelled"))
 
 
+WITHOUT_QUERY = """
+    # its statement                offered  refused                              condition
+    foreign                        yes      -                                    Conflict
+    reader                         yes      -                                    Conflict
+    ok                             -        -                                    Degraded  # ours, that lost its query
+    unreadable                     -        -                                    Degraded
+    other                          -        belongs to installation 99999999     Conflict
+    legacy                         -        belongs to an installation made      Conflict
+    other, one more column         -        of another installation (99999999)   Conflict
+    joins ours and theirs          -        of another installation (99999999)   Conflict
+"""
+
+
+@pytest.mark.parametrize(("word", "offered", "refused", "condition"), rows(WITHOUT_QUERY))
+def test_a_stream_without_a_query_is_judged_by_its_own_statement(
+    word: str, offered: str, refused: str, condition: str
+) -> None:
+    """What a user made over a topic is offered, and adopted only as it was shown."""
+    text = "" if word == "unreadable" else source({"Weld": word}).queries[WELD.stream].text
+    survey = plant("silent", "ok", orphans={WELD.stream: text})
+    found = offer(survey)
+    assert found.adoption == (Adoption("Weld", None, text) if offered else None)
+    assert (refused in "; ".join(found.refusals)) if refused else not found.refusals
+    for adoption, expected in ((Adoption("Weld", None, text), offered), (SHOWN, ""), (None, "")):
+        plan = make_plan(survey, Verdict(), plan_inputs(adoption=adoption))
+        assert actions(plan) == ("adopt_stream" if expected else "")
+        if not expected:
+            assert next(item for item in plan.items if item.group == "Weld").condition == condition
+
+
 def test_what_is_in_the_way_is_said() -> None:
     """A pause, readers of the stream, a shared stream that is not there, a platform without labels, no such group."""
     by_hand = plant("foreign", "unlabelled")

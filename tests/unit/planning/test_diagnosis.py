@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.domain.facts import EngineFacts, KsqldbFacts, NetworkFacts, SourceFacts
 from reconciler.domain.observed import MapSnapshot
-from reconciler.domain.services import LiveService, PlatformState
+from reconciler.domain.services import Kind, LiveService, PlatformState
 from reconciler.planning.diagnosis import (
     Finding,
     Level,
@@ -16,9 +16,11 @@ from reconciler.planning.diagnosis import (
     check_engine,
     check_ksqldb,
     check_names,
+    check_registry,
     list_images,
 )
-from tests.unit.planning.tables import settings
+from reconciler.planning.options import GroupOptions, parse_groups_file, read_variables
+from tests.unit.planning.tables import LOOKUP, settings
 
 OK, WARN, FAIL = Level
 NETWORK = NetworkFacts("overlay", "swarm", 253, 10)
@@ -29,6 +31,7 @@ ENGINE = EngineFacts(
     managers=(3, 3),
     nodes=3,
     cores=12.0,
+    memory=4 << 30,
     network=NETWORK,
     ports={80: "web"},
     images=dict.fromkeys(list_images(settings()), ""),
@@ -49,6 +52,11 @@ KSQLDB = KsqldbFacts(
 )
 
 
+def groups(**options: object) -> list[GroupOptions]:
+    """What the services of two groups have."""
+    return [read_variables(settings(**options), Kind.GROUP)] * 2
+
+
 def bad(findings: object) -> list[Finding]:
     """Return what is not ok; what is has nothing to be done."""
     found = list(findings)  # type: ignore[call-overload]
@@ -59,11 +67,11 @@ def bad(findings: object) -> list[Finding]:
 
 def test_an_installation_that_will_work_has_no_complaint() -> None:
     """On both platforms; each check has a line all the same."""
-    assert bad(check_engine(ENGINE, settings(), 2)) == []
+    assert bad(check_engine(ENGINE, settings(), groups())) == []
     assert bad(check_ksqldb(KSQLDB, settings())) == []
     assert bad(check_addresses({"k:9092": ""}, settings())) == []
     plain = replace(ENGINE, managers=(0, 0), nodes=0, network=None)
-    docker = list(check_engine(plain, settings(deployment_platform="docker"), 2))
+    docker = list(check_engine(plain, settings(deployment_platform="docker"), groups()))
     assert bad(docker) == []
     assert any("not checked" in one.what for one in docker)
     told = [one.what for one in check_ksqldb(KSQLDB, settings())]
@@ -78,6 +86,22 @@ ENGINES: list[tuple[dict[str, object], dict[str, object], Level, str, str, str]]
     ({"nodes": 0}, {}, FAIL, "0 nodes take tasks", "", "docker node ls"),
     ({"cores": 1.0}, {}, FAIL, "1.75 cores", "FASTAPI_GROUP_CPU_RESERVATION", "pending"),
     ({"cores": 4.0, "reserved": 3.0}, {}, FAIL, "1 of 4", "FASTAPI_GROUP_CPU_RESERVATION", "add nodes"),
+    (
+        {"memory": 1 << 30, "memory_reserved": 256 << 20},
+        {"fastapi_group_memory_reservation": "512m", "state_api_memory_reservation": "128m"},
+        *(FAIL, "1152 MiB are reserved by the services, 768 are", "FASTAPI_GROUP_MEMORY_RESERVATION", "add nodes"),
+    ),
+    (
+        {"memory": 1 << 30},
+        {"fastapi_group_memory_limit": "512m", "routing_layer_memory_limit": "256m"},
+        *(WARN, "may use 1280 MiB together, the nodes have 1024", "FASTAPI_GROUP_MEMORY_LIMIT", "kills tasks"),
+    ),
+    ({"configs": frozenset({"ofa_lease"})}, {}, FAIL, "config ofa_lease is not ours", "RESOURCE_PREFIX", "remove"),
+    (
+        {"limits_memory": False, "network": NetworkFacts("bridge", "local", 9, 0)},
+        {"deployment_platform": "docker", "state_api_memory_limit": "64m"},
+        *(WARN, "no memory cgroup", "FASTAPI_GROUP_MEMORY_LIMIT", "cgroup_enable=memory"),
+    ),
     ({"network": None}, {}, FAIL, "does not exist", "DOCKER_NETWORK", "--driver overlay --attachable factory-net"),
     ({"network": NetworkFacts("bridge", "local", 9, 0)}, {}, FAIL, "bridge of one node", "DOCKER_NETWORK", "overlay"),
     ({"network": NetworkFacts("overlay", "swarm", 5, 2)}, {}, FAIL, "3 of 5 addresses", "DOCKER_NETWORK", "--subnet"),
@@ -97,7 +121,7 @@ def test_a_fault_of_the_engine_has_one_line(
 ) -> None:
     """Its level, what was found, the variable and what helps."""
     changed = replace(ENGINE, **facts)  # type: ignore[arg-type]
-    (found,) = bad(check_engine(changed, settings(**options), 2))
+    (found,) = bad(check_engine(changed, settings(**options), groups(**options)))
     assert (found.level, found.variable) == (level, variable)
     assert text in found.what
     assert cure in found.cure
@@ -113,14 +137,14 @@ def test_a_fault_of_the_engine_has_one_line(
 )
 def test_a_port_that_is_ours_or_not_used_is_no_fault(ports: dict[int, str], options: dict[str, object]) -> None:
     """The same command can be run after the deployment."""
-    assert bad(check_engine(replace(ENGINE, ports=ports), settings(**options), 2)) == []
+    assert bad(check_engine(replace(ENGINE, ports=ports), settings(**options), groups(**options))) == []
 
 
 def test_a_program_of_this_host_at_a_port_is_a_warning() -> None:
     """It may be this operator; the engine knows nothing of it."""
-    (found,) = bad(check_engine(ENGINE, settings(), 2, [5555, 22]))
+    (found,) = bad(check_engine(ENGINE, settings(), groups(), [5555, 22]))
     assert (found.level, found.variable) == (WARN, "ROUTING_LAYER_PORT")
-    assert bad(check_engine(replace(ENGINE, ports={5555: "ofa_routing_layer"}), settings(), 2, [5555])) == []
+    assert bad(check_engine(replace(ENGINE, ports={5555: "ofa_routing_layer"}), settings(), groups(), [5555])) == []
 
 
 def change(name: str, **facts: object) -> dict[str, object]:
@@ -147,6 +171,10 @@ KSQLDBS: list[tuple[dict[str, object], Level, str, str, str]] = [
     (
         {"membership": MapSnapshot(2, {}, unknown_level="no asset has level 'x'; levels seen: area")},
         *(FAIL, "levels seen: area", "UNS_FASTAPI_GROUP_GROUPING_LEVEL", "correct"),
+    ),
+    (
+        {"membership": MapSnapshot(2, {"Rest": 2}, unknown_level="no asset has level 'x'", fallback="Rest")},
+        *(WARN, "no asset has level 'x'; all are in group Rest", "UNS_FASTAPI_GROUP_GROUPING_LEVEL", "other groups"),
     ),
     (
         {"membership": MapSnapshot(2, {"Weld": 1, "weld": 1})},
@@ -207,3 +235,27 @@ def test_objects_of_others() -> None:
     assert "service ofa_group_Weld belongs to no owner" in found[0].what
     assert "services of acme" in found[1].what
     assert bad(check_names(PlatformState({}, (), {}), settings(), {"Weld": 1})) == []
+
+
+def test_what_single_groups_have_counts() -> None:
+    """A group of the file asks for more memory and more tasks than the variables give to all."""
+    text = '[groups.Weld]\nmemory_reservation = "3g"\nreplicas = 2\n'
+    own = [parse_groups_file(text).of_service(group, settings()) for group in ("Weld", "Paint")]
+    (found,) = bad(check_engine(ENGINE, settings(), own))
+    assert found.what == "6144 MiB are reserved by the services, 4096 are not reserved by others"
+
+
+def test_other_configs_and_limits_that_are_not_set_are_no_fault() -> None:
+    """A config of others under a name that the operator does not use; a kernel without limits where none is asked."""
+    assert bad(check_engine(replace(ENGINE, configs=frozenset({"ofa_x", "lease"})), settings(), groups())) == []
+    plain = replace(ENGINE, limits_memory=False, network=None)
+    assert bad(check_engine(plain, settings(deployment_platform="docker"), groups())) == []
+
+
+@pytest.mark.parametrize(("number", "fits"), [(2, True), (20_000, False)])
+def test_the_registry_has_to_fit_into_a_config(number: int, fits: bool) -> None:
+    """Both sizes are said."""
+    (found,) = check_registry(settings(), [f"group {index}" for index in range(number)], LOOKUP)
+    assert (found.level is OK) is fits
+    assert "1024000" in found.what
+    assert bool(found.cure) is not fits

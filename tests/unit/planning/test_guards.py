@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from openfactory_common.registry import Identity
@@ -18,11 +20,13 @@ from reconciler.planning.guards import (
     judge,
     remember,
 )
+from reconciler.planning.plan import make_plan
 from reconciler.planning.survey import Survey
 from tests.unit.planning.tables import (
     document,
     live_registry,
     observed,
+    plan_inputs,
     rows,
     seen,
     service,
@@ -240,6 +244,42 @@ def test_a_map_without_groups_is_refused_with_its_assets(assets: int, said: str)
     (refusal,) = judge(GuardMemory(), found, DEFAULTS, Overrides(), NOW).refusals
     assert (refusal.guard, refusal.stops, said in refusal.text) == (Guard.EMPTY, True, True)
     assert judge(GuardMemory(), found, DEFAULTS, Overrides(allow_empty=True), NOW).refusals == ()
+
+
+LEVELS = """
+    # fallback  services  streams    registry  unasked  refused
+    -           -         -          -         -        level
+    Rest        -         -          -         -        -      # a new plant
+    Rest        Rest      -          -         -        -      # and its next cycles
+    Rest        Rest      Rest       Rest      -        -
+    Rest        Weld      -          -         -        level
+    Rest        -         Weld       -         -        level
+    Rest        -         -          Weld      -        level
+    Rest        Rest      Rest       Weld      -        level
+    Other       Rest      -          -         -        level  # another fallback: all would move
+    Rest        -         -          -         one      level  # a stream whose owner is not known yet
+    -           Weld      Weld       Weld      -        level
+"""
+
+
+@pytest.mark.parametrize(("fallback", "services", "streams", "registry", "unasked", "refused"), rows(LEVELS))
+@pytest.mark.parametrize("allow_empty", [False, True])
+def test_no_asset_has_the_level(
+    fallback: str, services: str, streams: str, registry: str, unasked: str, refused: str, allow_empty: bool
+) -> None:
+    """A misspelt name moves no group into the fallback; with nothing that could move, it is a plant without one yet."""
+    read = source({streams: "ok"} if streams else {}, unknown_owners={"ASSET_STREAM_Y": ""} if unasked else {})
+    made = [live_registry(document([registry]), 1)] if registry else []
+    live = [service(spec_of(services), "ok")] if services else []
+    found = observed({fallback: 2} if fallback else {}, read, live, made, assets=2)
+    lacking = replace(found.membership, unknown_level="no asset has level 'x'", fallback=fallback)
+    survey = seen(replace(found, membership=lacking))
+    verdict = judge(GuardMemory(), survey, DEFAULTS, Overrides(allow_empty=allow_empty), NOW)
+    assert [refusal.guard for refusal in verdict.refusals] == ([Guard.LEVEL] if refused else [])
+    assert verdict.stopped == bool(refused)
+    plan = make_plan(survey, verdict, plan_inputs())
+    assert any("all are in group Rest" in note for note in plan.notes) is not bool(refused)
+    assert bool(plan.actions) is not bool(refused)
 
 
 WAITING = """

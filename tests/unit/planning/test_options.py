@@ -173,6 +173,7 @@ ILLEGAL = """
     healthcheck = {command = "x", timeout = 0.0001}        2    healthcheck.timeout: 0.0001: it must be at least 1ms
     healthcheck = {command = "x", start_period = 1e-9}     2    healthcheck.start_period: 1e-09: it must be at least
     healthcheck = {command = "x", interval = 0}            2    healthcheck.interval: Input should be greater than 0
+    healthcheck = {command = "x", start_period = "25h"}    2    healthcheck.start_period: Input should be less than or
     healthcheck = {command = "x", retries = 0}             2    healthcheck.retries: Input should be greater
     paused = "yes"                                         2    paused: Input should be a valid boolean
     idle_after = "soon"                                    2    idle_after: 'soon' is not a duration

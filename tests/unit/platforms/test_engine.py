@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from openfactory_common.errors import PlatformConflict, PlatformError, PlatformR
 from reconciler.domain.services import Kind, LiveService, ServiceSpec
 from reconciler.platforms.answers import parse_time
 from reconciler.platforms.engine import split_output
+from reconciler.platforms.inspection import find_images
 from reconciler.platforms.protocol import Reference
 from reconciler.platforms.swarm.platform import SwarmPlatform
 from reconciler.platforms.swarm.spec import to_engine
@@ -24,6 +27,7 @@ from reconciler.platforms.swarm.spec import to_engine
 NOT_A_MANAGER = 'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join"'
 STARTING = "This node is not a swarm manager. Manager is being prepared or has trouble connecting to the cluster."
 SPEC = ServiceSpec("t_group_Weld", Kind.GROUP, "Weld", "image:1", {}, 0, 1.0, 0.5, network="id-of-the-network")
+PROXY = Path(__file__).parents[3] / "manifests" / "socket-proxy" / "haproxy.cfg"
 SERVICE = LiveService("id1", 7, "t_group_Weld", "t", None, 1)
 
 
@@ -210,6 +214,27 @@ def test_secrets_that_may_not_be_listed_are_not_missing(engine: ScriptedEngine, 
     engine.says(200, [{"ID": "s1"}])
     with pytest.raises(PlatformError, match="incomplete"):
         platform.missing_references(Reference.SECRET, ("ofa-pw",))
+
+
+IMAGES = ("group:1", "registry.example:5000/plant/group_a:1.2-b", f"registry.example/group@sha256:{'0' * 64}")
+
+
+def test_what_doctor_and_adopt_ask_passes_the_socket_proxy(engine: ScriptedEngine, platform: SwarmPlatform) -> None:
+    """All but whether an image is on the node: a refusal is no finding, and the image's repository is asked."""
+    network = {"Id": "n", "Name": "net", "Scope": "swarm", "Driver": "overlay"}
+    engine.lists = {"networks": [network], "nodes": [], "services": [], "tasks": [], "configs": [], "secrets": []}
+    platform.observe()
+    platform.missing_references(Reference.SECRET, ["user"])
+    platform.inspect("net", ())
+    engine.says(403, {"message": "the socket proxy does not allow it"})
+    find_images(platform._engine, IMAGES)
+    engine.says(200, {"ID": "id1", "Version": {"Index": 7}, "Spec": to_engine(SPEC, "t", {})})
+    assert platform.read_foreign(SERVICE) is not None
+    asked = {one.partition("?")[0] for one in engine.seen}
+    patterns = re.findall(r"-m reg '(.*)'$", PROXY.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sum("/distribution/" in one for one in asked) == len(IMAGES)
+    refused = {one for one in asked if not any(re.search(pattern, one) for pattern in patterns)}
+    assert all("/images/" in one for one in refused), refused
 
 
 @pytest.mark.parametrize(

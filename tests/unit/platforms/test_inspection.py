@@ -24,7 +24,7 @@ SIMILAR = {**NET, "Id": "n2", "Name": "factory-net-2", "IPAM": {"Config": [{"Sub
 def node(state: str = "ready", availability: str = "active", reachability: str = "") -> dict[str, Any]:
     """Return a node of four cores."""
     manager = {"ManagerStatus": {"Reachability": reachability}} if reachability else {}
-    resources = {"Resources": {"NanoCPUs": 4_000_000_000}}
+    resources = {"Resources": {"NanoCPUs": 4_000_000_000, "MemoryBytes": 1 << 30}}
     return {
         "Status": {"State": state},
         "Spec": {"Availability": availability},
@@ -41,7 +41,7 @@ def service(name: str, owner: str, port: int | None = None) -> dict[str, Any]:
         "Spec": {
             "Name": name,
             "Labels": {"org.openfactory.owner": owner} if owner else None,
-            "TaskTemplate": {"Resources": {"Reservations": {"NanoCPUs": 500_000_000}}},
+            "TaskTemplate": {"Resources": {"Reservations": {"NanoCPUs": 500_000_000, "MemoryBytes": 1 << 20}}},
         },
         "Endpoint": {"Ports": ports, "VirtualIPs": [{"NetworkID": "n1"}, {"NetworkID": "ingress"}]},
     }
@@ -95,7 +95,7 @@ def test_a_swarm_is_described() -> None:
     found = inspect_swarm(Answers(SWARM), "ofa", "factory-net", ())  # type: ignore[arg-type]
     assert (found.version, found.api, found.oldest_api) == ("28.5.2", (1, 51), (1, 24))
     assert (found.managers, found.nodes, found.cores) == ((2, 1), 2, 8.0)
-    assert found.reserved == 1.5
+    assert (found.reserved, found.memory, found.memory_reserved) == (1.5, 2 << 30, 3 << 20)
     assert found.ports == {80: "web", 6000: "ofa_group_Weld"}
     assert found.network == NetworkFacts("overlay", "swarm", 253, 2 + 3 + 2)
     other = inspect_swarm(Answers(SWARM), "acme", "factory", ())  # type: ignore[arg-type]
@@ -127,17 +127,21 @@ def test_a_swarm_that_cannot_be_asked_is_an_error(words: str) -> None:
         inspect_swarm(engine, "ofa", "factory-net", ())  # type: ignore[arg-type]
 
 
-def test_plain_containers() -> None:
+@pytest.mark.parametrize(
+    ("info", "limits"), [({"MemoryLimit": False}, False), ({"MemoryLimit": True}, True), ({}, True)]
+)
+def test_plain_containers(info: dict[str, bool], limits: bool) -> None:
     """Ports by the names of containers; the network has no Swarm's addresses."""
     bridge = {"Id": "b", "Name": "factory-net", "Scope": "local", "Driver": "bridge", "IPAM": {"Config": None}}
     containers = [
         {"Names": ["/web"], "Ports": [{"PublicPort": 80}, {"PrivatePort": 1}]},
         {"Names": None, "Ports": None},
     ]
-    engine = Answers({**SWARM, "/networks": [bridge], "/containers/json": containers})
+    engine = Answers({**SWARM, "/networks": [bridge], "/containers/json": containers, "/info": info})
     found = inspect_docker(engine, "factory-net", ())  # type: ignore[arg-type]
     assert (found.version, found.ports) == ("28.5.2", {80: "web"})
     assert found.network == NetworkFacts("bridge", "local", None, 0)
+    assert found.limits_memory is limits
 
 
 def test_an_image_is_here_or_in_its_repository() -> None:

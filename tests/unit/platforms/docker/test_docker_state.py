@@ -412,3 +412,31 @@ def test_a_container_that_was_started_again_has_ended(restarts: int, reasons: li
     assert [(one.service, one.task) for one in ends] == [("ofa_group_Weld", "ofa_group_Weld")] * len(ends)
     again = find_ends(group_by_service([{**raw, "RestartCount": restarts + 1}], NOW, 5).values())
     assert not {one.id for one in ends} & {one.id for one in again}
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept", "drifts"), [(1 << 29, 0, False), (1 << 29, 1 << 28, True), (0, 1 << 28, True)]
+)
+def test_a_limit_that_the_engine_discards_is_no_drift(asked: int, kept: int, drifts: bool) -> None:
+    """An engine without the memory cgroup creates the container with a warning; one that a person set is drift."""
+    spec = dataclasses.replace(SPEC, memory_limit=asked, memory_reservation=asked)
+    body = to_engine(spec, "ofa", SHELF)
+    raw = container("running", 100)
+    raw["Config"]["Labels"] = body["Labels"]
+    raw["HostConfig"] = {**body["HostConfig"], "Memory": kept, "MemoryReservation": kept}
+    live = observed(raw)
+    assert live.spec is not None
+    assert bool(drift(live.spec, spec)) is drifts
+    assert (live.spec.memory_limit, live.spec.memory_reservation) == (kept or asked, kept or asked)
+    wanted = dataclasses.replace(spec, memory_limit=1 << 27)
+    assert drift(live.spec, wanted), "another limit is written all the same"
+
+
+def test_a_label_with_a_limit_that_is_no_number_counts_as_none() -> None:
+    """The container then differs and is replaced."""
+    raw = container("running", 100)
+    text = raw["Config"]["Labels"][ASKED]
+    raw["Config"]["Labels"][ASKED] = text.replace("{", '{"memory_limit":"1g",', 1)
+    live = observed(raw)
+    assert live.spec is not None
+    assert drift(live.spec, SPEC)

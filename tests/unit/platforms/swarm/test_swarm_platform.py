@@ -146,3 +146,40 @@ def test_new_constraints_that_no_node_fulfils_are_not_written(
     with pytest.raises(PlatformRefused, match="none of the 1 active nodes fulfils") if refused else nullcontext():
         platform.update_service(live, replace(spec, constraints=wanted))
     assert len(engine.written) == (not refused)
+
+
+class Foreign(CannedEngine):
+    """The same, whose service has none of our labels and is in two networks."""
+
+    mode = "Replicated"
+
+    def get(self, path: str, *names: str, **options: Any) -> Any:
+        """Return the service as a user made it, and the networks."""
+        if path == "/networks":
+            return [{"Id": "n1", "Name": "factory-net"}, {"Id": "n2", "Name": "more"}]
+        if path != "/services/{}":
+            return super().get(path, *names, **options)
+        spec: dict[str, Any] = service(1)["Spec"]
+        task = spec["TaskTemplate"]
+        container = {**task["ContainerSpec"], "Args": ["--all"], "Env": ["A=1"]}
+        networks = [{"Target": "n1"}, {"Target": "n2"}]
+        mode = {self.mode: {"Replicas": 3} if self.mode == "Replicated" else {}}
+        task = {**task, "ContainerSpec": container, "Networks": networks}
+        return {"Spec": {**spec, "Labels": {"team": "x"}, "Mode": mode, "TaskTemplate": task}}
+
+
+@pytest.mark.parametrize("mode", ["Replicated", "Global"])
+def test_a_service_of_a_user_is_read_as_if_it_were_a_groups(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """With the names of its networks; one of another mode can be none."""
+    engine = Foreign()
+    engine.mode = mode
+    monkeypatch.setattr(swarm, "Engine", lambda *_: engine)
+    live = LiveService("s1", 1, "ofa_group_Weld", None, None, 1)
+    found = swarm.SwarmPlatform("ofa", "ofa", pin_digests=False).read_foreign(live)
+    if mode == "Global":
+        assert found is None
+        return
+    assert found is not None
+    assert (found.kind, found.group, found.replicas, found.env) == ("group", None, 3, {"A": "1"})
+    assert (found.network, found.networks) == ("factory-net", ("more",))
+    assert "args" in found.unexpected
