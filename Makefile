@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat requirements.lock 2>/dev/null | sha256sum | cut -c1-12)
 WHEELS := build/wheels/.complete-$(shell cat requirements-demo.lock requirements-group-service.lock 2>/dev/null | sha256sum | cut -c1-12)
 ARGS ?= status
+# Without compiled files every worker and every program that a test starts compiles all anew.
+unexport PYTHONDONTWRITEBYTECODE
 # ENGINE=trixie, ENGINE=sid: that suite of Debian's Docker engine in place of the installed one (scripts/engine.sh).
 ifdef ENGINE
 export ENGINE
@@ -62,15 +64,12 @@ mutants: venv ## change the deciding parts in small ways, and list the changes t
 	$(BIN)/mutmut run
 	$(BIN)/mutmut results
 
+# mypy takes as long as all others together: it has one core, they the other.
 lint: venv ## ruff, mypy --strict, import contracts, sizes, generated pages, links
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/mypy scripts docs/conf.py
-	$(BIN)/lint-imports --no-cache
-	$(BIN)/python scripts/sizes.py
-	PYTHONPATH=. $(BIN)/python scripts/docs_pages.py --check
-	$(SITE)
+	{ $(BIN)/mypy && $(BIN)/mypy scripts docs/conf.py; } & types=$$!; \
+	  { $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache && \
+	    $(BIN)/python scripts/sizes.py && PYTHONPATH=. $(BIN)/python scripts/docs_pages.py --check && $(SITE); } || others=$$?; \
+	  wait $$types && exit $${others:-0}
 
 docs: venv ## renew the generated pages, and build the documentation site in build/site
 	PYTHONPATH=. $(BIN)/python scripts/docs_pages.py

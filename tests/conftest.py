@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 # No test depends on how long an example takes: a busy machine is no finding.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+# jsonschema builds a grammar of each rule of an IRI as it is imported, three seconds of each worker, and
+# does without where there is none. No validator of ours is asked for formats.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 # A run in the background (`nohup`, `&`) ignores these, and so would every program that a test starts.
 for _number in (signal.SIGINT, signal.SIGHUP):

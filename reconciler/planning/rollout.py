@@ -136,8 +136,9 @@ def plan_rollout(groups: Sequence[PlannedObject], survey: Survey, inputs: PlanIn
     if inputs.settings.reconcile_policy is Policy.CREATE_ONLY:
         return list(groups)
     services = survey.observed.platform.services
+    templates: dict[int, tuple[GroupOptions, str]] = {}
     found = {
-        one.item.title: _make_member(one, live, inputs)
+        one.item.title: _make_member(one, live, inputs, templates)
         for one in groups
         if one.item.names is not None
         and one.item.condition is not Condition.CONFLICT
@@ -182,7 +183,9 @@ def _list_others(planned: PlannedObject) -> tuple[Action, ...]:
     return tuple(one for one in planned.actions if not isinstance(one, UpdateService))
 
 
-def _make_member(planned: PlannedObject, live: LiveService, inputs: PlanInputs) -> _Member:
+def _make_member(
+    planned: PlannedObject, live: LiveService, inputs: PlanInputs, templates: dict[int, tuple[GroupOptions, str]]
+) -> _Member:
     key, spec = live.name.casefold(), live.spec
     update = next((one for one in planned.actions if isinstance(one, UpdateService)), None)
     in_place = update is None or spec is None or not drift(apply_in_place(spec, update.spec), update.spec)
@@ -194,7 +197,10 @@ def _make_member(planned: PlannedObject, live: LiveService, inputs: PlanInputs) 
     surplus = live.has_surplus and not is_known_unready(inputs.readiness, key)
     overdue = key in inputs.overdue and not pulls and not surplus and not _is_unprobed(live, inputs)
     options = inputs.options.of_service(planned.item.group or "", inputs.settings)
-    template = template_hash(inputs.settings, options)
+    # Groups without tables of their own share one object of options; it is kept, as its id is its own only as long.
+    if id(options) not in templates:
+        templates[id(options)] = options, template_hash(inputs.settings, options)
+    template = templates[id(options)][1]
     return _Member(planned, template, live, health, update, key in inputs.baked, overdue, key in inputs.past)
 
 
