@@ -25,7 +25,7 @@ from reconciler.domain.actions import (
     UpdateService,
 )
 from reconciler.domain.names import GroupNames
-from reconciler.domain.services import apply_in_place, drift
+from reconciler.domain.services import LiveService, apply_in_place, drift
 from reconciler.domain.status import Condition, Guard, ObjectStatus, Plan, Reason, Refusal
 from reconciler.planning.guards import Verdict, may_lack_level
 from reconciler.planning.inputs import (
@@ -273,8 +273,9 @@ def _plan_group(  # noqa: PLR0913, PLR0917 - what a group depends on
     options = inputs.options.of_service(names.group, inputs.settings)
     spec = group_spec(names, inputs.settings, ports.of(names.service), options)
     origins = options.origins
-    if sleep is not None and sleep.stopped:
-        spec, origins = replace(spec, replicas=0), {**origins, "replicas": "asleep"}
+    if sleep is not None and sleep.origin:
+        spec = replace(spec, replicas=0 if sleep.stopped else spec.replicas)
+        origins = {**origins, "replicas": sleep.origin}
     live, later = survey.owned[names.group].service if names.group in survey.owned else None, ""
     if live is not None and live.spec is not None and (sleep is not None or not live.spec.replicas):
         # Only tasks show whether a spec works: it keeps the one that it has, and is updated when it is awake.
@@ -307,10 +308,10 @@ def _plan_group(  # noqa: PLR0913, PLR0917 - what a group depends on
 def _hold_group(planned: PlannedObject, why: str, survey: Survey, inputs: PlanInputs) -> PlannedObject:
     """Return a group of which nothing may be written, except what wakes it or keeps its events while it sleeps."""
     item, group = hold(planned, why).item, planned.item.group or ""
-    if survey.published is None or group not in survey.published.document.asleep.keys() & survey.wanted.keys():
-        return PlannedObject(item)
-    actions: list[Action] = [one for one in planned.actions if isinstance(one, QueryAction)]
     live = survey.owned[group].service if group in survey.owned else None
+    if survey.published is None or group not in survey.published.document.asleep.keys() & survey.wanted.keys():
+        return PlannedObject(_tell_outage(item, live, survey, inputs))
+    actions: list[Action] = [one for one in planned.actions if isinstance(one, QueryAction)]
     if live is not None and live.spec is not None:
         health = check_health(replace(planned.item, wanted=live.spec.replicas), live, inputs)
         item = replace(item, serves=health.serves and not actions)
@@ -321,6 +322,18 @@ def _hold_group(planned: PlannedObject, why: str, survey: Survey, inputs: PlanIn
     if actions:
         item = replace(item, detail=f"{why}; {', '.join(one.verb.replace('_', ' ') for one in actions)}")
     return PlannedObject(add_failure(item, actions, inputs), tuple(actions))
+
+
+def _tell_outage(item: ObjectStatus, live: LiveService | None, survey: Survey, inputs: PlanInputs) -> ObjectStatus:
+    """Say of a paused group that clients are routed to and that does not serve: a pause must not hide it."""
+    if survey.published is None or item.group not in survey.published.document.groups.keys() & survey.wanted.keys():
+        return item
+    health = make_degraded(item, "it has no service")
+    if live is not None:
+        health = check_health(replace(item, wanted=live.spec.replicas if live.spec else 0), live, inputs)
+    if health.condition is not Condition.DEGRADED or health.serves:
+        return item
+    return make_degraded(item, f"{item.detail}; clients are not served: {health.detail}", Reason.PAUSED)
 
 
 def _add_silence(item: ObjectStatus, survey: Survey, inputs: PlanInputs, names: GroupNames) -> ObjectStatus:

@@ -17,7 +17,7 @@ at the task that does not answer.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
 
@@ -67,11 +67,18 @@ class Sleep:
         since: the mark: not later than the moment from which its query reads nothing.
         stopped: its service has no task.
         paused: its query is paused.
+        wakes: why, where it does.
     """
 
     since: int
     stopped: bool = False
     paused: bool = False
+    wakes: str = field(default="", compare=False)
+
+    @property
+    def origin(self) -> str:
+        """Where its number of tasks is from; ``""`` where sleep does not say it."""
+        return "asleep" if self.stopped else self.wakes
 
     def describe(self) -> str:
         """Return what is said of the group."""
@@ -126,11 +133,13 @@ def decide_sleep(
         return awake
     if idle_after and report is None:
         return kept
-    if not idle_after or report is None or report.doubtful:
-        return awake
+    if not idle_after:
+        return awake and replace(awake, wakes="IDLE_AFTER is off")
+    if report is None or report.doubtful:
+        return awake and replace(awake, wakes="some task of the routing layer does not answer")
     demand = judge_demand(group, report, idle_after)
     if demand is Demand.ASKED:
-        return awake
+        return awake and replace(awake, wakes="a client asks")
     if kept is None:
         rests = state.registered and state.replicas and not state.paused and state.unchanged >= idle_after
         return Sleep(report.at) if demand is Demand.IDLE and rests else None

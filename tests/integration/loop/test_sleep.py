@@ -28,6 +28,7 @@ class Router(DemandReader):
 
     asked: frozenset[str] = frozenset({"Weld", "Paint"})
     caught_up: frozenset[str] = frozenset()
+    doubtful = False
 
     def read(self, survey: Survey, ksqldb: Ksqldb, now: float, wall: object) -> DemandReport:
         """What it reports."""
@@ -39,6 +40,7 @@ class Router(DemandReader):
             4_000_000_000,
             (TaskDemand(revision, complete=True, uptime=9e9, groups=groups),),
             complete=True,
+            doubtful=self.doubtful,
             caught_up=self.caught_up,
         )
 
@@ -107,6 +109,28 @@ def test_a_group_sleeps_and_wakes_and_the_others_do_not_notice() -> None:
     assert (document.groups.keys(), document.asleep) == ({"Paint", "Weld"}, {})
     touched = {statement.target for statement in stage.ksqldb.statements if statement.verb in ("pause", "resume")}
     assert not any(paint.stream in target for target in touched)
+
+
+@pytest.mark.parametrize(
+    ("wake", "cause"),
+    [("client", "(a client asks)"), ("silence", "(some task of the routing layer does not answer)")],
+)
+def test_the_history_says_why_a_group_woke(wake: str, cause: str) -> None:
+    """Of the group that woke; of the other there is nothing to say."""
+    stage = Stage(options={"idle_after": 60})
+    stage.ksqldb.assets = {"a": "Weld", "b": "Paint"}
+    router = Router(stage.settings)
+    stage.settle(start(stage, router))
+    router.asked = frozenset({"Paint"})
+    operator = start(stage, router)
+    stage.run(operator, 6)
+    journal = operator.reporter.journal
+    last = journal.last
+    router.asked = frozenset({"Paint", "Weld"} if wake == "client" else {"Paint"})
+    router.doubtful = wake == "silence"
+    stage.run(operator, 4)
+    said = [one for one in journal.after(last) if one.event == "progressing"]
+    assert [(one.group, cause in str(one.reason)) for one in said][:1] == [("Weld", True)]
 
 
 def test_a_paused_group_that_sleeps_wakes_as_it_was_and_stays_awake() -> None:

@@ -38,6 +38,8 @@ from tests.unit.planning.worlds import LOOKUP, OPTIONS, memory, overrides, setti
 WHY = "paused until 2026-01-08 00:00:00 UTC by ana@shell"
 STREAMS = ("ok", "absent", "silent", "paused", "moved", "topicless", "failed", "twin", "foreign", "reader", "other")
 SERVICES = ("ok", "absent", "drifted", "starting", "broken", "paused", "updating", "unlabelled", "other's", "theirs")
+#: Services without a task that serves, and what is not the group's service.
+NOT_SERVED = ("absent", "broken", "unlabelled", "other's", "theirs")
 SURE = Verdict(silent=frozenset({names_of("Weld").stream, topology().shared_name}))
 
 
@@ -53,7 +55,8 @@ def assert_untouched(plan: Plan, survey: Survey, group: str) -> None:
     """No action of the group, one item that says why, and what the registry says of it stays."""
     assert [action for action in plan.actions if action.group == group] == []
     (item,) = (item for item in plan.items if item.group == group)
-    assert (item.condition, item.reason) == (Condition.HELD, Reason.PAUSED)
+    assert item.condition in (Condition.HELD, Condition.DEGRADED)
+    assert item.reason is Reason.PAUSED
     before = survey.published.document.groups if survey.published else {}
     after = plan.registry.groups if plan.registry else before
     assert after.get(group) == before.get(group)
@@ -67,6 +70,11 @@ def test_a_paused_group_with_assets_is_left_alone(stream: str, live: str, regist
     assert_untouched(plan, survey, "Weld")
     item = next(item for item in plan.items if item.group == "Weld")
     assert item.detail.startswith(WHY)
+    hidden = registered and live in NOT_SERVED  # an outage that the pause must not hide
+    assert (item.condition, "clients are not served" in item.detail) == (
+        Condition.DEGRADED if hidden else Condition.HELD,
+        hidden,
+    )
     assert [action.verb for action in plan.actions if action.group == "Paint"] == ["update_service"]
     assert plan.registry is not None
     assert "Paint" in plan.registry.groups
