@@ -388,6 +388,12 @@ def _show_value(value: str | None, *, hidden: bool) -> str:
     return _show(None if value is None else mask(value))
 
 
+def show_number(value: int) -> str:
+    """Return a number as a person writes it: one of bytes, which has at least a mebibyte, as ``512m`` or ``2g``."""
+    power = next((one for one in (4, 3, 2) if value and value % 1024**one == 0), 0)
+    return f"{value // 1024**power}{' kmgt'[power].strip()}"
+
+
 def _show(value: object) -> str:
     if value is None:
         return "(unset)"
@@ -401,4 +407,4 @@ def _show(value: object) -> str:
         return value.text
     if isinstance(value, str) and not isinstance(value, StrEnum):
         return f'"{value.replace(TASK_SLOT, "<slot>")}"'
-    return str(value)
+    return show_number(value) if type(value) is int else str(value)

@@ -21,7 +21,7 @@ from openfactory_common import patterns
 from openfactory_common.errors import ConfigurationError
 from openfactory_common.settings_types import Cores, Seconds, Tasks, Wait
 from reconciler.domain import service_values as values
-from reconciler.domain.services import Healthcheck, Kind
+from reconciler.domain.services import Healthcheck, Kind, show_number
 from reconciler.settings import Image, Memory, Settings
 
 #: The start of the variables of each kind.
@@ -108,6 +108,8 @@ def _show(value: object) -> str:
             return ", ".join(value) or "none"
         case float():
             return f"{value:g}"
+        case int():
+            return show_number(value)
     return str(value)
 
 

@@ -61,7 +61,7 @@ def test_what_the_file_says_is_deployed_and_an_edit_is_applied(path: Path) -> No
     path.write_text(WELD.replace("2g", "3g"))
     [outcome] = [controller.cycle()]
     assert item_of(outcome, "Weld").detail == (
-        "update service: memory_limit 2147483648 -> 3221225472 (GROUPS_FILE line 2, group Weld)"
+        "update service: memory_limit 2g -> 3g (GROUPS_FILE line 2, group Weld)"
     )
     stage.settle(controller)
     assert spec_of(stage, "Weld").memory_limit == 3 << 30
@@ -194,5 +194,5 @@ def test_plan_and_why_say_where_a_value_is_from(path: Path) -> None:
     context = make_context(controller, outcome.survey, outcome.plan, stage.wall)
     document = explain_group("Weld", context, "test")
     assert document is not None
-    assert "option    memory_limit = 2147483648 (GROUPS_FILE line 2, group Weld)" in why_text(document)
+    assert "option    memory_limit = 2g (GROUPS_FILE line 2, group Weld)" in why_text(document)
     assert "memory_limit" not in why_text(explain_group("Paint", context, "test"))  # type: ignore[arg-type]  # it exists

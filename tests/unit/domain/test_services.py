@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from reconciler.cli.settings import show_value
-from reconciler.domain.services import Healthcheck, Kind, ServiceSpec, drift, spec_hash
+from reconciler.domain.service_values import LEAST_MEMORY, memory
+from reconciler.domain.services import Healthcheck, Kind, ServiceSpec, drift, show_number, spec_hash
 
 SPEC = ServiceSpec(
     name="ofa_group_Weld",
@@ -101,3 +102,22 @@ def test_the_hash_of_a_spec_without_options_is_that_of_earlier_versions() -> Non
 def test_an_option_that_is_set_changes_the_hash(name: str, value: object) -> None:
     """And so starts another rollout; two values of it are two specs."""
     assert spec_hash(replace(SPEC, **{name: value})) != spec_hash(SPEC)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (0, "0"),
+        (3, "3"),
+        (1024, "1024"),
+        (6 * 1024**2, "6m"),
+        (1536 * 1024**2, "1536m"),
+        (2 * 1024**3, "2g"),
+        (1024**4, "1t"),
+        (2 * 1024**3 + 1, "2147483649"),
+    ],
+)
+def test_bytes_are_shown_as_they_are_written(number: int, shown: str) -> None:
+    """What is shown can be written, and is the same number."""
+    assert show_number(number) == shown
+    assert number < LEAST_MEMORY or memory(shown) == number

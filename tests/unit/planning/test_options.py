@@ -235,7 +235,7 @@ def test_a_group_without_a_table_has_what_the_variables_say() -> None:
         assert own.describe() == (
             "env A (FASTAPI_GROUP_ENV)",
             "env B (FASTAPI_GROUP_ENV)",
-            "memory_limit = 1073741824 (FASTAPI_GROUP_MEMORY_LIMIT)",
+            "memory_limit = 1g (FASTAPI_GROUP_MEMORY_LIMIT)",
         )
 
 
