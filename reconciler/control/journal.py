@@ -123,7 +123,7 @@ class Journal:
     def _write(self, level: str, event: str, fields: dict[str, Any]) -> None:
         event, fields = _mask(event), {name: _mask(value) for name, value in fields.items()}
         is_new = self._record(level, event, fields)
-        if self.logs:
+        if self.logs or level == "error":  # a bug's traceback is nowhere else
             getattr(log, level)(event, **fields)
         if is_new:
             self.on_entry()

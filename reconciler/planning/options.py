@@ -107,7 +107,7 @@ def _show(value: object) -> str:
         case dict():
             return ", ".join(value) or "none"
         case float():
-            return f"{value:g}"
+            return f"{value:.15g}"
         case int():
             return show_number(value)
     return str(value)

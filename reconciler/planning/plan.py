@@ -110,7 +110,7 @@ def make_plan(survey: Survey, verdict: Verdict, inputs: PlanInputs) -> Plan:
     ]
     groups, leaving = (
         [
-            _hold_group(one, held, survey, inputs)
+            _hold_group(one, held, survey, inputs, asleep.get(one.item.group or ""))
             if (held := inputs.held.get(one.item.group or "")) is not None
             else one
             for one in some
@@ -305,7 +305,9 @@ def _plan_group(  # noqa: PLR0913, PLR0917 - what a group depends on
     return PlannedObject(_add_group(_add_silence(item, survey, inputs, names), survey, names), actions, later)
 
 
-def _hold_group(planned: PlannedObject, why: str, survey: Survey, inputs: PlanInputs) -> PlannedObject:
+def _hold_group(
+    planned: PlannedObject, why: str, survey: Survey, inputs: PlanInputs, sleep: Sleep | None
+) -> PlannedObject:
     """Return a group of which nothing may be written, except what wakes it or keeps its events while it sleeps."""
     item, group = hold(planned, why).item, planned.item.group or ""
     live = survey.owned[group].service if group in survey.owned else None
@@ -320,13 +322,15 @@ def _hold_group(planned: PlannedObject, why: str, survey: Survey, inputs: PlanIn
             spec = replace(live.spec, replicas=update.spec.replicas)
             actions.append(replace(update, spec=spec, drift=drift(live.spec, spec)))
     if actions:
-        item = replace(item, detail=f"{why}; {', '.join(one.verb.replace('_', ' ') for one in actions)}")
-    return PlannedObject(add_failure(item, actions, inputs), tuple(actions))
+        cause = f" ({sleep.wakes})" if sleep is not None and sleep.wakes else ""
+        item = replace(item, detail=f"{why}; {', '.join(one.verb.replace('_', ' ') for one in actions)}{cause}")
+    return PlannedObject(add_failure(_tell_outage(item, live, survey, inputs), actions, inputs), tuple(actions))
 
 
 def _tell_outage(item: ObjectStatus, live: LiveService | None, survey: Survey, inputs: PlanInputs) -> ObjectStatus:
-    """Say of a paused group that clients are routed to and that does not serve: a pause must not hide it."""
-    if survey.published is None or item.group not in survey.published.document.groups.keys() & survey.wanted.keys():
+    """Say of a paused group that clients ask for, and that cannot serve: a pause hides no outage."""
+    document = survey.published.document if survey.published else None
+    if document is None or item.group not in (document.groups.keys() | document.asleep.keys()) & survey.wanted.keys():
         return item
     health = make_degraded(item, "it has no service")
     if live is not None:

@@ -405,7 +405,7 @@ class _Explanation:
         if self.item.condition is Condition.ASLEEP and self.live is not None and self.live.spec is not None:
             idle = idle_after_of(self.group, self.context.options, self.context.settings)
             yield (
-                f"nothing: no client has asked for it for IDLE_AFTER ({idle:g} s); the first request for one of its "
+                f"nothing: no client has asked for it for IDLE_AFTER ({idle:.15g} s); the first request for one of its "
                 f"assets at the routing layer wakes it, with image {self.live.spec.image}"
             )
         if self.item.reason is Reason.ROLLOUT:

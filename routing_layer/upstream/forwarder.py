@@ -392,7 +392,8 @@ def _resume_field(request: Request) -> bytes | None:
 
     A duration (``since=15m``) counts from the request, and its service would count it from when it was forwarded.
     """
-    asked = dict(parse_qsl(request.query))  # without a value, a parameter says nothing
+    # The first of several counts, as at our service; without a value, a parameter says nothing.
+    asked = dict(reversed(parse_qsl(request.query)))
     if request.method != "GET" or request.header(b"last-event-id") or "lastEventId" in asked:
         return None
     try:

@@ -353,14 +353,14 @@ class SwarmPlatform:
         """Read all tasks of ours where one may be missing, or be counted although it does not run; None otherwise.
 
         The first observation needs them, too, for the names of the networks that they are in. In between, the nodes
-        are read periodically: one that is down makes the next observation read the tasks. So are the tasks that should
-        not run any more: of one that has ended, and was replaced at once, only they tell.
+        are read periodically: one that is down makes the next observation read the tasks. So are the tasks: of one that
+        has ended, and was replaced at once, only they tell, and those in its place say why.
         """
         suspected = any(needs_tasks(raw) or raw["Spec"]["Name"].lower() in suspects for raw in own)
         if not (self._has_stale_tasks or self._has_unknown_networks(own) or suspected):
             self._ended = {}
             if time.monotonic() >= self._ends_due:  # and the nodes at the next observation: three requests at most
-                self._ended = self._read_tasks(**{"desired-state": ["shutdown"]})
+                self._ended = self._read_tasks()
             else:
                 self._has_stale_tasks = self._nodes.are_down()
             return None
@@ -370,11 +370,11 @@ class SwarmPlatform:
         self._has_stale_tasks = any(count_stale_tasks(tasks.get(raw["ID"], ())) for raw in own)
         return tasks
 
-    def _read_tasks(self, **filters: list[str]) -> Tasks:
-        """Read the tasks of our services, those that match further filters, by service."""
+    def _read_tasks(self) -> Tasks:
+        """Read the tasks of our services, by service."""
         self._ends_due = time.monotonic() + ENDS_EVERY
         labels = {"label": [f"{OWNER}={self.owner}"]}  # of their services
-        return group_by_service(self._engine.get("/tasks", params={"filters": labels | filters}))
+        return group_by_service(self._engine.get("/tasks", params={"filters": labels}))
 
     def _learn_networks(self, services: Sequence[Raw]) -> None:
         if self._has_unknown_networks(services):

@@ -60,9 +60,7 @@ def test_what_the_file_says_is_deployed_and_an_edit_is_applied(path: Path) -> No
     before = spec_of(stage, "Paint")
     path.write_text(WELD.replace("2g", "3g"))
     [outcome] = [controller.cycle()]
-    assert item_of(outcome, "Weld").detail == (
-        "update service: memory_limit 2g -> 3g (GROUPS_FILE line 2, group Weld)"
-    )
+    assert item_of(outcome, "Weld").detail == ("update service: memory_limit 2g -> 3g (GROUPS_FILE line 2, group Weld)")
     stage.settle(controller)
     assert spec_of(stage, "Weld").memory_limit == 3 << 30
     path.write_text("")

@@ -14,6 +14,7 @@ from reconciler.control.demand import DemandReader
 from reconciler.domain.demand import DemandReport, GroupDemand, TaskDemand
 from reconciler.domain.names import names_of
 from reconciler.domain.services import LiveService
+from reconciler.domain.status import Condition, Reason
 from reconciler.ksqldb.api import Ksqldb
 from reconciler.ksqldb.definition import sources_of
 from reconciler.ksqldb.entities import Statement
@@ -131,6 +132,34 @@ def test_the_history_says_why_a_group_woke(wake: str, cause: str) -> None:
     stage.run(operator, 4)
     said = [one for one in journal.after(last) if one.event == "progressing"]
     assert [(one.group, cause in str(one.reason)) for one in said][:1] == [("Weld", True)]
+
+
+@pytest.mark.parametrize("fault", ["removed", "never starts"])
+def test_a_pause_does_not_hide_that_a_sleeping_group_cannot_wake(fault: str) -> None:
+    """Its clients would wait until the pause ends. The other group is in order, and a user's service stays."""
+    stage = Stage(options={"idle_after": 60})
+    stage.ksqldb.assets = {"a": "Weld", "b": "Paint"}
+    stage.platform.services["ofa_group_users"] = LiveService("u", 1, "ofa_group_users", None, None, 1)
+    router = Router(stage.settings)
+    stage.settle(start(stage, router))
+    key = names_of("Weld").service.casefold()
+    router.asked = frozenset({"Paint"})
+    operator = start(stage, router)
+    stage.run(operator, 6)
+    pause(stage, "Weld")
+    if fault == "removed":
+        del stage.platform.services[key]
+    router.asked = frozenset({"Paint", "Weld"})
+    stage.run(operator, 2)
+    if fault == "never starts":
+        stage.platform.services[key] = replace(stage.platform.services[key], running=0, error="No such image: g:1")
+    outcome = operator.cycle()
+    assert outcome.plan is not None
+    items = {one.group: one for one in outcome.plan.items}
+    assert (items["Weld"].condition, items["Weld"].reason) == (Condition.DEGRADED, Reason.PAUSED)
+    assert "clients are not served" in items["Weld"].detail
+    assert items["Paint"].condition is Condition.READY
+    assert stage.platform.services["ofa_group_users"].owner is None
 
 
 def test_a_paused_group_that_sleeps_wakes_as_it_was_and_stays_awake() -> None:

@@ -85,7 +85,9 @@ async def test_a_held_client_that_says_where_it_begins_is_believed(target: str, 
         assert connection.target == target
 
 
-@pytest.mark.parametrize(("since", "milliseconds"), [("15m", 900_000), ("2", 2_000), ("100000d", None)])
+@pytest.mark.parametrize(
+    ("since", "milliseconds"), [("15m", 900_000), ("2", 2_000), ("100000d", None), ("2h&since=15m", 7_200_000)]
+)
 async def test_a_duration_counts_from_the_request(since: str, milliseconds: int | None) -> None:
     """The service counts from the time at which it gets the request, which is seconds later."""
     async with start_system() as system:

@@ -22,6 +22,7 @@ class CannedEngine:
     def __init__(self) -> None:
         """Nothing was requested yet."""
         self.requested: list[str] = []
+        self.first: dict[str, Any] | None = None
 
     def get(self, path: str, *_names: str, **_options: Any) -> Any:
         """Return a list."""
@@ -30,8 +31,12 @@ class CannedEngine:
         failed, running = task("failed", "shutdown", "task: non-zero exit (1)"), task("running", "running", created=2)
         failed["Status"]["Timestamp"] = (now - timedelta(seconds=4)).isoformat()
         running["Status"]["Timestamp"] = (now - timedelta(seconds=1)).isoformat()
-        lists = {"/services": [service(1)], "/tasks": [failed, running]}
-        return lists.get(path, [])
+        lists = {
+            "/services": [{**service(1), "UpdatedAt": "2026-01-02T03:04:00Z"}],
+            "/tasks": [self.first or failed, running],
+        }
+        states = _options.get("params", {}).get("filters", {}).get("desired-state")
+        return [one for one in lists.get(path, []) if states is None or one["DesiredState"] in states]
 
 
 def test_the_tasks_of_a_suspect_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,6 +68,17 @@ def test_the_tasks_that_have_ended_are_read_periodically(monkeypatch: pytest.Mon
     engine.requested.clear()
     assert platform.observe().ended == ()
     assert engine.requested == ["/services", "/configs", "/nodes"]
+
+
+def test_a_task_whose_node_was_drained_is_known_when_its_successor_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no observation saw the service without a task."""
+    engine = CannedEngine()
+    engine.first = task("shutdown", "shutdown")
+    engine.first["Status"]["Timestamp"] = datetime.now(UTC).isoformat()
+    monkeypatch.setattr(swarm, "Engine", lambda *_: engine)
+    monkeypatch.setattr(swarm, "ENDS_EVERY", 0.0)
+    (end,) = swarm.SwarmPlatform("ofa", "ofa", pin_digests=False).observe().ended
+    assert end.reason == "stopped by the engine, not by an update: a node was drained, or lost"
 
 
 class Writing(CannedEngine):
