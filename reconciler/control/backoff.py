@@ -42,6 +42,8 @@ CONTEST_PAUSE = 300.0
 #: Seconds for which a service must have had more tasks than wanted, in one version, before it is written again.
 #: Measured on engine 20.10: after quick updates the number is right within 10 s, or never.
 SURPLUS_SECONDS = 60.0
+#: The longest wait in seconds after such a write.
+LONGEST_SURPLUS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ class Surplus:
         """Let a service wait that was written at ``now``."""
         key = action.live.name.casefold()
         lasted = now - self.since.get((key, action.live.version), now)
-        return Surplus(self.since, {**self.until, key: now + 2 * lasted})
+        return Surplus(self.since, {**self.until, key: now + min(2 * lasted, LONGEST_SURPLUS)})
 
 
 def _desired_state(action: Action) -> object:

@@ -75,7 +75,12 @@ def _find_exit(outcome: CycleOutcome, *, prune: bool) -> Exit | None:
     guards = {refusal.guard for refusal in plan.refusals}
     if any(refusal.stops for refusal in plan.refusals) or (not plan.actions and guards & {Guard.LIMIT, Guard.SIZE}):
         return Exit.REFUSED
-    conditions = {item.condition for item in plan.items if item.reason is not Reason.ROLLOUT}  # only a person ends it
+    # Only a person ends a halted rollout, and a pause: what is down meanwhile is not waited for.
+    conditions = {
+        Condition.CONFLICT if (item.condition, item.reason) == (Condition.DEGRADED, Reason.PAUSED) else item.condition
+        for item in plan.items
+        if item.reason is not Reason.ROLLOUT
+    }
     if not prune or Guard.BUDGET in guards:
         conditions -= {Condition.LEAVING}
     changing = conditions & {Condition.PROGRESSING, Condition.LEAVING, Condition.DEGRADED}

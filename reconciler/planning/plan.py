@@ -332,10 +332,15 @@ def _tell_outage(item: ObjectStatus, live: LiveService | None, survey: Survey, i
     document = survey.published.document if survey.published else None
     if document is None or item.group not in (document.groups.keys() | document.asleep.keys()) & survey.wanted.keys():
         return item
-    health = make_degraded(item, "it has no service")
-    if live is not None:
-        health = check_health(replace(item, wanted=live.spec.replicas if live.spec else 0), live, inputs)
-    if health.condition is not Condition.DEGRADED or health.serves:
+    if live is None or live.spec is None:
+        return make_degraded(item, f"{item.detail}; it has no service of ours", Reason.PAUSED)
+    health = check_health(replace(item, wanted=live.spec.replicas), live, inputs)
+    if not live.spec.replicas and item.group not in document.asleep:
+        health = make_degraded(item, "its service has no task")
+    if item.group in document.asleep and live.spec.replicas and not health.serves:  # it wakes
+        return replace(item, condition=health.condition, detail=f"{item.detail}; {health.detail}")
+    some = 0 < live.running < live.spec.replicas
+    if health.condition is not Condition.DEGRADED or health.serves or some:
         return item
     return make_degraded(item, f"{item.detail}; clients are not served: {health.detail}", Reason.PAUSED)
 

@@ -165,7 +165,8 @@ def _decide(member: _Member | None, planned: PlannedObject, waves: Mapping[str, 
 
 
 def _fell(member: _Member, inputs: PlanInputs) -> bool:
-    return member.broken and member.key in inputs.fallen
+    """Whether it shows that something else than its update is wrong; what a wake just broke shows nothing."""
+    return member.broken and member.key in inputs.fallen and not (member.woken and member.key in inputs.on_trial)
 
 
 def _limit(members: Sequence[_Member], inputs: PlanInputs) -> int:
@@ -224,21 +225,25 @@ class _Waves:
         self._limit = _limit(members, inputs)
         self._failed = [one for one in members if one.failed]
         fallen = fell + sum(one.update is not None and _fell(one, inputs) for one in members)
+        awake = [one for one in members if not one.sleeps]
         # More than a wave has, or all: Kafka is away, or a node.
-        self._outage = len(self._failed) + fallen > min(self._limit, max(1, len(members) - 1))
+        self._outage = len(self._failed) + fallen > min(_limit(awake, inputs), max(1, len(awake) - 1))
         waiting = self._sort(one for one in members if one.update is not None)
         self._halt = self._find_halt(members) if waiting else ""
         settled = any(one.settled for one in members)
         room = (self._limit if settled else 1) - sum(one.busy for one in members)
-        tried = any(one.update is None and one.broken for one in members)  # one that was broken before, and still is
-        if not settled and tried:
+        # One that was broken before, and still is.
+        if not settled and any(one.update is None and one.broken for one in members):
             waiting = [*(one for one in waiting if not one.broken), *(one for one in waiting if one.broken)]
         starts = [one for one in waiting if one.woken and not one.ready and not one.broken]  # clients wait for it
         known = [one for one in waiting if one not in starts and not _is_unprobed(one.live, inputs)]
-        self._now = [] if self._halt else known[: max(0, min(room, free))]
-        self.started = len(self._now)
+        # A write that failed and waits to be tried again replaces nothing, and must not hold up the others.
+        tried = [one for one in known if one.write in inputs.waiting]
+        free = max(0, min(room, free))
+        starting = [one for one in known if one not in tried][:free]
+        self._now = [] if self._halt else [*starting, *tried]
+        self.started = len(starting)
         self._order = [*self._now, *(one for one in waiting if one not in self._now)]
-        awake = [one for one in members if not one.sleeps]
         self._total, self._updated = len(awake), sum(one.update is None for one in awake)
 
     def _sort(self, waiting: Iterable[_Member]) -> list[_Member]:

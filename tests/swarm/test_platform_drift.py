@@ -133,7 +133,9 @@ def test_a_constraint_that_no_node_fulfils_ends_no_task(sandbox: Sandbox) -> Non
     spec = sandbox.create_running(sandbox.spec())
     before = sandbox.tasks(spec)
     nowhere = dataclasses.replace(spec, constraints=("node.labels.gpu==nope", "node.role==manager"))
-    with pytest.raises(PlatformRefused, match=r"active nodes fulfils node\.labels\.gpu==nope: it stays as it is"):
+    with pytest.raises(
+        PlatformRefused, match=r"nodes that may have tasks fulfils node\.labels\.gpu==nope: it stays as it is"
+    ):
         sandbox.repair(nowhere)
     assert (sandbox.tasks(spec), sandbox.live(spec).running) == (before, 1)
     here = dataclasses.replace(spec, constraints=("node.labels.gpu!=nope", "node.role==manager"))

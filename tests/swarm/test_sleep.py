@@ -142,8 +142,8 @@ def test_a_group_without_clients_sleeps_and_its_next_client_has_missed_nothing(s
         assert set(states(system, "Weld", "Assembly").values()) == {("1/1", "RUNNING")}
         assert queries(system)[_COPY] == "RUNNING"
         # What happens meanwhile is kept for the client by the shared stream alone.
-        count = len(rows_of(system, "ASSET_STREAM_PAINT"))
-        eventually(lambda: len(rows_of(system, _COPY, UNS_GROUP="Paint")), lambda now: now > count + _MISSED)
+        count, copied = len(rows_of(system, "ASSET_STREAM_PAINT")), len(rows_of(system, _COPY, UNS_GROUP="Paint"))
+        eventually(lambda: len(rows_of(system, _COPY, UNS_GROUP="Paint")), lambda now: now > copied + _MISSED)
         assert len(rows_of(system, "ASSET_STREAM_PAINT")) == count
 
         reader.read(2 * _MISSED)

@@ -9,7 +9,7 @@ Raw = Mapping[str, Any]
 
 
 def find_unmet(constraints: Iterable[str], nodes: Iterable[Raw]) -> str:
-    """Return why no node that takes tasks fulfils all constraints; ``""`` where one does.
+    """Return why no node that may have tasks fulfils all constraints; ``""`` where one does.
 
     Args:
         constraints: in their usual form, ``node.labels.gpu==yes``.
@@ -19,16 +19,17 @@ def find_unmet(constraints: Iterable[str], nodes: Iterable[Raw]) -> str:
     able = [
         node
         for node in nodes
-        if node["Status"]["State"] == "ready" and node["Spec"].get("Availability", "active") == "active"
+        # One that is paused keeps its tasks.
+        if node["Status"]["State"] == "ready" and node["Spec"].get("Availability", "active") != "drain"
     ]
     if any(all(_is_met(one, node) for one in asked) for node in able):
         return ""
     alone = [one for one in asked if not any(_is_met(one, node) for node in able)]
-    return f"none of the {len(able)} active nodes fulfils {' and '.join(alone or asked)}"
+    return f"none of the {len(able)} nodes that may have tasks fulfils {' and '.join(alone or asked)}"
 
 
 def _is_met(constraint: str, node: Raw) -> bool:
-    """Whether a node fulfils one constraint; of what is not known here (``node.ip``, processors) that it does."""
+    """Whether a node fulfils one constraint; of what is not known here (``node.ip``) that it does."""
     name, equals, wanted = constraint.partition("==")
     if not equals:
         name, _, wanted = constraint.partition("!=")
@@ -47,6 +48,7 @@ def _read(name: str, node: Raw) -> str | None:
         "node.hostname": description.get("Hostname"),
         "node.role": spec.get("Role"),
         "node.platform.os": (description.get("Platform") or {}).get("OS"),
+        "node.platform.arch": (description.get("Platform") or {}).get("Architecture"),
     }
     found = values.get(name.casefold())
     return None if found is None else str(found)

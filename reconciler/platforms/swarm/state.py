@@ -142,10 +142,16 @@ def find_error(raw: Raw, tasks: Iterable[Raw]) -> str:
 
 
 def _is_history(task: Raw, tasks: Iterable[Raw]) -> bool:
-    """Whether a later task in its place worked, and the engine stopped that one."""
-    created = parse_time(task["CreatedAt"])
-    stopped = (one for one in tasks if one["Status"]["State"] == "shutdown" and not one["Status"].get("Err"))
-    return any(one.get("Slot") == task.get("Slot") and parse_time(one["CreatedAt"]) > created for one in stopped)
+    """Whether another task in its place ran until the engine stopped it, later than this one failed."""
+    failed = parse_time(task["Status"].get("Timestamp") or task["CreatedAt"])
+    return any(
+        one.get("Slot") == task.get("Slot")
+        and one["Status"]["State"] == "shutdown"
+        and not one["Status"].get("Err")
+        and one["Status"].get("ContainerStatus", {}).get("ContainerID")
+        and parse_time(one["Status"].get("Timestamp") or one["CreatedAt"]) > failed
+        for one in tasks
+    )
 
 
 def find_ends(services: Iterable[Raw], tasks: Tasks) -> tuple[TaskEnd, ...]:

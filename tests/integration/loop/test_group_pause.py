@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -83,6 +84,25 @@ def test_once_does_not_wait_for_it_and_says_so(stage: Stage) -> None:
     code, outcome = converge(stage.controller(), 300, sleep=lambda _: pytest.fail("it waits"))
     assert (code, stage.writes) == (Exit.OK, before)
     assert "paused: Paint" in outcome.sentence
+
+
+@pytest.mark.parametrize("fault", ["removed", "stopped", "broken"])
+def test_once_ends_at_once_where_a_paused_group_is_down(stage: Stage, fault: str) -> None:
+    """Only a person can end that, so it waits for nothing, and its exit code says that not all is well."""
+    pause(stage)
+    key = "ofa_group_paint"
+    if fault == "removed":
+        del stage.platform.services[key]
+    elif fault == "stopped":
+        stage.platform.touch(key, replicas=0)
+    else:
+        stage.platform.services[key] = replace(stage.platform.services[key], running=0, error="No such image: g:1")
+    before = stage.writes
+    code, outcome = converge(stage.controller(), 300, sleep=lambda _: pytest.fail("it waits"))
+    assert (code, stage.writes) == (Exit.NOT_CONVERGED, before)
+    assert outcome.plan is not None
+    found = {item.group: item.condition for item in outcome.plan.items if item.group}
+    assert found == {"Paint": Condition.DEGRADED, "Weld": Condition.READY}
 
 
 def test_the_whole_grace_time_begins_after_the_pause(stage: Stage) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from openfactory_common.errors import ConfigurationError
+from openfactory_common.errors import ConfigurationError, PlatformRefused
 from reconciler.control.controller import Controller
 from reconciler.control.outcome import CycleOutcome
 from reconciler.domain.actions import RemoveService
-from reconciler.domain.services import ServiceSpec
+from reconciler.domain.names import names_of
+from reconciler.domain.services import LiveService, ServiceSpec
 from reconciler.domain.status import Condition, CycleResult, Guard, ObjectStatus
 from reconciler.report.why import explain_group, make_context, why_text
 from tests.harness.fakes import FakeKsqldb, Stage
@@ -194,3 +196,35 @@ def test_plan_and_why_say_where_a_value_is_from(path: Path) -> None:
     assert document is not None
     assert "option    memory_limit = 2g (GROUPS_FILE line 2, group Weld)" in why_text(document)
     assert "memory_limit" not in why_text(explain_group("Paint", context, "test"))  # type: ignore[arg-type]  # it exists
+
+
+@pytest.mark.parametrize("bad", ["Aaa", "Ccc"])
+def test_an_option_that_is_refused_holds_up_no_other_group(tmp_path: Path, bad: str) -> None:
+    """A constraint that no node fulfils: the image of all changes, and the others get it, whatever their names."""
+    path = tmp_path / "groups.toml"
+    path.write_text("")
+    stage = Stage(
+        ksqldb=FakeKsqldb(assets={name: name for name in ("Aaa", "Bbb", "Ccc")}), options={"groups_file": path}
+    )
+    stage.settle(stage.controller())
+    update = stage.platform.update_service
+
+    def refuse(live: LiveService, spec: ServiceSpec, *more: str) -> None:
+        if spec.constraints:
+            raise PlatformRefused("none of the 1 nodes that may have tasks fulfils node.labels.gpu==tru")
+        update(live, spec, *more)
+
+    stage.platform.update_service = refuse  # type: ignore[method-assign]
+    path.write_text(f'[groups."{bad}"]\nconstraints = ["node.labels.gpu==tru"]\n')
+    stage.options["fastapi_group_image"] = "new:2"
+    controller = stage.controller()
+    for _ in range(60):
+        outcome = controller.cycle()
+        stage.now += 10
+        stage.wall += timedelta(seconds=10)
+    lives = [stage.platform.services[names_of(name).service.casefold()] for name in ("Aaa", "Bbb", "Ccc")]
+    updated = {live.spec.group for live in lives if live.spec is not None and live.spec.image == "new:2"}
+    assert updated == {"Aaa", "Bbb", "Ccc"} - {bad}
+    assert outcome.plan is not None
+    (item,) = (one for one in outcome.plan.items if one.group == bad)
+    assert (item.condition, "node.labels.gpu==tru" in item.detail) == (Condition.DEGRADED, True)

@@ -73,6 +73,7 @@ STATES: dict[str, tuple[dict[str, object], str]] = {
     "old-woken-ready": ({}, ""),
     "old-woken-late": ({"running": 0}, "overdue"),
     "old-woken-broken": ({"running": 0, "error": "no such image"}, ""),
+    "old-woken-fell": ({"running": 0, "error": "no such image"}, "fallen on_trial"),
     "new-woken-broken": ({"running": 0, "error": ERROR}, "on_trial overdue"),
     "never-was": ({"running": 0, "error": ERROR, "failure": "no suitable node"}, "on_trial overdue"),
 }
@@ -172,6 +173,8 @@ PLANS = """
     new new bad                           1         . . back
     never-was new                         1         wrong .
     old old-asleep                        1         update .
+    bad old-fell old-asleep old-asleep old-asleep old-asleep old-asleep old-asleep  0.25  wrong wrong . . . . . .
+    bad old-woken-fell old old            0.25      back wrong held held
     starting old-asleep new-asleep        1         waits . .
     fresh old-asleep                      1         . .
     new fresh old-asleep                  1         . . .

@@ -28,6 +28,7 @@ NODES = [
     node("two", gpu="yes", hall="b"),
     node("away", "down", hall="c"),
     node("drained", availability="drain", hall="d"),
+    node("paused", availability="pause", hall="e"),
 ]
 CASES = [
     ([], ""),
@@ -36,30 +37,36 @@ CASES = [
     (["node.labels.gpu!=yes"], ""),
     (["node.labels.other!=x"], ""),
     (["node.labels.gpu==yes", "node.labels.hall==b"], ""),
-    (["node.labels.gpu==nope"], "none of the 2 active nodes fulfils node.labels.gpu==nope"),
-    (["node.labels.gpu==yes", "node.labels.no==1"], "none of the 2 active nodes fulfils node.labels.no==1"),
+    (["node.labels.gpu==nope"], "none of the 3 nodes that may have tasks fulfils node.labels.gpu==nope"),
+    (
+        ["node.labels.gpu==yes", "node.labels.no==1"],
+        "none of the 3 nodes that may have tasks fulfils node.labels.no==1",
+    ),
     (
         ["node.hostname==one", "node.labels.gpu==yes"],
-        "none of the 2 active nodes fulfils node.hostname==one and node.labels.gpu==yes",
+        "none of the 3 nodes that may have tasks fulfils node.hostname==one and node.labels.gpu==yes",
     ),
-    (["node.labels.hall==c"], "none of the 2 active nodes fulfils node.labels.hall==c"),
-    (["node.labels.hall==d"], "none of the 2 active nodes fulfils node.labels.hall==d"),
+    (["node.labels.hall==c"], "none of the 3 nodes that may have tasks fulfils node.labels.hall==c"),
+    (["node.labels.hall==d"], "none of the 3 nodes that may have tasks fulfils node.labels.hall==d"),
     (["node.role==worker", "node.platform.os==linux", "node.id==id-one"], ""),
-    (["node.role==manager"], "none of the 2 active nodes fulfils node.role==manager"),
+    (["node.role==manager"], "none of the 3 nodes that may have tasks fulfils node.role==manager"),
     (["engine.labels.disk==ssd"], ""),
-    (["engine.labels.disk==hdd"], "none of the 2 active nodes fulfils engine.labels.disk==hdd"),
-    (["node.ip==10.0.0.1", "node.platform.arch==arm64"], ""),
+    (["engine.labels.disk==hdd"], "none of the 3 nodes that may have tasks fulfils engine.labels.disk==hdd"),
+    (["node.labels.hall==e"], ""),
+    (["node.platform.arch==x86_64"], ""),
+    (["node.platform.arch==amd64"], "none of the 3 nodes that may have tasks fulfils node.platform.arch==amd64"),
+    (["node.ip==10.0.0.1"], ""),
 ]
 
 
 @pytest.mark.parametrize(("constraints", "why"), CASES, ids=[" ".join(row[0]) or "none" for row in CASES])
 def test_which_constraints_no_node_fulfils(constraints: list[str], why: str) -> None:
-    """Only nodes that take tasks count; addresses and processors are left to the engine."""
+    """Nodes that may have tasks count, also one that takes no more; addresses are left to the engine."""
     assert find_unmet(constraints, NODES) == why
 
 
 def test_a_swarm_whose_nodes_are_all_away_fulfils_nothing() -> None:
     """Also no constraint that every node fulfils."""
     assert find_unmet(["node.role!=manager"], [node("x", "down")]) == (
-        "none of the 0 active nodes fulfils node.role!=manager"
+        "none of the 0 nodes that may have tasks fulfils node.role!=manager"
     )

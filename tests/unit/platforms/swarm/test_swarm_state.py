@@ -59,17 +59,6 @@ def test_a_task_on_a_lost_node_does_not_run(
     assert not live.has_surplus, "writing it again would end nothing"
 
 
-def test_an_error_of_before_a_task_that_worked_is_history() -> None:
-    """Scaled to 0 after it had recovered from a crash: the crash is not why it has no task."""
-    crashed, worked = task("failed", "shutdown", CRASH, 1), task("shutdown", "shutdown", created=2)
-    starts = task("starting", "running", created=9)
-    assert read_service(service(0), "ofa", {}, group_by_service([crashed, worked, starts]), LATER).error == ""
-    again = task("failed", "shutdown", CRASH, 5)
-    assert read_service(service(0), "ofa", {}, group_by_service([crashed, worked, again, starts]), LATER).error == CRASH
-    other = {**task("failed", "shutdown", CRASH, 1), "Slot": 2}
-    assert read_service(service(0), "ofa", {}, group_by_service([other, worked, starts]), LATER).error == CRASH
-
-
 def test_a_task_that_is_not_listed_as_ours_counts() -> None:
     """It was made while the service had lost its label: the engine's count knows it."""
     failed = task("failed", "shutdown", "task: non-zero exit (1)")
@@ -137,6 +126,29 @@ def ended(second: int, error: str = CRASH, state: str = "failed") -> dict[str, A
 def runs(second: int) -> dict[str, Any]:
     """Return a task that began to run at a second."""
     return stands("running", created=second, moved=second)
+
+
+def stopped(second: int, *, ran: bool = True) -> dict[str, Any]:
+    """Return a task that the engine ended at a second."""
+    made = stands("shutdown", "shutdown", created=2, moved=second)
+    return {**made, "Status": {**made["Status"], "ContainerStatus": {"ContainerID": "c1"} if ran else {}}}
+
+
+HISTORY: list[tuple[str, list[dict[str, Any]], str]] = [
+    ("it had recovered", [ended(3), stopped(9)], ""),
+    ("and crashed again", [ended(3), stopped(9), ended(20)], CRASH),
+    ("what was stopped never ran", [ended(3), stopped(9, ran=False)], CRASH),
+    ("the engine kept the other of two, which crashed later", [stopped(9), ended(12)], CRASH),
+    ("in another place", [{**ended(3), "Slot": 2}, stopped(9)], CRASH),
+]
+
+
+@pytest.mark.parametrize(("name", "tasks", "error"), HISTORY, ids=[row[0] for row in HISTORY])
+def test_an_error_of_before_a_task_that_worked_is_history(name: str, tasks: list[dict[str, Any]], error: str) -> None:
+    """Scaled to 0 after it had recovered from a crash: the crash is not why it has no task."""
+    del name
+    starts = task("starting", "running", created=30)
+    assert read_service(service(0), "ofa", {}, group_by_service([*tasks, starts]), LATER).error == error
 
 
 CRASHES: list[tuple[str, list[dict[str, Any]], int, str]] = [
