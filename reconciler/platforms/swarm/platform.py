@@ -149,11 +149,11 @@ class SwarmPlatform:
                 new constraints.
             PlatformUnreachable: it may or may not have been updated.
         """
-        if live.spec is None or live.spec.constraints != spec.constraints:
-            self._check_placement(spec)
         raw = self._engine.get("/services/{}", live.id)
         if raw["Version"]["Index"] != live.version:
             raise PlatformConflict(f"service {live.name} changed since it was read: update out of sequence")
+        if live.spec is None or live.spec.constraints != spec.constraints:
+            self._check_placement(spec)
         self._learn_networks([raw])
         image = live_image(raw["Spec"], spec)
         if image is None and failed and raw.get("PreviousSpec"):
