@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -31,6 +31,7 @@ from reconciler.planning.diagnosis import (
     check_registry,
     list_images,
 )
+from reconciler.planning.specs import is_ours
 from reconciler.platforms.protocol import Checkable, Inspectable, Reference
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ def diagnose(deps: Dependencies, reach: Reach | None = None) -> Iterator[Finding
     groups = facts.membership.groups if isinstance(facts, KsqldbFacts) and facts.membership else {}
     state, claimed = _read_platform(deps, streams)
     if isinstance(facts, KsqldbFacts):
-        yield from check_ksqldb(_without_ours(facts, deps, claimed), settings)
+        yield from check_ksqldb(_tell_ours(facts, deps, claimed, state, streams), settings)
     else:
         yield Finding(Level.FAIL, facts, "KSQLDB_URL", "start it, or correct the address")
     yield from _check_engine(deps, groups, reach)
@@ -142,8 +143,14 @@ def _list_statements(streams: tuple[StreamInfo, ...], queries: tuple[QueryInfo, 
     return {one.name: "" for one in streams} | texts
 
 
-def _without_ours(facts: KsqldbFacts, deps: Dependencies, claimed: Claim | None) -> KsqldbFacts:
-    """Count the persistent queries that are not of this installation."""
+def _tell_ours(
+    facts: KsqldbFacts,
+    deps: Dependencies,
+    claimed: Claim | None,
+    state: PlatformState | Exception,
+    streams: Mapping[str, str],
+) -> KsqldbFacts:
+    """Count the persistent queries that are not of this installation, and find the groups that it serves."""
     ours = replace(deps.topology, installation=claimed.installation) if claimed else deps.topology
     mine = (Whose.SHARED, Whose.GROUP)
     queries = _attempt(deps.ksqldb.queries)
@@ -154,7 +161,11 @@ def _without_ours(facts: KsqldbFacts, deps: Dependencies, claimed: Claim | None)
         for query in queries
         if query.type != "PUSH" and not any(ours.ownership(sink, query.text).whose in mine for sink in query.sinks)
     ]
-    return replace(facts, queries=len(others))
+    made = {group for name, text in streams.items() if (group := ours.ownership(name, text).group) is not None}
+    services = state.services.values() if isinstance(state, PlatformState) else ()
+    made |= {one.spec.group for one in services if one.spec and one.spec.group and is_ours(one, deps.settings)}
+    moves = ours.current({name: text or None for name, text in streams.items()}).shared_name not in streams
+    return replace(facts, queries=len(others), served=frozenset(made), moves=moves)
 
 
 def _read_platform(deps: Dependencies, streams: dict[str, str]) -> tuple[PlatformState | Exception, Claim | None]:

@@ -86,6 +86,8 @@ class KsqldbFacts:
         offset: ``auto.offset.reset`` of the server; ``""`` for Kafka's default.
         membership: the UNS map; None where it could not be read.
         errors: the reads that failed, each with the error.
+        served: groups of which this installation has a stream or a service.
+        moves: no shared stream of ours has the level of the settings, so that all that is served would move to it.
     """
 
     version: str
@@ -97,3 +99,5 @@ class KsqldbFacts:
     offset: str = ""
     membership: MapSnapshot | None = None
     errors: Mapping[str, str] = field(default_factory=dict)
+    served: frozenset[str] = frozenset()
+    moves: bool = False

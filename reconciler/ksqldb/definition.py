@@ -120,16 +120,20 @@ def target_of(text: str) -> str:
     return tokens[2].value
 
 
-@lru_cache(maxsize=_CACHED_TEXTS)
 def topic_of(text: str) -> str:
     """Return the KAFKA_TOPIC of a statement for a stream or table; ``""`` where it has none."""
-    tokens = tuple(_split_tokens(text))
-    for name, mark, topic in zip(tokens, tokens[1:], tokens[2:], strict=False):
-        if name.is_word("AS"):
-            break
-        if name.is_word("KAFKA_TOPIC") and mark.is_mark("=") and topic.kind == "text":
-            return topic.value
-    return ""
+    return properties_of(text).get("KAFKA_TOPIC", "")
+
+
+@lru_cache(maxsize=_CACHED_TEXTS)
+def properties_of(text: str) -> Mapping[str, str]:
+    """Return the WITH clause of a statement for a stream or table, names in upper case; empty where it has none."""
+    parser = _Parser(tuple(_split_tokens(text)))
+    parser.take_until("WITH", "AS")
+    try:
+        return _parse_properties(parser) if parser.accept("WITH") else {}
+    except _OtherFormError:
+        return {}
 
 
 class _OtherFormError(Exception):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from openfactory_common.text import list_some
 from reconciler.domain.names import GroupNames
 from reconciler.domain.services import ServiceSpec, drift
-from reconciler.ksqldb.definition import Join, definition_of, sources_of, target_of, topic_of
+from reconciler.ksqldb.definition import Join, definition_of, properties_of, sources_of, target_of, topic_of
 from reconciler.ksqldb.statements import Topology
 from reconciler.planning.inputs import Adoption
 from reconciler.planning.options import GroupFile
@@ -21,6 +21,9 @@ from reconciler.planning.services import find_conflict, refuse_adoption
 from reconciler.planning.specs import group_spec
 from reconciler.planning.survey import StreamVerdict, Survey
 from reconciler.settings import Settings
+
+#: The topic has a line of its own; the others are those of the topic, which stays, and the server adds them.
+_SHOWN_OTHERWISE = {"KAFKA_TOPIC", "PARTITIONS", "REPLICAS", "CLEANUP_POLICY"}
 
 
 @dataclass(frozen=True)
@@ -135,14 +138,20 @@ def _compare(text: str, ours: str) -> Iterator[str]:
     """Show what differs between the statements of two streams; one without a query has a topic, and no source."""
     live, wanted = definition_of(text), definition_of(ours)
     for name in ("source", "topic", "columns", "filter", "join", "rest"):
-        was, want = getattr(live, name, topic_of(text) if name == "topic" else None), getattr(wanted, name)
+        was = _show(getattr(live, name, topic_of(text) if name == "topic" else None))
+        want = _show(getattr(wanted, name))
         if was != want and (live is not None or name != "columns"):
-            yield f"  {name} {_show(was)} -> {_show(want)}"
+            yield f"  {name} {was} -> {want}"
+    theirs, own = ({"KEY_FORMAT": "KAFKA", **properties_of(one)} for one in (text, ours))
+    for name in sorted((theirs.keys() | own.keys()) - _SHOWN_OTHERWISE):
+        if theirs.get(name) != own.get(name):
+            yield f"  {name} {_show(theirs.get(name))} -> {_show(own.get(name))}"
 
 
 def _show(value: object) -> str:
     if isinstance(value, Join):
         return f"{value.kind} {value.table} ON {value.condition}"
     if isinstance(value, tuple):
-        return ", ".join(one.expression.removeprefix("s.") for one in value)
+        pairs = ((one.expression.removeprefix("s."), one.name) for one in value)
+        return ", ".join(what if name in ("", what) else f"{what} AS {name}" for what, name in pairs)
     return str(value or "(none)")

@@ -306,9 +306,13 @@ def _check_map(facts: KsqldbFacts, settings: Settings) -> Iterator[Finding]:
     assert found is not None  # noqa: S101 - checked by the caller
     level = f"level {settings.uns_fastapi_group_grouping_level}"
     what = f"{level}: {len(found.groups)} groups of {found.assets} assets, {found.ungrouped} without a value"
-    if found.unknown_level and found.fallback:
-        what = f"{found.unknown_level}; all are in group {found.fallback}"
-        yield Finding(Level.WARN, what, variable, "correct the name; beside other groups it stops every write")
+    served = sorted(facts.served - {found.fallback})
+    alone = bool(found.fallback) and found.groups.keys() == {found.fallback}
+    if alone and (found.unknown_level or (served and facts.moves)):
+        what = f"{found.unknown_level or 'no asset has a value at the level'}; all are in group {found.fallback}"
+        what += f", and the operator stops every write beside {list_some(served, _NAMED)}" if served else ""
+        cure = "correct the name; beside other groups it stops every write"
+        yield Finding(Level.FAIL if served else Level.WARN, what, variable, cure)
     elif found.unknown_level:
         yield Finding(Level.FAIL, found.unknown_level, variable, "correct the name")
     elif not found.groups:

@@ -18,6 +18,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from openfactory_common.registry import Identity
+from openfactory_common.text import list_some
 from reconciler.domain.observed import MapSnapshot
 from reconciler.domain.status import Guard, Refusal
 from reconciler.ksqldb.statements import Topology
@@ -287,6 +288,25 @@ def may_lack_level(survey: Survey) -> bool:
     return bool(fallback) and survey.owned.keys() <= {fallback} and not unknown
 
 
+def _explain_lost_level(survey: Survey) -> str:
+    """Return why all that is served would move into the fallback group; ``""`` where nothing would.
+
+    The sample of assets may have no levels at all. Where the shared stream has this level already, it is not misspelt:
+    the other groups have lost their assets, and are removed like any.
+    """
+    membership = survey.observed.membership
+    if may_lack_level(survey):
+        return ""
+    alone = membership.groups.keys() == {membership.fallback} and survey.shared.verdict is StreamVerdict.ABSENT
+    if membership.unknown_level or not alone:
+        return membership.unknown_level
+    served = list_some(sorted(survey.owned.keys() - {membership.fallback})) or "streams of unknown owners"
+    return (
+        f"no asset has a value at the level, and all would move from {served} to {membership.fallback} "
+        "(UNS_FALLBACK_GROUP): correct the level, or give an asset a value at it first"
+    )
+
+
 def _find_stops(survey: Survey, settings: Settings, overrides: Overrides) -> tuple[Refusal, ...]:
     refusals = []
     other = another_cluster(survey.published, survey.identity)
@@ -294,9 +314,9 @@ def _find_stops(survey: Survey, settings: Settings, overrides: Overrides) -> tup
         text = f"{other}; correct KSQLDB_URL, or if this is intended, run once with --accept-identity"
         refusals.append(Refusal(Guard.IDENTITY, text, stops=True))
     membership = survey.observed.membership
-    if membership.unknown_level and not may_lack_level(survey):
+    if lost := _explain_lost_level(survey):
         # A misspelt name, which no option may turn into the removal of all groups.
-        refusals.append(Refusal(Guard.LEVEL, f"{membership.unknown_level}: nothing is changed", stops=True))
+        refusals.append(Refusal(Guard.LEVEL, f"{lost}: nothing is changed", stops=True))
     elif not membership.groups and not overrides.allow_empty:
         empty = f"{membership.assets} assets" if membership.assets else "0 assets: it is empty, or not loaded yet"
         refusals.append(

@@ -173,6 +173,12 @@ def check_stream(
         # Its own query goes with it, any other one would go on; and it is dropped only if ours can follow.
         others = {writer: text for writer, text in writing.items() if writer != names.stream}
         problem = _find_taken(names, others) or _find_other_partitions(names, source, topology)
+        if query is None and definition is None and source.streams[names.stream].topic == names.topic:
+            problem = (
+                f"stream {names.stream} {whose.text}, and no query writes its topic {names.topic}, the group's own: "
+                "what does would go on beside ours; let that write to another topic, then `DROP STREAM "
+                f"`{names.stream}`;` in ksqlDB lets the operator create ours"
+            )
         return StreamCheck(StreamVerdict.FOREIGN, problem or detail, of_user=not problem)
     if query is None or definition is None:
         return StreamCheck(StreamVerdict.SILENT, "no query writes it")

@@ -29,6 +29,7 @@ from reconciler.platforms.docker.spec import (
     can_run_beside,
     from_engine,
     label_previous,
+    lacks_limit,
     limits,
     mounts_registry,
     networks,
@@ -98,6 +99,7 @@ class DockerPlatform:
         self._engine = Engine(base_url, timeout, on_request)
         self._monitor = monitor
         self._images: dict[str, Raw] = {}
+        self._limits_memory: bool | None = None
 
     def observe(self, suspects: Collection[str] = ()) -> PlatformState:  # noqa: ARG002 - each container is read
         """Read everything: the list of containers, each of ours, images that were not read before, the files.
@@ -106,6 +108,7 @@ class DockerPlatform:
             PlatformError: a read failed or was not complete.
         """
         rows = self._engine.get("/containers/json", params={"all": "true"})
+        self._limits_memory = None  # the engine may have been started again, with the cgroup
         ours = [raw for row in rows if self._owns(row) for raw in self._inspect(row["Id"])]
         images, registry = self._images_of(ours), self._files.locate()
         reserved = f"/{self.prefix.lower()}_"
@@ -236,7 +239,17 @@ class DockerPlatform:
             raw = self._engine.get("/containers/{}/json", identity)
         except NotFound:
             return []
-        return [raw] if self._owns(raw["Config"]) else []
+        if not self._owns(raw["Config"]):
+            return []
+        return [{**raw, "LimitsMemory": self._can_limit_memory()} if lacks_limit(raw) else raw]
+
+    def _can_limit_memory(self) -> bool:
+        """Whether a container without the limit that was asked for lost it, once an observation."""
+        if self._limits_memory is None:
+            self._limits_memory = False
+            with suppress(NotFound, PlatformRefused):  # a filter before the engine may refuse the question
+                self._limits_memory = self._engine.get("/info").get("MemoryLimit") is True
+        return self._limits_memory
 
     def _group_by_service(self, raws: Iterable[Raw]) -> Mapping[str, Containers]:
         return group_by_service(raws, datetime.now(UTC), self._monitor)

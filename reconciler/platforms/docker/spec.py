@@ -55,6 +55,7 @@ HARDENED: Mapping[str, Any] = {
     "Tmpfs": {"/tmp": f"rw,noexec,nosuid,nodev,size={TMP_BYTES},mode=1777"},  # noqa: S108 - a mount in a spec
 }
 #: An engine whose kernel has no memory cgroup discards these with a warning: without a label they would always differ.
+#: One that can limit memory is believed of the limit; a kernel (PREEMPT_RT) may still discard the reservation.
 _MEMORY = ("memory_limit", "memory_reservation")
 #: Settings that a container has from its image.
 _FROM_IMAGE = ("Cmd", "Entrypoint", "User", "WorkingDir")
@@ -137,7 +138,7 @@ def from_engine(raw: Raw, image: Raw | None, registry: RegistryLocation) -> Serv
     """Read a container back, without what its state says.
 
     Args:
-        raw: the container as ``GET /containers/{id}/json`` answers it.
+        raw: the container as ``GET /containers/{id}/json`` answers it; with ``LimitsMemory`` where its engine can.
         image: the image that it was made from, likewise; None where that is not there any more.
         registry: where it is and which document is current, which is what a container that mounts it has.
 
@@ -168,7 +169,7 @@ def from_engine(raw: Raw, image: Raw | None, registry: RegistryLocation) -> Serv
         hardened=_is_hardened(host),
         unexpected=tuple(sorted(_find_unexpected(raw, image))),
         installation=labels.get(INSTALLATION, ""),
-        memory_limit=host.get("Memory") or asked.get("memory_limit", 0),
+        memory_limit=host.get("Memory") or (0 if raw.get("LimitsMemory") else asked.get("memory_limit", 0)),
         memory_reservation=host.get("MemoryReservation") or asked.get("memory_reservation", 0),
         labels={name: labels[name] for name in asked.get("labels", ()) if name in labels},
         networks=tuple(name for name in joined if name != first) if first in joined else (),
@@ -205,6 +206,12 @@ def limits(spec: ServiceSpec) -> dict[str, Any]:
 def can_run_beside(spec: ServiceSpec) -> bool:
     """Whether a new container can run beside the old one: a port of the host is one container's alone."""
     return spec.start_first and not spec.ports
+
+
+def lacks_limit(raw: Raw) -> bool:
+    """Whether a container has not the memory limit that was asked for: the engine may have discarded it."""
+    asked = _read_asked(raw["Config"]["Labels"].get(ASKED, ""))
+    return not raw["HostConfig"].get("Memory") and bool(asked.get("memory_limit"))
 
 
 def networks(raw: Raw) -> Mapping[str, Raw]:

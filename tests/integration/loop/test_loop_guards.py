@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +11,13 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from openfactory_common.ksqldb.levels import Level, split_level
 from reconciler.control.converge import Exit, converge
+from reconciler.domain.names import names_of
 from reconciler.domain.status import Condition, CycleResult, Guard
 from reconciler.leadership.elector import AlwaysLeader, WriteBlock
 from reconciler.planning.guards import Overrides, allowed_removals
-from tests.harness.fakes import WELL, Stage, unreachable
+from tests.harness.fakes import WELL, FakeKsqldb, Stage, unreachable
 
 TEN = {f"a{n}": f"g{n}" for n in range(10)}
 
@@ -58,6 +60,50 @@ def test_an_empty_map_changes_nothing(stage: Stage) -> None:
     assert stage.writes == before
     code, _ = converge(controller, 100, sleep=lambda _: None)
     assert code is Exit.REFUSED
+
+
+class Sampled(FakeKsqldb):
+    """A map with a fallback; of assets, the names of levels are read of those only that are asked for."""
+
+    def _at(self, table: str, key: str, level: Level) -> Mapping[str, str | None]:
+        assert super()._at(table, key, level).keys() == self.assets.keys()
+        levels, fallback = split_level(level)
+        return {asset: (group if "workcenter" in levels else None) or fallback for asset, group in self.assets.items()}
+
+    def level_names(self, table: str, key: str, assets: Sequence[str]) -> frozenset[str]:
+        """The levels of these assets."""
+        found = self._at(table, key, "workcenter")
+        return frozenset({"workcenter"} if any(found[asset] for asset in assets) else ())
+
+
+@pytest.mark.parametrize("unmapped", [0, 49, 50])
+def test_a_misspelt_level_moves_nothing_whatever_the_first_assets_have(unmapped: int) -> None:
+    """The first of the map have no levels at all; a group of another installation is in the same ksqlDB."""
+    assets: dict[str, str | None] = {f"a{n:02}": None for n in range(unmapped)}
+    assets |= {f"m{n}": group for n, group in enumerate(("Weld", "Paint", "Fit", "Weld"))}
+    stage = Stage(ksqldb=Sampled(assets=assets), options={"uns_fallback_group": "rest"})
+    stage.settle(stage.controller())
+    foreign = names_of("Laser")
+    stage.ksqldb.made[foreign.stream] = (foreign.topic, f"CREATE STREAM {foreign.stream} AS SELECT * FROM X;")
+    before = stage.writes
+    stage.options["uns_fastapi_group_grouping_level"] = "workcentre"
+    controller = stage.controller()
+    stage.run(controller, 50)
+    assert stage.writes == before
+    outcome = controller.cycle()
+    assert outcome.plan is not None
+    assert [(one.guard, one.stops) for one in outcome.plan.refusals] == [(Guard.LEVEL, True)]
+
+
+def test_the_last_group_beside_the_fallback_is_removed_like_any() -> None:
+    """At the same level it is not misspelt: the group has lost its assets."""
+    stage = Stage(ksqldb=Sampled(assets={"a": None, "m": "Weld"}), options={"uns_fallback_group": "rest"})
+    controller = stage.controller()
+    stage.settle(controller)
+    stage.ksqldb.assets = {"a": None}
+    stage.run(controller, 50)
+    assert "ofa_group_weld" not in stage.platform.services
+    assert "ofa_group_rest" in stage.platform.services
 
 
 def test_an_empty_map_that_is_meant_needs_both_yeses(stage: Stage) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from openfactory_common.errors import KsqlError, KsqlUnreachable, PlatformRefused
+from openfactory_common.ksqldb.levels import WithFallback
 from reconciler.cli import main as cli
 from reconciler.control.doctor import connect, diagnose
 from reconciler.domain.facts import EngineFacts
@@ -159,6 +160,38 @@ def test_a_missing_secret() -> None:
     made.platform = Described(missing={"ofa-user"})
     (found,) = [one for one in findings(made) if one.level is Level.FAIL]
     assert (found.variable, found.cure) == ("KSQLDB_USERNAME_SECRET", "docker secret create")
+
+
+@pytest.mark.parametrize("there", ["both", "streams", "services", "the fallback", "nothing"])
+@pytest.mark.parametrize("sampled", [True, False])
+def test_a_misspelt_level_fails_where_others_are_served(
+    there: str, sampled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the operator would stop at; the levels of assets may not have been seen."""
+    made, assets = stage(uns_fallback_group="rest"), {"a": "Weld", "b": "rest"}
+    right, wrong = WithFallback("workcenter", "rest"), WithFallback("workcentre", "rest")
+    made.ksqldb.levels |= {right: assets, wrong: dict.fromkeys(assets, "rest")}
+    if there == "the fallback":
+        made.ksqldb.levels[right] = dict.fromkeys(assets, "rest")
+    if there != "nothing":
+        made.settle(made.controller())
+    assert [one for one in findings(made) if one.level is not Level.OK] == []
+    if there == "streams":
+        made.platform.services.clear()
+    if there == "services":
+        made.ksqldb.made = {name: one for name, one in made.ksqldb.made.items() if not name.startswith("ASSET_STREAM_")}
+    if not sampled:
+        monkeypatch.setattr(made.ksqldb, "level_names", lambda *_: frozenset())
+    made.options["uns_fastapi_group_grouping_level"] = "workcentre"
+    before = made.writes
+    found = [one for one in findings(made) if one.variable == "UNS_FASTAPI_GROUP_GROUPING_LEVEL"]
+    found = [one for one in found if one.level is not Level.OK]
+    assert made.writes == before
+    if there in ("nothing", "the fallback"):
+        assert [one.level for one in found] == ([Level.WARN] if sampled else [])
+    else:
+        assert [one.level for one in found] == [Level.FAIL]
+        assert "stops every write beside Weld" in found[0].what
 
 
 def test_another_installation_with_our_owner() -> None:

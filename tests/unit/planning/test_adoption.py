@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from reconciler.domain.names import names_of
-from reconciler.domain.observed import LiveQuery
+from reconciler.domain.observed import LiveQuery, LiveStream
 from reconciler.domain.status import Condition, Plan
 from reconciler.planning.adoption import Offer, offer_adoption
 from reconciler.planning.guards import Verdict
@@ -37,7 +37,7 @@ def plant(stream: str, live: str, shared: str = "ok", **more: object) -> Survey:
     """Group Weld in these states, beside group Paint whose service a user made as well."""
     made = live_registry(document(["Weld", "Paint"]), 1, mounted=True)
     services = [service(spec_of("Weld"), live), service(spec_of("Paint"), "unlabelled")]
-    read = source({"Weld": stream, "Paint": "foreign"}, shared, **more)
+    read = replace(source({"Weld": stream, "Paint": "foreign"}, shared), **more)  # type: ignore[arg-type]
     return seen(observed({"Weld": 1, "Paint": 1}, read, services, [made]))
 
 
@@ -109,6 +109,52 @@ def test_a_stream_without_a_query_is_judged_by_its_own_statement(
         assert actions(plan) == ("adopt_stream" if expected else "")
         if not expected:
             assert next(item for item in plan.items if item.group == "Weld").condition == condition
+
+
+BARE = """
+    # its topic           format  offered  said
+    asset_stream_Weld     AVRO    -        the group's own: what does would go on beside ours
+    asset_stream_Weld     JSON    -        `DROP STREAM `ASSET_STREAM_WELD`;` in ksqlDB lets the operator create ours
+    by_hand               AVRO    yes      VALUE_FORMAT AVRO -> JSON
+    by_hand               JSON    yes      topic by_hand -> asset_stream_Weld
+"""
+
+
+@pytest.mark.parametrize(("topic", "value_format", "offered", "said"), rows(BARE))
+def test_a_stream_over_the_groups_own_topic_is_not_offered(
+    topic: str, value_format: str, offered: str, said: str
+) -> None:
+    """No query writes it: unknown producers may, in any format, and ours would write into the same topic."""
+    text = f"CREATE STREAM {WELD.stream} (ID STRING KEY) WITH (KAFKA_TOPIC='{topic}', VALUE_FORMAT='{value_format}');"
+    streams = {**source({"Weld": "silent"}).streams, WELD.stream: LiveStream(WELD.stream, topic)}
+    survey = plant("silent", "ok", orphans={WELD.stream: text}, streams=streams)
+    found = offer(survey)
+    assert found.adoption == (Adoption("Weld", None, text) if offered else None)
+    assert said in "\n".join((*found.shown, *found.refusals))
+    assert not any(line.partition(" -> ")[0].rpartition(" ")[2] == line.partition(" -> ")[2] for line in found.shown)
+    plan = make_plan(survey, Verdict(), plan_inputs(adoption=Adoption("Weld", None, text)))
+    assert actions(plan) == ("adopt_stream" if offered else "")
+
+
+DIFFERENCES = """
+    # ours               theirs                                                                              shown
+    VALUE_FORMAT='JSON'  VALUE_FORMAT='AVRO'                                                                 VALUE_FORMAT AVRO -> JSON
+    VALUE_FORMAT='JSON'  VALUE_FORMAT='JSON', KEY_FORMAT='KAFKA', PARTITIONS=4, WRAP_SINGLE_VALUE=FALSE      WRAP_SINGLE_VALUE FALSE -> (none)
+    VALUE_FORMAT='JSON'  VALUE_FORMAT='JSON', KEY_FORMAT='AVRO', REPLICAS=2                                  KEY_FORMAT AVRO -> KAFKA
+    `value`,             `value` AS `reading`,                                                               columns ASSET_KEY, asset_uuid, id, value AS reading, type, tag, timestamp -> ASSET_KEY, asset_uuid, id, value, type, tag, timestamp
+"""  # noqa: E501 - one case a line
+
+
+@pytest.mark.parametrize(("ours", "theirs", "shown"), rows(DIFFERENCES))
+def test_what_differs_of_a_stream_that_looks_like_ours(ours: str, theirs: str, shown: str) -> None:
+    """Its format, and what only it has; not what the server adds to each statement."""
+    queries = dict(source({"Weld": "ok"}).queries)
+    text = queries[WELD.stream].text
+    assert text.count(ours) == 1
+    queries[WELD.stream] = replace(queries[WELD.stream], text=text.replace(ours, theirs))
+    found = offer(plant("ok", "ok", queries=queries))
+    assert found.adoption is not None
+    assert [line.strip() for line in found.shown if " -> " in line] == [shown]
 
 
 def test_what_is_in_the_way_is_said() -> None:

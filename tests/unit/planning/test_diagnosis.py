@@ -177,6 +177,17 @@ KSQLDBS: list[tuple[dict[str, object], Level, str, str, str]] = [
         *(WARN, "no asset has level 'x'; all are in group Rest", "UNS_FASTAPI_GROUP_GROUPING_LEVEL", "other groups"),
     ),
     (
+        {
+            "membership": MapSnapshot(2, {"Rest": 2}, unknown_level="no asset has level 'x'", fallback="Rest"),
+            "served": frozenset({"Rest", "Weld", "Paint"}),
+        },
+        *(FAIL, "stops every write beside Paint, Weld", "UNS_FASTAPI_GROUP_GROUPING_LEVEL", "correct the name"),
+    ),
+    (
+        {"membership": MapSnapshot(2, {"Rest": 2}, fallback="Rest"), "served": frozenset({"Weld"}), "moves": True},
+        *(FAIL, "no asset has a value at the level; all", "UNS_FASTAPI_GROUP_GROUPING_LEVEL", "correct the name"),
+    ),
+    (
         {"membership": MapSnapshot(2, {"Weld": 1, "weld": 1})},
         *(WARN, "group weld cannot be served beside Weld", "UNS_FASTAPI_GROUP_GROUPING_LEVEL", "rename"),
     ),
@@ -196,6 +207,14 @@ def test_a_fault_of_ksqldb_has_one_line(
     assert (found.level, found.variable) == (level, variable)
     assert text in found.what
     assert cure in found.cure
+
+
+@pytest.mark.parametrize(("served", "moves"), [("Rest", True), ("Weld", False)])
+def test_an_asset_need_have_no_level_where_nothing_would_move(served: str, moves: bool) -> None:
+    """In a new plant; and at the level of the shared stream, where the other groups have lost their assets."""
+    found = MapSnapshot(2, {"Rest": 2}, fallback="Rest")
+    facts = replace(KSQLDB, membership=found, served=frozenset({served}), moves=moves)
+    assert bad(check_ksqldb(facts, settings())) == []
 
 
 def test_what_is_not_known_is_not_judged() -> None:

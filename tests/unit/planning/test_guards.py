@@ -282,6 +282,35 @@ def test_no_asset_has_the_level(
     assert bool(plan.actions) is not bool(refused)
 
 
+SAMPLED = """
+    # members    services   shared  unasked  foreign  refused
+    Rest         Weld       absent  -        -        level  # the level is new, and no asset of the sample has any
+    Rest         Rest Weld  absent  -        -        level
+    Rest         -          absent  one      -        level
+    Rest         -          absent  -        -        -      # a new plant
+    Rest         Rest       absent  -        -        -
+    Rest         Rest       absent  -        Weld     -      # another installation's group in the same ksqlDB
+    Rest Paint   Rest Weld  absent  -        -        -
+    Rest         Rest Weld  ok      -        -        -      # the same level: Weld has lost its assets
+    Rest         Rest Weld  silent  -        -        -
+"""
+
+
+@pytest.mark.parametrize(("members", "services", "shared", "unasked", "foreign", "refused"), rows(SAMPLED))
+def test_the_sample_has_no_levels(
+    members: str, services: str, shared: str, unasked: str, foreign: str, refused: str
+) -> None:
+    """Another level than that of the shared stream, at which all are in the fallback: it is misspelt."""
+    unknown = {"ASSET_STREAM_Y": ""} if unasked else {}
+    read = source({foreign: "other"} if foreign else {}, shared, unknown_owners=unknown)
+    found = observed(dict.fromkeys(members.split(), 1), read, [service(spec_of(one), "ok") for one in services.split()])
+    survey = seen(replace(found, membership=replace(found.membership, fallback="Rest")))
+    verdict = judge(GuardMemory(), survey, DEFAULTS, Overrides(), NOW)
+    assert [(one.guard, one.stops) for one in verdict.refusals] == ([(Guard.LEVEL, True)] if refused else [])
+    assert not refused or ("Weld" if "Weld" in services else "unknown owners") in verdict.refusals[0].text
+    assert bool(make_plan(survey, verdict, plan_inputs()).actions) is not bool(refused)
+
+
 WAITING = """
     # missing  reads  since  largest  last  policy       doubt    waiting
     1          0      -      -        -     sync         -        no assets; counting starts when ksqlDB is healthy

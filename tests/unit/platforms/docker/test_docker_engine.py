@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from openfactory_common.errors import PlatformError, PlatformRefused, PlatformUnreachable
-from reconciler.domain.services import LiveService
+from reconciler.domain.services import Kind, LiveService, ServiceSpec
 from reconciler.platforms.docker.platform import DockerPlatform
+from reconciler.platforms.docker.spec import RegistryLocation, to_engine
 from tests.unit.platforms.test_engine import ScriptedEngine, engine
 
 __all__ = ["engine"]
@@ -73,6 +74,48 @@ def test_an_incomplete_answer_is_an_error_and_not_an_empty_set(
     engine.says(200, answer)
     with pytest.raises(PlatformError):
         platform.observe()
+
+
+def test_a_limit_is_believed_from_the_label_only_where_the_engine_can_have_none(
+    platform: DockerPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine discarded it; started again with the cgroup, it shows that the container has none."""
+    answers: list[Any] = [{"MemoryLimit": False}, PlatformRefused("filtered"), {}, {"MemoryLimit": True}]
+    raws = {}
+    for group in ("A", "B"):
+        spec = ServiceSpec(f"t_{group}", Kind.GROUP, group, "i", {}, 1, 0.5, 0.1, "net", memory_limit=64 << 20)
+        body = to_engine(spec, "t", RegistryLocation("/r"))
+        raws[group] = {
+            "Id": group,
+            "Name": f"/t_{group}",
+            "Image": "i",
+            "Created": "2026-01-01T12:00:00Z",
+            "Config": {"Image": "i", "Labels": body["Labels"]},
+            "HostConfig": {**body["HostConfig"], "Memory": 0},
+            "NetworkSettings": {"Networks": {"net": {"Aliases": [f"t_{group}"]}}},
+            "State": {"Status": "running", "StartedAt": "2026-01-01T12:00:00Z"},
+        }
+
+    def get(path: str, *names: str, **_: Any) -> Any:
+        if path == "/info":
+            said = answers.pop(0)
+            if isinstance(said, PlatformRefused):
+                raise said
+            return said
+        if path == "/containers/json":
+            return [
+                {"Id": one["Id"], "Names": [one["Name"]], "Labels": one["Config"]["Labels"]} for one in raws.values()
+            ]
+        return raws[names[0]] if path.startswith("/containers") else {"Config": {}}
+
+    monkeypatch.setattr(platform._engine, "get", get)
+    for limit in (64 << 20, 64 << 20, 64 << 20, 0):
+        found = platform.observe().services
+        assert [live.spec and live.spec.memory_limit for live in found.values()] == [limit, limit]
+    assert answers == [], "it is asked once an observation"
+    for one in raws.values():
+        one["HostConfig"]["Memory"] = 64 << 20
+    assert [live.spec and live.spec.memory_limit for live in platform.observe().services.values()] == [64 << 20] * 2
 
 
 def test_an_engine_that_does_not_answer_is_unreachable(engine: ScriptedEngine, platform: DockerPlatform) -> None:
