@@ -35,7 +35,7 @@ class Package:
 
 
 PACKAGES = (
-    Package("operator", ("reconciler",), without=("reconciler/testing",), limit=14_980, goal=7_500),
+    Package("operator", ("reconciler",), without=("reconciler/testing",), limit=15_000, goal=7_500),
     Package("conformance kit", ("reconciler/testing",), limit=430),
     Package("common", ("openfactory_common",), limit=1_965),
     Package("routing layer", ("routing_layer",), limit=4_360, goal=2_200),
