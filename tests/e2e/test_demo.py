@@ -142,7 +142,8 @@ def test_a_killed_first_convergence_ends_where_an_undisturbed_one_does(system: S
     with system.on_this_host() as host:
         before = end_state(system, host)
         for write in (1, 4, 7):
-            assert host.run("teardown", "--yes")[0] == 0
+            code, said = host.run("teardown", "--yes")
+            assert code == 0, said
             assert (system.services(), system.streams()) == ({}, set())
             kill_after_writes(host, write)
             code, said = host.run("--once")
