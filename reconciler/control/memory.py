@@ -158,7 +158,8 @@ class Memory:
                 return False
             if found is None or found.state is ReadyState.UNREACHABLE:
                 changed = live.updated_at  # one that runs now may have ended just before: then it has an error
-                return not live.error and (changed is None or age(changed) >= settings.rollout_bake)
+                # A change that lies in the future is from before the clock was set back: nothing could bake for days.
+                return not live.error and (changed is None or abs(age(changed)) >= settings.rollout_bake)
             return found.state is ReadyState.READY and now - found.since >= settings.rollout_bake
 
         def is_unready(key: str, live: LiveService) -> bool:
@@ -200,7 +201,11 @@ class Memory:
                 if found.state is ReadyState.NOT_READY and now - found.since < STARTUP_SECONDS
             ),
             baked=baked,
-            overdue=frozenset(key for key, seconds in ages.items() if seconds >= settings.rollout_timeout),
+            overdue=frozenset(
+                key
+                for key, seconds in ages.items()
+                if (seconds if seconds >= 0 else unready.get(key, 0.0)) >= settings.rollout_timeout
+            ),
             on_trial=frozenset(
                 key
                 for key, seconds in ages.items()

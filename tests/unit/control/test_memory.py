@@ -102,6 +102,9 @@ BAKED = [
     ("-", 10, False, False, False),
     ((UNREACHABLE, 0), 10, True, True, False),
     ((UNREACHABLE, 0), 300, False, False, True),
+    ("-", -9, True, False, False),  # the engine's clock is ahead
+    ("-", -432_000, True, True, False),  # the clock was set back
+    ((READY, 10), -432_000, True, True, False),
     ("-", None, True, True, False),  # a platform that does not say when
     ((READY, 10), None, True, True, False),
 ]
@@ -127,6 +130,23 @@ def test_a_service_is_baked_once_it_was_ready_for_long_enough(
     )
     assert inputs.readiness == readiness
     assert inputs.baked == ({"ofa_group_weld"} if baked else set())
+    assert inputs.overdue == ({"ofa_group_weld"} if overdue else set())
+
+
+@pytest.mark.parametrize(("seconds", "overdue"), [(119, False), (120, True)])
+def test_after_the_clock_was_set_back_what_this_operator_has_seen_counts(seconds: float, overdue: bool) -> None:
+    """A service that never becomes ready would have all others wait until the clock is where it was."""
+    stage = Stage(options={"rollout_timeout": 120})
+    stage.ksqldb.assets = {"A": "Weld"}
+    stage.settle(controller := stage.controller())
+    live = stage.platform.observe().services["ofa_group_weld"]
+    live = replace(live, updated_at=stage.wall + timedelta(days=5), running=0)
+    inputs = Memory(unready={"ofa_group_weld": stage.now - seconds}).make_plan_inputs(
+        controller.deps,
+        PlatformState({"ofa_group_weld": live}),
+        Claim(stage.topology.installation),
+        Clocks(lambda: stage.now, lambda: stage.wall),
+    )
     assert inputs.overdue == ({"ofa_group_weld"} if overdue else set())
 
 
