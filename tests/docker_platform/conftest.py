@@ -11,7 +11,7 @@ import pytest
 from tests.docker_platform.sandbox import ContainerSandbox
 from tests.e2e.conftest import images
 from tests.swarm.conftest import image, sent, swarm, unhealthy_image
-from tests.swarm.sandbox import docker, eventually
+from tests.swarm.sandbox import docker, remove_network
 
 __all__ = ["image", "images", "sent", "swarm", "unhealthy_image"]
 
@@ -30,12 +30,4 @@ def bridge(swarm: None) -> Iterator[str]:  # noqa: ARG001 - only that there is a
     name = f"t{uuid.uuid4().hex[:8]}-net"
     docker("network", "create", name)
     yield name
-    eventually(lambda: _removed(name), bool)
-
-
-def _removed(name: str) -> bool:
-    """Remove a network; it can be done a moment after the last container has left."""
-    if docker("network", "inspect", name, "--format", "{{len .Containers}}") != "0":
-        return False
-    docker("network", "rm", name)
-    return True
+    remove_network(name)

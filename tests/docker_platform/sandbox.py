@@ -11,7 +11,7 @@ from typing import Any
 
 from reconciler.domain.services import Drift, Kind, LiveService, ServiceSpec, drift
 from reconciler.platforms.docker.platform import DockerPlatform
-from tests.swarm.sandbox import docker, eventually
+from tests.swarm.sandbox import docker, eventually, remove_network
 
 
 class ContainerSandbox:
@@ -109,4 +109,4 @@ class ContainerSandbox:
         if ids:
             docker("rm", "--force", "--volumes", *ids)
         for network in docker("network", "ls", "--quiet", "--filter", f"name={self.network}").split():
-            docker("network", "rm", network)
+            remove_network(network)

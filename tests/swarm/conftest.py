@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from requests.adapters import HTTPAdapter
 
-from .sandbox import Sandbox, docker, eventually
+from .sandbox import Sandbox, docker, remove_network
 
 _PROGRAMS = ("sh", "sleep", "false")
 _RUN = 'CMD ["/bin/sh", "-c", "trap \'exit 0\' TERM; while :; do sleep 60 & wait $!; done"]'
@@ -61,7 +61,7 @@ def network(swarm: None) -> Iterator[str]:  # noqa: ARG001 - only that there is 
     name = f"t{uuid.uuid4().hex[:8]}-net"
     docker("network", "create", "--driver", "overlay", name)
     yield name
-    eventually(lambda: _network_is_removed(name), bool)
+    remove_network(name)
 
 
 @pytest.fixture
@@ -84,11 +84,6 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     monkeypatch.setattr(HTTPAdapter, "send", counted)
     yield requests  # noqa: PT022 - the list is read after the requests were sent
-
-
-def _network_is_removed(name: str) -> bool:
-    """Networks can be removed a moment after the last task has left them."""
-    return subprocess.run(["docker", "network", "rm", name], capture_output=True, check=False).returncode == 0
 
 
 def _built(*changes: str) -> str:

@@ -45,6 +45,12 @@ def eventually(look: Callable[[], T], is_it: Callable[[T], bool], patience: floa
     return seen
 
 
+def remove_network(name: str) -> None:
+    """Remove a network; that is possible a moment after the last container has left it."""
+    remove = ["docker", "network", "rm", name]
+    eventually(lambda: subprocess.run(remove, capture_output=True, check=False).returncode, lambda code: code == 0)
+
+
 def logged(log: Path) -> list[dict[str, Any]]:
     """Return what a process has logged as JSON; a line that is still being written counts when it is whole."""
     whole = log.read_text().rpartition("\n")[0]
