@@ -172,6 +172,7 @@ class Memory:
         self.proved = {key: live.spec for key, live in services.items() if key in baked or known.get(key) == live.spec}
         self.unready = {key: self.unready.get(key, now) for key, live in services.items() if is_unready(key, live)}
         unready = {key: now - since for key, since in self.unready.items()}
+        waited = {key: seconds if seconds >= 0 else unready.get(key, 0.0) for key, seconds in ages.items()}
         trial = _TRIAL * settings.rollout_timeout
         self.surplus = self.surplus.observe(services, now)
         return PlanInputs(
@@ -201,11 +202,7 @@ class Memory:
                 if found.state is ReadyState.NOT_READY and now - found.since < STARTUP_SECONDS
             ),
             baked=baked,
-            overdue=frozenset(
-                key
-                for key, seconds in ages.items()
-                if (seconds if seconds >= 0 else unready.get(key, 0.0)) >= settings.rollout_timeout
-            ),
+            overdue=frozenset(key for key, seconds in waited.items() if seconds >= settings.rollout_timeout),
             on_trial=frozenset(
                 key
                 for key, seconds in ages.items()
