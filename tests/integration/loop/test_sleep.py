@@ -59,6 +59,19 @@ def pause(stage: Stage, group: str) -> None:
     write_mark(stage.platform, GROUP_PAUSES_RECORD, group, mark, stage.wall)
 
 
+def sleeping() -> tuple[Stage, Router, Controller]:
+    """Weld asleep and Paint with clients, beside a service of a user, and the operator that they have."""
+    stage = Stage(options={"idle_after": 60})
+    stage.ksqldb.assets = {"a": "Weld", "b": "Paint"}
+    stage.platform.services["ofa_group_users"] = LiveService("u", 1, "ofa_group_users", None, None, 1)
+    router = Router(stage.settings)
+    stage.settle(start(stage, router))
+    router.asked = frozenset({"Paint"})
+    operator = start(stage, router)
+    stage.run(operator, 6)
+    return stage, router, operator
+
+
 def published(controller: Controller) -> Registry:
     """The current registry."""
     outcome = controller.cycle()
@@ -69,13 +82,7 @@ def published(controller: Controller) -> Registry:
 
 def test_a_task_that_the_engine_keeps_of_a_sleeping_group_is_ended() -> None:
     """It wakes nobody: the group stays asleep, without a task and with its query paused."""
-    stage = Stage(options={"idle_after": 60})
-    stage.ksqldb.assets = {"a": "Weld", "b": "Paint"}
-    router = Router(stage.settings)
-    stage.settle(start(stage, router))
-    router.asked = frozenset({"Paint"})
-    operator = start(stage, router)
-    stage.run(operator, 6)
+    stage, _, operator = sleeping()
     key = names_of("Weld").service.lower()
     stage.platform.keeping[key] = 1
     stage.run(operator, 10)
@@ -118,13 +125,7 @@ def test_a_group_sleeps_and_wakes_and_the_others_do_not_notice() -> None:
 )
 def test_the_history_says_why_a_group_woke(wake: str, cause: str) -> None:
     """Of the group that woke; of the other there is nothing to say."""
-    stage = Stage(options={"idle_after": 60})
-    stage.ksqldb.assets = {"a": "Weld", "b": "Paint"}
-    router = Router(stage.settings)
-    stage.settle(start(stage, router))
-    router.asked = frozenset({"Paint"})
-    operator = start(stage, router)
-    stage.run(operator, 6)
+    stage, router, operator = sleeping()
     journal = operator.reporter.journal
     last = journal.last
     router.asked = frozenset({"Paint", "Weld"} if wake == "client" else {"Paint"})
@@ -137,15 +138,8 @@ def test_the_history_says_why_a_group_woke(wake: str, cause: str) -> None:
 @pytest.mark.parametrize("fault", ["removed", "never starts"])
 def test_a_pause_does_not_hide_that_a_sleeping_group_cannot_wake(fault: str) -> None:
     """Its clients would wait until the pause ends. The other group is in order, and a user's service stays."""
-    stage = Stage(options={"idle_after": 60})
-    stage.ksqldb.assets = {"a": "Weld", "b": "Paint"}
-    stage.platform.services["ofa_group_users"] = LiveService("u", 1, "ofa_group_users", None, None, 1)
-    router = Router(stage.settings)
-    stage.settle(start(stage, router))
+    stage, router, operator = sleeping()
     key = names_of("Weld").service.casefold()
-    router.asked = frozenset({"Paint"})
-    operator = start(stage, router)
-    stage.run(operator, 6)
     pause(stage, "Weld")
     if fault == "removed":
         del stage.platform.services[key]
