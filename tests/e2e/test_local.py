@@ -14,7 +14,7 @@ import pytest
 
 from tests.docker_platform.plant import Plant
 from tests.e2e.system import free_ports
-from tests.swarm.sandbox import docker, eventually
+from tests.swarm.sandbox import docker, eventually, remove_network
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
 
@@ -25,8 +25,7 @@ def network() -> Iterator[str]:
     name = f"t{uuid.uuid4().hex[:8]}-net"
     docker("network", "create", "--driver", "overlay", "--attachable", name)
     yield name
-    remove = ["docker", "network", "rm", name]
-    eventually(lambda: subprocess.run(remove, capture_output=True, check=False).returncode, lambda code: code == 0)
+    remove_network(name)
 
 
 @pytest.fixture

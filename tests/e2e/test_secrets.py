@@ -20,7 +20,7 @@ from demo.factory.statements import definitions
 from tests.docker_platform.plant import built
 from tests.e2e.system import ROOT, free_ports
 from tests.integration.ksqldb.tls import Guarded, ksqldb
-from tests.swarm.sandbox import docker, eventually
+from tests.swarm.sandbox import docker, eventually, remove_network
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
 USER = ("alice-7f3a", "sesame-91c4")
@@ -45,8 +45,7 @@ def name() -> Iterator[str]:
     chosen = f"s{uuid.uuid4().hex[:7]}"
     docker("network", "create", "--driver", "overlay", "--attachable", f"{chosen}-net")
     yield chosen
-    remove = ["docker", "network", "rm", f"{chosen}-net"]
-    eventually(lambda: subprocess.run(remove, capture_output=True, check=False).returncode, lambda code: code == 0)
+    remove_network(f"{chosen}-net")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tests.docker_platform.plant import Plant
 from tests.e2e.recorder import Recorder, Request, UnixConnection
 from tests.e2e.system import ROOT, SOCKET, free_ports
 from tests.harness.tools import find_tool
-from tests.swarm.sandbox import docker, eventually
+from tests.swarm.sandbox import docker, eventually, remove_network
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
 CONFIGURATION = ROOT / "manifests" / "socket-proxy" / "haproxy.cfg"
@@ -83,8 +83,7 @@ def plant(images: None, proxy: str, tmp_path: Path) -> Iterator[Plant]:  # noqa:
             finally:
                 made.run("teardown", "--yes")
     finally:
-        remove = ["docker", "network", "rm", network]
-        eventually(lambda: subprocess.run(remove, capture_output=True, check=False).returncode, lambda code: code == 0)
+        remove_network(network)
 
 
 def allowed() -> list[str]:

@@ -11,7 +11,7 @@ from openfactory_common.errors import PlatformUnreachable
 from reconciler.platforms.protocol import Checkable, Reference
 from reconciler.platforms.swarm.platform import SwarmPlatform
 
-from .sandbox import Sandbox, docker
+from .sandbox import Sandbox, docker, remove_network
 
 pytestmark = pytest.mark.engine
 
@@ -22,7 +22,7 @@ def of_node(sandbox: Sandbox) -> Iterator[str]:
     name = f"{sandbox.owner}-node"
     docker("network", "create", name)
     yield name
-    docker("network", "rm", name)
+    remove_network(name)
 
 
 @pytest.fixture

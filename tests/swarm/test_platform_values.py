@@ -10,7 +10,7 @@ import pytest
 from reconciler.domain.advice import service_advice
 from reconciler.domain.services import ServiceSpec
 
-from .sandbox import Sandbox, docker, eventually
+from .sandbox import Sandbox, docker, eventually, remove_network
 
 pytestmark = pytest.mark.engine
 
@@ -103,16 +103,7 @@ def small() -> Iterator[str]:
     part = uuid.uuid4().int % 250
     docker("network", "create", "--driver", "overlay", "--subnet", f"10.213.{part}.0/29", name)
     yield name
-    eventually(lambda: docker_fails("network", "rm", name), lambda failed: not failed)
-
-
-def docker_fails(*arguments: str) -> bool:
-    """Whether a command is refused, now."""
-    try:
-        docker(*arguments)
-    except AssertionError:
-        return True
-    return False
+    remove_network(name)
 
 
 def test_a_network_without_an_address_for_the_node_is_told(image: str, small: str) -> None:

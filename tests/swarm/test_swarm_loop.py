@@ -6,7 +6,6 @@ The engine is asked through another connection than the operator's, so nothing r
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +27,7 @@ from reconciler.platforms.swarm.platform import SwarmPlatform
 from reconciler.settings import Settings
 from tests.harness.fakes import FakeKsqldb
 
-from .sandbox import Sandbox, docker, eventually
+from .sandbox import Sandbox, docker, eventually, remove_network
 
 pytestmark = pytest.mark.engine
 GROUPS = {"a": "Weld", "b": "Weld", "c": "Paint", "d": "O'Brien & Söhne"}
@@ -239,13 +238,7 @@ def test_what_a_group_has_of_its_own_reaches_its_service(scene: Scene, tmp_path:
         assert len(spec["TaskTemplate"]["Networks"]) == 1
     finally:
         scene.sandbox.clean_up()
-        eventually(lambda: _remove_network(network), bool)
-
-
-def _remove_network(network: str) -> bool:
-    """Remove a network, once no task is in it any more."""
-    done = subprocess.run(["docker", "network", "rm", network], capture_output=True, check=False)
-    return done.returncode == 0
+        remove_network(network)
 
 
 def test_a_bad_image_is_at_one_group_and_is_taken_back(scene: Scene) -> None:
